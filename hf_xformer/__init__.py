@@ -1,0 +1,17 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""The encoder-decoder Transformer as a Hugging Face plugin: importing it registers the Auto classes."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+
+from .configuration_xformer import XformerConfig
+from .modeling_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel, XformerPreTrainedModel
+
+
+__version__ = "0.1.0"
+
+AutoConfig.register("xformer", XformerConfig, exist_ok=True)
+AutoModel.register(XformerConfig, XformerModel, exist_ok=True)
+AutoModelForSeq2SeqLM.register(XformerConfig, XformerForSeq2SeqLM, exist_ok=True)
+
+__all__ = ["XformerConfig", "XformerEncoderModel", "XformerForSeq2SeqLM", "XformerModel", "XformerPreTrainedModel"]

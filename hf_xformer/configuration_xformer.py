@@ -1,0 +1,213 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""`XformerConfig`: every number of an encoder-decoder Transformer, typed and validated.
+
+The names are BART's wherever BART has one, T5Gemma's or Llama's elsewhere.
+"""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_rope_utils import RopeParameters
+
+
+LayerType = Literal["full_attention", "chunked_attention", "sliding_attention"]
+
+POSITIVE_FIELDS = (
+    "vocab_size",
+    "d_model",
+    "encoder_layers",
+    "decoder_layers",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "encoder_ffn_dim",
+    "decoder_ffn_dim",
+    "norm_eps",
+    "max_position_embeddings",
+    "block_size",
+    "initializer_range",
+)
+PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout")
+
+# What the contract names and this version does not yet compute: field -> the only value it accepts so far.
+NOT_YET = {"encoder_vocab_size": None, "qk_norm": False, "num_global_tokens": 0}
+
+
+@strict
+class XformerConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`XformerModel`] and [`XformerForSeq2SeqLM`].
+
+    Args:
+        vocab_size: Size of the target vocabulary; also the source's unless `encoder_vocab_size` is set.
+        encoder_vocab_size: Size of a separate source vocabulary. Not implemented yet.
+        d_model: Width of the residual stream; `hidden_size` is an alias.
+        encoder_layers, decoder_layers: Depths; they may differ. `num_hidden_layers` is the decoder's.
+        encoder_attention_heads, decoder_attention_heads: Query heads. Cross-attention has the decoder's.
+        num_key_value_heads: Key and value heads of both stacks (grouped-query attention); None gives every query
+            head its own.
+        head_dim: Width of a head; None means `d_model` / heads.
+        encoder_ffn_dim, decoder_ffn_dim: Inner widths of the feed-forward sublayers.
+        activation_function: A name in transformers' `ACT2FN`.
+        gated_ffn: `down(act(gate(x)) * up(x))` (Shazeer 2020) instead of `down(act(up(x)))`.
+        norm_type: "rmsnorm" (Zhang and Sennrich 2019) or "layernorm".
+        norm_position: "pre" (`x + f(norm(x))`, with a norm at the end of each stack) or "post" (`norm(x + f(x))`,
+            Vaswani et al. 2017).
+        norm_eps: Epsilon of every norm.
+        use_bias: Biases in every projection of attention and feed-forward; the output layer has none.
+        qk_norm: RMSNorm on the queries and keys of self-attention. Not implemented yet.
+        position_embedding_type: "rope", "sinusoidal", "learned" or "none"; "relative" is not implemented yet.
+        rope_parameters: transformers' dictionary of rotary parameters, such as
+            `{"rope_type": "default", "rope_theta": 10000.0}`.
+        max_position_embeddings: Longest sequence, in tokens, of either side. Sinusoidal and learned positions end
+            there; rotary ones only use it as a scale.
+        encoder_layer_types, decoder_layer_types: One name a layer. Only "full_attention" is implemented yet;
+            "chunked_attention" and "sliding_attention" are refused. None means full attention everywhere.
+        block_size: Tokens in a block or window; `attention_chunk_size` and `sliding_window` are aliases.
+        block_shift: Whether every second block layer of the encoder is shifted by half a block. Without block layers
+            it has nothing to shift.
+        num_global_tokens: Leading source positions that attend everywhere. Not implemented yet.
+        dropout: Probability of dropping an element of the embedded input and of each sublayer's output.
+        attention_dropout: The same for attention weights.
+        activation_dropout: The same for the inner activations of the feed-forward.
+        scale_embedding: Multiply the embeddings by sqrt(`d_model`).
+        layernorm_embedding: A norm after the embeddings, as in BART.
+        use_final_logits_bias: A bias on the logits, as in BART and Marian.
+        tie_word_embeddings: Whether the output layer shares the embedding's weight. Both stacks read one and the
+            same `nn.Embedding` in either case.
+        initializer_range: Standard deviation of the normal distribution that draws every matrix.
+        use_cache: Whether the decoder returns keys and values for the next step.
+
+    Raises:
+        StrictDataclassError: A field of the wrong type or out of range; the message holds the field and its value.
+        NotImplementedError: A field of which the behaviour is not implemented yet; the message names it.
+
+    ```python
+    >>> from hf_xformer import XformerConfig, XformerForSeq2SeqLM
+    >>> config = XformerConfig(vocab_size=100, d_model=64, encoder_layers=2, decoder_layers=2)
+    >>> model = XformerForSeq2SeqLM(config)
+    ```
+    """
+
+    model_type = "xformer"
+    keys_to_ignore_at_inference = ["past_key_values", "encoder_last_hidden_state"]
+    # `generate` sizes its caches and masks by the standard names: they are the decoder's here.
+    attribute_map = {
+        "hidden_size": "d_model",
+        "num_hidden_layers": "decoder_layers",
+        "num_attention_heads": "decoder_attention_heads",
+        "layer_types": "decoder_layer_types",
+        "attention_chunk_size": "block_size",
+        "sliding_window": "block_size",
+    }
+
+    vocab_size: int = 32000
+    encoder_vocab_size: int | None = None
+    d_model: int = 512
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    encoder_attention_heads: int = 8
+    decoder_attention_heads: int = 8
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    encoder_ffn_dim: int = 2048
+    decoder_ffn_dim: int = 2048
+    activation_function: str = "silu"
+    gated_ffn: bool = True
+    norm_type: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm_position: Literal["pre", "post"] = "pre"
+    norm_eps: float = 1e-6
+    use_bias: bool = False
+    qk_norm: bool = False
+    position_embedding_type: Literal["rope", "sinusoidal", "learned", "relative", "none"] = "rope"
+    rope_parameters: RopeParameters | dict | None = None
+    max_position_embeddings: int = 2048
+    encoder_layer_types: list[LayerType] | None = None
+    decoder_layer_types: list[LayerType] | None = None
+    block_size: int = 64
+    block_shift: bool = True
+    num_global_tokens: int = 0
+    dropout: float | int = 0.1
+    attention_dropout: float | int = 0.0
+    activation_dropout: float | int = 0.0
+    scale_embedding: bool = True
+    layernorm_embedding: bool = False
+    use_final_logits_bias: bool = False
+    tie_word_embeddings: bool = True
+    initializer_range: float = 0.02
+    use_cache: bool = True
+    is_encoder_decoder: bool = True
+    pad_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 1
+    bos_token_id: int | None = 2
+    decoder_start_token_id: int | None = 2
+
+    def __post_init__(self, **kwargs):
+        # Filled here and not where it is read: caches and masks of `generate` take None to mean sliding windows.
+        if self.encoder_layer_types is None:
+            self.encoder_layer_types = ["full_attention"] * self.encoder_layers
+        if self.decoder_layer_types is None and "layer_types" not in kwargs:
+            self.decoder_layer_types = ["full_attention"] * self.decoder_layers
+        super().__post_init__(**kwargs)
+
+    def validate_ranges(self):
+        """Numbers that no model can be built from."""
+        for name in POSITIVE_FIELDS:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"`{name}` must be positive, got {value}")
+        for name in PROBABILITY_FIELDS:
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"`{name}` is a probability between 0 and 1, got {value}")
+        if self.num_global_tokens < 0:
+            raise ValueError(f"`num_global_tokens` must not be negative, got {self.num_global_tokens}")
+        if self.activation_function not in ACT2FN:
+            raise ValueError(
+                f"`activation_function` {self.activation_function!r} is unknown; transformers has {', '.join(ACT2FN)}"
+            )
+
+    def validate_architecture(self):
+        """Numbers that do not fit each other."""
+        for stack in ("encoder", "decoder"):
+            heads, head_dim = self.heads_of(stack)
+            if self.head_dim is None and self.d_model % heads:
+                raise ValueError(
+                    f"`d_model` ({self.d_model}) does not divide by `{stack}_attention_heads` ({heads}), nor is "
+                    "`head_dim` set"
+                )
+            if self.num_key_value_heads is not None and heads % self.num_key_value_heads:
+                raise ValueError(
+                    f"`{stack}_attention_heads` ({heads}) does not divide by `num_key_value_heads` "
+                    f"({self.num_key_value_heads})"
+                )
+            if self.position_embedding_type == "rope" and head_dim % 2:
+                raise ValueError(f"rotary positions turn pairs: the head width must be even, got {head_dim} ({stack})")
+            layers, types = getattr(self, f"{stack}_layers"), getattr(self, f"{stack}_layer_types")
+            if len(types) != layers:
+                raise ValueError(f"`{stack}_layer_types` has {len(types)} entries for {layers} layers: {types}")
+        if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"sinusoidal positions come in pairs: `d_model` must be even, got {self.d_model}")
+
+    def validate_implemented(self):
+        """Nothing passes silently: what this version does not compute is refused by name."""
+        for name, implemented in NOT_YET.items():
+            if (value := getattr(self, name)) != implemented:
+                raise NotImplementedError(f"`{name}={value!r}` is not implemented yet")
+        if self.position_embedding_type == "relative":
+            raise NotImplementedError("`position_embedding_type='relative'` is not implemented yet")
+        for name in ("encoder_layer_types", "decoder_layer_types"):
+            if unknown := set(getattr(self, name)) - {"full_attention"}:
+                raise NotImplementedError(f"`{name}` with {sorted(unknown)} is not implemented yet")
+
+    def heads_of(self, stack: str) -> tuple[int, int]:
+        """`(query heads, head width)` of the "encoder" or the "decoder"."""
+        heads = getattr(self, f"{stack}_attention_heads")
+        return heads, self.head_dim or self.d_model // heads
+
+
+__all__ = ["XformerConfig"]

@@ -1,0 +1,523 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""The encoder-decoder Transformer (Vaswani et al. 2017) as transformers models.
+
+Shapes: B batch, S source, T target, D d_model, H heads, K head width, F inner feed-forward width, V vocabulary.
+"""
+
+import copy
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPastAndCrossAttentions,
+    Seq2SeqLMOutput,
+    Seq2SeqModelOutput,
+)
+from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .attention_xformer import (
+    NORMS,
+    POSITIONS,
+    Rotation,
+    XformerAttentionCore,
+    XformerCrossAttention,
+    XformerSelfAttention,
+    XformerSinusoidalPositions,
+    count_positions,
+)
+from .configuration_xformer import XformerConfig
+
+
+class XformerFeedForward(nn.Module):
+    """`down(act(up(x)))` (Vaswani et al. 2017, section 3.3)."""
+
+    def __init__(self, config: XformerConfig, ffn_dim: int):
+        super().__init__()
+        self.up_proj = nn.Linear(config.d_model, ffn_dim, bias=config.use_bias)
+        self.down_proj = nn.Linear(ffn_dim, config.d_model, bias=config.use_bias)
+        self.act = ACT2FN[config.activation_function]
+        self.dropout = nn.Dropout(config.activation_dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.dropout(self.act(self.up_proj(x))))
+
+
+class XformerGatedFeedForward(XformerFeedForward):
+    """`down(act(gate(x)) * up(x))` (Shazeer 2020)."""
+
+    def __init__(self, config: XformerConfig, ffn_dim: int):
+        super().__init__(config, ffn_dim)
+        self.gate_proj = nn.Linear(config.d_model, ffn_dim, bias=config.use_bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.dropout(self.act(self.gate_proj(x)) * self.up_proj(x)))
+
+
+FEED_FORWARDS = {False: XformerFeedForward, True: XformerGatedFeedForward}
+
+
+class XformerPreNormResidual(nn.Module):
+    """`x + f(norm(x))` (Xiong et al. 2020)."""
+
+    def __init__(self, config: XformerConfig):
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
+        return x + self.dropout(sublayer(norm(x), *args, **kwargs))
+
+
+class XformerPostNormResidual(XformerPreNormResidual):
+    """`norm(x + f(x))` (Vaswani et al. 2017, section 3.1)."""
+
+    def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
+        return norm(x + self.dropout(sublayer(x, *args, **kwargs)))
+
+
+RESIDUALS = {"pre": XformerPreNormResidual, "post": XformerPostNormResidual}
+
+
+def make_norm(config: XformerConfig) -> nn.Module:
+    return NORMS[config.norm_type](config.d_model, eps=config.norm_eps)
+
+
+class XformerEncoderLayer(GradientCheckpointingLayer):
+    """Self-attention and feed-forward, each with its norm and residual."""
+
+    def __init__(self, config: XformerConfig, layer_idx: int):
+        super().__init__()
+        self.residual = RESIDUALS[config.norm_position](config)
+        self.self_attention_norm = make_norm(config)
+        self.self_attention = XformerSelfAttention(config, layer_idx, "encoder", is_causal=False)
+        self.feed_forward_norm = make_norm(config)
+        self.feed_forward = FEED_FORWARDS[config.gated_ffn](config, config.encoder_ffn_dim)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        rotation: Rotation | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        x = self.residual(x, self.self_attention_norm, self.self_attention, mask, rotation, **kwargs)
+        x = self.residual(x, self.feed_forward_norm, self.feed_forward)
+        return x
+
+
+class XformerDecoderLayer(GradientCheckpointingLayer):
+    """Causal self-attention, cross-attention to the memory and feed-forward, each with its norm and residual."""
+
+    def __init__(self, config: XformerConfig, layer_idx: int):
+        super().__init__()
+        self.residual = RESIDUALS[config.norm_position](config)
+        self.self_attention_norm = make_norm(config)
+        self.self_attention = XformerSelfAttention(config, layer_idx, "decoder", is_causal=True)
+        self.cross_attention_norm = make_norm(config)
+        self.cross_attention = XformerCrossAttention(config, layer_idx, "decoder", is_causal=False)
+        self.feed_forward_norm = make_norm(config)
+        self.feed_forward = FEED_FORWARDS[config.gated_ffn](config, config.decoder_ffn_dim)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        memory: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        memory_mask: torch.Tensor | None = None,
+        rotation: Rotation | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        cache = None if past_key_values is None else past_key_values.self_attention_cache
+        x = self.residual(x, self.self_attention_norm, self.self_attention, mask, rotation, cache, **kwargs)
+        x = self.residual(
+            x, self.cross_attention_norm, self.cross_attention, memory, memory_mask, past_key_values, **kwargs
+        )
+        x = self.residual(x, self.feed_forward_norm, self.feed_forward)
+        return x
+
+
+class XformerPreTrainedModel(PreTrainedModel):
+    """What every Xformer model tells the library about itself."""
+
+    config: XformerConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["XformerEncoderLayer", "XformerDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        # Buffers that no checkpoint holds come out of `from_pretrained` uninitialised.
+        if isinstance(module, XformerSinusoidalPositions):
+            init.copy_(module.table, module.compute_table())
+
+
+class XformerStack(XformerPreTrainedModel):
+    """What encoder and decoder share: embedding, positions, and the norm at the end of a pre-norm stack."""
+
+    def __init__(self, config: XformerConfig, stack: str, embed_tokens: nn.Embedding | None):
+        super().__init__(config)
+        self.embed_tokens = embed_tokens or nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
+        self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
+        self.positions = POSITIONS[config.position_embedding_type](config, stack)
+        self.layernorm_embedding = make_norm(config) if config.layernorm_embedding else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
+        self.gradient_checkpointing = False
+
+    def embed(self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of `input_ids` and `inputs_embeds`, on either side")
+        return (self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds) * self.embed_scale
+
+    def place(
+        self,
+        x: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.LongTensor | None = None,
+        past: int = 0,
+    ) -> tuple[torch.Tensor, Rotation | None]:
+        """
+        Adds the positions to embedded tokens (B, T, D), or returns the rotation that attention applies instead.
+
+        Positions count the attended tokens, so that padding on either side shifts nobody; `past` tokens came before.
+        """
+        length, limit = x.shape[1], self.positions.max_positions
+        # A static cache counts in a tensor, which is not worth a wait for the device.
+        if limit is not None and isinstance(past, int) and past + length > limit:
+            raise ValueError(f"{past + length} tokens do not fit `max_position_embeddings={limit}`")
+        if position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+            position_ids = count_positions(attention_mask)[:, -length:]
+        elif position_ids is None:
+            position_ids = torch.arange(length, device=x.device)[None] + past
+        x, rotation = self.positions(x, position_ids)
+        return self.dropout(self.layernorm_embedding(x)), rotation
+
+
+class XformerEncoder(XformerStack):
+    """Reads the source: token ids (B, S) to the memory (B, S, D)."""
+
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(XformerEncoderLayer, num_hidden_layers_key="encoder_layers"),
+        "attentions": OutputRecorder(XformerAttentionCore, index=1),
+    }
+
+    def __init__(self, config: XformerConfig, embed_tokens: nn.Embedding | None = None):
+        super().__init__(config, "encoder", embed_tokens)
+        self.layers = nn.ModuleList(XformerEncoderLayer(config, i) for i in range(config.encoder_layers))
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        x = self.embed(input_ids, inputs_embeds)  # (B, S, D)
+        mask = create_bidirectional_mask(self.config, x, attention_mask)
+        x, rotation = self.place(x, attention_mask)
+        for layer in self.layers:
+            x = layer(x, mask, rotation, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.norm(x))
+
+
+class XformerDecoder(XformerStack):
+    """Writes the target: token ids (B, T) and the memory (B, S, D) to hidden states (B, T, D)."""
+
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(XformerDecoderLayer),
+        "attentions": OutputRecorder(XformerAttentionCore, index=1, layer_name="self_attention"),
+        "cross_attentions": OutputRecorder(XformerAttentionCore, index=1, layer_name="cross_attention"),
+    }
+
+    def __init__(self, config: XformerConfig, embed_tokens: nn.Embedding | None = None):
+        super().__init__(config, "decoder", embed_tokens)
+        self.layers = nn.ModuleList(XformerDecoderLayer(config, i) for i in range(config.decoder_layers))
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        if encoder_hidden_states is None:
+            raise ValueError("the decoder needs `encoder_hidden_states`, the encoder's output")
+        if use_cache and past_key_values is None and not self.training:
+            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
+        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        x = self.embed(input_ids, inputs_embeds)  # (B, T, D)
+        mask = self.causal_mask(x, attention_mask, past_key_values)
+        memory_mask = self.memory_mask(x, encoder_hidden_states, encoder_attention_mask)
+        x, rotation = self.place(x, attention_mask, position_ids, past)
+        for layer in self.layers:
+            x = layer(x, encoder_hidden_states, mask, memory_mask, rotation, past_key_values=past_key_values, **kwargs)
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=self.norm(x), past_key_values=past_key_values
+        )
+
+    def causal_mask(self, x, attention_mask, past_key_values):
+        # `generate` prepares the masks itself when it compiles, one for each layer type.
+        if isinstance(attention_mask, dict):
+            return attention_mask["full_attention"]
+        cache = None if past_key_values is None else past_key_values.self_attention_cache
+        return create_causal_mask(self.config, x, attention_mask, cache)
+
+    def memory_mask(self, x, memory, attention_mask):
+        mask = create_bidirectional_mask(self.config, x, attention_mask, encoder_hidden_states=memory)
+        if mask is not None and "flash" in self.config._attn_implementation:
+            # transformers cuts the queries with the mask of the keys and returns zeros for the rest (#35032).
+            raise ValueError(
+                f"`{self.config._attn_implementation}` is wrong for cross-attention to a padded source: "
+                "choose attn_implementation='sdpa' or 'flex_attention', or batch sources of one length"
+            )
+        return mask
+
+
+class XformerModel(XformerPreTrainedModel):
+    """The encoder and the decoder over one embedding, without an output layer."""
+
+    # The stacks hold one embedding object, which the state dict lists under both.
+    _tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
+
+    def __init__(self, config: XformerConfig):
+        super().__init__(config)
+        self.encoder = XformerEncoder(config)
+        self.decoder = XformerDecoder(config, embed_tokens=self.encoder.embed_tokens)
+        self.post_init()
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        # `tie_word_embeddings` speaks of the output layer only: without it the stacks still share their embedding.
+        return dict(self._tied_weights_keys)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        self.encoder.embed_tokens = self.decoder.embed_tokens = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        decoder_position_ids: torch.LongTensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> Seq2SeqModelOutput:
+        """
+        Args:
+            input_ids: Source tokens, (B, S); or `inputs_embeds`, (B, S, D); or `encoder_outputs` computed before.
+            attention_mask: 1 for the source tokens to attend to, 0 for padding on either side, (B, S).
+            decoder_input_ids: Target tokens so far, (B, T), the start token first; or `decoder_inputs_embeds`.
+            decoder_attention_mask: 1 for the target tokens to attend to, cached ones included, (B, past + T).
+            decoder_position_ids: Positions of the target tokens, (B, T); counted from the mask when None.
+            past_key_values: Keys and values of earlier target tokens and of the source.
+
+        Returns:
+            [`~transformers.modeling_outputs.Seq2SeqModelOutput`]; its `last_hidden_state` is (B, T, D).
+        """
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                inputs_embeds=inputs_embeds,
+                return_dict=True,
+                **kwargs,
+            )
+        elif not isinstance(encoder_outputs, BaseModelOutput):
+            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        decoder_outputs = self.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            position_ids=decoder_position_ids,
+            encoder_hidden_states=encoder_outputs.last_hidden_state,
+            encoder_attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        return Seq2SeqModelOutput(
+            last_hidden_state=decoder_outputs.last_hidden_state,
+            past_key_values=decoder_outputs.past_key_values,
+            decoder_hidden_states=decoder_outputs.hidden_states,
+            decoder_attentions=decoder_outputs.attentions,
+            cross_attentions=decoder_outputs.cross_attentions,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
+        )
+
+
+class XformerEncoderModel(XformerPreTrainedModel):
+    """The encoder alone; loads from any Xformer checkpoint."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^lm_head\."]
+
+    def __init__(self, config: XformerConfig):
+        super().__init__(config)
+        self.encoder = XformerEncoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        self.encoder.embed_tokens = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        """Source tokens (B, S), or `inputs_embeds` (B, S, D), to the memory (B, S, D); see [`XformerModel`]."""
+        return self.encoder(
+            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs
+        )
+
+
+class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
+    """The encoder-decoder with its output layer: trains on `labels`, decodes with `generate()`."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
+
+    def __init__(self, config: XformerConfig):
+        super().__init__(config)
+        self.model = XformerModel(config)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.use_final_logits_bias)
+        # By the class's name the library would choose the causal loss, which shifts the labels a second time.
+        self.loss_type = "ForMaskedLM"
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        decoder_position_ids: torch.LongTensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> Seq2SeqLMOutput:
+        """
+        Args:
+            labels: Target tokens, (B, T), -100 where no loss is wanted. The decoder's input is made from them by
+                shifting them right, unless it is given.
+            logits_to_keep: Compute logits of the last so many positions, or of the positions in a tensor; 0 for all.
+            num_items_in_batch: Divide the summed loss by this many tokens instead of by the labels of this batch, so
+                that accumulated steps and several processes weigh every token alike. The Trainer passes it.
+
+        The other arguments are those of [`XformerModel`].
+
+        Returns:
+            [`~transformers.modeling_outputs.Seq2SeqLMOutput`]; its `logits` are (B, T, V).
+        """
+        if labels is not None:
+            use_cache = False
+            if decoder_input_ids is None and decoder_inputs_embeds is None:
+                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            decoder_position_ids=decoder_position_ids,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None if labels is None else self.loss_function(logits, labels, logits.shape[-1], **kwargs)
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.decoder_hidden_states,
+            decoder_attentions=outputs.decoder_attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+            encoder_attentions=outputs.encoder_attentions,
+        )
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
+        """The labels (B, T) shifted right behind the start token, -100 replaced by padding."""
+        start = labels.new_full((labels.shape[0], 1), self.config.decoder_start_token_id)
+        shifted = torch.cat((start, labels[:, :-1]), dim=-1)
+        return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
+
+    def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
+        # Counted here because a compiled step sees the mask only after the library has made it four-dimensional.
+        if decoder_attention_mask is not None and kwargs.get("decoder_position_ids") is None:
+            kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
+        return super().prepare_inputs_for_generation(
+            input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
+        )
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        # The library gives the decoder's windows to the cross-attention too, which would forget most of the source.
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        cache = model_kwargs.get("past_key_values")
+        if isinstance(cache, EncoderDecoderCache) and any(cache.cross_attention_cache.is_sliding):
+            config = copy.deepcopy(self.config)
+            config.decoder_layer_types = ["full_attention"] * config.decoder_layers
+            options = {"config": config, "offloading": cache.cross_attention_cache.offloading}
+            if isinstance(cache.cross_attention_cache, StaticCache):
+                source_length = model_kwargs["encoder_outputs"][0].shape[1]
+                cache.cross_attention_cache = StaticCache(max_cache_len=source_length, **options)
+            else:
+                cache.cross_attention_cache = DynamicCache(**options)
+
+
+__all__ = ["XformerEncoderModel", "XformerForSeq2SeqLM", "XformerModel", "XformerPreTrainedModel"]

@@ -1,0 +1,63 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Small random models and ragged batches that the tests share; every size differs from every other."""
+
+import torch
+
+from hf_xformer import XformerConfig, XformerForSeq2SeqLM
+
+
+SIZES = {
+    "vocab_size": 53,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 64,
+    # Wide enough that a fault shows: with the default 0.02 all attention weights would be nearly equal.
+    "initializer_range": 0.2,
+}
+VANILLA = {
+    "norm_type": "layernorm",
+    "norm_position": "post",
+    "norm_eps": 1e-5,
+    "activation_function": "relu",
+    "gated_ffn": False,
+    "position_embedding_type": "sinusoidal",
+    "use_bias": True,
+}
+# One of every choice that changes what is computed, in few models.
+VARIANTS = {
+    "rope-pre": {},
+    "rope-post-gqa": {"norm_position": "post", "num_key_value_heads": 2},
+    "sinusoidal-post": VANILLA,
+    "learned-pre": {**VANILLA, "norm_position": "pre", "position_embedding_type": "learned"},
+    "none-pre-untied": {"position_embedding_type": "none", "tie_word_embeddings": False, "head_dim": 10},
+}
+BATCH, SOURCE, TARGET = 3, 11, 7
+
+
+def make_model(**overrides) -> XformerForSeq2SeqLM:
+    """A small model in evaluation mode, the same weights for the same overrides."""
+    torch.manual_seed(0)
+    return XformerForSeq2SeqLM(XformerConfig(**{**SIZES, **overrides})).eval()
+
+
+def make_batch() -> dict[str, torch.Tensor]:
+    """Sources of 11, 8 and 5 tokens padded right, targets of 7, 4 and 6 padded with -100."""
+    generator = torch.Generator().manual_seed(1)
+    attention_mask = (torch.arange(SOURCE) < torch.tensor([11, 8, 5])[:, None]).long()
+    input_ids = torch.randint(4, SIZES["vocab_size"], (BATCH, SOURCE), generator=generator)
+    labels = torch.randint(4, SIZES["vocab_size"], (BATCH, TARGET), generator=generator)
+    return {
+        "input_ids": input_ids * attention_mask,
+        "attention_mask": attention_mask,
+        "labels": labels.masked_fill(torch.arange(TARGET) >= torch.tensor([7, 4, 6])[:, None], -100),
+    }
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
