@@ -5,6 +5,11 @@
 from pathlib import Path
 
 import pytest
+import torch
+
+
+# The models here are tiny and the workers several: more threads would only wait for each other.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,58 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+
+# Two commands: `make quickstart` trains, evaluates and shows a model of your own; `make test` runs the tests.
+# Both make their own virtual environment; PYTHON=python3.12 chooses the interpreter, VENV=... the folder.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := runs/g2p-quickstart
+DATA := data/g2p
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help install install-test quickstart test test-fast test-slow lint clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Torch comes first and pinned: where a range lets pip choose, it takes gigabytes of CUDA on a laptop.
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,tensorboard]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+install: $(VENV)/.installed  ## the package and what training needs, into $(VENV)
+install-test: $(VENV)/.installed-test
+
+quickstart: install  ## train a 1M-parameter model to pronounce words, in under ten minutes on two cores
+	$(BIN)/python scripts/prepare_cmudict.py --output_dir $(DATA)
+	$(BIN)/python scripts/train_tokenizer.py --train_file $(DATA)/train.jsonl --model_type symbol \
+		--output_dir $(DATA)/tokenizer --overwrite
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml scripts/train.py \
+		configs/train/g2p-quickstart.yaml --output_dir $(RUN)
+	$(BIN)/python scripts/evaluate.py $(RUN) --test_file $(DATA)/test.jsonl --metrics per wer \
+		--output_file $(RUN)/test_results.json --predictions_file $(RUN)/test_predictions.jsonl --show 12
+	@echo "checkpoint: $(RUN)    curves: $(RUN)/curves.png    test scores: $(RUN)/test_results.json"
+
+test: test-fast test-slow  ## all tests, installing what they need
+
+test-fast: install-test  ## the tests that take less than two minutes
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+
+test-slow: install-test  ## the rest: several processes, killed and resumed runs, compilation
+	$(BIN)/python -m pytest -q -m 'slow or distributed'
+
+lint: install-test  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## what the commands above made, but for the runs
+	rm -rf $(VENV) .cache data build dist

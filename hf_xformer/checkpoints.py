@@ -1,0 +1,127 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Models and tokenizers from folders or the Hub, refusing whatever the library would accept silently."""
+
+from pathlib import Path
+
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from . import XformerConfig
+from .arguments import ArgumentError
+from .tokenization import TARGET_TOKENIZER
+
+
+SPECIAL_TOKENS = ("pad_token_id", "eos_token_id", "bos_token_id")
+
+
+def load_model(name_or_path: str, **options) -> PreTrainedModel:
+    """
+    A sequence-to-sequence model with every weight from the checkpoint.
+
+    Raises:
+        ArgumentError: There is no such checkpoint, or a weight is missing, unexpected or of another shape. The
+            library would fill a missing one with random numbers.
+    """
+    try:
+        model, info = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, output_loading_info=True, **options)
+    except OSError as error:
+        raise ArgumentError(f"{name_or_path}: cannot load a model: {first_line(error)}") from error
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[problem]:
+            names = ", ".join(sorted(map(str, info[problem]))[:3])
+            raise ArgumentError(f"{name_or_path}: {len(info[problem])} {problem.replace('_', ' ')}, such as {names}")
+    return model
+
+
+def load_tokenizers(
+    name_or_path: str, target_name_or_path: str | None = None
+) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+    """The source's and the target's tokenizer, which are one unless the folder holds a `target_tokenizer`."""
+    nested = Path(name_or_path) / TARGET_TOKENIZER
+    if target_name_or_path is None and nested.is_dir():
+        target_name_or_path = str(nested)
+    source = load_tokenizer(name_or_path)
+    return source, source if target_name_or_path is None else load_tokenizer(target_name_or_path)
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        raise ArgumentError(
+            f"{name_or_path}: cannot load a tokenizer: {first_line(error)} (scripts/train_tokenizer.py makes one)"
+        ) from error
+
+
+def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
+    """
+    A new model's configuration, from a JSON file, a folder or the Hub, with some fields changed.
+
+    Raises:
+        ArgumentError: There is no such configuration, or no such field.
+    """
+    if unknown := [name for name in overrides if name not in XformerConfig.__dataclass_fields__]:
+        known = ", ".join(XformerConfig.__dataclass_fields__)
+        raise ArgumentError(f"--config_overrides: XformerConfig has no field {', '.join(unknown)}; it has {known}")
+    try:
+        loaded = AutoConfig.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"--config_name {name_or_path}: {first_line(error)}") from error
+    fields = loaded.to_diff_dict()
+    for stack in ("encoder", "decoder"):
+        if f"{stack}_layers" in overrides:
+            # Filled in for the depth that the file gives.
+            fields.pop(f"{stack}_layer_types", None)
+    return type(loaded)(**{**fields, **overrides})
+
+
+def check_vocabulary(
+    config: PreTrainedConfig, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
+) -> None:
+    """
+    Raises:
+        ArgumentError: The tokenizers have more tokens than the model, or other ids for padding and end.
+    """
+    for side, tokenizer in (("source", source), ("target", target)):
+        if len(tokenizer) > config.vocab_size:
+            raise ArgumentError(
+                f"the {side} tokenizer {tokenizer.name_or_path} has {len(tokenizer)} tokens, "
+                f"more than the model's `vocab_size` of {config.vocab_size}"
+            )
+        for name in ("pad_token_id", "eos_token_id"):
+            if getattr(tokenizer, name) != getattr(config, name):
+                raise ArgumentError(
+                    f"the {side} tokenizer {tokenizer.name_or_path} has `{name}` {getattr(tokenizer, name)}, "
+                    f"the model has {getattr(config, name)}"
+                )
+
+
+def fit_vocabulary(
+    config: PreTrainedConfig, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
+) -> PreTrainedConfig:
+    """
+    A new model's configuration with the tokenizers' vocabulary size and special tokens.
+
+    With two tokenizers both index the one embedding, which is as large as the larger vocabulary.
+    """
+    tokens = {name: getattr(target, name) for name in SPECIAL_TOKENS if getattr(target, name) is not None}
+    start = tokens.get("bos_token_id", tokens.get("pad_token_id"))
+    size = max(len(source), len(target))
+    return type(config)(**{**config.to_diff_dict(), **tokens, "decoder_start_token_id": start, "vocab_size": size})
+
+
+def position_limit(config: PreTrainedConfig) -> int | None:
+    """The longest sequence, in tokens, that the model has positions for; None where there is no end to them."""
+    limited = getattr(config, "position_embedding_type", None) in ("sinusoidal", "learned")
+    return config.max_position_embeddings if limited else None
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

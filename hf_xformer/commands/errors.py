@@ -1,0 +1,40 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""How every command says what is wrong with its input: one line on stderr, exit status 2."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from huggingface_hub.errors import StrictDataclassError
+
+
+INPUT_ERRORS = (ValueError, NotImplementedError, OSError, StrictDataclassError)
+
+
+@contextmanager
+def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """
+    Turns errors of these kinds (by default `INPUT_ERRORS`) into `error: ...` on stderr and exit status 2.
+
+    For a block, `with one_line_errors(): ...`, or a whole function, `@one_line_errors()`. With HF_XFORMER_DEBUG=1 in
+    the environment the traceback comes first.
+    """
+    try:
+        yield
+    except kinds or INPUT_ERRORS as error:
+        if os.environ.get("HF_XFORMER_DEBUG") == "1":
+            traceback.print_exc()
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` for whom a wrong command line is an input error like any other: it raises ValueError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see --help)")

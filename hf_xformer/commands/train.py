@@ -1,0 +1,83 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Trains an encoder-decoder with the stock Seq2SeqTrainer.
+
+  accelerate launch --config_file configs/accelerate/cpu.yaml scripts/train.py configs/train/g2p-quickstart.yaml
+  ... scripts/train.py RECIPE.yaml --output_dir runs/wide --config_overrides d_model=256,encoder_layers=4
+
+A recipe is a YAML file of the options below; options on the command line win over it. A run that was stopped goes on
+from the last whole checkpoint in --output_dir when it is started again; --resume_from_checkpoint false starts anew.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedTokenizerBase,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
+
+from ..arguments import DataArguments, ModelArguments, parse_run
+from ..reporting import plot_curves, write_model_card
+from ..tokenization import TARGET_TOKENIZER
+from ..training import prepare
+from .errors import one_line_errors
+
+
+class SaveTargetTokenizer(TrainerCallback):
+    """The Trainer saves one tokenizer with each checkpoint; a target's own goes beside it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.tokenizer.save_pretrained(Path(args.output_dir, f"checkpoint-{state.global_step}", TARGET_TOKENIZER))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with one_line_errors():
+        model_args, data_args, training_args = parse_run(argv, __doc__)
+        run = prepare(model_args, data_args, training_args)
+    separate = run.target is not run.source
+    trainer = Seq2SeqTrainer(
+        model=run.model,
+        args=training_args,
+        train_dataset=run.train,
+        eval_dataset=run.validation,
+        processing_class=run.source,
+        # With the model it also makes the decoder's input, which the Trainer's label smoothing needs.
+        data_collator=DataCollatorForSeq2Seq(run.source, model=run.model),
+        compute_metrics=run.metrics,
+        callbacks=[SaveTargetTokenizer(run.target)] if separate else [],
+    )
+    result = trainer.train(resume_from_checkpoint=run.checkpoint)
+    trainer.save_model()
+    if separate and training_args.should_save:
+        run.target.save_pretrained(Path(training_args.output_dir, TARGET_TOKENIZER))
+    trainer.log_metrics("train", result.metrics)
+    trainer.save_metrics("train", result.metrics)
+    trainer.save_state()
+    if run.validation is not None:
+        scores = trainer.evaluate()
+        trainer.log_metrics("eval", scores)
+        trainer.save_metrics("eval", scores)
+    if trainer.is_world_process_zero():
+        report(trainer, model_args, data_args, training_args)
+
+
+def report(
+    trainer: Seq2SeqTrainer,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+) -> None:
+    """The picture of the curves and the model card, and a last word on where everything is."""
+    output_dir = Path(training_args.output_dir)
+    plot_curves(trainer.state.log_history, output_dir / "curves.png")
+    write_model_card(output_dir, trainer, model_args, data_args)
+    print(f"checkpoint, tokenizer, results, model card and curves.png are in {output_dir}")

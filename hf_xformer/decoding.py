@@ -1,0 +1,148 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Text in, text out: batches through the stock `generate()`, long sources together, results in order."""
+
+import argparse
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from .checkpoints import check_vocabulary, load_model, load_tokenizers, position_limit
+from .preprocessing import cut
+
+
+# Batches of one length need no padding: so many batches are read ahead and sorted together.
+BATCHES_AHEAD = 64
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A decoded text and the natural logarithm of its probability under the model, end token included."""
+
+    text: str
+    score: float
+
+
+class Decoder:
+    """
+    Decodes texts with one model.
+
+    Args:
+        model: Any transformers sequence-to-sequence model.
+        source, target: Its tokenizers; often the same.
+        batch_size: Sources at a time.
+        max_source_length: Longer sources are cut, in tokens; None for no limit. `truncated` counts them.
+        options: Passed to `generate()`; `num_return_sequences` gives so many hypotheses a source, best first.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        source: PreTrainedTokenizerBase,
+        target: PreTrainedTokenizerBase,
+        batch_size: int = 64,
+        max_source_length: int | None = None,
+        **options,
+    ):
+        self.model, self.source, self.target = model.eval(), source, target
+        self.batch_size, self.max_source_length, self.options = batch_size, max_source_length, options
+        self.truncated = 0
+
+    def decode(self, texts: Iterable[str], progress: bool = False) -> Iterator[list[Hypothesis]]:
+        """Yields each text's hypotheses, in the order of the texts; an empty text gives an empty hypothesis."""
+        texts = iter(texts)
+        with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
+            while window := list(islice(texts, self.batch_size * BATCHES_AHEAD)):
+                yield from self.decode_window(window, bar)
+
+    def decode_window(self, texts: list[str], bar: tqdm) -> list[list[Hypothesis]]:
+        results = [[Hypothesis("", 0.0)] * self.options.get("num_return_sequences", 1) for _ in texts]
+        encoded = {i: self.encode(text) for i, text in enumerate(texts) if text.strip()}
+        bar.update(len(texts) - len(encoded))
+        order = sorted(encoded, key=lambda i: len(encoded[i]), reverse=True)
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            for i, hypotheses in zip(chosen, self.generate([encoded[i] for i in chosen]), strict=True):
+                results[i] = hypotheses
+            bar.update(len(chosen))
+        return results
+
+    def encode(self, text: str) -> list[int]:
+        ids = self.source(text, verbose=False)["input_ids"]
+        if self.max_source_length is None or len(ids) <= self.max_source_length:
+            return ids
+        self.truncated += 1
+        return cut(ids, self.max_source_length)
+
+    @torch.inference_mode()
+    def generate(self, sources: list[list[int]]) -> list[list[Hypothesis]]:
+        batch = self.source.pad({"input_ids": sources}, return_tensors="pt").to(self.model.device)
+        output = self.model.generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            return_dict_in_generate=True,
+            output_logits=True,
+            **self.options,
+        )
+        texts = self.target.batch_decode(output.sequences, skip_special_tokens=True)
+        hypotheses = [Hypothesis(*pair) for pair in zip(texts, self.log_probabilities(output), strict=True)]
+        width = len(hypotheses) // len(sources)
+        return [hypotheses[start : start + width] for start in range(0, len(hypotheses), width)]
+
+    def log_probabilities(self, output) -> list[float]:
+        beams = getattr(output, "beam_indices", None)
+        steps = self.model.compute_transition_scores(output.sequences, output.logits, beams, normalize_logits=True)
+        tokens = output.sequences[:, -steps.shape[1] :]
+        ends = torch.isin(tokens, torch.tensor(self.target.eos_token_id, device=tokens.device))
+        after_end = ends.cumsum(dim=-1) - ends.long() > 0  # padding is not part of the text
+        return steps.masked_fill(after_end, 0.0).sum(dim=-1).tolist()
+
+
+def add_decoding_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `generate()` that the commands share; what is not given is left to the checkpoint's own."""
+    group = parser.add_argument_group("decoding")
+    group.add_argument("--batch_size", type=int, default=64, help="sources at a time (default 64)")
+    group.add_argument("--num_beams", type=int, help="beams; 1 is greedy")
+    group.add_argument("--length_penalty", type=float, help="above 0 prefers longer texts (beam search)")
+    group.add_argument("--max_new_tokens", type=int, help="longest target, in tokens")
+    group.add_argument("--do_sample", action="store_true", default=None, help="sample instead of taking the best")
+    group.add_argument("--temperature", type=float, help="flattens (above 1) or sharpens the distribution")
+    group.add_argument("--top_k", type=int, help="sample from the so many likeliest tokens")
+    group.add_argument("--top_p", type=float, help="sample from the likeliest tokens of this total probability")
+    group.add_argument("--seed", type=int, default=0, help="for sampling (default 0)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1, mps; the accelerator if there is one by default")
+    group.add_argument("--dtype", default="auto", help="float32, bfloat16, float16; the checkpoint's own by default")
+
+
+GENERATE_OPTIONS = (
+    "num_beams",
+    "length_penalty",
+    "max_new_tokens",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "num_return_sequences",
+)
+
+
+def make_decoder(args: argparse.Namespace) -> Decoder:
+    """The decoder that `args.checkpoint` and the parsed options of [`add_decoding_options`] ask for."""
+    set_seed(args.seed)
+    source, target = load_tokenizers(args.checkpoint)
+    model = load_model(args.checkpoint, dtype=args.dtype)
+    check_vocabulary(model.config, source, target)
+    options = {name: getattr(args, name, None) for name in GENERATE_OPTIONS}
+    return Decoder(
+        model.to(args.device or PartialState().default_device),
+        source,
+        target,
+        batch_size=args.batch_size,
+        max_source_length=position_limit(model.config),
+        **{name: value for name, value in options.items() if value is not None},
+    )

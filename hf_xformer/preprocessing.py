@@ -1,0 +1,125 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""From rows of text to what the Trainer reads, and from what it generates back to text and metrics."""
+
+from collections.abc import Callable
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+from .data import DataError, expand_references
+from .metrics import compute_metrics
+
+
+class PairTokenizer:
+    """
+    Tokenises batches of rows; of several references it takes the first.
+
+    Calling it gives `input_ids`, `attention_mask`, `labels`, their `length` (tokens of the longer side) and `overlong`.
+    """
+
+    def __init__(
+        self,
+        source: PreTrainedTokenizerBase,
+        target: PreTrainedTokenizerBase,
+        max_source_length: int,
+        max_target_length: int,
+    ):
+        self.source, self.target = source, target
+        self.max_source_length, self.max_target_length = max_source_length, max_target_length
+
+    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
+        sources = self.source(rows["source"], verbose=False)["input_ids"]
+        targets = self.target(list(map(first_reference, rows["target"])), verbose=False)["input_ids"]
+        pairs = list(zip(sources, targets, strict=True))
+        input_ids = [cut(ids, self.max_source_length) for ids in sources]
+        labels = [cut(ids, self.max_target_length) for ids in targets]
+        return {
+            "input_ids": input_ids,
+            "attention_mask": [[1] * len(ids) for ids in input_ids],
+            "labels": labels,
+            "length": [max(map(len, pair)) for pair in zip(input_ids, labels, strict=True)],
+            "overlong": [len(s) > self.max_source_length or len(t) > self.max_target_length for s, t in pairs],
+        }
+
+
+def first_reference(target: str | list[str]) -> str:
+    return target if isinstance(target, str) else target[0]
+
+
+def cut(ids: list[int], limit: int) -> list[int]:
+    """At most `limit` tokens, the last of which stays the last: the end token."""
+    return ids if len(ids) <= limit else ids[: limit - 1] + ids[-1:]
+
+
+def prepare_training(
+    rows: Dataset | IterableDataset, tokenize: PairTokenizer, overlong: str, workers: int | None, say: Callable
+) -> Dataset | IterableDataset:
+    """One tokenised row a pair of source and target; `overlong` rows are truncated or dropped, and counted aloud."""
+    rows = expand_references(rows)
+    if isinstance(rows, IterableDataset):
+        rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"])
+        say(f"rows over the length limits are {overlong_verb(overlong)}; a stream cannot be counted beforehand")
+        return (
+            drop_overlong(rows).remove_columns("overlong") if overlong == "drop" else rows.remove_columns("overlong")
+        )
+    rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
+    count = int(np.sum(rows.with_format("numpy")["overlong"][:]))
+    limits = f"{tokenize.max_source_length} source or {tokenize.max_target_length} target tokens"
+    say(f"{len(rows):,} training pairs, {count:,} longer than {limits} {overlong_verb(overlong)}")
+    rows = drop_overlong(rows) if count and overlong == "drop" else rows
+    if len(rows) == 0:
+        raise DataError(f"no training pair is left: all {count} are longer than {limits}")
+    return rows.remove_columns("overlong")
+
+
+def overlong_verb(overlong: str) -> str:
+    return {"truncate": "truncated", "drop": "dropped"}[overlong]
+
+
+def drop_overlong(rows):
+    return rows.filter(lambda row: not row["overlong"])
+
+
+def prepare_evaluation(rows: Dataset, tokenize: PairTokenizer, workers: int | None) -> Dataset:
+    """One tokenised row a source, in order; its labels are the first of its references."""
+    tokenised = rows.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers)
+    return tokenised.remove_columns("overlong")
+
+
+class GenerationMetrics:
+    """
+    The Trainer's `compute_metrics`: metrics of generated text against the references as they stand in the file.
+
+    The Trainer may evaluate in another order than the file's (length-grouped batches) and, with several processes,
+    repeat rows to fill the last batch. Rows are therefore recognised by their tokens, and what comes after the last
+    row is cut off. Set `include_for_metrics=["inputs"]` in the training arguments.
+    """
+
+    def __init__(self, names: list[str], tokenizer: PreTrainedTokenizerBase, rows: Dataset, tokenised: Dataset):
+        self.names, self.tokenizer, self.count = names, tokenizer, len(rows)
+        keys = zip(tokenised["input_ids"][:], tokenised["labels"][:], strict=True)
+        self.references = {
+            (tuple(source), tuple(labels)): texts
+            for (source, labels), texts in zip(keys, rows["target"][:], strict=True)
+        }
+        self.padding = (-100, tokenizer.pad_token_id)
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        predictions, labels, inputs = (
+            np.asarray(part)[: self.count]
+            for part in (prediction.predictions, prediction.label_ids, prediction.inputs)
+        )
+        references = [
+            self.references[self.strip(source), self.strip(label)]
+            for source, label in zip(inputs, labels, strict=True)
+        ]
+        # -100 fills predictions of unequal lengths, and is no token.
+        tokens = np.where(predictions == -100, self.tokenizer.pad_token_id, predictions)
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        scores = compute_metrics(self.names, texts, references)
+        return {name: score for name, score in scores.items() if not isinstance(score, str)}
+
+    def strip(self, ids: np.ndarray) -> tuple[int, ...]:
+        return tuple(ids[~np.isin(ids, self.padding)].tolist())

@@ -1,0 +1,81 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""The output folder of a run: whose it is, where to resume, what must not be overwritten."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import PreTrainedConfig
+
+from .arguments import ArgumentError
+
+
+IGNORED_FIELDS = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
+
+
+def find_checkpoint(output_dir: Path, resume: str | None, say: Callable) -> str | None:
+    """
+    The checkpoint to resume from: the one that is named, or the last whole one in `output_dir`, or None.
+
+    The Trainer writes `trainer_state.json` last, so a folder without a readable one was cut off while it was saved.
+
+    Args:
+        resume: `--resume_from_checkpoint`: a folder, "false" to start anew, None or "true" to look for one.
+    """
+    if resume is not None and resume.lower() not in ("true", "false"):
+        if not whole(Path(resume)):
+            raise ArgumentError(f"--resume_from_checkpoint {resume}: not a whole checkpoint (no trainer_state.json)")
+        return resume
+    checkpoints = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    if resume is not None and resume.lower() == "false":
+        if checkpoints:
+            set_aside(output_dir, checkpoints, say)
+        return None
+    for checkpoint in reversed(checkpoints):
+        if whole(checkpoint):
+            say(f"resuming from {checkpoint}; --resume_from_checkpoint false starts anew")
+            return str(checkpoint)
+        say(f"passing over {checkpoint}: it was cut off while it was being saved")
+    return None
+
+
+def whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def set_aside(output_dir: Path, checkpoints: list[Path], say: Callable) -> None:
+    """An earlier run's checkpoints would be taken for this run's later on; they are moved, never deleted."""
+    number = 1 + sum(1 for _ in output_dir.glob("previous-*"))
+    aside = output_dir / f"previous-{number}"
+    aside.mkdir()
+    for checkpoint in checkpoints:
+        checkpoint.rename(aside / checkpoint.name)
+    say(f"moved {len(checkpoints)} checkpoints of an earlier run to {aside}")
+
+
+def refuse_another_run(output_dir: Path, config: PreTrainedConfig) -> None:
+    """
+    Raises:
+        ArgumentError: `output_dir` holds a run of a model with another configuration.
+    """
+    path = output_dir / "config.json"
+    if not path.exists():
+        return
+    theirs, ours = json.loads(path.read_text()), json.loads(config.to_json_string(use_diff=False))
+    for name in sorted((theirs.keys() | ours.keys()) - IGNORED_FIELDS):
+        if theirs.get(name) != ours.get(name):
+            raise ArgumentError(
+                f"--output_dir {output_dir}: holds a run with {name}={theirs.get(name)!r}, this one has "
+                f"{ours.get(name)!r}; choose another folder or remove that one"
+            )
+
+
+def claim(output_dir: Path, config: PreTrainedConfig) -> None:
+    """Writes the configuration before training, so that the next start knows whose folder it is."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(output_dir)

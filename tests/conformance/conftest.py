@@ -1,0 +1,51 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Lets the tests here import each other's helpers, and fails every skip that `skips.py` does not explain."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+
+HERE = Path(__file__).parent
+# Under `--import-mode=importlib` a test file's folder is not on the path.
+sys.path.insert(0, str(HERE))
+
+from skips import NEEDS, NEVER, explain, names_of  # noqa: E402
+
+
+collect_ignore = ["stand_ins"]
+
+UPSTREAM_MARKERS = (
+    "accelerate_tests",
+    "flash_attn_test",
+    "flash_attn_3_test",
+    "flash_attn_4_test",
+    "is_training_test",
+    "torch_compile_test",
+)
+SKIPPED = pytest.StashKey[bool]()
+
+
+def pytest_configure(config):
+    for marker in UPSTREAM_MARKERS:
+        config.addinivalue_line("markers", f"{marker}: set by transformers' own tests")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if HERE not in item.path.parents:
+        return report
+    names = names_of(item.cls, item.name)
+    never = explain(names, NEVER)
+    if report.skipped and not hasattr(report, "wasxfail"):
+        item.stash[SKIPPED] = True
+        if not (never or explain(names, NEEDS)):
+            report.outcome = "failed"
+            report.longrepr = f"{item.name} was skipped and skips.py does not say why: {report.longrepr[-1]}"
+    elif report.when == "teardown" and never and SKIPPED not in item.stash:
+        report.outcome = "failed"
+        report.longrepr = f"{item.name} ran although skips.py says '{never}': take the entry out"
+    return report
