@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training run is told: three dataclasses read from one flat YAML file and the command line."""
 
+import re
+import sys
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -16,41 +18,31 @@ class ArgumentError(ValueError):
     """An option that cannot be, in one line that names it and its value."""
 
 
+def option(help: str, default=None, **more):
+    """A dataclass field with the text that `--help` shows for it."""
+    return field(default=default, metadata={"help": help, **more})
+
+
 @dataclass
 class ModelArguments:
     """Which model to train: a new one from `config_name`, or an existing one from `model_name_or_path`."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Checkpoint folder or Hub name of an existing model to go on training."}
+    model_name_or_path: str | None = option("Checkpoint folder or Hub name of an existing model to go on training.")
+    config_name: str | None = option(
+        "A new model's configuration: a JSON file such as configs/model/tiny.json, a folder or a Hub name."
     )
-    config_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "A new model's configuration: a JSON file such as configs/model/tiny.json, a folder or Hub name."
-        },
+    config_overrides: str | None = option(
+        "Fields of the new model's configuration to change, as 'd_model=256,encoder_layers=12'; in a recipe also a "
+        "mapping. A field that does not exist is refused."
     )
-    config_overrides: str | None = field(
-        default=None,
-        metadata={
-            "help": "Fields of the new model's configuration to change, as 'd_model=256,encoder_layers=12'; "
-            "in YAML also a mapping. A field that does not exist is refused."
-        },
+    tokenizer_name: str | None = option(
+        "Tokenizer folder or Hub name, such as scripts/train_tokenizer.py writes. An existing model has its own."
     )
-    tokenizer_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "Tokenizer folder or Hub name, as scripts/train_tokenizer.py writes; the model's own by default."
-        },
+    target_tokenizer_name: str | None = option(
+        "The target's tokenizer where it is not the source's. A target_tokenizer/ inside the source's folder is found."
     )
-    target_tokenizer_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "The target's tokenizer where it is not the source's; TOKENIZER_NAME/target_tokenizer if there."
-        },
-    )
-    attn_implementation: str | None = field(
-        default=None,
-        metadata={"help": "eager, sdpa, flex_attention or flash_attention_2; the library's choice by default."},
+    attn_implementation: str | None = option(
+        "eager, sdpa, flex_attention or flash_attention_2; else the library's choice."
     )
 
 
@@ -58,48 +50,29 @@ class ModelArguments:
 class DataArguments:
     """Which pairs to train and evaluate on, and how long they may be."""
 
-    train_file: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "One JSONL, CSV, TSV or Parquet file, or two text files with a sentence a line, source first."
-        },
+    train_file: list[str] | None = option(
+        "One JSONL, CSV, TSV or Parquet file, or two text files with a sentence a line, source first."
     )
-    validation_file: list[str] | None = field(
-        default=None, metadata={"help": "The same, for evaluation while training."}
+    validation_file: list[str] | None = option("The same, for evaluation while training.")
+    dataset_name: str | None = option("A folder or Hub name for datasets.load_dataset, instead of files.")
+    dataset_config_name: str | None = option("The configuration of that dataset.")
+    train_split: str = option("The dataset's split to train on.", "train")
+    validation_split: str = option("The dataset's split to evaluate on.", "validation")
+    source_column: str = option("The field or column that holds the source.", "source")
+    target_column: str = option(
+        "The one that holds the target: a text, or a list of equally good texts (JSONL, Parquet).", "target"
     )
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "A folder or Hub name for datasets.load_dataset, instead of files."}
+    streaming: bool = option("Read the training data as they are needed; wants --max_steps.", False)
+    max_source_length: int = option("Longest source, in tokens with the end token.", 256)
+    max_target_length: int = option("Longest target, in tokens with the end token.", 256)
+    overlong: str = option("What to do with longer training rows.", "truncate", choices=["truncate", "drop"])
+    group_by_length: bool = option(
+        "Batches of like length, in random order. --train_sampling_strategy, where it is given, decides instead.", True
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
-    train_split: str = field(default="train", metadata={"help": "Its split to train on."})
-    validation_split: str = field(default="validation", metadata={"help": "Its split to evaluate on."})
-    source_column: str = field(default="source", metadata={"help": "The field or column that holds the source."})
-    target_column: str = field(
-        default="target",
-        metadata={"help": "The one that holds the target: a text, or a list of equally good texts (JSONL, Parquet)."},
-    )
-    streaming: bool = field(
-        default=False, metadata={"help": "Read the training data as it is needed; wants --max_steps."}
-    )
-    max_source_length: int = field(default=256, metadata={"help": "Longest source, in tokens with the end token."})
-    max_target_length: int = field(default=256, metadata={"help": "Longest target, in tokens with the end token."})
-    overlong: str = field(
-        default="truncate",
-        metadata={"help": "What to do with longer training rows.", "choices": ["truncate", "drop"]},
-    )
-    group_by_length: bool = field(
-        default=True,
-        metadata={
-            "help": "Batches of like length, in random order; --train_sampling_strategy, if given, decides instead."
-        },
-    )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many rows only."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many rows only."})
-    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
-    metrics: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Metrics of the generated text: sacrebleu, chrf, exact_match, wer, per."},
-    )
+    max_train_samples: int | None = option("Train on the first so many rows only.")
+    max_eval_samples: int | None = option("Evaluate on the first so many rows only.")
+    preprocessing_num_workers: int | None = option("Processes that tokenise.")
+    metrics: list[str] | None = option("Metrics of the generated text: sacrebleu, chrf, exact_match, wer, per.")
 
 
 class HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
@@ -125,20 +98,34 @@ def parse_run(
     Raises:
         ArgumentError: An unknown option, or a value of the wrong type, in the recipe or on the command line.
     """
-    parser = RunParser(ARGUMENT_CLASSES, description=description, formatter_class=HelpFormatter, allow_abbrev=False)
-    parser.add_argument("recipe", nargs="?", help="A YAML file of the options below, one 'option: value' a line.")
-    recipe = parser.parse_known_args(argv)[0].recipe
-    if recipe is not None:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = RunParser(
+        ARGUMENT_CLASSES,
+        usage="%(prog)s [RECIPE.yaml] [--option value ...]",
+        description=description,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    if argv and not argv[0].startswith("-"):
         # As defaults, strings pass through argparse's types: `1e-4` is a number here though YAML reads a string.
-        parser.set_defaults(**read_recipe(Path(recipe)))
-    *arguments, _ = parser.parse_args_into_dataclasses(argv)
-    return tuple(arguments)
+        parser.set_defaults(**read_recipe(Path(argv.pop(0))))
+    return parser.parse_args_into_dataclasses(argv)
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """Reads only `true` and `false` as truth values, as YAML 1.2 does: `save_strategy: no` is a word."""
+
+
+RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, re.compile("^(?:true|false)$") if tag.endswith(":bool") else regexp) for tag, regexp in resolvers]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def read_recipe(path: Path) -> dict:
     """The options of a flat YAML recipe, refusing unknown ones by name."""
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+        options = yaml.load(path.read_text(encoding="utf-8"), Loader=RecipeLoader)
     except (OSError, yaml.YAMLError) as error:
         raise ArgumentError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(options, dict):
@@ -163,5 +150,5 @@ def parse_overrides(overrides: str | dict | None) -> dict:
         name, equals, value = item.partition("=")
         if not equals:
             raise ArgumentError(f"--config_overrides: expected 'field=value', got {item!r}")
-        parsed[name.strip()] = yaml.safe_load(value)
+        parsed[name.strip()] = yaml.load(value, Loader=RecipeLoader)
     return parsed

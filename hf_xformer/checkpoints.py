@@ -70,6 +70,8 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
     if unknown := [name for name in overrides if name not in XformerConfig.__dataclass_fields__]:
         known = ", ".join(XformerConfig.__dataclass_fields__)
         raise ArgumentError(f"--config_overrides: XformerConfig has no field {', '.join(unknown)}; it has {known}")
+    if name_or_path.endswith(".json") and not Path(name_or_path).is_file():
+        raise ArgumentError(f"--config_name {name_or_path}: there is no such file")
     try:
         loaded = AutoConfig.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:

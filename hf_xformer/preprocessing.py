@@ -16,7 +16,8 @@ class PairTokenizer:
     """
     Tokenises batches of rows; of several references it takes the first.
 
-    Calling it gives `input_ids`, `attention_mask`, `labels`, their `length` (tokens of the longer side) and `overlong`.
+    Gives `input_ids`, `attention_mask` and `labels`, their `length` (tokens of the longer side) and whether they were
+    `overlong`.
     """
 
     def __init__(

@@ -63,15 +63,14 @@ def refuse_another_run(output_dir: Path, config: PreTrainedConfig) -> None:
     Raises:
         ArgumentError: `output_dir` holds a run of a model with another configuration.
     """
-    path = output_dir / "config.json"
-    if not path.exists():
+    if not (output_dir / "config.json").exists():
         return
-    theirs, ours = json.loads(path.read_text()), json.loads(config.to_json_string(use_diff=False))
-    for name in sorted((theirs.keys() | ours.keys()) - IGNORED_FIELDS):
-        if theirs.get(name) != ours.get(name):
+    theirs, ours = type(config).from_pretrained(output_dir).to_dict(), config.to_dict()
+    for name in sorted(ours.keys() - IGNORED_FIELDS):
+        if theirs.get(name) != ours[name]:
             raise ArgumentError(
                 f"--output_dir {output_dir}: holds a run with {name}={theirs.get(name)!r}, this one has "
-                f"{ours.get(name)!r}; choose another folder or remove that one"
+                f"{ours[name]!r}; choose another folder or remove that one"
             )
 
 

@@ -109,19 +109,20 @@ def train_unigram(texts: Texts, form: normalizers.Normalizer, vocab_size: int, m
     tokenizer.train_from_iterator(checked(texts, tokenizer.normalizer, vocab_size), trainer)
     if tokenizer.get_vocab_size() < vocab_size:
         raise ValueError(
-            f"vocab_size {vocab_size} is too large: these texts yield {tokenizer.get_vocab_size()} unigram pieces"
+            f"vocab_size {vocab_size} is too large: these texts yield {tokenizer.get_vocab_size()} unigram entries"
         )
     pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
-    tokenizer.model = models.Unigram(in_settled_order(pieces), unk_id=SPECIALS.index(UNKNOWN))
+    tokenizer.model = models.Unigram(in_settled_order(pieces, vocab_size), unk_id=SPECIALS.index(UNKNOWN))
     return tokenizer
 
 
-def in_settled_order(pieces: list[list]) -> list[tuple[str, float]]:
+def in_settled_order(pieces: list[list], vocab_size: int) -> list[tuple[str, float]]:
     """
     Undoes what a hash map's random order leaves in a trained unigram vocabulary, so that training is repeatable.
 
     Characters that the likelihood would have dropped are kept by the trainer with the lowest score, plus 0.0001 for
-    each one before it in a random order. All of them get the lowest score here, and scores are rounded.
+    each one before it in a random order. All of them get the lowest score here, and scores are rounded. Characters
+    come first, so that it is longer pieces that go where the trainer has overshot.
     """
     specials, learned = pieces[: len(SPECIALS)], pieces[len(SPECIALS) :]
     lowest = min(score for _, score in learned)
@@ -131,7 +132,8 @@ def in_settled_order(pieces: list[list]) -> list[tuple[str, float]]:
         return round(lowest if len(piece) == 1 and score < lowest + spread else score, 6)
 
     scored = [(piece, settled(piece, score)) for piece, score in learned]
-    return [(piece, score) for piece, score in specials] + sorted(scored, key=lambda entry: (-entry[1], entry[0]))
+    scored.sort(key=lambda entry: (len(entry[0]) > 1, -entry[1], entry[0]))
+    return [*map(tuple, specials), *scored][:vocab_size]
 
 
 def train_char(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_frequency: int) -> Tokenizer:
@@ -176,7 +178,7 @@ TRAINERS: dict[str, Callable[[Texts, normalizers.Normalizer, int, int], Tokenize
 
 
 def checked(texts: Texts, form: normalizers.Normalizer | None = None, vocab_size: int | None = None) -> Iterator[str]:
-    """The texts, and after the last a ValueError if they were empty or have more characters than `vocab_size` holds."""
+    """The texts; after the last, a ValueError if they were empty or have more characters than `vocab_size` holds."""
     characters: set[str] = set()
     for text in texts:
         characters.update(form.normalize_str(text) if form else text)

@@ -82,7 +82,7 @@ def check_options(
         raise ArgumentError("a new model needs --tokenizer_name; scripts/train_tokenizer.py makes a tokenizer")
     if (data_args.train_file is None) == (data_args.dataset_name is None):
         raise ArgumentError("give either --train_file or --dataset_name")
-    check_metric_names(data_args.metrics)
+    check_metric_names(data_args.metrics or [])
     if data_args.streaming and training_args.max_steps <= 0:
         raise ArgumentError("--streaming does not know how long the data are: give --max_steps")
     if training_args.eval_strategy != "no" and data_args.validation_file is None and data_args.dataset_name is None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reading pairs of texts: every format gives the same rows, and whatever is wrong is said in one line with its place."""
+"""Reading pairs of texts: every format gives the same rows; what is wrong is said in one line with its place."""
 
 import gzip
 import json

@@ -111,6 +111,7 @@ def test_flex_attention_equals_eager_in_logits_and_gradients(overrides, batch, m
     assert_backends_agree("flex_attention", overrides, batch)
 
 
+@pytest.mark.slow
 def test_compiled_flex_attention_equals_eager(batch):
     model = make_model(head_dim=16)
     expected = model(**batch).logits

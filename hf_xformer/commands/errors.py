@@ -24,9 +24,10 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     For a block, `with one_line_errors(): ...`, or a whole function, `@one_line_errors()`. With HF_XFORMER_DEBUG=1 in
     the environment the traceback comes first.
     """
+    known = kinds or INPUT_ERRORS
     try:
         yield
-    except kinds or INPUT_ERRORS as error:
+    except known as error:
         if os.environ.get("HF_XFORMER_DEBUG") == "1":
             traceback.print_exc()
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

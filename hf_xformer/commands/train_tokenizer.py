@@ -107,7 +107,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--output_dir",
         type=Path,
         required=True,
-        help=f"folder for the tokenizer; with --separate for the source's, and its {TARGET_TOKENIZER}/ for the target's",
+        help=f"folder for the tokenizer; with --separate the source's, and the target's in its {TARGET_TOKENIZER}/",
     )
     output.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there already")
     return parser

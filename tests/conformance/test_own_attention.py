@@ -213,7 +213,7 @@ def test_logits_to_keep_are_those_positions_of_all_logits(logits_to_keep):
 
 @pytest.mark.parametrize("rope_type", ["linear", "dynamic", "yarn"])
 def test_scaled_rotary_frequencies(rope_type):
-    """Linear scaling divides positions, dynamic waits for a long input, YaRN keeps the fastest and slows the slowest."""
+    """Linear scaling divides positions, dynamic waits for a long input, YaRN slows the slowest turns only."""
     factor, longest = 4.0, SIZES["max_position_embeddings"]
     plain = XformerRotaryEmbedding(XformerConfig(**SIZES), "encoder")
     rope_parameters = {"rope_type": rope_type, "rope_theta": 10000.0, "factor": factor}

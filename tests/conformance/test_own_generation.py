@@ -272,14 +272,12 @@ def test_dictionary_outputs_have_a_tensor_a_step_and_layer(options, use_cache):
         **{f"output_{name}": True for name in wanted},
     )
     rows, heads, width = 3 * beams, SIZES["decoder_attention_heads"], SIZES["d_model"]
+    encoder_layers, layers = SIZES["encoder_layers"], SIZES["decoder_layers"]
     assert output.sequences.shape == (3, 1 + steps)
     assert len(output.scores) == len(output.logits) == steps
     assert all(step.shape == (rows, SIZES["vocab_size"]) for step in (*output.scores, *output.logits))
-    assert [each.shape for each in output.encoder_attentions] == [(3, heads, SOURCE, SOURCE)] * SIZES["encoder_layers"]
-    assert [each.shape for each in output.encoder_hidden_states] == [(3, SOURCE, width)] * (
-        1 + SIZES["encoder_layers"]
-    )
-    layers = SIZES["decoder_layers"]
+    assert [each.shape for each in output.encoder_attentions] == [(3, heads, SOURCE, SOURCE)] * encoder_layers
+    assert [each.shape for each in output.encoder_hidden_states] == [(3, SOURCE, width)] * (1 + encoder_layers)
     for step in range(steps):
         queries, keys = (1, step + 1) if use_cache else (step + 1, step + 1)
         assert [each.shape for each in output.decoder_attentions[step]] == [(rows, heads, queries, keys)] * layers
@@ -319,9 +317,7 @@ def test_built_in_constraints_hold():
         fresh = model.generate(**batch, **options, num_beams=beams, encoder_no_repeat_ngram_size=1)
         for row, words in zip(fresh.tolist(), batch["input_ids"].tolist(), strict=True):
             assert not set(row[1:]) & set(words)
-    forced = model.generate(
-        **batch, do_sample=False, max_new_tokens=5, forced_bos_token_id=33, forced_eos_token_id=EOS
-    )
+    forced = model.generate(**batch, max_new_tokens=5, forced_bos_token_id=33, forced_eos_token_id=EOS)
     assert (forced[:, 1] == 33).all() and (forced[:, -1] == EOS).all()
 
 

@@ -113,10 +113,12 @@ def test_a_sharded_checkpoint_is_the_model(overrides, tmp_path):
     assert_same(loaded, model)
 
 
+def pickled(model):
+    return pickle.loads(pickle.dumps(model))
+
+
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize(
-    "duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
-)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled], ids=["copy", "pickle"])
 def test_a_copy_is_equal_tied_alike_and_independent(duplicate, tied):
     model = make_model(tie_word_embeddings=tied)
     twin = duplicate(model)
@@ -247,9 +249,7 @@ def test_weights_on_disk_compute_what_weights_in_memory_do(overrides, tmp_path):
 
 def test_modules_that_must_not_be_split_are_the_layers():
     model = make_model()
-    classes = {
-        type(module).__name__ for stack in ("encoder", "decoder") for module in getattr(model.model, stack).layers
-    }
+    classes = {type(layer).__name__ for layer in (*model.model.encoder.layers, *model.model.decoder.layers)}
     assert set(model._no_split_modules) == classes and len(classes) == 2
 
 

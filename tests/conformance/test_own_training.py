@@ -88,6 +88,5 @@ def test_a_small_model_learns_a_batch_by_heart_and_generates_it(overrides):
     assert losses[-1] < losses[0] / 20
     source = {name: batch[name] for name in ("input_ids", "attention_mask")}
     generated = model.eval().generate(**source, max_new_tokens=SIZES["max_position_embeddings"] // 4, do_sample=False)
-    assert torch.equal(
-        generated[:, 1:], batch["labels"].masked_fill(batch["labels"] == -100, model.config.pad_token_id)
-    )
+    expected = batch["labels"].masked_fill(batch["labels"] == -100, model.config.pad_token_id)
+    assert torch.equal(generated[:, 1:], expected)

@@ -1,0 +1,239 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Training by the command's own `main`: what it learns, writes, refuses."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from small_models import make_batch, make_model
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+from hf_xformer.commands import train
+from hf_xformer.preprocessing import GenerationMetrics, PairTokenizer
+from hf_xformer.tokenization import train_tokenizer
+
+
+def refusal(argv: list[str], capsys) -> str:
+    """What a command that must fail says, having seen to it that this is one line and the status not zero."""
+    with pytest.raises(SystemExit) as stop:
+        train.main(argv)
+    assert stop.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    return line
+
+
+def test_a_run_writes_everything_and_loads_back_through_the_auto_classes(task, tmp_path):
+    out = tmp_path / "run"
+    evaluation = {"validation_file": task.validation, "eval_strategy": "steps", "eval_steps": 3, "metrics": "per"}
+    best = {"load_best_model_at_end": "true", "metric_for_best_model": "per", "greater_is_better": "false"}
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    train.main(task.options(out, **evaluation, **best, **saving))
+    written = {
+        "config.json", "model.safetensors", "generation_config.json", "tokenizer.json", "train_results.json",
+        "eval_results.json", "trainer_state.json", "README.md", "curves.png",
+    }  # fmt: skip
+    assert written <= set(os.listdir(out))
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((out / "eval_results.json").read_text())
+    assert {"eval_loss", "eval_per"} <= set(results)
+    card = (out / "README.md").read_text()
+    assert f"{results['eval_per']:.4g}" in card and "curves.png" in card
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.generation_config.max_length == 13
+    model.generate(**tokenizer(["A B C"], return_tensors="pt"))
+
+
+def test_the_stock_trainer_learns_the_task(task, tmp_path):
+    overrides = "d_model=64,encoder_ffn_dim=128,decoder_ffn_dim=128,dropout=0.0,initializer_range=0.1"
+    options = task.options(
+        tmp_path, max_steps=200, config_overrides=overrides, learning_rate=5e-3, per_device_train_batch_size=32
+    )
+    train.main(options + ["--validation_file", task.train, "--metrics", "exact_match"])
+    assert json.loads((tmp_path / "eval_results.json").read_text())["eval_exact_match"] > 90
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_file": "nowhere.jsonl"}, "nowhere.jsonl"),
+        ({"source_column": "src"}, "train.jsonl:1: no field 'src'; there are 'source', 'target'"),
+        ({"config_overrides": "d_modle=8"}, "no field d_modle"),
+        ({"config_overrides": "d_model=-8"}, "`d_model` must be positive, got -8"),
+        ({"config_overrides": "dropout=5.0"}, "got 5.0"),
+        ({"config_overrides": "qk_norm=true"}, "`qk_norm=True` is not implemented yet"),
+        ({"config_overrides": "vocab_size=5"}, "has 12 tokens, more than the model's `vocab_size` of 5"),
+        ({"config_overrides": "position_embedding_type=learned,max_position_embeddings=10"}, "of 10"),
+        ({"config_name": "no-such.json"}, "no-such.json"),
+        ({"tokenizer_name": "/no/such/tokenizer"}, "/no/such/tokenizer"),
+        ({"tokenizer_name": None}, "--tokenizer_name"),
+        ({"metrics": "bleu"}, "'bleu'"),
+        ({"overlong": "keep"}, "keep"),
+        ({"learning_rate": "fast"}, "fast"),
+        ({"no_such_option": "1"}, "--no_such_option"),
+        ({"streaming": "true", "max_steps": "-1"}, "--max_steps"),
+        ({"eval_strategy": "epoch"}, "--validation_file"),
+        ({"model_name_or_path": "somewhere"}, "--model_name_or_path"),
+        ({"resume_from_checkpoint": "nowhere"}, "nowhere"),
+        ({"max_target_length": "1"}, "--max_target_length"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_options_are_one_line_and_nothing_is_written(changes, said, task, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert said in refusal(task.options(out, **changes), capsys)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ('{"source": "A", "target": "B"}\n{"source": "A"\n', "train.jsonl:2"),
+        ('{"source": "A", "target": "B"}\n{"source": "A"}\n', "train.jsonl:2: no field 'target'"),
+        ('{"source": "A A A A A A A A A A A A A A A", "target": "B"}\n', "no training pair is left"),
+    ],
+    ids=["empty", "not-json", "no-field", "all-too-long"],
+)
+def test_bad_data_is_one_line_with_its_place(text, said, task, tmp_path, capsys):
+    data = tmp_path / "train.jsonl"
+    data.write_text(text)
+    assert said in refusal(task.options(tmp_path / "run", train_file=data, overlong="drop"), capsys)
+
+
+def test_a_recipe_is_overridden_by_the_command_line_and_refuses_unknown_keys(task, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    words = task.options(tmp_path / "run")
+    lines = [f"{name.removeprefix('--')}: {value}" for name, value in zip(words[::2], words[1::2], strict=True)]
+    # `1e-4` is a string to YAML and a number to us.
+    recipe.write_text("\n".join(lines).replace("learning_rate: 0.01", "learning_rate: 1e-4"))
+    train.main([str(recipe), "--max_steps", "2"])
+    state = json.loads((tmp_path / "run/trainer_state.json").read_text())
+    assert state["global_step"] == 2
+    assert state["log_history"][0]["learning_rate"] < 1e-4
+    recipe.write_text("\n".join([*lines, "learning_rat: 1"]))
+    assert "unknown option 'learning_rat'" in refusal([str(recipe)], capsys)
+
+
+def test_another_runs_folder_is_refused_and_left_alone(task, tmp_path, capsys):
+    train.main(task.options(tmp_path))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    line = refusal(task.options(tmp_path, config_overrides="d_model=32"), capsys)
+    assert "d_model=16" in line and "32" in line
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(task, tmp_path, capsys):
+    options = task.options(tmp_path, save_strategy="steps", save_steps=3)
+    train.main(options)
+    (tmp_path / "checkpoint-6/trainer_state.json").write_text('{"global_st')
+    capsys.readouterr()
+    train.main(options)
+    said = capsys.readouterr().out
+    assert "passing over" in said and f"resuming from {tmp_path / 'checkpoint-3'}" in said
+
+
+def test_starting_anew_moves_the_earlier_checkpoints_aside(task, tmp_path, capsys):
+    options = task.options(tmp_path, save_strategy="steps", save_steps=3)
+    train.main(options)
+    train.main([*options, "--resume_from_checkpoint", "false"])
+    assert sorted(path.name for path in (tmp_path / "previous-1").iterdir()) == ["checkpoint-3", "checkpoint-6"]
+    assert (tmp_path / "checkpoint-6").is_dir()
+
+
+def test_training_goes_on_from_an_existing_model(task, tmp_path):
+    train.main(task.options(tmp_path / "first"))
+    existing = {"config_name": None, "config_overrides": None, "tokenizer_name": None}
+    train.main(task.options(tmp_path / "second", model_name_or_path=tmp_path / "first", **existing))
+    losses = [
+        json.loads((tmp_path / run / "trainer_state.json").read_text())["log_history"][0]["loss"]
+        for run in ("first", "second")
+    ]
+    assert losses[1] < losses[0]
+
+
+def test_streaming_and_separate_tokenizers(task, tmp_path):
+    source, target = tmp_path / "tokenizer", tmp_path / "tokenizer/target_tokenizer"
+    train_tokenizer(["A B C D E F G H"], "symbol").save_pretrained(source)
+    train_tokenizer(["H G F E D C B A Z"], "symbol").save_pretrained(target)
+    out = tmp_path / "run"
+    options = task.options(out, tokenizer_name=source, streaming="true", save_strategy="steps", save_steps=3)
+    train.main(options)
+    assert json.loads((out / "config.json").read_text())["vocab_size"] == 13
+    for folder in (out, out / "checkpoint-3"):
+        assert len(AutoTokenizer.from_pretrained(folder / "target_tokenizer")) == 13
+
+
+@pytest.mark.parametrize(("overlong", "kept"), [("truncate", 160), ("drop", None)])
+def test_overlong_rows_are_counted_aloud(overlong, kept, task, tmp_path, capsys):
+    rows = [json.loads(line) for line in Path(task.train).read_text().splitlines()]
+    overlong_rows = sum(len(row["source"].split()) + 1 > 6 for row in rows)
+    train.main(task.options(tmp_path, max_source_length=6, max_target_length=6, overlong=overlong))
+    verb = {"truncate": "truncated", "drop": "dropped"}[overlong]
+    line = f"160 training pairs, {overlong_rows} longer than 6 source or 6 target tokens {verb}"
+    assert line in capsys.readouterr().out
+        f"160 training pairs, {overlong_rows} longer than 6 source or 6 target tokens {verb}"
+        in capsys.readouterr().out
+    )
+
+
+def test_truncated_texts_keep_their_end_token(task):
+    tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
+    rows = PairTokenizer(tokenizer, tokenizer, 4, 3)({"source": ["A B C D E"], "target": [["C D E", "E"]]})
+    assert tokenizer.convert_ids_to_tokens(rows["input_ids"][0]) == ["A", "B", "C", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(rows["labels"][0]) == ["C", "D", "</s>"]
+    assert rows["overlong"] == [True] and rows["length"] == [4]
+
+
+def test_metrics_know_rows_by_their_tokens_and_do_not_count_repeated_ones(task):
+    """Three rows, evaluated shuffled, padded with -100 and the first of them repeated to fill the last batch."""
+    tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
+    rows = Dataset.from_dict({"source": ["A B", "C", "D E F"], "target": [["B A", "A"], ["C"], ["F E D"]]})
+    tokenised = rows.map(PairTokenizer(tokenizer, tokenizer, 9, 9), batched=True)
+    order, answers = [2, 0, 1, 2], ["F E D", "A", "D", "X"]
+
+    def padded(ids: list[list[int]]) -> np.ndarray:
+        return np.array([row + [-100] * (9 - len(row)) for row in ids])
+
+    prediction = EvalPrediction(
+        predictions=padded([[2, *tokenizer(answer)["input_ids"]] for answer in answers]),
+        label_ids=padded([tokenised["labels"][i] for i in order]),
+        inputs=padded([tokenised["input_ids"][i] for i in order]),
+    )
+    scores = GenerationMetrics(["exact_match", "sacrebleu"], tokenizer, rows, tokenised)(prediction)
+    assert scores["exact_match"] == pytest.approx(100 * 2 / 3)
+    assert "sacrebleu_signature" not in scores
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_one_step_does_not_depend_on_gradient_accumulation(label_smoothing, tmp_path):
+    """Rows of unequal lengths: a mean of means would weigh the tokens of short rows more."""
+    batch = make_batch()
+    rows = [{name: batch[name][i % 3] for name in batch} for i in range(12)]
+    for row in rows:
+        row["decoder_input_ids"] = make_model().prepare_decoder_input_ids_from_labels(row["labels"][None])[0]
+    updates = {}
+    for accumulation in (1, 4):
+        model = make_model(dropout=0.0)
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        arguments = Seq2SeqTrainingArguments(
+            output_dir=tmp_path, max_steps=1, per_device_train_batch_size=12 // accumulation, use_cpu=True,
+            gradient_accumulation_steps=accumulation, optim="sgd", learning_rate=1.0, lr_scheduler_type="constant",
+            max_grad_norm=0.0, save_strategy="no", report_to="none", disable_tqdm=True,
+            label_smoothing_factor=label_smoothing, train_sampling_strategy="sequential",
+        )  # fmt: skip
+        Seq2SeqTrainer(model, arguments, train_dataset=rows).train()
+        updates[accumulation] = torch.cat(
+            [(after - b).flatten() for after, b in zip(model.parameters(), before, strict=True)]
+        ).detach()
+    ratio = updates[4].norm() / updates[1].norm()
+    # The Trainer's own label smoother takes the mean of each piece's means.
+    tolerance = 0.01 if label_smoothing == 0.0 else 4.0
+    assert abs(ratio - 1) < tolerance, ratio
+    if label_smoothing == 0.0:
+        torch.testing.assert_close(updates[4], updates[1], atol=1e-6, rtol=1e-4)
