@@ -31,6 +31,7 @@ POSITIVE_FIELDS = (
     "block_size",
     "initializer_range",
 )
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout")
 
 # What the contract names and this version does not yet compute: field -> the only value it accepts so far.
@@ -192,6 +193,14 @@ class XformerConfig(PreTrainedConfig):
                 raise ValueError(f"`{stack}_layer_types` has {len(types)} entries for {layers} layers: {types}")
         if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"sinusoidal positions come in pairs: `d_model` must be even, got {self.d_model}")
+
+    def validate_rotary(self):
+        """Rope types that the library would pass with a warning."""
+        rope_type = self.rope_parameters["rope_type"]
+        if rope_type not in ROPE_TYPES:
+            raise ValueError(f"`rope_parameters`: unknown rope_type {rope_type!r}; known are {', '.join(ROPE_TYPES)}")
+        if self.rope_parameters.get("partial_rotary_factor", 1.0) != 1.0:
+            raise ValueError("`rope_parameters`: `partial_rotary_factor` is not supported; whole heads are rotated")
 
     def validate_implemented(self):
         """Nothing passes silently: what this version does not compute is refused by name."""

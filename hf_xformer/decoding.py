@@ -12,6 +12,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from .arguments import ArgumentError
 from .checkpoints import check_vocabulary, load_model, load_tokenizers, position_limit
 from .preprocessing import cut
 
@@ -116,7 +117,10 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--top_p", type=float, help="sample from the likeliest tokens of this total probability")
     group.add_argument("--seed", type=int, default=0, help="for sampling (default 0)")
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps; the accelerator if there is one by default")
-    group.add_argument("--dtype", default="auto", help="float32, bfloat16, float16; the checkpoint's own by default")
+    dtypes = ["auto", "float32", "bfloat16", "float16"]
+    group.add_argument(
+        "--dtype", choices=dtypes, default="auto", help="of the weights (default: the checkpoint's own)"
+    )
 
 
 GENERATE_OPTIONS = (
@@ -134,15 +138,25 @@ GENERATE_OPTIONS = (
 def make_decoder(args: argparse.Namespace) -> Decoder:
     """The decoder that `args.checkpoint` and the parsed options of [`add_decoding_options`] ask for."""
     set_seed(args.seed)
+    device = choose_device(args.device)
     source, target = load_tokenizers(args.checkpoint)
     model = load_model(args.checkpoint, dtype=args.dtype)
     check_vocabulary(model.config, source, target)
     options = {name: getattr(args, name, None) for name in GENERATE_OPTIONS}
     return Decoder(
-        model.to(args.device or PartialState().default_device),
+        model.to(device),
         source,
         target,
         batch_size=args.batch_size,
         max_source_length=position_limit(model.config),
         **{name: value for name, value in options.items() if value is not None},
     )
+
+
+def choose_device(name: str | None) -> torch.device:
+    if name is None:
+        return PartialState().default_device
+    try:
+        return torch.empty(0, device=name).device
+    except RuntimeError as error:
+        raise ArgumentError(f"--device {name}: {str(error).splitlines()[0]}") from error

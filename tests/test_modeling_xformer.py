@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.integrations import flex_attention as flex_integration
 
-from hf_xformer import XformerConfig, XformerEncoderModel, XformerForSeq2SeqLM, XformerModel
+from hf_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel
 
 
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
@@ -392,14 +392,3 @@ def test_inputs_embeds_equal_input_ids(batch):
     by_ids = model(batch["input_ids"], decoder_input_ids=decoder_input_ids).logits
     by_embeds = model(inputs_embeds=embed(batch["input_ids"]), decoder_inputs_embeds=embed(decoder_input_ids)).logits
     assert torch.equal(by_embeds, by_ids)
-
-
-def test_presets_construct_and_vanilla_base_is_the_papers(repository):
-    config = XformerConfig.from_json_file(repository / "configs/model/vanilla-base.json")
-    paper = {
-        "d_model": 512, "encoder_layers": 6, "decoder_layers": 6, "encoder_attention_heads": 8,
-        "encoder_ffn_dim": 2048, "dropout": 0.1, "activation_function": "relu", "norm_position": "post",
-        "norm_type": "layernorm", "position_embedding_type": "sinusoidal", "use_bias": True, "gated_ffn": False,
-        "scale_embedding": True, "tie_word_embeddings": True, "vocab_size": 37000,
-    }  # fmt: skip
-    assert {name: getattr(config, name) for name in paper} == paper
