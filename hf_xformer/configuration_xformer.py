@@ -152,7 +152,8 @@ class XformerConfig(PreTrainedConfig):
         if self.encoder_layer_types is None:
             self.encoder_layer_types = ["full_attention"] * self.encoder_layers
         if self.decoder_layer_types is None and "layer_types" not in kwargs:
-            self.decoder_layer_types = ["full_attention"] * self.decoder_layers
+            # Aliases are among the keyword arguments until the library's own initialisation.
+            self.decoder_layer_types = ["full_attention"] * kwargs.get("num_hidden_layers", self.decoder_layers)
         super().__post_init__(**kwargs)
 
     def validate_ranges(self):

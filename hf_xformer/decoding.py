@@ -118,9 +118,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, help="for sampling (default 0)")
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps; the accelerator if there is one by default")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
-    group.add_argument(
-        "--dtype", choices=dtypes, default="auto", help="of the weights (default: the checkpoint's own)"
-    )
+    group.add_argument("--dtype", choices=dtypes, default="auto", help="of the weights (default: as they were saved)")
 
 
 GENERATE_OPTIONS = (

@@ -169,6 +169,12 @@ class XformerPreTrainedModel(PreTrainedModel):
         if isinstance(module, XformerSinusoidalPositions):
             init.copy_(module.table, module.compute_table())
 
+    def mark_tied_weights_as_initialized(self, loading_info):
+        # The library marks tied tensors as loaded, and for models outside it forgets those that no file has.
+        missing = set(loading_info.missing_keys)
+        super().mark_tied_weights_as_initialized(loading_info)
+        loading_info.missing_keys |= {name for name in missing if self.get_parameter_or_buffer(name).is_meta}
+
 
 class XformerStack(XformerPreTrainedModel):
     """What encoder and decoder share: embedding, positions, and the norm at the end of a pre-norm stack."""
@@ -303,6 +309,11 @@ class XformerDecoder(XformerStack):
         return mask
 
 
+def given(kwargs: dict) -> dict:
+    """Without the arguments that are None, which the library would take for False and not for the config's value."""
+    return {name: value for name, value in kwargs.items() if value is not None}
+
+
 class XformerModel(XformerPreTrainedModel):
     """The encoder and the decoder over one embedding, without an output layer."""
 
@@ -352,6 +363,7 @@ class XformerModel(XformerPreTrainedModel):
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqModelOutput`]; its `last_hidden_state` is (B, T, D).
         """
+        kwargs = given(kwargs)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_ids=input_ids,
@@ -412,7 +424,11 @@ class XformerEncoderModel(XformerPreTrainedModel):
     ) -> BaseModelOutput:
         """Source tokens (B, S), or `inputs_embeds` (B, S, D), to the memory (B, S, D); see [`XformerModel`]."""
         return self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            return_dict=True,
+            **given(kwargs),
         )
 
 
