@@ -73,7 +73,7 @@ def test_scores_are_the_log_probabilities_up_to_the_end_token(options, checkpoin
             sequence = sequence[: end[0] + 1] if len(end) else sequence
             logits = model(**tokenizer(source, return_tensors="pt"), decoder_input_ids=sequence[None, :-1]).logits[0]
             expected = logits.log_softmax(-1).gather(-1, sequence[1:, None]).sum()
-            assert hypothesis.score == pytest.approx(float(expected), abs=1e-3)
+            assert hypothesis.score == pytest.approx(expected.item(), abs=1e-3)
 
 
 def test_n_best_prints_so_many_lines_a_source_with_scores(checkpoint, lines, capsys):

@@ -11,8 +11,8 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, SMALL
 from safetensors.torch import load_file
+from small_runs import ROOT, SMALL
 
 
 pytestmark = pytest.mark.distributed

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from small_models import make_model
+from small_runs import ROOT
 
 from hf_xformer.arguments import parse_run
 from hf_xformer.tokenization import train_tokenizer
