@@ -6,7 +6,7 @@ import re
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -67,7 +67,8 @@ class DataArguments:
     max_target_length: int = option("Longest target, in tokens with the end token.", 256)
     overlong: str = option("What to do with longer training rows.", "truncate", choices=["truncate", "drop"])
     group_by_length: bool = option(
-        "Batches of like length, in random order. --train_sampling_strategy, where it is given, decides instead.", True
+        "Batches of like length, in random order; not in a stream, nor with another --train_sampling_strategy.",
+        True,
     )
     max_train_samples: int | None = option("Train on the first so many rows only.")
     max_eval_samples: int | None = option("Evaluate on the first so many rows only.")
@@ -107,38 +108,53 @@ def parse_run(
         allow_abbrev=False,
     )
     if argv and not argv[0].startswith("-"):
-        # As defaults, strings pass through argparse's types: `1e-4` is a number here though YAML reads a string.
+        # As defaults, so that the command line wins and argparse converts what is written as a string.
         parser.set_defaults(**read_recipe(Path(argv.pop(0))))
-    return parser.parse_args_into_dataclasses(argv)
+    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """Reads only `true` and `false` as truth values, as YAML 1.2 does: `save_strategy: no` is a word."""
+    """Reads scalars as YAML 1.2 does: `save_strategy: no` is a word and `1e-4` a number."""
 
+
+YAML_1_2 = {
+    "bool": re.compile(r"^(?:true|false)$"),
+    "float": re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$"),
+}
 
 RecipeLoader.yaml_implicit_resolvers = {
-    first: [(tag, re.compile("^(?:true|false)$") if tag.endswith(":bool") else regexp) for tag, regexp in resolvers]
+    first: sorted(
+        ((tag, YAML_1_2.get(tag.rpartition(":")[2], regexp)) for tag, regexp in resolvers),
+        key=lambda resolver: resolver[0].endswith(":float"),  # after the integers, which look like them
+    )
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def read_yaml(text: str):
+    return yaml.load(text, Loader=RecipeLoader)
 
 
 def read_recipe(path: Path) -> dict:
     """The options of a flat YAML recipe, refusing unknown ones by name."""
     try:
-        options = yaml.load(path.read_text(encoding="utf-8"), Loader=RecipeLoader)
-    except (OSError, yaml.YAMLError) as error:
+        options = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ArgumentError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(options, dict):
         raise ArgumentError(f"{path}: expected lines of 'option: value', got {options!r:.60}")
     known = {each.name: each for argument_class in ARGUMENT_CLASSES for each in fields(argument_class)}
     if unknown := [name for name in options if name not in known]:
         raise ArgumentError(f"{path}: unknown option {', '.join(map(repr, unknown))}; --help lists those there are")
-    return {name: as_default(value, known[name].type) for name, value in options.items()}
+    return {name: as_default(value, known[name], path) for name, value in options.items()}
 
 
-def as_default(value, field_type):
-    """argparse converts strings only: a bare word for a list becomes a list of one."""
-    return [value] if isinstance(value, str) and "list" in str(field_type) else value
+def as_default(value, known: Field, path: Path):
+    """What argparse leaves undone for defaults: it checks choices, and makes a bare word for a list a list of one."""
+    choices = known.metadata.get("choices")
+    if choices and value not in choices:
+        raise ArgumentError(f"{path}: {known.name}: {value!r} is none of {', '.join(map(str, choices))}")
+    return [value] if isinstance(value, str) and "list" in str(known.type) else value
 
 
 def parse_overrides(overrides: str | dict | None) -> dict:
@@ -146,9 +162,12 @@ def parse_overrides(overrides: str | dict | None) -> dict:
     if overrides is None or isinstance(overrides, dict):
         return dict(overrides or {})
     parsed = {}
-    for item in overrides.split(","):
+    for item in re.split(r",(?=\s*\w+\s*=)", overrides):
         name, equals, value = item.partition("=")
+        try:
+            parsed[name.strip()] = read_yaml(value)
+        except yaml.YAMLError as error:
+            raise ArgumentError(f"--config_overrides: {value!r} is no value for {name.strip()}") from error
         if not equals:
             raise ArgumentError(f"--config_overrides: expected 'field=value', got {item!r}")
-        parsed[name.strip()] = yaml.load(value, Loader=RecipeLoader)
     return parsed

@@ -65,18 +65,24 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
     A new model's configuration, from a JSON file, a folder or the Hub, with some fields changed.
 
     Raises:
-        ArgumentError: There is no such configuration, or no such field.
+        ArgumentError: There is no such configuration, it is not of an Xformer, or a field is unknown.
     """
-    if unknown := [name for name in overrides if name not in XformerConfig.__dataclass_fields__]:
-        known = ", ".join(XformerConfig.__dataclass_fields__)
-        raise ArgumentError(f"--config_overrides: XformerConfig has no field {', '.join(unknown)}; it has {known}")
+    known = XformerConfig.__dataclass_fields__
+    if unknown := [name for name in overrides if name not in known]:
+        raise ArgumentError(
+            f"--config_overrides: XformerConfig has no field {', '.join(unknown)}; it has {', '.join(known)}"
+        )
     if name_or_path.endswith(".json") and not Path(name_or_path).is_file():
         raise ArgumentError(f"--config_name {name_or_path}: there is no such file")
     try:
         loaded = AutoConfig.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         raise ArgumentError(f"--config_name {name_or_path}: {first_line(error)}") from error
+    if not isinstance(loaded, XformerConfig):
+        raise ArgumentError(f"--config_name {name_or_path}: model_type {loaded.model_type!r} is not 'xformer'")
     fields = loaded.to_diff_dict()
+    if unknown := [name for name in vars(loaded) if name not in {*known, *vars(XformerConfig())}]:
+        raise ArgumentError(f"--config_name {name_or_path}: XformerConfig has no field {', '.join(unknown)}")
     for stack in ("encoder", "decoder"):
         if f"{stack}_layers" in overrides:
             # Filled in for the depth that the file gives.
@@ -106,17 +112,18 @@ def check_vocabulary(
 
 
 def fit_vocabulary(
-    config: PreTrainedConfig, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
+    config: PreTrainedConfig, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase, overrides: dict
 ) -> PreTrainedConfig:
     """
-    A new model's configuration with the tokenizers' vocabulary size and special tokens.
+    A new model's configuration with the tokenizers' vocabulary size and special tokens, `overrides` going first.
 
     With two tokenizers both index the one embedding, which is as large as the larger vocabulary.
     """
     tokens = {name: getattr(target, name) for name in SPECIAL_TOKENS if getattr(target, name) is not None}
     start = tokens.get("bos_token_id", tokens.get("pad_token_id"))
     size = max(len(source), len(target))
-    return type(config)(**{**config.to_diff_dict(), **tokens, "decoder_start_token_id": start, "vocab_size": size})
+    fitted = {**tokens, "decoder_start_token_id": start, "vocab_size": size, **overrides}
+    return type(config)(**{**config.to_diff_dict(), **fitted})
 
 
 def position_limit(config: PreTrainedConfig) -> int | None:

@@ -32,6 +32,7 @@ POSITIVE_FIELDS = (
     "initializer_range",
 )
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
+TOKEN_ID_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout")
 
 # What the contract names and this version does not yet compute: field -> the only value it accepts so far.
@@ -160,12 +161,17 @@ class XformerConfig(PreTrainedConfig):
         """Numbers that no model can be built from."""
         for name in POSITIVE_FIELDS:
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise ValueError(f"`{name}` must be positive, got {value}")
         for name in PROBABILITY_FIELDS:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` is a probability between 0 and 1, got {value}")
+        for name in TOKEN_ID_FIELDS:
+            value = getattr(self, name)
+            for token_id in value if isinstance(value, list) else [value]:
+                if token_id is not None and not 0 <= token_id < self.vocab_size:
+                    raise ValueError(f"`{name}` must be within the vocabulary of {self.vocab_size}, got {token_id}")
         if self.num_global_tokens < 0:
             raise ValueError(f"`num_global_tokens` must not be negative, got {self.num_global_tokens}")
         if self.activation_function not in ACT2FN:

@@ -23,10 +23,10 @@ BATCHES_AHEAD = 64
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A decoded text and the natural logarithm of its probability under the model, end token included."""
+    """A decoded text and, if asked for, the natural logarithm of its probability, end token included."""
 
     text: str
-    score: float
+    score: float | None = None
 
 
 class Decoder:
@@ -38,6 +38,7 @@ class Decoder:
         source, target: Its tokenizers; often the same.
         batch_size: Sources at a time.
         max_source_length: Longer sources are cut, in tokens; None for no limit. `truncated` counts them.
+        scores: Whether to compute log-probabilities, which keeps the logits of every step.
         options: Passed to `generate()`; `num_return_sequences` gives so many hypotheses a source, best first.
     """
 
@@ -48,11 +49,12 @@ class Decoder:
         target: PreTrainedTokenizerBase,
         batch_size: int = 64,
         max_source_length: int | None = None,
+        scores: bool = False,
         **options,
     ):
         self.model, self.source, self.target = model.eval(), source, target
         self.batch_size, self.max_source_length, self.options = batch_size, max_source_length, options
-        self.truncated = 0
+        self.scores, self.truncated = scores, 0
 
     def decode(self, texts: Iterable[str], progress: bool = False) -> Iterator[list[Hypothesis]]:
         """Yields each text's hypotheses, in the order of the texts; an empty text gives an empty hypothesis."""
@@ -62,7 +64,8 @@ class Decoder:
                 yield from self.decode_window(window, bar)
 
     def decode_window(self, texts: list[str], bar: tqdm) -> list[list[Hypothesis]]:
-        results = [[Hypothesis("", 0.0)] * self.options.get("num_return_sequences", 1) for _ in texts]
+        nothing = Hypothesis("", 0.0 if self.scores else None)
+        results = [[nothing] * self.options.get("num_return_sequences", 1) for _ in texts]
         encoded = {i: self.encode(text) for i, text in enumerate(texts) if text.strip()}
         bar.update(len(texts) - len(encoded))
         order = sorted(encoded, key=lambda i: len(encoded[i]), reverse=True)
@@ -87,11 +90,12 @@ class Decoder:
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             return_dict_in_generate=True,
-            output_logits=True,
+            output_logits=self.scores,
             **self.options,
         )
         texts = self.target.batch_decode(output.sequences, skip_special_tokens=True)
-        hypotheses = [Hypothesis(*pair) for pair in zip(texts, self.log_probabilities(output), strict=True)]
+        scores = self.log_probabilities(output) if self.scores else [None] * len(texts)
+        hypotheses = [Hypothesis(*pair) for pair in zip(texts, scores, strict=True)]
         width = len(hypotheses) // len(sources)
         return [hypotheses[start : start + width] for start in range(0, len(hypotheses), width)]
 
@@ -135,6 +139,9 @@ GENERATE_OPTIONS = (
 
 def make_decoder(args: argparse.Namespace) -> Decoder:
     """The decoder that `args.checkpoint` and the parsed options of [`add_decoding_options`] ask for."""
+    for name in ("temperature", "top_k", "top_p"):
+        if getattr(args, name) is not None and not args.do_sample:
+            raise ArgumentError(f"--{name} is for sampling: it needs --do_sample")
     set_seed(args.seed)
     device = choose_device(args.device)
     source, target = load_tokenizers(args.checkpoint)
@@ -147,6 +154,7 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
         target,
         batch_size=args.batch_size,
         max_source_length=position_limit(model.config),
+        scores=getattr(args, "scores", False),
         **{name: value for name, value in options.items() if value is not None},
     )
 

@@ -29,6 +29,7 @@ class PairTokenizer:
     ):
         self.source, self.target = source, target
         self.max_source_length, self.max_target_length = max_source_length, max_target_length
+        self.limits = f"{max_source_length} source or {max_target_length} target tokens"
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
         sources = self.source(rows["source"], verbose=False)["input_ids"]
@@ -66,13 +67,24 @@ def prepare_training(
             drop_overlong(rows).remove_columns("overlong") if overlong == "drop" else rows.remove_columns("overlong")
         )
     rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
-    count = int(np.sum(rows.with_format("numpy")["overlong"][:]))
-    limits = f"{tokenize.max_source_length} source or {tokenize.max_target_length} target tokens"
-    say(f"{len(rows):,} training pairs, {count:,} longer than {limits} {overlong_verb(overlong)}")
+    count = say_overlong(rows, "training pairs", tokenize, overlong, say)
     rows = drop_overlong(rows) if count and overlong == "drop" else rows
     if len(rows) == 0:
-        raise DataError(f"no training pair is left: all {count} are longer than {limits}")
+        raise DataError(f"no training pair is left: all {count} are longer than {tokenize.limits}")
     return rows.remove_columns("overlong")
+
+
+def prepare_evaluation(rows: Dataset, tokenize: PairTokenizer, workers: int | None, say: Callable) -> Dataset:
+    """One tokenised row a source, in order; its labels are the first of its references."""
+    rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
+    say_overlong(rows, "evaluation rows", tokenize, "truncate", say)
+    return rows.remove_columns("overlong")
+
+
+def say_overlong(rows: Dataset, what: str, tokenize: PairTokenizer, overlong: str, say: Callable) -> int:
+    count = int(np.sum(rows.with_format("numpy")["overlong"][:]))
+    say(f"{len(rows):,} {what}, {count:,} longer than {tokenize.limits} {overlong_verb(overlong)}")
+    return count
 
 
 def overlong_verb(overlong: str) -> str:
@@ -83,44 +95,24 @@ def drop_overlong(rows):
     return rows.filter(lambda row: not row["overlong"])
 
 
-def prepare_evaluation(rows: Dataset, tokenize: PairTokenizer, workers: int | None) -> Dataset:
-    """One tokenised row a source, in order; its labels are the first of its references."""
-    tokenised = rows.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers)
-    return tokenised.remove_columns("overlong")
-
-
 class GenerationMetrics:
     """
     The Trainer's `compute_metrics`: metrics of generated text against the references as they stand in the file.
 
-    The Trainer may evaluate in another order than the file's (length-grouped batches) and, with several processes,
-    repeat rows to fill the last batch. Rows are therefore recognised by their tokens, and what comes after the last
-    row is cut off. Set `include_for_metrics=["inputs"]` in the training arguments.
+    Args:
+        names: Keys of `METRICS`.
+        tokenizer: The target's.
+        references: Of every row of the evaluation set, in its order.
     """
 
-    def __init__(self, names: list[str], tokenizer: PreTrainedTokenizerBase, rows: Dataset, tokenised: Dataset):
-        self.names, self.tokenizer, self.count = names, tokenizer, len(rows)
-        keys = zip(tokenised["input_ids"][:], tokenised["labels"][:], strict=True)
-        self.references = {
-            (tuple(source), tuple(labels)): texts
-            for (source, labels), texts in zip(keys, rows["target"][:], strict=True)
-        }
-        self.padding = (-100, tokenizer.pad_token_id)
+    def __init__(self, names: list[str], tokenizer: PreTrainedTokenizerBase, references: list[list[str]]):
+        self.names, self.tokenizer, self.references = names, tokenizer, references
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        predictions, labels, inputs = (
-            np.asarray(part)[: self.count]
-            for part in (prediction.predictions, prediction.label_ids, prediction.inputs)
-        )
-        references = [
-            self.references[self.strip(source), self.strip(label)]
-            for source, label in zip(inputs, labels, strict=True)
-        ]
+        # Several processes fill their last batch with repeated rows, which come after the last one.
+        predictions = np.asarray(prediction.predictions)[: len(self.references)]
         # -100 fills predictions of unequal lengths, and is no token.
         tokens = np.where(predictions == -100, self.tokenizer.pad_token_id, predictions)
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        scores = compute_metrics(self.names, texts, references)
+        scores = compute_metrics(self.names, texts, self.references)
         return {name: score for name, score in scores.items() if not isinstance(score, str)}
-
-    def strip(self, ids: np.ndarray) -> tuple[int, ...]:
-        return tuple(ids[~np.isin(ids, self.padding)].tolist())

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers import PreTrainedConfig
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .arguments import ArgumentError
 
@@ -27,7 +27,8 @@ def find_checkpoint(output_dir: Path, resume: str | None, say: Callable) -> str 
         if not whole(Path(resume)):
             raise ArgumentError(f"--resume_from_checkpoint {resume}: not a whole checkpoint (no trainer_state.json)")
         return resume
-    checkpoints = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    checkpoints = [path for path in output_dir.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    checkpoints.sort(key=lambda path: int(path.name.partition("-")[2]))
     if resume is not None and resume.lower() == "false":
         if checkpoints:
             set_aside(output_dir, checkpoints, say)
@@ -58,23 +59,27 @@ def set_aside(output_dir: Path, checkpoints: list[Path], say: Callable) -> None:
     say(f"moved {len(checkpoints)} checkpoints of an earlier run to {aside}")
 
 
-def refuse_another_run(output_dir: Path, config: PreTrainedConfig) -> None:
+def refuse_another_run(output_dir: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """
     Raises:
-        ArgumentError: `output_dir` holds a run of a model with another configuration.
+        ArgumentError: `output_dir` holds a run of a model with another configuration or another vocabulary.
     """
     if not (output_dir / "config.json").exists():
         return
     theirs, ours = type(config).from_pretrained(output_dir).to_dict(), config.to_dict()
+    advice = "choose another folder or remove that one"
     for name in sorted(ours.keys() - IGNORED_FIELDS):
         if theirs.get(name) != ours[name]:
             raise ArgumentError(
                 f"--output_dir {output_dir}: holds a run with {name}={theirs.get(name)!r}, this one has "
-                f"{ours[name]!r}; choose another folder or remove that one"
+                f"{ours[name]!r}; {advice}"
             )
+    if AutoTokenizer.from_pretrained(output_dir).get_vocab() != tokenizer.get_vocab():
+        raise ArgumentError(f"--output_dir {output_dir}: holds a run with another tokenizer; {advice}")
 
 
-def claim(output_dir: Path, config: PreTrainedConfig) -> None:
-    """Writes the configuration before training, so that the next start knows whose folder it is."""
+def claim(output_dir: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Writes configuration and tokenizer before training, so that the next start knows whose folder it is."""
     output_dir.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(output_dir)
     config.save_pretrained(output_dir)

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training run reads and checks before its first step."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import (
@@ -15,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Seq2SeqTrainingArguments,
+    TrainerState,
     set_seed,
 )
 
@@ -25,6 +28,10 @@ from .data import load_named_rows, load_rows
 from .metrics import check_metric_names
 from .preprocessing import GenerationMetrics, PairTokenizer, prepare_evaluation, prepare_training
 from .run_directory import claim, find_checkpoint, refuse_another_run
+
+
+# Rows of a stream that are held in memory to be drawn from at random.
+SHUFFLE_BUFFER = 10_000
 
 
 @dataclass
@@ -38,6 +45,7 @@ class Run:
     validation: Dataset | None
     metrics: GenerationMetrics | None
     checkpoint: str | None
+    finished: TrainerState | None
 
 
 def prepare(model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> Run:
@@ -55,25 +63,32 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     config = make_config(model_args, source, target)
     check_lengths(config, data_args)
     output_dir = Path(training_args.output_dir)
-    refuse_another_run(output_dir, config)
+    refuse_another_run(output_dir, config, source)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
     with training_args.main_process_first(desc="reading and tokenising"):
         train_set = read_training(data_args, training_args, tokenize, say)
-        validation, metrics = read_validation(data_args, training_args, tokenize, target)
+        validation, metrics = read_validation(data_args, training_args, tokenize, target, say)
 
-    model = make_model(model_args, config)
+    with training_args.main_process_first(desc="looking for a checkpoint"):
+        checkpoint = find_checkpoint(output_dir, training_args.resume_from_checkpoint, say)
+    finished = finished_state(checkpoint, training_args)
+    if finished is not None:
+        say(f"{checkpoint} is the end of this run; evaluating it again")
+        best = training_args.load_best_model_at_end and finished.best_model_checkpoint
+        model = load_model(best or checkpoint, attn_implementation=model_args.attn_implementation)
+    else:
+        model = make_model(model_args, config)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
-    checkpoint = find_checkpoint(output_dir, training_args.resume_from_checkpoint, say)
     if training_args.should_save:
-        claim(output_dir, config)
-    return Run(model, source, target, train_set, validation, metrics, checkpoint)
+        claim(output_dir, config, source)
+    return Run(model, source, target, train_set, validation, metrics, checkpoint, finished)
 
 
 def check_options(
     model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
 ) -> None:
-    """Options that contradict each other or are missing, before anything is read."""
+    """Options that contradict each other, are missing or would do nothing, before anything is read."""
     if (model_args.model_name_or_path is None) == (model_args.config_name is None):
         raise ArgumentError("give either --config_name for a new model or --model_name_or_path to go on with one")
     if model_args.config_overrides and model_args.config_name is None:
@@ -82,15 +97,57 @@ def check_options(
         raise ArgumentError("a new model needs --tokenizer_name; scripts/train_tokenizer.py makes a tokenizer")
     if (data_args.train_file is None) == (data_args.dataset_name is None):
         raise ArgumentError("give either --train_file or --dataset_name")
-    check_metric_names(data_args.metrics or [])
-    if data_args.streaming and training_args.max_steps <= 0:
-        raise ArgumentError("--streaming does not know how long the data are: give --max_steps")
-    if training_args.eval_strategy != "no" and data_args.validation_file is None and data_args.dataset_name is None:
-        raise ArgumentError(f"--eval_strategy {training_args.eval_strategy} needs --validation_file")
     if data_args.max_source_length < 2 or data_args.max_target_length < 2:
         raise ArgumentError(
-            "--max_source_length and --max_target_length must leave room for a token and the end token"
+            "--max_source_length and --max_target_length must hold a token and the end token: 2 or more"
         )
+    for name in ("max_train_samples", "max_eval_samples"):
+        if (count := getattr(data_args, name)) is not None and count < 1:
+            raise ArgumentError(f"--{name} must be 1 or more, got {count}")
+    check_trainer_options(data_args, training_args)
+    check_evaluation_options(data_args, training_args)
+
+
+def check_trainer_options(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started != training_args.world_size:
+        raise ArgumentError(
+            f"{started} processes were started but {training_args.world_size} would train together, each on its own "
+            "into one folder; on a CPU give --use_cpu true"
+        )
+    if data_args.streaming and training_args.max_steps <= 0:
+        raise ArgumentError("--streaming does not know how long the data are: give --max_steps")
+    if training_args.train_sampling_strategy == "group_by_length":
+        raise ArgumentError(
+            "--train_sampling_strategy group_by_length would shuffle the evaluation too; leave it to --group_by_length"
+        )
+    if data_args.group_by_length and training_args.dataloader_persistent_workers:
+        raise ArgumentError("--dataloader_persistent_workers would repeat the first epoch's order: leave it out")
+
+
+def check_evaluation_options(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
+    metrics = data_args.metrics or []
+    check_metric_names(metrics)
+    has_validation = data_args.validation_file is not None or training_args.eval_strategy != "no"
+    if has_validation and data_args.validation_file is None and data_args.dataset_name is None:
+        raise ArgumentError(f"--eval_strategy {training_args.eval_strategy} needs --validation_file")
+    if metrics and not has_validation:
+        raise ArgumentError("--metrics are computed in evaluation: give --validation_file or --eval_strategy")
+    best = (training_args.metric_for_best_model or "loss").removeprefix("eval_")
+    if best not in ("loss", *metrics):
+        raise ArgumentError(
+            f"--metric_for_best_model {best}: evaluation gives loss{''.join(f', {m}' for m in metrics)}"
+        )
+
+
+def finished_state(checkpoint: str | None, training_args: Seq2SeqTrainingArguments) -> TrainerState | None:
+    """The state of a run that needs no further step, which the Trainer would take all the same; else None."""
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(Path(checkpoint, "trainer_state.json")))
+    if training_args.max_steps > 0:
+        return state if state.global_step >= training_args.max_steps else None
+    return state if state.epoch >= training_args.num_train_epochs else None
 
 
 def check_lengths(config: PreTrainedConfig, data_args: DataArguments) -> None:
@@ -111,14 +168,14 @@ def make_config(
         config = AutoConfig.from_pretrained(model_args.model_name_or_path)
     else:
         config = load_config(model_args.config_name, overrides)
-        if "vocab_size" not in overrides:
-            config = fit_vocabulary(config, source, target)
+        config = fit_vocabulary(config, source, target, overrides)
     check_vocabulary(config, source, target)
     return config
 
 
 def make_model(model_args: ModelArguments, config: PreTrainedConfig) -> PreTrainedModel:
-    options = {"attn_implementation": model_args.attn_implementation}
+    # The master weights are in full precision whatever the checkpoint's: bf16 and fp16 are the trainer's options.
+    options = {"attn_implementation": model_args.attn_implementation, "dtype": torch.float32}
     if model_args.model_name_or_path is not None:
         return load_model(model_args.model_name_or_path, **options)
     # Through the Auto class, which is where DeepSpeed ZeRO-3 partitions a model while it is built.
@@ -146,11 +203,15 @@ def read_training(
     """The tokenised training pairs, in an order of like lengths unless the Trainer was given a sampler of its own."""
     rows = first(read(data_args, "train", data_args.streaming), data_args.max_train_samples)
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
-    grouped = data_args.group_by_length and training_args.train_sampling_strategy == "random"
-    if isinstance(rows, IterableDataset) or not grouped:
+    seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
+    if isinstance(rows, IterableDataset):
+        # Else one process cuts the batches for all, before they are padded to one length.
+        training_args.accelerator_config.dispatch_batches = False
+        return rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+    if not data_args.group_by_length or training_args.train_sampling_strategy != "random":
         return rows
     training_args.train_sampling_strategy = "sequential"
-    return LengthGroupedDataset(rows, training_args.train_batch_size * training_args.world_size, training_args.seed)
+    return LengthGroupedDataset(rows, training_args.train_batch_size * training_args.world_size, seed)
 
 
 def read_validation(
@@ -158,14 +219,14 @@ def read_validation(
     training_args: Seq2SeqTrainingArguments,
     tokenize: PairTokenizer,
     target: PreTrainedTokenizerBase,
+    say: Callable,
 ) -> tuple[Dataset | None, GenerationMetrics | None]:
     """The validation set and, where metrics are asked for, what computes them."""
     if data_args.validation_file is None and training_args.eval_strategy == "no":
         return None, None
     rows = first(read(data_args, "validation"), data_args.max_eval_samples)
-    tokenised = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers)
+    tokenised = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
     if not data_args.metrics:
         return tokenised, None
     training_args.predict_with_generate = True
-    training_args.include_for_metrics = ["inputs"]
-    return tokenised, GenerationMetrics(data_args.metrics, target, rows, tokenised)
+    return tokenised, GenerationMetrics(data_args.metrics, target, rows["target"][:])

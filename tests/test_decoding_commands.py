@@ -65,7 +65,7 @@ def test_scores_are_the_log_probabilities_up_to_the_end_token(options, checkpoin
     sources = [source for source in SOURCES if source]
     model, (tokenizer, _) = load_model(str(checkpoint)), load_tokenizers(str(checkpoint))
     for source, hypotheses in zip(
-        sources, Decoder(model, tokenizer, tokenizer, **options).decode(sources), strict=True
+        sources, Decoder(model, tokenizer, tokenizer, scores=True, **options).decode(sources), strict=True
     ):
         _, _, sequences = alone(checkpoint, source, **options)
         for hypothesis, sequence in zip(hypotheses, sequences, strict=True):
@@ -126,6 +126,7 @@ def test_evaluation_equals_metrics_of_the_decoded_texts(task, checkpoint, tmp_pa
         (["{checkpoint}", "--batch_size", "0"], "--batch_size"),
         (["{checkpoint}", "--num_beam", "3"], "--num_beam"),
         (["{checkpoint}", "--dtype", "float3"], "float3"),
+        (["{checkpoint}", "--top_k", "3"], "--do_sample"),
         (["{checkpoint}", "--device", "warp"], "warp"),
     ],
 )
@@ -135,6 +136,14 @@ def test_bad_options_are_one_line(argv, said, checkpoint, capsys):
     captured = capsys.readouterr()
     (line,) = [line for line in captured.err.splitlines() if line.startswith("error:")]
     assert stop.value.code == 2 and said in line and captured.out == ""
+
+
+def test_an_error_leaves_an_earlier_output_alone(checkpoint, tmp_path, capsys):
+    output = tmp_path / "out.txt"
+    output.write_text("precious")
+    with pytest.raises(SystemExit):
+        generate.main([str(checkpoint), "--input", "/no/such/file", "--output", str(output)])
+    assert output.read_text() == "precious"
 
 
 def test_a_missing_weight_is_refused_by_its_name(checkpoint, tmp_path, capsys):

@@ -67,6 +67,19 @@ def test_metrics_of_two_processes_on_an_uneven_set_are_those_of_one(task, tmp_pa
     assert two["eval_per"] == pytest.approx(one["eval_per"], abs=1e-6)
 
 
+def test_two_processes_train_from_a_stream(task, tmp_path):
+    run(task.options(tmp_path, streaming="true"), processes=2)
+    assert json.loads((tmp_path / "trainer_state.json").read_text())["global_step"] == 6
+
+
+def test_processes_that_would_train_apart_are_refused_in_one_line(task, tmp_path):
+    process = launch(task.options(tmp_path / "run", use_cpu="false"), processes=2)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0 and not (tmp_path / "run").exists()
+    (line,) = [line for line in output.splitlines() if line.startswith("error:")]
+    assert "--use_cpu true" in line
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_run_resumes_and_ends_with_the_weights_of_an_unbroken_one(processes, task, tmp_path):
     # With dropout, the weights are equal only if the random states are restored too.

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from small_models import make_batch, make_model
+from small_runs import SMALL
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from hf_xformer.commands import train
@@ -81,6 +81,12 @@ def test_the_stock_trainer_learns_the_task(task, tmp_path):
         ({"model_name_or_path": "somewhere"}, "--model_name_or_path"),
         ({"resume_from_checkpoint": "nowhere"}, "nowhere"),
         ({"max_target_length": "1"}, "--max_target_length"),
+        ({"max_train_samples": "-1"}, "--max_train_samples"),
+        ({"config_overrides": "decoder_start_token_id=55"}, "got 55"),
+        ({"train_sampling_strategy": "group_by_length"}, "--group_by_length"),
+        ({"dataloader_persistent_workers": "true"}, "--dataloader_persistent_workers"),
+        ({"metric_for_best_model": "bleu"}, "bleu"),
+        ({"metrics": "per"}, "--validation_file"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -116,8 +122,16 @@ def test_a_recipe_is_overridden_by_the_command_line_and_refuses_unknown_keys(tas
     state = json.loads((tmp_path / "run/trainer_state.json").read_text())
     assert state["global_step"] == 2
     assert state["log_history"][0]["learning_rate"] < 1e-4
+    recipe.write_text("\n".join([*lines, "overlong: keep"]))
+    assert "'keep' is none of truncate, drop" in refusal([str(recipe)], capsys)
     recipe.write_text("\n".join([*lines, "learning_rat: 1"]))
     assert "unknown option 'learning_rat'" in refusal([str(recipe)], capsys)
+
+
+def test_an_unknown_field_in_a_configuration_file_is_refused(task, tmp_path, capsys):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"model_type": "xformer", "d_modle": 7}))
+    assert "no field d_modle" in refusal(task.options(tmp_path / "run", config_name=config), capsys)
 
 
 def test_another_runs_folder_is_refused_and_left_alone(task, tmp_path, capsys):
@@ -125,6 +139,9 @@ def test_another_runs_folder_is_refused_and_left_alone(task, tmp_path, capsys):
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     line = refusal(task.options(tmp_path, config_overrides="d_model=32"), capsys)
     assert "d_model=16" in line and "32" in line
+    train_tokenizer(["A B C D E F G Z"], "symbol").save_pretrained(tmp_path / "other")
+    options = task.options(tmp_path, tokenizer_name=tmp_path / "other")
+    assert "another tokenizer" in refusal(options, capsys)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
@@ -187,24 +204,52 @@ def test_truncated_texts_keep_their_end_token(task):
     assert rows["overlong"] == [True] and rows["length"] == [4]
 
 
-def test_metrics_know_rows_by_their_tokens_and_do_not_count_repeated_ones(task):
-    """Three rows, evaluated shuffled, padded with -100 and the first of them repeated to fill the last batch."""
+def test_metrics_do_not_meet_minus_100_nor_count_repeated_rows(task):
+    """Three rows padded with -100, and the first of them repeated to fill the last batch."""
     tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
-    rows = Dataset.from_dict({"source": ["A B", "C", "D E F"], "target": [["B A", "A"], ["C"], ["F E D"]]})
-    tokenised = rows.map(PairTokenizer(tokenizer, tokenizer, 9, 9), batched=True)
-    order, answers = [2, 0, 1, 2], ["F E D", "A", "D", "X"]
-
-    def padded(ids: list[list[int]]) -> np.ndarray:
-        return np.array([row + [-100] * (9 - len(row)) for row in ids])
-
-    prediction = EvalPrediction(
-        predictions=padded([[2, *tokenizer(answer)["input_ids"]] for answer in answers]),
-        label_ids=padded([tokenised["labels"][i] for i in order]),
-        inputs=padded([tokenised["input_ids"][i] for i in order]),
+    answers = ["A", "D", "F E D", "A"]
+    ids = [[2, *tokenizer(answer)["input_ids"]] for answer in answers]
+    predictions = np.array([row + [-100] * (9 - len(row)) for row in ids])
+    references = [["B A", "A"], ["C"], ["F E D"]]
+    scores = GenerationMetrics(["exact_match", "sacrebleu"], tokenizer, references)(
+        EvalPrediction(predictions=predictions, label_ids=predictions)
     )
-    scores = GenerationMetrics(["exact_match", "sacrebleu"], tokenizer, rows, tokenised)(prediction)
     assert scores["exact_match"] == pytest.approx(100 * 2 / 3)
     assert "sacrebleu_signature" not in scores
+
+
+def test_a_finished_run_that_is_started_again_trains_no_further(task, tmp_path, capsys):
+    """It ends in the middle of an epoch, where the Trainer by itself would take one more step."""
+    evaluation = {"validation_file": task.validation, "metrics": "per", "lr_scheduler_type": "constant"}
+    for length in ({"max_steps": 6}, {"max_steps": -1, "num_train_epochs": 0.7}):
+        out = tmp_path / str(length)
+        options = task.options(out, save_strategy="steps", save_steps=3, **evaluation, **length)
+        train.main(options)
+        kept = [out / name for name in ("model.safetensors", "train_results.json")]
+        before = [path.read_bytes() for path in kept]
+        (out / "eval_results.json").unlink()
+        train.main(options)
+        assert [path.read_bytes() for path in kept] == before
+        assert (out / "eval_results.json").exists()
+        assert "is the end of this run" in capsys.readouterr().out
+
+
+def test_overrides_win_over_the_tokenizers_tokens(task, tmp_path):
+    overrides = f"{SMALL},vocab_size=20,decoder_start_token_id=0,norm_eps=1e-5"
+    overrides += ",rope_parameters={rope_theta: 5e3, rope_type: default}"
+    train.main(task.options(tmp_path, config_overrides=overrides))
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["vocab_size"], config["decoder_start_token_id"], config["norm_eps"]) == (20, 0, 1e-5)
+    assert config["rope_parameters"]["rope_theta"] == 5000
+
+
+def test_training_is_in_full_precision_from_a_half_precision_checkpoint(task, tmp_path):
+    train.main(task.options(tmp_path / "first"))
+    half = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "first", dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "first")
+    existing = {"config_name": None, "config_overrides": None, "tokenizer_name": None}
+    train.main(task.options(tmp_path / "second", model_name_or_path=tmp_path / "first", **existing))
+    assert AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "second", dtype="auto").dtype == torch.float32
 
 
 def test_one_step_does_not_depend_on_gradient_accumulation(tmp_path):

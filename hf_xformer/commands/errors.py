@@ -30,7 +30,9 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     except known as error:
         if os.environ.get("HF_XFORMER_DEBUG") == "1":
             traceback.print_exc()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        # Of several processes that meet the same error, one says so.
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from error
 
 

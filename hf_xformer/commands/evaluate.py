@@ -40,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_decoding_options(parser)
     with one_line_errors():
         args = parser.parse_args(argv)
-        if args.batch_size < 1:
-            raise ArgumentError(f"--batch_size must be 1 or more, got {args.batch_size}")
+        for name in ("batch_size", "max_samples"):
+            if getattr(args, name) is not None and getattr(args, name) < 1:
+                raise ArgumentError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+        for path in (args.output_file, args.predictions_file):
+            if path is not None and not path.parent.is_dir():
+                raise ArgumentError(f"{path}: there is no folder {path.parent} to write it into")
         rows = load_rows(args.test_file, source_column=args.source_column, target_column=args.target_column)
         sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
         decoder = make_decoder(args)

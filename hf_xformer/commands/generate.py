@@ -15,8 +15,9 @@ import gzip
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TextIO
 
 from ..arguments import ArgumentError
 from ..decoding import Hypothesis, add_decoding_options, make_decoder
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         decoder = make_decoder(args)
         # Lines in and lines out: the input is never held whole.
         sources, echoed = read_lines(args.input), []
-        with args.output.open("w", encoding="utf-8") if args.output else nullcontext(sys.stdout) as output:
+        with written_whole(args.output) if args.output else nullcontext(sys.stdout) as output:
             for hypotheses in decoder.decode(remember(sources, echoed), progress=True):
                 output.write(as_text(echoed.pop(0), hypotheses, args))
     if decoder.truncated:
@@ -53,6 +54,15 @@ def check_options(args: argparse.Namespace) -> None:
         raise ArgumentError(f"--n_best {args.n_best} needs as many --num_beams, or --do_sample")
     if args.input is not None and args.output is not None and args.input.resolve() == args.output.resolve():
         raise ArgumentError(f"--output {args.output} would overwrite the input")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[TextIO]:
+    """A file that takes its place only when all of it is written: an error leaves an earlier one as it was."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as output:
+        yield output
+    partial.replace(path)
 
 
 def read_lines(path: Path | None) -> Iterator[str]:
@@ -75,6 +85,8 @@ def remember(sources: Iterator[str], echoed: list[str]) -> Iterator[str]:
 
 def as_text(source: str, hypotheses: list[Hypothesis], args: argparse.Namespace) -> str:
     if args.format == "jsonl":
-        listed = [{"text": each.text, "score": round(each.score, 6)} for each in hypotheses]
+        listed = [{"text": each.text, **({"score": each.score} if args.scores else {})} for each in hypotheses]
         return json.dumps({"source": source, "hypotheses": listed}, ensure_ascii=False) + "\n"
-    return "".join(f"{each.score:.4f}\t{each.text}\n" if args.scores else f"{each.text}\n" for each in hypotheses)
+    return "".join(
+        f"{each.score or 0.0:.4f}\t{each.text}\n" if args.scores else f"{each.text}\n" for each in hypotheses
+    )

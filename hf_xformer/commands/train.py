@@ -55,12 +55,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         compute_metrics=run.metrics,
         callbacks=[SaveTargetTokenizer(run.target)] if separate else [],
     )
-    result = trainer.train(resume_from_checkpoint=run.checkpoint)
+    if run.finished is None:
+        result = trainer.train(resume_from_checkpoint=run.checkpoint)
+        trainer.log_metrics("train", result.metrics)
+        trainer.save_metrics("train", result.metrics)
+    else:
+        trainer.state = run.finished
     trainer.save_model()
     if separate and training_args.should_save:
         run.target.save_pretrained(Path(training_args.output_dir, TARGET_TOKENIZER))
-    trainer.log_metrics("train", result.metrics)
-    trainer.save_metrics("train", result.metrics)
     trainer.save_state()
     if run.validation is not None:
         scores = trainer.evaluate()
