@@ -21,6 +21,7 @@ $(BIN)/python:
 
 # Torch comes first and pinned: where a range lets pip choose, it takes gigabytes of CUDA on a laptop.
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV): some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,tensorboard]'
 	@touch $@

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training run is told: three dataclasses read from one flat YAML file and the command line."""
 
+import json
 import re
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -108,13 +109,24 @@ def parse_run(
         allow_abbrev=False,
     )
     if argv and not argv[0].startswith("-"):
-        # As defaults, so that the command line wins and argparse converts what is written as a string.
-        parser.set_defaults(**read_recipe(Path(argv.pop(0))))
+        path = Path(argv.pop(0))
+        recipe = as_words(read_recipe(path))
+        try:
+            parser.parse_args(recipe)
+        except ArgumentError as error:
+            raise ArgumentError(f"{path}: {error}") from error
+        argv = recipe + argv
     return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """Reads scalars as YAML 1.2 does: `save_strategy: no` is a word and `1e-4` a number."""
+    """Reads scalars as YAML 1.2 does, `save_strategy: no` as a word and `1e-4` as a number, and each key once."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        if repeated := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.YAMLError(f"{', '.join(map(repr, sorted(repeated)))} stands there twice")
+        return super().construct_mapping(node, deep)
 
 
 YAML_1_2 = {
@@ -143,31 +155,36 @@ def read_recipe(path: Path) -> dict:
         raise ArgumentError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(options, dict):
         raise ArgumentError(f"{path}: expected lines of 'option: value', got {options!r:.60}")
-    known = {each.name: each for argument_class in ARGUMENT_CLASSES for each in fields(argument_class)}
+    known = {each.name for argument_class in ARGUMENT_CLASSES for each in fields(argument_class)}
     if unknown := [name for name in options if name not in known]:
         raise ArgumentError(f"{path}: unknown option {', '.join(map(repr, unknown))}; --help lists those there are")
-    return {name: as_default(value, known[name], path) for name, value in options.items()}
+    return options
 
 
-def as_default(value, known: Field, path: Path):
-    """What argparse leaves undone for defaults: it checks choices, and makes a bare word for a list a list of one."""
-    choices = known.metadata.get("choices")
-    if choices and value not in choices:
-        raise ArgumentError(f"{path}: {known.name}: {value!r} is none of {', '.join(map(str, choices))}")
-    return [value] if isinstance(value, str) and "list" in str(known.type) else value
+def as_words(options: dict) -> list[str]:
+    """A recipe as the command line that says the same, so that argparse checks both alike; null is the default."""
+    words = []
+    for name, value in options.items():
+        if isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
+        elif isinstance(value, dict):
+            words.append(f"--{name}={json.dumps(value)}")
+        elif value is not None:
+            words.append(f"--{name}={value}")
+    return words
 
 
-def parse_overrides(overrides: str | dict | None) -> dict:
-    """`"d_model=256,norm_type=layernorm"` or a mapping -> `{"d_model": 256, "norm_type": "layernorm"}`."""
-    if overrides is None or isinstance(overrides, dict):
-        return dict(overrides or {})
-    parsed = {}
-    for item in re.split(r",(?=\s*\w+\s*=)", overrides):
-        name, equals, value = item.partition("=")
-        try:
-            parsed[name.strip()] = read_yaml(value)
-        except yaml.YAMLError as error:
-            raise ArgumentError(f"--config_overrides: {value!r} is no value for {name.strip()}") from error
-        if not equals:
-            raise ArgumentError(f"--config_overrides: expected 'field=value', got {item!r}")
+def parse_overrides(overrides: str | None) -> dict:
+    """`"d_model=256,norm_type=layernorm"`, or a mapping as JSON, -> `{"d_model": 256, "norm_type": "layernorm"}`."""
+    if not overrides:
+        return {}
+    try:
+        if overrides.startswith("{"):
+            return read_yaml(overrides)
+        items = [item.partition("=") for item in re.split(r",(?=\s*\w+\s*=)", overrides)]
+        parsed = {name.strip(): read_yaml(value) for name, _, value in items}
+    except yaml.YAMLError as error:
+        raise ArgumentError(f"--config_overrides: {overrides!r} is not 'field=value,...'") from error
+    if wrong := [name for name, equals, _ in items if not equals]:
+        raise ArgumentError(f"--config_overrides: expected 'field=value', got {wrong[0]!r}")
     return parsed

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models and tokenizers from folders or the Hub, refusing whatever the library would accept silently."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from transformers import (
@@ -29,15 +30,24 @@ def load_model(name_or_path: str, **options) -> PreTrainedModel:
         ArgumentError: There is no such checkpoint, or a weight is missing, unexpected or of another shape. The
             library would fill a missing one with random numbers.
     """
+    check_path(name_or_path)
     try:
         model, info = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, output_loading_info=True, **options)
-    except OSError as error:
+    except Exception as error:  # whatever stopped it: a dozen types, from the Hub, the files and the backends
         raise ArgumentError(f"{name_or_path}: cannot load a model: {first_line(error)}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
             names = ", ".join(sorted(map(str, info[problem]))[:3])
             raise ArgumentError(f"{name_or_path}: {len(info[problem])} {problem.replace('_', ' ')}, such as {names}")
     return model
+
+
+def check_path(name_or_path: str) -> None:
+    """What is plainly a path and leads nowhere is said to do so, and not looked for on the Hub."""
+    path = Path(name_or_path)
+    of_a_folder = path.parent != Path() and path.parent.is_dir()
+    if not path.exists() and (path.is_absolute() or of_a_folder or len(path.parts) > 2 or path.suffix == ".json"):
+        raise ArgumentError(f"{name_or_path}: there is no such file or folder")
 
 
 def load_tokenizers(
@@ -52,6 +62,7 @@ def load_tokenizers(
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    check_path(name_or_path)
     try:
         return AutoTokenizer.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
@@ -69,11 +80,11 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
     """
     known = XformerConfig.__dataclass_fields__
     if unknown := [name for name in overrides if name not in known]:
+        near = get_close_matches(unknown[0], known) or XformerConfig.__annotations__
         raise ArgumentError(
-            f"--config_overrides: XformerConfig has no field {', '.join(unknown)}; it has {', '.join(known)}"
+            f"--config_overrides: XformerConfig has no field {', '.join(unknown)}; it has {', '.join(near)}"
         )
-    if name_or_path.endswith(".json") and not Path(name_or_path).is_file():
-        raise ArgumentError(f"--config_name {name_or_path}: there is no such file")
+    check_path(name_or_path)
     try:
         loaded = AutoConfig.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:

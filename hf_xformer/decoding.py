@@ -164,5 +164,5 @@ def choose_device(name: str | None) -> torch.device:
         return PartialState().default_device
     try:
         return torch.empty(0, device=name).device
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"--device {name}: {str(error).splitlines()[0]}") from error

@@ -83,7 +83,7 @@ def prepare_evaluation(rows: Dataset, tokenize: PairTokenizer, workers: int | No
 
 def say_overlong(rows: Dataset, what: str, tokenize: PairTokenizer, overlong: str, say: Callable) -> int:
     count = int(np.sum(rows.with_format("numpy")["overlong"][:]))
-    say(f"{len(rows):,} {what}, {count:,} longer than {tokenize.limits} {overlong_verb(overlong)}")
+    say(f"{len(rows):,} {what}; {overlong_verb(overlong)}: {count:,} longer than {tokenize.limits}")
     return count
 
 

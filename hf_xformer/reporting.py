@@ -63,7 +63,9 @@ def write_model_card(
         name: json.loads(path.read_text()) if (path := output_dir / f"{name}_results.json").exists() else {}
         for name in ("train", "eval")
     }
-    data = data_args.dataset_name or ", ".join(Path(file).name for file in data_args.train_file)
+    trained_on, evaluated_on = (
+        data_args.dataset_name or ", ".join(files or []) for files in (data_args.train_file, data_args.validation_file)
+    )
     scores = {
         name.removeprefix("eval_"): value
         for name, value in results["eval"].items()
@@ -76,9 +78,9 @@ def write_model_card(
         eval_results=[
             EvalResult(
                 task_type="text2text-generation",
-                dataset_type=data,
-                dataset_name=data,
-                dataset_split="validation",
+                dataset_type=Path(evaluated_on).name,
+                dataset_name=evaluated_on,
+                dataset_split=data_args.validation_split,
                 metric_type=name,
                 metric_value=round(value, 4),
             )
@@ -91,7 +93,9 @@ def write_model_card(
         name=output_dir.name,
         parameters=f"{trainer.model.num_parameters():,}",
         config=trainer.model.config,
-        data=data,
+        folder=output_dir,
+        trained_on=trained_on,
+        evaluated_on=evaluated_on,
         start=model_args.model_name_or_path,
         scores={name: f"{value:.4g}" for name, value in scores.items()},
         steps=f"{trainer.state.global_step:,}",

@@ -27,7 +27,7 @@ from .checkpoints import check_vocabulary, fit_vocabulary, load_config, load_mod
 from .data import load_named_rows, load_rows
 from .metrics import check_metric_names
 from .preprocessing import GenerationMetrics, PairTokenizer, prepare_evaluation, prepare_training
-from .run_directory import claim, find_checkpoint, refuse_another_run
+from .run_directory import find_checkpoint, refuse_another_run
 
 
 # Rows of a stream that are held in memory to be drawn from at random.
@@ -50,7 +50,7 @@ class Run:
 
 def prepare(model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> Run:
     """
-    Reads and checks everything, and writes nothing but caches until all of it is right.
+    Reads and checks everything, and writes nothing but caches.
 
     Raises:
         ArgumentError, DataError: An option or the data cannot be; one line says which and why.
@@ -61,6 +61,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name)
     config = make_config(model_args, source, target)
+    check_own_tokenizer(model_args, source)
     check_lengths(config, data_args)
     output_dir = Path(training_args.output_dir)
     refuse_another_run(output_dir, config, source)
@@ -80,8 +81,6 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     else:
         model = make_model(model_args, config)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
-    if training_args.should_save:
-        claim(output_dir, config, source)
     return Run(model, source, target, train_set, validation, metrics, checkpoint, finished)
 
 
@@ -109,6 +108,15 @@ def check_options(
 
 
 def check_trainer_options(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if (value := getattr(training_args, name)) < 1:
+            raise ArgumentError(f"--{name} must be 1 or more, got {value}")
+    if training_args.max_steps <= 0 and not training_args.num_train_epochs > 0:
+        raise ArgumentError(f"--num_train_epochs must be above 0, got {training_args.num_train_epochs}")
+    if not training_args.learning_rate >= 0:
+        raise ArgumentError(f"--learning_rate must not be negative, got {training_args.learning_rate}")
+    if not 0 <= training_args.label_smoothing_factor < 1:
+        raise ArgumentError(f"--label_smoothing_factor must be in [0, 1), got {training_args.label_smoothing_factor}")
     started = int(os.environ.get("WORLD_SIZE", 1))
     if started != training_args.world_size:
         raise ArgumentError(
@@ -130,7 +138,7 @@ def check_evaluation_options(data_args: DataArguments, training_args: Seq2SeqTra
     check_metric_names(metrics)
     has_validation = data_args.validation_file is not None or training_args.eval_strategy != "no"
     if has_validation and data_args.validation_file is None and data_args.dataset_name is None:
-        raise ArgumentError(f"--eval_strategy {training_args.eval_strategy} needs --validation_file")
+        raise ArgumentError(f"--eval_strategy {training_args.eval_strategy.value} needs --validation_file")
     if metrics and not has_validation:
         raise ArgumentError("--metrics are computed in evaluation: give --validation_file or --eval_strategy")
     best = (training_args.metric_for_best_model or "loss").removeprefix("eval_")
@@ -171,6 +179,17 @@ def make_config(
         config = fit_vocabulary(config, source, target, overrides)
     check_vocabulary(config, source, target)
     return config
+
+
+def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerBase) -> None:
+    """Tokens may be added to an existing model's vocabulary; with other tokens its embedding means nothing."""
+    if model_args.model_name_or_path is None or model_args.tokenizer_name is None:
+        return
+    own, _ = load_tokenizers(model_args.model_name_or_path)
+    if not own.get_vocab().items() <= source.get_vocab().items():
+        raise ArgumentError(
+            f"--tokenizer_name {model_args.tokenizer_name}: other tokens than those of {model_args.model_name_or_path}"
+        )
 
 
 def make_model(model_args: ModelArguments, config: PreTrainedConfig) -> PreTrainedModel:

@@ -63,7 +63,7 @@ def test_the_stock_trainer_learns_the_task(task, tmp_path):
     [
         ({"train_file": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"source_column": "src"}, "train.jsonl:1: no field 'src'; there are 'source', 'target'"),
-        ({"config_overrides": "d_modle=8"}, "no field d_modle"),
+        ({"config_overrides": "d_modle=8"}, "no field d_modle; it has d_model"),
         ({"config_overrides": "d_model=-8"}, "`d_model` must be positive, got -8"),
         ({"config_overrides": "dropout=5.0"}, "got 5.0"),
         ({"config_overrides": "qk_norm=true"}, "`qk_norm=True` is not implemented yet"),
@@ -82,6 +82,12 @@ def test_the_stock_trainer_learns_the_task(task, tmp_path):
         ({"resume_from_checkpoint": "nowhere"}, "nowhere"),
         ({"max_target_length": "1"}, "--max_target_length"),
         ({"max_train_samples": "-1"}, "--max_train_samples"),
+        ({"max_steps": "-1", "num_train_epochs": "-1"}, "--num_train_epochs"),
+        ({"per_device_train_batch_size": "0"}, "--per_device_train_batch_size"),
+        ({"label_smoothing_factor": "3"}, "--label_smoothing_factor"),
+        ({"learning_rate": "-1"}, "--learning_rate"),
+        ({"report_to": "foo"}, "foo"),
+        ({"attn_implementation": "flash_attention_2"}, "FlashAttention2"),
         ({"config_overrides": "decoder_start_token_id=55"}, "got 55"),
         ({"train_sampling_strategy": "group_by_length"}, "--group_by_length"),
         ({"dataloader_persistent_workers": "true"}, "--dataloader_persistent_workers"),
@@ -122,10 +128,15 @@ def test_a_recipe_is_overridden_by_the_command_line_and_refuses_unknown_keys(tas
     state = json.loads((tmp_path / "run/trainer_state.json").read_text())
     assert state["global_step"] == 2
     assert state["log_history"][0]["learning_rate"] < 1e-4
-    recipe.write_text("\n".join([*lines, "overlong: keep"]))
-    assert "'keep' is none of truncate, drop" in refusal([str(recipe)], capsys)
-    recipe.write_text("\n".join([*lines, "learning_rat: 1"]))
-    assert "unknown option 'learning_rat'" in refusal([str(recipe)], capsys)
+    for wrong, said in {
+        "overlong: keep": "recipe.yaml: argument --overlong: invalid choice: 'keep'",
+        "seed: 2.5": "recipe.yaml: argument --seed: invalid int value: '2.5'",
+        "learning_rat: 1": "unknown option 'learning_rat'",
+        "max_steps: 7": "'max_steps' stands there twice",
+        "source_column: [a, b]": "recipe.yaml",
+    }.items():
+        recipe.write_text("\n".join([*lines, wrong]))
+        assert said in refusal([str(recipe)], capsys)
 
 
 def test_an_unknown_field_in_a_configuration_file_is_refused(task, tmp_path, capsys):
@@ -192,7 +203,7 @@ def test_overlong_rows_are_counted_aloud(overlong, kept, task, tmp_path, capsys)
     overlong_rows = sum(len(row["source"].split()) + 1 > 6 for row in rows)
     train.main(task.options(tmp_path, max_source_length=6, max_target_length=6, overlong=overlong))
     verb = {"truncate": "truncated", "drop": "dropped"}[overlong]
-    line = f"160 training pairs, {overlong_rows} longer than 6 source or 6 target tokens {verb}"
+    line = f"160 training pairs; {verb}: {overlong_rows} longer than 6 source or 6 target tokens"
     assert line in capsys.readouterr().out
 
 

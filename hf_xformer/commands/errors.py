@@ -13,7 +13,8 @@ from typing import NoReturn
 from huggingface_hub.errors import StrictDataclassError
 
 
-INPUT_ERRORS = (ValueError, NotImplementedError, OSError, StrictDataclassError)
+# RuntimeError and ImportError are how the libraries say that an option needs a package or a device that is not there.
+INPUT_ERRORS = (ValueError, RuntimeError, ImportError, OSError, StrictDataclassError)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_decoding_options(parser)
     with one_line_errors():
         args = parser.parse_args(argv)
-        for name in ("batch_size", "max_samples"):
+        for name in ("batch_size", "max_samples", "num_beams"):
             if getattr(args, name) is not None and getattr(args, name) < 1:
                 raise ArgumentError(f"--{name} must be 1 or more, got {getattr(args, name)}")
         for path in (args.output_file, args.predictions_file):
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         predictions = [best[0].text for best in decoder.decode(sources, progress=True)]
         seconds = time.perf_counter() - start
         results = {
-            **compute_metrics(args.metrics, predictions, references),
+            **{name: rounded(score) for name, score in compute_metrics(args.metrics, predictions, references).items()},
             "samples": len(sources),
             "sources_truncated": decoder.truncated,
             "decoding_seconds": round(seconds, 2),
@@ -71,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(text)
     if args.output_file:
         args.output_file.write_text(text + "\n", encoding="utf-8")
+
+
+def rounded(score: float | str) -> float | str:
+    return score if isinstance(score, str) else round(score, 4)
 
 
 def write_predictions(path: Path, sources: list[str], predictions: list[str], references: list[list[str]]) -> None:

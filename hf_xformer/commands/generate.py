@@ -6,12 +6,14 @@ Decodes text with a trained checkpoint, one source a line.
   python scripts/generate.py runs/g2p-quickstart --input words.txt --output pronunciations.txt
   echo K U B E R N E T E S | python scripts/generate.py runs/g2p-quickstart --num_beams 5 --n_best 3 --scores
 
-Prints one line a source; with --n_best N, N lines a source, best first; with --scores each line starts with the
-natural logarithm of the text's probability and a tab. --format jsonl gives one JSON object a source instead.
+Prints one line a source; with --n_best N, N lines a source, best first, which for beams is by probability a token.
+With --scores each line starts with the natural logarithm of the whole text's probability and a tab. --format jsonl
+gives one JSON object a source instead.
 """
 
 import argparse
 import gzip
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -48,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    if args.batch_size < 1 or args.n_best < 1:
-        raise ArgumentError("--batch_size and --n_best must be 1 or more")
+    for name in ("batch_size", "n_best", "num_beams"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ArgumentError(f"--{name} must be 1 or more, got {getattr(args, name)}")
     if args.n_best > (args.num_beams or 1) and not args.do_sample:
         raise ArgumentError(f"--n_best {args.n_best} needs as many --num_beams, or --do_sample")
     if args.input is not None and args.output is not None and args.input.resolve() == args.output.resolve():
@@ -66,15 +69,18 @@ def written_whole(path: Path) -> Iterator[TextIO]:
 
 
 def read_lines(path: Path | None) -> Iterator[str]:
-    if path is None:
-        yield from (line.rstrip("\n") for line in sys.stdin)
-        return
-    opener = gzip.open if path.suffix == ".gz" else open
+    """The lines of a file or of standard input, without their ends and without the mark that Windows puts first."""
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
+        with open_text(path) as lines:
             yield from (line.rstrip("\n") for line in lines)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"--input {path}: {error}") from error
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"{path or 'standard input'}: {error}") from error
+
+
+def open_text(path: Path | None) -> TextIO:
+    if path is None:
+        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig")
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig")
 
 
 def remember(sources: Iterator[str], echoed: list[str]) -> Iterator[str]:

@@ -22,9 +22,11 @@ from transformers import (
 )
 
 from ..arguments import DataArguments, ModelArguments, parse_run
+from ..data import DataError
 from ..reporting import plot_curves, write_model_card
+from ..run_directory import claim
 from ..tokenization import TARGET_TOKENIZER
-from ..training import prepare
+from ..training import Run, prepare
 from .errors import one_line_errors
 
 
@@ -43,26 +45,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         model_args, data_args, training_args = parse_run(argv, __doc__)
         run = prepare(model_args, data_args, training_args)
-    separate = run.target is not run.source
-    trainer = Seq2SeqTrainer(
-        model=run.model,
-        args=training_args,
-        train_dataset=run.train,
-        eval_dataset=run.validation,
-        processing_class=run.source,
-        # With the model it also makes the decoder's input, which the Trainer's label smoothing needs.
-        data_collator=DataCollatorForSeq2Seq(run.source, model=run.model),
-        compute_metrics=run.metrics,
-        callbacks=[SaveTargetTokenizer(run.target)] if separate else [],
-    )
+        trainer = make_trainer(run, training_args)
+        if training_args.should_save:
+            claim(Path(training_args.output_dir), run.model.config, run.source)
     if run.finished is None:
-        result = trainer.train(resume_from_checkpoint=run.checkpoint)
+        # A stream is checked only as it is read.
+        with one_line_errors(DataError):
+            result = trainer.train(resume_from_checkpoint=run.checkpoint)
         trainer.log_metrics("train", result.metrics)
         trainer.save_metrics("train", result.metrics)
     else:
         trainer.state = run.finished
     trainer.save_model()
-    if separate and training_args.should_save:
+    if run.target is not run.source and training_args.should_save:
         run.target.save_pretrained(Path(training_args.output_dir, TARGET_TOKENIZER))
     trainer.save_state()
     if run.validation is not None:
@@ -71,6 +66,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.save_metrics("eval", scores)
     if trainer.is_world_process_zero():
         report(trainer, model_args, data_args, training_args)
+
+
+def make_trainer(run: Run, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTrainer:
+    return Seq2SeqTrainer(
+        model=run.model,
+        args=training_args,
+        train_dataset=run.train,
+        eval_dataset=run.validation,
+        processing_class=run.source,
+        # With the model it also makes the decoder's input, which the Trainer's label smoothing needs.
+        data_collator=DataCollatorForSeq2Seq(run.source, model=run.model),
+        compute_metrics=run.metrics,
+        callbacks=[SaveTargetTokenizer(run.target)] if run.target is not run.source else [],
+    )
 
 
 def report(
