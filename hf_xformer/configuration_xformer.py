@@ -198,6 +198,10 @@ class XformerConfig(PreTrainedConfig):
             layers, types = getattr(self, f"{stack}_layers"), getattr(self, f"{stack}_layer_types")
             if len(types) != layers:
                 raise ValueError(f"`{stack}_layer_types` has {len(types)} entries for {layers} layers: {types}")
+        if self.rope_parameters["rope_type"] == "longrope" and self.head_dim is None:
+            raise ValueError(
+                "`rope_parameters` of rope_type 'longrope' lists a factor a pair: it needs `head_dim` set"
+            )
         if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"sinusoidal positions come in pairs: `d_model` must be even, got {self.d_model}")
 

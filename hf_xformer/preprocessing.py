@@ -63,9 +63,8 @@ def prepare_training(
     if isinstance(rows, IterableDataset):
         rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"])
         say(f"rows over the length limits are {overlong_verb(overlong)}; a stream cannot be counted beforehand")
-        return (
-            drop_overlong(rows).remove_columns("overlong") if overlong == "drop" else rows.remove_columns("overlong")
-        )
+        rows = drop_overlong(rows) if overlong == "drop" else rows
+        return rows.remove_columns("overlong")
     rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
     count = say_overlong(rows, "training pairs", tokenize, overlong, say)
     rows = drop_overlong(rows) if count and overlong == "drop" else rows

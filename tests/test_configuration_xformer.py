@@ -59,6 +59,7 @@ def test_aliases_read_and_write_the_same_field():
         ("encoder_layer_types", ["full_attention"]),
         ("decoder_layer_types", ["block_attention"] * 6),
         ("rope_parameters", {"rope_type": "spiral", "rope_theta": 1e4}),
+        ("rope_parameters", {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [], "long_factor": []}),
         ("rope_parameters", {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}),
     ],
 )

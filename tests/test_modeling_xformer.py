@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""The models against stock ones with the same weights, and across backends, paddings and caches."""
+"""The models against stock ones with the same weights, and across backends and caches."""
 
 import pytest
 import torch
@@ -130,32 +130,6 @@ def assert_backends_agree(backend, overrides, batch):
         logits[name], grads[name] = output.logits.detach(), gradients(model)
     assert_close(logits[backend], logits["eager"], atol=1e-5, rtol=1e-5)
     assert_close(grads[backend], grads["eager"], atol=1e-5, rtol=1e-4)
-
-
-@variants
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_source_padding_on_either_side_changes_nothing(overrides, side, batch):
-    model = make_model(**overrides)
-    for row in range(len(batch["input_ids"])):
-        length = int(batch["attention_mask"][row].sum())
-        source, labels = batch["input_ids"][row : row + 1, :length], batch["labels"][row : row + 1]
-        widths = (4, 0) if side == "left" else (0, 4)
-        padded = torch.nn.functional.pad(source, widths, value=9)
-        mask = torch.nn.functional.pad(torch.ones_like(source), widths)
-        alone = model(input_ids=source, labels=labels).logits
-        assert_close(model(input_ids=padded, attention_mask=mask, labels=labels).logits, alone, atol=1e-5, rtol=1e-5)
-
-
-@variants
-def test_left_padded_targets_change_nothing(overrides, batch):
-    model = make_model(**overrides)
-    target = torch.tensor([[2, 14, 31, 8, 40]])
-    source = batch["input_ids"][:1]
-    alone = model(input_ids=source, decoder_input_ids=target).logits
-    padded = torch.nn.functional.pad(target, (3, 0), value=9)
-    mask = torch.nn.functional.pad(torch.ones_like(target), (3, 0))
-    both = model(input_ids=source, decoder_input_ids=padded, decoder_attention_mask=mask).logits
-    assert_close(both[:, 3:], alone, atol=1e-5, rtol=1e-5)
 
 
 @variants
@@ -289,6 +263,29 @@ def test_buffers_are_right_after_from_pretrained(overrides, tmp_path):
     assert expected or overrides.get("position_embedding_type") in ("learned", "none")
     for name, buffer in loaded.named_buffers():
         assert torch.equal(buffer, expected[name]), name
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"rope_type": "linear", "factor": 2.0},
+        {"rope_type": "dynamic", "factor": 2.0},
+        {"rope_type": "yarn", "factor": 2.0},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+        {"rope_type": "longrope", "factor": 2.0, "short_factor": [1.5] * 4, "long_factor": [2.0] * 4},
+    ],
+    ids=lambda parameters: parameters["rope_type"],
+)
+def test_every_rope_type_trains_and_survives_a_round_trip(parameters, tmp_path, batch):
+    scaled = {"rope_theta": 1e4, "original_max_position_embeddings": 32, **parameters}
+    if parameters["rope_type"] in ("linear", "dynamic"):
+        del scaled["original_max_position_embeddings"]
+    model = make_model(head_dim=8, rope_parameters=scaled)
+    model.save_pretrained(tmp_path)
+    output = model(**batch)
+    assert torch.equal(XformerForSeq2SeqLM.from_pretrained(tmp_path)(**batch).logits, output.logits)
+    output.loss.backward()
+    assert all(gradient.isfinite().all() for gradient in gradients(model).values())
 
 
 def test_base_model_and_encoder_load_from_the_full_checkpoint(tmp_path, batch):
