@@ -1,11 +1,16 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where a token stands and what it attends to: norms, positions, multi-head attention.
+"""Where a token stands and what it attends to: positions and multi-head attention.
 
 Shapes: B batch, S source, T target or query, D d_model, H query heads, G key and value heads, K head width.
 """
 
 import copy
+import math
+from collections.abc import Iterable
+from functools import partial
+from itertools import repeat
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,9 +21,15 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .configuration_xformer import XformerConfig
 
 
-NORMS = {"rmsnorm": nn.RMSNorm, "layernorm": nn.LayerNorm}
-
 Rotation = tuple[torch.Tensor, torch.Tensor]
+
+
+class Placed(NamedTuple):
+    """Embedded tokens that know where they stand, and what attention needs to know of it."""
+
+    x: torch.Tensor  # (B, T, D)
+    rotation: Rotation | None = None
+    biases: Iterable[torch.Tensor | None] = repeat(None)  # one a layer, (1 or B, H, T, S)
 
 
 class XformerNoPositions(nn.Module):
@@ -29,8 +40,13 @@ class XformerNoPositions(nn.Module):
     def __init__(self, config: XformerConfig, stack: str):
         super().__init__()
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor) -> tuple[torch.Tensor, Rotation | None]:
-        return x, None
+    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, keys: int) -> Placed:
+        """
+        Args:
+            x: Embedded tokens, (B, T, D). position_ids: Their positions, (B or 1, T).
+            past: How many keys came before them, which a static cache holds in a tensor. keys: How many there are.
+        """
+        return Placed(x)
 
 
 class XformerSinusoidalPositions(nn.Module):
@@ -51,8 +67,8 @@ class XformerSinusoidalPositions(nn.Module):
         angles = torch.outer(torch.arange(self.max_positions), 10000.0 ** (-pairs / self.width))
         return torch.cat((angles.sin(), angles.cos()), dim=-1).float()  # (positions, D)
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor) -> tuple[torch.Tensor, Rotation | None]:
-        return x + self.table[position_ids].to(x.dtype), None
+    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, keys: int) -> Placed:
+        return Placed(x + self.table[position_ids].to(x.dtype))
 
 
 class XformerLearnedPositions(nn.Embedding):
@@ -62,8 +78,8 @@ class XformerLearnedPositions(nn.Embedding):
         super().__init__(config.max_position_embeddings, config.d_model)
         self.max_positions = config.max_position_embeddings
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor) -> tuple[torch.Tensor, Rotation | None]:
-        return x + super().forward(position_ids), None
+    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, keys: int) -> Placed:
+        return Placed(x + super().forward(position_ids))
 
 
 class XformerRotaryEmbedding(nn.Module):
@@ -99,8 +115,46 @@ class XformerRotaryEmbedding(nn.Module):
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return cos.to(x.dtype), sin.to(x.dtype)
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor) -> tuple[torch.Tensor, Rotation | None]:
-        return x, self.rotation(x, position_ids)
+    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, keys: int) -> Placed:
+        return Placed(x, rotation=self.rotation(x, position_ids))
+
+
+class XformerRelativePositions(nn.Embedding):
+    """
+    A trained bias of the scores for every head and every bucket of distances (Raffel et al. 2020, section 2.1).
+
+    One table serves all layers of a stack, or each has its own (Chung et al. 2023); computed once per forward.
+    """
+
+    max_positions = None
+
+    def __init__(self, config: XformerConfig, stack: str):
+        heads, _ = config.heads_of(stack)
+        self.tables = getattr(config, f"{stack}_layers") if config.relative_attention_per_layer else 1
+        super().__init__(config.relative_attention_num_buckets, self.tables * heads)
+        self.config = config
+        self.directions = 2 if stack == "encoder" else 1
+        self.max_distance = config.relative_attention_max_distance
+
+    def buckets(self, distance: torch.LongTensor) -> torch.LongTensor:
+        """Buckets of `key - query`: half of a direction's for one distance each, the rest logarithmically wider."""
+        size = self.num_embeddings // self.directions
+        ahead = (distance > 0) * size * (self.directions - 1)
+        distance = distance.abs() if self.directions == 2 else (-distance).clamp(min=0)
+        exact = size // 2
+        share = (distance.clamp(min=1).float() / exact).log() / math.log(self.max_distance / exact)
+        wide = (exact + (share * (size - exact)).long()).clamp(max=size - 1)
+        return ahead + torch.where(distance < exact, distance, wide)
+
+    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, keys: int) -> Placed:
+        # Distances in the row, not between positions: they are the same wherever the attended tokens are contiguous.
+        queries = torch.arange(x.shape[1], device=x.device) + past
+        distance = torch.arange(keys, device=x.device) - queries[:, None]  # (T, S)
+        biases = super().forward(self.buckets(distance)).unflatten(-1, (self.tables, -1))  # (T, S, tables, H)
+        # FlexAttention indexes the rows of the bias; the other backends broadcast it.
+        rows = x.shape[0] if self.config._attn_implementation == "flex_attention" else 1
+        biases = biases.permute(2, 3, 0, 1).unsqueeze(1).expand(-1, rows, -1, -1, -1)  # (tables, rows, H, T, S)
+        return Placed(x, biases=repeat(biases[0]) if self.tables == 1 else biases)
 
 
 POSITIONS = {
@@ -108,6 +162,7 @@ POSITIONS = {
     "sinusoidal": XformerSinusoidalPositions,
     "learned": XformerLearnedPositions,
     "rope": XformerRotaryEmbedding,
+    "relative": XformerRelativePositions,
 }
 
 
@@ -130,20 +185,23 @@ def eager_attention(
     mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
+    position_bias: torch.Tensor | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     `softmax(q k^T / sqrt(K)) v`, written out (Vaswani et al. 2017, section 3.2.1).
 
     Args:
-        q: (B, H, T, K). k, v: (B, G, S, K). mask: None or added to the scores, (B, 1, T, S).
+        q: (B, H, T, K). k, v: (B, G, S, K).
+        mask: None or added to the scores, (B, 1, T, S). position_bias: The same for each head, (1, H, T, S).
 
     Returns:
         The mixed values, (B, T, H, K), and the weights, (B, H, T, S).
     """
     k, v = (y.unsqueeze(2).expand(-1, -1, module.num_key_value_groups, -1, -1).flatten(1, 2) for y in (k, v))
     scores = q @ k.transpose(-1, -2) * scaling  # (B, H, T, S)
-    scores = scores if mask is None else scores + mask
+    for addend in (position_bias, mask):
+        scores = scores if addend is None else scores + addend
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return (weights @ v).transpose(1, 2).contiguous(), weights
@@ -158,7 +216,7 @@ class XformerAttentionCore(nn.Module):
         self.layer_idx = layer_idx
         self.is_causal = is_causal
         self.num_key_value_groups = heads // (config.num_key_value_heads or heads)
-        self.scaling = head_dim**-0.5
+        self.scaling = config.attention_multiplier or head_dim**-0.5
         self.dropout = config.attention_dropout
 
     def forward(self, q, k, v, mask, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -169,12 +227,37 @@ class XformerAttentionCore(nn.Module):
         return x.flatten(2), weights
 
 
+class XformerCrossAttentionCore(XformerAttentionCore):
+    """The same for queries of one sequence and keys of another, which FlashAttention has to be told apart."""
+
+    def forward(self, q, k, v, mask, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
+        # Only FlashAttention's masks are those of the keys, (B, S). The library would cut the queries with it too
+        # (transformers issue 35032); given the lengths of both, it calls the kernel for variable lengths.
+        if mask is None or not isinstance(mask, torch.Tensor) or mask.ndim != 2:
+            return super().forward(q, k, v, mask, **kwargs)
+        rows, queries = q.shape[0], q.shape[2]
+        source_lengths = mask.sum(dim=-1, dtype=torch.int32)
+        kept = mask.bool()
+        k, v = (y.transpose(1, 2)[kept].transpose(0, 1)[None] for y in (k, v))  # (1, G, all source tokens, K)
+        q = q.transpose(0, 1).flatten(1, 2)[None]  # (1, H, B * T, K)
+        lengths = {
+            "cu_seq_lens_q": torch.arange(rows + 1, dtype=torch.int32, device=q.device) * queries,
+            "cu_seq_lens_k": nn.functional.pad(source_lengths.cumsum(0, dtype=torch.int32), (1, 0)),
+            "max_length_q": queries,
+            "max_length_k": source_lengths.max().item(),
+        }
+        x, weights = super().forward(q, k, v, None, **{**kwargs, **lengths})
+        return x.unflatten(1, (rows, queries)).squeeze(0), weights
+
+
 class XformerAttention(nn.Module):
     """
     `MultiHead(x) = concat(head_1 ... head_H) W_o` (Vaswani et al. 2017, section 3.2.2).
 
     With fewer key and value heads than query heads it is grouped-query attention (Ainslie et al. 2023).
     """
+
+    core_class = XformerAttentionCore
 
     def __init__(self, config: XformerConfig, layer_idx: int, stack: str, is_causal: bool):
         super().__init__()
@@ -186,7 +269,7 @@ class XformerAttention(nn.Module):
         self.k_proj = nn.Linear(config.d_model, kv_heads * self.head_dim, bias=config.use_bias)
         self.v_proj = nn.Linear(config.d_model, kv_heads * self.head_dim, bias=config.use_bias)
         self.o_proj = nn.Linear(heads * self.head_dim, config.d_model, bias=config.use_bias)
-        self.core = XformerAttentionCore(config, layer_idx, heads, self.head_dim, is_causal)
+        self.core = self.core_class(config, layer_idx, heads, self.head_dim, is_causal)
 
     def split_heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, T, H * K) -> (B, H, T, K)
@@ -198,25 +281,34 @@ class XformerAttention(nn.Module):
 class XformerSelfAttention(XformerAttention):
     """Every position attends to those of its own sequence that the mask leaves."""
 
+    def __init__(self, config: XformerConfig, layer_idx: int, stack: str, is_causal: bool):
+        super().__init__(config, layer_idx, stack, is_causal)
+        norm = partial(nn.RMSNorm, self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity
+        self.q_norm, self.k_norm = norm(), norm()
+
     def forward(
         self,
         x: torch.Tensor,
         mask: torch.Tensor | None = None,
         rotation: Rotation | None = None,
+        position_bias: torch.Tensor | None = None,
         cache: Cache | None = None,
         **kwargs,
     ) -> torch.Tensor:
         q, (k, v) = self.split_heads(self.q_proj(x)), self.keys_and_values(x)
+        q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
-        x, _ = self.core(q, k, v, mask, **kwargs)
+        x, _ = self.core(q, k, v, mask, position_bias=position_bias, **kwargs)
         return self.o_proj(x)
 
 
 class XformerCrossAttention(XformerAttention):
     """Every target position attends to the encoder's output, the memory (B, S, D)."""
+
+    core_class = XformerCrossAttentionCore
 
     def forward(
         self,

@@ -17,6 +17,7 @@ LayerType = Literal["full_attention", "chunked_attention", "sliding_attention"]
 
 POSITIVE_FIELDS = (
     "vocab_size",
+    "encoder_vocab_size",
     "d_model",
     "encoder_layers",
     "decoder_layers",
@@ -27,7 +28,10 @@ POSITIVE_FIELDS = (
     "encoder_ffn_dim",
     "decoder_ffn_dim",
     "norm_eps",
+    "attention_multiplier",
     "max_position_embeddings",
+    "relative_attention_num_buckets",
+    "relative_attention_max_distance",
     "block_size",
     "initializer_range",
 )
@@ -35,8 +39,8 @@ ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 TOKEN_ID_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout")
 
-# What the contract names and this version does not yet compute: field -> the only value it accepts so far.
-NOT_YET = {"encoder_vocab_size": None, "qk_norm": False, "num_global_tokens": 0}
+# What belongs to block layers, which this version does not compute yet: field -> the only value it accepts so far.
+NOT_YET = {"block_size": 64, "block_shift": True, "num_global_tokens": 0}
 
 
 @strict
@@ -46,7 +50,7 @@ class XformerConfig(PreTrainedConfig):
 
     Args:
         vocab_size: Size of the target vocabulary; also the source's unless `encoder_vocab_size` is set.
-        encoder_vocab_size: Size of a separate source vocabulary. Not implemented yet.
+        encoder_vocab_size: Size of a separate source vocabulary: the encoder then has an embedding of its own.
         d_model: Width of the residual stream; `hidden_size` is an alias.
         encoder_layers, decoder_layers: Depths; they may differ. `num_hidden_layers` is the decoder's.
         encoder_attention_heads, decoder_attention_heads: Query heads. Cross-attention has the decoder's.
@@ -57,30 +61,37 @@ class XformerConfig(PreTrainedConfig):
         activation_function: A name in transformers' `ACT2FN`.
         gated_ffn: `down(act(gate(x)) * up(x))` (Shazeer 2020) instead of `down(act(up(x)))`.
         norm_type: "rmsnorm" (Zhang and Sennrich 2019) or "layernorm".
-        norm_position: "pre" (`x + f(norm(x))`, with a norm at the end of each stack) or "post" (`norm(x + f(x))`,
-            Vaswani et al. 2017).
+        norm_position: "pre" (`x + f(norm(x))`, with a norm at the end of each stack), "post" (`norm(x + f(x))`,
+            Vaswani et al. 2017) or "sandwich" (`x + norm(f(norm(x)))`, Ding et al. 2021; T5Gemma).
         norm_eps: Epsilon of every norm.
         use_bias: Biases in every projection of attention and feed-forward; the output layer has none.
-        qk_norm: RMSNorm on the queries and keys of self-attention. Not implemented yet.
-        position_embedding_type: "rope", "sinusoidal", "learned" or "none"; "relative" is not implemented yet.
+        qk_norm: RMSNorm on the queries and keys of self-attention, a head at a time (Henry et al. 2020).
+        attention_multiplier: Factor of the attention scores; None means 1 / sqrt(head width). T5 has 1.
+        position_embedding_type: "rope", "sinusoidal", "learned", "relative" (T5's buckets, added to the scores of
+            self-attention) or "none".
         rope_parameters: transformers' dictionary of rotary parameters, such as
             `{"rope_type": "default", "rope_theta": 10000.0}`.
         max_position_embeddings: Longest sequence, in tokens, of either side. Sinusoidal and learned positions end
-            there; rotary ones only use it as a scale.
+            there; rotary ones only use it as a scale, and relative ones not at all.
+        relative_attention_num_buckets: Distances that relative positions tell apart.
+        relative_attention_max_distance: Distance in tokens from which on all of them share a bucket.
+        relative_attention_per_layer: Whether each layer has its own table of relative positions, as in UMT5, or the
+            layers of a stack share one, as in T5.
         encoder_layer_types, decoder_layer_types: One name a layer. Only "full_attention" is implemented yet;
             "chunked_attention" and "sliding_attention" are refused. None means full attention everywhere.
-        block_size: Tokens in a block or window; `attention_chunk_size` and `sliding_window` are aliases.
-        block_shift: Whether every second block layer of the encoder is shifted by half a block. Without block layers
-            it has nothing to shift.
-        num_global_tokens: Leading source positions that attend everywhere. Not implemented yet.
+        block_size: Tokens in a block or window; `attention_chunk_size` and `sliding_window` are aliases. Not
+            implemented yet, nor are the next two.
+        block_shift: Whether every second block layer of the encoder is shifted by half a block.
+        num_global_tokens: Leading source positions that attend everywhere.
         dropout: Probability of dropping an element of the embedded input and of each sublayer's output.
         attention_dropout: The same for attention weights.
         activation_dropout: The same for the inner activations of the feed-forward.
         scale_embedding: Multiply the embeddings by sqrt(`d_model`).
         layernorm_embedding: A norm after the embeddings, as in BART.
         use_final_logits_bias: A bias on the logits, as in BART and Marian.
-        tie_word_embeddings: Whether the output layer shares the embedding's weight. Both stacks read one and the
-            same `nn.Embedding` in either case.
+        scale_decoder_outputs: Multiply the decoder's output by 1 / sqrt(`d_model`) before the output layer, as in T5.
+        tie_word_embeddings: Whether the output layer shares the decoder's embedding. Without `encoder_vocab_size`
+            both stacks read one and the same `nn.Embedding` in either case.
         initializer_range: Standard deviation of the normal distribution that draws every matrix.
         use_cache: Whether the decoder returns keys and values for the next step.
 
@@ -121,13 +132,17 @@ class XformerConfig(PreTrainedConfig):
     activation_function: str = "silu"
     gated_ffn: bool = True
     norm_type: Literal["rmsnorm", "layernorm"] = "rmsnorm"
-    norm_position: Literal["pre", "post"] = "pre"
+    norm_position: Literal["pre", "post", "sandwich"] = "pre"
     norm_eps: float = 1e-6
     use_bias: bool = False
     qk_norm: bool = False
+    attention_multiplier: float | int | None = None
     position_embedding_type: Literal["rope", "sinusoidal", "learned", "relative", "none"] = "rope"
     rope_parameters: RopeParameters | dict | None = None
     max_position_embeddings: int = 2048
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    relative_attention_per_layer: bool = False
     encoder_layer_types: list[LayerType] | None = None
     decoder_layer_types: list[LayerType] | None = None
     block_size: int = 64
@@ -139,6 +154,7 @@ class XformerConfig(PreTrainedConfig):
     scale_embedding: bool = True
     layernorm_embedding: bool = False
     use_final_logits_bias: bool = False
+    scale_decoder_outputs: bool = False
     tie_word_embeddings: bool = True
     initializer_range: float = 0.02
     use_cache: bool = True
@@ -172,6 +188,11 @@ class XformerConfig(PreTrainedConfig):
             for token_id in value if isinstance(value, list) else [value]:
                 if token_id is not None and not 0 <= token_id < self.vocab_size:
                     raise ValueError(f"`{name}` must be within the vocabulary of {self.vocab_size}, got {token_id}")
+        if self.pad_token_id is not None and not self.pad_token_id < (self.encoder_vocab_size or self.vocab_size):
+            raise ValueError(
+                f"`pad_token_id` must be within the source vocabulary of {self.encoder_vocab_size} too, "
+                f"got {self.pad_token_id}"
+            )
         if self.num_global_tokens < 0:
             raise ValueError(f"`num_global_tokens` must not be negative, got {self.num_global_tokens}")
         if self.activation_function not in ACT2FN:
@@ -202,6 +223,13 @@ class XformerConfig(PreTrainedConfig):
             raise ValueError(
                 "`rope_parameters` of rope_type 'longrope' lists a factor a pair: it needs `head_dim` set"
             )
+        buckets, distance = self.relative_attention_num_buckets, self.relative_attention_max_distance
+        # Half of the buckets of a direction are for one distance each, and the encoder has two directions.
+        if buckets < 4 or distance <= buckets // 2:
+            raise ValueError(
+                f"`relative_attention_num_buckets` must be at least 4, and less than twice "
+                f"`relative_attention_max_distance`, got {buckets} and {distance}"
+            )
         if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"sinusoidal positions come in pairs: `d_model` must be even, got {self.d_model}")
 
@@ -218,8 +246,6 @@ class XformerConfig(PreTrainedConfig):
         for name, implemented in NOT_YET.items():
             if (value := getattr(self, name)) != implemented:
                 raise NotImplementedError(f"`{name}={value!r}` is not implemented yet")
-        if self.position_embedding_type == "relative":
-            raise NotImplementedError("`position_embedding_type='relative'` is not implemented yet")
         for name in ("encoder_layer_types", "decoder_layer_types"):
             if unknown := set(getattr(self, name)) - {"full_attention"}:
                 raise NotImplementedError(f"`{name}` with {sorted(unknown)} is not implemented yet")
@@ -228,6 +254,10 @@ class XformerConfig(PreTrainedConfig):
         """`(query heads, head width)` of the "encoder" or the "decoder"."""
         heads = getattr(self, f"{stack}_attention_heads")
         return heads, self.head_dim or self.d_model // heads
+
+    def vocab_of(self, stack: str) -> int:
+        """Size of the vocabulary that the "encoder" or the "decoder" reads."""
+        return (stack == "encoder" and self.encoder_vocab_size) or self.vocab_size
 
 
 __all__ = ["XformerConfig"]

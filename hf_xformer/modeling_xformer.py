@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The encoder-decoder Transformer (Vaswani et al. 2017) as transformers models.
 
-Shapes: B batch, S source, T target, D d_model, H heads, K head width, F inner feed-forward width, V vocabulary.
+Shapes: B batch, S source, T target, D d_model, V vocabulary.
 """
 
 import copy
@@ -10,7 +10,6 @@ import copy
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
@@ -28,8 +27,8 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_xformer import (
-    NORMS,
     POSITIONS,
+    Placed,
     Rotation,
     XformerAttentionCore,
     XformerCrossAttention,
@@ -38,59 +37,7 @@ from .attention_xformer import (
     count_positions,
 )
 from .configuration_xformer import XformerConfig
-
-
-class XformerFeedForward(nn.Module):
-    """`down(act(up(x)))` (Vaswani et al. 2017, section 3.3)."""
-
-    def __init__(self, config: XformerConfig, ffn_dim: int):
-        super().__init__()
-        self.up_proj = nn.Linear(config.d_model, ffn_dim, bias=config.use_bias)
-        self.down_proj = nn.Linear(ffn_dim, config.d_model, bias=config.use_bias)
-        self.act = ACT2FN[config.activation_function]
-        self.dropout = nn.Dropout(config.activation_dropout)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.dropout(self.act(self.up_proj(x))))
-
-
-class XformerGatedFeedForward(XformerFeedForward):
-    """`down(act(gate(x)) * up(x))` (Shazeer 2020)."""
-
-    def __init__(self, config: XformerConfig, ffn_dim: int):
-        super().__init__(config, ffn_dim)
-        self.gate_proj = nn.Linear(config.d_model, ffn_dim, bias=config.use_bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.dropout(self.act(self.gate_proj(x)) * self.up_proj(x)))
-
-
-FEED_FORWARDS = {False: XformerFeedForward, True: XformerGatedFeedForward}
-
-
-class XformerPreNormResidual(nn.Module):
-    """`x + f(norm(x))` (Xiong et al. 2020)."""
-
-    def __init__(self, config: XformerConfig):
-        super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
-        return x + self.dropout(sublayer(norm(x), *args, **kwargs))
-
-
-class XformerPostNormResidual(XformerPreNormResidual):
-    """`norm(x + f(x))` (Vaswani et al. 2017, section 3.1)."""
-
-    def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
-        return norm(x + self.dropout(sublayer(x, *args, **kwargs)))
-
-
-RESIDUALS = {"pre": XformerPreNormResidual, "post": XformerPostNormResidual}
-
-
-def make_norm(config: XformerConfig) -> nn.Module:
-    return NORMS[config.norm_type](config.d_model, eps=config.norm_eps)
+from .sublayers_xformer import FEED_FORWARDS, RESIDUALS, make_norm
 
 
 class XformerEncoderLayer(GradientCheckpointingLayer):
@@ -98,21 +45,26 @@ class XformerEncoderLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: XformerConfig, layer_idx: int):
         super().__init__()
-        self.residual = RESIDUALS[config.norm_position](config)
+        residual = RESIDUALS[config.norm_position]
         self.self_attention_norm = make_norm(config)
         self.self_attention = XformerSelfAttention(config, layer_idx, "encoder", is_causal=False)
+        self.self_attention_residual = residual(config)
         self.feed_forward_norm = make_norm(config)
         self.feed_forward = FEED_FORWARDS[config.gated_ffn](config, config.encoder_ffn_dim)
+        self.feed_forward_residual = residual(config)
 
     def forward(
         self,
         x: torch.Tensor,
         mask: torch.Tensor | None = None,
         rotation: Rotation | None = None,
+        position_bias: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        x = self.residual(x, self.self_attention_norm, self.self_attention, mask, rotation, **kwargs)
-        x = self.residual(x, self.feed_forward_norm, self.feed_forward)
+        x = self.self_attention_residual(
+            x, self.self_attention_norm, self.self_attention, mask, rotation, position_bias, **kwargs
+        )
+        x = self.feed_forward_residual(x, self.feed_forward_norm, self.feed_forward)
         return x
 
 
@@ -121,13 +73,16 @@ class XformerDecoderLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: XformerConfig, layer_idx: int):
         super().__init__()
-        self.residual = RESIDUALS[config.norm_position](config)
+        residual = RESIDUALS[config.norm_position]
         self.self_attention_norm = make_norm(config)
         self.self_attention = XformerSelfAttention(config, layer_idx, "decoder", is_causal=True)
+        self.self_attention_residual = residual(config)
         self.cross_attention_norm = make_norm(config)
         self.cross_attention = XformerCrossAttention(config, layer_idx, "decoder", is_causal=False)
+        self.cross_attention_residual = residual(config)
         self.feed_forward_norm = make_norm(config)
         self.feed_forward = FEED_FORWARDS[config.gated_ffn](config, config.decoder_ffn_dim)
+        self.feed_forward_residual = residual(config)
 
     def forward(
         self,
@@ -136,15 +91,18 @@ class XformerDecoderLayer(GradientCheckpointingLayer):
         mask: torch.Tensor | None = None,
         memory_mask: torch.Tensor | None = None,
         rotation: Rotation | None = None,
+        position_bias: torch.Tensor | None = None,
         past_key_values: EncoderDecoderCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         cache = None if past_key_values is None else past_key_values.self_attention_cache
-        x = self.residual(x, self.self_attention_norm, self.self_attention, mask, rotation, cache, **kwargs)
-        x = self.residual(
+        x = self.self_attention_residual(
+            x, self.self_attention_norm, self.self_attention, mask, rotation, position_bias, cache, **kwargs
+        )
+        x = self.cross_attention_residual(
             x, self.cross_attention_norm, self.cross_attention, memory, memory_mask, past_key_values, **kwargs
         )
-        x = self.residual(x, self.feed_forward_norm, self.feed_forward)
+        x = self.feed_forward_residual(x, self.feed_forward_norm, self.feed_forward)
         return x
 
 
@@ -158,9 +116,13 @@ class XformerPreTrainedModel(PreTrainedModel):
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flex_attn = True
-    _supports_flash_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    @property
+    def _supports_flash_attn(self) -> bool:
+        # Its kernels add nothing to the scores.
+        return self.config.position_embedding_type != "relative"
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -175,18 +137,40 @@ class XformerPreTrainedModel(PreTrainedModel):
         super().mark_tied_weights_as_initialized(loading_info)
         loading_info.missing_keys |= {name for name in missing if self.get_parameter_or_buffer(name).is_meta}
 
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """
+        As the library's; with a separate source vocabulary, of both at once.
+
+        Raises:
+            ValueError: The vocabularies differ in size, so that one number cannot be meant for both.
+        """
+        options = {"pad_to_multiple_of": pad_to_multiple_of, "mean_resizing": mean_resizing}
+        source_size, target_size = self.config.encoder_vocab_size, self.config.vocab_size
+        if source_size is None:
+            return super().resize_token_embeddings(new_num_tokens, **options)
+        if source_size != target_size:
+            raise ValueError(f"cannot resize vocabularies of {source_size} and {target_size} tokens at once")
+        if decoder := getattr(self.base_model, "decoder", None):
+            decoder.embed_tokens = self._get_resized_embeddings(decoder.embed_tokens, new_num_tokens, **options)
+        embedding = super().resize_token_embeddings(new_num_tokens, **options)
+        self.config.encoder_vocab_size = self.config.vocab_size
+        return embedding
+
 
 class XformerStack(XformerPreTrainedModel):
     """What encoder and decoder share: embedding, positions, and the norm at the end of a pre-norm stack."""
 
     def __init__(self, config: XformerConfig, stack: str, embed_tokens: nn.Embedding | None):
         super().__init__(config)
-        self.embed_tokens = embed_tokens or nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
+        vocab_size = config.vocab_of(stack)
+        self.embed_tokens = embed_tokens or nn.Embedding(vocab_size, config.d_model, config.pad_token_id)
         self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.positions = POSITIONS[config.position_embedding_type](config, stack)
         self.layernorm_embedding = make_norm(config) if config.layernorm_embedding else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
+        self.norm = nn.Identity() if config.norm_position == "post" else make_norm(config)
         self.gradient_checkpointing = False
 
     def embed(self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
@@ -199,14 +183,16 @@ class XformerStack(XformerPreTrainedModel):
         x: torch.Tensor,
         attention_mask: torch.Tensor | None,
         position_ids: torch.LongTensor | None = None,
-        past: int = 0,
-    ) -> tuple[torch.Tensor, Rotation | None]:
+        cache: EncoderDecoderCache | None = None,
+    ) -> Placed:
         """
-        Adds the positions to embedded tokens (B, T, D), or returns the rotation that attention applies instead.
+        Adds the positions to embedded tokens (B, T, D), or says what attention does with them instead.
 
-        Positions count the attended tokens, so that padding on either side shifts nobody; `past` tokens came before.
+        Positions count the attended tokens, so that padding on either side shifts nobody; those in the cache came
+        before.
         """
         length, limit = x.shape[1], self.positions.max_positions
+        past, keys = (0, length) if cache is None else (cache.get_seq_length(), cache.get_mask_sizes(length, 0)[0])
         # A static cache counts in a tensor, which is not worth a wait for the device.
         if limit is not None and isinstance(past, int) and past + length > limit:
             raise ValueError(f"{past + length} tokens do not fit `max_position_embeddings={limit}`")
@@ -214,8 +200,8 @@ class XformerStack(XformerPreTrainedModel):
             position_ids = count_positions(attention_mask)[:, -length:]
         elif position_ids is None:
             position_ids = torch.arange(length, device=x.device)[None] + past
-        x, rotation = self.positions(x, position_ids)
-        return self.dropout(self.layernorm_embedding(x)), rotation
+        placed = self.positions(x, position_ids, past, keys)
+        return placed._replace(x=self.dropout(self.layernorm_embedding(placed.x)))
 
 
 class XformerEncoder(XformerStack):
@@ -242,9 +228,9 @@ class XformerEncoder(XformerStack):
     ) -> BaseModelOutput:
         x = self.embed(input_ids, inputs_embeds)  # (B, S, D)
         mask = create_bidirectional_mask(self.config, x, attention_mask)
-        x, rotation = self.place(x, attention_mask)
-        for layer in self.layers:
-            x = layer(x, mask, rotation, **kwargs)
+        x, rotation, biases = self.place(x, attention_mask)
+        for layer, bias in zip(self.layers, biases, strict=False):
+            x = layer(x, mask, rotation, bias, **kwargs)
         return BaseModelOutput(last_hidden_state=self.norm(x))
 
 
@@ -280,13 +266,13 @@ class XformerDecoder(XformerStack):
             raise ValueError("the decoder needs `encoder_hidden_states`, the encoder's output")
         if use_cache and past_key_values is None and not self.training:
             past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        memory = encoder_hidden_states  # (B, S, D)
         x = self.embed(input_ids, inputs_embeds)  # (B, T, D)
         mask = self.causal_mask(x, attention_mask, past_key_values)
-        memory_mask = self.memory_mask(x, encoder_hidden_states, encoder_attention_mask)
-        x, rotation = self.place(x, attention_mask, position_ids, past)
-        for layer in self.layers:
-            x = layer(x, encoder_hidden_states, mask, memory_mask, rotation, past_key_values=past_key_values, **kwargs)
+        memory_mask = create_bidirectional_mask(self.config, x, encoder_attention_mask, encoder_hidden_states=memory)
+        x, rotation, biases = self.place(x, attention_mask, position_ids, past_key_values)
+        for layer, bias in zip(self.layers, biases, strict=False):
+            x = layer(x, memory, mask, memory_mask, rotation, bias, past_key_values=past_key_values, **kwargs)
         return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=self.norm(x), past_key_values=past_key_values
         )
@@ -298,16 +284,6 @@ class XformerDecoder(XformerStack):
         cache = None if past_key_values is None else past_key_values.self_attention_cache
         return create_causal_mask(self.config, x, attention_mask, cache)
 
-    def memory_mask(self, x, memory, attention_mask):
-        mask = create_bidirectional_mask(self.config, x, attention_mask, encoder_hidden_states=memory)
-        if mask is not None and "flash" in self.config._attn_implementation:
-            # transformers cuts the queries with the mask of the keys and returns zeros for the rest (#35032).
-            raise ValueError(
-                f"`{self.config._attn_implementation}` is wrong for cross-attention to a padded source: "
-                "choose attn_implementation='sdpa' or 'flex_attention', or batch sources of one length"
-            )
-        return mask
-
 
 def given(kwargs: dict) -> dict:
     """Without the arguments that are None, which the library would take for False and not for the config's value."""
@@ -315,7 +291,7 @@ def given(kwargs: dict) -> dict:
 
 
 class XformerModel(XformerPreTrainedModel):
-    """The encoder and the decoder over one embedding, without an output layer."""
+    """The encoder and the decoder, over one embedding or one each, without an output layer."""
 
     # The stacks hold one embedding object, which the state dict lists under both.
     _tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
@@ -323,18 +299,21 @@ class XformerModel(XformerPreTrainedModel):
     def __init__(self, config: XformerConfig):
         super().__init__(config)
         self.encoder = XformerEncoder(config)
-        self.decoder = XformerDecoder(config, embed_tokens=self.encoder.embed_tokens)
+        shared = None if config.encoder_vocab_size else self.encoder.embed_tokens
+        self.decoder = XformerDecoder(config, embed_tokens=shared)
         self.post_init()
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         # `tie_word_embeddings` speaks of the output layer only: without it the stacks still share their embedding.
-        return dict(self._tied_weights_keys)
+        return {} if self.config.encoder_vocab_size else dict(self._tied_weights_keys)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Embedding):
-        self.encoder.embed_tokens = self.decoder.embed_tokens = value
+        self.encoder.embed_tokens = value
+        if not self.config.encoder_vocab_size:
+            self.decoder.embed_tokens = value
 
     @can_return_tuple
     def forward(
@@ -439,8 +418,11 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: XformerConfig):
         super().__init__(config)
+        if config.encoder_vocab_size:
+            self._tied_weights_keys = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
         self.model = XformerModel(config)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.use_final_logits_bias)
+        self.output_scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
         # By the class's name the library would choose the causal loss, which shifts the labels a second time.
         self.loss_type = "ForMaskedLM"
         self.post_init()
@@ -493,22 +475,16 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
             return_dict=True,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        x = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        logits = self.lm_head(x * self.output_scale)
         loss = None if labels is None else self.loss_function(logits, labels, logits.shape[-1], **kwargs)
-        return Seq2SeqLMOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            decoder_hidden_states=outputs.decoder_hidden_states,
-            decoder_attentions=outputs.decoder_attentions,
-            cross_attentions=outputs.cross_attentions,
-            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
-            encoder_hidden_states=outputs.encoder_hidden_states,
-            encoder_attentions=outputs.encoder_attentions,
-        )
+        rest = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
+        return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
         """The labels (B, T) shifted right behind the start token, -100 replaced by padding."""
+        if self.config.decoder_start_token_id is None:
+            raise ValueError("`config.decoder_start_token_id` is None: set the token that targets start with")
         start = labels.new_full((labels.shape[0], 1), self.config.decoder_start_token_id)
         shifted = torch.cat((start, labels[:, :-1]), dim=-1)
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)

@@ -35,6 +35,16 @@ VARIANTS = {
     "rope-post-gqa": {"norm_position": "post", "num_key_value_heads": 2},
     "sinusoidal-post": VANILLA,
     "learned-pre": {**VANILLA, "norm_position": "pre", "position_embedding_type": "learned"},
+    "relative-pre": {
+        "position_embedding_type": "relative",
+        # So few that a row of eleven meets both halves of them: one distance a bucket, and many.
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 9,
+        "attention_multiplier": 1.0,
+        "scale_embedding": False,
+        "scale_decoder_outputs": True,
+    },
+    "rope-sandwich-qk-norm": {"norm_position": "sandwich", "qk_norm": True},
     "none-pre-untied": {"position_embedding_type": "none", "tie_word_embeddings": False, "head_dim": 10},
 }
 BATCH, SOURCE, TARGET = 3, 11, 7

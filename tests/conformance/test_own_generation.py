@@ -6,62 +6,29 @@ import itertools
 
 import pytest
 import torch
-from small_models import SIZES, SOURCE, TARGET, VARIANTS, make_batch, make_model
-from torch.testing import assert_close
-from transformers import (
-    DynamicCache,
-    EncoderDecoderCache,
-    GenerationConfig,
-    LogitsProcessor,
-    StoppingCriteria,
+from generation_cases import (
+    ENDLESS,
+    EOS,
+    FULL_LENGTH,
+    MODES,
+    PAD,
+    START,
+    count_calls,
+    generate,
+    log_probabilities,
+    modes,
+    sides,
+    source,
+    target,
+    variants,
 )
-from transformers.generation.streamers import BaseStreamer
+from small_models import SIZES, SOURCE, TARGET, make_model
+from torch.testing import assert_close
+from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, StaticCache
 
 
-variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
 CHUNKS = [[7], [1] * 7, [3, 4], [1, 5, 1], [2, 1, 4]]
-START, EOS, PAD = 2, 1, 0
-FULL_LENGTH = {"eos_token_id": None, "do_sample": False, "suppress_tokens": [PAD, EOS, START]}
-# A random model likes to repeat one token for ever, which would hide faults.
-ENDLESS = {**FULL_LENGTH, "no_repeat_ngram_size": 1}
-MODES = {
-    "greedy": {},
-    "sample": {"do_sample": True},
-    "beam": {"num_beams": 3},
-    "beam-sample": {"num_beams": 3, "do_sample": True},
-}
 LEFT_PADDED = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1]])
-
-
-def source() -> dict[str, torch.Tensor]:
-    """Sources of 11, 8 and 5 tokens."""
-    batch = make_batch()
-    return {name: batch[name] for name in ("input_ids", "attention_mask")}
-
-
-def target() -> torch.Tensor:
-    """Three rows of 7 tokens behind a start token."""
-    ids = torch.randint(4, SIZES["vocab_size"], (3, TARGET), generator=torch.Generator().manual_seed(5))
-    ids[:, 0] = START
-    return ids
-
-
-def log_probabilities(model, batch, ids) -> torch.Tensor:
-    """Of every token of `ids` behind the first, one forward without a cache: (B, T) -> (B, T - 1)."""
-    logits = model(**batch, decoder_input_ids=ids[:, :-1], use_cache=False).logits
-    return logits.log_softmax(dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-
-
-def count_calls(modules) -> list[int]:
-    counts = []
-    for index, module in enumerate(modules):
-        counts.append(0)
-
-        def count(*args, index=index):
-            counts[index] += 1
-
-        module.register_forward_hook(count)
-    return counts
 
 
 @variants

@@ -1,0 +1,79 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""What stands around attention in a layer: norms, feed-forward, residuals.
+
+Shapes: B batch, T length, D d_model, F inner feed-forward width.
+"""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from .configuration_xformer import XformerConfig
+
+
+NORMS = {"rmsnorm": nn.RMSNorm, "layernorm": nn.LayerNorm}
+
+
+def make_norm(config: XformerConfig) -> nn.Module:
+    return NORMS[config.norm_type](config.d_model, eps=config.norm_eps)
+
+
+class XformerFeedForward(nn.Module):
+    """`down(act(up(x)))` (Vaswani et al. 2017, section 3.3)."""
+
+    def __init__(self, config: XformerConfig, ffn_dim: int):
+        super().__init__()
+        self.up_proj = nn.Linear(config.d_model, ffn_dim, bias=config.use_bias)
+        self.down_proj = nn.Linear(ffn_dim, config.d_model, bias=config.use_bias)
+        self.act = ACT2FN[config.activation_function]
+        self.dropout = nn.Dropout(config.activation_dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.dropout(self.act(self.up_proj(x))))
+
+
+class XformerGatedFeedForward(XformerFeedForward):
+    """`down(act(gate(x)) * up(x))` (Shazeer 2020)."""
+
+    def __init__(self, config: XformerConfig, ffn_dim: int):
+        super().__init__(config, ffn_dim)
+        self.gate_proj = nn.Linear(config.d_model, ffn_dim, bias=config.use_bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.dropout(self.act(self.gate_proj(x)) * self.up_proj(x)))
+
+
+FEED_FORWARDS = {False: XformerFeedForward, True: XformerGatedFeedForward}
+
+
+class XformerPreNormResidual(nn.Module):
+    """`x + f(norm(x))` (Xiong et al. 2020)."""
+
+    def __init__(self, config: XformerConfig):
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
+        return x + self.dropout(sublayer(norm(x), *args, **kwargs))
+
+
+class XformerPostNormResidual(XformerPreNormResidual):
+    """`norm(x + f(x))` (Vaswani et al. 2017, section 3.1)."""
+
+    def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
+        return norm(x + self.dropout(sublayer(x, *args, **kwargs)))
+
+
+class XformerSandwichResidual(XformerPreNormResidual):
+    """`x + norm(f(norm(x)))` (Ding et al. 2021, section 2.3)."""
+
+    def __init__(self, config: XformerConfig):
+        super().__init__(config)
+        self.norm = make_norm(config)
+
+    def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
+        return x + self.dropout(self.norm(sublayer(norm(x), *args, **kwargs)))
+
+
+RESIDUALS = {"pre": XformerPreNormResidual, "post": XformerPostNormResidual, "sandwich": XformerSandwichResidual}
