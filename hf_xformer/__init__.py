@@ -1,6 +1,12 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""The encoder-decoder Transformer as a Hugging Face plugin: importing it registers the Auto classes."""
+"""
+The encoder-decoder Transformer as a Hugging Face plugin.
+
+Importing it registers the Auto classes and, where PEFT is installed, the layers that its adapters change by default.
+"""
+
+from contextlib import suppress
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
@@ -13,5 +19,10 @@ __version__ = "0.1.0"
 AutoConfig.register("xformer", XformerConfig, exist_ok=True)
 AutoModel.register(XformerConfig, XformerModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(XformerConfig, XformerForSeq2SeqLM, exist_ok=True)
+
+with suppress(ImportError):
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.setdefault("xformer", ["q_proj", "v_proj"])
 
 __all__ = ["XformerConfig", "XformerEncoderModel", "XformerForSeq2SeqLM", "XformerModel", "XformerPreTrainedModel"]

@@ -208,45 +208,50 @@ def eager_attention(
 
 
 class XformerAttentionCore(nn.Module):
-    """Scaled dot-product attention by the backend that the config names; holds what the backends look up."""
+    """Scaled dot-product attention by the backend that the config names; a module so that its weights are recorded."""
 
-    def __init__(self, config: XformerConfig, layer_idx: int, heads: int, head_dim: int, is_causal: bool):
-        super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-        self.is_causal = is_causal
-        self.num_key_value_groups = heads // (config.num_key_value_heads or heads)
-        self.scaling = config.attention_multiplier or head_dim**-0.5
-        self.dropout = config.attention_dropout
+    def forward(
+        self,
+        attention: nn.Module,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        mask: torch.Tensor | None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Args:
+            attention: The module that attends, from which the backends read what they need.
+            q: (B, H, T, K). k, v: (B, G, S, K). mask: As the backend has it.
 
-    def forward(self, q, k, v, mask, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """q (B, H, T, K), k and v (B, G, S, K) -> (B, T, H * K), and the weights (B, H, T, S) if there are any."""
-        backend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        dropout = self.dropout if self.training else 0.0
-        x, weights = backend(self, q, k, v, mask, dropout=dropout, scaling=self.scaling, **kwargs)
+        Returns:
+            The mixed values, (B, T, H * K), and the weights, (B, H, T, S), if the backend has them.
+        """
+        backend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention)
+        dropout = attention.dropout if self.training else 0.0
+        x, weights = backend(attention, q, k, v, mask, dropout=dropout, scaling=attention.scaling, **kwargs)
         return x.flatten(2), weights
 
 
 class XformerCrossAttentionCore(XformerAttentionCore):
-    """The same for queries of one sequence and keys of another, which FlashAttention has to be told apart."""
+    """The same where queries and keys are of two sequences, which FlashAttention has to be told."""
 
-    def forward(self, q, k, v, mask, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, attention, q, k, v, mask, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
         # Only FlashAttention's masks are those of the keys, (B, S). The library would cut the queries with it too
         # (transformers issue 35032); given the lengths of both, it calls the kernel for variable lengths.
-        if mask is None or not isinstance(mask, torch.Tensor) or mask.ndim != 2:
-            return super().forward(q, k, v, mask, **kwargs)
+        if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
+            return super().forward(attention, q, k, v, mask, **kwargs)
         rows, queries = q.shape[0], q.shape[2]
-        source_lengths = mask.sum(dim=-1, dtype=torch.int32)
-        kept = mask.bool()
-        k, v = (y.transpose(1, 2)[kept].transpose(0, 1)[None] for y in (k, v))  # (1, G, all source tokens, K)
-        q = q.transpose(0, 1).flatten(1, 2)[None]  # (1, H, B * T, K)
+        kept, source_lengths = mask.bool(), mask.sum(dim=-1, dtype=torch.int32)
         lengths = {
             "cu_seq_lens_q": torch.arange(rows + 1, dtype=torch.int32, device=q.device) * queries,
             "cu_seq_lens_k": nn.functional.pad(source_lengths.cumsum(0, dtype=torch.int32), (1, 0)),
             "max_length_q": queries,
             "max_length_k": source_lengths.max().item(),
         }
-        x, weights = super().forward(q, k, v, None, **{**kwargs, **lengths})
+        q = q.transpose(0, 1).flatten(1, 2)[None]  # (1, H, B * T, K)
+        k, v = (y.transpose(1, 2)[kept].transpose(0, 1)[None] for y in (k, v))  # (1, G, tokens of all sources, K)
+        x, weights = super().forward(attention, q, k, v, None, **kwargs, **lengths)
         return x.unflatten(1, (rows, queries)).squeeze(0), weights
 
 
@@ -263,13 +268,17 @@ class XformerAttention(nn.Module):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
+        self.is_causal = is_causal
         heads, self.head_dim = config.heads_of(stack)
         kv_heads = config.num_key_value_heads or heads
+        self.num_key_value_groups = heads // kv_heads
+        self.scaling = config.attention_multiplier or self.head_dim**-0.5
+        self.dropout = config.attention_dropout
         self.q_proj = nn.Linear(config.d_model, heads * self.head_dim, bias=config.use_bias)
         self.k_proj = nn.Linear(config.d_model, kv_heads * self.head_dim, bias=config.use_bias)
         self.v_proj = nn.Linear(config.d_model, kv_heads * self.head_dim, bias=config.use_bias)
         self.o_proj = nn.Linear(heads * self.head_dim, config.d_model, bias=config.use_bias)
-        self.core = self.core_class(config, layer_idx, heads, self.head_dim, is_causal)
+        self.core = self.core_class()
 
     def split_heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, T, H * K) -> (B, H, T, K)
@@ -301,7 +310,7 @@ class XformerSelfAttention(XformerAttention):
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
-        x, _ = self.core(q, k, v, mask, position_bias=position_bias, **kwargs)
+        x, _ = self.core(self, q, k, v, mask, position_bias=position_bias, **kwargs)
         return self.o_proj(x)
 
 
@@ -319,7 +328,7 @@ class XformerCrossAttention(XformerAttention):
         **kwargs,
     ) -> torch.Tensor:
         q, (k, v) = self.split_heads(self.q_proj(x)), self.keys_and_values_once(memory, cache)
-        x, _ = self.core(q, k, v, mask, **kwargs)
+        x, _ = self.core(self, q, k, v, mask, **kwargs)
         return self.o_proj(x)
 
     def keys_and_values_once(

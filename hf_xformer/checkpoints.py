@@ -108,11 +108,12 @@ def check_vocabulary(
     Raises:
         ArgumentError: The tokenizers have more tokens than the model, or other ids for padding and end.
     """
-    for side, tokenizer in (("source", source), ("target", target)):
-        if len(tokenizer) > config.vocab_size:
+    source_field = "encoder_vocab_size" if getattr(config, "encoder_vocab_size", None) else "vocab_size"
+    for side, tokenizer, field in (("source", source, source_field), ("target", target, "vocab_size")):
+        if len(tokenizer) > getattr(config, field):
             raise ArgumentError(
                 f"the {side} tokenizer {tokenizer.name_or_path} has {len(tokenizer)} tokens, "
-                f"more than the model's `vocab_size` of {config.vocab_size}"
+                f"more than the model's `{field}` of {getattr(config, field)}"
             )
         for name in ("pad_token_id", "eos_token_id"):
             if getattr(tokenizer, name) != getattr(config, name):
@@ -128,12 +129,12 @@ def fit_vocabulary(
     """
     A new model's configuration with the tokenizers' vocabulary size and special tokens, `overrides` going first.
 
-    With two tokenizers both index the one embedding, which is as large as the larger vocabulary.
+    With two tokenizers the source has a vocabulary and an embedding of its own.
     """
     tokens = {name: getattr(target, name) for name in SPECIAL_TOKENS if getattr(target, name) is not None}
     start = tokens.get("bos_token_id", tokens.get("pad_token_id"))
-    size = max(len(source), len(target))
-    fitted = {**tokens, "decoder_start_token_id": start, "vocab_size": size, **overrides}
+    sizes = {"vocab_size": len(target), "encoder_vocab_size": None if source is target else len(source)}
+    fitted = {**tokens, "decoder_start_token_id": start, **sizes, **overrides}
     return type(config)(**{**config.to_diff_dict(), **fitted})
 
 

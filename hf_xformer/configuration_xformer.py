@@ -233,6 +233,11 @@ class XformerConfig(PreTrainedConfig):
         if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"sinusoidal positions come in pairs: `d_model` must be even, got {self.d_model}")
 
+    def validate_encoder_decoder(self):
+        """The library would take a config that says otherwise for a decoder's."""
+        if not self.is_encoder_decoder:
+            raise ValueError(f"`is_encoder_decoder` must be True, got {self.is_encoder_decoder}")
+
     def validate_rotary(self):
         """Rope types that the library would pass with a warning."""
         rope_type = self.rope_parameters["rope_type"]

@@ -23,7 +23,7 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_xformer import (
@@ -280,8 +280,11 @@ class XformerDecoder(XformerStack):
     def causal_mask(self, x, attention_mask, past_key_values):
         # `generate` prepares the masks itself when it compiles, one for each layer type.
         if isinstance(attention_mask, dict):
-            return attention_mask["full_attention"]
+            attention_mask = attention_mask["full_attention"]
         cache = None if past_key_values is None else past_key_values.self_attention_cache
+        if attention_mask is None and isinstance(cache, StaticCache) and is_flash_attention_requested(self.config):
+            # From the mask alone FlashAttention learns how many of the cache's slots are filled.
+            attention_mask = x.new_ones(x.shape[0], cache.get_seq_length() + x.shape[1])
         return create_causal_mask(self.config, x, attention_mask, cache)
 
 
@@ -480,6 +483,13 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
         loss = None if labels is None else self.loss_function(logits, labels, logits.shape[-1], **kwargs)
         rest = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
+
+    def save_pretrained(self, *args, **kwargs):
+        # Others may find the output layer untied from `get_input_embeddings`, which is the source's, and note it in
+        # the config (PEFT does when it merges): the next load would then draw an output layer at random.
+        if self.lm_head.weight is self.model.decoder.embed_tokens.weight:
+            self.config.tie_word_embeddings = True
+        super().save_pretrained(*args, **kwargs)
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
         """The labels (B, T) shifted right behind the start token, -100 replaced by padding."""

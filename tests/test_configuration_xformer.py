@@ -5,6 +5,8 @@
 import json
 
 import pytest
+import torch
+from small_models import make_batch, make_model
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from hf_xformer import XformerConfig, XformerForSeq2SeqLM
@@ -49,6 +51,10 @@ def test_aliases_read_and_write_the_same_field():
         ("num_key_value_heads", 3),
         ("head_dim", 5),
         ("activation_function", "sillu"),
+        ("attention_multiplier", 0.0),
+        ("relative_attention_num_buckets", 3),
+        ("relative_attention_max_distance", 16),
+        ("encoder_vocab_size", 0),
         ("norm_type", "batchnorm"),
         ("norm_position", "middle"),
         ("position_embedding_type", "alibi"),
@@ -74,17 +80,101 @@ def test_values_out_of_range_are_refused_with_the_value(field, value):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("position_embedding_type", "relative"),
         ("encoder_layer_types", ["chunked_attention"] * 6),
         ("decoder_layer_types", ["sliding_attention"] * 6),
-        ("qk_norm", True),
+        ("block_size", 32),
+        ("block_shift", False),
         ("num_global_tokens", 4),
-        ("encoder_vocab_size", 100),
     ],
 )
 def test_what_is_not_implemented_yet_is_refused_by_name(field, value):
     with pytest.raises(NotImplementedError, match=field):
         XformerConfig(**{field: value})
+
+
+# Fields that act only where another has a certain value -> that other, and then a value unlike the default.
+UNLIKE_THE_DEFAULT = {
+    "vocab_size": ({}, 59),
+    "encoder_vocab_size": ({}, 61),
+    "d_model": ({}, 24),
+    "encoder_layers": ({}, 1),
+    "decoder_layers": ({}, 1),
+    "encoder_attention_heads": ({}, 2),
+    "decoder_attention_heads": ({}, 2),
+    "num_key_value_heads": ({}, 2),
+    "head_dim": ({}, 6),
+    "encoder_ffn_dim": ({}, 39),
+    "decoder_ffn_dim": ({}, 39),
+    "activation_function": ({}, "relu"),
+    "gated_ffn": ({}, False),
+    "norm_type": ({}, "layernorm"),
+    "norm_position": ({}, "sandwich"),
+    "norm_eps": ({}, 1e-2),
+    "use_bias": ({}, True),
+    "qk_norm": ({}, True),
+    "attention_multiplier": ({}, 1.0),
+    "position_embedding_type": ({}, "none"),
+    "rope_parameters": ({}, {"rope_type": "default", "rope_theta": 50.0}),
+    "max_position_embeddings": ({"position_embedding_type": "sinusoidal"}, 63),
+    "relative_attention_num_buckets": ({"position_embedding_type": "relative"}, 8),
+    "relative_attention_max_distance": (
+        {"position_embedding_type": "relative", "relative_attention_num_buckets": 8}, 20,
+    ),
+    "relative_attention_per_layer": ({"position_embedding_type": "relative"}, True),
+    "dropout": ({}, 0.3),
+    "attention_dropout": ({}, 0.3),
+    "activation_dropout": ({}, 0.3),
+    "scale_embedding": ({}, False),
+    "layernorm_embedding": ({}, True),
+    "use_final_logits_bias": ({}, True),
+    "scale_decoder_outputs": ({}, True),
+    "tie_word_embeddings": ({}, False),
+    "initializer_range": ({}, 0.1),
+    "use_cache": ({}, False),
+    "pad_token_id": ({}, 3),
+    "eos_token_id": ({}, 47),  # which the model generates
+    "bos_token_id": ({"decoder_start_token_id": None}, 3),
+    "decoder_start_token_id": ({}, 3),
+}  # fmt: skip
+
+
+def behaviour(**overrides) -> dict:
+    """All that a model with these options has and does, in training, in evaluation and in generation."""
+    model, batch = make_model(**overrides), make_batch()
+    if model.config.decoder_start_token_id is None:
+        batch["decoder_input_ids"] = batch["labels"].clamp(min=0)
+    seen = {"weights": model.state_dict(), "buffers": dict(model.named_buffers())}
+    seen["evaluation"] = model(**batch).logits
+    source = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    seen["tokens"] = model.generate(**source, max_new_tokens=6, do_sample=False)
+    seen["cached"] = model(**source, decoder_input_ids=batch["labels"].clamp(min=0)).past_key_values is not None
+    torch.manual_seed(5)
+    seen["training"] = model.train()(**batch).logits
+    return seen
+
+
+def same(a, b) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[name], b[name]) for name in a)
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize(("field", "case"), UNLIKE_THE_DEFAULT.items(), ids=UNLIKE_THE_DEFAULT)
+def test_every_field_changes_what_the_model_is_or_does(field, case):
+    needed, value = case
+    assert same(behaviour(**needed), behaviour(**needed))
+    assert not same(behaviour(**needed), behaviour(**needed, **{field: value}))
+
+
+def test_no_field_is_left_that_does_nothing():
+    own = {name for name in XformerConfig.__annotations__ if name in XformerConfig.__dataclass_fields__}
+    block_layers = {"encoder_layer_types", "decoder_layer_types", "block_size", "block_shift", "num_global_tokens"}
+    assert own - UNLIKE_THE_DEFAULT.keys() - block_layers == {"is_encoder_decoder"}
+
+
+def test_a_decoder_alone_is_refused():
+    with pytest.raises(Exception, match="is_encoder_decoder"):
+        XformerConfig(is_encoder_decoder=False)
 
 
 @pytest.mark.parametrize("preset", ["vanilla-base", "modern-base", "tiny"])

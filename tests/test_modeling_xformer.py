@@ -213,16 +213,6 @@ def test_cross_attention_cache_keeps_the_whole_source_under_windowed_decoder_lay
         assert not any(cross.is_sliding) and any(kwargs["past_key_values"].self_attention_cache.is_sliding)
 
 
-def test_flash_attention_refuses_cross_attention_to_a_padded_source(batch):
-    model = make_model()
-    memory = model.model.encoder(batch["input_ids"]).last_hidden_state
-    model.config._attn_implementation = "flash_attention_2"
-    with pytest.raises(ValueError, match="flash_attention_2.*padded source"):
-        model.model.decoder(
-            input_ids=batch["input_ids"], encoder_hidden_states=memory, encoder_attention_mask=batch["attention_mask"]
-        )
-
-
 def test_loss_is_cross_entropy_of_unshifted_labels_and_ignores_minus_100(batch):
     output = make_model()(**batch)
     kept = batch["labels"] != -100
@@ -254,13 +244,50 @@ def test_the_stacks_share_one_embedding_object_before_and_after_a_round_trip(tie
     assert torch.equal(loaded(**batch).logits, model(**batch).logits)
 
 
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_separate_vocabularies_have_an_embedding_each(tied, tmp_path, batch):
+    model = make_model(encoder_vocab_size=60, tie_word_embeddings=tied)
+    source, target = model.model.encoder.embed_tokens, model.model.decoder.embed_tokens
+    assert source.weight.shape == (60, 32) and target.weight.shape == (53, 32)
+    assert (model.lm_head.weight is target.weight) == tied
+    model.save_pretrained(tmp_path)
+    loaded, info = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()), info
+    assert (loaded.lm_head.weight is loaded.model.decoder.embed_tokens.weight) == tied
+    batch["input_ids"][0, 0] = 59
+    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+    model(**batch).loss.backward()
+    assert source.weight.grad[59].any() and all(each.isfinite().all() for each in gradients(model).values())
+
+
+def test_resizing_separate_vocabularies_of_one_size_resizes_both(tmp_path, batch):
+    model = make_model(encoder_vocab_size=SIZES["vocab_size"], use_final_logits_bias=True)
+    expected = model(**batch).logits
+    assert model.resize_token_embeddings(60).weight.shape == (60, 32)
+    assert (model.config.vocab_size, model.config.encoder_vocab_size) == (60, 60)
+    assert model.model.decoder.embed_tokens.weight is model.lm_head.weight
+    assert torch.equal(model(**batch).logits[..., : SIZES["vocab_size"]], expected)
+    model.save_pretrained(tmp_path)
+    assert not any(XformerForSeq2SeqLM.from_pretrained(tmp_path, output_loading_info=True)[1].values())
+
+
+def test_resizing_vocabularies_of_two_sizes_is_refused_with_both():
+    with pytest.raises(ValueError, match="of 60 and 53 tokens at once"):
+        make_model(encoder_vocab_size=60).resize_token_embeddings(70)
+
+
+def test_a_start_token_that_nobody_chose_is_asked_for(batch):
+    with pytest.raises(ValueError, match="decoder_start_token_id"):
+        make_model(decoder_start_token_id=None)(**batch)
+
+
 @variants
 def test_buffers_are_right_after_from_pretrained(overrides, tmp_path):
     model = make_model(**overrides)
     model.save_pretrained(tmp_path)
     loaded = XformerForSeq2SeqLM.from_pretrained(tmp_path)
     expected = dict(model.named_buffers())
-    assert expected or overrides.get("position_embedding_type") in ("learned", "none")
+    assert expected or overrides.get("position_embedding_type") in ("learned", "relative", "none")
     for name, buffer in loaded.named_buffers():
         assert torch.equal(buffer, expected[name]), name
 

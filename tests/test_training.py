@@ -66,7 +66,7 @@ def test_the_stock_trainer_learns_the_task(task, tmp_path):
         ({"config_overrides": "d_modle=8"}, "no field d_modle; it has d_model"),
         ({"config_overrides": "d_model=-8"}, "`d_model` must be positive, got -8"),
         ({"config_overrides": "dropout=5.0"}, "got 5.0"),
-        ({"config_overrides": "qk_norm=true"}, "`qk_norm=True` is not implemented yet"),
+        ({"config_overrides": "num_global_tokens=3"}, "`num_global_tokens=3` is not implemented yet"),
         ({"config_overrides": "vocab_size=5"}, "has 12 tokens, more than the model's `vocab_size` of 5"),
         ({"config_overrides": "position_embedding_type=learned,max_position_embeddings=10"}, "of 10"),
         ({"config_name": "no-such.json"}, "no-such.json"),
@@ -192,7 +192,8 @@ def test_streaming_and_separate_tokenizers(task, tmp_path):
     out = tmp_path / "run"
     options = task.options(out, tokenizer_name=source, streaming="true", save_strategy="steps", save_steps=3)
     train.main(options)
-    assert json.loads((out / "config.json").read_text())["vocab_size"] == 13
+    config = json.loads((out / "config.json").read_text())
+    assert (config["encoder_vocab_size"], config["vocab_size"]) == (12, 13)
     for folder in (out, out / "checkpoint-3"):
         assert len(AutoTokenizer.from_pretrained(folder / "target_tokenizer")) == 13
 

@@ -32,8 +32,14 @@ EVERY_FIELD = {
     "norm_eps": 1e-5,
     "use_bias": True,
     "rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0},
-    "block_size": 5,
-    "block_shift": False,
+    "encoder_vocab_size": 50,
+    "qk_norm": True,
+    "attention_multiplier": 0.5,
+    "position_embedding_type": "learned",
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 20,
+    "relative_attention_per_layer": True,
+    "scale_decoder_outputs": True,
     "dropout": 0.2,
     "attention_dropout": 0.3,
     "activation_dropout": 0.4,
@@ -151,7 +157,7 @@ def test_classes_registered_for_auto_travel_with_the_checkpoint(tmp_path, monkey
         "AutoConfig": "configuration_xformer.XformerConfig",
         "AutoModelForSeq2SeqLM": "modeling_xformer.XformerForSeq2SeqLM",
     }
-    travelling = {"configuration_xformer.py", "attention_xformer.py", "modeling_xformer.py"}
+    travelling = {"configuration_xformer.py", "attention_xformer.py", "sublayers_xformer.py", "modeling_xformer.py"}
     assert {file.name for file in tmp_path.glob("*.py")} == travelling
 
 

@@ -1,0 +1,106 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Adapters and quantisation by other libraries, which know the model by its names only."""
+
+import pytest
+import torch
+from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+from small_models import VANILLA, VARIANTS, make_batch, make_model
+from torch.testing import assert_close
+from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig
+
+
+MODELS = {
+    "rope-pre": {},
+    "vanilla": VANILLA,
+    "relative": VARIANTS["relative-pre"],
+    "two-vocabularies": {"encoder_vocab_size": 60},
+}
+models = pytest.mark.parametrize("overrides", MODELS.values(), ids=MODELS)
+BITS = {"8bit": {"load_in_8bit": True}, "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
+
+
+def with_lora(model):
+    torch.manual_seed(6)
+    return get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=2))
+
+
+def train_a_step(model, batch):
+    optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.5)
+    for _ in range(2):  # LoRA's second factor starts at zero, and so does the gradient of the first
+        optimizer.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+    return loss
+
+
+@models
+def test_lora_finds_its_layers_trains_them_alone_saves_loads_and_merges(overrides, tmp_path):
+    model, batch = make_model(**overrides), make_batch()
+    model.save_pretrained(tmp_path / "base")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    adapted = with_lora(AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "base"))
+    assert adapted.peft_config["default"].target_modules == {"q_proj", "v_proj"}
+    train_a_step(adapted, batch)
+    trained = {name for name, each in adapted.named_parameters() if each.requires_grad}
+    # Queries and values of 2 + 3 self- and 3 cross-attentions, by two factors each.
+    assert len(trained) == 2 * 2 * 8 and all("lora_" in name for name in trained)
+    assert all(each.grad.any() for name, each in adapted.named_parameters() if name in trained)
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = AutoPeftModelForSeq2SeqLM.from_pretrained(tmp_path / "adapter").eval()
+    expected = adapted.eval()(**batch).logits
+    assert torch.equal(loaded(**batch).logits, expected)
+    source = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    generated = loaded.generate(**source, max_new_tokens=5)
+    merged = loaded.merge_and_unload()
+    assert_close(merged(**batch).logits, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(merged.generate(**source, max_new_tokens=5), generated)
+    merged.save_pretrained(tmp_path / "merged")
+    reloaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
+    assert_close(reloaded(**batch).logits, expected, atol=1e-5, rtol=1e-5)
+    changed = {name for name, tensor in merged.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name in before if name.endswith(("q_proj.weight", "v_proj.weight"))}
+
+
+def test_lora_under_gradient_checkpointing_has_the_same_gradients():
+    grads = []
+    for checkpointing in (False, True):
+        model = make_model(dropout=0.0).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            model.enable_input_require_grads()
+        adapted = with_lora(model)
+        adapted(**make_batch()).loss.backward()
+        grads.append(gradients_of_adapters(adapted))
+    assert_close(grads[1], grads[0])
+
+
+def gradients_of_adapters(model):
+    return {name: each.grad for name, each in model.named_parameters() if each.requires_grad}
+
+
+@pytest.mark.parametrize("bits", BITS)
+@models
+def test_quantised_weights_nearly_compute_the_same_decode_and_take_adapters(overrides, bits, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    sizes = {"d_model": 64, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128}
+    # Milder than the other tests' weights, whose sharp attention multiplies every rounding error.
+    model, batch = make_model(**{**overrides, **sizes, "initializer_range": 0.05}), make_batch()
+    expected = model(**batch).logits
+    model.save_pretrained(tmp_path / "full")
+    quantised = AutoModelForSeq2SeqLM.from_pretrained(
+        tmp_path / "full", quantization_config=BitsAndBytesConfig(**BITS[bits]), device_map="cpu"
+    )
+    linear = type(quantised.model.decoder.layers[0].cross_attention.k_proj).__name__
+    assert linear == {"8bit": "Linear8bitLt", "4bit": "Linear4bit"}[bits]
+    logits = quantised(**batch).logits.float()
+    assert torch.corrcoef(torch.stack((logits.flatten(), expected.flatten())))[0, 1] > 0.95
+    source = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    assert quantised.generate(**source, max_new_tokens=4).shape == (3, 5)
+    quantised.save_pretrained(tmp_path / "quantised")
+    reloaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "quantised", device_map="cpu")
+    assert torch.equal(reloaded(**batch).logits, quantised(**batch).logits)
+    adapted = with_lora(prepare_model_for_kbit_training(quantised))
+    loss = train_a_step(adapted, batch)
+    assert loss.isfinite() and all(grad.any() for grad in gradients_of_adapters(adapted).values())
