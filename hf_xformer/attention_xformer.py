@@ -7,9 +7,7 @@ Shapes: B batch, S source, T target or query, D d_model, H query heads, G key an
 
 import copy
 import math
-from collections.abc import Iterable
 from functools import partial
-from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -29,7 +27,7 @@ class Placed(NamedTuple):
 
     x: torch.Tensor  # (B, T, D)
     rotation: Rotation | None = None
-    biases: Iterable[torch.Tensor | None] = repeat(None)  # one a layer, (1 or B, H, T, S)
+    biases: tuple[torch.Tensor, ...] = ()  # of the scores, one a layer, (1 or B, H, T, S)
 
 
 class XformerNoPositions(nn.Module):
@@ -129,8 +127,8 @@ class XformerRelativePositions(nn.Embedding):
     max_positions = None
 
     def __init__(self, config: XformerConfig, stack: str):
-        heads, _ = config.heads_of(stack)
-        self.tables = getattr(config, f"{stack}_layers") if config.relative_attention_per_layer else 1
+        heads, layers = config.heads_of(stack)[0], getattr(config, f"{stack}_layers")
+        self.tables, self.shared_by = (layers, 1) if config.relative_attention_per_layer else (1, layers)
         super().__init__(config.relative_attention_num_buckets, self.tables * heads)
         self.config = config
         self.directions = 2 if stack == "encoder" else 1
@@ -154,7 +152,7 @@ class XformerRelativePositions(nn.Embedding):
         # FlexAttention indexes the rows of the bias; the other backends broadcast it.
         rows = x.shape[0] if self.config._attn_implementation == "flex_attention" else 1
         biases = biases.permute(2, 3, 0, 1).unsqueeze(1).expand(-1, rows, -1, -1, -1)  # (tables, rows, H, T, S)
-        return Placed(x, biases=repeat(biases[0]) if self.tables == 1 else biases)
+        return Placed(x, biases=biases.unbind() * self.shared_by)
 
 
 POSITIONS = {

@@ -6,6 +6,7 @@ Shapes: B batch, S source, T target, D d_model, V vocabulary.
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -28,7 +29,6 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_xformer import (
     POSITIONS,
-    Placed,
     Rotation,
     XformerAttentionCore,
     XformerCrossAttention,
@@ -184,7 +184,7 @@ class XformerStack(XformerPreTrainedModel):
         attention_mask: torch.Tensor | None,
         position_ids: torch.LongTensor | None = None,
         cache: EncoderDecoderCache | None = None,
-    ) -> Placed:
+    ) -> tuple[torch.Tensor, Rotation | None, Sequence[torch.Tensor | None]]:
         """
         Adds the positions to embedded tokens (B, T, D), or says what attention does with them instead.
 
@@ -200,8 +200,8 @@ class XformerStack(XformerPreTrainedModel):
             position_ids = count_positions(attention_mask)[:, -length:]
         elif position_ids is None:
             position_ids = torch.arange(length, device=x.device)[None] + past
-        placed = self.positions(x, position_ids, past, keys)
-        return placed._replace(x=self.dropout(self.layernorm_embedding(placed.x)))
+        x, rotation, biases = self.positions(x, position_ids, past, keys)
+        return self.dropout(self.layernorm_embedding(x)), rotation, biases or [None] * len(self.layers)
 
 
 class XformerEncoder(XformerStack):
@@ -229,7 +229,7 @@ class XformerEncoder(XformerStack):
         x = self.embed(input_ids, inputs_embeds)  # (B, S, D)
         mask = create_bidirectional_mask(self.config, x, attention_mask)
         x, rotation, biases = self.place(x, attention_mask)
-        for layer, bias in zip(self.layers, biases, strict=False):
+        for layer, bias in zip(self.layers, biases, strict=True):
             x = layer(x, mask, rotation, bias, **kwargs)
         return BaseModelOutput(last_hidden_state=self.norm(x))
 
@@ -271,7 +271,7 @@ class XformerDecoder(XformerStack):
         mask = self.causal_mask(x, attention_mask, past_key_values)
         memory_mask = create_bidirectional_mask(self.config, x, encoder_attention_mask, encoder_hidden_states=memory)
         x, rotation, biases = self.place(x, attention_mask, position_ids, past_key_values)
-        for layer, bias in zip(self.layers, biases, strict=False):
+        for layer, bias in zip(self.layers, biases, strict=True):
             x = layer(x, memory, mask, memory_mask, rotation, bias, past_key_values=past_key_values, **kwargs)
         return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=self.norm(x), past_key_values=past_key_values
