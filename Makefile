@@ -11,7 +11,7 @@ RUN := runs/g2p-quickstart
 DATA := data/g2p
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart test test-fast test-slow lint clean
+.PHONY: help install install-test quickstart test test-fast test-slow lint parity mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,6 +50,12 @@ test-fast: install-test  ## the tests that take less than two minutes
 
 test-slow: install-test  ## the rest: several processes, killed and resumed runs, compilation
 	$(BIN)/python -m pytest -q -m 'slow or distributed'
+
+parity: install-test  ## logits, gradients and tokens of stock models against their conversions
+	$(BIN)/python benchmarks/parity.py
+
+mutants: install-test  ## plants faults in a copy of the package and shows which test catches each: some minutes
+	$(BIN)/python tests/mutants.py
 
 lint: install-test  ## ruff
 	$(BIN)/ruff check .

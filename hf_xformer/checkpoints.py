@@ -22,9 +22,14 @@ from .tokenization import TARGET_TOKENIZER
 SPECIAL_TOKENS = ("pad_token_id", "eos_token_id", "bos_token_id")
 
 
-def load_model(name_or_path: str, **options) -> PreTrainedModel:
+def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **options) -> PreTrainedModel:
     """
     A sequence-to-sequence model with every weight from the checkpoint.
+
+    Args:
+        name_or_path: Folder or Hub name.
+        computed: Names of tensors that the model computes where a checkpoint does not hold them.
+        options: As `from_pretrained` has them.
 
     Raises:
         ArgumentError: There is no such checkpoint, or a weight is missing, unexpected or of another shape. The
@@ -35,6 +40,7 @@ def load_model(name_or_path: str, **options) -> PreTrainedModel:
         model, info = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, output_loading_info=True, **options)
     except Exception as error:  # whatever stopped it: a dozen types, from the Hub, the files and the backends
         raise ArgumentError(f"{name_or_path}: cannot load a model: {first_line(error)}") from error
+    info["missing_keys"] -= computed
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
             names = ", ".join(sorted(map(str, info[problem]))[:3])

@@ -87,6 +87,8 @@ class XformerConfig(PreTrainedConfig):
         attention_dropout: The same for attention weights.
         activation_dropout: The same for the inner activations of the feed-forward.
         scale_embedding: Multiply the embeddings by sqrt(`d_model`).
+        freeze_pad_embedding: Whether the padding token's embedding starts at zero and learns nothing from being read.
+            It learns in T5, whose decoder starts with it.
         layernorm_embedding: A norm after the embeddings, as in BART.
         use_final_logits_bias: A bias on the logits, as in BART and Marian.
         scale_decoder_outputs: Multiply the decoder's output by 1 / sqrt(`d_model`) before the output layer, as in T5.
@@ -152,6 +154,7 @@ class XformerConfig(PreTrainedConfig):
     attention_dropout: float | int = 0.0
     activation_dropout: float | int = 0.0
     scale_embedding: bool = True
+    freeze_pad_embedding: bool = True
     layernorm_embedding: bool = False
     use_final_logits_bias: bool = False
     scale_decoder_outputs: bool = False

@@ -164,8 +164,8 @@ class XformerStack(XformerPreTrainedModel):
 
     def __init__(self, config: XformerConfig, stack: str, embed_tokens: nn.Embedding | None):
         super().__init__(config)
-        vocab_size = config.vocab_of(stack)
-        self.embed_tokens = embed_tokens or nn.Embedding(vocab_size, config.d_model, config.pad_token_id)
+        padding_idx = config.pad_token_id if config.freeze_pad_embedding else None
+        self.embed_tokens = embed_tokens or nn.Embedding(config.vocab_of(stack), config.d_model, padding_idx)
         self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.positions = POSITIONS[config.position_embedding_type](config, stack)
         self.layernorm_embedding = make_norm(config) if config.layernorm_embedding else nn.Identity()

@@ -33,7 +33,9 @@ class PairTokenizer:
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
         sources = self.source(rows["source"], verbose=False)["input_ids"]
-        targets = self.target(list(map(first_reference, rows["target"])), verbose=False)["input_ids"]
+        # Multilingual and Marian tokenizers cut targets in another way than sources.
+        references = list(map(first_reference, rows["target"]))
+        targets = self.target(text_target=references, verbose=False)["input_ids"]
         pairs = list(zip(sources, targets, strict=True))
         input_ids = [cut(ids, self.max_source_length) for ids in sources]
         labels = [cut(ids, self.max_target_length) for ids in targets]

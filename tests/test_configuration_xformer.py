@@ -125,6 +125,7 @@ UNLIKE_THE_DEFAULT = {
     "attention_dropout": ({}, 0.3),
     "activation_dropout": ({}, 0.3),
     "scale_embedding": ({}, False),
+    "freeze_pad_embedding": ({}, False),
     "layernorm_embedding": ({}, True),
     "use_final_logits_bias": ({}, True),
     "scale_decoder_outputs": ({}, True),

@@ -44,6 +44,7 @@ EVERY_FIELD = {
     "attention_dropout": 0.3,
     "activation_dropout": 0.4,
     "scale_embedding": False,
+    "freeze_pad_embedding": False,
     "layernorm_embedding": True,
     "use_final_logits_bias": True,
     "tie_word_embeddings": False,
