@@ -89,8 +89,9 @@ def test_the_readmes_code_runs(tmp_path, monkeypatch, capsys):
     model.generation_config.max_length = 9
     model.save_pretrained(checkpoint)
     monkeypatch.chdir(tmp_path)
+    names = {}
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL):
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, "README.md", "exec"), names)
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
