@@ -117,26 +117,28 @@ class XformerRotaryEmbedding(nn.Module):
         return Placed(x, rotation=self.rotation(x, position_ids))
 
 
-class XformerRelativePositions(nn.Embedding):
+class XformerRelativePositions(nn.Module):
     """
     A trained bias of the scores for every head and every bucket of distances (Raffel et al. 2020, section 2.1).
 
-    One table serves all layers of a stack, or each has its own (Chung et al. 2023); computed once per forward.
+    One table serves all layers of a stack, or each has its own (Chung et al. 2023); computed once per forward. The
+    columns of a head stand together, so that tensor parallelism can give every process some of the heads.
     """
 
     max_positions = None
 
     def __init__(self, config: XformerConfig, stack: str):
+        super().__init__()
         heads, layers = config.heads_of(stack)[0], getattr(config, f"{stack}_layers")
         self.tables, self.shared_by = (layers, 1) if config.relative_attention_per_layer else (1, layers)
-        super().__init__(config.relative_attention_num_buckets, self.tables * heads)
+        self.table = nn.Embedding(config.relative_attention_num_buckets, heads * self.tables)
         self.config = config
         self.directions = 2 if stack == "encoder" else 1
         self.max_distance = config.relative_attention_max_distance
 
     def buckets(self, distance: torch.LongTensor) -> torch.LongTensor:
         """Buckets of `key - query`: half of a direction's for one distance each, the rest logarithmically wider."""
-        size = self.num_embeddings // self.directions
+        size = self.table.num_embeddings // self.directions
         ahead = (distance > 0) * size * (self.directions - 1)
         distance = distance.abs() if self.directions == 2 else (-distance).clamp(min=0)
         exact = size // 2
@@ -148,10 +150,10 @@ class XformerRelativePositions(nn.Embedding):
         # Distances in the row, not between positions: they are the same wherever the attended tokens are contiguous.
         queries = torch.arange(x.shape[1], device=x.device) + past
         distance = torch.arange(keys, device=x.device) - queries[:, None]  # (T, S)
-        biases = super().forward(self.buckets(distance)).unflatten(-1, (self.tables, -1))  # (T, S, tables, H)
+        biases = self.table(self.buckets(distance)).unflatten(-1, (-1, self.tables))  # (T, S, H, tables)
         # FlexAttention indexes the rows of the bias; the other backends broadcast it.
         rows = x.shape[0] if self.config._attn_implementation == "flex_attention" else 1
-        biases = biases.permute(2, 3, 0, 1).unsqueeze(1).expand(-1, rows, -1, -1, -1)  # (tables, rows, H, T, S)
+        biases = biases.permute(3, 2, 0, 1).unsqueeze(1).expand(-1, rows, -1, -1, -1)  # (tables, rows, H, T, S)
         return Placed(x, biases=biases.unbind() * self.shared_by)
 
 

@@ -119,6 +119,24 @@ class XformerConfig(PreTrainedConfig):
         "attention_chunk_size": "block_size",
         "sliding_window": "block_size",
     }
+    # Of a stack: every process has whole heads, and some of the features, words and columns of relative positions.
+    base_model_tp_plan = {
+        "positions.table.weight": "embedding_colwise",
+        "positions.table": "local_params",
+        "layers.*.self_attention.q_proj": "colwise",
+        "layers.*.self_attention.k_proj": "colwise",
+        "layers.*.self_attention.v_proj": "colwise",
+        "layers.*.self_attention.q_norm": "replicated_with_grad_allreduce",
+        "layers.*.self_attention.k_norm": "replicated_with_grad_allreduce",
+        "layers.*.self_attention.o_proj": "rowwise",
+        "layers.*.cross_attention.q_proj": "colwise",
+        "layers.*.cross_attention.k_proj": "colwise",
+        "layers.*.cross_attention.v_proj": "colwise",
+        "layers.*.cross_attention.o_proj": "rowwise",
+        "layers.*.feed_forward.gate_proj": "colwise",
+        "layers.*.feed_forward.up_proj": "colwise",
+        "layers.*.feed_forward.down_proj": "rowwise",
+    }
 
     vocab_size: int = 32000
     encoder_vocab_size: int | None = None

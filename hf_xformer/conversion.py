@@ -182,7 +182,7 @@ SINUSOIDS = {r"\.embed_positions\.weight$": ".positions.table"}
 T5_NAMES = {
     r"^(en|de)coder\.": r"model.\g<0>",
     r"\.block\.": ".layers.",
-    r"\.layers\.\d+\.layer\.0\.SelfAttention\.relative_attention_bias\.": ".positions.",
+    r"\.layers\.\d+\.layer\.0\.SelfAttention\.relative_attention_bias\.": ".positions.table.",
     r"\.layer\.0\.SelfAttention\.(\w)\.": r".self_attention.\1_proj.",
     r"\.layer\.1\.EncDecAttention\.(\w)\.": r".cross_attention.\1_proj.",
     r"\.layer\.\d\.DenseReluDense\.": ".feed_forward.",
@@ -280,8 +280,11 @@ def convert_weights(config: PreTrainedConfig, tensors: Tensors) -> Tensors:
         for pattern, ours in family.names.items():
             name = re.sub(pattern, ours, name)
         parts.setdefault(name, []).append(tensor)
-    # Only UMT5's tables of positions are several, one a layer: (buckets, heads) each.
-    weights = {name: torch.cat(tensors, dim=-1) if len(tensors) > 1 else tensors[0] for name, tensors in parts.items()}
+    # Only UMT5's tables of positions are several, one a layer: (buckets, heads) each, to (buckets, heads * layers).
+    weights = {
+        name: torch.stack(tensors, dim=-1).flatten(1) if len(tensors) > 1 else tensors[0]
+        for name, tensors in parts.items()
+    }
     for pattern, change in family.changes.items():
         weights.update({name: change(weights[name], config) for name in weights if re.search(pattern, name)})
     return weights

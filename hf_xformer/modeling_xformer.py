@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.distributed.parallel_utils import replace_layer_number_by_wildcard
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -130,6 +131,15 @@ class XformerPreTrainedModel(PreTrainedModel):
         # Buffers that no checkpoint holds come out of `from_pretrained` uninitialised.
         if isinstance(module, XformerSinusoidalPositions):
             init.copy_(module.table, module.compute_table())
+
+    def init_parallel_plans(self):
+        super().init_parallel_plans()
+        # The config has one plan for stacks and models with any options: each keeps the rules that it has modules for.
+        names = {name for name, _ in (*self.named_modules(), *self.named_parameters())}
+        names = {replace_layer_number_by_wildcard(name) for name in names}
+        for plan in (self._tp_plan, self._fsdp_plan):
+            for rule in plan.keys() - names:
+                del plan[rule]
 
     def mark_tied_weights_as_initialized(self, loading_info):
         # The library marks tied tensors as loaded, and for models outside it forgets those that no file has.
@@ -418,6 +428,7 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
     """The encoder-decoder with its output layer: trains on `labels`, decodes with `generate()`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: XformerConfig):
         super().__init__(config)

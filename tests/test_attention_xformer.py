@@ -33,15 +33,17 @@ def test_relative_positions_shared_by_the_layers_are_one_table_and_else_one_each
         for per_layer in (False, True)
     )
     for stack, layers in (("encoder", 2), ("decoder", 3)):
-        assert getattr(shared.model, stack).positions.weight.shape == (32, 4)
-        assert getattr(own.model, stack).positions.weight.shape == (32, 4 * layers)
+        assert getattr(shared.model, stack).positions.table.weight.shape == (32, 4)
+        assert getattr(own.model, stack).positions.table.weight.shape == (32, 4 * layers)
     weights = shared.state_dict()
     for stack, layers in (("encoder", 2), ("decoder", 3)):
-        weights[f"model.{stack}.positions.weight"] = weights[f"model.{stack}.positions.weight"].repeat(1, layers)
+        weights[f"model.{stack}.positions.table.weight"] = weights[
+            f"model.{stack}.positions.table.weight"
+        ].repeat_interleave(layers, dim=1)
     own.load_state_dict(weights)
     batch = make_batch()
     assert_close(own(**batch).logits, shared(**batch).logits)
-    own.model.encoder.positions.weight.data[:, :4] += torch.randn(32, 4)  # of the first layer alone
+    own.model.encoder.positions.table.weight.data[:, ::2] += torch.randn(32, 4)  # of the first layer alone
     assert not torch.allclose(own(**batch).logits, shared(**batch).logits, atol=1e-3)
 
 
