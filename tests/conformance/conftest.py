@@ -17,12 +17,14 @@ from skips import NEEDS, NEVER, explain, names_of  # noqa: E402
 
 collect_ignore = ["stand_ins"]
 
+# Marks of transformers' own tests, and ours for the same.
+OUR_MARKERS = {"is_fsdp_test": "distributed", "is_tensor_parallel_test": "distributed", "is_training_test": "slow"}
 UPSTREAM_MARKERS = (
+    *OUR_MARKERS,
     "accelerate_tests",
     "flash_attn_test",
     "flash_attn_3_test",
     "flash_attn_4_test",
-    "is_training_test",
     "torch_compile_test",
 )
 SKIPPED = pytest.StashKey[bool]()
@@ -31,6 +33,15 @@ SKIPPED = pytest.StashKey[bool]()
 def pytest_configure(config):
     for marker in UPSTREAM_MARKERS:
         config.addinivalue_line("markers", f"{marker}: set by transformers' own tests")
+
+
+# First, because the marks decide what is left out.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for theirs, ours in OUR_MARKERS.items():
+            if item.get_closest_marker(theirs):
+                item.add_marker(ours)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,7 +8,6 @@ from small_models import SIZES, TARGET, VARIANTS, make_batch
 
 
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
-sides = pytest.mark.parametrize("side", ["left", "right"])
 START, EOS, PAD = 2, 1, 0
 FULL_LENGTH = {"eos_token_id": None, "do_sample": False, "suppress_tokens": [PAD, EOS, START]}
 # A random model likes to repeat one token for ever, which would hide faults.

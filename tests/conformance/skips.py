@@ -4,6 +4,8 @@
 
 from fnmatch import fnmatchcase
 
+import torch
+
 
 # Patterns of test names, `class.test` where only one class skips.
 # A test of these runs wherever the machine has what it needs.
@@ -22,7 +24,13 @@ NEEDS = {
     "needs the FlashAttention package": ("test_flash_attn_*",),
     "needs the kernels package": ("test_kernels_can_load_without_crashing",),
     "needs deepspeed and an accelerator": ("test_resize_*_with_deepspeed*",),
+    "needs torchao": ("test_tp_generation_quantized",),
 }
+if torch.accelerator.is_available():
+    NEEDS |= {
+        "needs a machine without an accelerator": ("test_tp_forward_*", "test_tp_backward", "test_tp_generation"),
+        "needs an accelerator a process": ("test_fsdp2_*", "test_hsdp_*"),
+    }
 
 # A test of these never runs: what it checks does not exist in this model.
 NEVER = {
@@ -35,6 +43,9 @@ NEVER = {
     "for decoder-only models, which shift the labels themselves": ("test_causal_lm_loss_honors_shift_labels",),
     "for models with sparse experts": (
         "test_eager_matches_batched_and_grouped_inference_*",
+        "test_fsdp2_expert_parallel_*",
+        "test_hsdp_grad_accumulation_vs_single_device_2_expert_parallel",
+        "test_moe_parallel_plans_shard_experts",
         "test_moe_models_record_router_logits",
         "test_output_router_logits_from_config",
     ),
@@ -49,12 +60,15 @@ NEVER = {
     "for rotary modules of the signature `(config)`; test_own_attention.py checks the frequencies": (
         "test_model_rope_scaling_frequencies",
     ),
-    "sinusoidal positions do not scale": ("VanillaXformerTest.test_model_rope_scaling_from_config_*",),
+    "only rotary positions scale": (
+        "VanillaXformerTest.test_model_rope_scaling_from_config_*",
+        "RelativeXformerTest.test_model_rope_scaling_from_config_*",
+    ),
+    "FlashAttention cannot add relative positions to the scores": ("RelativeXformerTest.test_flash_attn_*",),
     "rotary positions turn every feature of a head": ("test_model_rope_with_partial_rotation",),
     "for images": ("test_vision_axial_rope",),
     "the position table has a fixed length; longer inputs are refused": ("test_resize_position_vector_embeddings",),
     "sliding windows are not implemented yet": ("test_sliding_window_mask",),
-    "no tensor-parallel plan is declared yet": ("test_tied_head_has_a_tp_plan_entry", "test_tp_plan_matches_params"),
 }
 
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 from small_models import SIZES, SOURCE, TARGET, VARIANTS, gradients, make_batch, make_model
 from torch.testing import assert_close
+from transformers import Qwen3Config
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RotaryEmbedding
 
 from hf_xformer import XformerConfig
 from hf_xformer.attention_xformer import XformerRotaryEmbedding
@@ -98,6 +100,19 @@ def test_sdpa_equals_eager_in_loss_and_all_gradients_with_both_masks_ragged(over
         loss.backward()
         results[backend] = {"loss": loss.detach(), **gradients(model)}
     assert_close(results["sdpa"], results["eager"], atol=1e-5, rtol=1e-4)
+
+
+@variants
+def test_positions_that_are_given_stand_for_those_that_are_counted(overrides):
+    model, batch = make_model(**overrides), ragged_batch("left")
+    kept = batch["decoder_attention_mask"].bool()
+    expected = model(**batch).logits[kept]
+    position_ids = torch.arange(TARGET) - (~kept).sum(dim=-1, keepdim=True)
+    given = model(**batch, decoder_position_ids=position_ids.clamp(min=0)).logits[kept]
+    assert_close(given, expected, atol=1e-6, rtol=1e-6)
+    stretched = model(**batch, decoder_position_ids=2 * position_ids.clamp(min=0)).logits[kept]
+    by_row = overrides.get("position_embedding_type") in ("relative", "none")
+    assert torch.allclose(stretched, expected, atol=1e-3) == by_row
 
 
 @sides
@@ -209,6 +224,22 @@ def test_logits_to_keep_are_those_positions_of_all_logits(logits_to_keep):
     model, batch = make_model(), ragged_batch("right")
     places = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
     assert_close(model(**batch, logits_to_keep=logits_to_keep).logits, model(**batch).logits[:, places])
+
+
+def test_rotated_self_attention_with_grouped_and_normed_heads_is_qwen3s():
+    """Norms that are not all ones: before a rotation they do something else than behind it."""
+    sizes = {"num_key_value_heads": 2, "head_dim": 6, "attn_implementation": "eager"}
+    ours = make_model(**sizes, qk_norm=True, norm_eps=1e-3).model.decoder
+    config = Qwen3Config(hidden_size=SIZES["d_model"], num_attention_heads=4, rms_norm_eps=1e-3, **sizes)
+    stock, attention = Qwen3Attention(config, layer_idx=0), ours.layers[0].self_attention
+    for parameter in attention.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    stock.load_state_dict(attention.state_dict())
+    x, position_ids = torch.randn(3, TARGET, SIZES["d_model"]), torch.arange(TARGET)[None]
+    mask = torch.full((TARGET, TARGET), -torch.inf).triu(1)[None, None]
+    expected, _ = stock(x, Qwen3RotaryEmbedding(config)(x, position_ids), mask)
+    rotation = ours.positions.rotation(x, position_ids)
+    assert_close(attention(x, mask, rotation), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rope_type", ["linear", "dynamic", "yarn"])

@@ -4,18 +4,27 @@
 
 import pytest
 import torch
-from small_models import VANILLA, gradients, make_batch, make_model
+from generation_cases import FULL_LENGTH, source, target
+from small_models import SIZES, VANILLA, VARIANTS, gradients, make_batch, make_model
 from torch.testing import assert_close
-from transformers import CompileConfig
+from transformers import CompileConfig, DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.integrations.executorch import Seq2SeqLMExportableModule
 
 
 # Tracing takes seconds a layer.
 SMALL = {"encoder_layers": 1, "decoder_layers": 1}
-CONFIGS = {"modern": SMALL, "vanilla": {**VANILLA, **SMALL}}
-both = pytest.mark.parametrize("overrides", CONFIGS.values(), ids=CONFIGS)
-modern_and_slow_vanilla = pytest.mark.parametrize(
+CONFIGS = {
+    "modern": {**SMALL, "num_key_value_heads": 2, "qk_norm": True},
+    "vanilla": {**VANILLA, **SMALL},
+    "relative": {**VARIANTS["relative-pre"], **SMALL},
+}
+configs = pytest.mark.parametrize("overrides", CONFIGS.values(), ids=CONFIGS)
+modern_and_slow_others = pytest.mark.parametrize(
     "overrides",
-    [pytest.param(SMALL, id="modern"), pytest.param(CONFIGS["vanilla"], id="vanilla", marks=pytest.mark.slow)],
+    [
+        pytest.param(overrides, id=name, marks=[] if name == "modern" else pytest.mark.slow)
+        for name, overrides in CONFIGS.items()
+    ],
 )
 # "aot_eager" traces forward and backward as one graph each but generates no code, which is what takes long.
 backends = pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
@@ -28,12 +37,18 @@ def fresh_compiler():
     torch.compiler.reset()
 
 
-def source() -> dict[str, torch.Tensor]:
-    batch = make_batch()
-    return {name: batch[name] for name in ("input_ids", "attention_mask")}
+class CountGraphs:
+    """A compiler that runs what was traced as it is, and counts how often it was called."""
+
+    def __init__(self):
+        self.graphs = 0
+
+    def __call__(self, graph, inputs):
+        self.graphs += 1
+        return graph.forward
 
 
-@modern_and_slow_vanilla
+@modern_and_slow_others
 @backends
 def test_one_graph_of_forward_and_backward_gives_the_plain_gradients(overrides, backend):
     batch, plain, compiled = make_batch(), make_model(**overrides), make_model(**overrides)
@@ -42,25 +57,53 @@ def test_one_graph_of_forward_and_backward_gives_the_plain_gradients(overrides, 
     assert_close(gradients(compiled), gradients(plain), atol=1e-5, rtol=1e-4)
 
 
-@modern_and_slow_vanilla
+@modern_and_slow_others
 def test_compiled_decoding_steps_share_one_graph_and_decode_as_plain_ones(overrides):
     options = {"max_new_tokens": 7, "do_sample": False, "eos_token_id": None}
     plain, compiled = (make_model(**overrides, tie_word_embeddings=False) for _ in range(2))
-    graphs = []
-
-    def count(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    compiled.forward = torch.compile(compiled.forward, fullgraph=True, backend=count)
+    compiler = CountGraphs()
+    compiled.forward = torch.compile(compiled.forward, fullgraph=True, backend=compiler)
     static = {"cache_implementation": "static", "disable_compile": True}
     assert torch.equal(compiled.generate(**source(), **options, **static), plain.generate(**source(), **options))
     # The first call fills the cross-attention cache; the second is the first of six alike.
-    assert len(graphs) == 2
+    assert compiler.graphs == 2
+
+
+@modern_and_slow_others
+def test_sources_of_ten_lengths_in_one_bucket_need_no_more_graphs_than_one(overrides):
+    model, plain = (make_model(**overrides, tie_word_embeddings=False) for _ in range(2))
+    compiler, bucket = CountGraphs(), 12
+    model.forward = torch.compile(model.forward, fullgraph=True, backend=compiler)
+    options = {**FULL_LENGTH, "max_new_tokens": 4}
+    static = {"cache_implementation": "static", "disable_compile": True}
+    for length in range(3, 13):
+        ids = torch.randint(4, SIZES["vocab_size"], (2, length), generator=torch.Generator().manual_seed(length))
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        padded = {name: torch.nn.functional.pad(tensor, (0, bucket - length)) for name, tensor in batch.items()}
+        assert torch.equal(model.generate(**padded, **options, **static), plain.generate(**batch, **options))
+        # One that fills the cross-attention cache, and one that reads it.
+        assert compiler.graphs == 2
 
 
 @pytest.mark.slow
-@both
+@configs
+def test_nothing_breaks_the_graph_of_training_or_of_a_decoding_step(overrides):
+    model, ids = make_model(**overrides), target()
+    explained = [torch._dynamo.explain(model)(**make_batch())]
+    inputs = {"attention_mask": source()["attention_mask"], "encoder_outputs": model.get_encoder()(**source())}
+    config = model.config
+    for cache in (
+        EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config)),
+        EncoderDecoderCache(StaticCache(config, max_cache_len=9), StaticCache(config, max_cache_len=11)),
+    ):
+        for tokens in (ids[:, :4], ids[:, 4:5]):
+            step = {**inputs, "decoder_input_ids": tokens, "past_key_values": cache}
+            explained.append(torch._dynamo.explain(model)(**step))
+    assert [(each.graph_count, each.graph_break_count) for each in explained] == [(1, 0)] * 5
+
+
+@pytest.mark.slow
+@configs
 def test_generate_compiles_itself_with_a_static_cache(overrides):
     model = make_model(**overrides, tie_word_embeddings=False)
     options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
@@ -72,10 +115,27 @@ def test_generate_compiles_itself_with_a_static_cache(overrides):
     assert hasattr(model, "_compiled_call") and torch.equal(generated, expected)
 
 
-@both
+@configs
 def test_the_exported_forward_is_the_forward(overrides):
     model = make_model(**overrides)
     inputs = {**source(), "decoder_input_ids": make_batch()["labels"].clamp(min=0), "use_cache": False}
     expected = model(**inputs).logits
     exported = torch.export.export(model, (), inputs, strict=False)
     assert_close(exported.module()(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
+@pytest.mark.slow
+@configs
+def test_an_exported_encoder_and_decoding_step_with_a_static_cache_are_the_model(overrides):
+    # The library's wrapper calls the decoder and the output layer, between which T5 scales too.
+    model = make_model(**{**overrides, "scale_decoder_outputs": False})
+    exported = Seq2SeqLMExportableModule(model, batch_size=1, max_hidden_seq_length=20, max_cache_length=16)
+    exported = exported.export(decoder_input_ids=torch.tensor([[5]]))
+    encoder, step = exported.exported_encoder.module(), exported.exported_decoder.module()
+    for row, length in enumerate([11, 8, 5]):
+        ids, tokens = source()["input_ids"][row : row + 1, :length], target()[row : row + 1]
+        memory = encoder(ids)
+        assert_close(memory, model.get_encoder()(ids).last_hidden_state, atol=1e-5, rtol=1e-5)
+        logits = [step(tokens[:, i : i + 1], memory, torch.tensor([i])) for i in range(tokens.shape[1])]
+        assert_close(torch.cat(logits, dim=1), model(ids, decoder_input_ids=tokens).logits, atol=1e-5, rtol=1e-5)

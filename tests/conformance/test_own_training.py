@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_models import SIZES, VANILLA, VARIANTS, gradients, make_batch, make_model
 from torch.testing import assert_close
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
@@ -90,3 +91,24 @@ def test_a_small_model_learns_a_batch_by_heart_and_generates_it(overrides):
     generated = model.eval().generate(**source, max_new_tokens=SIZES["max_position_embeddings"] // 4, do_sample=False)
     expected = batch["labels"].masked_fill(batch["labels"] == -100, model.config.pad_token_id)
     assert torch.equal(generated[:, 1:], expected)
+
+
+def test_the_stock_trainer_learns_alike_with_checkpointed_gradients_and_nearly_so_in_bfloat16(tmp_path):
+    batch = make_batch()
+    rows = [{name: tensor[row] for name, tensor in batch.items()} for row in range(3)]
+
+    def losses(**options) -> list[float]:
+        arguments = Seq2SeqTrainingArguments(
+            tmp_path, per_device_train_batch_size=3, max_steps=12, learning_rate=5e-3, logging_steps=1,
+            save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True, **options,
+        )  # fmt: skip
+        model = make_model(dropout=0.0)
+        trainer = Seq2SeqTrainer(model, arguments, train_dataset=rows)
+        trainer.train()
+        assert model.is_gradient_checkpointing == options.get("gradient_checkpointing", False)
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    plain = losses()
+    assert len(plain) == 12 and plain[-1] < plain[0] / 2
+    assert_close(losses(gradient_checkpointing=True), plain, atol=1e-4, rtol=1e-4)
+    assert_close(losses(gradient_checkpointing=True, bf16=True), plain, atol=0.1, rtol=0.1)

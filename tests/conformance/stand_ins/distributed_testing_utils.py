@@ -1,0 +1,76 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""In place of transformers' `tests/distributed_testing_utils.py`: several processes on one machine, for one test."""
+
+import os
+from collections.abc import Callable
+from multiprocessing import set_forkserver_preload
+
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+from transformers import AutoModelForCausalLM
+from transformers.distributed.utils import get_distributed_backend
+
+from hf_xformer import XformerConfig, XformerForSeq2SeqLM
+
+
+# Each rank is a fork of one process that has imported these, and nothing else: an import takes longer than a test.
+set_forkserver_preload(["hf_xformer.modeling_xformer", "transformers.testing_utils", "torch.distributed.tensor"])
+
+
+def _get_distributed_device_type() -> str:
+    return torch._C._get_accelerator().type
+
+
+def _get_distributed_backend() -> str:
+    return get_distributed_backend(_get_distributed_device_type())
+
+
+def _get_rank_device(rank: int) -> torch.device:
+    device_type = _get_distributed_device_type()
+    return torch.device(device_type) if device_type == "cpu" else torch.device(device_type, rank)
+
+
+def _set_rank_device(rank: int):
+    if _get_distributed_device_type() != "cpu":
+        torch.accelerator.set_device_index(rank)
+
+
+def _run_rank(rank: int, function: Callable, *args):
+    # As many threads as cores in each process would only wait for each other.
+    torch.set_num_threads(1)
+    # The tests of sharding build every model as a causal one.
+    AutoModelForCausalLM.register(XformerConfig, XformerForSeq2SeqLM)
+    function(rank, *args)
+
+
+def _start_rank_processes(function: Callable, args: tuple, nprocs: int):
+    """Runs `function(rank, *args)` in `nprocs` processes; raises what the first of them to fail raises."""
+    multiprocessing.start_processes(_run_rank, (function, *args), nprocs=nprocs, start_method="forkserver")
+
+
+def _run_in_group(rank: int, function: Callable, world_size: int, port: int, args: tuple):
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    _set_rank_device(rank)
+    store = dist.TCPStore("localhost", port, is_master=False)
+    dist.init_process_group(_get_distributed_backend(), store=store, rank=rank, world_size=world_size)
+    try:
+        function(rank, *args)
+    finally:
+        dist.destroy_process_group()
+
+
+def run_distributed(world_size: int) -> Callable:
+    """`run_distributed(n)(function)(*args)` runs `function(rank, *args)` in a process group of `n`."""
+
+    def start(function: Callable) -> Callable:
+        def run(*args):
+            # This process keeps the port: nobody can take it between the choice and the use.
+            store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+            _start_rank_processes(_run_in_group, (function, world_size, store.port, args), nprocs=world_size)
+
+        return run
+
+    return start

@@ -1,0 +1,351 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Plants one fault at a time in a copy of the package and shows which test catches it.
+
+    python tests/mutants.py [words of a fault]
+
+A fault that no test catches, or a line that is no longer there to be made faulty, is an error.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL, CORE = "tests/test_modeling_xformer.py", "tests/test_attention_xformer.py"
+ATTENTION, GENERATION = "tests/conformance/test_own_attention.py", "tests/conformance/test_own_generation.py"
+OUTPUTS, TRAINING = "tests/conformance/test_own_generation_outputs.py", "tests/conformance/test_own_training.py"
+CONFIG, STOCK = "tests/test_configuration_xformer.py", "tests/test_conversion.py"
+
+
+class Mutant(NamedTuple):
+    """A fault: in place of `line`, which stands once in the files that travel with the weights, `faulty`."""
+
+    fault: str
+    line: str
+    faulty: str
+    tests: tuple[str, ...] = (MODEL, ATTENTION)
+    # Of those tests only the ones with these words in their names, so that a fault takes seconds.
+    words: str = ""
+
+
+MUTANTS = (
+    # Who attends to whom
+    Mutant(
+        "the encoder ignores the source mask",
+        "mask = create_bidirectional_mask(self.config, x, attention_mask)",
+        "mask = None",
+        words="padding or marian",
+    ),
+    Mutant(
+        "cross-attention ignores the source mask",
+        "create_bidirectional_mask(self.config, x, encoder_attention_mask, encoder_hidden_states=memory)",
+        "None",
+        words="padding or marian",
+    ),
+    Mutant(
+        "the decoder is not causal in prefill under sdpa",
+        'XformerSelfAttention(config, layer_idx, "decoder", is_causal=True)',
+        'XformerSelfAttention(config, layer_idx, "decoder", is_causal=False)',
+    ),
+    Mutant(
+        "the decoder ignores the padding of its prefix",
+        "return create_causal_mask(self.config, x, attention_mask, cache)",
+        "return create_causal_mask(self.config, x, None, cache)",
+        words="padding",
+    ),
+    Mutant(
+        "the encoder is causal",
+        'XformerSelfAttention(config, layer_idx, "encoder", is_causal=False)',
+        'XformerSelfAttention(config, layer_idx, "encoder", is_causal=True)',
+        words="padding",
+    ),
+    Mutant(
+        "FlashAttention cuts the target with the source's mask",
+        "if not isinstance(mask, torch.Tensor) or mask.ndim != 2:",
+        "if True:",
+        (CORE,),
+    ),
+    # Attention
+    Mutant(
+        "eager attention scales twice", "q @ k.transpose(-1, -2) * scaling", "q @ k.transpose(-1, -2) * scaling**2"
+    ),
+    Mutant(
+        "scores are divided by the head's width, not by its root",
+        "config.attention_multiplier or self.head_dim**-0.5",
+        "config.attention_multiplier or 1 / self.head_dim",
+    ),
+    Mutant("the attention multiplier is ignored", "config.attention_multiplier or ", "", (CORE, CONFIG)),
+    Mutant(
+        "grouped heads are repeated and not interleaved",
+        "(y.unsqueeze(2).expand(-1, -1, module.num_key_value_groups, -1, -1).flatten(1, 2) for y in (k, v))",
+        "(y.repeat(1, module.num_key_value_groups, 1, 1) for y in (k, v))",
+    ),
+    Mutant(
+        "dropout of attention is active in evaluation",
+        "attention.dropout if self.training else 0.0",
+        "attention.dropout",
+        words="dropout",
+    ),
+    Mutant(
+        "queries are not normed",
+        "q, k = self.q_norm(q), self.k_norm(k)",
+        "k = self.k_norm(k)",
+        (CORE,),
+    ),
+    Mutant(
+        "queries and keys are normed after the rotation",
+        """        q, k = self.q_norm(q), self.k_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+""",
+        """        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        q, k = self.q_norm(q), self.k_norm(k)
+""",
+        words="qwen3",
+    ),
+    # Positions
+    Mutant(
+        "padding counts as a position",
+        "return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)",
+        "return torch.ones_like(attention_mask).cumsum(dim=-1) - 1",
+        words="padding",
+    ),
+    Mutant(
+        "positions restart at 0 with a cache",
+        "position_ids = torch.arange(length, device=x.device)[None] + past",
+        "position_ids = torch.arange(length, device=x.device)[None]",
+    ),
+    Mutant(
+        "rotary positions turn neighbours, not halves",
+        "a, b = x.chunk(2, dim=-1)",
+        "a, b = x[..., ::2], x[..., 1::2]",
+        (STOCK,),
+    ),
+    Mutant("rotary positions turn the second half the wrong way", "b * cos + a * sin", "b * cos - a * sin", (STOCK,)),
+    Mutant(
+        "only queries are rotated", "rotate(q, *rotation), rotate(k, *rotation)", "rotate(q, *rotation), k", (STOCK,)
+    ),
+    Mutant(
+        "the decoder's relative positions tell two directions apart",
+        'self.directions = 2 if stack == "encoder" else 1',
+        "self.directions = 2",
+        (CORE,),
+    ),
+    Mutant(
+        "relative positions restart at 0 with a cache",
+        "queries = torch.arange(x.shape[1], device=x.device) + past",
+        "queries = torch.arange(x.shape[1], device=x.device)",
+    ),
+    Mutant(
+        "relative distances run from the key to the query",
+        "distance = torch.arange(keys, device=x.device) - queries[:, None]",
+        "distance = queries[:, None] - torch.arange(keys, device=x.device)",
+        (STOCK,),
+    ),
+    Mutant(
+        "sinusoids are not recomputed after loading",
+        "if isinstance(module, XformerSinusoidalPositions):",
+        "if False:",
+        words="buffers",
+    ),
+    # Caches
+    Mutant(
+        "the cross-attention cache is never marked as filled",
+        "cache.is_updated[self.layer_idx] = True",
+        "cache.is_updated[self.layer_idx] = False",
+        (GENERATION,),
+    ),
+    Mutant(
+        "all layers read the first layer's cross-attention cache",
+        "cache.cross_attention_cache.layers[self.layer_idx]",
+        "cache.cross_attention_cache.layers[0]",
+    ),
+    Mutant(
+        "the cross-attention cache has the decoder's windows",
+        "isinstance(cache, EncoderDecoderCache) and any(cache.cross_attention_cache.is_sliding)",
+        "False",
+        words="cache",
+    ),
+    Mutant(
+        "positions of a padded prefix are forgotten by compiled steps",
+        'kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)',
+        "pass",
+        (GENERATION,),
+        words="prefix",
+    ),
+    # Layers and stacks
+    Mutant(
+        "the residual of a pre-norm layer is normed",
+        "return x + self.dropout(sublayer(norm(x), *args, **kwargs))",
+        "x = norm(x)\n        return x + self.dropout(sublayer(x, *args, **kwargs))",
+        (MODEL, STOCK),
+        words="m2m100",
+    ),
+    Mutant(
+        "a post-norm layer norms its sublayer alone",
+        "return norm(x + self.dropout(sublayer(x, *args, **kwargs)))",
+        "return x + norm(self.dropout(sublayer(x, *args, **kwargs)))",
+    ),
+    Mutant(
+        "the epsilon of the norms is the library's",
+        "eps=config.norm_eps)\n",
+        "eps=1e-5)\n",
+        (CONFIG,),
+        words="norm_eps",
+    ),
+    Mutant(
+        "the gate of the feed-forward is not activated",
+        "self.act(self.gate_proj(x)) * self.up_proj(x)",
+        "self.gate_proj(x) * self.act(self.up_proj(x))",
+        (STOCK,),
+    ),
+    Mutant(
+        "given embeddings are not scaled",
+        "return (self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds) * self.embed_scale",
+        "return self.embed_tokens(input_ids) * self.embed_scale if inputs_embeds is None else inputs_embeds",
+        words="embeds",
+    ),
+    Mutant(
+        "the decoder's output is not scaled down",
+        "config.d_model**-0.5 if config.scale_decoder_outputs else 1.0",
+        "1.0",
+        (CONFIG, STOCK),
+        words="scale_decoder_outputs",
+    ),
+    Mutant(
+        "under checkpointing the memory gets no gradient",
+        "x = layer(x, memory, mask, memory_mask, rotation, bias, past",
+        "x = layer(x, memory=memory, mask=mask, memory_mask=memory_mask, rotation=rotation, position_bias=bias, past",
+        words="checkpointing",
+    ),
+    # Output layer and loss
+    Mutant(
+        "the output layer is not tied",
+        '_tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}',
+        "_tied_weights_keys = {}",
+        words="share",
+    ),
+    Mutant(
+        "the stacks have an embedding each",
+        "shared = None if config.encoder_vocab_size else self.encoder.embed_tokens",
+        "shared = None",
+        words="share",
+    ),
+    Mutant(
+        "the labels are shifted twice",
+        'self.loss_type = "ForMaskedLM"',
+        'self.loss_type = "ForCausalLM"',
+        words="loss",
+    ),
+    Mutant(
+        "num_items_in_batch is ignored",
+        "self.loss_function(logits, labels, logits.shape[-1], **kwargs)",
+        "self.loss_function(logits, labels, logits.shape[-1])",
+        (MODEL, TRAINING),
+        words="loss",
+    ),
+    Mutant(
+        "targets start with the end token",
+        "(labels.shape[0], 1), self.config.decoder_start_token_id)",
+        "(labels.shape[0], 1), self.config.eos_token_id)",
+    ),
+    Mutant(
+        "one logit more than asked for is kept",
+        "slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)",
+        "slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep + (logits_to_keep != 0))",
+        words="logits_to_keep",
+    ),
+    Mutant(
+        "an argument that is None hides the config's value",
+        "for name, value in kwargs.items() if value is not None}",
+        "for name, value in kwargs.items()}",
+        words="none",
+    ),
+)
+
+
+class Outcome(NamedTuple):
+    mutant: Mutant
+    caught_by: str | None
+    seconds: float
+
+
+def copy_repository(folder: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("hf_xformer", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+def plant(mutant: Mutant, folder: Path) -> None:
+    files = {path: path.read_text() for path in sorted((folder / "hf_xformer").glob("*_xformer.py"))}
+    places = [path for path, text in files.items() for _ in range(text.count(mutant.line))]
+    if len(places) != 1:
+        raise SystemExit(f"error: {mutant.fault!r} is stale: its line stands {len(places)} times in the package")
+    source = files[places[0]].replace(mutant.line, mutant.faulty)
+    compile(source, places[0].name, "exec")
+    places[0].write_text(source)
+
+
+def run_tests(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "--no-header", "-p", "no:cacheprovider", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def try_mutant(mutant: Mutant) -> Outcome:
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        copy_repository(Path(folder))
+        plant(mutant, Path(folder))
+        # FlexAttention takes longest and has the others' masks and scores.
+        words = f"not flex and ({mutant.words})" if mutant.words else "not flex"
+        result = run_tests(Path(folder), "-x", "-rf", "-k", words, *mutant.tests)
+    seconds = time.monotonic() - start
+    if result.returncode == 0:
+        return Outcome(mutant, None, seconds)
+    failed = re.search(r"^FAILED (\S+::.+?)(?: - .*)?$", result.stdout, re.MULTILINE)
+    if not failed:
+        raise SystemExit(f"error: {mutant.fault!r} keeps the tests from running:\n{result.stdout}{result.stderr}")
+    return Outcome(mutant, failed[1], seconds)
+
+
+def tests_that_always_fail(tests: Iterable[str]) -> str:
+    """What a test reports that fails without any fault, and so catches none."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy_repository(Path(folder))
+        result = run_tests(Path(folder), *sorted(set(tests)))
+    return result.stdout if result.returncode else ""
+
+
+def main(words: list[str]) -> int:
+    start = time.monotonic()
+    mutants = [mutant for mutant in MUTANTS if " ".join(words) in mutant.fault]
+    width = max(len(mutant.fault) for mutant in mutants)
+    outcomes = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for outcome in pool.map(try_mutant, mutants):
+            outcomes.append(outcome)
+            caught_by = (outcome.caught_by or "SURVIVED").removeprefix("tests/")
+            print(f"{outcome.mutant.fault:{width}}  {outcome.seconds:4.0f} s  {caught_by}", flush=True)
+    survivors = [outcome for outcome in outcomes if outcome.caught_by is None]
+    print(f"{len(outcomes)} faults, {len(survivors)} survived, {time.monotonic() - start:.0f} s")
+    if broken := tests_that_always_fail(outcome.caught_by for outcome in outcomes if outcome.caught_by):
+        print(f"error: tests fail without any fault\n{broken}")
+    return 1 if survivors or broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
