@@ -20,7 +20,8 @@ AutoConfig.register("xformer", XformerConfig, exist_ok=True)
 AutoModel.register(XformerConfig, XformerModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(XformerConfig, XformerForSeq2SeqLM, exist_ok=True)
 
-with suppress(ImportError):
+# Nobody who does not use PEFT should be stopped by one that is broken.
+with suppress(Exception):
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.setdefault("xformer", ["q_proj", "v_proj"])

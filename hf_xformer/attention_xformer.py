@@ -251,7 +251,7 @@ class XformerCrossAttentionCore(XformerAttentionCore):
         }
         q = q.transpose(0, 1).flatten(1, 2)[None]  # (1, H, B * T, K)
         k, v = (y.transpose(1, 2)[kept].transpose(0, 1)[None] for y in (k, v))  # (1, G, tokens of all sources, K)
-        x, weights = super().forward(attention, q, k, v, None, **kwargs, **lengths)
+        x, weights = super().forward(attention, q, k, v, None, **{**kwargs, **lengths})
         return x.unflatten(1, (rows, queries)).squeeze(0), weights
 
 
@@ -308,6 +308,7 @@ class XformerSelfAttention(XformerAttention):
         q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
+        q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves norms and rotations in full precision
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
         x, _ = self.core(self, q, k, v, mask, position_bias=position_bias, **kwargs)

@@ -112,20 +112,25 @@ def check_vocabulary(
 ) -> None:
     """
     Raises:
-        ArgumentError: The tokenizers have more tokens than the model, or other ids for padding and end.
+        ArgumentError: The tokenizers have more tokens than the model, or other ids for padding, end and start.
     """
     source_field = "encoder_vocab_size" if getattr(config, "encoder_vocab_size", None) else "vocab_size"
     for side, tokenizer, field in (("source", source, source_field), ("target", target, "vocab_size")):
-        if len(tokenizer) > getattr(config, field):
+        # A Marian tokenizer may hold two vocabularies, and its length is the source's.
+        own_target = getattr(tokenizer, "get_tgt_vocab", None) if side == "target" else None
+        size = len(own_target()) if own_target else len(tokenizer)
+        if size > getattr(config, field):
             raise ArgumentError(
-                f"the {side} tokenizer {tokenizer.name_or_path} has {len(tokenizer)} tokens, "
+                f"the {side} tokenizer {tokenizer.name_or_path} has {size} tokens, "
                 f"more than the model's `{field}` of {getattr(config, field)}"
             )
-        for name in ("pad_token_id", "eos_token_id"):
-            if getattr(tokenizer, name) != getattr(config, name):
+        # The Trainer would write a source tokenizer's start token over the model's.
+        for name in SPECIAL_TOKENS[:2] if side == "target" or source.bos_token_id is None else SPECIAL_TOKENS:
+            expected = getattr(config, name)
+            if getattr(tokenizer, name) not in (expected if isinstance(expected, list) else [expected]):
                 raise ArgumentError(
                     f"the {side} tokenizer {tokenizer.name_or_path} has `{name}` {getattr(tokenizer, name)}, "
-                    f"the model has {getattr(config, name)}"
+                    f"the model has {expected}"
                 )
 
 

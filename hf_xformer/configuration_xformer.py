@@ -119,7 +119,8 @@ class XformerConfig(PreTrainedConfig):
         "attention_chunk_size": "block_size",
         "sliding_window": "block_size",
     }
-    # Of a stack: every process has whole heads, and some of the features, words and columns of relative positions.
+    # Of a stack: every process has some of the heads, whole, and some of the inner features. The norms of queries and
+    # keys see one process's heads each, so that their gradients have to be summed.
     base_model_tp_plan = {
         "positions.table.weight": "embedding_colwise",
         "positions.table": "local_params",
@@ -269,12 +270,12 @@ class XformerConfig(PreTrainedConfig):
 
     def validate_implemented(self):
         """Nothing passes silently: what this version does not compute is refused by name."""
-        for name, implemented in NOT_YET.items():
-            if (value := getattr(self, name)) != implemented:
-                raise NotImplementedError(f"`{name}={value!r}` is not implemented yet")
         for name in ("encoder_layer_types", "decoder_layer_types"):
             if unknown := set(getattr(self, name)) - {"full_attention"}:
                 raise NotImplementedError(f"`{name}` with {sorted(unknown)} is not implemented yet")
+        for name, implemented in NOT_YET.items():
+            if (value := getattr(self, name)) != implemented:
+                raise NotImplementedError(f"`{name}={value!r}` is not implemented yet")
 
     def heads_of(self, stack: str) -> tuple[int, int]:
         """`(query heads, head width)` of the "encoder" or the "decoder"."""

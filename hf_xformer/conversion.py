@@ -9,6 +9,8 @@ padded on the right, a converted model decodes as its stock one does. Elsewhere 
 - padding on the left shifts nobody's position, and float16 is not kept from overflowing;
 - M2M100's positions end at `max_position_embeddings`, and its sinusoids have become parameters, as has a bias of the
   logits that is not zero (BART, mBART, Marian, Pegasus): training changes them;
+- UMT5's decoder outputs are scaled if its output layer is tied, as its authors have it; transformers 5.23 always does;
+- T5Gemma's norms, of which the weights are stored less one, are rounded when the checkpoint is in half precision;
 - training drops no layers (`encoder_layerdrop`, `decoder_layerdrop`), nor elements after the last norm of a stack (T5,
   T5Gemma);
 - mBART's decoder starts with `decoder_start_token_id`, and not with whatever token the labels end with.
@@ -16,6 +18,7 @@ padded on the right, a converted model decodes as its stock one does. Elsewhere 
 
 import copy
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +37,7 @@ from transformers.utils.hub import cached_file
 from . import XformerConfig, XformerForSeq2SeqLM
 from .arguments import ArgumentError
 from .checkpoints import check_path, load_model, load_tokenizer
+from .tokenization import TARGET_TOKENIZER
 
 
 Tensors = dict[str, torch.Tensor]
@@ -47,13 +51,15 @@ class Family:
 
     Args:
         fields: From its config to the fields of an `XformerConfig`; refuses what has no counterpart.
-        names: Regular expressions found in the names of its tensors, and what Xformer has instead.
+        names: Regular expressions found in the names of its tensors, and what Xformer has instead, in this order.
         changes: Regular expressions that match the new names of the tensors that do not stay as they are.
+        scaled_if_tied: Whether the decoder's outputs are scaled just if the output layer is tied to the embedding.
     """
 
     fields: Callable[[PreTrainedConfig], dict]
     names: Mapping[str, str]
     changes: Mapping[str, Change] = field(default_factory=dict)
+    scaled_if_tied: bool = False
 
 
 TOKEN_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
@@ -70,7 +76,6 @@ GEMMA_SHARED = {
     "head_dim": "head_dim",
     "activation_function": "hidden_activation",
     "norm_eps": "rms_norm_eps",
-    "attention_multiplier": "query_pre_attn_scalar",
     "rope_parameters": "rope_parameters",
     "max_position_embeddings": "max_position_embeddings",
     "pad_token_id": "pad_token_id",
@@ -141,7 +146,7 @@ def gemma_fields(config: PreTrainedConfig) -> dict:
         for name, only in GEMMA_ONLY.items():
             if (value := getattr(part, name)) != only:
                 raise ArgumentError(f"t5gemma: Xformer has no `{stack}.{name}={value!r}`, only {only!r}")
-    for name in shared.values():
+    for name in (*shared.values(), "query_pre_attn_scalar"):
         if (value := getattr(encoder, name)) != (other := getattr(decoder, name)):
             raise ArgumentError(f"t5gemma: `encoder.{name}={value!r}` must equal `decoder.{name}={other!r}`")
     return {
@@ -198,11 +203,12 @@ GEMMA_NAMES = {
     r"\.self_attn\.": ".self_attention.",
     r"\.cross_attn\.": ".cross_attention.",
     r"\.mlp\.": ".feed_forward.",
-    r"\.(pre|post)_self_attn_layernorm\.": r".\1.self_attention.",
-    r"\.(pre|post)_cross_attn_layernorm\.": r".\1.cross_attention.",
-    r"\.(pre|post)_feedforward_layernorm\.": r".\1.feed_forward.",
-    r"\.pre\.(\w+)\.": r".\1_norm.",
-    r"\.post\.(\w+)\.": r".\1_residual.norm.",
+    r"\.pre_self_attn_layernorm\.": ".self_attention_norm.",
+    r"\.post_self_attn_layernorm\.": ".self_attention_residual.output_norm.",
+    r"\.pre_cross_attn_layernorm\.": ".cross_attention_norm.",
+    r"\.post_cross_attn_layernorm\.": ".cross_attention_residual.output_norm.",
+    r"\.pre_feedforward_layernorm\.": ".feed_forward_norm.",
+    r"\.post_feedforward_layernorm\.": ".feed_forward_residual.output_norm.",
     r"\.rotary_emb\.": ".positions.",
     r"^lm_head\.out_proj\.": "lm_head.",
 }
@@ -228,22 +234,32 @@ ENCODER, DECODER = (f"model.{stack}.embed_tokens.weight" for stack in ("encoder"
 COMPUTED = re.compile(r"\.positions\.(table|inv_freq|original_inv_freq)$")
 LOGITS_BIAS: dict[str, Change] = {f"^{re.escape(BIAS)}$": lambda bias, config: bias.squeeze(0)}
 POSITIONS = r"\.positions\.weight$"
-PEGASUS = {"norm_position": "pre", "position_embedding_type": "sinusoidal", "use_final_logits_bias": True}
-MARIAN = {**PEGASUS, "norm_position": "post"}
-MBART = {**PEGASUS, "position_embedding_type": "learned", "layernorm_embedding": True}
-BART = {**MBART, "norm_position": "post"}
-M2M100 = {"norm_position": "pre", "position_embedding_type": "learned"}
-UMT5 = {"relative_attention_per_layer": True}
+PRE_LEARNED = {"norm_position": "pre", "position_embedding_type": "learned"}
+POST_LEARNED = {"norm_position": "post", "position_embedding_type": "learned"}
+PRE_SINUSOIDAL = {"norm_position": "pre", "position_embedding_type": "sinusoidal"}
+POST_SINUSOIDAL = {"norm_position": "post", "position_embedding_type": "sinusoidal"}
 
 FAMILIES = {
-    "bart": Family(partial(bart_fields, **BART), BART_NAMES | LEARNED, LOGITS_BIAS | {POSITIONS: without_offset}),
-    "mbart": Family(partial(bart_fields, **MBART), BART_NAMES | LEARNED, LOGITS_BIAS | {POSITIONS: without_offset}),
-    "marian": Family(partial(marian_fields, **MARIAN), BART_NAMES | SINUSOIDS, LOGITS_BIAS),
-    "pegasus": Family(partial(bart_fields, **PEGASUS), BART_NAMES | SINUSOIDS, LOGITS_BIAS),
-    "m2m_100": Family(partial(bart_fields, **M2M100), BART_NAMES | LEARNED, {POSITIONS: from_padding}),
+    "bart": Family(
+        partial(bart_fields, **POST_LEARNED, layernorm_embedding=True),
+        BART_NAMES | LEARNED,
+        LOGITS_BIAS | {POSITIONS: without_offset},
+    ),
+    "mbart": Family(
+        partial(bart_fields, **PRE_LEARNED, layernorm_embedding=True),
+        BART_NAMES | LEARNED,
+        LOGITS_BIAS | {POSITIONS: without_offset},
+    ),
+    "marian": Family(partial(marian_fields, **POST_SINUSOIDAL), BART_NAMES | SINUSOIDS, LOGITS_BIAS),
+    "pegasus": Family(partial(bart_fields, **PRE_SINUSOIDAL), BART_NAMES | SINUSOIDS, LOGITS_BIAS),
+    "m2m_100": Family(partial(bart_fields, **PRE_LEARNED), BART_NAMES | LEARNED, {POSITIONS: from_padding}),
     "t5": Family(partial(t5_fields, scaled=lambda c: c.scale_decoder_outputs), T5_NAMES),
     "mt5": Family(partial(t5_fields, scaled=lambda c: False), T5_NAMES),
-    "umt5": Family(partial(t5_fields, scaled=lambda c: c.tie_word_embeddings, **UMT5), T5_NAMES),
+    "umt5": Family(
+        partial(t5_fields, scaled=lambda c: c.tie_word_embeddings, relative_attention_per_layer=True),
+        T5_NAMES,
+        scaled_if_tied=True,
+    ),
     "t5gemma": Family(gemma_fields, GEMMA_NAMES, {r"norm\.weight$": plus_one}),
 }
 
@@ -306,11 +322,20 @@ def convert_model(stock: PreTrainedModel) -> XformerForSeq2SeqLM:
         ArgumentError: As `convert_config` does; or a tensor has no counterpart.
     """
     config = stock.config
+    if stock.get_output_embeddings() is None:
+        raise ArgumentError(f"a {type(stock).__name__} has no output layer: convert one that writes text")
     weights = convert_weights(config, {**dict(stock.named_buffers()), **stock.state_dict()})
+    if wrong := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
+        raise ArgumentError(
+            f"{config.model_type}: {len(wrong)} tensors have values that are not finite, such as {wrong[0]}"
+        )
     tables = {name: weights.pop(name) for name in list(weights) if COMPUTED.search(name)}
     if BIAS in weights and not weights[BIAS].any():
         del weights[BIAS]
-    observed = {"tie_word_embeddings": same(weights[DECODER], weights[HEAD]), "use_final_logits_bias": BIAS in weights}
+    tied = same(weights[DECODER], weights[HEAD])
+    observed = {"tie_word_embeddings": tied, "use_final_logits_bias": BIAS in weights}
+    if family_of(config).scaled_if_tied:
+        observed["scale_decoder_outputs"] = tied
     if convert_config(config).encoder_vocab_size is None and not same(weights[ENCODER], weights[DECODER]):
         observed["encoder_vocab_size"] = len(weights[ENCODER])
     model, info = XformerForSeq2SeqLM.from_pretrained(
@@ -351,6 +376,7 @@ def convert_checkpoint(
         raise ArgumentError(f"{out}: cannot write the converted checkpoint there")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ArgumentError(f"{out}: the folder is not empty; --overwrite writes into it all the same")
+    expected = convert_config(AutoConfig.from_pretrained(source))  # may refuse, before anything else is read
     # Asked of the files, because for a known model type the library makes an empty tokenizer when there are none.
     files = (cached_file(source, name, _raise_exceptions_for_missing_entries=False) for name in TOKENIZER_FILES)
     tokenizer = load_tokenizer(source) if any(files) else None
@@ -359,7 +385,6 @@ def convert_checkpoint(
         for option, language in (("src_lang", src_lang), ("tgt_lang", tgt_lang))
         if language is not None
     }
-    expected = convert_config(AutoConfig.from_pretrained(source))  # may refuse, before the weights are read
     computed = SINUSOIDAL_TABLES if expected.position_embedding_type == "sinusoidal" else frozenset()
     model = convert_model(load_model(source, computed=computed, dtype="auto"))
     if "tgt_lang" in languages and isinstance(tokenizer, MBartTokenizer):
@@ -368,16 +393,32 @@ def convert_checkpoint(
     elif "tgt_lang" in languages:
         # Later models start with the end token and then say the language.
         model.generation_config.forced_bos_token_id = languages["tgt_lang"]
+    remove_tokenizer(out)
     model.save_pretrained(out)
     if tokenizer is not None:
         tokenizer.save_pretrained(out)
     return model, tokenizer
 
 
+def remove_tokenizer(folder: Path) -> None:
+    """What an earlier checkpoint left in a folder that is overwritten must not decode the new one."""
+    shutil.rmtree(folder / TARGET_TOKENIZER, ignore_errors=True)
+    for name in (*TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json", "source.spm", "target.spm"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def language_id(tokenizer: PreTrainedTokenizerBase | None, option: str, language: str) -> int:
     """Sets the tokenizer's `src_lang` or `tgt_lang` and returns the id of that language's token."""
     codes = getattr(tokenizer, "lang_code_to_token", {})  # M2M100's, which are no special tokens
-    if tokenizer is None or language not in (*codes, *tokenizer.all_special_tokens):
+    if language not in languages_of(tokenizer):
         raise ArgumentError(f"--{option} {language}: the tokenizer has no such language")
     setattr(tokenizer, option, language)
     return tokenizer.convert_tokens_to_ids(codes.get(language, language))
+
+
+def languages_of(tokenizer: PreTrainedTokenizerBase | None) -> set[str]:
+    """The languages that a multilingual tokenizer marks its texts with; none of any other."""
+    if not hasattr(tokenizer, "tgt_lang"):
+        return set()
+    named = {getattr(tokenizer, f"{role}_token") for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")}
+    return set(getattr(tokenizer, "lang_code_to_token", ())) or {*tokenizer.all_special_tokens} - named

@@ -158,7 +158,7 @@ class XformerPreTrainedModel(PreTrainedModel):
         """
         options = {"pad_to_multiple_of": pad_to_multiple_of, "mean_resizing": mean_resizing}
         source_size, target_size = self.config.encoder_vocab_size, self.config.vocab_size
-        if source_size is None:
+        if source_size is None or new_num_tokens is None and pad_to_multiple_of is None:
             return super().resize_token_embeddings(new_num_tokens, **options)
         if source_size != target_size:
             raise ValueError(f"cannot resize vocabularies of {source_size} and {target_size} tokens at once")
@@ -349,7 +349,8 @@ class XformerModel(XformerPreTrainedModel):
             attention_mask: 1 for the source tokens to attend to, 0 for padding on either side, (B, S).
             decoder_input_ids: Target tokens so far, (B, T), the start token first; or `decoder_inputs_embeds`.
             decoder_attention_mask: 1 for the target tokens to attend to, cached ones included, (B, past + T).
-            decoder_position_ids: Positions of the target tokens, (B, T); counted from the mask when None.
+            decoder_position_ids: Positions of the target tokens, (B, T); counted from the mask when None. Relative
+                positions go by the distance in the row instead.
             past_key_values: Keys and values of earlier target tokens and of the source.
 
         Returns:
@@ -496,16 +497,20 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
 
     def save_pretrained(self, *args, **kwargs):
-        # Others may find the output layer untied from `get_input_embeddings`, which is the source's, and note it in
-        # the config (PEFT does when it merges): the next load would then draw an output layer at random.
-        if self.lm_head.weight is self.model.decoder.embed_tokens.weight:
+        # PEFT may have trained a copy of an embedding that was shared, or have found the output layer untied from the
+        # source's embedding, which it never was tied to: the config has to say what the weights are now.
+        source, target = self.get_encoder().embed_tokens, self.get_decoder().embed_tokens
+        if source.weight is not target.weight:
+            self.config.encoder_vocab_size = source.num_embeddings
+        if getattr(self.lm_head, "weight", None) is target.weight:
             self.config.tie_word_embeddings = True
         super().save_pretrained(*args, **kwargs)
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
         """The labels (B, T) shifted right behind the start token, -100 replaced by padding."""
-        if self.config.decoder_start_token_id is None:
-            raise ValueError("`config.decoder_start_token_id` is None: set the token that targets start with")
+        for name in ("decoder_start_token_id", "pad_token_id"):
+            if getattr(self.config, name) is None:
+                raise ValueError(f"`config.{name}` is None: the decoder's input cannot be made from labels without it")
         start = labels.new_full((labels.shape[0], 1), self.config.decoder_start_token_id)
         shifted = torch.cat((start, labels[:, :-1]), dim=-1)
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
@@ -517,6 +522,10 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
         return super().prepare_inputs_for_generation(
             input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
         )
+
+    def _valid_auto_compile_criteria(self, *args, **kwargs):
+        # The lengths of padded sources, which FlashAttention needs, are not known when a graph is made.
+        return not is_flash_attention_requested(self.config) and super()._valid_auto_compile_criteria(*args, **kwargs)
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         # The library gives the decoder's windows to the cross-attention too, which would forget most of the source.

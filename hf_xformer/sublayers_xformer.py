@@ -47,33 +47,37 @@ class XformerGatedFeedForward(XformerFeedForward):
 FEED_FORWARDS = {False: XformerFeedForward, True: XformerGatedFeedForward}
 
 
-class XformerPreNormResidual(nn.Module):
-    """`x + f(norm(x))` (Xiong et al. 2020)."""
+class XformerResidual(nn.Module):
+    """A sublayer `f` with its norm, its dropout and the path around it."""
 
     def __init__(self, config: XformerConfig):
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
 
+
+class XformerPreNormResidual(XformerResidual):
+    """`x + f(norm(x))` (Xiong et al. 2020)."""
+
     def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
         return x + self.dropout(sublayer(norm(x), *args, **kwargs))
 
 
-class XformerPostNormResidual(XformerPreNormResidual):
+class XformerPostNormResidual(XformerResidual):
     """`norm(x + f(x))` (Vaswani et al. 2017, section 3.1)."""
 
     def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
         return norm(x + self.dropout(sublayer(x, *args, **kwargs)))
 
 
-class XformerSandwichResidual(XformerPreNormResidual):
+class XformerSandwichResidual(XformerResidual):
     """`x + norm(f(norm(x)))` (Ding et al. 2021, section 2.3)."""
 
     def __init__(self, config: XformerConfig):
         super().__init__(config)
-        self.norm = make_norm(config)
+        self.output_norm = make_norm(config)
 
     def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
-        return x + self.dropout(self.norm(sublayer(norm(x), *args, **kwargs)))
+        return x + self.dropout(self.output_norm(sublayer(norm(x), *args, **kwargs)))
 
 
 RESIDUALS = {"pre": XformerPreNormResidual, "post": XformerPostNormResidual, "sandwich": XformerSandwichResidual}

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..conversion import convert_checkpoint
+from ..conversion import convert_checkpoint, languages_of
 from .errors import Parser, one_line_errors
 
 
@@ -33,5 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model, tokenizer = convert_checkpoint(**vars(args))
     if tokenizer is None:
         print(f"{args.source} has no tokenizer: {args.out} has none either", file=sys.stderr)
+    if args.tgt_lang is None and languages_of(tokenizer):
+        print("several languages: --tgt_lang says which one to decode into and to be trained on", file=sys.stderr)
     millions = model.num_parameters() / 1e6
     print(f"{args.out}: {millions:.1f} M parameters, {str(model.dtype).removeprefix('torch.')}")
