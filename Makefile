@@ -45,7 +45,7 @@ quickstart: install  ## train a 1M-parameter model to pronounce words, in under 
 
 test: test-fast test-slow  ## all tests, installing what they need
 
-test-fast: install-test  ## the tests that take less than two minutes
+test-fast: install-test  ## the tests that take seconds each
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope
 
 test-slow: install-test  ## the rest: several processes, killed and resumed runs, compilation

@@ -103,6 +103,11 @@ def check_options(
     for name in ("max_train_samples", "max_eval_samples"):
         if (count := getattr(data_args, name)) is not None and count < 1:
             raise ArgumentError(f"--{name} must be 1 or more, got {count}")
+    if model_args.attn_implementation == "flex_attention" and training_args.device.type == "cpu":
+        raise ArgumentError("--attn_implementation flex_attention: torch cannot train through it on a CPU; sdpa can")
+    base = model_args.model_name_or_path
+    if base is not None and Path(base).resolve() == Path(training_args.output_dir).resolve():
+        raise ArgumentError(f"--output_dir {training_args.output_dir}: training would overwrite --model_name_or_path")
     check_trainer_options(data_args, training_args)
     check_evaluation_options(data_args, training_args)
 
@@ -185,7 +190,10 @@ def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerB
     """Tokens may be added to an existing model's vocabulary; with other tokens its embedding means nothing."""
     if model_args.model_name_or_path is None or model_args.tokenizer_name is None:
         return
-    own, _ = load_tokenizers(model_args.model_name_or_path)
+    try:
+        own, _ = load_tokenizers(model_args.model_name_or_path)
+    except ArgumentError:
+        return  # a checkpoint without a tokenizer, such as a converted one, which is given one now
     if not own.get_vocab().items() <= source.get_vocab().items():
         raise ArgumentError(
             f"--tokenizer_name {model_args.tokenizer_name}: other tokens than those of {model_args.model_name_or_path}"

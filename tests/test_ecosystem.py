@@ -63,6 +63,18 @@ def test_lora_finds_its_layers_trains_them_alone_saves_loads_and_merges(override
     assert changed == {name for name in before if name.endswith(("q_proj.weight", "v_proj.weight"))}
 
 
+@pytest.mark.parametrize("trained", [["embed_tokens"], ["embed_tokens", "lm_head"]], ids="-".join)
+def test_embeddings_trained_apart_survive_merging_and_a_reload(trained, tmp_path):
+    batch = make_batch()
+    options = LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=2, modules_to_save=trained)
+    adapted = get_peft_model(make_model(), options)
+    train_a_step(adapted, batch)
+    merged = adapted.eval().merge_and_unload()
+    merged.save_pretrained(tmp_path)
+    reloaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    assert_close(reloaded(**batch).logits, merged(**batch).logits, atol=1e-5, rtol=1e-5)
+
+
 def test_lora_under_gradient_checkpointing_has_the_same_gradients():
     grads = []
     for checkpointing in (False, True):

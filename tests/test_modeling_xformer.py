@@ -198,6 +198,15 @@ def test_static_cache_equals_dynamic_cache_with_a_left_padded_prefix(batch):
     assert torch.equal(static, dynamic)
 
 
+@pytest.mark.parametrize("overrides", [{}, {"qk_norm": True}], ids=["rope", "qk-norm"])
+def test_static_cache_under_autocast_holds_one_type(overrides, batch):
+    model = make_model(**overrides)
+    options = {"max_new_tokens": 5, "disable_compile": True}
+    with torch.autocast("cpu", torch.bfloat16):
+        dynamic = model.generate(batch["input_ids"], **options)
+        assert torch.equal(model.generate(batch["input_ids"], cache_implementation="static", **options), dynamic)
+
+
 def test_cross_attention_cache_keeps_the_whole_source_under_windowed_decoder_layers(batch):
     model = make_model()
     # Set behind the constructor, which refuses windows until the layers exist: the cache must be right before.

@@ -88,6 +88,7 @@ def test_the_stock_trainer_learns_the_task(task, tmp_path):
         ({"learning_rate": "-1"}, "--learning_rate"),
         ({"report_to": "foo"}, "foo"),
         ({"attn_implementation": "flash_attention_2"}, "FlashAttention2"),
+        ({"attn_implementation": "flex_attention"}, "sdpa can"),
         ({"config_overrides": "decoder_start_token_id=55"}, "got 55"),
         ({"train_sampling_strategy": "group_by_length"}, "--group_by_length"),
         ({"dataloader_persistent_workers": "true"}, "--dataloader_persistent_workers"),
@@ -196,6 +197,16 @@ def test_streaming_and_separate_tokenizers(task, tmp_path):
     assert (config["encoder_vocab_size"], config["vocab_size"]) == (12, 13)
     for folder in (out, out / "checkpoint-3"):
         assert len(AutoTokenizer.from_pretrained(folder / "target_tokenizer")) == 13
+
+
+def test_a_source_tokenizer_that_would_change_the_models_start_token_is_refused(task, tmp_path, capsys):
+    source, target = tmp_path / "tokenizer", tmp_path / "tokenizer/target_tokenizer"
+    tokenizer = train_tokenizer(["A B C D E F G H"], "symbol")
+    tokenizer.bos_token = "C"
+    tokenizer.save_pretrained(source)
+    train_tokenizer(["H G F E D C B A Z"], "symbol").save_pretrained(target)
+    said = refusal(task.options(tmp_path / "run", tokenizer_name=source), capsys)
+    assert "the source tokenizer" in said and "`bos_token_id`" in said
 
 
 @pytest.mark.parametrize(("overlong", "kept"), [("truncate", 160), ("drop", None)])
