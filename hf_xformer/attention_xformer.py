@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .blocks_xformer import BlockMasks
 from .configuration_xformer import XformerConfig
 
 
@@ -109,7 +110,7 @@ class XformerRotaryEmbedding(nn.Module):
     @torch.no_grad()
     @dynamic_rope_update
     def rotation(self, x: torch.Tensor, position_ids: torch.LongTensor) -> Rotation:
-        angles = position_ids[:, None, :, None].float() * self.inv_freq.float()  # (B, 1, T, K/2)
+        angles = position_ids[:, :, None, None].float() * self.inv_freq.float()  # (B, T, 1, K/2)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return cos.to(x.dtype), sin.to(x.dtype)
 
@@ -172,7 +173,7 @@ def count_positions(attention_mask: torch.Tensor) -> torch.LongTensor:
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turns the pairs `(x_i, x_{i + K/2})` of every head, (B, H, T, K), by their position's angles, (B, 1, T, K/2)."""
+    """Turns the pairs `(x_i, x_{i + K/2})` of every head, (B, T, H, K), by their position's angles, (B, T, 1, K/2)."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
@@ -207,8 +208,49 @@ def eager_attention(
     return (weights @ v).transpose(1, 2).contiguous(), weights
 
 
+def attend(
+    attention: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, **kwargs
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """
+    Scaled dot-product attention by the backend that the config names.
+
+    Args:
+        attention: The module that attends, from which the backends read what they need.
+        q: (B, H, T, K). k, v: (B, G, S, K). mask: As the backend has it.
+
+    Returns:
+        The mixed values, (B, T, H * K), and the weights, (B, H, T, S), if the backend has them.
+    """
+    backend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention)
+    dropout = attention.dropout if attention.training else 0.0
+    x, weights = backend(attention, q, k, v, mask, dropout=dropout, scaling=attention.scaling, **kwargs)
+    return x.flatten(2), weights
+
+
+def attend_across(
+    attention: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, **kwargs
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The same where queries and keys are of two sequences, which FlashAttention has to be told."""
+    # Only FlashAttention's masks are those of the keys, (B, S). The library would cut the queries with it too
+    # (transformers issue 35032); given the lengths of both, it calls the kernel for variable lengths.
+    if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
+        return attend(attention, q, k, v, mask, **kwargs)
+    rows, queries = q.shape[0], q.shape[2]
+    kept, source_lengths = mask.bool(), mask.sum(dim=-1, dtype=torch.int32)
+    lengths = {
+        "cu_seq_lens_q": torch.arange(rows + 1, dtype=torch.int32, device=q.device) * queries,
+        "cu_seq_lens_k": nn.functional.pad(source_lengths.cumsum(0, dtype=torch.int32), (1, 0)),
+        "max_length_q": queries,
+        "max_length_k": source_lengths.max().item(),
+    }
+    q = q.transpose(0, 1).flatten(1, 2)[None]  # (1, H, B * T, K)
+    k, v = (y.transpose(1, 2)[kept].transpose(0, 1)[None] for y in (k, v))  # (1, G, tokens of all sources, K)
+    x, weights = attend(attention, q, k, v, None, **{**kwargs, **lengths})
+    return x.unflatten(1, (rows, queries)).squeeze(0), weights
+
+
 class XformerAttentionCore(nn.Module):
-    """Scaled dot-product attention by the backend that the config names; a module so that its weights are recorded."""
+    """Attention of one sequence to itself; a module so that its weights are recorded."""
 
     def forward(
         self,
@@ -216,43 +258,19 @@ class XformerAttentionCore(nn.Module):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        mask: torch.Tensor | None,
+        mask: torch.Tensor | BlockMasks | None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        Args:
-            attention: The module that attends, from which the backends read what they need.
-            q: (B, H, T, K). k, v: (B, G, S, K). mask: As the backend has it.
-
-        Returns:
-            The mixed values, (B, T, H * K), and the weights, (B, H, T, S), if the backend has them.
-        """
-        backend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention)
-        dropout = attention.dropout if self.training else 0.0
-        x, weights = backend(attention, q, k, v, mask, dropout=dropout, scaling=attention.scaling, **kwargs)
-        return x.flatten(2), weights
+        if isinstance(mask, BlockMasks):
+            return mask.pattern.attend(attend_across, attention, q, k, v, mask, **kwargs)
+        return attend(attention, q, k, v, mask, **kwargs)
 
 
 class XformerCrossAttentionCore(XformerAttentionCore):
-    """The same where queries and keys are of two sequences, which FlashAttention has to be told."""
+    """Attention of one sequence to another."""
 
     def forward(self, attention, q, k, v, mask, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
-        # Only FlashAttention's masks are those of the keys, (B, S). The library would cut the queries with it too
-        # (transformers issue 35032); given the lengths of both, it calls the kernel for variable lengths.
-        if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
-            return super().forward(attention, q, k, v, mask, **kwargs)
-        rows, queries = q.shape[0], q.shape[2]
-        kept, source_lengths = mask.bool(), mask.sum(dim=-1, dtype=torch.int32)
-        lengths = {
-            "cu_seq_lens_q": torch.arange(rows + 1, dtype=torch.int32, device=q.device) * queries,
-            "cu_seq_lens_k": nn.functional.pad(source_lengths.cumsum(0, dtype=torch.int32), (1, 0)),
-            "max_length_q": queries,
-            "max_length_k": source_lengths.max().item(),
-        }
-        q = q.transpose(0, 1).flatten(1, 2)[None]  # (1, H, B * T, K)
-        k, v = (y.transpose(1, 2)[kept].transpose(0, 1)[None] for y in (k, v))  # (1, G, tokens of all sources, K)
-        x, weights = super().forward(attention, q, k, v, None, **{**kwargs, **lengths})
-        return x.unflatten(1, (rows, queries)).squeeze(0), weights
+        return attend_across(attention, q, k, v, mask, **kwargs)
 
 
 class XformerAttention(nn.Module):
@@ -281,10 +299,7 @@ class XformerAttention(nn.Module):
         self.core = self.core_class()
 
     def split_heads(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, T, H * K) -> (B, H, T, K)
-
-    def keys_and_values(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.split_heads(self.k_proj(x)), self.split_heads(self.v_proj(x))
+        return x.unflatten(-1, (-1, self.head_dim))  # (B, T, H * K) -> (B, T, H, K)
 
 
 class XformerSelfAttention(XformerAttention):
@@ -294,24 +309,31 @@ class XformerSelfAttention(XformerAttention):
         super().__init__(config, layer_idx, stack, is_causal)
         norm = partial(nn.RMSNorm, self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity
         self.q_norm, self.k_norm = norm(), norm()
+        # Read by FlashAttention, whose windows in both directions end one token before their size.
+        size = config.block_size + (stack == "encoder")
+        is_sliding = getattr(config, f"{stack}_layer_types")[layer_idx] == "sliding_attention"
+        self.sliding_window = size if is_sliding else None
 
     def forward(
         self,
         x: torch.Tensor,
-        mask: torch.Tensor | None = None,
+        mask: torch.Tensor | BlockMasks | None = None,
         rotation: Rotation | None = None,
         position_bias: torch.Tensor | None = None,
         cache: Cache | None = None,
         **kwargs,
     ) -> torch.Tensor:
-        q, (k, v) = self.split_heads(self.q_proj(x)), self.keys_and_values(x)
+        q, k, v = (self.split_heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
         q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves norms and rotations in full precision
+        q, k, v = (y.transpose(1, 2) for y in (q, k, v))  # (B, H, T, K), (B, G, T, K) twice
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
-        x, _ = self.core(self, q, k, v, mask, position_bias=position_bias, **kwargs)
+        x, _ = self.core(
+            self, q, k, v, mask, position_bias=position_bias, sliding_window=self.sliding_window, **kwargs
+        )
         return self.o_proj(x)
 
 
@@ -328,18 +350,19 @@ class XformerCrossAttention(XformerAttention):
         cache: EncoderDecoderCache | None = None,
         **kwargs,
     ) -> torch.Tensor:
-        q, (k, v) = self.split_heads(self.q_proj(x)), self.keys_and_values_once(memory, cache)
+        q, (k, v) = self.split_heads(self.q_proj(x)).transpose(1, 2), self.keys_and_values(memory, cache)
         x, _ = self.core(self, q, k, v, mask, **kwargs)
         return self.o_proj(x)
 
-    def keys_and_values_once(
+    def keys_and_values(
         self, memory: torch.Tensor, cache: EncoderDecoderCache | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The memory does not change while the target grows: with a cache its projections are computed once."""
-        if cache is None:
-            return self.keys_and_values(memory)
-        if cache.is_updated.get(self.layer_idx):
+        if cache is not None and cache.is_updated.get(self.layer_idx):
             layer = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values
+        k, v = (self.split_heads(project(memory)).transpose(1, 2) for project in (self.k_proj, self.v_proj))
+        if cache is None:
+            return k, v
         cache.is_updated[self.layer_idx] = True
-        return cache.cross_attention_cache.update(*self.keys_and_values(memory), self.layer_idx)
+        return cache.cross_attention_cache.update(k, v, self.layer_idx)

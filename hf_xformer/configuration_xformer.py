@@ -39,9 +39,6 @@ ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 TOKEN_ID_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout")
 
-# What belongs to block layers, which this version does not compute yet: field -> the only value it accepts so far.
-NOT_YET = {"block_size": 64, "block_shift": True, "num_global_tokens": 0}
-
 
 @strict
 class XformerConfig(PreTrainedConfig):
@@ -77,12 +74,15 @@ class XformerConfig(PreTrainedConfig):
         relative_attention_max_distance: Distance in tokens from which on all of them share a bucket.
         relative_attention_per_layer: Whether each layer has its own table of relative positions, as in UMT5, or the
             layers of a stack share one, as in T5.
-        encoder_layer_types, decoder_layer_types: One name a layer. Only "full_attention" is implemented yet;
-            "chunked_attention" and "sliding_attention" are refused. None means full attention everywhere.
-        block_size: Tokens in a block or window; `attention_chunk_size` and `sliding_window` are aliases. Not
-            implemented yet, nor are the next two.
-        block_shift: Whether every second block layer of the encoder is shifted by half a block.
-        num_global_tokens: Leading source positions that attend everywhere.
+        encoder_layer_types, decoder_layer_types: One name a layer: "full_attention"; "chunked_attention", within
+            blocks; or "sliding_attention", within a window. Cost and memory of the latter two grow with the length
+            and not with its square. Cross-attention is always full. None means full attention everywhere.
+        block_size: Tokens w in a block, or of a window: the encoder attends to w before and w after a token, the
+            decoder to w tokens with the token itself. `attention_chunk_size` and `sliding_window` are aliases.
+        block_shift: Whether every second chunked layer of the encoder has its blocks shifted by half a block, so that
+            information crosses their borders.
+        num_global_tokens: So many leading tokens of the source attend to all of it, and all tokens to them, in the
+            encoder's chunked and sliding layers.
         dropout: Probability of dropping an element of the embedded input and of each sublayer's output.
         attention_dropout: The same for attention weights.
         activation_dropout: The same for the inner activations of the feed-forward.
@@ -99,7 +99,6 @@ class XformerConfig(PreTrainedConfig):
 
     Raises:
         StrictDataclassError: A field of the wrong type or out of range; the message holds the field and its value.
-        NotImplementedError: A field of which the behaviour is not implemented yet; the message names it.
 
     ```python
     >>> from hf_xformer import XformerConfig, XformerForSeq2SeqLM
@@ -268,14 +267,14 @@ class XformerConfig(PreTrainedConfig):
         if self.rope_parameters.get("partial_rotary_factor", 1.0) != 1.0:
             raise ValueError("`rope_parameters`: `partial_rotary_factor` is not supported; whole heads are rotated")
 
-    def validate_implemented(self):
-        """Nothing passes silently: what this version does not compute is refused by name."""
-        for name in ("encoder_layer_types", "decoder_layer_types"):
-            if unknown := set(getattr(self, name)) - {"full_attention"}:
-                raise NotImplementedError(f"`{name}` with {sorted(unknown)} is not implemented yet")
-        for name, implemented in NOT_YET.items():
-            if (value := getattr(self, name)) != implemented:
-                raise NotImplementedError(f"`{name}={value!r}` is not implemented yet")
+    def validate_blocks(self):
+        """What block layers do not go with."""
+        types = {*self.encoder_layer_types, *self.decoder_layer_types} - {"full_attention"}
+        if types and self.position_embedding_type == "relative":
+            raise ValueError(
+                f"`position_embedding_type='relative'` goes with full attention only, not with {sorted(types)}: "
+                "take 'rope'"
+            )
 
     def heads_of(self, stack: str) -> tuple[int, int]:
         """`(query heads, head width)` of the "encoder" or the "decoder"."""

@@ -6,15 +6,13 @@ Shapes: B batch, S source, T target, D d_model, V vocabulary.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
-from transformers import initialization as init
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
-from transformers.distributed.parallel_utils import replace_layer_number_by_wildcard
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING, create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -22,7 +20,7 @@ from transformers.modeling_outputs import (
     Seq2SeqLMOutput,
     Seq2SeqModelOutput,
 )
-from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.modeling_utils import slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
@@ -34,10 +32,11 @@ from .attention_xformer import (
     XformerAttentionCore,
     XformerCrossAttention,
     XformerSelfAttention,
-    XformerSinusoidalPositions,
     count_positions,
 )
+from .blocks_xformer import BlockMasks, block_patterns
 from .configuration_xformer import XformerConfig
+from .pretrained_xformer import XformerPreTrainedModel
 from .sublayers_xformer import FEED_FORWARDS, RESIDUALS, make_norm
 
 
@@ -57,7 +56,7 @@ class XformerEncoderLayer(GradientCheckpointingLayer):
     def forward(
         self,
         x: torch.Tensor,
-        mask: torch.Tensor | None = None,
+        mask: torch.Tensor | BlockMasks | None = None,
         rotation: Rotation | None = None,
         position_bias: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -89,7 +88,7 @@ class XformerDecoderLayer(GradientCheckpointingLayer):
         self,
         x: torch.Tensor,
         memory: torch.Tensor,
-        mask: torch.Tensor | None = None,
+        mask: torch.Tensor | BlockMasks | None = None,
         memory_mask: torch.Tensor | None = None,
         rotation: Rotation | None = None,
         position_bias: torch.Tensor | None = None,
@@ -107,68 +106,6 @@ class XformerDecoderLayer(GradientCheckpointingLayer):
         return x
 
 
-class XformerPreTrainedModel(PreTrainedModel):
-    """What every Xformer model tells the library about itself."""
-
-    config: XformerConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["XformerEncoderLayer", "XformerDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
-    _supports_sdpa = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    _can_compile_fullgraph = True
-
-    @property
-    def _supports_flash_attn(self) -> bool:
-        # Its kernels add nothing to the scores.
-        return self.config.position_embedding_type != "relative"
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        # Buffers that no checkpoint holds come out of `from_pretrained` uninitialised.
-        if isinstance(module, XformerSinusoidalPositions):
-            init.copy_(module.table, module.compute_table())
-
-    def init_parallel_plans(self):
-        super().init_parallel_plans()
-        # The config has one plan for stacks and models with any options: each keeps the rules that it has modules for.
-        names = {name for name, _ in (*self.named_modules(), *self.named_parameters())}
-        names = {replace_layer_number_by_wildcard(name) for name in names}
-        for plan in (self._tp_plan, self._fsdp_plan):
-            for rule in plan.keys() - names:
-                del plan[rule]
-
-    def mark_tied_weights_as_initialized(self, loading_info):
-        # The library marks tied tensors as loaded, and for models outside it forgets those that no file has.
-        missing = set(loading_info.missing_keys)
-        super().mark_tied_weights_as_initialized(loading_info)
-        loading_info.missing_keys |= {name for name in missing if self.get_parameter_or_buffer(name).is_meta}
-
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Embedding:
-        """
-        As the library's; with a separate source vocabulary, of both at once.
-
-        Raises:
-            ValueError: The vocabularies differ in size, so that one number cannot be meant for both.
-        """
-        options = {"pad_to_multiple_of": pad_to_multiple_of, "mean_resizing": mean_resizing}
-        source_size, target_size = self.config.encoder_vocab_size, self.config.vocab_size
-        if source_size is None or new_num_tokens is None and pad_to_multiple_of is None:
-            return super().resize_token_embeddings(new_num_tokens, **options)
-        if source_size != target_size:
-            raise ValueError(f"cannot resize vocabularies of {source_size} and {target_size} tokens at once")
-        if decoder := getattr(self.base_model, "decoder", None):
-            decoder.embed_tokens = self._get_resized_embeddings(decoder.embed_tokens, new_num_tokens, **options)
-        embedding = super().resize_token_embeddings(new_num_tokens, **options)
-        self.config.encoder_vocab_size = self.config.vocab_size
-        return embedding
-
-
 class XformerStack(XformerPreTrainedModel):
     """What encoder and decoder share: embedding, positions, and the norm at the end of a pre-norm stack."""
 
@@ -178,6 +115,7 @@ class XformerStack(XformerPreTrainedModel):
         self.embed_tokens = embed_tokens or nn.Embedding(config.vocab_of(stack), config.d_model, padding_idx)
         self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.positions = POSITIONS[config.position_embedding_type](config, stack)
+        self.layer_patterns, self.block_patterns = block_patterns(config, stack)
         self.layernorm_embedding = make_norm(config) if config.layernorm_embedding else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.Identity() if config.norm_position == "post" else make_norm(config)
@@ -213,6 +151,24 @@ class XformerStack(XformerPreTrainedModel):
         x, rotation, biases = self.positions(x, position_ids, past, keys)
         return self.dropout(self.layernorm_embedding(x)), rotation, biases or [None] * len(self.layers)
 
+    def masks(
+        self, x: torch.Tensor, attention_mask: torch.Tensor | None, folds: bool, make_whole: Callable
+    ) -> dict[str, torch.Tensor | BlockMasks | None]:
+        """
+        What the layers of each pattern attend to.
+
+        Args:
+            folds: Whether x (B, T, D) holds all keys, so that it can be cut into blocks.
+            make_whole: From a pattern's name to its mask over whole rows.
+        """
+        # A mask of more dimensions says itself what attends to what.
+        folds = folds and (attention_mask is None or len(attention_mask.shape) == 2)
+        patterns = self.block_patterns if folds else {}
+        return {
+            name: patterns[name].masks(self.config, x, attention_mask) if name in patterns else make_whole(name)
+            for name in dict.fromkeys(self.layer_patterns)
+        }
+
 
 class XformerEncoder(XformerStack):
     """Reads the source: token ids (B, S) to the memory (B, S, D)."""
@@ -237,10 +193,12 @@ class XformerEncoder(XformerStack):
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         x = self.embed(input_ids, inputs_embeds)  # (B, S, D)
-        mask = create_bidirectional_mask(self.config, x, attention_mask)
+        masks = self.masks(
+            x, attention_mask, True, lambda name: create_bidirectional_mask(self.config, x, attention_mask)
+        )
         x, rotation, biases = self.place(x, attention_mask)
-        for layer, bias in zip(self.layers, biases, strict=True):
-            x = layer(x, mask, rotation, bias, **kwargs)
+        for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
+            x = layer(x, masks[pattern], rotation, bias, **kwargs)
         return BaseModelOutput(last_hidden_state=self.norm(x))
 
 
@@ -278,24 +236,33 @@ class XformerDecoder(XformerStack):
             past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
         memory = encoder_hidden_states  # (B, S, D)
         x = self.embed(input_ids, inputs_embeds)  # (B, T, D)
-        mask = self.causal_mask(x, attention_mask, past_key_values)
+        masks = self.causal_masks(x, attention_mask, past_key_values)
         memory_mask = create_bidirectional_mask(self.config, x, encoder_attention_mask, encoder_hidden_states=memory)
         x, rotation, biases = self.place(x, attention_mask, position_ids, past_key_values)
-        for layer, bias in zip(self.layers, biases, strict=True):
-            x = layer(x, memory, mask, memory_mask, rotation, bias, past_key_values=past_key_values, **kwargs)
+        for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
+            x = layer(
+                x, memory, masks[pattern], memory_mask, rotation, bias, past_key_values=past_key_values, **kwargs
+            )
         return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=self.norm(x), past_key_values=past_key_values
         )
 
-    def causal_mask(self, x, attention_mask, past_key_values):
-        # `generate` prepares the masks itself when it compiles, one for each layer type.
-        if isinstance(attention_mask, dict):
-            attention_mask = attention_mask["full_attention"]
+    def causal_masks(
+        self, x: torch.Tensor, attention_mask: torch.Tensor | dict | None, past_key_values: EncoderDecoderCache | None
+    ) -> dict[str, torch.Tensor | BlockMasks | None]:
         cache = None if past_key_values is None else past_key_values.self_attention_cache
-        if attention_mask is None and isinstance(cache, StaticCache) and is_flash_attention_requested(self.config):
-            # From the mask alone FlashAttention learns how many of the cache's slots are filled.
-            attention_mask = x.new_ones(x.shape[0], cache.get_seq_length() + x.shape[1])
-        return create_causal_mask(self.config, x, attention_mask, cache)
+        # `generate` prepares the masks itself when it compiles, one for each layer type.
+        is_prepared = isinstance(attention_mask, dict)
+
+        def make_whole(layer_type: str) -> torch.Tensor | None:
+            mask = attention_mask[layer_type] if is_prepared else attention_mask
+            if mask is None and isinstance(cache, StaticCache) and is_flash_attention_requested(self.config):
+                # From the mask alone FlashAttention learns how many of the cache's slots are filled.
+                mask = x.new_ones(x.shape[0], cache.get_seq_length() + x.shape[1])
+            return LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, cache)
+
+        holds_all_keys = cache is None or not (cache.is_compileable or cache.get_seq_length())
+        return self.masks(x, attention_mask, holds_all_keys and not is_prepared, make_whole)
 
 
 def given(kwargs: dict) -> dict:

@@ -77,21 +77,13 @@ def test_values_out_of_range_are_refused_with_the_value(field, value):
     assert str(shown) in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("encoder_layer_types", ["chunked_attention"] * 6),
-        ("decoder_layer_types", ["sliding_attention"] * 6),
-        ("block_size", 32),
-        ("block_shift", False),
-        ("num_global_tokens", 4),
-    ],
-)
-def test_what_is_not_implemented_yet_is_refused_by_name(field, value):
-    with pytest.raises(NotImplementedError, match=field):
-        XformerConfig(**{field: value})
+@pytest.mark.parametrize("field", ["encoder_layer_types", "decoder_layer_types"])
+def test_relative_positions_are_refused_with_block_layers(field):
+    with pytest.raises(Exception, match=r"relative.*chunked_attention"):
+        XformerConfig(position_embedding_type="relative", **{field: ["full_attention"] * 5 + ["chunked_attention"]})
 
 
+CHUNKED = {"encoder_layer_types": ["chunked_attention"] * 2}
 # Fields that act only where another has a certain value -> that other, and then a value unlike the default.
 UNLIKE_THE_DEFAULT = {
     "vocab_size": ({}, 59),
@@ -121,6 +113,11 @@ UNLIKE_THE_DEFAULT = {
         {"position_embedding_type": "relative", "relative_attention_num_buckets": 8}, 20,
     ),
     "relative_attention_per_layer": ({"position_embedding_type": "relative"}, True),
+    "encoder_layer_types": ({"block_size": 4}, ["full_attention", "chunked_attention"]),
+    "decoder_layer_types": ({"block_size": 4}, ["full_attention", "sliding_attention", "full_attention"]),
+    "block_size": (CHUNKED, 4),
+    "block_shift": (CHUNKED | {"block_size": 4}, False),
+    "num_global_tokens": (CHUNKED | {"block_size": 4}, 2),
     "dropout": ({}, 0.3),
     "attention_dropout": ({}, 0.3),
     "activation_dropout": ({}, 0.3),
@@ -169,8 +166,7 @@ def test_every_field_changes_what_the_model_is_or_does(field, case):
 
 def test_no_field_is_left_that_does_nothing():
     own = {name for name in XformerConfig.__annotations__ if name in XformerConfig.__dataclass_fields__}
-    block_layers = {"encoder_layer_types", "decoder_layer_types", "block_size", "block_shift", "num_global_tokens"}
-    assert own - UNLIKE_THE_DEFAULT.keys() - block_layers == {"is_encoder_decoder"}
+    assert own - UNLIKE_THE_DEFAULT.keys() == {"is_encoder_decoder"}
 
 
 def test_a_decoder_alone_is_refused():

@@ -189,10 +189,7 @@ def test_static_cache_under_autocast_holds_one_type(overrides, batch):
 
 
 def test_cross_attention_cache_keeps_the_whole_source_under_windowed_decoder_layers(batch):
-    model = make_model()
-    # Set behind the constructor, which refuses windows until the layers exist: the cache must be right before.
-    model.config.decoder_layer_types = ["sliding_attention"] * SIZES["decoder_layers"]
-    model.config.block_size = 3
+    model = make_model(decoder_layer_types=["sliding_attention"] * SIZES["decoder_layers"], block_size=3)
     memory = model.model.encoder(batch["input_ids"])
     for implementation in (None, "static"):
         kwargs = {"encoder_outputs": memory}

@@ -17,7 +17,9 @@ from hf_xformer.tokenization import train_tokenizer
 
 
 PACKAGE = ROOT / "hf_xformer"
-TRAVELLING = ["configuration_xformer", "attention_xformer", "sublayers_xformer", "modeling_xformer"]
+TRAVELLING = [
+    f"{name}_xformer" for name in ("configuration", "blocks", "attention", "sublayers", "pretrained", "modeling")
+]
 # What does not travel with a checkpoint knows the models through the package's public names only.
 LIBRARY = [path.stem for path in PACKAGE.glob("*.py") if path.stem not in (*TRAVELLING, "__init__")]
 

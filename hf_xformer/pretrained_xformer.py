@@ -1,0 +1,79 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""What every Xformer model tells transformers about itself, and where the library needs a hand."""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.distributed.parallel_utils import replace_layer_number_by_wildcard
+from transformers.modeling_utils import PreTrainedModel
+
+from .attention_xformer import XformerSinusoidalPositions
+from .configuration_xformer import XformerConfig
+
+
+class XformerPreTrainedModel(PreTrainedModel):
+    """What every Xformer model tells the library about itself."""
+
+    config: XformerConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["XformerEncoderLayer", "XformerDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @property
+    def _supports_flash_attn(self) -> bool:
+        # Its kernels add nothing to the scores, and see neither chunks in a cache nor a window with global tokens.
+        config = self.config
+        return not (
+            config.position_embedding_type == "relative"
+            or "chunked_attention" in config.decoder_layer_types
+            or (config.num_global_tokens and "sliding_attention" in config.encoder_layer_types)
+        )
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        # Buffers that no checkpoint holds come out of `from_pretrained` uninitialised.
+        if isinstance(module, XformerSinusoidalPositions):
+            init.copy_(module.table, module.compute_table())
+
+    def init_parallel_plans(self):
+        super().init_parallel_plans()
+        # The config has one plan for stacks and models with any options: each keeps the rules that it has modules for.
+        names = {name for name, _ in (*self.named_modules(), *self.named_parameters())}
+        names = {replace_layer_number_by_wildcard(name) for name in names}
+        for plan in (self._tp_plan, self._fsdp_plan):
+            for rule in plan.keys() - names:
+                del plan[rule]
+
+    def mark_tied_weights_as_initialized(self, loading_info):
+        # The library marks tied tensors as loaded, and for models outside it forgets those that no file has.
+        missing = set(loading_info.missing_keys)
+        super().mark_tied_weights_as_initialized(loading_info)
+        loading_info.missing_keys |= {name for name in missing if self.get_parameter_or_buffer(name).is_meta}
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """
+        As the library's; with a separate source vocabulary, of both at once.
+
+        Raises:
+            ValueError: The vocabularies differ in size, so that one number cannot be meant for both.
+        """
+        options = {"pad_to_multiple_of": pad_to_multiple_of, "mean_resizing": mean_resizing}
+        source_size, target_size = self.config.encoder_vocab_size, self.config.vocab_size
+        if source_size is None or new_num_tokens is None and pad_to_multiple_of is None:
+            return super().resize_token_embeddings(new_num_tokens, **options)
+        if source_size != target_size:
+            raise ValueError(f"cannot resize vocabularies of {source_size} and {target_size} tokens at once")
+        if decoder := getattr(self.base_model, "decoder", None):
+            decoder.embed_tokens = self._get_resized_embeddings(decoder.embed_tokens, new_num_tokens, **options)
+        embedding = super().resize_token_embeddings(new_num_tokens, **options)
+        self.config.encoder_vocab_size = self.config.vocab_size
+        return embedding
