@@ -9,9 +9,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/g2p-quickstart
 DATA := data/g2p
+BIBLE := data/bible
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart test test-fast test-slow lint parity mutants clean
+.PHONY: help install install-test quickstart bible-data bible test test-fast test-slow lint parity mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +31,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
+$(VENV)/.installed-bible: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bible]'
+	@touch $@
+
 install: $(VENV)/.installed  ## the package and what training needs, into $(VENV)
 install-test: $(VENV)/.installed-test
 
@@ -42,6 +47,14 @@ quickstart: install  ## train a 1M-parameter model to pronounce words, in under 
 	$(BIN)/python scripts/evaluate.py $(RUN) --test_file $(DATA)/test.jsonl --metrics per wer \
 		--output_file $(RUN)/test_results.json --predictions_file $(RUN)/test_predictions.jsonl --show 12
 	@echo "checkpoint: $(RUN)    curves: $(RUN)/curves.png    test scores: $(RUN)/test_results.json"
+
+bible-data: $(VENV)/.installed-bible  ## chapters of two English Bibles as pairs of long texts, from Debian's packages
+	$(BIN)/python scripts/prepare_bible.py --output_dir $(BIBLE)
+
+bible: bible-data  ## full against block attention on whole chapters: loss, seconds, memory; over an hour on two cores
+	$(BIN)/python scripts/train_tokenizer.py --train_file $(BIBLE)/train.jsonl --model_type bpe --vocab_size 260 \
+		--max_length 16384 --output_dir $(BIBLE)/tokenizer --overwrite
+	$(BIN)/python benchmarks/long_text.py
 
 test: test-fast test-slow  ## all tests, installing what they need
 

@@ -175,7 +175,7 @@ def count_positions(attention_mask: torch.Tensor) -> torch.LongTensor:
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Turns the pairs `(x_i, x_{i + K/2})` of every head, (B, T, H, K), by their position's angles, (B, T, 1, K/2)."""
     a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return torch.cat((torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)), dim=-1)
 
 
 def eager_attention(

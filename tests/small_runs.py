@@ -2,8 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small task on disk and the command line of a run of a few seconds on it."""
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,3 +53,13 @@ class Task:
             **more,
         }
         return [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def load_script(name: str) -> ModuleType:
+    """A file of scripts/ as a module, which imports from its own folder as it does when it is run."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        spec.loader.exec_module(module)
+    return module

@@ -117,6 +117,13 @@ def t5gemma() -> PreTrainedConfig:
     return T5GemmaConfig(encoder=GEMMA_STACK, decoder=GEMMA_DECODER, vocab_size=53)
 
 
+def t5gemma_sliding() -> PreTrainedConfig:
+    window = {"sliding_window": 3}
+    encoder = {**GEMMA_STACK, **window, "layer_types": ["sliding_attention", "full_attention"]}
+    decoder = {**GEMMA_DECODER, **window, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+    return T5GemmaConfig(encoder=encoder, decoder=decoder, vocab_size=53)
+
+
 STOCK: dict[str, Callable[[], PreTrainedConfig]] = {
     "BART": bart,
     "mBART": mbart,
@@ -129,6 +136,7 @@ STOCK: dict[str, Callable[[], PreTrainedConfig]] = {
     "mT5": lambda: MT5Config(**{**T5_SIZES, "d_kv": 10, "num_heads": 3}),
     "UMT5": lambda: UMT5Config(**T5_SIZES),
     "T5Gemma": t5gemma,
+    "T5Gemma, sliding layers": t5gemma_sliding,
 }
 UNTIED_HEADS = ("T5 v1.1", "mT5")
 # What one of the two trains and the other does not.

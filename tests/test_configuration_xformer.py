@@ -174,7 +174,7 @@ def test_a_decoder_alone_is_refused():
         XformerConfig(is_encoder_decoder=False)
 
 
-@pytest.mark.parametrize("preset", ["vanilla-base", "modern-base", "tiny"])
+@pytest.mark.parametrize("preset", ["vanilla-base", "modern-base", "long", "tiny"])
 def test_presets_are_files_of_known_fields_that_build_through_the_auto_classes(preset, repository):
     path = repository / f"configs/model/{preset}.json"
     known = XformerConfig.__dataclass_fields__

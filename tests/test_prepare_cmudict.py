@@ -3,11 +3,11 @@
 """The recipe's data, from a small wheel that looks like the one on PyPI."""
 
 import hashlib
-import importlib.util
 import json
 import zipfile
 
 import pytest
+from small_runs import load_script
 
 
 DICTIONARY = """\
@@ -27,11 +27,8 @@ MANY = "".join(f"{a}{b}{c} AA{i % 3} B\n" for i, a in enumerate("abcdefghij") fo
 
 
 @pytest.fixture(scope="module")
-def prepare(repository):
-    spec = importlib.util.spec_from_file_location("prepare_cmudict", repository / "scripts" / "prepare_cmudict.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def prepare():
+    return load_script("prepare_cmudict")
 
 
 @pytest.fixture

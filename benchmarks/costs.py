@@ -1,0 +1,54 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Seconds and memory of something that can be called, on the GPU if there is one."""
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds_in_turn(runs: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """The median seconds of each, after a round that is not counted. They take turns: a slow minute hits all."""
+    seconds = {name: [] for name in runs}
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            gc.collect()
+            wait_for_device()
+            start = time.perf_counter()
+            run()
+            wait_for_device()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def peak_mib(run: Callable) -> float:
+    """How much memory a run needs at its highest, above what was in use before: the GPU's, else the process's."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        wait_for_device()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    # What the allocator has kept for later would hide what the run takes.
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is in use
+    before = resident_kib("VmRSS")
+    run()
+    return (resident_kib("VmHWM") - before) / 1024
+
+
+def resident_kib(field: str) -> int:
+    """The process's memory now, "VmRSS", or at its highest, "VmHWM"."""
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])

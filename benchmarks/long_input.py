@@ -1,0 +1,241 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Time and memory of encoders against the length of the source: blocks, windows and full attention, LongT5 and LED.
+
+  python benchmarks/long_input.py                              # 4k to 64k tokens, some ten minutes on two cores
+  python benchmarks/long_input.py --lengths 4096 --rounds 3
+
+Forward and backward of two layers (d_model 256, feed-forward 1024, 4 heads, ReLU, no dropout) over one source; and of
+the attention core alone: queries, keys and values in, mixed values out. A token sees some 255 others everywhere:
+blocks of 256, windows of 127 to either side, LongT5's local radius of 127, LED's window of 256. All take turns in one
+process, warm. Seconds are medians; memory is the highest above what was in use before, where tensors that are freed
+go back to the system at once (with glibc's own settings every model keeps some hundred MiB more).
+
+Prints the ratios that matter and writes benchmarks/results/long_input.json and long_input.png.
+"""
+
+import argparse
+import ctypes
+from collections.abc import Callable
+
+import torch
+from costs import peak_mib, seconds_in_turn
+from measuring import RESULTS, write_results
+from torch import nn
+from transformers import LEDConfig, LongT5Config, LongT5EncoderModel
+from transformers.models.led.modeling_led import LEDEncoder
+
+from hf_xformer import XformerConfig, XformerEncoderModel
+
+
+LAYERS, WIDTH, FFN, HEADS, VOCABULARY = 2, 256, 1024, 4, 1024
+BLOCK, RADIUS = 256, 127
+
+
+class WithoutAttention(nn.Module):
+    """In the place of the attention core: the projections around it have the same work, and nothing is mixed."""
+
+    def forward(self, attention, q, k, v, mask, **kwargs):
+        return (q + k + v).transpose(1, 2).flatten(2), None
+
+
+def make_xformer(length: int, layer_type: str, block_size: int = BLOCK, **overrides) -> XformerEncoderModel:
+    config = XformerConfig(
+        vocab_size=VOCABULARY,
+        d_model=WIDTH,
+        encoder_layers=LAYERS,
+        encoder_attention_heads=HEADS,
+        encoder_ffn_dim=FFN,
+        encoder_layer_types=[layer_type] * LAYERS,
+        block_size=block_size,
+        activation_function="relu",
+        gated_ffn=False,
+        dropout=0.0,
+        max_position_embeddings=length,
+        **overrides,
+    )
+    return XformerEncoderModel(config)
+
+
+def make_without_attention(length: int) -> XformerEncoderModel:
+    model = make_xformer(length, "full_attention")
+    for layer in model.encoder.layers:
+        layer.self_attention.core = WithoutAttention()
+    return model
+
+
+def make_longt5(length: int) -> LongT5EncoderModel:
+    config = LongT5Config(
+        vocab_size=VOCABULARY, d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=FFN, num_layers=LAYERS, num_heads=HEADS,
+        local_radius=RADIUS, encoder_attention_type="local", dropout_rate=0.0,
+    )  # fmt: skip
+    return LongT5EncoderModel(config)
+
+
+def make_led(length: int) -> LEDEncoder:
+    config = LEDConfig(
+        vocab_size=VOCABULARY, d_model=WIDTH, encoder_layers=LAYERS, encoder_attention_heads=HEADS,
+        encoder_ffn_dim=FFN, attention_window=256, max_encoder_position_embeddings=length, activation_function="relu",
+        dropout=0.0, attention_dropout=0.0, activation_dropout=0.0,
+    )  # fmt: skip
+    return LEDEncoder(config)
+
+
+ENCODERS: dict[str, Callable[[int], nn.Module]] = {
+    "blocks": lambda length: make_xformer(length, "chunked_attention"),
+    "blocks, 16 global tokens": lambda length: make_xformer(length, "chunked_attention", num_global_tokens=16),
+    "windows": lambda length: make_xformer(length, "sliding_attention", block_size=RADIUS),
+    "full": lambda length: make_xformer(length, "full_attention"),
+    "without attention": make_without_attention,
+    "LongT5": make_longt5,
+    "LED": make_led,
+}
+# Longer ones take tens of gigabytes or minutes.
+LONGEST = {"full": 16384, "LED": 16384}
+
+
+def whole_model(name: str, length: int, device: torch.device) -> Callable:
+    model = ENCODERS[name](length).to(device).train()
+    ids = torch.randint(3, VOCABULARY, (1, length), device=device)
+    mask = torch.ones_like(ids)
+
+    def run():
+        model.zero_grad(set_to_none=True)
+        model(input_ids=ids, attention_mask=mask).last_hidden_state.square().mean().backward()
+
+    return run
+
+
+class Given(nn.Module):
+    """In the place of a projection: what it would have projected to."""
+
+    def __init__(self, x: torch.Tensor):
+        super().__init__()
+        self.x = x
+
+    def forward(self, _):
+        return self.x.clone()  # LED scales its queries in place
+
+
+def cores(length: int, device: torch.device) -> dict[str, Callable]:
+    """The attention core of a layer of each model, from and to (1, S, heads * width)."""
+    features = [torch.randn(1, length, WIDTH, device=device, requires_grad=True) for _ in range(3)]
+
+    def backward_of(attend):
+        def run():
+            for x in features:
+                x.grad = None
+            attend().square().mean().backward()
+
+        return run
+
+    def ours(name: str, layer: int) -> Callable:
+        encoder = ENCODERS[name](length).to(device).encoder
+        masks = encoder.masks(features[0], torch.ones(1, length, device=device), True, lambda name: None)
+        attention, mask = encoder.layers[layer].self_attention, masks[encoder.layer_patterns[layer]]
+
+        def attend():
+            q, k, v = (attention.split_heads(x).transpose(1, 2) for x in features)
+            return attention.core(attention, q, k, v, mask)[0]
+
+        return backward_of(attend)
+
+    longt5 = make_longt5(length).to(device).encoder.block[0].layer[0].LocalSelfAttention
+    longt5.q, longt5.k, longt5.v, longt5.o = *map(Given, features), nn.Identity()
+    # Computed once for all layers: none of the core's time.
+    blocks = -(-length // (RADIUS + 1))
+    bias = longt5.compute_bias(RADIUS + 1).detach().expand(1, blocks, -1, -1, -1).contiguous()
+    led = make_led(length).to(device).layers[0].self_attn.longformer_self_attn
+    led.query, led.key, led.value = map(Given, features)
+    nothing = torch.zeros(1, length, device=device)
+    is_masked = nothing.bool()
+    return {
+        "blocks": ours("blocks", 0),
+        "shifted blocks": ours("blocks", 1),
+        "windows": ours("windows", 0),
+        "LongT5": backward_of(lambda: longt5(features[0], position_bias=bias)[0]),
+        "LED": backward_of(lambda: led(features[0], nothing, is_masked, is_masked, False)[0]),
+    }
+
+
+def measure(runs: dict[str, Callable], rounds: int) -> dict[str, dict[str, float]]:
+    seconds = seconds_in_turn(runs, rounds)
+    return {name: {"seconds": round(seconds[name], 4), "mib": round(peak_mib(run))} for name, run in runs.items()}
+
+
+def show(title: str, rows: dict[str, dict[str, float]]) -> None:
+    print(f"\n{title:40}{'seconds':>10}{'MiB':>9}")
+    for name, row in rows.items():
+        print(f"  {name:38}{row['seconds']:10.3f}{row['mib']:9,.0f}", flush=True)
+
+
+def show_ratios(models: dict[int, dict], core: dict) -> None:
+    """At the length of the core's measurement, and from length to length."""
+    length, at = core["length"], models[core["length"]]
+    blocks = {
+        key: (core["rows"]["blocks"][key] + core["rows"]["shifted blocks"][key]) / 2 for key in ("seconds", "mib")
+    }
+    print(f"\nat {length:,} tokens{'':20}wanted{'measured':>12}")
+    for what, wanted, ratio in (
+        ("LongT5's seconds / blocks'", ">= 1.25", at["LongT5"]["seconds"] / at["blocks"]["seconds"]),
+        ("LED's seconds / blocks'", ">= 4", at["LED"]["seconds"] / at["blocks"]["seconds"]),
+        ("blocks' MiB / LongT5's", "<= 0.75", at["blocks"]["mib"] / at["LongT5"]["mib"]),
+        ("blocks' MiB / LED's", "<= 0.25", at["blocks"]["mib"] / at["LED"]["mib"]),
+        ("core: LongT5's seconds / blocks'", ">= 2.5", core["rows"]["LongT5"]["seconds"] / blocks["seconds"]),
+        ("seconds / without attention", "<= 1.3", at["blocks"]["seconds"] / at["without attention"]["seconds"]),
+        ("MiB / without attention", "<= 1.3", at["blocks"]["mib"] / at["without attention"]["mib"]),
+    ):
+        print(f"  {what:34}{wanted:>8}{ratio:12.2f}")
+    print("\nblocks, a doubling of the length to        seconds (<= 2.6)   MiB (<= 2.1)")
+    for shorter, longer in zip(list(models)[:-1], list(models)[1:], strict=True):
+        if longer == 2 * shorter:
+            a, b = models[shorter]["blocks"], models[longer]["blocks"]
+            print(f"  {longer:>12,}{b['seconds'] / a['seconds']:38.2f}{b['mib'] / a['mib']:15.2f}")
+
+
+def plot(models: dict[int, dict], path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5))
+    for axis, key, label in zip(axes, ("seconds", "mib"), ("seconds, forward and backward", "peak MiB"), strict=True):
+        for name in ENCODERS:
+            points = [(length, rows[name][key]) for length, rows in models.items() if name in rows]
+            axis.plot(*zip(*points, strict=True), marker="o", label=name)
+        axis.set(xscale="log", yscale="log", xlabel="tokens in the source", ylabel=label)
+        axis.set_xticks(list(models), [f"{length // 1024}k" for length in models])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3, which="both")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 8192, 16384, 32768, 65536], help="tokens")
+    parser.add_argument("--core_length", type=int, default=16384, help="tokens, for the core and the ratios")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the medians are taken")
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        # From so many bytes on, memory is asked of the system and given back to it.
+        ctypes.CDLL("libc.so.6").mallopt(-3, 2**20)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    models = {}
+    for length in sorted({*args.lengths, args.core_length}):
+        names = [name for name in ENCODERS if length <= LONGEST.get(name, length)]
+        models[length] = measure({name: whole_model(name, length, device) for name in names}, args.rounds)
+        show(f"{length:,} tokens, whole encoder", models[length])
+    core = {"length": args.core_length, "rows": measure(cores(args.core_length, device), args.rounds)}
+    show(f"{args.core_length:,} tokens, one attention core", core["rows"])
+    show_ratios(models, core)
+    write_results("long_input", {"models": models, "core": core})
+    plot(models, RESULTS / "long_input.png")
+
+
+if __name__ == "__main__":
+    main()
