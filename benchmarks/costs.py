@@ -41,8 +41,7 @@ def peak_mib(run: Callable) -> float:
         run()
         wait_for_device()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    # What the allocator has kept for later would hide what the run takes.
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the allocator has kept would hide what the run takes
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is in use
     before = resident_kib("VmRSS")
     run()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers.cache_utils import DynamicSlidingWindowLayer, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.utils import is_tracing
 from transformers.utils.generic import is_flash_attention_requested
@@ -133,7 +134,8 @@ class BlockPattern:
             x = torch.cat((leading, x[:, self.global_tokens :]), dim=1)
         if weights is not None:
             weights = weights.unflatten(0, (rows, -1)) * self.is_local_query(weights, length)
-        return reorder(x, masks.inverse), weights
+        # Under tensor parallelism a projection takes no slices.
+        return reorder(x, masks.inverse).contiguous(), weights
 
     def is_local_query(self, weights: torch.Tensor, length: int) -> torch.Tensor:
         is_local = torch.arange(length, device=weights.device) >= self.global_tokens
@@ -227,3 +229,20 @@ def block_patterns(config: XformerConfig, stack: str) -> tuple[list[str], dict[s
     for i in blocks[1::2] if config.block_shift else ():
         names[i] = "shifted_chunked_attention"
     return names, patterns
+
+
+def refuse_forgetful_caches(past_key_values: EncoderDecoderCache | None) -> None:
+    """
+    Raises:
+        ValueError: A cache that does not hold what the decoder attends to, which the library would not notice.
+    """
+    if past_key_values is None:
+        return
+    if any(past_key_values.cross_attention_cache.is_sliding):
+        raise ValueError(
+            "the cross-attention cache has the decoder's windows and would forget the source: make it without a "
+            "config, `DynamicCache()`, or with one of full attention"
+        )
+    layers = past_key_values.self_attention_cache.layers
+    if any(isinstance(layer, DynamicSlidingWindowLayer) and layer.sliding_window == 1 for layer in layers):
+        raise ValueError("a dynamic cache cannot forget all but `block_size=1` tokens: decode with `use_cache=False`")

@@ -34,7 +34,7 @@ from .attention_xformer import (
     XformerSelfAttention,
     count_positions,
 )
-from .blocks_xformer import BlockMasks, block_patterns
+from .blocks_xformer import BlockMasks, block_patterns, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
 from .pretrained_xformer import XformerPreTrainedModel
 from .sublayers_xformer import FEED_FORWARDS, RESIDUALS, make_norm
@@ -251,6 +251,7 @@ class XformerDecoder(XformerStack):
         self, x: torch.Tensor, attention_mask: torch.Tensor | dict | None, past_key_values: EncoderDecoderCache | None
     ) -> dict[str, torch.Tensor | BlockMasks | None]:
         cache = None if past_key_values is None else past_key_values.self_attention_cache
+        refuse_forgetful_caches(past_key_values)
         # `generate` prepares the masks itself when it compiles, one for each layer type.
         is_prepared = isinstance(attention_mask, dict)
 
@@ -315,7 +316,8 @@ class XformerModel(XformerPreTrainedModel):
             input_ids: Source tokens, (B, S); or `inputs_embeds`, (B, S, D); or `encoder_outputs` computed before.
             attention_mask: 1 for the source tokens to attend to, 0 for padding on either side, (B, S).
             decoder_input_ids: Target tokens so far, (B, T), the start token first; or `decoder_inputs_embeds`.
-            decoder_attention_mask: 1 for the target tokens to attend to, cached ones included, (B, past + T).
+            decoder_attention_mask: 1 for the target tokens to attend to, cached ones included, (B, past + T). Windows
+                and blocks behind a cache count padding between tokens, though not before them.
             decoder_position_ids: Positions of the target tokens, (B, T); counted from the mask when None. Relative
                 positions go by the distance in the row instead.
             past_key_values: Keys and values of earlier target tokens and of the source.

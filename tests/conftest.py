@@ -15,6 +15,9 @@ import torch
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from small_runs import ROOT, Task  # noqa: E402
+from torch.nn.attention import flex_attention  # noqa: E402
+from transformers import masking_utils  # noqa: E402
+from transformers.integrations import flex_attention as flex_integration  # noqa: E402
 
 from hf_xformer.tokenization import train_tokenizer  # noqa: E402
 
@@ -41,3 +44,17 @@ def task(tmp_path_factory) -> Task:
                 output.write(json.dumps(row) + "\n")
     train_tokenizer((" ".join("ABCDEFGH"),), "symbol").save_pretrained(folder / "tokenizer")
     return Task(folder)
+
+
+@pytest.fixture
+def plain_flex_masks(monkeypatch):
+    """FlexAttention's masks as torch makes them uncompiled. The library compiles each, which takes seconds a mask."""
+    plain = flex_attention.create_block_mask
+    monkeypatch.setattr(masking_utils, "create_block_mask", lambda **options: plain(**{**options, "_compile": False}))
+
+
+@pytest.fixture
+def plain_flex_attention(plain_flex_masks, monkeypatch):
+    """All of it uncompiled: that has a backward pass on a CPU, where torch has no compiled one and says so up front."""
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
+    monkeypatch.setattr(flex_integration.WrappedFlexAttention, "__call__", lambda self: flex_attention.flex_attention)

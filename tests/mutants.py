@@ -26,6 +26,7 @@ MODEL, CORE = "tests/test_modeling_xformer.py", "tests/test_attention_xformer.py
 ATTENTION, GENERATION = "tests/conformance/test_own_attention.py", "tests/conformance/test_own_generation.py"
 OUTPUTS, TRAINING = "tests/conformance/test_own_generation_outputs.py", "tests/conformance/test_own_training.py"
 CONFIG, STOCK = "tests/test_configuration_xformer.py", "tests/test_conversion.py"
+BLOCKS, WINDOWS = "tests/test_blocks_xformer.py", "tests/conformance/test_own_generation_blocks.py"
 
 
 class Mutant(NamedTuple):
@@ -43,8 +44,8 @@ MUTANTS = (
     # Who attends to whom
     Mutant(
         "the encoder ignores the source mask",
-        "mask = create_bidirectional_mask(self.config, x, attention_mask)",
-        "mask = None",
+        "lambda name: create_bidirectional_mask(self.config, x, attention_mask)",
+        "lambda name: None",
         words="padding or marian",
     ),
     Mutant(
@@ -60,8 +61,8 @@ MUTANTS = (
     ),
     Mutant(
         "the decoder ignores the padding of its prefix",
-        "return create_causal_mask(self.config, x, attention_mask, cache)",
-        "return create_causal_mask(self.config, x, None, cache)",
+        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, cache)",
+        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, None, cache)",
         words="padding",
     ),
     Mutant(
@@ -75,6 +76,122 @@ MUTANTS = (
         "if not isinstance(mask, torch.Tensor) or mask.ndim != 2:",
         "if True:",
         (CORE,),
+    ),
+    # Blocks and windows
+    Mutant(
+        "blocks: the rest of a row attends to nothing",
+        "        x = self.unfold(x, length)\n",
+        "        x = self.unfold(x, length) * (torch.arange(length) < length // self.size * self.size)[:, None]\n",
+        (BLOCKS,),
+    ),
+    Mutant("blocks: the shift is ignored", "before = -self.shift % self.size", "before = 0", (BLOCKS,)),
+    Mutant("blocks: every layer is shifted", "for i in blocks[1::2] if", "for i in blocks if", (BLOCKS,)),
+    Mutant(
+        "blocks: global tokens are their own block's keys a second time",
+        "self.keys(attended & ~is_leading, attended)",
+        "self.keys(attended, attended)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "blocks: global queries stay in their block",
+        "x = torch.cat((leading, x[:, self.global_tokens :]), dim=1)",
+        "pass",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "blocks: global queries attend to padding",
+        "everywhere = bidirectional_mask(config, x, rows, length, attended, queries)",
+        "everywhere = bidirectional_mask(config, x, rows, length, None, queries)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "blocks: padding is attended to",
+        "attended = x.new_ones(x.shape[:2], dtype=torch.bool) if attended is None else attended",
+        "attended = x.new_ones(x.shape[:2], dtype=torch.bool)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "blocks: padding on the left stays there",
+        "if is_tracing(attended) or (attended[:, 1:] > attended[:, :-1]).any():",
+        "if False:",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "blocks: the order of the tokens is not restored", "reorder(x, masks.inverse)", "reorder(x, None)", (BLOCKS,)
+    ),
+    Mutant(
+        "blocks: those of the decoder are not causal",
+        "return create_causal_mask(config, blocks.flatten(0, 1), None, past_key_values=None)",
+        "return create_bidirectional_mask(config, blocks.flatten(0, 1), None)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "blocks: weights of global queries are those within their block",
+        " * self.is_local_query(weights, length)",
+        "",
+        (ATTENTION,),
+    ),
+    Mutant(
+        "windows: the encoder's begins one token late",
+        "WindowPattern(size, -size, size, leading)",
+        "WindowPattern(size, 1 - size, size, leading)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "windows: the encoder's ends one token early",
+        "WindowPattern(size, -size, size, leading)",
+        "WindowPattern(size, -size, size - 1, leading)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "windows: the decoder's begins one token early",
+        "WindowPattern(size, 1 - size, 0)",
+        "WindowPattern(size, -size, 0)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "windows: the decoder's begins one token late",
+        "WindowPattern(size, 1 - size, 0)",
+        "WindowPattern(size, 2 - size, 0)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "windows: the decoder's ends one token late",
+        "WindowPattern(size, 1 - size, 0)",
+        "WindowPattern(size, 1 - size, 1)",
+        (BLOCKS,),
+    ),
+    Mutant(
+        "windows: the encoder's of FlashAttention are one token short",
+        'size = config.block_size + (stack == "encoder")',
+        "size = config.block_size",
+        (CORE,),
+        words="flash",
+    ),
+    Mutant(
+        "windows: the decoder's of FlashAttention are one token long",
+        'size = config.block_size + (stack == "encoder")',
+        "size = config.block_size + 1",
+        (CORE,),
+        words="flash",
+    ),
+    Mutant(
+        "windows: there are none behind a cache",
+        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, cache)",
+        'LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING["full_attention"](self.config, x, mask, cache)',
+        (WINDOWS,),
+    ),
+    Mutant(
+        "windows: later tokens are folded without those in the cache",
+        "not (cache.is_compileable or cache.get_seq_length())",
+        "not cache.is_compileable",
+        (WINDOWS,),
+    ),
+    Mutant(
+        "windows: a cross-attention cache that forgets is taken",
+        "if any(past_key_values.cross_attention_cache.is_sliding):",
+        "if False:",
+        (WINDOWS,),
     ),
     # Attention
     Mutant(
@@ -93,7 +210,7 @@ MUTANTS = (
     ),
     Mutant(
         "dropout of attention is active in evaluation",
-        "attention.dropout if self.training else 0.0",
+        "attention.dropout if attention.training else 0.0",
         "attention.dropout",
         words="dropout",
     ),
@@ -133,7 +250,12 @@ MUTANTS = (
         "a, b = x[..., ::2], x[..., 1::2]",
         (STOCK,),
     ),
-    Mutant("rotary positions turn the second half the wrong way", "b * cos + a * sin", "b * cos - a * sin", (STOCK,)),
+    Mutant(
+        "rotary positions turn the second half the wrong way",
+        "torch.addcmul(b * cos, a, sin))",
+        "torch.addcmul(b * cos, a, -sin))",
+        (STOCK,),
+    ),
     Mutant(
         "only queries are rotated", "rotate(q, *rotation), rotate(k, *rotation)", "rotate(q, *rotation), k", (STOCK,)
     ),
@@ -226,8 +348,8 @@ MUTANTS = (
     ),
     Mutant(
         "under checkpointing the memory gets no gradient",
-        "x = layer(x, memory, mask, memory_mask, rotation, bias, past",
-        "x = layer(x, memory=memory, mask=mask, memory_mask=memory_mask, rotation=rotation, position_bias=bias, past",
+        "x, memory, masks[pattern], memory_mask, rotation, bias, past",
+        "x, memory=memory, mask=masks[pattern], memory_mask=memory_mask, rotation=rotation, position_bias=bias, past",
         words="checkpointing",
     ),
     # Output layer and loss

@@ -46,6 +46,13 @@ VARIANTS = {
     },
     "rope-sandwich-qk-norm": {"norm_position": "sandwich", "qk_norm": True},
     "none-pre-untied": {"position_embedding_type": "none", "tie_word_embeddings": False, "head_dim": 10},
+    # Blocks so small that every row of the tests has several.
+    "rope-pre-blocks": {
+        "encoder_layer_types": ["chunked_attention", "chunked_attention"],
+        "decoder_layer_types": ["sliding_attention", "full_attention", "chunked_attention"],
+        "block_size": 3,
+        "num_global_tokens": 2,
+    },
 }
 BATCH, SOURCE, TARGET = 3, 11, 7
 

@@ -47,24 +47,28 @@ def test_relative_positions_shared_by_the_layers_are_one_table_and_else_one_each
     assert not torch.allclose(own(**batch).logits, shared(**batch).logits, atol=1e-3)
 
 
-def dense(q, k, v, softmax_scale, causal):
-    """One sequence's attention, (T, H, K) and (S, G, K); a causal mask ends at the last key, as in the kernels."""
+def dense(q, k, v, softmax_scale, causal, window_size):
+    """
+    One sequence's attention, (T, H, K) and (S, G, K). As in the kernels, the last query stands at the last key, a
+    window is of so many keys before a query and after it, and -1 is no end.
+    """
     k, v = (y.repeat_interleave(q.shape[1] // y.shape[1], dim=1) for y in (k, v))
     scores = torch.einsum("thk,shk->hts", q, k) * softmax_scale
-    if causal:
-        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1 + len(k) - len(q))
-        scores = scores.masked_fill(hidden, float("-inf"))
-    return torch.einsum("hts,shk->thk", scores.softmax(dim=-1), v)
+    distance = torch.arange(len(k)) - torch.arange(len(q))[:, None] + len(q) - len(k)
+    before, after = window_size[0], 0 if causal else window_size[1]
+    hidden = (distance < -before) & (before >= 0) | (distance > after) & (after >= 0)
+    return torch.einsum("hts,shk->thk", scores.masked_fill(hidden, float("-inf")).softmax(dim=-1), v)
 
 
 class StandIn:
     """The two kernels of FlashAttention 2 that transformers calls, in plain torch, and what they were called with."""
 
     def __init__(self):
-        self.varlen_calls = []
+        self.varlen_calls, self.windows = [], set()
 
     def func(self, q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1)):
-        return torch.stack([dense(*row, softmax_scale, causal) for row in zip(q, k, v, strict=True)])
+        self.windows.add((causal, window_size))
+        return torch.stack([dense(*row, softmax_scale, causal, window_size) for row in zip(q, k, v, strict=True)])
 
     def varlen_func(
         self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
@@ -74,8 +78,10 @@ class StandIn:
         assert (cu_seqlens_q[-1], cu_seqlens_k[-1]) == (len(q), len(k))
         assert (max_seqlen_q, max_seqlen_k) == (queries.max(), keys.max())
         self.varlen_calls.append((queries.tolist(), keys.tolist()))
+        self.windows.add((causal, window_size))
         pieces = (x.split(lengths.tolist()) for x, lengths in ((q, queries), (k, keys), (v, keys)))
-        return torch.cat([dense(*piece, softmax_scale, causal) for piece in zip(*pieces, strict=True)])
+        rows = [dense(*piece, softmax_scale, causal, window_size) for piece in zip(*pieces, strict=True)]
+        return torch.cat(rows)
 
 
 @pytest.fixture
@@ -98,6 +104,15 @@ VARIANTS = {
     "rope-pre": {},
     "rope-post-gqa-qk-norm": {"norm_position": "post", "num_key_value_heads": 2, "qk_norm": True},
     "learned": {"position_embedding_type": "learned", "norm_type": "layernorm", "use_bias": True},
+    "shifted-blocks": {"encoder_layer_types": ["chunked_attention"] * 2, "block_size": 4},
+    "blocks-global-tokens": {
+        **{"encoder_layer_types": ["chunked_attention"] * 2, "block_size": 3, "num_global_tokens": 2},
+        "decoder_layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "windows": {
+        **{"encoder_layer_types": ["sliding_attention"] * 2, "block_size": 2, "num_key_value_heads": 2},
+        "decoder_layer_types": ["sliding_attention"] * 3,
+    },
 }
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
 
@@ -143,9 +158,41 @@ def test_flash_attention_over_whole_sources_needs_no_lengths(flash):
     assert flash.varlen_calls == []
 
 
-def test_flash_attention_is_refused_with_relative_positions():
+def test_flash_attention_has_the_windows_of_each_stack(flash):
+    """In the encoder so many keys on both sides, in the decoder so many with the token's own."""
+    with_flash(make_model(**VARIANTS["windows"]))(**make_batch())
+    assert flash.windows == {(False, (2, 2)), (True, (1, 1)), (False, (-1, -1))}
+
+
+def test_flash_attention_generates_over_three_windows_what_eager_does(flash):
+    model = make_model(**VARIANTS["windows"], attn_implementation="eager")
+    prefix = torch.tensor([[2, 14, 31, 8, 9, 22, 40], [0, 0, 2, 40, 9, 5, 7], [0, 0, 0, 0, 0, 2, 11]])
+    options = {"max_new_tokens": 7, "eos_token_id": None, "decoder_attention_mask": (prefix != 0).long()}
+    options |= {"decoder_input_ids": prefix, "no_repeat_ngram_size": 1}
+    expected = model.generate(make_batch()["input_ids"], **options, use_cache=False)
+    for cache in ({}, {"cache_implementation": "static", "disable_compile": True}, {"use_cache": False}):
+        assert torch.equal(with_flash(model).generate(make_batch()["input_ids"], **options, **cache), expected)
+
+
+REFUSED = {
+    "relative-positions": {"position_embedding_type": "relative"},
+    "decoder-blocks": {"decoder_layer_types": ["full_attention", "full_attention", "chunked_attention"]},
+    "windows-and-global-tokens": {
+        "encoder_layer_types": ["sliding_attention", "full_attention"], "num_global_tokens": 1,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", REFUSED.values(), ids=REFUSED)
+def test_flash_attention_is_refused_where_its_kernels_would_drop_something(overrides):
+    assert not make_model(**overrides)._supports_flash_attn
     with pytest.raises(ValueError, match="does not support Flash Attention 2"):
-        make_model(position_embedding_type="relative").set_attn_implementation("flash_attention_2")
+        make_model(**overrides).set_attn_implementation("flash_attention_2")
+
+
+@variants
+def test_flash_attention_is_not_refused_elsewhere(overrides):
+    assert make_model(**overrides)._supports_flash_attn
 
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])

@@ -15,6 +15,7 @@ MODELS = {
     "vanilla": VANILLA,
     "relative": VARIANTS["relative-pre"],
     "two-vocabularies": {"encoder_vocab_size": 60},
+    "blocks": VARIANTS["rope-pre-blocks"],
 }
 models = pytest.mark.parametrize("overrides", MODELS.values(), ids=MODELS)
 BITS = {"8bit": {"load_in_8bit": True}, "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}

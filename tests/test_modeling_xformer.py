@@ -5,7 +5,6 @@
 import pytest
 import torch
 from small_models import SIZES, SOURCE, VANILLA, VARIANTS, gradients, make_batch, make_model
-from torch.nn.attention import flex_attention
 from torch.testing import assert_close
 from transformers import (
     AutoModel,
@@ -17,7 +16,6 @@ from transformers import (
     MarianMTModel,
     StaticCache,
 )
-from transformers.integrations import flex_attention as flex_integration
 
 from hf_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel
 from hf_xformer.conversion import convert_weights
@@ -84,11 +82,7 @@ def test_sdpa_equals_eager_in_logits_and_gradients(overrides, batch):
 
 
 @variants
-def test_flex_attention_equals_eager_in_logits_and_gradients(overrides, batch, monkeypatch):
-    # Torch has no compiled flex backward on a CPU and says so up front. Its reference backward, which the uncompiled
-    # operator has, differentiates the same masks and scores there.
-    monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
-    monkeypatch.setattr(flex_integration.WrappedFlexAttention, "__call__", lambda self: flex_attention.flex_attention)
+def test_flex_attention_equals_eager_in_logits_and_gradients(overrides, batch, plain_flex_attention):
     assert_backends_agree("flex_attention", overrides, batch)
 
 

@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from small_blocks import weights_over_rows
 from small_models import SIZES, SOURCE, TARGET, VARIANTS, gradients, make_batch, make_model
 from torch.testing import assert_close
 from transformers import Qwen3Config
@@ -131,12 +132,27 @@ def test_padded_keys_get_no_attention_and_rows_sum_to_one(overrides, side):
     }
     queries = {"encoder_attentions": source, "decoder_attentions": target, "cross_attentions": target}
     for name, mask in allowed.items():
-        for weights in output[name]:
+        for layer, weights in enumerate(output[name]):
+            if weights.ndim == 5:
+                assert_attention_within_blocks(weights, model.config, name.split("_")[0], layer, queries[name])
+                continue
             real = weights.transpose(1, 2)[queries[name]]  # (real queries, H, keys)
             forbidden = ~mask.expand_as(weights).transpose(1, 2)[queries[name]]
             assert forbidden.any() and (real[forbidden] == 0).all(), name
             assert (real[~forbidden] > 0).all(), name
             assert_close(real.sum(dim=-1), torch.ones(real.shape[:-1]))
+
+
+def assert_attention_within_blocks(weights, config, stack: str, layer: int, attended: torch.Tensor):
+    """Global queries attend to more than their block: their rows there are 0."""
+    rows = weights_over_rows(weights, config, stack, layer, attended.shape[1]).transpose(1, 2)  # (B, S, H, S)
+    leading = config.num_global_tokens if stack == "encoder" else 0
+    attended = attended.sort(dim=1, descending=True).values
+    real = rows[:, leading:][attended[:, leading:]]  # (real local queries, H, keys)
+    padding = ~attended[:, None, None].expand_as(rows)[:, leading:][attended[:, leading:]]
+    assert padding.any() and (real[padding] == 0).all()
+    assert_close(real.sum(dim=-1), torch.ones(real.shape[:-1]))
+    assert (rows[:, :leading] == 0).all()
 
 
 @backends

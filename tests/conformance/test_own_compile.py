@@ -17,6 +17,12 @@ CONFIGS = {
     "modern": {**SMALL, "num_key_value_heads": 2, "qk_norm": True},
     "vanilla": {**VANILLA, **SMALL},
     "relative": {**VARIANTS["relative-pre"], **SMALL},
+    # Shifted blocks need a second layer.
+    "blocks": {
+        **{"encoder_layers": 2, "decoder_layers": 2, "block_size": 3, "num_global_tokens": 2},
+        "encoder_layer_types": ["chunked_attention", "chunked_attention"],
+        "decoder_layer_types": ["sliding_attention", "chunked_attention"],
+    },
 }
 configs = pytest.mark.parametrize("overrides", CONFIGS.values(), ids=CONFIGS)
 modern_and_slow_others = pytest.mark.parametrize(
@@ -48,6 +54,11 @@ class CountGraphs:
         return graph.forward
 
 
+def count_of_graphs(overrides) -> int:
+    """One that fills the cross-attention cache, one that reads it, and one for windows that are full."""
+    return 2 + any(layer_type != "full_attention" for layer_type in overrides.get("decoder_layer_types", []))
+
+
 @modern_and_slow_others
 @backends
 def test_one_graph_of_forward_and_backward_gives_the_plain_gradients(overrides, backend):
@@ -65,8 +76,8 @@ def test_compiled_decoding_steps_share_one_graph_and_decode_as_plain_ones(overri
     compiled.forward = torch.compile(compiled.forward, fullgraph=True, backend=compiler)
     static = {"cache_implementation": "static", "disable_compile": True}
     assert torch.equal(compiled.generate(**source(), **options, **static), plain.generate(**source(), **options))
-    # The first call fills the cross-attention cache; the second is the first of six alike.
-    assert compiler.graphs == 2
+    # The first call fills the cross-attention cache; the second is the first of six alike, until a window is full.
+    assert compiler.graphs == count_of_graphs(overrides)
 
 
 @modern_and_slow_others
@@ -81,8 +92,7 @@ def test_sources_of_ten_lengths_in_one_bucket_need_no_more_graphs_than_one(overr
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         padded = {name: torch.nn.functional.pad(tensor, (0, bucket - length)) for name, tensor in batch.items()}
         assert torch.equal(model.generate(**padded, **options, **static), plain.generate(**batch, **options))
-        # One that fills the cross-attention cache, and one that reads it.
-        assert compiler.graphs == 2
+        assert compiler.graphs == count_of_graphs(overrides)
 
 
 @pytest.mark.slow
@@ -91,10 +101,11 @@ def test_nothing_breaks_the_graph_of_training_or_of_a_decoding_step(overrides):
     model, ids = make_model(**overrides), target()
     explained = [torch._dynamo.explain(model)(**make_batch())]
     inputs = {"attention_mask": source()["attention_mask"], "encoder_outputs": model.get_encoder()(**source())}
-    config = model.config
+    config, whole = model.config, make_model().config
+    whole.update({"decoder_layers": config.decoder_layers})
     for cache in (
-        EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config)),
-        EncoderDecoderCache(StaticCache(config, max_cache_len=9), StaticCache(config, max_cache_len=11)),
+        EncoderDecoderCache(DynamicCache(config=config), DynamicCache()),
+        EncoderDecoderCache(StaticCache(config, max_cache_len=9), StaticCache(whole, max_cache_len=11)),
     ):
         for tokens in (ids[:, :4], ids[:, 4:5]):
             step = {**inputs, "decoder_input_ids": tokens, "past_key_values": cache}
@@ -126,7 +137,8 @@ def test_the_exported_forward_is_the_forward(overrides):
 
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
 @pytest.mark.slow
-@configs
+# The library exports for sources of any length, blocks are for any number of whole ones: see below.
+@pytest.mark.parametrize("overrides", [CONFIGS[name] for name in CONFIGS if name != "blocks"], ids=list(CONFIGS)[:-1])
 def test_an_exported_encoder_and_decoding_step_with_a_static_cache_are_the_model(overrides):
     # The library's wrapper calls the decoder and the output layer, between which T5 scales too.
     model = make_model(**{**overrides, "scale_decoder_outputs": False})
@@ -139,3 +151,40 @@ def test_an_exported_encoder_and_decoding_step_with_a_static_cache_are_the_model
         assert_close(memory, model.get_encoder()(ids).last_hidden_state, atol=1e-5, rtol=1e-5)
         logits = [step(tokens[:, i : i + 1], memory, torch.tensor([i])) for i in range(tokens.shape[1])]
         assert_close(torch.cat(logits, dim=1), model(ids, decoder_input_ids=tokens).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_sources_of_ten_lengths_need_a_graph_more_with_blocks_one_for_whole_ones():
+    """The first length's own, one of all others that leave a rest in the last block, and one of those that do not."""
+    model, plain = (make_model(**CONFIGS["blocks"]) for _ in range(2))
+    compiler = CountGraphs()
+    model = torch.compile(model, fullgraph=True, backend=compiler)
+    counts = []
+    for length in (10, 11, 13, 14, 12, 15, 16, 17, 18, 19):
+        ids = torch.randint(4, SIZES["vocab_size"], (2, length), generator=torch.Generator().manual_seed(length))
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids[:, :8].clone()}
+        batch["attention_mask"][0, -4:] = 0
+        assert_close(model(**batch).loss, plain(**batch).loss, atol=1e-5, rtol=1e-5)
+        counts.append(compiler.graphs)
+    assert counts == [1, 2, 2, 2] + [3] * 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer_type", ["chunked_attention", "sliding_attention"])
+def test_an_encoder_of_blocks_is_exported_for_sources_of_any_number_of_them(layer_type):
+    size = CONFIGS["blocks"]["block_size"]
+    encoder = make_model(**{**CONFIGS["blocks"], "encoder_layer_types": [layer_type] * 2}).get_encoder()
+    lengths = {1: size * torch.export.Dim("blocks", min=2, max=20)}
+
+    def batch(blocks: int) -> dict[str, torch.Tensor]:
+        ids = torch.randint(4, SIZES["vocab_size"], (2, blocks * size), generator=torch.Generator().manual_seed(0))
+        mask = torch.arange(blocks * size) < torch.tensor([[blocks * size], [4]])
+        return {"input_ids": ids, "attention_mask": mask.long()}
+
+    shapes = {"input_ids": lengths, "attention_mask": lengths}
+    exported = torch.export.export(encoder, (), batch(5), dynamic_shapes=shapes, strict=False).module()
+    for blocks in (2, 5, 9):
+        inputs = batch(blocks)
+        attended = inputs["attention_mask"].bool()
+        memory, expected = (each(**inputs).last_hidden_state for each in (exported, encoder))
+        assert_close(memory[attended], expected[attended], atol=1e-5, rtol=1e-5)

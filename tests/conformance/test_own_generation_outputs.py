@@ -15,6 +15,7 @@ from generation_cases import (
     source,
     variants,
 )
+from small_blocks import weights_over_rows
 from small_models import SIZES, SOURCE, make_model
 from torch.testing import assert_close
 from transformers import EncoderDecoderCache
@@ -94,8 +95,12 @@ def test_logits_attentions_and_hidden_states_of_the_steps_are_rows_of_one_forwar
     for step, layer in itertools.product(range(STEPS), range(SIZES["decoder_layers"])):
         rows = slice(step, step + 1) if use_cache else slice(step + 1)
         place = (slice(None), slice(None), rows)
-        expected = full.decoder_attentions[layer][place][..., : step + 1]
-        assert_close(output.decoder_attentions[step][layer], expected, atol=1e-5, rtol=1e-5)
+        expected, weights = full.decoder_attentions[layer], output.decoder_attentions[step][layer]
+        expected = weights_over_rows(expected, model.config, "decoder", layer, STEPS)[place][..., : step + 1]
+        weights = weights_over_rows(weights, model.config, "decoder", layer, step + 1)
+        # A window's keys are the row's last.
+        weights = torch.nn.functional.pad(weights, (step + 1 - weights.shape[-1], 0))
+        assert_close(weights, expected, atol=1e-5, rtol=1e-5)
         assert_close(output.cross_attentions[step][layer], full.cross_attentions[layer][place], atol=1e-5, rtol=1e-5)
         expected = full.decoder_hidden_states[1 + layer][:, rows]
         assert_close(output.decoder_hidden_states[step][1 + layer], expected, atol=1e-5, rtol=1e-5)

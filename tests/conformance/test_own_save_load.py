@@ -47,6 +47,11 @@ EVERY_FIELD = {
     "activation_dropout": 0.4,
     "scale_embedding": False,
     "freeze_pad_embedding": False,
+    "encoder_layer_types": ["chunked_attention", "sliding_attention"],
+    "decoder_layer_types": ["sliding_attention", "full_attention", "chunked_attention"],
+    "block_size": 5,
+    "block_shift": False,
+    "num_global_tokens": 3,
     "layernorm_embedding": True,
     "use_final_logits_bias": True,
     "tie_word_embeddings": False,
@@ -56,7 +61,7 @@ EVERY_FIELD = {
     "bos_token_id": 6,
     "decoder_start_token_id": 7,
 }
-CONFIGS = {"defaults": {}, "every-field": EVERY_FIELD, **VARIANTS}
+CONFIGS = {"defaults": {}, "every-field": EVERY_FIELD, **{name: {**SIZES, **VARIANTS[name]} for name in VARIANTS}}
 
 
 def same(config) -> dict:
@@ -126,10 +131,14 @@ def pickled(model):
     return pickle.loads(pickle.dumps(model))
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(
+    ("overrides", "tied"),
+    [({}, True), ({"tie_word_embeddings": False}, False), (VARIANTS["rope-pre-blocks"], True)],
+    ids=["tied", "untied", "blocks"],
+)
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled], ids=["copy", "pickle"])
-def test_a_copy_is_equal_tied_alike_and_independent(duplicate, tied):
-    model = make_model(tie_word_embeddings=tied)
+def test_a_copy_is_equal_tied_alike_and_independent(duplicate, overrides, tied):
+    model = make_model(**overrides)
     twin = duplicate(model)
     assert_same(twin, model)
     embedding = twin.get_input_embeddings()

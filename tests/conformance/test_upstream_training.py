@@ -8,6 +8,7 @@ import unittest.mock
 import torch
 import upstream
 from upstream_tester import (
+    BLOCKS,
     MODERN,
     RELATIVE,
     VANILLA,
@@ -53,6 +54,10 @@ class RelativeOverfitTest(OverfitTests, unittest.TestCase):
     training_overfit_learning_rate = 5e-3
 
 
+class BlocksOverfitTest(OverfitTests, unittest.TestCase):
+    overrides = BLOCKS
+
+
 class EveryModelType:
     """Takes the lists off the tests by which transformers spares most of its own model types."""
 
@@ -89,6 +94,10 @@ class VanillaTensorParallelTest(TensorParallelTests, unittest.TestCase):
 
 class RelativeTensorParallelTest(TensorParallelTests, unittest.TestCase):
     overrides = RELATIVE
+
+
+class BlocksTensorParallelTest(TensorParallelTests, unittest.TestCase):
+    overrides = BLOCKS
 
 
 def count_processes() -> int:

@@ -32,6 +32,15 @@ RELATIVE = {
     "scale_embedding": False,
     "scale_decoder_outputs": True,
 }
+# Blocks, every second layer's shifted, and global tokens in the encoder, a window and blocks in the decoder.
+BLOCKS = {
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_layer_types": ["chunked_attention", "chunked_attention"],
+    "decoder_layer_types": ["sliding_attention", "chunked_attention"],
+    "block_size": 3,
+    "num_global_tokens": 2,
+}
 
 
 class XformerThatCopies(XformerForSeq2SeqLM):
