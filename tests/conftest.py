@@ -55,6 +55,6 @@ def plain_flex_masks(monkeypatch):
 
 @pytest.fixture
 def plain_flex_attention(plain_flex_masks, monkeypatch):
-    """All of it uncompiled: that has a backward pass on a CPU, where torch has no compiled one and says so up front."""
+    """All of it uncompiled: that has a backward pass on a CPU, though torch refuses because the compiled has none."""
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
     monkeypatch.setattr(flex_integration.WrappedFlexAttention, "__call__", lambda self: flex_attention.flex_attention)
