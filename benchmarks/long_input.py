@@ -225,7 +225,7 @@ def plot(models: dict[int, dict], path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5))
+    figure, axes = pyplot.subplots(1, 2, figsize=(13, 4.5), layout="constrained")
     for axis, key, label in zip(axes, ("seconds", "mib"), ("seconds, forward and backward", "peak MiB"), strict=True):
         for name in ENCODERS:
             points = [(length, rows[name][key]) for length, rows in models.items() if name in rows]
@@ -234,8 +234,7 @@ def plot(models: dict[int, dict], path) -> None:
         axis.set_xticks(list(models), [f"{length // 1024}k" for length in models])
         axis.minorticks_off()
         axis.grid(alpha=0.3, which="both")
-    axes[0].legend()
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     figure.savefig(path, dpi=110)
 
 
