@@ -4,7 +4,7 @@
 Time and memory of encoders against the length of the source: blocks, windows and full attention, LongT5 and LED.
 
   python benchmarks/long_input.py                              # 4k to 64k tokens, some ten minutes on two cores
-  python benchmarks/long_input.py --lengths 4096 --rounds 3
+  python benchmarks/long_input.py --lengths 4096 --core_length 4096 --name short
 
 Forward and backward of two layers (d_model 256, feed-forward 1024, 4 heads, ReLU, no dropout) over one source; and of
 the attention core alone: queries, keys and values in, mixed values out. A token sees some 255 others everywhere:
@@ -12,7 +12,7 @@ blocks of 256, windows of 127 to either side, LongT5's local radius of 127, LED'
 process, warm, and seconds are medians. Memory is the highest above what was in use before; on a CPU it is measured in
 a process of its own for each, in which the allocator gives back at once what is freed.
 
-Prints the ratios that matter and writes benchmarks/results/long_input.json and long_input.png.
+Writes benchmarks/results/long_input.json and .png and prints the ratios that matter. On a CPU it needs Linux.
 """
 
 import argparse
@@ -241,10 +241,20 @@ def plot(models: dict[int, dict], path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 8192, 16384, 32768, 65536], help="tokens")
-    parser.add_argument("--core_length", type=int, default=16384, help="tokens, for the core and the ratios")
+    parser.add_argument(
+        "--core_length",
+        type=int,
+        default=16384,
+        help=f"tokens, for the core and the ratios; at most {LONGEST['LED']:,}",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of which the medians are taken")
+    parser.add_argument(
+        "--name", default="long_input", help="of the files in benchmarks/results (default: %(default)s)"
+    )
     parser.add_argument("--memory_of", nargs=3, help=argparse.SUPPRESS)  # for the processes that measure memory
     args = parser.parse_args()
+    if args.core_length > LONGEST["LED"]:
+        parser.error(f"--core_length {args.core_length}: LED is not measured above {LONGEST['LED']:,} tokens")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     if args.memory_of:
@@ -259,9 +269,9 @@ def main() -> None:
         show(f"{length:,} tokens, whole encoder", models[length])
     core["rows"] = measure(cores(args.core_length, device), args.rounds, args.core_length, "attention core")
     show(f"{args.core_length:,} tokens, one attention core", core["rows"])
+    write_results(args.name, {"models": models, "core": core}, device=str(device), threads=torch.get_num_threads())
+    plot(models, RESULTS / f"{args.name}.png")
     show_ratios(models, core)
-    write_results("long_input", {"models": models, "core": core})
-    plot(models, RESULTS / "long_input.png")
 
 
 if __name__ == "__main__":

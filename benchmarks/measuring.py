@@ -26,9 +26,14 @@ def machine() -> dict:
     }
 
 
-def write_results(name: str, rows: list[dict]) -> Path:
-    """Puts the rows, with the machine that gave them, in `benchmarks/results/NAME.json`, in place of earlier ones."""
+def write_results(name: str, rows: list[dict] | dict, **about) -> Path:
+    """
+    Puts the rows, with the machine that gave them, in `benchmarks/results/NAME.json`, in place of earlier ones.
+
+    Args:
+        about: What the caller knows better of the machine, such as its device.
+    """
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+    path.write_text(json.dumps({"machine": {**machine(), **about}, "rows": rows}, indent=2) + "\n")
     return path

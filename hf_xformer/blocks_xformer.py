@@ -74,6 +74,10 @@ class BlockPattern:
         is_leading = torch.arange(x.shape[1], device=x.device) < self.global_tokens
         return self.keys(attended & ~is_leading, attended)
 
+    def cuts(self, length: int) -> bool:
+        """Whether rows of so many tokens are more than one block: shorter ones need not be filled up to it."""
+        return length > (self.shift or self.size)
+
     def padding(self, length: int) -> tuple[int, int]:
         """Empty places before and after a row that make whole blocks of it."""
         before = -self.shift % self.size
@@ -121,7 +125,8 @@ class BlockPattern:
 
         Returns:
             The mixed values, (B, S, H * K), and the weights within blocks, (B, n, H, w, c), if the backend has them.
-            Those of global queries, which attend to more than their block, are 0 there.
+            Those of global queries, which attend to more than their block, are 0 there. Blocks hold the attended
+            tokens of a row first, and its padding after them.
         """
         rows, _, length, _ = q.shape
         q, k, v = (reorder(y.transpose(1, 2), masks.order) for y in (q, k, v))  # (B, S, H, K), (B, S, G, K) twice
@@ -169,6 +174,9 @@ class WindowPattern(BlockPattern):
             # Its kernels have windows themselves, and would drop the band.
             return create_bidirectional_mask(config, x, attention_mask)
         return super().masks(config, x, attention_mask)
+
+    def cuts(self, length: int) -> bool:
+        return length - 1 > max(-self.first, self.last)
 
     def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor | None:
         keys = self.key_mask(x, attended)
@@ -245,4 +253,7 @@ def refuse_forgetful_caches(past_key_values: EncoderDecoderCache | None) -> None
         )
     layers = past_key_values.self_attention_cache.layers
     if any(isinstance(layer, DynamicSlidingWindowLayer) and layer.sliding_window == 1 for layer in layers):
-        raise ValueError("a dynamic cache cannot forget all but `block_size=1` tokens: decode with `use_cache=False`")
+        raise ValueError(
+            "transformers' dynamic cache cannot hold a window of `block_size=1`: decode with `use_cache=False`, or with "
+            "a static cache"
+        )

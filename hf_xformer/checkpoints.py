@@ -101,9 +101,15 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
     if unknown := [name for name in vars(loaded) if name not in {*known, *vars(XformerConfig())}]:
         raise ArgumentError(f"--config_name {name_or_path}: XformerConfig has no field {', '.join(unknown)}")
     for stack in ("encoder", "decoder"):
-        if f"{stack}_layers" in overrides:
-            # Filled in for the depth that the file gives.
-            fields.pop(f"{stack}_layer_types", None)
+        depth, types = overrides.get(f"{stack}_layers"), getattr(loaded, f"{stack}_layer_types")
+        if depth is None or f"{stack}_layer_types" in overrides:
+            continue
+        if len(set(types)) > 1 and depth != len(types):
+            raise ArgumentError(
+                f"--config_overrides {stack}_layers={depth}: {name_or_path} names the types of {len(types)} layers; "
+                f"give {stack}_layer_types too, one a layer: {types}"
+            )
+        fields[f"{stack}_layer_types"] = types[:1] * depth if isinstance(depth, int) else None
     return type(loaded)(**{**fields, **overrides})
 
 

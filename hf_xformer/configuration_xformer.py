@@ -82,7 +82,7 @@ class XformerConfig(PreTrainedConfig):
         block_shift: Whether every second chunked layer of the encoder has its blocks shifted by half a block, so that
             information crosses their borders.
         num_global_tokens: So many leading tokens of the source attend to all of it, and all tokens to them, in the
-            encoder's chunked and sliding layers.
+            encoder's chunked and sliding layers; where all layers are full they change nothing.
         dropout: Probability of dropping an element of the embedded input and of each sublayer's output.
         attention_dropout: The same for attention weights.
         activation_dropout: The same for the inner activations of the feed-forward.

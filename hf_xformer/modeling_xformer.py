@@ -22,7 +22,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -163,7 +163,9 @@ class XformerStack(XformerPreTrainedModel):
         """
         # A mask of more dimensions says itself what attends to what.
         folds = folds and (attention_mask is None or len(attention_mask.shape) == 2)
-        patterns = self.block_patterns if folds else {}
+        # A graph that is being made may serve rows of other lengths.
+        cut = {name: it for name, it in self.block_patterns.items() if is_tracing(x) or it.cuts(x.shape[1])}
+        patterns = cut if folds else {}
         return {
             name: patterns[name].masks(self.config, x, attention_mask) if name in patterns else make_whole(name)
             for name in dict.fromkeys(self.layer_patterns)
@@ -314,7 +316,8 @@ class XformerModel(XformerPreTrainedModel):
         """
         Args:
             input_ids: Source tokens, (B, S); or `inputs_embeds`, (B, S, D); or `encoder_outputs` computed before.
-            attention_mask: 1 for the source tokens to attend to, 0 for padding on either side, (B, S).
+            attention_mask: 1 for the source tokens to attend to, 0 for padding on either side, (B, S). One of four
+                dimensions, of either side, stands in the place of blocks and windows too.
             decoder_input_ids: Target tokens so far, (B, T), the start token first; or `decoder_inputs_embeds`.
             decoder_attention_mask: 1 for the target tokens to attend to, cached ones included, (B, past + T). Windows
                 and blocks behind a cache count padding between tokens, though not before them.

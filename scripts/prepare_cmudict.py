@@ -58,7 +58,9 @@ def download(folder: Path) -> Path:
         run([*pip, "--only-binary", ":all:", "--dest", folder, PACKAGE], f"downloading {PACKAGE} with pip")
     except PreparationError as error:
         raise PreparationError(f"{error}; --wheel PATH takes one from elsewhere") from error
-    return next(folder.glob("*.whl"))
+    for wheel in folder.glob("*.whl"):
+        return wheel
+    raise PreparationError(f"pip downloaded no wheel of {PACKAGE}; --wheel PATH takes one from elsewhere")
 
 
 def read_wheel(path: Path) -> tuple[str, str]:

@@ -245,11 +245,9 @@ def test_flex_attention_in_blocks_equals_the_dense_reference(stack, name, length
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stack", "name"), [("encoder", "mixed with windows"), ("decoder", "mixed")], ids=["encoder", "decoder"]
-)
+@pytest.mark.parametrize(("stack", "name"), [("encoder", "windows"), ("decoder", "mixed")], ids=["encoder", "decoder"])
 def test_compiled_flex_attention_in_blocks_equals_the_dense_reference(stack, name, plain_flex_masks):
-    """Forward only, in blocks of 16: on a CPU torch has no compiled backward, and errs with keys twice 4 queries."""
+    """On a CPU torch compiles no backward, and its forward errs with fewer queries than these, whatever the mask."""
     overrides = {**{"encoder": ENCODERS, "decoder": DECODERS}[stack][name], "head_dim": 16}
     whole = {**overrides, "encoder_layer_types": None, "decoder_layer_types": None}
     model, dense = make_block_model(16, **overrides), make_block_model(16, **whole)

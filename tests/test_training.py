@@ -13,6 +13,9 @@ from small_models import make_batch, make_model
 from small_runs import SMALL
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
+from hf_xformer import XformerConfig
+from hf_xformer.arguments import ArgumentError
+from hf_xformer.checkpoints import load_config
 from hf_xformer.commands import train
 from hf_xformer.preprocessing import GenerationMetrics, PairTokenizer
 from hf_xformer.tokenization import train_tokenizer
@@ -58,6 +61,22 @@ def test_the_stock_trainer_learns_the_task(task, tmp_path):
     assert json.loads((tmp_path / "eval_results.json").read_text())["eval_exact_match"] > 90
 
 
+def test_another_depth_keeps_the_type_of_layers_that_are_all_alike_and_asks_for_types_of_others(tmp_path, repository):
+    long = load_config(str(repository / "configs/model/long.json"), {"encoder_layers": 2, "decoder_layers": 3})
+    assert (long.encoder_layer_types, long.decoder_layer_types) == (
+        ["chunked_attention"] * 2,
+        ["sliding_attention"] * 3,
+    )
+    XformerConfig(encoder_layer_types=["full_attention"] * 5 + ["chunked_attention"]).save_pretrained(tmp_path)
+    with pytest.raises(
+        ArgumentError, match=r"encoder_layers=4: .* names the types of 6 layers; give encoder_layer_types"
+    ):
+        load_config(str(tmp_path), {"encoder_layers": 4})
+    types = ["chunked_attention", "full_attention"]
+    config = load_config(str(tmp_path), {"encoder_layers": 2, "encoder_layer_types": types})
+    assert config.encoder_layer_types == types
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -66,7 +85,7 @@ def test_the_stock_trainer_learns_the_task(task, tmp_path):
         ({"config_overrides": "d_modle=8"}, "no field d_modle; it has d_model"),
         ({"config_overrides": "d_model=-8"}, "`d_model` must be positive, got -8"),
         ({"config_overrides": "dropout=5.0"}, "got 5.0"),
-        ({"config_overrides": "num_global_tokens=3"}, "`num_global_tokens=3` is not implemented yet"),
+        ({"config_overrides": "num_global_tokens=-3"}, "`num_global_tokens` must not be negative, got -3"),
         ({"config_overrides": "vocab_size=5"}, "has 12 tokens, more than the model's `vocab_size` of 5"),
         ({"config_overrides": "position_embedding_type=learned,max_position_embeddings=10"}, "of 10"),
         ({"config_name": "no-such.json"}, "no-such.json"),

@@ -130,3 +130,11 @@ def test_windows_of_one_token_decode_without_a_cache_or_with_a_static_one_only(l
     assert torch.equal(model.generate(**options, **CACHES["static"]), expected)
     with pytest.raises(ValueError, match="block_size=1"):
         model.generate(**options)
+
+
+def test_flex_attention_generates_what_sdpa_does(plain_flex_attention):
+    model = make_decoder_of(PATTERNS["mixed"])
+    options = {**begun_with(PREFIXES["left-padded"]), **ENDLESS, "max_new_tokens": 3}
+    expected = model.generate(**options)
+    model.set_attn_implementation("flex_attention")
+    assert torch.equal(model.generate(**options), expected)
