@@ -254,6 +254,6 @@ def refuse_forgetful_caches(past_key_values: EncoderDecoderCache | None) -> None
     layers = past_key_values.self_attention_cache.layers
     if any(isinstance(layer, DynamicSlidingWindowLayer) and layer.sliding_window == 1 for layer in layers):
         raise ValueError(
-            "transformers' dynamic cache cannot hold a window of `block_size=1`: decode with `use_cache=False`, or with "
-            "a static cache"
+            "transformers' dynamic cache cannot hold a window of `block_size=1`: decode with `use_cache=False` or a "
+            "static cache"
         )
