@@ -1,15 +1,21 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds and memory of something that can be called, on the GPU if there is one."""
+"""Seconds and memory of something that can be called, on the GPU if there is one, and memory of a command."""
 
 import ctypes
 import gc
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def wait_for_device() -> None:
@@ -46,6 +52,20 @@ def peak_mib(run: Callable) -> float:
     before = resident_kib("VmRSS")
     run()
     return (resident_kib("VmHWM") - before) / 1024
+
+
+def peak_of_command(*command: str, **environment: str) -> int:
+    """
+    Runs a command in the project's root to its end, and returns the peak of resident memory in bytes of whichever of
+    its processes took most. What it prints goes to stderr.
+    """
+    process = subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr, env={**os.environ, **environment})
+    # Not `resource.getrusage`, which knows only the largest of all children so far.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(command[1:])} ended with {process.returncode}")
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def resident_kib(field: str) -> int:

@@ -14,17 +14,15 @@ per byte; the seconds are those of the training steps alone. The last line divid
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from statistics import mean
 
+from costs import peak_of_command
 from measuring import write_results
 
 
-ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "configs/train/bible.yaml"
 MODELS = {"full": "configs/model/bible-full.json", "block": "configs/model/bible-block.json"}
 MEASURES = {"validation_loss": ".4f", "training_seconds": ".1f", "peak_memory_mib": ".0f"}
@@ -52,7 +50,7 @@ def train(model: str, seed: int, max_steps: int | None) -> dict:
         if max_steps is not None:
             options["max_steps"] = max_steps
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        memory = run(sys.executable, "scripts/train.py", RECIPE, *words)
+        memory = peak_of_command(sys.executable, "scripts/train.py", RECIPE, *words)
         found = {
             name: json.loads(Path(folder, f"{name}.json").read_text())
             for name in ("trainer_state", "train_results", "eval_results")
@@ -65,17 +63,6 @@ def train(model: str, seed: int, max_steps: int | None) -> dict:
         "training_seconds": round(found["train_results"]["train_runtime"], 1),
         "peak_memory_mib": round(memory / 2**20),
     }
-
-
-def run(*command: str) -> int:
-    """Runs a command in the project's root to its end, and returns its peak of resident memory in bytes."""
-    process = subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr)
-    # Not `resource.getrusage`, which knows only the largest of all children so far.
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise SystemExit(f"{' '.join(command[1:])} ended with {process.returncode}")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def print_table(rows: list[dict]) -> None:
