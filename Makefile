@@ -12,7 +12,7 @@ DATA := data/g2p
 BIBLE := data/bible
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible test test-fast test-slow lint parity mutants clean
+.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-slow lint parity mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,6 +63,9 @@ test-fast: install-test  ## the tests that take seconds each
 
 test-slow: install-test  ## the rest: several processes, killed and resumed runs, compilation
 	$(BIN)/python -m pytest -q -m 'slow or distributed'
+
+test-distributed: install-test  ## two processes each: data parallel, ZeRO, offload, tensor parallel, killed, two machines
+	$(BIN)/python -m pytest -q -m distributed tests/test_distributed.py tests/test_processes.py tests/test_sharding.py
 
 parity: install-test  ## logits, gradients and tokens of stock models against their conversions
 	$(BIN)/python benchmarks/parity.py

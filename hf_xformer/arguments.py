@@ -14,6 +14,8 @@ from typing import NoReturn
 import yaml
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
+from .launch import check_launch, runs_on_cpu
+
 
 class ArgumentError(ValueError):
     """An option that cannot be, in one line that names it and its value."""
@@ -99,6 +101,7 @@ def parse_run(
 
     Raises:
         ArgumentError: An unknown option, or a value of the wrong type, in the recipe or on the command line.
+        LaunchError: Devices, processes or a precision that cannot be had here.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = RunParser(
@@ -116,6 +119,12 @@ def parse_run(
         except ArgumentError as error:
             raise ArgumentError(f"{path}: {error}") from error
         argv = recipe + argv
+    # Else several processes on a machine without accelerators for them would each train alone.
+    parser.set_defaults(use_cpu=runs_on_cpu())
+    # The Trainer's own choice looks at every step for parameters that were not used: there are none.
+    parser.set_defaults(ddp_find_unused_parameters=False)
+    # Before the training arguments are made, which start the process group and with it whatever cannot be here.
+    check_launch(parser.parse_args(argv))
     return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
 
 

@@ -468,7 +468,13 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
         rest = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
 
-    def save_pretrained(self, *args, **kwargs):
+    def save_pretrained(self, save_directory, *, state_dict: dict[str, torch.Tensor] | None = None, **kwargs):
+        # What divides a model among processes gives the weights back with a copy for each name of a tied one.
+        if state_dict is None and self.is_distributed_loading_by_transformers:
+            state_dict = self.state_dict()
+        if state_dict is not None:
+            copies = self.get_expanded_tied_weights_keys(all_submodels=True)
+            state_dict = {name: tensor for name, tensor in state_dict.items() if name not in copies}
         # PEFT may have trained a copy of an embedding that was shared, or have found the output layer untied from the
         # source's embedding, which it never was tied to: the config has to say what the weights are now.
         source, target = self.get_encoder().embed_tokens, self.get_decoder().embed_tokens
@@ -476,7 +482,7 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
             self.config.encoder_vocab_size = source.num_embeddings
         if getattr(self.lm_head, "weight", None) is target.weight:
             self.config.tie_word_embeddings = True
-        super().save_pretrained(*args, **kwargs)
+        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
         """The labels (B, T) shifted right behind the start token, -100 replaced by padding."""

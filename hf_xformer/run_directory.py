@@ -3,15 +3,30 @@
 """The output folder of a run: whose it is, where to resume, what must not be overwritten."""
 
 import json
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from .arguments import ArgumentError
 
 
+# The layout of a run in which every process holds all weights and all of the optimizer.
+WHOLE = "no sharding"
 IGNORED_FIELDS = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
+
+
+class LayoutRecord(TrainerCallback, ExportableState):
+    """Leaves in every checkpoint's `trainer_state.json` how the run was divided among how many processes."""
+
+    def __init__(self, layout: str, processes: int, writers: int):
+        self.layout, self.processes, self.writers = layout, processes, writers
+
+    def state(self) -> dict:
+        return {"args": dict(vars(self)), "attributes": {}}
 
 
 def find_checkpoint(output_dir: Path, resume: str | None, say: Callable) -> str | None:
@@ -37,16 +52,46 @@ def find_checkpoint(output_dir: Path, resume: str | None, say: Callable) -> str 
         if whole(checkpoint):
             say(f"resuming from {checkpoint}; --resume_from_checkpoint false starts anew")
             return str(checkpoint)
-        say(f"passing over {checkpoint}: it was cut off while it was being saved")
+        say(f"passing over {checkpoint}: it was cut off while it was being saved, or not all processes write there")
     return None
 
 
 def whole(checkpoint: Path) -> bool:
+    """Whether all processes have written their part. The Trainer waits for none of them."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
+        was = read_layout(checkpoint)
     except (OSError, ValueError):
         return False
-    return True
+    # What torch saves is a zip file, whose end says whether it is whole.
+    files = list(checkpoint.glob("rng_state*.pth"))
+    if not all(map(zipfile.is_zipfile, files)):
+        return False
+    random_states = len(files)
+    return not was or not 0 < random_states < was["writers"]
+
+
+def read_layout(checkpoint: Path) -> dict:
+    """What `LayoutRecord` left in a checkpoint; nothing in one of an earlier version."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    return state.get("stateful_callbacks", {}).get(LayoutRecord.__name__, {}).get("args", {})
+
+
+def check_layout(checkpoint: str, layout: str, processes: int) -> None:
+    """
+    Args:
+        layout, processes: How this run divides weights and optimizer, and among how many processes.
+
+    Raises:
+        ArgumentError: The checkpoint was divided otherwise, so that the libraries would stop with a riddle, or
+            silently begin with an empty optimizer.
+    """
+    was = read_layout(Path(checkpoint))
+    if was and (was["layout"] != layout or (was["processes"] != processes and layout != WHOLE)):
+        raise ArgumentError(
+            f"{checkpoint} was written by {was['processes']} processes with {was['layout']}, this run has {processes} "
+            f"with {layout}: its optimizer cannot be divided anew. Go on as it was written, or begin a new run from "
+            f"its weights: --model_name_or_path {checkpoint} and another --output_dir"
+        )
 
 
 def set_aside(output_dir: Path, checkpoints: list[Path], say: Callable) -> None:
@@ -76,6 +121,13 @@ def refuse_another_run(output_dir: Path, config: PreTrainedConfig, tokenizer: Pr
             )
     if AutoTokenizer.from_pretrained(output_dir).get_vocab() != tokenizer.get_vocab():
         raise ArgumentError(f"--output_dir {output_dir}: holds a run with another tokenizer; {advice}")
+
+
+def copy_weights(checkpoint: str, output_dir: Path) -> None:
+    """Makes a finished run's checkpoint its result: however the model was divided, weights are saved whole."""
+    for pattern in ("*.safetensors", "*.safetensors.index.json", "generation_config.json"):
+        for path in Path(checkpoint).glob(pattern):
+            shutil.copyfile(path, output_dir / path.name)
 
 
 def claim(output_dir: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

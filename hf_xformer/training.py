@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training run reads and checks before its first step."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,11 @@ from .arguments import ArgumentError, DataArguments, ModelArguments, parse_overr
 from .batching import LengthGroupedDataset
 from .checkpoints import check_vocabulary, fit_vocabulary, load_config, load_model, load_tokenizers, position_limit
 from .data import load_named_rows, load_rows
+from .launch import check_world, layout, tensor_parallel_size
 from .metrics import check_metric_names
 from .preprocessing import GenerationMetrics, PairTokenizer, prepare_evaluation, prepare_training
-from .run_directory import find_checkpoint, refuse_another_run
+from .run_directory import WHOLE, check_layout, find_checkpoint, refuse_another_run
+from .sharding import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 
 
 # Rows of a stream that are held in memory to be drawn from at random.
@@ -36,7 +37,7 @@ SHUFFLE_BUFFER = 10_000
 
 @dataclass
 class Run:
-    """A model, its data and where to resume, all of it checked."""
+    """A model, its data and where to resume, all of it checked; of a finished run its state and last checkpoint."""
 
     model: PreTrainedModel
     source: PreTrainedTokenizerBase
@@ -58,11 +59,13 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     say = PartialState().print
     check_options(model_args, data_args, training_args)
     set_seed(training_args.seed)
+    say(rows_a_step(training_args))
     tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name)
     config = make_config(model_args, source, target)
     check_own_tokenizer(model_args, source)
     check_lengths(config, data_args)
+    check_division(config)
     output_dir = Path(training_args.output_dir)
     refuse_another_run(output_dir, config, source)
 
@@ -71,17 +74,32 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         train_set = read_training(data_args, training_args, tokenize, say)
         validation, metrics = read_validation(data_args, training_args, tokenize, target, say)
 
-    with training_args.main_process_first(desc="looking for a checkpoint"):
+    with training_args.main_process_first(training_args.save_on_each_node, desc="looking for a checkpoint"):
         checkpoint = find_checkpoint(output_dir, training_args.resume_from_checkpoint, say)
+    if checkpoint is not None:
+        check_layout(checkpoint, layout(training_args), training_args.world_size)
     finished = finished_state(checkpoint, training_args)
     if finished is not None:
-        say(f"{checkpoint} is the end of this run; evaluating it again")
-        best = training_args.load_best_model_at_end and finished.best_model_checkpoint
-        model = load_model(best or checkpoint, attn_implementation=model_args.attn_implementation)
+        checkpoint = training_args.load_best_model_at_end and finished.best_model_checkpoint or checkpoint
+        if layout(training_args) in (WHOLE, "tensor parallelism"):
+            say(f"{checkpoint} is the end of this run; evaluating it again")
+        else:
+            # DeepSpeed and FSDP evaluate only what they train.
+            say(f"{checkpoint} is the end of this run; scripts/evaluate.py evaluates it again")
+            validation = None
+        options = tensor_parallel_options()
+        model = load_model(checkpoint, attn_implementation=model_args.attn_implementation, **options)
     else:
-        model = make_model(model_args, config)
+        model = make_model(model_args, config, output_dir, checkpoint)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
     return Run(model, source, target, train_set, validation, metrics, checkpoint, finished)
+
+
+def rows_a_step(training_args: Seq2SeqTrainingArguments) -> str:
+    """The batch that a recipe's numbers come to on these processes, on which learning rate and epochs depend."""
+    rows, steps = training_args.train_batch_size, training_args.gradient_accumulation_steps
+    batches = training_args.world_size // tensor_parallel_size()
+    return f"{rows * batches * steps} rows a step: {rows} at once, {batches} processes, {steps} accumulated"
 
 
 def check_options(
@@ -122,12 +140,9 @@ def check_trainer_options(data_args: DataArguments, training_args: Seq2SeqTraini
         raise ArgumentError(f"--learning_rate must not be negative, got {training_args.learning_rate}")
     if not 0 <= training_args.label_smoothing_factor < 1:
         raise ArgumentError(f"--label_smoothing_factor must be in [0, 1), got {training_args.label_smoothing_factor}")
-    started = int(os.environ.get("WORLD_SIZE", 1))
-    if started != training_args.world_size:
-        raise ArgumentError(
-            f"{started} processes were started but {training_args.world_size} would train together, each on its own "
-            "into one folder; on a CPU give --use_cpu true"
-        )
+    check_world(training_args)
+    if training_args.load_best_model_at_end and tensor_parallel_size() > 1:
+        raise ArgumentError("--load_best_model_at_end is not possible under tensor parallelism")
     if data_args.streaming and training_args.max_steps <= 0:
         raise ArgumentError("--streaming does not know how long the data are: give --max_steps")
     if training_args.train_sampling_strategy == "group_by_length":
@@ -172,6 +187,15 @@ def check_lengths(config: PreTrainedConfig, data_args: DataArguments) -> None:
             )
 
 
+def check_division(config: PreTrainedConfig) -> None:
+    """Heads are cut apart by tensor parallelism, and never through."""
+    size = tensor_parallel_size()
+    stacks = ("encoder", "decoder")
+    for name in ("num_key_value_heads", *(f"{s}_attention_heads" for s in stacks), *(f"{s}_ffn_dim" for s in stacks)):
+        if (value := getattr(config, name, None)) is not None and value % size:
+            raise ArgumentError(f"parallelism_config_tp_size {size} does not divide the model's `{name}` of {value}")
+
+
 def make_config(
     model_args: ModelArguments, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
 ) -> PreTrainedConfig:
@@ -200,11 +224,23 @@ def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerB
         )
 
 
-def make_model(model_args: ModelArguments, config: PreTrainedConfig) -> PreTrainedModel:
+def make_model(
+    model_args: ModelArguments, config: PreTrainedConfig, output_dir: Path, checkpoint: str | None
+) -> PreTrainedModel:
+    """A new model or an existing one, of which each process holds its part only, where the launcher says so."""
     # The master weights are in full precision whatever the checkpoint's: bf16 and fp16 are the trainer's options.
     options = {"attn_implementation": model_args.attn_implementation, "dtype": torch.float32}
-    if model_args.model_name_or_path is not None:
-        return load_model(model_args.model_name_or_path, **options)
+    if is_sent_its_weights():
+        return empty_model(config, **options)
+    options |= tensor_parallel_options()
+    name_or_path = model_args.model_name_or_path
+    if checkpoint is not None and tensor_parallel_size() > 1:
+        name_or_path = checkpoint
+    if name_or_path is not None:
+        return load_model(name_or_path, **options)
+    if tensor_parallel_size() > 1:
+        with initial_weights(config, output_dir) as folder:
+            return load_model(folder, **options)
     # Through the Auto class, which is where DeepSpeed ZeRO-3 partitions a model while it is built.
     return AutoModelForSeq2SeqLM.from_config(config, **options)
 
@@ -238,7 +274,8 @@ def read_training(
     if not data_args.group_by_length or training_args.train_sampling_strategy != "random":
         return rows
     training_args.train_sampling_strategy = "sequential"
-    return LengthGroupedDataset(rows, training_args.train_batch_size * training_args.world_size, seed)
+    together = training_args.train_batch_size * training_args.world_size // tensor_parallel_size()
+    return LengthGroupedDataset(rows, together, seed)
 
 
 def read_validation(

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 
-# Read when the libraries are imported: a name that is no folder fails at once and not after many tries.
+# Read when the libraries are imported: a name that is no folder fails at once and not after many tries, and DeepSpeed
+# does not look for a GPU.
 os.environ["HF_HUB_OFFLINE"] = "1"
+if not torch.accelerator.is_available():
+    os.environ["DS_ACCELERATOR"] = "cpu"
 
 from small_runs import ROOT, Task  # noqa: E402
 from torch.nn.attention import flex_attention  # noqa: E402

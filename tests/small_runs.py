@@ -1,13 +1,19 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""A small task on disk and the command line of a run of a few seconds on it."""
+"""A small task on disk, the command line of a run of a few seconds on it, and that run as users start it."""
 
 import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +59,78 @@ class Task:
             **more,
         }
         return [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def launch(
+    options: list[str],
+    config: str = "cpu",
+    launcher: tuple[str, ...] = (),
+    prefix: tuple[str, ...] = (),
+    **environment: str,
+) -> subprocess.Popen:
+    """
+    `accelerate launch` with a file of configs/accelerate; of the processes that it names, two at most.
+
+    Args:
+        options: The training script's command line.
+        launcher: More words for the launcher.
+        prefix: Words before the whole command.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", f"configs/accelerate/{config}.yaml"]
+    command += ["--num_processes", "1" if config == "cpu" else "2", "--mixed_precision", "no", *launcher]
+    if "--main_process_port" not in launcher:
+        command += ["--main_process_port", "0"]
+    # Not a pipe, which is full before a run ends that nobody reads meanwhile.
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+    process = subprocess.Popen(
+        [*prefix, *command, "scripts/train.py", *options],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    process.log = log
+    return process
+
+
+def output_of(process: subprocess.Popen, timeout: float = 600) -> str:
+    """Waits for a launched run to end, and returns all that it printed."""
+    try:
+        process.wait(timeout)
+    finally:
+        process.kill()
+        process.log.seek(0)
+        output = process.log.read()
+        print(output)
+    return output
+
+
+def run(options: list[str], config: str = "cpu") -> str:
+    """What a whole run printed."""
+    process = launch(options, config)
+    output = output_of(process)
+    assert process.returncode == 0
+    return output
+
+
+def run_twice(code: str, folder: Path, **environment: str) -> str:
+    """What two processes that can find each other printed, which ran the code with `folder` as its argument."""
+    (folder / "code.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **environment}
+    finished = subprocess.run(
+        [*command, folder / "code.py", folder], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def weights(folder: Path) -> torch.Tensor:
+    """All that a checkpoint's file holds."""
+    tensors = load_file(folder / "model.safetensors")
+    return torch.cat([tensor.flatten() for _, tensor in sorted(tensors.items())])
 
 
 def load_script(name: str) -> ModuleType:

@@ -345,7 +345,7 @@ def test_gradient_checkpointing_leaves_the_gradients_alone(overrides, batch):
         checkpointed = make_model(**overrides, dropout=0.0).train()
         checkpointed.gradient_checkpointing_enable({"use_reentrant": reentrant})
         checkpointed(**batch).loss.backward()
-        assert_close(gradients(checkpointed), gradients(plain), atol=1e-6, rtol=1e-5)
+        assert_close(gradients(checkpointed), gradients(plain), atol=1e-5, rtol=1e-5)
 
 
 STATE_DICT_KEYS = {

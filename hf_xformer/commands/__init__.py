@@ -1,3 +1,12 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """What a user runs, one verb a module, each with `main(argv=None)`. Commands never import one another."""
+
+import os
+
+from ..launch import has_accelerator
+
+
+# Where DeepSpeed is installed the libraries import it, and it writes to standard output that it has found no GPU.
+if not has_accelerator():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -10,6 +10,7 @@ A recipe is a YAML file of the options below; options on the command line win ov
 from the last whole checkpoint in --output_dir when it is started again; --resume_from_checkpoint false starts anew.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from transformers import (
 
 from ..arguments import DataArguments, ModelArguments, parse_run
 from ..data import DataError
+from ..launch import layout, one_line_when_stopped, tensor_parallel_size
 from ..reporting import plot_curves, write_model_card
-from ..run_directory import claim
+from ..run_directory import LayoutRecord, claim, copy_weights
+from ..sharding import TensorParallelTrainer
 from ..tokenization import TARGET_TOKENIZER
 from ..training import Run, prepare
 from .errors import one_line_errors
@@ -50,13 +53,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             claim(Path(training_args.output_dir), run.model.config, run.source)
     if run.finished is None:
         # A stream is checked only as it is read.
-        with one_line_errors(DataError):
+        with one_line_errors(DataError), one_line_when_stopped(training_args.output_dir):
             result = trainer.train(resume_from_checkpoint=run.checkpoint)
         trainer.log_metrics("train", result.metrics)
         trainer.save_metrics("train", result.metrics)
+        trainer.save_model()
     else:
         trainer.state = run.finished
-    trainer.save_model()
+        if training_args.should_save:
+            copy_weights(run.checkpoint, Path(training_args.output_dir))
     if run.target is not run.source and training_args.should_save:
         run.target.save_pretrained(Path(training_args.output_dir, TARGET_TOKENIZER))
     trainer.save_state()
@@ -66,10 +71,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.save_metrics("eval", scores)
     if trainer.is_world_process_zero():
         report(trainer, model_args, data_args, training_args)
+    # Processes that leave one by one may take each other's connections with them.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
 
 
 def make_trainer(run: Run, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTrainer:
-    return Seq2SeqTrainer(
+    trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
+    return trainer_class(
         model=run.model,
         args=training_args,
         train_dataset=run.train,
@@ -78,8 +87,15 @@ def make_trainer(run: Run, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTr
         # With the model it also makes the decoder's input, which the Trainer's label smoothing needs.
         data_collator=DataCollatorForSeq2Seq(run.source, model=run.model),
         compute_metrics=run.metrics,
-        callbacks=[SaveTargetTokenizer(run.target)] if run.target is not run.source else [],
+        callbacks=make_callbacks(run, training_args),
     )
+
+
+def make_callbacks(run: Run, training_args: Seq2SeqTrainingArguments) -> list[TrainerCallback]:
+    processes = training_args.world_size
+    writers = processes if not training_args.save_on_each_node else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    record = LayoutRecord(layout(training_args), processes, writers)
+    return [record] if run.target is run.source else [record, SaveTargetTokenizer(run.target)]
 
 
 def report(

@@ -1,0 +1,130 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Models of which no process holds more than it must: tensor parallelism, and what FSDP2 starts from.
+
+ZeRO-3 needs nothing of this: it cuts a model up while the Auto classes build it.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+from accelerate import ParallelismConfig, PartialState
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel, Seq2SeqTrainer
+from transformers.distributed import DistributedConfig
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.trainer_utils import SaveStrategy
+
+from .launch import is_set, tensor_parallel_size
+
+
+OPTIMIZER_SHARDS = "optimizer_shards"
+
+
+def is_sent_its_weights() -> bool:
+    """Whether this process gets its share of all weights from the first one, as FSDP2 does if it is told to."""
+    sends = is_set("ACCELERATE_USE_FSDP") and is_set("FSDP_CPU_RAM_EFFICIENT_LOADING")
+    return sends and not PartialState().is_main_process
+
+
+def empty_model(config: PreTrainedConfig, **options) -> PreTrainedModel:
+    """
+    A model whose weights are tensors that nobody has written to, and so take no memory; its buffers are what they are.
+
+    Args:
+        options: As `from_config` has them.
+    """
+    with torch.device("meta"):
+        model = AutoModelForSeq2SeqLM.from_config(config, **options)
+    modules = list(model.modules())
+    for module in modules:
+        module._buffers = {name: torch.empty_like(each, device="cpu") for name, each in module._buffers.items()}
+    model.apply(model._init_weights)  # computes the buffers; weights without memory it leaves alone
+    weights = {}  # each once, for those that are tied
+    for module in modules:
+        for name, each in module._parameters.items():
+            if each is not None:
+                module._parameters[name] = weights.setdefault(
+                    each, nn.Parameter(torch.empty_like(each, device="cpu"), each.requires_grad)
+                )
+    return model
+
+
+@contextmanager
+def initial_weights(config: PreTrainedConfig, output_dir: Path) -> Iterator[str]:
+    """A new model's random weights in a folder, which one process of each machine makes whole for all to read."""
+    folder = output_dir / f"initial-weights-{os.environ.get('GROUP_RANK', 0)}"
+    state = PartialState()
+    if state.is_local_main_process:
+        AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    state.wait_for_everyone()
+    try:
+        yield str(folder)
+        state.wait_for_everyone()
+    finally:
+        if state.is_local_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def tensor_parallel_options() -> dict:
+    """What `from_pretrained` has to be told to read a part of each layer; nothing without tensor parallelism."""
+    size = tensor_parallel_size()
+    return {} if size == 1 else {"distributed_config": DistributedConfig(tp_size=size)}
+
+
+class UncheckedParallelism(ParallelismConfig):
+    """As accelerate's, which has nothing against processes on a CPU but that nobody has tried."""
+
+    def _validate_accelerator(self, accelerator) -> None:
+        pass
+
+
+class TensorParallelTrainer(Seq2SeqTrainer):
+    """
+    The stock trainer, which trains a model in parts but refuses to resume one: checkpoints hold the optimizer's parts.
+
+    To resume, the model has to have been read from the checkpoint, each process its part, before the trainer is made.
+    """
+
+    def __init__(self, *, args, **options):
+        strategy, args.save_strategy = args.save_strategy, SaveStrategy.NO
+        super().__init__(args=args, **options)
+        args.save_strategy = strategy
+
+    @property
+    def gather_function(self):
+        """What collects an evaluation's batch from the processes: each has seen the whole of it."""
+        return lambda tensors: tensors
+
+    @gather_function.setter
+    def gather_function(self, function):
+        """The trainer sets it to accelerate's, after every evaluation again."""
+
+    def _build_accelerator_args(self, **options) -> dict:
+        built = super()._build_accelerator_args(**options)
+        return {**built, "parallelism_config": UncheckedParallelism(tp_size=self.model.tp_size)}
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        """Nothing: the model has been read from there."""
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        Path(output_dir, OPTIMIZER_NAME).unlink(missing_ok=True)  # the main process's part alone
+        dcp.save(self._optimizer_shards(), checkpoint_id=Path(output_dir, OPTIMIZER_SHARDS))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        shards = self._optimizer_shards()
+        dcp.load(shards, checkpoint_id=Path(checkpoint, OPTIMIZER_SHARDS))
+        set_optimizer_state_dict(self.model, self.optimizer.optimizer, shards["optimizer"])
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER_NAME), weights_only=True))
+
+    def _optimizer_shards(self) -> dict:
+        return {"optimizer": get_optimizer_state_dict(self.model, self.optimizer.optimizer)}
