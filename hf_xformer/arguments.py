@@ -73,6 +73,15 @@ class DataArguments:
         "Batches of like length, in random order; not in a stream, nor with another --train_sampling_strategy.",
         True,
     )
+    max_tokens: int | None = option(
+        "Tokens of a batch on each side, padding included, instead of --per_device_train_batch_size pairs; not in a "
+        "stream."
+    )
+    packing: bool = option(
+        "Lay the pairs of a batch behind one another in one row, without padding between them; not in a stream. A "
+        "batch has --max_tokens on each side or else --per_device_train_batch_size pairs.",
+        False,
+    )
     max_train_samples: int | None = option("Train on the first so many rows only.")
     max_eval_samples: int | None = option("Evaluate on the first so many rows only.")
     preprocessing_num_workers: int | None = option("Processes that tokenise.")

@@ -18,6 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .blocks_xformer import BlockMasks
 from .configuration_xformer import XformerConfig
+from .packing_xformer import PackedMasks
 
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
@@ -39,11 +40,12 @@ class XformerNoPositions(nn.Module):
     def __init__(self, config: XformerConfig, stack: str):
         super().__init__()
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, keys: int) -> Placed:
+    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int) -> Placed:
         """
         Args:
             x: Embedded tokens, (B, T, D). position_ids: Their positions, (B or 1, T).
-            past: How many keys came before them, which a static cache holds in a tensor. keys: How many there are.
+            past: How many keys came before them, which a static cache holds in a tensor.
+            queries, keys: How many of a row attend and are attended to.
         """
         return Placed(x)
 
@@ -66,7 +68,7 @@ class XformerSinusoidalPositions(nn.Module):
         angles = torch.outer(torch.arange(self.max_positions), 10000.0 ** (-pairs / self.width))
         return torch.cat((angles.sin(), angles.cos()), dim=-1).float()  # (positions, D)
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, keys: int) -> Placed:
+    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int) -> Placed:
         return Placed(x + self.table[position_ids].to(x.dtype))
 
 
@@ -77,7 +79,7 @@ class XformerLearnedPositions(nn.Embedding):
         super().__init__(config.max_position_embeddings, config.d_model)
         self.max_positions = config.max_position_embeddings
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, keys: int) -> Placed:
+    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int) -> Placed:
         return Placed(x + super().forward(position_ids))
 
 
@@ -114,7 +116,7 @@ class XformerRotaryEmbedding(nn.Module):
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return cos.to(x.dtype), sin.to(x.dtype)
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, keys: int) -> Placed:
+    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int) -> Placed:
         return Placed(x, rotation=self.rotation(x, position_ids))
 
 
@@ -147,10 +149,10 @@ class XformerRelativePositions(nn.Module):
         wide = (exact + (share * (size - exact)).long()).clamp(max=size - 1)
         return ahead + torch.where(distance < exact, distance, wide)
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, keys: int) -> Placed:
+    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int) -> Placed:
         # Distances in the row, not between positions: they are the same wherever the attended tokens are contiguous.
-        queries = torch.arange(x.shape[1], device=x.device) + past
-        distance = torch.arange(keys, device=x.device) - queries[:, None]  # (T, S)
+        places = torch.arange(queries, device=x.device) + past
+        distance = torch.arange(keys, device=x.device) - places[:, None]  # (T, S)
         biases = self.table(self.buckets(distance)).unflatten(-1, (-1, self.tables))  # (T, S, H, tables)
         # FlexAttention indexes the rows of the bias; the other backends broadcast it.
         rows = x.shape[0] if self.config._attn_implementation == "flex_attention" else 1
@@ -258,9 +260,14 @@ class XformerAttentionCore(nn.Module):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        mask: torch.Tensor | BlockMasks | None,
+        mask: torch.Tensor | BlockMasks | PackedMasks | None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if isinstance(mask, PackedMasks):
+            return mask.attend(self.attend_rows, attention, q, k, v, **kwargs)
+        return self.attend_rows(attention, q, k, v, mask, **kwargs)
+
+    def attend_rows(self, attention, q, k, v, mask, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
         if isinstance(mask, BlockMasks):
             return mask.pattern.attend(attend_across, attention, q, k, v, mask, **kwargs)
         return attend(attention, q, k, v, mask, **kwargs)
@@ -269,7 +276,7 @@ class XformerAttentionCore(nn.Module):
 class XformerCrossAttentionCore(XformerAttentionCore):
     """Attention of one sequence to another."""
 
-    def forward(self, attention, q, k, v, mask, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def attend_rows(self, attention, q, k, v, mask, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
         return attend_across(attention, q, k, v, mask, **kwargs)
 
 
@@ -317,7 +324,7 @@ class XformerSelfAttention(XformerAttention):
     def forward(
         self,
         x: torch.Tensor,
-        mask: torch.Tensor | BlockMasks | None = None,
+        mask: torch.Tensor | BlockMasks | PackedMasks | None = None,
         rotation: Rotation | None = None,
         position_bias: torch.Tensor | None = None,
         cache: Cache | None = None,
@@ -346,7 +353,7 @@ class XformerCrossAttention(XformerAttention):
         self,
         x: torch.Tensor,
         memory: torch.Tensor,
-        mask: torch.Tensor | None = None,
+        mask: torch.Tensor | PackedMasks | None = None,
         cache: EncoderDecoderCache | None = None,
         **kwargs,
     ) -> torch.Tensor:

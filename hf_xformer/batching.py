@@ -1,10 +1,19 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which rows share a batch."""
+"""Which pairs share a batch, and how a batch becomes tensors.
+
+An order depends on seed and epoch alone: every process agrees on it, and a resumed run meets the pairs that the
+unbroken one would have met.
+"""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import pyarrow.compute
+import torch
 from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class LengthGroupedDataset(TorchDataset):
@@ -13,8 +22,7 @@ class LengthGroupedDataset(TorchDataset):
 
     The library's own length-grouped sampler visits the batches of each stretch from the longest to the shortest, so
     that every stretch ends by training on the shortest rows alone. Here the batches come in random order, another in
-    each epoch. The order depends on the seed and the epoch only: every process agrees on it, and a resumed run meets
-    the rows that the unbroken one would have met.
+    each epoch.
 
     Args:
         rows: With a column `length`, in tokens.
@@ -48,3 +56,228 @@ class LengthGroupedDataset(TorchDataset):
 
     def __getitems__(self, indices: list[int]) -> list[dict]:
         return self.rows.__getitems__(self.order[indices].tolist())
+
+
+Batches = list[np.ndarray]  # the rows of each
+Planner = Callable[[np.ndarray, np.random.Generator], Batches]
+
+
+class BatchedDataset(TorchDataset):
+    """
+    A dataset of whole batches, each a list of rows, for a loader that takes one at a time in order.
+
+    Every epoch has every row once, in other batches in another order, and the same number of batches, a multiple of
+    the number of processes: the Trainer relies on both, and would else count its steps wrongly or give processes rows
+    twice. To that end some batches are cut in two.
+
+    Args:
+        rows: With the columns `input_ids` and `labels`.
+        planner: From the lengths of all rows (n, 2), source and target, to the rows of each batch, such as
+            [`of_count`], [`padded_within`] and [`packed_within`] return.
+        seed: Of the shuffling.
+        processes: That share the batches.
+    """
+
+    def __init__(self, rows: Dataset, planner: Planner, seed: int, processes: int = 1):
+        self.rows, self.planner, self.seed = rows, planner, seed
+        self.lengths = np.stack([list_lengths(rows, name) for name in ("input_ids", "labels")], axis=1)
+        self.first = self.plan(0)
+        # Where lengths decide, another epoch's rows may fall out less well by a few batches.
+        varies = len(self.plan(1)) != len(self.first)
+        wanted = len(self.first) + varies * len(self.first) // 100
+        self.count = min(-(-wanted // processes) * processes, len(rows))
+        self.set_epoch(0)
+
+    def plan(self, epoch: int) -> Batches:
+        return self.planner(self.lengths, np.random.default_rng((self.seed, epoch)))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Accelerate's data loaders call this at the start of every epoch."""
+        batches = self.plan(int(epoch))
+        if len(batches) > self.count:
+            batches = self.first
+        batches = divide(batches, self.count)
+        order = np.random.default_rng((self.seed, int(epoch), 1)).permutation(len(batches))
+        self.batches = [batches[i] for i in order]
+
+    def fill(self) -> np.ndarray:
+        """Source and target tokens of the fullest batch, and those of an average one, (2, 2)."""
+        sums = np.array([self.lengths[batch].sum(axis=0) for batch in self.batches])
+        return np.stack([sums.max(axis=0), sums.mean(axis=0)])
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> list[dict]:
+        return self.rows.__getitems__(self.batches[index].tolist())
+
+
+def list_lengths(rows: Dataset, column: str) -> np.ndarray:
+    """Tokens of every row, counted where they lie in the Arrow table."""
+    table = rows.with_format("arrow").select_columns(column)[:]
+    return pyarrow.compute.list_value_length(table.column(column)).to_numpy().astype(np.int64)
+
+
+def divide(batches: Batches, count: int) -> Batches:
+    """Cuts the largest batches in two until there are so many."""
+    batches = sorted(batches, key=len)
+    while len(batches) < count:
+        largest = batches.pop()
+        for half in np.array_split(largest, 2):
+            place = np.searchsorted([len(each) for each in batches], len(half))
+            batches.insert(int(place), half)
+    return batches
+
+
+def of_count(size: int) -> Planner:
+    """Batches of so many rows, at random."""
+
+    def plan(lengths: np.ndarray, random: np.random.Generator) -> Batches:
+        return np.array_split(random.permutation(len(lengths)), np.arange(size, len(lengths), size))
+
+    return plan
+
+
+def padded_within(max_tokens: int, window: int = 100) -> Planner:
+    """
+    Batches of like lengths of which neither side has more than so many tokens, padding included.
+
+    Args:
+        window: So many batches are drawn at random before they are sorted; more means less padding, less randomness.
+    """
+
+    def plan(lengths: np.ndarray, random: np.random.Generator) -> Batches:
+        shuffled, batches = random.permutation(len(lengths)), []
+        stretch = max(1, int(max_tokens * window / lengths.max(axis=1).mean()))
+        for start in range(0, len(shuffled), stretch):
+            rows = shuffled[start : start + stretch]
+            rows = rows[np.argsort(lengths[rows].max(axis=1), kind="stable")]
+            batches += cut_where_full(rows, lengths[rows], max_tokens)
+        return batches
+
+    return plan
+
+
+def cut_where_full(rows: np.ndarray, lengths: np.ndarray, max_tokens: int) -> Batches:
+    borders, first, longest = [], 0, np.zeros(2, dtype=np.int64)
+    for i, pair in enumerate(lengths):
+        longest = np.maximum(longest, pair)
+        if longest.max() * (i + 1 - first) > max_tokens and i > first:
+            borders.append(i)
+            first, longest = i, pair
+    return np.split(rows, borders)
+
+
+def packed_within(max_tokens: int) -> Planner:
+    """Batches of which neither side has more than so many tokens, laid out behind one another."""
+
+    def plan(lengths: np.ndarray, random: np.random.Generator) -> Batches:
+        shuffled = random.permutation(len(lengths))
+        return [shuffled[places] for places in best_fit(lengths[shuffled], max_tokens)]
+
+    return plan
+
+
+def best_fit(lengths: np.ndarray, room: int, open_bins: int = 16) -> Batches:
+    """
+    Puts pairs, in their order, each into the bin in which it leaves least room.
+
+    Args:
+        lengths: Tokens of source and target, (n, 2). room: Of a bin, on each side; a longer pair has one for itself.
+        open_bins: So many are filled at a time; of more the fullest is closed.
+    """
+    bins, left = [[]], np.full((1, 2), room)
+    done = []
+    for i, pair in enumerate(lengths):
+        after = left - pair
+        rest = np.where(after.min(axis=1) >= 0, after.sum(axis=1), np.iinfo(np.int64).max)
+        best = int(rest.argmin())
+        if rest[best] == np.iinfo(np.int64).max and bins[best]:
+            if len(bins) == open_bins:
+                fullest = int(left.min(axis=1).argmin())
+                done.append(bins.pop(fullest))
+                left = np.delete(left, fullest, axis=0)
+            best, left = len(bins), np.vstack((left, [[room, room]]))
+            bins.append([])
+        bins[best].append(i)
+        left[best] -= pair
+    return [np.array(each) for each in (*done, *bins) if each]
+
+
+class DataCollatorForPackedSeq2Seq:
+    """
+    Puts pairs behind one another into rows without padding between them, with the arguments that the model needs to
+    keep them apart: `segment_ids` and `decoder_segment_ids`.
+
+    Args:
+        tokenizer: Of the source, whose padding token fills the ends of rows.
+        model: If given, it also makes `decoder_input_ids`, which the Trainer's own label smoothing needs.
+        row_length: Tokens of a row, on each side; pairs are put where they fit best. None makes one row of all.
+        fixed: Whether rows are filled up to `row_length`, so that a compiled model meets one shape.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        model: PreTrainedModel | None = None,
+        row_length: int | None = None,
+        fixed: bool = False,
+    ):
+        if fixed and row_length is None:
+            raise ValueError("rows of a fixed length need `row_length`")
+        self.pad_token_id, self.model = tokenizer.pad_token_id, model
+        self.row_length, self.fixed = row_length, fixed
+
+    def __call__(self, features: Sequence[dict], return_tensors: str = "pt") -> dict[str, torch.Tensor]:
+        """
+        Args:
+            features: Pairs with `input_ids` and `labels`, lists of token ids.
+
+        Raises:
+            ValueError: A pair is longer than a row.
+        """
+        lengths = np.array([[len(pair["input_ids"]), len(pair["labels"])] for pair in features])
+        rows = [np.arange(len(features))]
+        if self.row_length is not None:
+            if lengths.max() > self.row_length:
+                source, target = lengths[lengths.max(axis=1).argmax()]
+                raise ValueError(f"a pair of {source} and {target} tokens does not fit rows of {self.row_length}")
+            rows = best_fit(lengths, self.row_length)
+        batch = {}
+        for side, segments, padding in (
+            ("input_ids", "segment_ids", self.pad_token_id),
+            ("labels", "decoder_segment_ids", -100),
+        ):
+            texts = [[torch.as_tensor(features[i][side]) for i in row] for row in rows]
+            batch[side] = self.lay_out(texts, padding)
+            batch[segments] = self.lay_out(
+                [[torch.full_like(text, number) for number, text in enumerate(row, start=1)] for row in texts], 0
+            )
+        if self.model is not None and hasattr(self.model, "prepare_decoder_input_ids_from_labels"):
+            batch["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(
+                batch["labels"], batch["decoder_segment_ids"]
+            )
+        return batch
+
+    def lay_out(self, rows: list[list[torch.Tensor]], padding: int) -> torch.Tensor:
+        """Texts behind one another, in rows of one length."""
+        joined = [torch.cat(row) for row in rows]
+        width = self.row_length if self.fixed else max(map(len, joined))
+        return torch.stack([torch.nn.functional.pad(row, (0, width - len(row)), value=padding) for row in joined])
+
+
+class BatchCollator:
+    """
+    The Trainer's collator for both of its datasets: batches of a [`BatchedDataset`], and single rows of an evaluation.
+
+    Args:
+        training, evaluation: Collators of pairs.
+    """
+
+    def __init__(self, training: Callable, evaluation: Callable):
+        self.training, self.evaluation = training, evaluation
+
+    def __call__(self, features: list) -> dict[str, torch.Tensor]:
+        if isinstance(features[0], list):
+            return self.training([pair for batch in features for pair in batch])
+        return self.evaluation(features)

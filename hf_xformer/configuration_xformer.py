@@ -37,7 +37,7 @@ POSITIVE_FIELDS = (
 )
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 TOKEN_ID_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
-PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout")
+PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
 
 
 @strict
@@ -92,6 +92,8 @@ class XformerConfig(PreTrainedConfig):
         layernorm_embedding: A norm after the embeddings, as in BART.
         use_final_logits_bias: A bias on the logits, as in BART and Marian.
         scale_decoder_outputs: Multiply the decoder's output by 1 / sqrt(`d_model`) before the output layer, as in T5.
+        label_smoothing: Share of every label that is spread over the vocabulary (Szegedy et al. 2016), in training
+            only: in evaluation the loss is that of the labels as they are.
         tie_word_embeddings: Whether the output layer shares the decoder's embedding. Without `encoder_vocab_size`
             both stacks read one and the same `nn.Embedding` in either case.
         initializer_range: Standard deviation of the normal distribution that draws every matrix.
@@ -176,6 +178,7 @@ class XformerConfig(PreTrainedConfig):
     layernorm_embedding: bool = False
     use_final_logits_bias: bool = False
     scale_decoder_outputs: bool = False
+    label_smoothing: float | int = 0.0
     tie_word_embeddings: bool = True
     initializer_range: float = 0.02
     use_cache: bool = True

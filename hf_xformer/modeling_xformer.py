@@ -5,14 +5,15 @@
 Shapes: B batch, S source, T target, D d_model, V vocabulary.
 """
 
-import copy
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING, create_bidirectional_mask
+from transformers.masking_utils import (
+    LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING,
+    create_bidirectional_mask,
+    create_causal_mask,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -26,17 +27,14 @@ from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .attention_xformer import (
-    POSITIONS,
-    Rotation,
-    XformerAttentionCore,
-    XformerCrossAttention,
-    XformerSelfAttention,
-    count_positions,
-)
-from .blocks_xformer import BlockMasks, block_patterns, refuse_forgetful_caches
+from .attention_xformer import Rotation, XformerAttentionCore, XformerCrossAttention, XformerSelfAttention
+from .blocks_xformer import BlockMasks, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
+from .generation_xformer import XformerGeneration
+from .output_xformer import IGNORED, XformerOutputLayer, cross_entropy, mean_over
+from .packing_xformer import PackedMasks, Segments, fold, join, refuse_beside_segments, same_segment, shift_right
 from .pretrained_xformer import XformerPreTrainedModel
+from .stack_xformer import Masks, XformerStack
 from .sublayers_xformer import FEED_FORWARDS, RESIDUALS, make_norm
 
 
@@ -56,7 +54,7 @@ class XformerEncoderLayer(GradientCheckpointingLayer):
     def forward(
         self,
         x: torch.Tensor,
-        mask: torch.Tensor | BlockMasks | None = None,
+        mask: torch.Tensor | BlockMasks | PackedMasks | None = None,
         rotation: Rotation | None = None,
         position_bias: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -88,8 +86,8 @@ class XformerDecoderLayer(GradientCheckpointingLayer):
         self,
         x: torch.Tensor,
         memory: torch.Tensor,
-        mask: torch.Tensor | BlockMasks | None = None,
-        memory_mask: torch.Tensor | None = None,
+        mask: torch.Tensor | BlockMasks | PackedMasks | None = None,
+        memory_mask: torch.Tensor | PackedMasks | None = None,
         rotation: Rotation | None = None,
         position_bias: torch.Tensor | None = None,
         past_key_values: EncoderDecoderCache | None = None,
@@ -104,72 +102,6 @@ class XformerDecoderLayer(GradientCheckpointingLayer):
         )
         x = self.feed_forward_residual(x, self.feed_forward_norm, self.feed_forward)
         return x
-
-
-class XformerStack(XformerPreTrainedModel):
-    """What encoder and decoder share: embedding, positions, and the norm at the end of a pre-norm stack."""
-
-    def __init__(self, config: XformerConfig, stack: str, embed_tokens: nn.Embedding | None):
-        super().__init__(config)
-        padding_idx = config.pad_token_id if config.freeze_pad_embedding else None
-        self.embed_tokens = embed_tokens or nn.Embedding(config.vocab_of(stack), config.d_model, padding_idx)
-        self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
-        self.positions = POSITIONS[config.position_embedding_type](config, stack)
-        self.layer_patterns, self.block_patterns = block_patterns(config, stack)
-        self.layernorm_embedding = make_norm(config) if config.layernorm_embedding else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
-        self.norm = nn.Identity() if config.norm_position == "post" else make_norm(config)
-        self.gradient_checkpointing = False
-
-    def embed(self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of `input_ids` and `inputs_embeds`, on either side")
-        return (self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds) * self.embed_scale
-
-    def place(
-        self,
-        x: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.LongTensor | None = None,
-        cache: EncoderDecoderCache | None = None,
-    ) -> tuple[torch.Tensor, Rotation | None, Sequence[torch.Tensor | None]]:
-        """
-        Adds the positions to embedded tokens (B, T, D), or says what attention does with them instead.
-
-        Positions count the attended tokens, so that padding on either side shifts nobody; those in the cache came
-        before.
-        """
-        length, limit = x.shape[1], self.positions.max_positions
-        past, keys = (0, length) if cache is None else (cache.get_seq_length(), cache.get_mask_sizes(length, 0)[0])
-        # A static cache counts in a tensor, which is not worth a wait for the device.
-        if limit is not None and isinstance(past, int) and past + length > limit:
-            raise ValueError(f"{past + length} tokens do not fit `max_position_embeddings={limit}`")
-        if position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
-            position_ids = count_positions(attention_mask)[:, -length:]
-        elif position_ids is None:
-            position_ids = torch.arange(length, device=x.device)[None] + past
-        x, rotation, biases = self.positions(x, position_ids, past, keys)
-        return self.dropout(self.layernorm_embedding(x)), rotation, biases or [None] * len(self.layers)
-
-    def masks(
-        self, x: torch.Tensor, attention_mask: torch.Tensor | None, folds: bool, make_whole: Callable
-    ) -> dict[str, torch.Tensor | BlockMasks | None]:
-        """
-        What the layers of each pattern attend to.
-
-        Args:
-            folds: Whether x (B, T, D) holds all keys, so that it can be cut into blocks.
-            make_whole: From a pattern's name to its mask over whole rows.
-        """
-        # A mask of more dimensions says itself what attends to what.
-        folds = folds and (attention_mask is None or len(attention_mask.shape) == 2)
-        # A graph that is being made may serve rows of other lengths.
-        cut = {name: it for name, it in self.block_patterns.items() if is_tracing(x) or it.cuts(x.shape[1])}
-        patterns = cut if folds else {}
-        return {
-            name: patterns[name].masks(self.config, x, attention_mask) if name in patterns else make_whole(name)
-            for name in dict.fromkeys(self.layer_patterns)
-        }
 
 
 class XformerEncoder(XformerStack):
@@ -192,16 +124,34 @@ class XformerEncoder(XformerStack):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        segment_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         x = self.embed(input_ids, inputs_embeds)  # (B, S, D)
-        masks = self.masks(
-            x, attention_mask, True, lambda name: create_bidirectional_mask(self.config, x, attention_mask)
-        )
-        x, rotation, biases = self.place(x, attention_mask)
+        if segment_ids is None:
+            masks = self.row_masks(x, attention_mask)
+            x, rotation, biases = self.place(x, attention_mask)
+        else:
+            refuse_beside_segments(attention_mask=attention_mask)
+            segments = Segments(segment_ids, "segment_ids", x)
+            masks = self.segment_masks(x, segments)
+            x, rotation, biases = self.place_packed(x, segments)
         for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
             x = layer(x, masks[pattern], rotation, bias, **kwargs)
         return BaseModelOutput(last_hidden_state=self.norm(x))
+
+    def row_masks(self, x: torch.Tensor, attention_mask: torch.Tensor | None) -> Masks:
+        return self.masks(
+            x, attention_mask, True, lambda name: create_bidirectional_mask(self.config, x, attention_mask)
+        )
+
+    def segment_masks(self, x: torch.Tensor, segments: Segments) -> Masks:
+        return self.packed_masks(
+            x,
+            segments,
+            self.row_masks,
+            lambda condition: create_bidirectional_mask(self.config, x, None, and_mask_function=condition),
+        )
 
 
 class XformerDecoder(XformerStack):
@@ -230,17 +180,27 @@ class XformerDecoder(XformerStack):
         past_key_values: EncoderDecoderCache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        segment_ids: torch.LongTensor | None = None,
+        encoder_segment_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         if encoder_hidden_states is None:
             raise ValueError("the decoder needs `encoder_hidden_states`, the encoder's output")
-        if use_cache and past_key_values is None and not self.training:
-            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
         memory = encoder_hidden_states  # (B, S, D)
         x = self.embed(input_ids, inputs_embeds)  # (B, T, D)
-        masks = self.causal_masks(x, attention_mask, past_key_values)
-        memory_mask = create_bidirectional_mask(self.config, x, encoder_attention_mask, encoder_hidden_states=memory)
-        x, rotation, biases = self.place(x, attention_mask, position_ids, past_key_values)
+        if segment_ids is None and encoder_segment_ids is None:
+            if use_cache and past_key_values is None and not self.training:
+                past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
+            masks = self.causal_masks(x, attention_mask, past_key_values)
+            memory_mask = self.memory_mask(x, memory, encoder_attention_mask)
+            x, rotation, biases = self.place(x, attention_mask, position_ids, past_key_values)
+        else:
+            refuse_beside_segments(attention_mask=attention_mask, past_key_values=past_key_values)
+            segments = Segments(segment_ids, "decoder_segment_ids", x)
+            of_memory = Segments(encoder_segment_ids, "segment_ids", memory)
+            masks = self.segment_masks(x, segments)
+            memory_mask = self.memory_segment_mask(x, memory, segments, of_memory)
+            x, rotation, biases = self.place_packed(x, segments)
         for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
             x = layer(
                 x, memory, masks[pattern], memory_mask, rotation, bias, past_key_values=past_key_values, **kwargs
@@ -251,7 +211,7 @@ class XformerDecoder(XformerStack):
 
     def causal_masks(
         self, x: torch.Tensor, attention_mask: torch.Tensor | dict | None, past_key_values: EncoderDecoderCache | None
-    ) -> dict[str, torch.Tensor | BlockMasks | None]:
+    ) -> Masks:
         cache = None if past_key_values is None else past_key_values.self_attention_cache
         refuse_forgetful_caches(past_key_values)
         # `generate` prepares the masks itself when it compiles, one for each layer type.
@@ -266,6 +226,33 @@ class XformerDecoder(XformerStack):
 
         holds_all_keys = cache is None or not (cache.is_compileable or cache.get_seq_length())
         return self.masks(x, attention_mask, holds_all_keys and not is_prepared, make_whole)
+
+    def memory_mask(
+        self, x: torch.Tensor, memory: torch.Tensor, attention_mask: torch.Tensor | None, condition=None
+    ) -> torch.Tensor | None:
+        return create_bidirectional_mask(
+            self.config, x, attention_mask, encoder_hidden_states=memory, and_mask_function=condition
+        )
+
+    def segment_masks(self, x: torch.Tensor, segments: Segments) -> Masks:
+        return self.packed_masks(
+            x,
+            segments,
+            # Padding stands behind a segment, where none of its tokens looks.
+            lambda rows, attended: self.causal_masks(rows, None, None),
+            lambda condition: create_causal_mask(self.config, x, None, None, and_mask_function=condition),
+        )
+
+    def memory_segment_mask(
+        self, x: torch.Tensor, memory: torch.Tensor, segments: Segments, of_memory: Segments
+    ) -> torch.Tensor | PackedMasks | None:
+        if self.masks_whole_rows(x):
+            return self.memory_mask(x, memory, None, same_segment(segments, of_memory))
+        if is_flash_attention_requested(self.config):
+            return PackedMasks(*join(segments, of_memory), (None,))
+        folds, inverse = fold(segments, of_memory)
+        masks = tuple(self.memory_mask(*each.like(x), each.attended) for each in folds)
+        return PackedMasks(folds, inverse, masks)
 
 
 def given(kwargs: dict) -> dict:
@@ -311,6 +298,8 @@ class XformerModel(XformerPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        segment_ids: torch.LongTensor | None = None,
+        decoder_segment_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqModelOutput:
         """
@@ -324,16 +313,24 @@ class XformerModel(XformerPreTrainedModel):
             decoder_position_ids: Positions of the target tokens, (B, T); counted from the mask when None. Relative
                 positions go by the distance in the row instead.
             past_key_values: Keys and values of earlier target tokens and of the source.
+            segment_ids, decoder_segment_ids: Of rows that hold several pairs behind one another, which pair a token is
+                of: from 1 on, 0 for padding, (B, S) and (B, T). Pairs see nothing of each other, and the positions of
+                each count from 0. They stand in the place of both attention masks; there are no attention weights and
+                no cache then.
 
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqModelOutput`]; its `last_hidden_state` is (B, T, D).
         """
         kwargs = given(kwargs)
+        if segment_ids is not None:
+            weights = kwargs.get("output_attentions", self.config.output_attentions)
+            refuse_beside_segments(output_attentions=weights, decoder_position_ids=decoder_position_ids)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 inputs_embeds=inputs_embeds,
+                segment_ids=segment_ids,
                 return_dict=True,
                 **kwargs,
             )
@@ -348,6 +345,8 @@ class XformerModel(XformerPreTrainedModel):
             past_key_values=past_key_values,
             inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
+            segment_ids=decoder_segment_ids,
+            encoder_segment_ids=segment_ids,
             return_dict=True,
             **kwargs,
         )
@@ -385,6 +384,7 @@ class XformerEncoderModel(XformerPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        segment_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """Source tokens (B, S), or `inputs_embeds` (B, S, D), to the memory (B, S, D); see [`XformerModel`]."""
@@ -392,12 +392,13 @@ class XformerEncoderModel(XformerPreTrainedModel):
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
+            segment_ids=segment_ids,
             return_dict=True,
             **given(kwargs),
         )
 
 
-class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
+class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationMixin):
     """The encoder-decoder with its output layer: trains on `labels`, decodes with `generate()`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
@@ -408,10 +409,10 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
         if config.encoder_vocab_size:
             self._tied_weights_keys = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
         self.model = XformerModel(config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.use_final_logits_bias)
+        self.lm_head = XformerOutputLayer(config.d_model, config.vocab_size, bias=config.use_final_logits_bias)
         self.output_scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
         # By the class's name the library would choose the causal loss, which shifts the labels a second time.
-        self.loss_type = "ForMaskedLM"
+        self.loss_function = cross_entropy
         self.post_init()
 
     @can_return_tuple
@@ -428,26 +429,32 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
         decoder_inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
+        segment_ids: torch.LongTensor | None = None,
+        decoder_segment_ids: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        output_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqLMOutput:
         """
         Args:
             labels: Target tokens, (B, T), -100 where no loss is wanted. The decoder's input is made from them by
-                shifting them right, unless it is given.
+                shifting them right, within its pair in packed rows, unless it is given. In training the loss is
+                smoothed by `config.label_smoothing`.
             logits_to_keep: Compute logits of the last so many positions, or of the positions in a tensor; 0 for all.
+            output_logits: Whether to return logits. None means yes, but for a model that trains on labels: it
+                computes the loss in pieces, at labelled positions only, and never holds the logits of a batch.
             num_items_in_batch: Divide the summed loss by this many tokens instead of by the labels of this batch, so
                 that accumulated steps and several processes weigh every token alike. The Trainer passes it.
 
         The other arguments are those of [`XformerModel`].
 
         Returns:
-            [`~transformers.modeling_outputs.Seq2SeqLMOutput`]; its `logits` are (B, T, V).
+            [`~transformers.modeling_outputs.Seq2SeqLMOutput`]; its `logits` are (B, T, V), or None.
         """
         if labels is not None:
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
-                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels, decoder_segment_ids)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -459,14 +466,39 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             decoder_inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
+            segment_ids=segment_ids,
+            decoder_segment_ids=decoder_segment_ids,
             return_dict=True,
             **kwargs,
         )
-        x = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
-        logits = self.lm_head(x * self.output_scale)
-        loss = None if labels is None else self.loss_function(logits, labels, logits.shape[-1], **kwargs)
+        x = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep) * self.output_scale
+        loss = logits = None
+        if labels is None or self.returns_logits(output_logits):
+            logits = self.lm_head(x)
+        if labels is not None:
+            loss = self.loss_of(x, logits, labels, **kwargs)
         rest = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
+
+    def returns_logits(self, output_logits: bool | None) -> bool:
+        """Whether there are logits beside a loss: on demand, in evaluation, and where the loss is made of them."""
+        # The output layer may be an adapter's, quantised or divided among processes; the loss may be another.
+        is_own = isinstance(self.lm_head, XformerOutputLayer) and self.loss_function is cross_entropy
+        needed = not is_own or self.is_distributed_loading_by_transformers
+        return needed or (not self.training if output_logits is None else output_logits)
+
+    def loss_of(
+        self, x: torch.Tensor, logits: torch.Tensor | None, labels: torch.LongTensor, **kwargs
+    ) -> torch.Tensor:
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        if logits is not None:
+            return self.loss_function(logits, labels, logits.shape[-1], label_smoothing=smoothing, **kwargs)
+        x, labels = x.flatten(0, 1), labels.flatten().to(x.device)
+        # How many are labelled is not known when a graph is made.
+        if not is_tracing(labels):
+            index = (labels != IGNORED).nonzero().squeeze(1)
+            x, labels = x.index_select(0, index), labels.index_select(0, index)
+        return mean_over(self.lm_head(x, labels, smoothing), labels, kwargs.get("num_items_in_batch"))
 
     def save_pretrained(self, save_directory, *, state_dict: dict[str, torch.Tensor] | None = None, **kwargs):
         # What divides a model among processes gives the weights back with a copy for each name of a tied one.
@@ -484,40 +516,18 @@ class XformerForSeq2SeqLM(XformerPreTrainedModel, GenerationMixin):
             self.config.tie_word_embeddings = True
         super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
 
-    def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
-        """The labels (B, T) shifted right behind the start token, -100 replaced by padding."""
+    def prepare_decoder_input_ids_from_labels(
+        self, labels: torch.LongTensor, segment_ids: torch.LongTensor | None = None
+    ) -> torch.LongTensor:
+        """
+        The labels (B, T) shifted right behind the start token, that of each segment in packed rows, -100 replaced by
+        padding.
+        """
         for name in ("decoder_start_token_id", "pad_token_id"):
             if getattr(self.config, name) is None:
                 raise ValueError(f"`config.{name}` is None: the decoder's input cannot be made from labels without it")
-        start = labels.new_full((labels.shape[0], 1), self.config.decoder_start_token_id)
-        shifted = torch.cat((start, labels[:, :-1]), dim=-1)
-        return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
-
-    def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
-        # Counted here because a compiled step sees the mask only after the library has made it four-dimensional.
-        if decoder_attention_mask is not None and kwargs.get("decoder_position_ids") is None:
-            kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
-        return super().prepare_inputs_for_generation(
-            input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
-        )
-
-    def _valid_auto_compile_criteria(self, *args, **kwargs):
-        # The lengths of padded sources, which FlashAttention needs, are not known when a graph is made.
-        return not is_flash_attention_requested(self.config) and super()._valid_auto_compile_criteria(*args, **kwargs)
-
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
-        # The library gives the decoder's windows to the cross-attention too, which would forget most of the source.
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        cache = model_kwargs.get("past_key_values")
-        if isinstance(cache, EncoderDecoderCache) and any(cache.cross_attention_cache.is_sliding):
-            config = copy.deepcopy(self.config)
-            config.decoder_layer_types = ["full_attention"] * config.decoder_layers
-            options = {"config": config, "offloading": cache.cross_attention_cache.offloading}
-            if isinstance(cache.cross_attention_cache, StaticCache):
-                source_length = model_kwargs["encoder_outputs"][0].shape[1]
-                cache.cross_attention_cache = StaticCache(max_cache_len=source_length, **options)
-            else:
-                cache.cross_attention_cache = DynamicCache(**options)
+        shifted = shift_right(labels, segment_ids, self.config.decoder_start_token_id)
+        return shifted.masked_fill(shifted == IGNORED, self.config.pad_token_id)
 
 
 __all__ = ["XformerEncoderModel", "XformerForSeq2SeqLM", "XformerModel", "XformerPreTrainedModel"]

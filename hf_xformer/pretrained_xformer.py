@@ -57,6 +57,16 @@ class XformerPreTrainedModel(PreTrainedModel):
         super().mark_tied_weights_as_initialized(loading_info)
         loading_info.missing_keys |= {name for name in missing if self.get_parameter_or_buffer(name).is_meta}
 
+    def _get_resized_lm_head(self, old_lm_head: nn.Linear, *args, **kwargs) -> nn.Linear:
+        # The library makes a plain linear layer of it.
+        resized = super()._get_resized_lm_head(old_lm_head, *args, **kwargs)
+        old_lm_head.weight, old_lm_head.bias, old_lm_head.out_features = (
+            resized.weight,
+            resized.bias,
+            resized.out_features,
+        )
+        return old_lm_head
+
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:

@@ -56,7 +56,7 @@ def collect_curves(log_history: list[dict]) -> dict[str, dict[str, list[tuple[in
 
 
 def write_model_card(
-    output_dir: Path, trainer: Trainer, model_args: ModelArguments, data_args: DataArguments
+    output_dir: Path, trainer: Trainer, model_args: ModelArguments, data_args: DataArguments, batch: str
 ) -> ModelCard:
     """Fills the template from the run's own JSON files and saves it as README.md beside the weights."""
     results = {
@@ -101,6 +101,7 @@ def write_model_card(
         steps=f"{trainer.state.global_step:,}",
         minutes=f"{results['train'].get('train_runtime', 0.0) / 60:.1f}",
         arguments=trainer.args,
+        batch=batch,
         has_curves=(output_dir / "curves.png").exists(),
         versions={module.__name__: module.__version__ for module in (transformers, torch, accelerate, datasets)},
     )

@@ -12,6 +12,7 @@ from datasets import Dataset, IterableDataset
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
+    DataCollatorForSeq2Seq,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -20,12 +21,20 @@ from transformers import (
     set_seed,
 )
 
-from .arguments import ArgumentError, DataArguments, ModelArguments, parse_overrides
-from .batching import LengthGroupedDataset
-from .checkpoints import check_vocabulary, fit_vocabulary, load_config, load_model, load_tokenizers, position_limit
+from .arguments import DataArguments, ModelArguments, parse_overrides
+from .batching import (
+    BatchCollator,
+    BatchedDataset,
+    DataCollatorForPackedSeq2Seq,
+    LengthGroupedDataset,
+    of_count,
+    packed_within,
+    padded_within,
+)
+from .checkpoints import check_vocabulary, fit_vocabulary, load_config, load_model, load_tokenizers
 from .data import load_named_rows, load_rows
-from .launch import check_world, layout, tensor_parallel_size
-from .metrics import check_metric_names
+from .launch import layout, tensor_parallel_size
+from .option_checks import check_division, check_lengths, check_options, check_own_tokenizer, check_packing
 from .preprocessing import GenerationMetrics, PairTokenizer, prepare_evaluation, prepare_training
 from .run_directory import WHOLE, check_layout, find_checkpoint, refuse_another_run
 from .sharding import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
@@ -42,9 +51,11 @@ class Run:
     model: PreTrainedModel
     source: PreTrainedTokenizerBase
     target: PreTrainedTokenizerBase
-    train: Dataset | IterableDataset | LengthGroupedDataset
+    train: Dataset | IterableDataset | LengthGroupedDataset | BatchedDataset
+    collator: Callable
     validation: Dataset | None
     metrics: GenerationMetrics | None
+    batch: str
     checkpoint: str | None
     finished: TrainerState | None
 
@@ -59,13 +70,20 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     say = PartialState().print
     check_options(model_args, data_args, training_args)
     set_seed(training_args.seed)
-    say(rows_a_step(training_args))
+    batch = batch_a_step(data_args, training_args)
+    say(batch)
+    if training_args.label_smoothing_factor:
+        say(
+            "label_smoothing_factor is the Trainer's, which wants all logits of a batch in memory; the model's own "
+            "`label_smoothing` does without: --config_overrides label_smoothing=0.1"
+        )
     tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name)
     config = make_config(model_args, source, target)
     check_own_tokenizer(model_args, source)
     check_lengths(config, data_args)
     check_division(config)
+    check_packing(config, data_args, training_args)
     output_dir = Path(training_args.output_dir)
     refuse_another_run(output_dir, config, source)
 
@@ -92,80 +110,22 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     else:
         model = make_model(model_args, config, output_dir, checkpoint)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
-    return Run(model, source, target, train_set, validation, metrics, checkpoint, finished)
+    collator = make_collator(source, model, data_args, training_args)
+    return Run(model, source, target, train_set, collator, validation, metrics, batch, checkpoint, finished)
 
 
-def rows_a_step(training_args: Seq2SeqTrainingArguments) -> str:
+def batch_a_step(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> str:
     """The batch that a recipe's numbers come to on these processes, on which learning rate and epochs depend."""
-    rows, steps = training_args.train_batch_size, training_args.gradient_accumulation_steps
-    batches = training_args.world_size // tensor_parallel_size()
-    return f"{rows * batches * steps} rows a step: {rows} at once, {batches} processes, {steps} accumulated"
+    size, what = training_args.train_batch_size, "rows"
+    if data_args.max_tokens is not None:
+        size, what = data_args.max_tokens, "tokens on each side"
+    batches, steps = data_parallel_size(training_args), training_args.gradient_accumulation_steps
+    return f"{size * batches * steps} {what} a step: {size} at once, {batches} processes, {steps} accumulated"
 
 
-def check_options(
-    model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
-) -> None:
-    """Options that contradict each other, are missing or would do nothing, before anything is read."""
-    if (model_args.model_name_or_path is None) == (model_args.config_name is None):
-        raise ArgumentError("give either --config_name for a new model or --model_name_or_path to go on with one")
-    if model_args.config_overrides and model_args.config_name is None:
-        raise ArgumentError("--config_overrides changes a new model: it needs --config_name")
-    if model_args.config_name is not None and model_args.tokenizer_name is None:
-        raise ArgumentError("a new model needs --tokenizer_name; scripts/train_tokenizer.py makes a tokenizer")
-    if (data_args.train_file is None) == (data_args.dataset_name is None):
-        raise ArgumentError("give either --train_file or --dataset_name")
-    if data_args.max_source_length < 2 or data_args.max_target_length < 2:
-        raise ArgumentError(
-            "--max_source_length and --max_target_length must hold a token and the end token: 2 or more"
-        )
-    for name in ("max_train_samples", "max_eval_samples"):
-        if (count := getattr(data_args, name)) is not None and count < 1:
-            raise ArgumentError(f"--{name} must be 1 or more, got {count}")
-    if model_args.attn_implementation == "flex_attention" and training_args.device.type == "cpu":
-        raise ArgumentError("--attn_implementation flex_attention: torch cannot train through it on a CPU; sdpa can")
-    base = model_args.model_name_or_path
-    if base is not None and Path(base).resolve() == Path(training_args.output_dir).resolve():
-        raise ArgumentError(f"--output_dir {training_args.output_dir}: training would overwrite --model_name_or_path")
-    check_trainer_options(data_args, training_args)
-    check_evaluation_options(data_args, training_args)
-
-
-def check_trainer_options(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
-    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-        if (value := getattr(training_args, name)) < 1:
-            raise ArgumentError(f"--{name} must be 1 or more, got {value}")
-    if training_args.max_steps <= 0 and not training_args.num_train_epochs > 0:
-        raise ArgumentError(f"--num_train_epochs must be above 0, got {training_args.num_train_epochs}")
-    if not training_args.learning_rate >= 0:
-        raise ArgumentError(f"--learning_rate must not be negative, got {training_args.learning_rate}")
-    if not 0 <= training_args.label_smoothing_factor < 1:
-        raise ArgumentError(f"--label_smoothing_factor must be in [0, 1), got {training_args.label_smoothing_factor}")
-    check_world(training_args)
-    if training_args.load_best_model_at_end and tensor_parallel_size() > 1:
-        raise ArgumentError("--load_best_model_at_end is not possible under tensor parallelism")
-    if data_args.streaming and training_args.max_steps <= 0:
-        raise ArgumentError("--streaming does not know how long the data are: give --max_steps")
-    if training_args.train_sampling_strategy == "group_by_length":
-        raise ArgumentError(
-            "--train_sampling_strategy group_by_length would shuffle the evaluation too; leave it to --group_by_length"
-        )
-    if data_args.group_by_length and training_args.dataloader_persistent_workers:
-        raise ArgumentError("--dataloader_persistent_workers would repeat the first epoch's order: leave it out")
-
-
-def check_evaluation_options(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
-    metrics = data_args.metrics or []
-    check_metric_names(metrics)
-    has_validation = data_args.validation_file is not None or training_args.eval_strategy != "no"
-    if has_validation and data_args.validation_file is None and data_args.dataset_name is None:
-        raise ArgumentError(f"--eval_strategy {training_args.eval_strategy.value} needs --validation_file")
-    if metrics and not has_validation:
-        raise ArgumentError("--metrics are computed in evaluation: give --validation_file or --eval_strategy")
-    best = (training_args.metric_for_best_model or "loss").removeprefix("eval_")
-    if best not in ("loss", *metrics):
-        raise ArgumentError(
-            f"--metric_for_best_model {best}: evaluation gives loss{''.join(f', {m}' for m in metrics)}"
-        )
+def data_parallel_size(training_args: Seq2SeqTrainingArguments) -> int:
+    """How many batches the processes work on at a time."""
+    return training_args.world_size // tensor_parallel_size()
 
 
 def finished_state(checkpoint: str | None, training_args: Seq2SeqTrainingArguments) -> TrainerState | None:
@@ -176,24 +136,6 @@ def finished_state(checkpoint: str | None, training_args: Seq2SeqTrainingArgumen
     if training_args.max_steps > 0:
         return state if state.global_step >= training_args.max_steps else None
     return state if state.epoch >= training_args.num_train_epochs else None
-
-
-def check_lengths(config: PreTrainedConfig, data_args: DataArguments) -> None:
-    limit = position_limit(config)
-    for name in ("max_source_length", "max_target_length"):
-        if limit is not None and getattr(data_args, name) > limit:
-            raise ArgumentError(
-                f"--{name} {getattr(data_args, name)} is beyond the model's `max_position_embeddings` of {limit}"
-            )
-
-
-def check_division(config: PreTrainedConfig) -> None:
-    """Heads are cut apart by tensor parallelism, and never through."""
-    size = tensor_parallel_size()
-    stacks = ("encoder", "decoder")
-    for name in ("num_key_value_heads", *(f"{s}_attention_heads" for s in stacks), *(f"{s}_ffn_dim" for s in stacks)):
-        if (value := getattr(config, name, None)) is not None and value % size:
-            raise ArgumentError(f"parallelism_config_tp_size {size} does not divide the model's `{name}` of {value}")
 
 
 def make_config(
@@ -208,20 +150,6 @@ def make_config(
         config = fit_vocabulary(config, source, target, overrides)
     check_vocabulary(config, source, target)
     return config
-
-
-def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerBase) -> None:
-    """Tokens may be added to an existing model's vocabulary; with other tokens its embedding means nothing."""
-    if model_args.model_name_or_path is None or model_args.tokenizer_name is None:
-        return
-    try:
-        own, _ = load_tokenizers(model_args.model_name_or_path)
-    except ArgumentError:
-        return  # a checkpoint without a tokenizer, such as a converted one, which is given one now
-    if not own.get_vocab().items() <= source.get_vocab().items():
-        raise ArgumentError(
-            f"--tokenizer_name {model_args.tokenizer_name}: other tokens than those of {model_args.model_name_or_path}"
-        )
 
 
 def make_model(
@@ -262,8 +190,8 @@ def first(rows: Dataset | IterableDataset, count: int | None) -> Dataset | Itera
 
 def read_training(
     data_args: DataArguments, training_args: Seq2SeqTrainingArguments, tokenize: PairTokenizer, say: Callable
-) -> Dataset | IterableDataset | LengthGroupedDataset:
-    """The tokenised training pairs, in an order of like lengths unless the Trainer was given a sampler of its own."""
+) -> Dataset | IterableDataset | LengthGroupedDataset | BatchedDataset:
+    """The tokenised training pairs: in batches, in an order of like lengths, or for a sampler of the Trainer's."""
     rows = first(read(data_args, "train", data_args.streaming), data_args.max_train_samples)
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
@@ -271,11 +199,42 @@ def read_training(
         # Else one process cuts the batches for all, before they are padded to one length.
         training_args.accelerator_config.dispatch_batches = False
         return rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
-    if not data_args.group_by_length or training_args.train_sampling_strategy != "random":
+    planned = data_args.group_by_length or data_args.packing or data_args.max_tokens is not None
+    if not planned or training_args.train_sampling_strategy != "random":
         return rows
     training_args.train_sampling_strategy = "sequential"
-    together = training_args.train_batch_size * training_args.world_size // tensor_parallel_size()
-    return LengthGroupedDataset(rows, together, seed)
+    if data_args.packing or data_args.max_tokens is not None:
+        batches = plan_batches(rows, data_args, training_args, seed)
+        _, average = batches.fill()
+        say(f"{len(batches):,} batches, on average of {average[0]:,.0f} source and {average[1]:,.0f} target tokens")
+        return batches
+    return LengthGroupedDataset(rows, training_args.train_batch_size * data_parallel_size(training_args), seed)
+
+
+def plan_batches(
+    rows: Dataset, data_args: DataArguments, training_args: Seq2SeqTrainingArguments, seed: int
+) -> BatchedDataset:
+    """Whole batches, which the Trainer takes one at a time."""
+    if data_args.max_tokens is None:
+        planner = of_count(training_args.per_device_train_batch_size)
+    else:
+        planner = (packed_within if data_args.packing else padded_within)(data_args.max_tokens)
+    training_args.per_device_train_batch_size = 1
+    return BatchedDataset(rows, planner, seed, data_parallel_size(training_args))
+
+
+def make_collator(
+    source: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+) -> Callable:
+    # The decoder's input, which only the Trainer's own label smoothing needs, costs nothing.
+    padded = DataCollatorForSeq2Seq(source, model=model)
+    if not data_args.packing:
+        return BatchCollator(padded, padded)
+    fixed = {"row_length": data_args.max_tokens, "fixed": True} if training_args.torch_compile else {}
+    return BatchCollator(DataCollatorForPackedSeq2Seq(source, model=model, **fixed), padded)
 
 
 def read_validation(

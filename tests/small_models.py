@@ -3,6 +3,8 @@
 """Small random models and ragged batches that the tests share; every size differs from every other."""
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from hf_xformer import XformerConfig, XformerForSeq2SeqLM
 
@@ -78,3 +80,44 @@ def make_batch() -> dict[str, torch.Tensor]:
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def pack(batch: dict, layout: list[list[int]], lengths: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
+    """
+    The pairs of a batch behind one another in rows, written out token by token.
+
+    Args:
+        layout: Which pairs each row has. lengths: Of rows, source and target; by default a few more than they need.
+    """
+    counts = {
+        "input_ids": batch["attention_mask"].sum(dim=1).tolist(),
+        "labels": (batch["labels"] != -100).sum(dim=1).tolist(),
+    }
+    packed = {}
+    for side, segments, padding, place in (
+        ("input_ids", "segment_ids", 0, 0),
+        ("labels", "decoder_segment_ids", -100, 1),
+    ):
+        longest = max(sum(counts[side][pair] for pair in row) for row in layout)
+        length = longest + 3 - place if lengths is None else lengths[place]
+        packed[side] = torch.full((len(layout), length), padding)
+        packed[segments] = torch.zeros(len(layout), length, dtype=torch.long)
+        for row, pairs in enumerate(layout):
+            first = 0
+            for number, pair in enumerate(pairs, start=1):
+                for i in range(counts[side][pair]):
+                    packed[side][row, first + i], packed[segments][row, first + i] = batch[side][pair, i], number
+                first += counts[side][pair]
+    return packed
+
+
+class LargestTensor(TorchDispatchMode):
+    """Watches every operation, of the backward pass too, for the most elements that a tensor has."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        sizes = [x.numel() for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        self.elements = max([self.elements, *sizes])
+        return out

@@ -4,7 +4,7 @@
 
 import pytest
 import torch
-from small_models import SIZES, gradients, make_batch, make_model
+from small_models import SIZES, gradients, make_batch, make_model, pack
 from torch.testing import assert_close
 from transformers import modeling_flash_attention_utils as flash_utils
 from transformers.models.t5.modeling_t5 import T5Attention
@@ -218,3 +218,16 @@ def test_qk_norm_makes_self_attention_blind_to_the_length_of_queries_and_keys():
     assert_close(model(**batch).logits, expected, atol=1e-4, rtol=1e-4)
     model.model.decoder.layers[0].cross_attention.q_proj.weight.data *= 3
     assert not torch.allclose(model(**batch).logits, expected, atol=1e-2)
+
+
+@variants
+def test_flash_attention_of_packed_rows_equals_eager_of_padded_ones(overrides, flash):
+    batch, layout = make_batch(), [[2, 0], [1]]
+    model = make_model(**overrides, attn_implementation="eager")
+    model(**batch).loss.backward()
+    expected = gradients(model)
+    model = with_flash(make_model(**overrides, attn_implementation="eager"))
+    model(**pack(batch, layout)).loss.backward()
+    assert_close(gradients(model), expected, atol=1e-5, rtol=1e-4)
+    # One call has all segments, and none of the padding.
+    assert flash.varlen_calls.count(([6, 7, 4], [5, 11, 8])) == SIZES["decoder_layers"]

@@ -8,10 +8,8 @@ from functools import cache, partial
 import pytest
 import torch
 from small_blocks import weights_over_rows
-from small_models import SIZES, gradients, make_model
+from small_models import SIZES, LargestTensor, gradients, make_model
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 
 CHUNKED, SLIDING, FULL = "chunked_attention", "sliding_attention", "full_attention"
@@ -147,18 +145,6 @@ def test_decoder_blocks_equal_the_dense_reference(name, w, length, side, backend
         return model.get_decoder()(tokens, **inputs).last_hidden_state
 
     assert_equal_to_dense("decoder", name, w, backend, run, torch.ones_like(tokens) if mask is None else mask)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Watches every operation, of the backward pass too, for the most elements that a tensor has."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        sizes = [x.numel() for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
-        self.elements = max([self.elements, *sizes])
-        return out
 
 
 def largest_tensor(model, source: int, target: int, side: str) -> int:

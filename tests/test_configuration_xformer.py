@@ -126,6 +126,7 @@ UNLIKE_THE_DEFAULT = {
     "layernorm_embedding": ({}, True),
     "use_final_logits_bias": ({}, True),
     "scale_decoder_outputs": ({}, True),
+    "label_smoothing": ({}, 0.1),
     "tie_word_embeddings": ({}, False),
     "initializer_range": ({}, 0.1),
     "use_cache": ({}, False),
@@ -147,7 +148,7 @@ def behaviour(**overrides) -> dict:
     seen["tokens"] = model.generate(**source, max_new_tokens=6, do_sample=False)
     seen["cached"] = model(**source, decoder_input_ids=batch["labels"].clamp(min=0)).past_key_values is not None
     torch.manual_seed(5)
-    seen["training"] = model.train()(**batch).logits
+    seen["training"] = model.train()(**batch).loss
     return seen
 
 

@@ -23,8 +23,8 @@ from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 from hf_xformer import XformerConfig, launch
 from hf_xformer.arguments import ArgumentError
 from hf_xformer.launch import LaunchError, check_launch
+from hf_xformer.option_checks import check_division
 from hf_xformer.run_directory import LayoutRecord, check_layout, find_checkpoint
-from hf_xformer.training import check_division
 
 
 CONFIGS = sorted((ROOT / "configs/accelerate").glob("*.yaml"))

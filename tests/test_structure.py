@@ -18,7 +18,11 @@ from hf_xformer.tokenization import train_tokenizer
 
 PACKAGE = ROOT / "hf_xformer"
 TRAVELLING = [
-    f"{name}_xformer" for name in ("configuration", "blocks", "attention", "sublayers", "pretrained", "modeling")
+    f"{name}_xformer"
+    for name in (
+        *("configuration", "packing", "blocks", "attention", "sublayers", "output", "pretrained", "stack"),
+        *("generation", "modeling"),
+    )
 ]
 # What does not travel with a checkpoint knows the models through the package's public names only.
 LIBRARY = [path.stem for path in PACKAGE.glob("*.py") if path.stem not in (*TRAVELLING, "__init__")]

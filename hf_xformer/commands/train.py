@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import (
-    DataCollatorForSeq2Seq,
     PreTrainedTokenizerBase,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
@@ -70,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.log_metrics("eval", scores)
         trainer.save_metrics("eval", scores)
     if trainer.is_world_process_zero():
-        report(trainer, model_args, data_args, training_args)
+        report(trainer, model_args, data_args, run.batch)
     # Processes that leave one by one may take each other's connections with them.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
@@ -84,8 +83,7 @@ def make_trainer(run: Run, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTr
         train_dataset=run.train,
         eval_dataset=run.validation,
         processing_class=run.source,
-        # With the model it also makes the decoder's input, which the Trainer's label smoothing needs.
-        data_collator=DataCollatorForSeq2Seq(run.source, model=run.model),
+        data_collator=run.collator,
         compute_metrics=run.metrics,
         callbacks=make_callbacks(run, training_args),
     )
@@ -102,10 +100,10 @@ def report(
     trainer: Seq2SeqTrainer,
     model_args: ModelArguments,
     data_args: DataArguments,
-    training_args: Seq2SeqTrainingArguments,
+    batch: str,
 ) -> None:
     """The picture of the curves and the model card, and a last word on where everything is."""
-    output_dir = Path(training_args.output_dir)
+    output_dir = Path(trainer.args.output_dir)
     plot_curves(trainer.state.log_history, output_dir / "curves.png")
-    write_model_card(output_dir, trainer, model_args, data_args)
+    write_model_card(output_dir, trainer, model_args, data_args, batch)
     print(f"checkpoint, tokenizer, results, model card and curves.png are in {output_dir}")

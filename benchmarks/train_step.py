@@ -1,0 +1,121 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Useful tokens a second of training steps: ours padded and packed, stock encoder-decoders, other libraries.
+
+  python benchmarks/train_step.py base                    # a quarter of an hour on two cores
+  python benchmarks/train_step.py tiny --pairs 256 --shortest 3 --longest 12 --rounds 5
+  python benchmarks/train_step.py base --bf16
+
+A step is forward, backward and AdamW (fused), with a dropout of 0.1, on pairs of random tokens whose lengths are drawn
+evenly between --shortest and --longest, each side for itself. Useful tokens are those of both sides that are not
+padding. All models take turns in one process, each on the same pairs, and seconds are medians. x-transformers takes
+part where it is installed.
+
+Writes benchmarks/results/train_step_SHAPE.json and .png and prints ratios.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from costs import seconds_in_turn
+from measuring import RESULTS, write_results
+from peers import OTHERS, SHAPES, STOCK, Shape, loss_of, xformer
+from torch import nn
+
+from hf_xformer.batching import DataCollatorForPackedSeq2Seq
+
+
+class Padding:
+    """What a collator reads of a tokenizer."""
+
+    pad_token_id = 0
+
+
+def draw_pairs(count: int, shortest: int, longest: int, vocabulary: int) -> list[dict]:
+    lengths = torch.randint(shortest, longest + 1, (count, 2)).tolist()
+    return [
+        {"input_ids": torch.randint(3, vocabulary, (s,)), "labels": torch.randint(3, vocabulary, (t,))}
+        for s, t in lengths
+    ]
+
+
+def padded(pairs: list[dict]) -> dict[str, torch.Tensor]:
+    def fill(texts, value):
+        return nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=value)
+
+    return {
+        "input_ids": fill([pair["input_ids"] for pair in pairs], 0),
+        "attention_mask": fill([torch.ones_like(pair["input_ids"]) for pair in pairs], 0),
+        "labels": fill([pair["labels"] for pair in pairs], -100),
+    }
+
+
+def make_steps(shape: Shape, pairs: list[dict], device: torch.device, bf16: bool) -> dict[str, Callable]:
+    rows, packed = padded(pairs), DataCollatorForPackedSeq2Seq(Padding())(pairs)
+    batches = {"hf-xformer": rows, "hf-xformer, packed": packed}
+    makers = {"hf-xformer": xformer, "hf-xformer, packed": xformer, **STOCK, **OTHERS}
+    return {name: make_step(make(shape), batches.get(name, rows), device, bf16) for name, make in makers.items()}
+
+
+def make_step(model: nn.Module, batch: dict, device: torch.device, bf16: bool) -> Callable:
+    model, batch = model.to(device).train(), {name: each.to(device) for name, each in batch.items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step():
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = loss_of(model, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def show(rates: dict[str, float]) -> None:
+    best = max(STOCK, key=rates.get)
+    print(f"\n{'':22}{'useful tokens/s':>16}{f'/ {best}':>12}")
+    for name, rate in rates.items():
+        print(f"  {name:20}{rate:16,.0f}{rate / rates[best]:12.2f}")
+    print(f"\n{'':34}{'wanted':>8}{'measured':>10}")
+    for name, wanted in (("hf-xformer", 1.2), ("hf-xformer, packed", 1.8)):
+        print(f"  {name + ' / best stock':32}{f'>= {wanted}':>8}{rates[name] / rates[best]:10.2f}")
+
+
+def plot(rates: dict[str, float], title: str, path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    names = sorted(rates, key=rates.get)
+    axes.barh(names, [rates[name] for name in names], color=["C0" if "xformer" in n else "0.7" for n in names])
+    axes.set(xlabel="useful tokens a second", title=title)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shape", choices=SHAPES, help="of all models")
+    parser.add_argument("--pairs", type=int, default=32, help="of a step (default 32)")
+    parser.add_argument("--shortest", type=int, default=4, help="tokens (default 4)")
+    parser.add_argument("--longest", type=int, default=64, help="tokens (default 64)")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the medians are taken (default 5)")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    pairs = draw_pairs(args.pairs, args.shortest, args.longest, SHAPES[args.shape].vocabulary)
+    tokens = sum(len(text) for pair in pairs for text in pair.values())
+    steps = make_steps(SHAPES[args.shape], pairs, device, args.bf16)
+    rates = {name: tokens / each for name, each in seconds_in_turn(steps, args.rounds).items()}
+    show(rates)
+    name = f"train_step_{args.shape}{'_bf16' if args.bf16 else ''}"
+    about = {"device": str(device), "pairs": args.pairs, "tokens": tokens, "lengths": [args.shortest, args.longest]}
+    write_results(name, {each: round(rate, 1) for each, rate in rates.items()}, **about)
+    title = f"{args.shape}: {args.pairs} pairs of {args.shortest} to {args.longest} tokens"
+    plot(rates, title, RESULTS / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where the library's `generate()` needs a hand with an encoder-decoder that has windows, blocks or FlashAttention."""
+
+import copy
+
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.utils.generic import is_flash_attention_requested
+
+from .attention_xformer import count_positions
+
+
+class XformerGeneration:
+    """For a class that derives from `GenerationMixin` too, in front of it."""
+
+    def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
+        # Counted here because a compiled step sees the mask only after the library has made it four-dimensional.
+        if decoder_attention_mask is not None and kwargs.get("decoder_position_ids") is None:
+            kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
+        return super().prepare_inputs_for_generation(
+            input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
+        )
+
+    def _valid_auto_compile_criteria(self, *args, **kwargs):
+        # The lengths of padded sources, which FlashAttention needs, are not known when a graph is made.
+        return not is_flash_attention_requested(self.config) and super()._valid_auto_compile_criteria(*args, **kwargs)
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        # The library gives the decoder's windows to the cross-attention too, which would forget most of the source.
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        cache = model_kwargs.get("past_key_values")
+        if isinstance(cache, EncoderDecoderCache) and any(cache.cross_attention_cache.is_sliding):
+            config = copy.deepcopy(self.config)
+            config.decoder_layer_types = ["full_attention"] * config.decoder_layers
+            options = {"config": config, "offloading": cache.cross_attention_cache.offloading}
+            if isinstance(cache.cross_attention_cache, StaticCache):
+                source_length = model_kwargs["encoder_outputs"][0].shape[1]
+                cache.cross_attention_cache = StaticCache(max_cache_len=source_length, **options)
+            else:
+                cache.cross_attention_cache = DynamicCache(**options)

@@ -1,0 +1,132 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""The output layer: from features to logits, or straight to the loss, of which all logits are never held at once.
+
+Shapes: B batch, T target, N tokens, D d_model, V vocabulary.
+"""
+
+import torch
+from torch import nn
+
+
+IGNORED = -100
+# Logits that are held at a time: 128 MiB in float32.
+CHUNK_ELEMENTS = 2**25
+
+
+class SummedCrossEntropy(torch.autograd.Function):
+    """
+    `sum over tokens of -log softmax(W x + b)[label]`, with its gradients, some tokens at a time.
+
+    The gradient of the logits is at hand while they are, so that forward computes all gradients and keeps those
+    of x, W and b instead of N x V logits (Hsu et al. 2024, section 3.2). A smoothed label has (1 - e) of its own and
+    e / V of every token (Szegedy et al. 2016, section 7).
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, labels, smoothing: float, elements: int) -> torch.Tensor:
+        device_type = x.device.type
+        # As autocast would have it for the linear layer; its own casts would come anew in every chunk.
+        dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
+        matrix, vocabulary = weight.to(dtype), weight.shape[0]
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        loss = torch.zeros((), dtype=torch.float32, device=x.device)
+        grad_x = torch.empty_like(x) if wants_x else None
+        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        grad_bias = torch.zeros_like(bias) if wants_bias else None
+        with torch.autocast(device_type, enabled=False):
+            for first in range(0, x.shape[0], size := max(1, elements // vocabulary)):
+                chunk = slice(first, first + size)
+                features, own = x[chunk].to(dtype), labels[chunk, None]
+                logits = (features @ matrix.T).float()  # (N, V)
+                if bias is not None:
+                    logits += bias
+                counts = own != IGNORED
+                own = own.clamp(min=0)
+                normaliser = logits.logsumexp(dim=-1, keepdim=True)  # (N, 1)
+                losses = normaliser - (1 - smoothing) * logits.gather(1, own)
+                if smoothing:
+                    losses -= smoothing * logits.mean(dim=-1, keepdim=True)
+                loss += losses.masked_fill(~counts, 0.0).sum()
+                if not any((wants_x, wants_weight, wants_bias)):
+                    continue
+                # In the place of the logits: softmax(logits) - labels.
+                grad = logits.sub_(normaliser).exp_()
+                if smoothing:
+                    grad -= smoothing / vocabulary
+                grad.scatter_add_(1, own, grad.new_full(own.shape, smoothing - 1))
+                grad *= counts
+                if wants_bias:
+                    grad_bias += grad.sum(dim=0)
+                grad = grad.to(dtype)
+                if wants_x:
+                    grad_x[chunk] = grad @ matrix
+                if wants_weight:
+                    add_product(grad_weight, grad.T, features)
+        ctx.gradients = (grad_x, grad_weight, grad_bias)
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad):
+        if ctx.gradients is None:
+            raise RuntimeError("the loss without logits can be differentiated once: take output_logits=True")
+        # In place, because a second gradient of a large vocabulary's weights would be the largest tensor of all.
+        gradients = (None if each is None else each.mul_(grad) for each in ctx.gradients)
+        ctx.gradients = None
+        return *gradients, None, None, None
+
+
+def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """`total += a @ b`, whose types may differ."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
+class XformerOutputLayer(nn.Linear):
+    """Logits (..., V) of features (..., D); given labels, the summed loss of those, in chunks."""
+
+    def forward(self, x: torch.Tensor, labels: torch.LongTensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
+        """
+        Args:
+            x: (..., D); with labels (N, D). labels: (N,), -100 where no loss is wanted.
+            smoothing: Share of every label that is spread over the vocabulary.
+        """
+        if labels is None:
+            return super().forward(x)
+        return SummedCrossEntropy.apply(x, self.weight, self.bias, labels, smoothing, CHUNK_ELEMENTS)
+
+
+def cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.LongTensor,
+    vocab_size: int,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    label_smoothing: float = 0.0,
+    **kwargs,
+) -> torch.Tensor:
+    """
+    The loss where logits are at hand, as the library's loss functions have it: decoder inputs are shifted, labels not.
+
+    Args:
+        logits: (B, T, V). labels: (B, T). num_items_in_batch: See [`mean_over`].
+    """
+    labels = labels.flatten().to(logits.device)
+    total = nn.functional.cross_entropy(
+        logits.float().view(-1, vocab_size), labels, reduction="sum", label_smoothing=label_smoothing
+    )
+    return mean_over(total, labels, num_items_in_batch)
+
+
+def mean_over(
+    total: torch.Tensor, labels: torch.LongTensor, num_items_in_batch: torch.Tensor | int | None
+) -> torch.Tensor:
+    """
+    Args:
+        num_items_in_batch: Divide by this many tokens and not by the labels of this batch, so that accumulated steps
+            and several processes weigh every token alike.
+    """
+    if num_items_in_batch is None:
+        return total / (labels != IGNORED).sum()
+    return total / (num_items_in_batch.to(total.device) if torch.is_tensor(num_items_in_batch) else num_items_in_batch)
