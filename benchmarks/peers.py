@@ -41,9 +41,18 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(2, 128, 4, 576, 512),
+    "g2p": Shape(3, 256, 4, 512, 64),  # cmusphinx g2p-seq2seq's
     "small": Shape(3, 256, 4, 1024, 8000),
     "base": Shape(6, 512, 8, 2048, 32000),
 }
+
+
+class Padding:
+    """What a collator reads of a tokenizer."""
+
+    pad_token_id = 0
+
+
 SPECIAL = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 2}
 
 

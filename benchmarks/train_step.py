@@ -21,16 +21,10 @@ from collections.abc import Callable
 import torch
 from costs import seconds_in_turn
 from measuring import RESULTS, write_results
-from peers import OTHERS, SHAPES, STOCK, Shape, loss_of, xformer
+from peers import OTHERS, SHAPES, STOCK, Padding, Shape, loss_of, xformer
 from torch import nn
 
 from hf_xformer.batching import DataCollatorForPackedSeq2Seq
-
-
-class Padding:
-    """What a collator reads of a tokenizer."""
-
-    pad_token_id = 0
 
 
 def draw_pairs(count: int, shortest: int, longest: int, vocabulary: int) -> list[dict]:

@@ -145,10 +145,12 @@ def fold(queries: Segments, keys: Segments) -> tuple[tuple[Fold, ...], torch.Lon
     of_queries, of_keys = queries.spans, keys.spans
     check_pairs(of_queries, of_keys)
     device = queries.ids.device
-    sizes = torch.stack([of.lengths.clamp(min=SHORT_SEGMENT).log2().ceil() for of in (of_queries, of_keys)])
+    # Both lengths, up to the next power of two, as one number.
+    query_size, key_size = (of.lengths.clamp(min=SHORT_SEGMENT).log2().ceil() for of in (of_queries, of_keys))
+    sizes = 64 * query_size + key_size
     inverse, folds, done = torch.zeros(queries.ids.numel(), dtype=torch.long), [], 0
-    for size in sizes.unique(dim=1).unbind(1):
-        group = (sizes == size[:, None]).all(dim=0)
+    for size in sizes.unique():
+        group = sizes == size
         index, is_query = table(of_queries, group)
         inverse[index[is_query]] = done + is_query.flatten().nonzero().squeeze(1)
         done += index.numel()
