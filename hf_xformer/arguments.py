@@ -45,7 +45,11 @@ class ModelArguments:
         "The target's tokenizer where it is not the source's. A target_tokenizer/ inside the source's folder is found."
     )
     attn_implementation: str | None = option(
-        "eager, sdpa, flex_attention or flash_attention_2; else the library's choice."
+        "eager, sdpa, flex_attention or flash_attention_2; else the library's choice, but eager for training short "
+        "texts in bfloat16 on a CPU."
+    )
+    ema_decay: float | None = option(
+        "Keep an average of the weights that forgets so slowly, such as 0.999, evaluate with it and end with it."
     )
 
 

@@ -6,6 +6,7 @@ The libraries pass over much of it silently: two processes that train apart into
 float32, sharding on a CPU that shards nothing.
 """
 
+import ctypes
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import threading
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +28,10 @@ from transformers import TrainingArguments
 
 # How gloo and NCCL say that a peer is gone.
 LOST_CONNECTION = re.compile(r"Connection (reset|closed|refused)|Broken pipe|remote process exited", re.IGNORECASE)
+
+
+# Of the C library's malloc.h: from which size on memory is the system's, and how much is kept at the end.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 class LaunchError(ValueError):
@@ -211,6 +216,18 @@ def one_line_when_stopped(output_dir: str) -> Iterator[None]:
 def forget_signal() -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def keep_freed_memory() -> None:
+    """
+    Tells the C library to keep what is freed. By default it gives large tensors back to the system at once, and gets
+    them again, zeroed page by page, in the next operation: a tenth of the time of a training on a CPU.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # a C library without it
+            c_library = ctypes.CDLL("libc.so.6")
+            for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+                c_library.mallopt(option, 2**31 - 1)
 
 
 def prepare_deepspeed_for_cpu() -> None:

@@ -9,8 +9,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Seq2SeqTrain
 from . import XformerConfig
 from .arguments import ArgumentError, DataArguments, ModelArguments
 from .checkpoints import load_tokenizers, position_limit
-from .launch import check_world, tensor_parallel_size
+from .launch import check_world, layout, tensor_parallel_size
 from .metrics import check_metric_names
+from .run_directory import WHOLE
 
 
 def check_options(
@@ -37,8 +38,19 @@ def check_options(
     base = model_args.model_name_or_path
     if base is not None and Path(base).resolve() == Path(training_args.output_dir).resolve():
         raise ArgumentError(f"--output_dir {training_args.output_dir}: training would overwrite --model_name_or_path")
+    check_averaging(model_args, training_args)
     check_trainer_options(data_args, training_args)
     check_evaluation_options(data_args, training_args)
+
+
+def check_averaging(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> None:
+    decay = model_args.ema_decay
+    if decay is None:
+        return
+    if not 0 < decay < 1:
+        raise ArgumentError(f"--ema_decay must be between 0 and 1, got {decay}")
+    if layout(training_args) not in (WHOLE, "DeepSpeed ZeRO-1 or ZeRO-2"):
+        raise ArgumentError(f"--ema_decay averages whole weights, which {layout(training_args)} divides")
 
 
 def check_trainer_options(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:

@@ -42,8 +42,7 @@ def find_checkpoint(output_dir: Path, resume: str | None, say: Callable) -> str 
         if not whole(Path(resume)):
             raise ArgumentError(f"--resume_from_checkpoint {resume}: not a whole checkpoint (no trainer_state.json)")
         return resume
-    checkpoints = [path for path in output_dir.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
-    checkpoints.sort(key=lambda path: int(path.name.partition("-")[2]))
+    checkpoints = checkpoints_of(output_dir)
     if resume is not None and resume.lower() == "false":
         if checkpoints:
             set_aside(output_dir, checkpoints, say)
@@ -54,6 +53,12 @@ def find_checkpoint(output_dir: Path, resume: str | None, say: Callable) -> str 
             return str(checkpoint)
         say(f"passing over {checkpoint}: it was cut off while it was being saved, or not all processes write there")
     return None
+
+
+def checkpoints_of(output_dir: Path) -> list[Path]:
+    """In the order of their steps."""
+    found = [path for path in output_dir.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
 
 
 def whole(checkpoint: Path) -> bool:

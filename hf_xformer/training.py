@@ -42,6 +42,8 @@ from .sharding import empty_model, initial_weights, is_sent_its_weights, tensor_
 
 # Rows of a stream that are held in memory to be drawn from at random.
 SHUFFLE_BUFFER = 10_000
+# Tokens. Up to here the scores of a row, which eager attention holds, are no more than its features.
+EAGER_LENGTH = 512
 
 
 @dataclass
@@ -108,6 +110,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         options = tensor_parallel_options()
         model = load_model(checkpoint, attn_implementation=model_args.attn_implementation, **options)
     else:
+        model_args.attn_implementation = choose_attention(model_args, data_args, training_args)
         model = make_model(model_args, config, output_dir, checkpoint)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
     collator = make_collator(source, model, data_args, training_args)
@@ -116,11 +119,15 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
 
 def batch_a_step(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> str:
     """The batch that a recipe's numbers come to on these processes, on which learning rate and epochs depend."""
-    size, what = training_args.train_batch_size, "rows"
-    if data_args.max_tokens is not None:
-        size, what = data_args.max_tokens, "tokens on each side"
     batches, steps = data_parallel_size(training_args), training_args.gradient_accumulation_steps
-    return f"{size * batches * steps} {what} a step: {size} at once, {batches} processes, {steps} accumulated"
+    size, what, at_most = training_args.train_batch_size, "pairs", ""
+    if data_args.max_tokens is not None:
+        size, what, at_most = data_args.max_tokens, "tokens a side", "at most "
+    packed = ", packed" if data_args.packing else ""
+    return (
+        f"{at_most}{size * batches * steps:,} {what} a step: {at_most}{size:,} {what} at once, {batches} processes, "
+        f"{steps} accumulated{packed}"
+    )
 
 
 def data_parallel_size(training_args: Seq2SeqTrainingArguments) -> int:
@@ -150,6 +157,15 @@ def make_config(
         config = fit_vocabulary(config, source, target, overrides)
     check_vocabulary(config, source, target)
     return config
+
+
+def choose_attention(
+    model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
+) -> str | None:
+    """What was asked for; else eager where torch's own is slow: its backward in bfloat16 on a CPU."""
+    is_slow = training_args.bf16 and training_args.device.type == "cpu"
+    is_short = max(data_args.max_source_length, data_args.max_target_length) <= EAGER_LENGTH
+    return model_args.attn_implementation or ("eager" if is_slow and is_short else None)
 
 
 def make_model(

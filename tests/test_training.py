@@ -4,14 +4,24 @@
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from small_models import make_batch, make_model
-from small_runs import SMALL
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from small_runs import SMALL, weights
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    EvalPrediction,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+)
 
 from hf_xformer import XformerConfig
 from hf_xformer.arguments import ArgumentError
@@ -113,6 +123,19 @@ def test_another_depth_keeps_the_type_of_layers_that_are_all_alike_and_asks_for_
         ({"dataloader_persistent_workers": "true"}, "--dataloader_persistent_workers"),
         ({"metric_for_best_model": "bleu"}, "bleu"),
         ({"metrics": "per"}, "--validation_file"),
+        ({"packing": "true", "streaming": "true"}, "--packing"),
+        ({"max_tokens": "40", "streaming": "true"}, "--max_tokens"),
+        ({"max_tokens": "11"}, "--max_tokens 11 has no room for --max_source_length 12"),
+        ({"packing": "true", "train_sampling_strategy": "sequential"}, "--train_sampling_strategy"),
+        ({"packing": "true", "torch_compile": "true"}, "give --max_tokens"),
+        (
+            {
+                **{"packing": "true", "torch_compile": "true", "max_tokens": "40"},
+                "config_overrides": "encoder_layers=1,decoder_layers=1,encoder_layer_types=[chunked_attention]",
+            },
+            "--packing with layers of ['chunked_attention']",
+        ),
+        ({"packing": "true", "dataloader_persistent_workers": "true"}, "--dataloader_persistent_workers"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -323,6 +346,85 @@ def test_label_smoothing_trains_on_the_smoothed_loss(task, tmp_path):
         losses.append(json.loads((out / "trainer_state.json").read_text())["log_history"][0]["loss"])
     # Of an untrained model all tokens are about equally likely: smoothing moves the loss a little, and not to zero.
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.2)
+
+
+def first_loss(folder: Path) -> float:
+    return json.loads((folder / "trainer_state.json").read_text())["log_history"][0]["loss"]
+
+
+def test_a_step_on_packed_rows_is_one_on_padded_rows(task, tmp_path):
+    """All rows at once, so that both have the same; several batches would be other ones."""
+    whole = {"max_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 160}
+    sgd = {"optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+    train.main(task.options(tmp_path / "padded", **whole, **sgd))
+    train.main(task.options(tmp_path / "packed", packing="true", **whole, **sgd))
+    assert first_loss(tmp_path / "packed") == pytest.approx(first_loss(tmp_path / "padded"), abs=1e-6)
+    torch.testing.assert_close(weights(tmp_path / "packed"), weights(tmp_path / "padded"), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"packing": "true"},
+        {"max_tokens": 40},
+        {"packing": "true", "max_tokens": 40},
+        {"packing": "true", "bf16": "true"},
+        {"packing": "true", "label_smoothing_factor": 0.1},
+        {"packing": "true", "gradient_checkpointing": "true", "dataloader_num_workers": 1},
+        {
+            "packing": "true",
+            "config_overrides": SMALL + ",encoder_layer_types=[chunked_attention],block_size=3,label_smoothing=0.1",
+        },
+    ],
+    ids=lambda options: ",".join(options),
+)
+def test_epochs_of_planned_batches_evaluate_generate_and_end(options, task, tmp_path, capsys):
+    evaluation = {"validation_file": task.validation, "eval_strategy": "epoch", "metrics": "per"}
+    train.main(task.options(tmp_path, max_steps=-1, num_train_epochs=2, **evaluation, **options))
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    (batches,) = re.findall(r"([\d,]+) batches, on average", capsys.readouterr().out)
+    assert state["global_step"] == 2 * int(batches) and state["epoch"] == 2
+    assert "eval_per" in json.loads((tmp_path / "eval_results.json").read_text())
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert losses[-1] < losses[0]
+    size = "at most 40 tokens a side" if "max_tokens" in options else "8 pairs"
+    assert size in (tmp_path / "README.md").read_text()
+
+
+def test_a_packed_run_that_stopped_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(task, tmp_path):
+    # 160 pairs of eight are an epoch of 20 steps.
+    options = {"packing": "true", "max_steps": 27, "save_strategy": "steps", "save_steps": 9, "max_tokens": 64}
+    train.main(task.options(tmp_path / "unbroken", **options))
+    shutil.copytree(tmp_path / "unbroken", tmp_path / "broken")
+    for step in (18, 27):
+        shutil.rmtree(tmp_path / f"broken/checkpoint-{step}")
+    train.main(task.options(tmp_path / "broken", **options))
+    assert torch.equal(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
+
+
+def test_another_kind_of_model_is_not_packed(task, tmp_path, capsys):
+    tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
+    tokenizer.save_pretrained(tmp_path / "bart")
+    sizes = {f"{stack}_{name}": 1 for stack in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id", "bos_token_id")}
+    config = BartConfig(vocab_size=len(tokenizer), d_model=8, **sizes, **special, forced_eos_token_id=None)
+    BartForConditionalGeneration(config).save_pretrained(tmp_path / "bart")
+    existing = {"config_name": None, "config_overrides": None, "tokenizer_name": None}
+    options = task.options(tmp_path / "run", packing="true", model_name_or_path=tmp_path / "bart", **existing)
+    assert "a model of type 'bart' would mix the pairs" in refusal(options, capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [({"bf16": "true"}, "eager"), ({"bf16": "true", "attn_implementation": "sdpa"}, "sdpa"), ({}, "sdpa")],
+    ids=["bf16", "asked", "float32"],
+)
+def test_short_texts_in_bfloat16_on_a_cpu_get_eager_attention(options, chosen, task, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(train, "make_trainer", lambda run, *args: made.append(run.model) or exit(0))
+    with pytest.raises(SystemExit):
+        train.main(task.options(tmp_path, **options))
+    assert made[0].config._attn_implementation == chosen
 
 
 def test_a_dataset_folder_and_tensorboard(task, tmp_path):

@@ -22,8 +22,9 @@ from transformers import (
 )
 
 from ..arguments import DataArguments, ModelArguments, parse_run
+from ..averaging import ExponentialMovingAverage, load_averages
 from ..data import DataError
-from ..launch import layout, one_line_when_stopped, tensor_parallel_size
+from ..launch import keep_freed_memory, layout, one_line_when_stopped, tensor_parallel_size
 from ..reporting import plot_curves, write_model_card
 from ..run_directory import LayoutRecord, claim, copy_weights
 from ..sharding import TensorParallelTrainer
@@ -46,8 +47,10 @@ class SaveTargetTokenizer(TrainerCallback):
 def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         model_args, data_args, training_args = parse_run(argv, __doc__)
+        if training_args.device.type == "cpu":
+            keep_freed_memory()
         run = prepare(model_args, data_args, training_args)
-        trainer = make_trainer(run, training_args)
+        trainer = make_trainer(run, model_args, training_args)
         if training_args.should_save:
             claim(Path(training_args.output_dir), run.model.config, run.source)
     if run.finished is None:
@@ -59,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.save_model()
     else:
         trainer.state = run.finished
-        if training_args.should_save:
+        if model_args.ema_decay is not None:
+            load_averages(run.model, run.checkpoint)
+            trainer.save_model()
+        elif training_args.should_save:
             copy_weights(run.checkpoint, Path(training_args.output_dir))
     if run.target is not run.source and training_args.should_save:
         run.target.save_pretrained(Path(training_args.output_dir, TARGET_TOKENIZER))
@@ -75,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer.accelerator.end_training()
 
 
-def make_trainer(run: Run, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTrainer:
+def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTrainer:
     trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
     return trainer_class(
         model=run.model,
@@ -85,15 +91,21 @@ def make_trainer(run: Run, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTr
         processing_class=run.source,
         data_collator=run.collator,
         compute_metrics=run.metrics,
-        callbacks=make_callbacks(run, training_args),
+        callbacks=make_callbacks(run, model_args, training_args),
     )
 
 
-def make_callbacks(run: Run, training_args: Seq2SeqTrainingArguments) -> list[TrainerCallback]:
+def make_callbacks(
+    run: Run, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments
+) -> list[TrainerCallback]:
     processes = training_args.world_size
     writers = processes if not training_args.save_on_each_node else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    record = LayoutRecord(layout(training_args), processes, writers)
-    return [record] if run.target is run.source else [record, SaveTargetTokenizer(run.target)]
+    callbacks = [LayoutRecord(layout(training_args), processes, writers)]
+    if run.target is not run.source:
+        callbacks.append(SaveTargetTokenizer(run.target))
+    if model_args.ema_decay is not None:
+        callbacks.append(ExponentialMovingAverage(model_args.ema_decay, run.checkpoint))
+    return callbacks
 
 
 def report(

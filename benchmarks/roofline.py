@@ -1,0 +1,77 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The share of this machine's matrix products that a training step reaches.
+
+  python benchmarks/roofline.py base
+  python benchmarks/roofline.py base --bf16
+
+The ceiling is the best of a few square products. A step's arithmetic is counted on the step itself, forward and
+backward without optimizer, of packed rows: products that are there because of the model, none because of padding.
+Ceiling and steps take turns, and each is the median.
+
+Writes benchmarks/results/roofline_SHAPE.json.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from costs import seconds_in_turn
+from measuring import write_results
+from peers import SHAPES, Padding, loss_of, xformer
+from torch.utils.flop_counter import FlopCounterMode
+from train_step import draw_pairs
+
+from hf_xformer.batching import DataCollatorForPackedSeq2Seq
+
+
+SIZES = (1024, 2048)
+
+
+def product(size: int, dtype: torch.dtype, device: torch.device) -> Callable:
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in "ab")
+    return lambda: [a @ b for _ in range(4)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shape", choices=SHAPES, help="of the model")
+    parser.add_argument("--pairs", type=int, default=32, help="of a step (default 32)")
+    parser.add_argument("--shortest", type=int, default=4, help="tokens (default 4)")
+    parser.add_argument("--longest", type=int, default=64, help="tokens (default 64)")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the medians are taken (default 5)")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    shape = SHAPES[args.shape]
+    # Of sdpa the counter does not know the kernels of a CPU.
+    model = xformer(shape, attn_implementation="eager").to(device).train()
+    pairs = draw_pairs(args.pairs, args.shortest, args.longest, shape.vocabulary)
+    batch = {name: each.to(device) for name, each in DataCollatorForPackedSeq2Seq(Padding())(pairs).items()}
+
+    def step():
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            loss = loss_of(model, batch)
+        loss.backward()
+        model.zero_grad()
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
+    runs = {"step": step, **{str(size): product(size, dtype, device) for size in SIZES}}
+    seconds = seconds_in_turn(runs, args.rounds)
+    ceiling = max(4 * 2 * size**3 / seconds[str(size)] for size in SIZES) / 1e9
+    reached = counter.get_total_flops() / seconds["step"] / 1e9
+    print(f"ceiling {ceiling:,.0f} GFLOP/s, step {reached:,.0f}: {reached / ceiling:.0%} (wanted in float32: 60%)")
+    rows = {
+        "ceiling_gflops": round(ceiling, 1),
+        "step_gflops": round(reached, 1),
+        "share": round(reached / ceiling, 3),
+    }
+    write_results(f"roofline_{args.shape}{'_bf16' if args.bf16 else ''}", rows, device=str(device))
+
+
+if __name__ == "__main__":
+    main()

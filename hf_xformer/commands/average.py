@@ -1,0 +1,56 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Averages the weights of several checkpoints into one model, which is often better than any of them.
+
+  python scripts/average_checkpoints.py runs/de-en --last 5 --output_dir runs/de-en-averaged
+  python scripts/average_checkpoints.py runs/a/checkpoint-900 runs/a/checkpoint-1000 --output_dir runs/a-averaged
+
+Of a run's folder the last checkpoints are taken; several folders are taken as they are. Tokenizer and generation
+config are the last one's. To average over the steps of a training while it runs, see --ema_decay of scripts/train.py.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..arguments import ArgumentError
+from ..averaging import average_checkpoints
+from ..checkpoints import load_tokenizers
+from ..run_directory import checkpoints_of
+from ..tokenization import TARGET_TOKENIZER
+from .errors import Parser, one_line_errors
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("checkpoints", nargs="+", help="a run's folder, or the folders to average")
+    parser.add_argument("--last", type=int, default=5, help="checkpoints of a run to average (default 5)")
+    parser.add_argument("--output_dir", type=Path, required=True, help="where to save the model")
+    with one_line_errors():
+        args = parser.parse_args(argv)
+        names = choose(args.checkpoints, args.last)
+        if args.output_dir.exists() and any(args.output_dir.iterdir()):
+            raise ArgumentError(f"--output_dir {args.output_dir} is not empty: give another")
+        source, target = load_tokenizers(names[-1])
+        # The last one first, whose generation config the result takes over.
+        model = average_checkpoints(names[::-1])
+        model.save_pretrained(args.output_dir)
+        source.save_pretrained(args.output_dir)
+        if target is not source:
+            target.save_pretrained(args.output_dir / TARGET_TOKENIZER)
+    print(
+        f"{args.output_dir}: the average of {len(names)} checkpoints: {', '.join(Path(name).name for name in names)}"
+    )
+
+
+def choose(names: list[str], last: int) -> list[str]:
+    """The checkpoints to average, in the order of their steps."""
+    if last < 2:
+        raise ArgumentError(f"--last must be 2 or more, got {last}")
+    if len(names) > 1:
+        return names
+    found = [str(path) for path in checkpoints_of(Path(names[0]))]
+    if len(found) < last:
+        raise ArgumentError(f"{names[0]}: {len(found)} checkpoints, --last {last} wants more (see --save_total_limit)")
+    return found[-last:]

@@ -1,0 +1,83 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Writes a training set for a smaller or faster model: a teacher's own outputs in the place of the references.
+
+  python scripts/distill.py runs/teacher --train_file train.jsonl --output_file distilled.jsonl --num_beams 5
+  python scripts/train.py student.yaml --train_file distilled.jsonl
+
+This is sequence-level knowledge distillation (Kim and Rush 2016): what a teacher's beam search finds has fewer ways of
+saying a thing than what people write, and a small model learns it better. A run that was stopped goes on where it was
+when the same command is given again.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..arguments import ArgumentError
+from ..data import load_rows
+from ..decoding import GENERATE_OPTIONS, add_decoding_options, make_decoder
+from .errors import Parser, one_line_errors
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("checkpoint", help="the teacher: folder or Hub name")
+    parser.add_argument("--train_file", nargs="+", required=True, help="as for scripts/train.py; targets are not read")
+    parser.add_argument("--source_column", default="source", help="field of the source (default source)")
+    parser.add_argument("--output_file", type=Path, required=True, help="JSONL of source and target")
+    add_decoding_options(parser)
+    with one_line_errors():
+        args = parser.parse_args(argv)
+        for name in ("batch_size", "num_beams"):
+            if getattr(args, name) is not None and getattr(args, name) < 1:
+                raise ArgumentError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+        if args.output_file.exists():
+            raise ArgumentError(f"--output_file {args.output_file} is there already: remove it or give another")
+        sources = load_rows(args.train_file[:1], args.source_column, target_column=None)["source"]
+        partial = args.output_file.with_name(f"{args.output_file.name}.partial")
+        done = lines_of(partial, order(args))
+        decoder = make_decoder(args)
+        with open(partial, "a", encoding="utf-8") as output:
+            if done:
+                print(f"{done:,} of {len(sources):,} sources are in {partial} already")
+            else:
+                output.write(json.dumps(order(args)) + "\n")
+            rest = sources[done:]
+            for source, hypotheses in zip(rest, decoder.decode(rest, progress=True), strict=True):
+                output.write(json.dumps({"source": source, "target": hypotheses[0].text}, ensure_ascii=False) + "\n")
+        keep_rows(partial, args.output_file)
+    cut = (
+        f"; {decoder.truncated:,} sources were cut to {decoder.max_source_length} tokens" if decoder.truncated else ""
+    )
+    print(f"{len(sources):,} pairs in {args.output_file}{cut}")
+
+
+def order(args: argparse.Namespace) -> dict:
+    """What decides the outputs: two runs that differ in it must not share a file."""
+    chosen = ("checkpoint", "train_file", "source_column", "seed", "dtype", *GENERATE_OPTIONS)
+    return {name: value for name in chosen if (value := getattr(args, name, None)) is not None}
+
+
+def lines_of(partial: Path, wanted: dict) -> int:
+    """How many sources an earlier run has done; a line that was cut off is taken away."""
+    if not partial.exists():
+        return 0
+    whole, _, _ = partial.read_bytes().rpartition(b"\n")
+    first, *rows = whole.splitlines() or [b"{}"]
+    if json.loads(first) != wanted:
+        raise ArgumentError(f"{partial} was begun with other options, {first.decode()}: give those or remove it")
+    partial.write_bytes(whole + b"\n")
+    return len(rows)
+
+
+def keep_rows(partial: Path, path: Path) -> None:
+    """Takes away the first line, which says what was asked for, and gives the file its name."""
+    finished = path.with_name(f"{path.name}.finished")
+    with open(partial, encoding="utf-8") as lines, open(finished, "w", encoding="utf-8") as output:
+        next(lines)
+        output.writelines(lines)
+    finished.replace(path)
+    partial.unlink()

@@ -1,0 +1,83 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Distillation: a teacher's outputs as a training set, written once, whole, and resumed."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from small_models import make_model
+
+from hf_xformer.commands import distill, generate
+from hf_xformer.tokenization import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    tokenizer = train_tokenizer(["A B C D E F G H"], "symbol")
+    tokenizer.save_pretrained(folder)
+    model = make_model(vocab_size=len(tokenizer))
+    model.generation_config.max_length = 8
+    model.save_pretrained(folder)
+    return folder
+
+
+def run(teacher, task, output, *more) -> list[dict]:
+    distill.main([str(teacher), "--train_file", task.train, "--output_file", str(output), "--batch_size", "4", *more])
+    return [json.loads(line) for line in output.read_text().splitlines()]
+
+
+def test_every_source_has_what_the_teacher_generates(teacher, task, tmp_path):
+    rows = run(teacher, task, tmp_path / "distilled.jsonl", "--num_beams", "2")
+    sources = [json.loads(line)["source"] for line in Path(task.train).read_text().splitlines()]
+    assert [row["source"] for row in rows] == sources
+    (tmp_path / "sources.txt").write_text("\n".join(sources) + "\n")
+    generate.main(
+        [
+            str(teacher),
+            "--input",
+            str(tmp_path / "sources.txt"),
+            "--output",
+            str(tmp_path / "out.txt"),
+            "--num_beams",
+            "2",
+        ]
+    )
+    assert [row["target"] for row in rows] == (tmp_path / "out.txt").read_text().splitlines()
+    assert [path.name for path in tmp_path.glob("distilled*")] == ["distilled.jsonl"]
+
+
+def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_file(teacher, task, tmp_path, capsys):
+    whole = run(teacher, task, tmp_path / "whole.jsonl")
+    first = json.dumps(distill.order(distill_arguments(teacher, task)))
+    begun = [first, *map(json.dumps, whole[:7]), json.dumps(whole[7])[:9]]  # the last line is half there
+    (tmp_path / "broken.jsonl.partial").write_text("\n".join(begun))
+    assert run(teacher, task, tmp_path / "broken.jsonl") == whole
+    assert "7 of 160 sources" in capsys.readouterr().out
+
+
+def distill_arguments(teacher, task):
+    return Namespace(checkpoint=str(teacher), train_file=[task.train], source_column="source", seed=0, dtype="auto")
+
+
+def refused(argv: list, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        distill.main(list(map(str, argv)))
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on(teacher, task, tmp_path, capsys):
+    output = tmp_path / "distilled.jsonl"
+    command = [teacher, "--train_file", task.train, "--output_file", output]
+    output.write_text("mine\n")
+    assert "is there already" in refused(command, capsys)
+    assert output.read_text() == "mine\n"
+    output.unlink()
+    partial = tmp_path / "distilled.jsonl.partial"
+    partial.write_text(json.dumps({"checkpoint": "another"}) + "\n")
+    assert "begun with other options" in refused(command, capsys)
+    assert partial.read_text() == json.dumps({"checkpoint": "another"}) + "\n"
+    assert "--num_beams must be 1 or more" in refused([*command, "--num_beams", 0], capsys)
