@@ -18,6 +18,7 @@ from transformers import (
     T5GemmaConfig,
     T5GemmaForConditionalGeneration,
 )
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from hf_xformer import XformerConfig, XformerForSeq2SeqLM
 
@@ -87,7 +88,11 @@ def t5(shape: Shape) -> nn.Module:
         vocab_size=shape.vocabulary, d_model=shape.d_model, d_kv=shape.d_model // shape.heads, d_ff=shape.ffn,
         num_layers=shape.layers, num_heads=shape.heads, dropout_rate=0.1, **SPECIAL,
     )  # fmt: skip
-    return T5ForConditionalGeneration(config)
+    model = T5ForConditionalGeneration(config)
+    for module in model.modules():  # of the weights nobody else drops any: it would cost T5 its fused attention
+        if isinstance(module, T5Attention):
+            module.dropout = 0.0
+    return model
 
 
 def t5gemma(shape: Shape) -> nn.Module:
@@ -113,6 +118,9 @@ class TorchTransformer(nn.Module):
         self.transformer = nn.Transformer(
             shape.d_model, shape.heads, shape.layers, shape.layers, shape.ffn, 0.1, batch_first=True, norm_first=True
         )
+        for module in self.transformer.modules():
+            if isinstance(module, nn.MultiheadAttention):
+                module.dropout = 0.0
         self.output = nn.Linear(shape.d_model, shape.vocabulary, bias=False)
         self.output.weight = self.embedding.weight
 
@@ -155,6 +163,17 @@ class XTransformers(nn.Module):
 
 def shifted(labels: torch.Tensor) -> torch.Tensor:
     return torch.cat((torch.full_like(labels[:, :1], 2), labels[:, :-1]), dim=1).clamp(min=0)
+
+
+def padded(pairs: list[dict]) -> dict[str, torch.Tensor]:
+    """Pairs of `input_ids` and `labels` in rows of their own, filled up on the right."""
+
+    def fill(side: str, value: int) -> torch.Tensor:
+        texts = [torch.as_tensor(pair[side]) for pair in pairs]
+        return nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=value)
+
+    input_ids = fill("input_ids", 0)
+    return {"input_ids": input_ids, "attention_mask": (input_ids != 0).long(), "labels": fill("labels", -100)}
 
 
 STOCK: dict[str, Callable[[Shape], nn.Module]] = {

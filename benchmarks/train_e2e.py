@@ -27,12 +27,12 @@ import torch
 from costs import ROOT
 from datasets import Dataset
 from measuring import write_results
-from peers import SHAPES, STOCK, Padding, Shape, xformer
+from peers import SHAPES, STOCK, Padding, Shape, padded, xformer
 from torch import nn
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from hf_xformer.batching import BatchCollator, BatchedDataset, DataCollatorForPackedSeq2Seq, of_count
+from hf_xformer.batching import BatchCollator, BatchedDataset, DataCollatorForPackedSeq2Seq, OfCount
 
 
 TASKS = {"cmudict": "g2p", "multi30k-like": "small"}  # and the shape of the models
@@ -79,23 +79,11 @@ class Counting:
         return batch
 
 
-def pad(pairs: list[dict]) -> dict[str, torch.Tensor]:
-    def fill(texts, value):
-        return nn.utils.rnn.pad_sequence(list(map(torch.tensor, texts)), batch_first=True, padding_value=value)
-
-    sources = [pair["input_ids"] for pair in pairs]
-    return {
-        "input_ids": fill(sources, 0),
-        "attention_mask": fill([[1] * len(source) for source in sources], 0),
-        "labels": fill([pair["labels"] for pair in pairs], -100),
-    }
-
-
 def make_run(make: Callable[[Shape], nn.Module], how: str, rows: Dataset, args: argparse.Namespace) -> Callable:
     """From nothing to `(tokens, seconds)` of a training."""
     model = make(SHAPES[TASKS[args.task]]).train()
-    data = BatchedDataset(rows, of_count(args.pairs), seed=0) if how == "packed" else rows
-    collate = pad if how != "packed" else BatchCollator(DataCollatorForPackedSeq2Seq(Padding()), pad)
+    data = BatchedDataset(rows, OfCount(args.pairs), seed=0) if how == "packed" else rows
+    collate = padded if how != "packed" else BatchCollator(DataCollatorForPackedSeq2Seq(Padding()), padded)
 
     def run() -> tuple[int, float]:
         with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +124,7 @@ def show(rates: dict[str, float]) -> None:
     packed = rates["hf-xformer, packed"]
     print(f"\n{'':46}{'wanted':>8}{'measured':>10}")
     print(f"  {'packed / best stock':44}{'>= 1.7':>8}{packed / rates[best]:10.2f}")
-    print(f"  {f'packed / best stock with grouping ({grouped})':44}{'':>8}{packed / rates[grouped]:10.2f}")
+    print(f"  {f'packed / {grouped} by length':44}{'':>8}{packed / rates[grouped]:10.2f}")
 
 
 def main() -> None:

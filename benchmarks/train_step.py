@@ -7,10 +7,10 @@ Useful tokens a second of training steps: ours padded and packed, stock encoder-
   python benchmarks/train_step.py tiny --pairs 256 --shortest 3 --longest 12 --rounds 5
   python benchmarks/train_step.py base --bf16
 
-A step is forward, backward and AdamW (fused), with a dropout of 0.1, on pairs of random tokens whose lengths are drawn
-evenly between --shortest and --longest, each side for itself. Useful tokens are those of both sides that are not
-padding. All models take turns in one process, each on the same pairs, and seconds are medians. x-transformers takes
-part where it is installed.
+A step is forward, backward and AdamW (fused), with a dropout of 0.1 on the outputs of sublayers, on pairs of random
+tokens whose lengths are drawn evenly between --shortest and --longest, each side for itself. Useful tokens are those of
+both sides that are not padding. All models take turns in one process, each on the same pairs, and seconds are medians.
+x-transformers takes part where it is installed.
 
 Writes benchmarks/results/train_step_SHAPE.json and .png and prints ratios.
 """
@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 from costs import seconds_in_turn
 from measuring import RESULTS, write_results
-from peers import OTHERS, SHAPES, STOCK, Padding, Shape, loss_of, xformer
+from peers import OTHERS, SHAPES, STOCK, Padding, Shape, loss_of, padded, xformer
 from torch import nn
 
 from hf_xformer.batching import DataCollatorForPackedSeq2Seq
@@ -35,22 +35,17 @@ def draw_pairs(count: int, shortest: int, longest: int, vocabulary: int) -> list
     ]
 
 
-def padded(pairs: list[dict]) -> dict[str, torch.Tensor]:
-    def fill(texts, value):
-        return nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=value)
-
-    return {
-        "input_ids": fill([pair["input_ids"] for pair in pairs], 0),
-        "attention_mask": fill([torch.ones_like(pair["input_ids"]) for pair in pairs], 0),
-        "labels": fill([pair["labels"] for pair in pairs], -100),
-    }
-
-
-def make_steps(shape: Shape, pairs: list[dict], device: torch.device, bf16: bool) -> dict[str, Callable]:
+def make_steps(
+    shape: Shape, pairs: list[dict], device: torch.device, bf16: bool, attn_implementation: str | None
+) -> dict[str, Callable]:
     rows, packed = padded(pairs), DataCollatorForPackedSeq2Seq(Padding())(pairs)
     batches = {"hf-xformer": rows, "hf-xformer, packed": packed}
     makers = {"hf-xformer": xformer, "hf-xformer, packed": xformer, **STOCK, **OTHERS}
-    return {name: make_step(make(shape), batches.get(name, rows), device, bf16) for name, make in makers.items()}
+    models = {name: make(shape) for name, make in makers.items()}
+    for name, model in models.items():
+        if attn_implementation is not None and name not in OTHERS:
+            model.set_attn_implementation(attn_implementation)
+    return {name: make_step(model, batches.get(name, rows), device, bf16) for name, model in models.items()}
 
 
 def make_step(model: nn.Module, batch: dict, device: torch.device, bf16: bool) -> Callable:
@@ -96,12 +91,13 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=64, help="tokens (default 64)")
     parser.add_argument("--rounds", type=int, default=5, help="of which the medians are taken (default 5)")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--attn_implementation", help="of ours and the stock models, such as eager (default: theirs)")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     pairs = draw_pairs(args.pairs, args.shortest, args.longest, SHAPES[args.shape].vocabulary)
     tokens = sum(len(text) for pair in pairs for text in pair.values())
-    steps = make_steps(SHAPES[args.shape], pairs, device, args.bf16)
+    steps = make_steps(SHAPES[args.shape], pairs, device, args.bf16, args.attn_implementation)
     rates = {name: tokens / each for name, each in seconds_in_turn(steps, args.rounds).items()}
     show(rates)
     name = f"train_step_{args.shape}{'_bf16' if args.bf16 else ''}"

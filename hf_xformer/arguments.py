@@ -36,7 +36,7 @@ class ModelArguments:
     )
     config_overrides: str | None = option(
         "Fields of the new model's configuration to change, as 'd_model=256,encoder_layers=12'; in a recipe also a "
-        "mapping. A field that does not exist is refused."
+        "mapping. A field that does not exist is refused. Of an existing model: dropouts and label_smoothing."
     )
     tokenizer_name: str | None = option(
         "Tokenizer folder or Hub name, such as scripts/train_tokenizer.py writes. An existing model has its own."

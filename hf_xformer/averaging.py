@@ -12,9 +12,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from .arguments import ArgumentError
 from .checkpoints import load_model
-
-
-AVERAGES = "averages.safetensors"
+from .run_directory import AVERAGES
 
 
 class ExponentialMovingAverage(TrainerCallback):
@@ -31,8 +29,6 @@ class ExponentialMovingAverage(TrainerCallback):
     """
 
     def __init__(self, decay: float, checkpoint: str | None = None):
-        if checkpoint is not None and not Path(checkpoint, AVERAGES).exists():
-            raise ArgumentError(f"--ema_decay: {checkpoint} was written without it and has no {AVERAGES}")
         self.decay, self.checkpoint = decay, checkpoint
         self.averages: dict[str, torch.Tensor] = {}
         self.set_aside: list[torch.Tensor] | None = None
@@ -66,8 +62,11 @@ class ExponentialMovingAverage(TrainerCallback):
             self.set_aside = None
 
     def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            save_file(self.averages, Path(args.output_dir, f"checkpoint-{state.global_step}", AVERAGES))
+        if args.should_save:
+            path = Path(args.output_dir, f"checkpoint-{state.global_step}", AVERAGES)
+            unfinished = path.with_suffix(".partial")
+            save_file(self.averages, unfinished)
+            unfinished.replace(path)
 
     def on_train_end(self, args, state, control, **kwargs):
         best = state.best_model_checkpoint if args.load_best_model_at_end else None
@@ -105,7 +104,7 @@ def average_checkpoints(checkpoints: Sequence[str]) -> PreTrainedModel:
     sums = {name: each.detach().double() for name, each in weights.items()}
     for checkpoint in checkpoints[1:]:
         others = dict(load_model(checkpoint).named_parameters())
-        for name in sums.keys() | others.keys():
+        for name in {**sums, **others}:
             shapes = [tuple(each[name].shape) if name in each else None for each in (sums, others)]
             if shapes[0] != shapes[1]:
                 raise ArgumentError(f"{checkpoint}: {name} is {shapes[1]}, in {checkpoints[0]} it is {shapes[0]}")

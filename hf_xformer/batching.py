@@ -7,6 +7,8 @@ unbroken one would have met.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow.compute
@@ -59,7 +61,15 @@ class LengthGroupedDataset(TorchDataset):
 
 
 Batches = list[np.ndarray]  # the rows of each
-Planner = Callable[[np.ndarray, np.random.Generator], Batches]
+
+
+class Planner(Protocol):
+    """Deals rows out to batches."""
+
+    varies: bool  # whether another shuffling may need more or fewer batches
+
+    def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
+        """Every row once; `lengths` are tokens of source and target, (rows, 2)."""
 
 
 class BatchedDataset(TorchDataset):
@@ -67,13 +77,12 @@ class BatchedDataset(TorchDataset):
     A dataset of whole batches, each a list of rows, for a loader that takes one at a time in order.
 
     Every epoch has every row once, in other batches in another order, and the same number of batches, a multiple of
-    the number of processes: the Trainer relies on both, and would else count its steps wrongly or give processes rows
-    twice. To that end some batches are cut in two.
+    the number of processes if there are rows enough: the Trainer relies on both, and would else count its steps
+    wrongly or give processes rows twice. To that end some batches are cut in two.
 
     Args:
         rows: With the columns `input_ids` and `labels`.
-        planner: From the lengths of all rows (n, 2), source and target, to the rows of each batch, such as
-            [`of_count`], [`padded_within`] and [`packed_within`] return.
+        planner: [`OfCount`], [`PaddedWithin`] or [`PackedWithin`].
         seed: Of the shuffling.
         processes: That share the batches.
     """
@@ -82,9 +91,8 @@ class BatchedDataset(TorchDataset):
         self.rows, self.planner, self.seed = rows, planner, seed
         self.lengths = np.stack([list_lengths(rows, name) for name in ("input_ids", "labels")], axis=1)
         self.first = self.plan(0)
-        # Where lengths decide, another epoch's rows may fall out less well by a few batches.
-        varies = len(self.plan(1)) != len(self.first)
-        wanted = len(self.first) + varies * len(self.first) // 100
+        # Another epoch's rows may fall out less well by a few batches.
+        wanted = len(self.first) + (max(2, len(self.first) // 50) if planner.varies else 0)
         self.count = min(-(-wanted // processes) * processes, len(rows))
         self.set_epoch(0)
 
@@ -93,7 +101,7 @@ class BatchedDataset(TorchDataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Accelerate's data loaders call this at the start of every epoch."""
-        batches = self.plan(int(epoch))
+        batches = self.plan(int(epoch)) if epoch else self.first
         if len(batches) > self.count:
             batches = self.first
         batches = divide(batches, self.count)
@@ -129,33 +137,49 @@ def divide(batches: Batches, count: int) -> Batches:
     return batches
 
 
-def of_count(size: int) -> Planner:
+@dataclass(frozen=True)
+class OfCount:
     """Batches of so many rows, at random."""
 
-    def plan(lengths: np.ndarray, random: np.random.Generator) -> Batches:
-        return np.array_split(random.permutation(len(lengths)), np.arange(size, len(lengths), size))
+    size: int
+    varies: ClassVar[bool] = False
 
-    return plan
+    def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
+        return np.array_split(random.permutation(len(lengths)), np.arange(self.size, len(lengths), self.size))
 
 
-def padded_within(max_tokens: int, window: int = 100) -> Planner:
+@dataclass(frozen=True)
+class PaddedWithin:
     """
     Batches of like lengths of which neither side has more than so many tokens, padding included.
 
-    Args:
-        window: So many batches are drawn at random before they are sorted; more means less padding, less randomness.
+    So many batches (`window`) are drawn at random before they are sorted; more means less padding, less randomness.
     """
 
-    def plan(lengths: np.ndarray, random: np.random.Generator) -> Batches:
+    max_tokens: int
+    window: int = 100
+    varies: ClassVar[bool] = True
+
+    def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
         shuffled, batches = random.permutation(len(lengths)), []
-        stretch = max(1, int(max_tokens * window / lengths.max(axis=1).mean()))
+        stretch = max(1, int(self.max_tokens * self.window / lengths.max(axis=1).mean()))
         for start in range(0, len(shuffled), stretch):
             rows = shuffled[start : start + stretch]
             rows = rows[np.argsort(lengths[rows].max(axis=1), kind="stable")]
-            batches += cut_where_full(rows, lengths[rows], max_tokens)
+            batches += cut_where_full(rows, lengths[rows], self.max_tokens)
         return batches
 
-    return plan
+
+@dataclass(frozen=True)
+class PackedWithin:
+    """Batches of which neither side has more than so many tokens, laid out behind one another."""
+
+    max_tokens: int
+    varies: ClassVar[bool] = True
+
+    def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
+        shuffled = random.permutation(len(lengths))
+        return [shuffled[places] for places in best_fit(lengths[shuffled], self.max_tokens)]
 
 
 def cut_where_full(rows: np.ndarray, lengths: np.ndarray, max_tokens: int) -> Batches:
@@ -166,16 +190,6 @@ def cut_where_full(rows: np.ndarray, lengths: np.ndarray, max_tokens: int) -> Ba
             borders.append(i)
             first, longest = i, pair
     return np.split(rows, borders)
-
-
-def packed_within(max_tokens: int) -> Planner:
-    """Batches of which neither side has more than so many tokens, laid out behind one another."""
-
-    def plan(lengths: np.ndarray, random: np.random.Generator) -> Batches:
-        shuffled = random.permutation(len(lengths))
-        return [shuffled[places] for places in best_fit(lengths[shuffled], max_tokens)]
-
-    return plan
 
 
 def best_fit(lengths: np.ndarray, room: int, open_bins: int = 16) -> Batches:
@@ -281,3 +295,8 @@ class BatchCollator:
         if isinstance(features[0], list):
             return self.training([pair for batch in features for pair in batch])
         return self.evaluation(features)
+
+
+def without_logits(collate: Callable, features: list[dict]) -> dict:
+    """A batch of which an Xformer computes the loss alone."""
+    return {**collate(features), "output_logits": False}

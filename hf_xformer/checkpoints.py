@@ -19,6 +19,7 @@ from .arguments import ArgumentError
 from .tokenization import TARGET_TOKENIZER
 
 
+TRAINING_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
 SPECIAL_TOKENS = ("pad_token_id", "eos_token_id", "bos_token_id")
 
 
@@ -111,6 +112,23 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
             )
         fields[f"{stack}_layer_types"] = types[:1] * depth if isinstance(depth, int) else None
     return type(loaded)(**{**fields, **overrides})
+
+
+def change_config(config: PreTrainedConfig, overrides: dict) -> PreTrainedConfig:
+    """
+    An existing model's configuration with other values of what acts in training alone.
+
+    Raises:
+        ArgumentError: A field that its weights depend on, or one that it does not have.
+    """
+    if not overrides:
+        return config
+    if wrong := [name for name in overrides if name not in TRAINING_FIELDS or not hasattr(config, name)]:
+        raise ArgumentError(
+            f"--config_overrides: {', '.join(wrong)} of an existing model cannot be changed; "
+            f"{', '.join(name for name in TRAINING_FIELDS if hasattr(config, name))} can"
+        )
+    return type(config)(**{**config.to_diff_dict(), **overrides})
 
 
 def check_vocabulary(

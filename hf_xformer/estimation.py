@@ -86,6 +86,7 @@ class Counted:
     flops: float  # forward and backward, without recomputation
     activations: float  # bytes at the highest, everything kept for the backward pass
     checkpointed: float  # the same where only the layers' inputs are kept
+    logits: float  # bytes of those and of their gradient, where the output layer is divided and computes them all
 
 
 def read_launch(path: Path, processes: int | None = None, half: bool | None = None) -> Launch:
@@ -130,15 +131,13 @@ def count(config: PreTrainedConfig, batch: Batch, arithmetic: str) -> Counted:
         arithmetic: As `Launch.arithmetic` has it.
     """
     depths = (config.encoder_layers, config.decoder_layers)
-    (flops, kept), (flops_encoder, kept_encoder), (flops_decoder, kept_decoder) = (
+    (flops, kept, highest), (flops_encoder, kept_encoder, _), (flops_decoder, kept_decoder, _) = (
         run_without_memory(with_depth(config, *depth), batch, arithmetic) for depth in ((1, 1), (2, 1), (1, 2))
     )
     more = [depth - 1 for depth in depths]
     of_encoder, of_decoder = kept_encoder - kept, kept_decoder - kept
     tokens = batch.rows * (depths[0] * batch.source + depths[1] * batch.target)
     inputs = tokens * config.d_model * (2 if arithmetic == "bfloat16" else 4)
-    # What log-softmax and its gradient take of the logits, in float32, when the backward pass begins.
-    logits = 8 * batch.rows * batch.target * config.vocab_size
     return Counted(
         parameters=parameters_of(config),
         largest_layer=max(parameters_of(with_depth(config, *depth)) for depth in ((2, 1), (1, 2)))
@@ -146,8 +145,10 @@ def count(config: PreTrainedConfig, batch: Batch, arithmetic: str) -> Counted:
         embedding=config.vocab_size * config.d_model,
         width=config.d_model,
         flops=3 * (flops + more[0] * (flops_encoder - flops) + more[1] * (flops_decoder - flops)),
-        activations=logits + kept + more[0] * of_encoder + more[1] * of_decoder,
-        checkpointed=logits + kept - of_encoder - of_decoder + inputs + max(of_encoder, of_decoder),
+        activations=highest + more[0] * of_encoder + more[1] * of_decoder,
+        checkpointed=highest - of_encoder - of_decoder + inputs + max(of_encoder, of_decoder),
+        # In float32: themselves, what log-softmax makes of them, and its gradient.
+        logits=12 * batch.rows * batch.target * config.vocab_size,
     )
 
 
@@ -166,8 +167,11 @@ def parameters_of(config: PreTrainedConfig) -> int:
         return AutoModelForSeq2SeqLM.from_config(config).num_parameters()
 
 
-def run_without_memory(config: PreTrainedConfig, batch: Batch, arithmetic: str) -> tuple[float, float]:
-    """The arithmetic of a forward pass, and the bytes that are kept for the backward pass."""
+def run_without_memory(config: PreTrainedConfig, batch: Batch, arithmetic: str) -> tuple[float, float, float]:
+    """
+    The arithmetic of a forward pass with logits; and of one without, as in training, the bytes that are kept for the
+    backward pass, and those that there are at the highest, a piece of the logits included.
+    """
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={attention: count_attention})
     tracker = MemTracker()
@@ -177,12 +181,20 @@ def run_without_memory(config: PreTrainedConfig, batch: Batch, arithmetic: str) 
         tracker.track_external(model)
         source = torch.ones(batch.rows, batch.source, dtype=torch.long)
         target = torch.ones(batch.rows, batch.target, dtype=torch.long)
-        with counter, tracker, torch.autocast("cpu", torch.bfloat16, enabled=arithmetic == "autocast"):
-            loss = model(input_ids=source, attention_mask=source, labels=target).loss  # which alone holds on to them
-            snapshot = tracker.get_tracker_snapshot("current")
+        inputs = {"input_ids": source, "attention_mask": source, "labels": target}
+        with torch.autocast("cpu", torch.bfloat16, enabled=arithmetic == "autocast"):
+            with counter:
+                model(**inputs, output_logits=True)
+            with tracker:
+                loss = model(**inputs).loss  # which alone holds on to them
+                kept, highest = (activations_of(tracker, when) for when in ("current", "peak"))
         del loss
-    kept = sum(size for sizes in snapshot.values() for kind, size in sizes.items() if str(kind).endswith("ACT"))
-    return counter.get_total_flops(), kept
+    return counter.get_total_flops(), kept, highest
+
+
+def activations_of(tracker: MemTracker, when: str) -> float:
+    snapshot = tracker.get_tracker_snapshot(when)
+    return sum(size for sizes in snapshot.values() for kind, size in sizes.items() if str(kind).endswith("ACT"))
 
 
 def count_attention(query, key, value, *args, out_val=None, **kwargs) -> int:
@@ -200,7 +212,7 @@ def memory(launch: Launch, counted: Counted, checkpointing: bool) -> Memory:
         # The buckets in which gradients are summed stay.
         return Memory(8 * everything, 4 * everything, 8 * everything, activations)
     if launch.kind == "tensor":
-        return Memory(4 * share, 4 * share, 8 * share, activations)
+        return Memory(4 * share, 4 * share, 8 * share, activations + counted.logits)
     if launch.kind == "fsdp":
         # The layer at work and the next, and the output layer, which is not let go.
         gathered = wide * (2 * counted.largest_layer + counted.embedding)

@@ -30,8 +30,11 @@ from transformers import TrainingArguments
 LOST_CONNECTION = re.compile(r"Connection (reset|closed|refused)|Broken pipe|remote process exited", re.IGNORECASE)
 
 
+# Layouts of a run: every process holds all weights and all of the optimizer; all weights; a part of each.
+WHOLE, OPTIMIZER_SHARDED, TENSOR_PARALLEL = "no sharding", "DeepSpeed ZeRO-1 or ZeRO-2", "tensor parallelism"
 # Of the C library's malloc.h: from which size on memory is the system's, and how much is kept at the end.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES = 2**25  # larger tensors are given back all the same: kept ones of many sizes leave holes
 
 
 class LaunchError(ValueError):
@@ -67,10 +70,10 @@ def layout(training_args: TrainingArguments) -> str:
     """How the run divides weights and optimizer among its processes; a checkpoint resumes in the same only."""
     if training_args.deepspeed_plugin is not None:
         stage = training_args.deepspeed_plugin.zero_stage
-        return "DeepSpeed ZeRO-3" if stage == 3 else "DeepSpeed ZeRO-1 or ZeRO-2"
+        return "DeepSpeed ZeRO-3" if stage == 3 else OPTIMIZER_SHARDED
     if tensor_parallel_size() > 1:
-        return "tensor parallelism"
-    return "FSDP" if is_set("ACCELERATE_USE_FSDP") or training_args.fsdp else "no sharding"
+        return TENSOR_PARALLEL
+    return "FSDP" if is_set("ACCELERATE_USE_FSDP") or training_args.fsdp else WHOLE
 
 
 def precision(options: Namespace) -> str:
@@ -220,14 +223,15 @@ def forget_signal() -> None:
 
 def keep_freed_memory() -> None:
     """
-    Tells the C library to keep what is freed. By default it gives large tensors back to the system at once, and gets
-    them again, zeroed page by page, in the next operation: a tenth of the time of a training on a CPU.
+    Tells the C library to keep what is freed, unless the environment says how it should (MALLOC_...). By default it
+    gives large tensors back to the system at once, and gets them again, zeroed page by page, in the next operation: a
+    tenth of the time of a training on a CPU.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
         with suppress(OSError, AttributeError):  # a C library without it
             c_library = ctypes.CDLL("libc.so.6")
-            for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-                c_library.mallopt(option, 2**31 - 1)
+            if c_library.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES) == 1:
+                c_library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def prepare_deepspeed_for_cpu() -> None:

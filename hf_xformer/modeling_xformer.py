@@ -32,7 +32,7 @@ from .blocks_xformer import BlockMasks, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
 from .generation_xformer import XformerGeneration
 from .output_xformer import IGNORED, XformerOutputLayer, cross_entropy, mean_over
-from .packing_xformer import PackedMasks, Segments, fold, join, refuse_beside_segments, same_segment, shift_right
+from .packing_xformer import PackedMasks, Segments, fold, join, refuse_beside_segments, shift_right
 from .pretrained_xformer import XformerPreTrainedModel
 from .stack_xformer import Masks, XformerStack
 from .sublayers_xformer import FEED_FORWARDS, RESIDUALS, make_norm
@@ -247,7 +247,7 @@ class XformerDecoder(XformerStack):
         self, x: torch.Tensor, memory: torch.Tensor, segments: Segments, of_memory: Segments
     ) -> torch.Tensor | PackedMasks | None:
         if self.masks_whole_rows(x):
-            return self.memory_mask(x, memory, None, same_segment(segments, of_memory))
+            return self.whole_mask(segments, of_memory, lambda condition: self.memory_mask(x, memory, None, condition))
         if is_flash_attention_requested(self.config):
             return PackedMasks(*join(segments, of_memory), (None,))
         folds, inverse = fold(segments, of_memory)

@@ -9,9 +9,8 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Seq2SeqTrain
 from . import XformerConfig
 from .arguments import ArgumentError, DataArguments, ModelArguments
 from .checkpoints import load_tokenizers, position_limit
-from .launch import check_world, layout, tensor_parallel_size
+from .launch import OPTIMIZER_SHARDED, WHOLE, check_world, layout, tensor_parallel_size
 from .metrics import check_metric_names
-from .run_directory import WHOLE
 
 
 def check_options(
@@ -20,8 +19,6 @@ def check_options(
     """Options that contradict each other, are missing or would do nothing, before anything is read."""
     if (model_args.model_name_or_path is None) == (model_args.config_name is None):
         raise ArgumentError("give either --config_name for a new model or --model_name_or_path to go on with one")
-    if model_args.config_overrides and model_args.config_name is None:
-        raise ArgumentError("--config_overrides changes a new model: it needs --config_name")
     if model_args.config_name is not None and model_args.tokenizer_name is None:
         raise ArgumentError("a new model needs --tokenizer_name; scripts/train_tokenizer.py makes a tokenizer")
     if (data_args.train_file is None) == (data_args.dataset_name is None):
@@ -49,7 +46,7 @@ def check_averaging(model_args: ModelArguments, training_args: Seq2SeqTrainingAr
         return
     if not 0 < decay < 1:
         raise ArgumentError(f"--ema_decay must be between 0 and 1, got {decay}")
-    if layout(training_args) not in (WHOLE, "DeepSpeed ZeRO-1 or ZeRO-2"):
+    if layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED):
         raise ArgumentError(f"--ema_decay averages whole weights, which {layout(training_args)} divides")
 
 
@@ -64,6 +61,11 @@ def check_trainer_options(data_args: DataArguments, training_args: Seq2SeqTraini
     if not 0 <= training_args.label_smoothing_factor < 1:
         raise ArgumentError(f"--label_smoothing_factor must be in [0, 1), got {training_args.label_smoothing_factor}")
     check_world(training_args)
+    if training_args.n_gpu > 1:
+        raise ArgumentError(
+            f"one process for {training_args.n_gpu} GPUs would copy the model at every step, and weigh packed rows "
+            "wrongly: accelerate launch --config_file configs/accelerate/multi-gpu.yaml"
+        )
     check_batching(data_args, training_args)
     if training_args.load_best_model_at_end and tensor_parallel_size() > 1:
         raise ArgumentError("--load_best_model_at_end is not possible under tensor parallelism")
@@ -130,15 +132,33 @@ def check_division(config: PreTrainedConfig) -> None:
             raise ArgumentError(f"parallelism_config_tp_size {size} does not divide the model's `{name}` of {value}")
 
 
-def check_packing(config: PreTrainedConfig, data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
+def check_packing(
+    config: PreTrainedConfig,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+) -> None:
     """Packed rows are ours, and what a compiled graph can do with them."""
     if not data_args.packing:
         return
     if not isinstance(config, XformerConfig):
         raise ArgumentError(f"--packing: a model of type {config.model_type!r} would mix the pairs of a row")
     types = {*config.encoder_layer_types, *config.decoder_layer_types} - {"full_attention"}
+    backend = model_args.attn_implementation or ""
     if types and training_args.torch_compile:
         raise ArgumentError(f"--packing with layers of {sorted(types)} does not go with --torch_compile")
+    if types and backend == "flex_attention":
+        raise ArgumentError(f"--packing with layers of {sorted(types)} takes sdpa, eager or FlashAttention, not flex")
+    if "flash" in backend and training_args.torch_compile:
+        raise ArgumentError(f"--packing with --attn_implementation {backend} does not go with --torch_compile")
+
+
+def check_smoothing(config: PreTrainedConfig, training_args: Seq2SeqTrainingArguments) -> None:
+    if training_args.label_smoothing_factor and getattr(config, "label_smoothing", 0):
+        raise ArgumentError(
+            f"--label_smoothing_factor {training_args.label_smoothing_factor} and the model's `label_smoothing` of "
+            f"{config.label_smoothing}: the Trainer's would hide the model's; give one"
+        )
 
 
 def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerBase) -> None:

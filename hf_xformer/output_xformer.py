@@ -7,6 +7,7 @@ Shapes: B batch, T target, N tokens, D d_model, V vocabulary.
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 
 IGNORED = -100
@@ -32,8 +33,11 @@ class SummedCrossEntropy(torch.autograd.Function):
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         loss = torch.zeros((), dtype=torch.float32, device=x.device)
         grad_x = torch.empty_like(x) if wants_x else None
-        grad_weight = torch.zeros_like(weight) if wants_weight else None
-        grad_bias = torch.zeros_like(bias) if wants_bias else None
+        # In full precision: the sums of many chunks would drown in the rounding of a half one.
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias else None
+        # Of the mean, and not of the sum: float16 ends at 65,504.
+        count = (labels != IGNORED).sum().clamp(min=1)
         with torch.autocast(device_type, enabled=False):
             for first in range(0, x.shape[0], size := max(1, elements // vocabulary)):
                 chunk = slice(first, first + size)
@@ -55,7 +59,7 @@ class SummedCrossEntropy(torch.autograd.Function):
                 if smoothing:
                     grad -= smoothing / vocabulary
                 grad.scatter_add_(1, own, grad.new_full(own.shape, smoothing - 1))
-                grad *= counts
+                grad *= counts / count
                 if wants_bias:
                     grad_bias += grad.sum(dim=0)
                 grad = grad.to(dtype)
@@ -63,15 +67,21 @@ class SummedCrossEntropy(torch.autograd.Function):
                     grad_x[chunk] = grad @ matrix
                 if wants_weight:
                     add_product(grad_weight, grad.T, features)
-        ctx.gradients = (grad_x, grad_weight, grad_bias)
+        ctx.gradients, ctx.count = (grad_x, grad_weight, grad_bias), count
+        ctx.dtypes = (x.dtype, weight.dtype, None if bias is None else bias.dtype)
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         if ctx.gradients is None:
             raise RuntimeError("the loss without logits can be differentiated once: take output_logits=True")
         # In place, because a second gradient of a large vocabulary's weights would be the largest tensor of all.
-        gradients = (None if each is None else each.mul_(grad) for each in ctx.gradients)
+        scale = grad * ctx.count
+        gradients = [
+            None if each is None else each.mul_(scale).to(dtype)
+            for each, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
+        ]
         ctx.gradients = None
         return *gradients, None, None, None
 

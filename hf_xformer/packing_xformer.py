@@ -34,7 +34,7 @@ class Spans(NamedTuple):
 
 class Segments:
     """
-    Where the segments of packed rows lie.
+    Where the segments of packed rows (B, T) lie.
 
     Args:
         ids: (B, T), from 1 on, the same for all tokens of a segment, which stand together; 0 for padding.
@@ -49,19 +49,32 @@ class Segments:
             raise ValueError(f"packed rows need both `segment_ids` and `decoder_segment_ids`: `{name}` is missing")
         if ids.shape != x.shape[:2]:
             raise ValueError(f"`{name}` must be {tuple(x.shape[:2])}, one number a token, got {tuple(ids.shape)}")
-        self.ids = ids
+        self.ids, self.name = ids, name
 
     def position_ids(self) -> torch.LongTensor:
-        return count_within(self.ids)
+        """Position of every token in its segment, (B, T)."""
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return places - (first_of_segments(self.ids) * places).cummax(dim=1).values
 
     @cached_property
     def spans(self) -> Spans:
-        ids = self.ids.cpu()  # the one wait for the device
+        """
+        Raises:
+            ValueError: An id below 0, or one that stands in two places of a row.
+        """
+        ids = self.ids.cpu()  # a wait for the device, one a stack and side
         starts = first_of_segments(ids).flatten().nonzero().squeeze(1)
         lengths = torch.diff(starts, append=torch.tensor([ids.numel()]))
-        is_text = ids.flatten()[starts] > 0
+        is_text = ids.flatten()[starts] != 0
         starts, lengths = starts[is_text], lengths[is_text]
-        return Spans(starts // ids.shape[1], ids.flatten()[starts], starts, lengths)
+        rows, ids = starts // ids.shape[1], ids.flatten()[starts]
+        if len(ids) and ids.min() < 0:
+            raise ValueError(f"`{self.name}` are numbers from 1 on, 0 for padding, got {ids.min()}")
+        pairs, counts = torch.stack((rows, ids)).unique(dim=1, return_counts=True)
+        if len(ids) and counts.max() > 1:
+            row, number = pairs[:, counts.argmax()].tolist()
+            raise ValueError(f"`{self.name}` has {number} in two places of row {row}: a segment stands in one piece")
+        return Spans(rows, ids, starts, lengths)
 
     def longest(self) -> int:
         """Tokens of the longest segment."""
@@ -73,19 +86,13 @@ def first_of_segments(ids: torch.LongTensor) -> torch.BoolTensor:
     return torch.cat((torch.ones_like(ids[:, :1], dtype=torch.bool), ids[:, 1:] != ids[:, :-1]), dim=1)
 
 
-def count_within(ids: torch.LongTensor) -> torch.LongTensor:
-    """Position of every token in its segment, (B, T)."""
-    places = torch.arange(ids.shape[1], device=ids.device)
-    return places - (first_of_segments(ids) * places).cummax(dim=1).values
-
-
 class Fold(NamedTuple):
     """Segments that attend together: which tokens, counted through all rows, are the queries and keys of its rows."""
 
     queries: torch.LongTensor  # (N, L); behind a segment's end any token
     keys: torch.LongTensor  # (N, M)
     attended: torch.BoolTensor | None = None  # the keys that are of the segment, (N, M); None if all are
-    lengths: dict[str, torch.Tensor | int] = {}  # for kernels of variable lengths, of segments that share a row
+    kernel_lengths: dict[str, torch.Tensor | int] = {}  # for kernels of variable lengths: segments that share a row
 
     def like(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Its queries and keys without features, (N, L, 0) and (N, M, 0), for those who make masks."""
@@ -101,7 +108,7 @@ class PackedMasks(NamedTuple):
 
     def attend(
         self,
-        attend: Callable,
+        attend_rows: Callable,
         attention: nn.Module,
         q: torch.Tensor,
         k: torch.Tensor,
@@ -111,7 +118,7 @@ class PackedMasks(NamedTuple):
     ) -> tuple[torch.Tensor, None]:
         """
         Args:
-            attend: Attention of rows that are not packed, with the arguments and results of this one.
+            attend_rows: Attention of rows that are not packed, with the arguments and results of this one.
             q: (B, H, T, K). k, v: (B, G, S, K). position_bias: Of the longest segments, (1, H, L, L).
 
         Returns:
@@ -120,13 +127,12 @@ class PackedMasks(NamedTuple):
         rows = q.shape[0]
         q, k, v = (y.transpose(1, 2).flatten(0, 1) for y in (q, k, v))  # (B * T, H, K), (B * S, G, K) twice
         mixed = []
-        for fold, mask in zip(self.folds, self.masks, strict=True):
-            folded = (
-                take(y, index).transpose(1, 2) for y, index in ((q, fold.queries), (k, fold.keys), (v, fold.keys))
-            )
+        for group, mask in zip(self.folds, self.masks, strict=True):
+            indices = (group.queries, group.keys, group.keys)
+            folded = (take(y, index).transpose(1, 2) for y, index in zip((q, k, v), indices, strict=True))
             if position_bias is not None:
-                kwargs["position_bias"] = position_bias[..., : fold.queries.shape[1], : fold.keys.shape[1]]
-            x, _ = attend(attention, *folded, mask, **kwargs, **fold.lengths)
+                kwargs["position_bias"] = position_bias[..., : group.queries.shape[1], : group.keys.shape[1]]
+            x, _ = attend_rows(attention, *folded, mask, **kwargs, **group.kernel_lengths)
             mixed.append(x.flatten(0, 1))
         x = torch.cat(mixed).index_select(0, self.inverse)
         return x.unflatten(0, (rows, -1)), None
@@ -169,7 +175,10 @@ def table(spans: Spans, group: torch.BoolTensor) -> tuple[torch.LongTensor, torc
 
 
 def join(queries: Segments, keys: Segments) -> tuple[tuple[Fold, ...], torch.LongTensor]:
-    """The same for kernels of variable lengths, which take all segments in one row without padding."""
+    """
+    All segments in one row without padding, as kernels of variable lengths take them: the `folds` and `inverse` of
+    [`PackedMasks`].
+    """
     of_queries, of_keys, device = queries.spans, keys.spans, queries.ids.device
     check_pairs(of_queries, of_keys)
     tokens, key_tokens = (each.ids.flatten().nonzero().squeeze(1) for each in (queries, keys))
@@ -182,7 +191,7 @@ def join(queries: Segments, keys: Segments) -> tuple[tuple[Fold, ...], torch.Lon
             f"cu_seq_lens_{side}": borders.to(device, torch.int32),
             f"max_length_{side}": int(spans.lengths.max()),
         }
-    return (Fold(tokens[None], key_tokens[None], lengths=lengths),), inverse
+    return (Fold(tokens[None], key_tokens[None], kernel_lengths=lengths),), inverse
 
 
 def check_pairs(of_queries: Spans, of_keys: Spans) -> None:

@@ -12,24 +12,25 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from transformers.trainer_callback import ExportableState
 
 from .arguments import ArgumentError
+from .launch import WHOLE
 
 
-# The layout of a run in which every process holds all weights and all of the optimizer.
-WHOLE = "no sharding"
+# Beside a checkpoint's weights, those averaged over the steps.
+AVERAGES = "averages.safetensors"
 IGNORED_FIELDS = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
 
 
 class LayoutRecord(TrainerCallback, ExportableState):
-    """Leaves in every checkpoint's `trainer_state.json` how the run was divided among how many processes."""
+    """Leaves in every checkpoint's `trainer_state.json` how a run was divided among how many processes and batches."""
 
-    def __init__(self, layout: str, processes: int, writers: int):
-        self.layout, self.processes, self.writers = layout, processes, writers
+    def __init__(self, layout: str, processes: int, writers: int, batch: str = ""):
+        self.layout, self.processes, self.writers, self.batch = layout, processes, writers, batch
 
     def state(self) -> dict:
         return {"args": dict(vars(self)), "attributes": {}}
 
 
-def find_checkpoint(output_dir: Path, resume: str | None, say: Callable) -> str | None:
+def find_checkpoint(output_dir: Path, resume: str | None, averages: bool, say: Callable) -> str | None:
     """
     The checkpoint to resume from: the one that is named, or the last whole one in `output_dir`, or None.
 
@@ -37,22 +38,38 @@ def find_checkpoint(output_dir: Path, resume: str | None, say: Callable) -> str 
 
     Args:
         resume: `--resume_from_checkpoint`: a folder, "false" to start anew, None or "true" to look for one.
+        averages: Whether the run averages its weights, so that a checkpoint has to have those too.
+
+    Raises:
+        ArgumentError: The one that is named is not whole, or what is there was written with averages and should be
+            without, or the other way.
     """
     if resume is not None and resume.lower() not in ("true", "false"):
         if not whole(Path(resume)):
             raise ArgumentError(f"--resume_from_checkpoint {resume}: not a whole checkpoint (no trainer_state.json)")
+        check_averages([Path(resume)], averages)
         return resume
     checkpoints = checkpoints_of(output_dir)
     if resume is not None and resume.lower() == "false":
         if checkpoints:
             set_aside(output_dir, checkpoints, say)
         return None
+    found = [checkpoint for checkpoint in checkpoints if whole(checkpoint)]
+    check_averages(found, averages)
     for checkpoint in reversed(checkpoints):
-        if whole(checkpoint):
+        # Averages are written last.
+        if checkpoint in found and (checkpoint / AVERAGES).exists() == averages:
             say(f"resuming from {checkpoint}; --resume_from_checkpoint false starts anew")
             return str(checkpoint)
         say(f"passing over {checkpoint}: it was cut off while it was being saved, or not all processes write there")
     return None
+
+
+def check_averages(checkpoints: list[Path], averages: bool) -> None:
+    if not checkpoints or any((checkpoint / AVERAGES).exists() == averages for checkpoint in checkpoints):
+        return
+    was, now = ("with", "without") if not averages else ("without", "with")
+    raise ArgumentError(f"{checkpoints[-1]} was written {was} --ema_decay: it cannot go on {now} it")
 
 
 def checkpoints_of(output_dir: Path) -> list[Path]:
@@ -130,7 +147,7 @@ def refuse_another_run(output_dir: Path, config: PreTrainedConfig, tokenizer: Pr
 
 def copy_weights(checkpoint: str, output_dir: Path) -> None:
     """Makes a finished run's checkpoint its result: however the model was divided, weights are saved whole."""
-    for pattern in ("*.safetensors", "*.safetensors.index.json", "generation_config.json"):
+    for pattern in ("model*.safetensors", "*.safetensors.index.json", "generation_config.json"):
         for path in Path(checkpoint).glob(pattern):
             shutil.copyfile(path, output_dir / path.name)
 

@@ -16,7 +16,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from .attention_xformer import POSITIONS, Rotation, count_positions
 from .blocks_xformer import BlockMasks, block_patterns
 from .configuration_xformer import XformerConfig
-from .packing_xformer import PackedMasks, Segments, fold, join, same_segment
+from .packing_xformer import PackedMasks, Segments, check_pairs, fold, join, same_segment
 from .pretrained_xformer import XformerPreTrainedModel
 from .sublayers_xformer import make_norm
 
@@ -72,9 +72,13 @@ class XformerStack(XformerPreTrainedModel):
         self, x: torch.Tensor, segments: Segments
     ) -> tuple[torch.Tensor, Rotation | None, Sequence[torch.Tensor | None]]:
         """The same in packed rows, where every segment's positions count from 0."""
-        longest = x.shape[1] if self.masks_whole_rows(x) else segments.longest()
-        self.check_length(longest)
-        return self.positioned(x, segments.position_ids(), 0, longest, longest)
+        length = x.shape[1]
+        # A graph cannot look how long its segments are.
+        longest = length if is_tracing(x) else segments.longest()
+        if not is_tracing(x):
+            self.check_length(longest)
+        reach = length if self.masks_whole_rows(x) else longest
+        return self.positioned(x, segments.position_ids(), 0, reach, reach)
 
     def positioned(
         self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int
@@ -120,7 +124,7 @@ class XformerStack(XformerPreTrainedModel):
             make_whole: From a condition to the mask over whole rows that it leaves.
         """
         if self.masks_whole_rows(x):
-            return dict.fromkeys(self.layer_patterns, make_whole(same_segment(segments, segments)))
+            return dict.fromkeys(self.layer_patterns, self.whole_mask(segments, segments, make_whole))
         names, masks = dict.fromkeys(self.layer_patterns), {}
         if is_flash_attention_requested(self.config):
             joined = PackedMasks(*join(segments, segments), (None,))
@@ -133,6 +137,13 @@ class XformerStack(XformerPreTrainedModel):
             } | masks
         return masks
 
+    def whole_mask(
+        self, queries: Segments, keys: Segments, make_whole: Callable[[Callable], torch.Tensor]
+    ) -> torch.Tensor:
+        if not is_tracing(queries.ids):
+            check_pairs(queries.spans, keys.spans)
+        return make_whole(same_segment(queries, keys))
+
     def masks_whole_rows(self, x: torch.Tensor) -> bool:
         """Whether packed rows stay whole: FlexAttention skips what is masked, and a graph has fixed shapes."""
         if not is_tracing(x) and self.config._attn_implementation != "flex_attention":
@@ -142,4 +153,6 @@ class XformerStack(XformerPreTrainedModel):
                 "packed rows with block layers take eager, sdpa or FlashAttention without torch.compile; "
                 f"the layers are {sorted(set(self.layer_patterns))}"
             )
+        if is_flash_attention_requested(self.config):
+            raise ValueError("packed rows under FlashAttention do not go with torch.compile, which knows no lengths")
         return True

@@ -7,8 +7,8 @@ Shapes: B batch, T length, D d_model, F inner feed-forward width.
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers.activations import ACT2FN
-from transformers.utils import is_tracing
 
 from .configuration_xformer import XformerConfig
 
@@ -25,22 +25,24 @@ class RootMeanSquareNorm(torch.autograd.Function):
         return normed * weight
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         normed, weight, scale = ctx.saved_tensors
         product = grad * normed
         # The part along x has no effect: what is normed away again.
         along = (product @ weight).div_(-normed.shape[-1]).unsqueeze(-1)
         grad_x = torch.addcmul(grad * weight, normed, along).mul_(scale)
-        return grad_x, product.flatten(0, -2).sum(dim=0), None
+        return grad_x, product.reshape(-1, len(weight)).sum(dim=0), None
 
 
 class XformerRMSNorm(nn.RMSNorm):
     """As torch's, which has a kernel of its own on a GPU and none on a CPU."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32 or self.weight.dtype != x.dtype or is_tracing(x):
-            return super().forward(x)
-        return RootMeanSquareNorm.apply(x, self.weight, self.eps)
+        is_slow = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32
+        if is_slow and not torch.compiler.is_compiling():
+            return RootMeanSquareNorm.apply(x, self.weight, self.eps)
+        return super().forward(x)
 
 
 NORMS = {"rmsnorm": XformerRMSNorm, "layernorm": nn.LayerNorm}

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,22 +22,31 @@ from transformers import (
     set_seed,
 )
 
+from . import XformerConfig
 from .arguments import DataArguments, ModelArguments, parse_overrides
 from .batching import (
     BatchCollator,
     BatchedDataset,
     DataCollatorForPackedSeq2Seq,
     LengthGroupedDataset,
-    of_count,
-    packed_within,
-    padded_within,
+    OfCount,
+    PackedWithin,
+    PaddedWithin,
+    without_logits,
 )
-from .checkpoints import check_vocabulary, fit_vocabulary, load_config, load_model, load_tokenizers
+from .checkpoints import change_config, check_vocabulary, fit_vocabulary, load_config, load_model, load_tokenizers
 from .data import load_named_rows, load_rows
-from .launch import layout, tensor_parallel_size
-from .option_checks import check_division, check_lengths, check_options, check_own_tokenizer, check_packing
+from .launch import TENSOR_PARALLEL, WHOLE, layout, precision, tensor_parallel_size
+from .option_checks import (
+    check_division,
+    check_lengths,
+    check_options,
+    check_own_tokenizer,
+    check_packing,
+    check_smoothing,
+)
 from .preprocessing import GenerationMetrics, PairTokenizer, prepare_evaluation, prepare_training
-from .run_directory import WHOLE, check_layout, find_checkpoint, refuse_another_run
+from .run_directory import check_layout, find_checkpoint, read_layout, refuse_another_run
 from .sharding import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 
 
@@ -76,7 +86,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     say(batch)
     if training_args.label_smoothing_factor:
         say(
-            "label_smoothing_factor is the Trainer's, which wants all logits of a batch in memory; the model's own "
+            "label_smoothing_factor is the Trainer's, which wants all logits of a batch in memory; an Xformer's own "
             "`label_smoothing` does without: --config_overrides label_smoothing=0.1"
         )
     tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
@@ -85,7 +95,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     check_own_tokenizer(model_args, source)
     check_lengths(config, data_args)
     check_division(config)
-    check_packing(config, data_args, training_args)
+    check_packing(config, model_args, data_args, training_args)
+    check_smoothing(config, training_args)
     output_dir = Path(training_args.output_dir)
     refuse_another_run(output_dir, config, source)
 
@@ -95,13 +106,16 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         validation, metrics = read_validation(data_args, training_args, tokenize, target, say)
 
     with training_args.main_process_first(training_args.save_on_each_node, desc="looking for a checkpoint"):
-        checkpoint = find_checkpoint(output_dir, training_args.resume_from_checkpoint, say)
+        resume, averages = training_args.resume_from_checkpoint, model_args.ema_decay is not None
+        checkpoint = find_checkpoint(output_dir, resume, averages, say)
     if checkpoint is not None:
         check_layout(checkpoint, layout(training_args), training_args.world_size)
+        if (was := read_layout(Path(checkpoint)).get("batch")) and was != batch:
+            say(f"WARNING: {checkpoint} is of a run with {was}: some pairs of this epoch may come twice or never")
     finished = finished_state(checkpoint, training_args)
     if finished is not None:
         checkpoint = training_args.load_best_model_at_end and finished.best_model_checkpoint or checkpoint
-        if layout(training_args) in (WHOLE, "tensor parallelism"):
+        if layout(training_args) in (WHOLE, TENSOR_PARALLEL):
             say(f"{checkpoint} is the end of this run; evaluating it again")
         else:
             # DeepSpeed and FSDP evaluate only what they train.
@@ -151,7 +165,7 @@ def make_config(
     """An existing model's configuration as it is, or a new one fitted to the tokenizers."""
     overrides = parse_overrides(model_args.config_overrides)
     if model_args.model_name_or_path is not None:
-        config = AutoConfig.from_pretrained(model_args.model_name_or_path)
+        config = change_config(AutoConfig.from_pretrained(model_args.model_name_or_path), overrides)
     else:
         config = load_config(model_args.config_name, overrides)
         config = fit_vocabulary(config, source, target, overrides)
@@ -163,7 +177,7 @@ def choose_attention(
     model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
 ) -> str | None:
     """What was asked for; else eager where torch's own is slow: its backward in bfloat16 on a CPU."""
-    is_slow = training_args.bf16 and training_args.device.type == "cpu"
+    is_slow = precision(training_args) == "bf16" and training_args.device.type == "cpu"
     is_short = max(data_args.max_source_length, data_args.max_target_length) <= EAGER_LENGTH
     return model_args.attn_implementation or ("eager" if is_slow and is_short else None)
 
@@ -181,7 +195,7 @@ def make_model(
     if checkpoint is not None and tensor_parallel_size() > 1:
         name_or_path = checkpoint
     if name_or_path is not None:
-        return load_model(name_or_path, **options)
+        return load_model(name_or_path, config=config, **options)
     if tensor_parallel_size() > 1:
         with initial_weights(config, output_dir) as folder:
             return load_model(folder, **options)
@@ -232,9 +246,9 @@ def plan_batches(
 ) -> BatchedDataset:
     """Whole batches, which the Trainer takes one at a time."""
     if data_args.max_tokens is None:
-        planner = of_count(training_args.per_device_train_batch_size)
+        planner = OfCount(training_args.per_device_train_batch_size)
     else:
-        planner = (packed_within if data_args.packing else padded_within)(data_args.max_tokens)
+        planner = (PackedWithin if data_args.packing else PaddedWithin)(data_args.max_tokens)
     training_args.per_device_train_batch_size = 1
     return BatchedDataset(rows, planner, seed, data_parallel_size(training_args))
 
@@ -246,11 +260,13 @@ def make_collator(
     training_args: Seq2SeqTrainingArguments,
 ) -> Callable:
     # The decoder's input, which only the Trainer's own label smoothing needs, costs nothing.
-    padded = DataCollatorForSeq2Seq(source, model=model)
+    padded = evaluation = DataCollatorForSeq2Seq(source, model=model)
+    if isinstance(model.config, XformerConfig) and not training_args.label_smoothing_factor:
+        evaluation = partial(without_logits, padded)
     if not data_args.packing:
-        return BatchCollator(padded, padded)
+        return BatchCollator(padded, evaluation)
     fixed = {"row_length": data_args.max_tokens, "fixed": True} if training_args.torch_compile else {}
-    return BatchCollator(DataCollatorForPackedSeq2Seq(source, model=model, **fixed), padded)
+    return BatchCollator(DataCollatorForPackedSeq2Seq(source, model=model, **fixed), evaluation)
 
 
 def read_validation(

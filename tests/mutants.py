@@ -26,6 +26,7 @@ MODEL, CORE = "tests/test_modeling_xformer.py", "tests/test_attention_xformer.py
 ATTENTION, GENERATION = "tests/conformance/test_own_attention.py", "tests/conformance/test_own_generation.py"
 OUTPUTS, TRAINING = "tests/conformance/test_own_generation_outputs.py", "tests/conformance/test_own_training.py"
 CONFIG, STOCK = "tests/test_configuration_xformer.py", "tests/test_conversion.py"
+PACKING, OUTPUT = "tests/test_packing_xformer.py", "tests/test_output_xformer.py"
 BLOCKS, WINDOWS = "tests/test_blocks_xformer.py", "tests/conformance/test_own_generation_blocks.py"
 
 
@@ -50,8 +51,8 @@ MUTANTS = (
     ),
     Mutant(
         "cross-attention ignores the source mask",
-        "create_bidirectional_mask(self.config, x, encoder_attention_mask, encoder_hidden_states=memory)",
-        "None",
+        "memory_mask = self.memory_mask(x, memory, encoder_attention_mask)",
+        "memory_mask = None",
         words="padding or marian",
     ),
     Mutant(
@@ -267,12 +268,12 @@ MUTANTS = (
     ),
     Mutant(
         "relative positions restart at 0 with a cache",
-        "queries = torch.arange(x.shape[1], device=x.device) + past",
-        "queries = torch.arange(x.shape[1], device=x.device)",
+        "places = torch.arange(queries, device=x.device) + past",
+        "places = torch.arange(queries, device=x.device)",
     ),
     Mutant(
         "relative distances run from the key to the query",
-        "distance = torch.arange(keys, device=x.device) - queries[:, None]",
+        "distance = torch.arange(keys, device=x.device) - places[:, None]",
         "distance = queries[:, None] - torch.arange(keys, device=x.device)",
         (STOCK,),
     ),
@@ -367,21 +368,21 @@ MUTANTS = (
     ),
     Mutant(
         "the labels are shifted twice",
-        'self.loss_type = "ForMaskedLM"',
+        "self.loss_function = cross_entropy",
         'self.loss_type = "ForCausalLM"',
         words="loss",
     ),
     Mutant(
         "num_items_in_batch is ignored",
-        "self.loss_function(logits, labels, logits.shape[-1], **kwargs)",
-        "self.loss_function(logits, labels, logits.shape[-1])",
-        (MODEL, TRAINING),
+        "return total / (num_items_in_batch.to(total.device)",
+        "return total / (labels != IGNORED).sum() if True else (num_items_in_batch.to(total.device)",
+        (OUTPUT, TRAINING),
         words="loss",
     ),
     Mutant(
         "targets start with the end token",
-        "(labels.shape[0], 1), self.config.decoder_start_token_id)",
-        "(labels.shape[0], 1), self.config.eos_token_id)",
+        "shift_right(labels, segment_ids, self.config.decoder_start_token_id)",
+        "shift_right(labels, segment_ids, self.config.eos_token_id)",
     ),
     Mutant(
         "one logit more than asked for is kept",
@@ -394,6 +395,90 @@ MUTANTS = (
         "for name, value in kwargs.items() if value is not None}",
         "for name, value in kwargs.items()}",
         words="none",
+    ),
+    Mutant(
+        "a chunk of the loss forgets what is added for the chunks before",
+        "loss += losses.masked_fill(~counts, 0.0).sum()",
+        "loss = losses.masked_fill(~counts, 0.0).sum()",
+        (OUTPUT,),
+        words="torchs",
+    ),
+    Mutant(
+        "the gradient of a smoothed label is that of a sharp one",
+        "grad.scatter_add_(1, own, grad.new_full(own.shape, smoothing - 1))",
+        "grad.scatter_add_(1, own, grad.new_full(own.shape, -1.0))",
+        (OUTPUT,),
+        words="torchs",
+    ),
+    Mutant(
+        "tokens without a label have a gradient",
+        "grad *= counts / count",
+        "grad *= 1 / count",
+        (OUTPUT,),
+        words="torchs",
+    ),
+    Mutant(
+        "labels are smoothed in evaluation too",
+        "smoothing = self.config.label_smoothing if self.training else 0.0",
+        "smoothing = self.config.label_smoothing",
+        (OUTPUT,),
+        words="evaluation",
+    ),
+    Mutant(
+        "a resized output layer computes all logits",
+        "        return old_lm_head",
+        "        return resized",
+        (OUTPUT,),
+        words="resized",
+    ),
+    # Packed rows
+    Mutant(
+        "positions count through a packed row",
+        "return places - (first_of_segments(self.ids) * places).cummax(dim=1).values",
+        "return places + 0 * self.ids",
+        (PACKING,),
+        words="padded",
+    ),
+    Mutant(
+        "padding behind a segment is attended to",
+        "attended = None if attended.all() else attended.to(device)",
+        "attended = None",
+        (PACKING,),
+        words="padded",
+    ),
+    Mutant(
+        "a group's results are taken for another's",
+        "        done += index.numel()",
+        "        done += 0",
+        (PACKING,),
+        words="groups",
+    ),
+    Mutant(
+        "a packed row's targets have one start token",
+        "return torch.where(first_of_segments(segment_ids), start, shifted)",
+        "return shifted",
+        (PACKING,),
+        words="shifted or padded",
+    ),
+    Mutant(
+        "in a graph segments see each other",
+        "return (own == keys.ids[row, key]) | (own == 0)",
+        "return own == own",
+        (PACKING,),
+        words="graph",
+    ),
+    Mutant(
+        "relative positions of packed rows are those of the longest row",
+        "position_bias[..., : group.queries.shape[1], : group.keys.shape[1]]",
+        "position_bias[..., -group.queries.shape[1] :, : group.keys.shape[1]]",
+        (PACKING,),
+        words="relative",
+    ),
+    Mutant(
+        "the norm's gradient has a part along its input",
+        "along = (product @ weight).div_(-normed.shape[-1])",
+        "along = (product @ weight).div_(1e9)",
+        ("tests/test_sublayers_xformer.py",),
     ),
 )
 

@@ -133,6 +133,15 @@ def weights(folder: Path) -> torch.Tensor:
     return torch.cat([tensor.flatten() for _, tensor in sorted(tensors.items())])
 
 
+def refused(command: ModuleType, argv: list, capsys) -> str:
+    """What a command that must fail says, having seen to it that this is one line and the status not zero."""
+    with pytest.raises(SystemExit) as stop:
+        command.main(list(map(str, argv)))
+    assert stop.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    return line
+
+
 def load_script(name: str) -> ModuleType:
     """A file of scripts/ as a module, which imports from its own folder as it does when it is run."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")

@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_models import make_model
-from small_runs import weights
-from test_training import refusal
+from small_runs import refused, weights
 from transformers import AutoModelForSeq2SeqLM
 
 from hf_xformer.averaging import AVERAGES
@@ -85,13 +84,32 @@ def test_averages_that_a_checkpoint_does_not_have_are_missed(options, tmp_path, 
     train.main(options(tmp_path))
     shutil.rmtree(tmp_path / "checkpoint-6")
     capsys.readouterr()
-    line = refusal(options(tmp_path, ema_decay=0.9), capsys)
-    assert "was written without it" in line
+    line = refused(train, options(tmp_path, ema_decay=0.9), capsys)
+    assert "checkpoint-4 was written without --ema_decay: it cannot go on with it" in line
+    assert (tmp_path / "checkpoint-4").exists()
+
+
+def test_a_run_with_averages_does_not_end_with_the_weights_by_mistake(options, tmp_path, capsys):
+    train.main(options(tmp_path, ema_decay=0.9))
+    averages = weights(tmp_path)
+    capsys.readouterr()
+    assert "was written with --ema_decay: it cannot go on without" in refused(train, options(tmp_path), capsys)
+    assert torch.equal(weights(tmp_path), averages)
+
+
+def test_a_checkpoint_that_was_cut_off_before_its_averages_is_passed_over(options, tmp_path, capsys):
+    train.main(options(tmp_path, ema_decay=0.9))
+    whole = weights(tmp_path)
+    (tmp_path / "checkpoint-6" / AVERAGES).unlink()
+    train.main(options(tmp_path, ema_decay=0.9))
+    said = capsys.readouterr().out
+    assert f"passing over {tmp_path}/checkpoint-6" in said and f"resuming from {tmp_path}/checkpoint-4" in said
+    assert torch.equal(weights(tmp_path), whole)
 
 
 @pytest.mark.parametrize("decay", ["0", "1", "-0.5", "2"])
 def test_a_decay_that_is_none_is_refused(decay, options, tmp_path, capsys):
-    assert f"got {float(decay)}" in refusal(options(tmp_path, ema_decay=decay), capsys)
+    assert f"got {float(decay)}" in refused(train, options(tmp_path, ema_decay=decay), capsys)
 
 
 def test_checkpoints_are_averaged_weight_by_weight(options, tmp_path, capsys):
@@ -107,22 +125,19 @@ def test_checkpoints_are_averaged_weight_by_weight(options, tmp_path, capsys):
     assert "checkpoint-4, checkpoint-6" in capsys.readouterr().out
 
 
-def refused(argv: list, capsys) -> str:
-    with pytest.raises(SystemExit) as stop:
-        average.main(list(map(str, argv)))
-    assert stop.value.code == 2
-    return capsys.readouterr().err
-
-
 def test_averages_that_cannot_be_are_refused(options, tmp_path, capsys):
     train.main(options(tmp_path / "run"))
     capsys.readouterr()
     out = ["--output_dir", tmp_path / "mean"]
-    assert "3 checkpoints, --last 9" in refused([tmp_path / "run", "--last", 9, *out], capsys)
-    assert "--last must be 2 or more" in refused([tmp_path / "run", "--last", 1, *out], capsys)
-    assert "not empty" in refused([tmp_path / "run", "--last", 2, "--output_dir", tmp_path / "run"], capsys)
+    assert "3 checkpoints, --last 9" in refused(average, [tmp_path / "run", "--last", 9, *out], capsys)
+    assert "--last must be 2 or more" in refused(average, [tmp_path / "run", "--last", 1, *out], capsys)
+    assert "not empty" in refused(average, [tmp_path / "run", "--last", 2, "--output_dir", tmp_path / "run"], capsys)
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "run/checkpoint-2", other)
     make_model(vocab_size=9, eos_token_id=1).save_pretrained(other)
-    assert "in" in refused([other, tmp_path / "run/checkpoint-6", *out], capsys)
+    line = refused(average, [other, tmp_path / "run/checkpoint-6", *out], capsys)
+    assert "embed_tokens.weight is (9, 32)" in line and "(12, 16)" in line and str(other) in line
+    assert "--last 3 is for the folder of one run" in refused(average, [other, other, "--last", 3, *out], capsys)
+    (tmp_path / "run/checkpoint-2/trainer_state.json").unlink()
+    assert "2 checkpoints, --last 3" in refused(average, [tmp_path / "run", "--last", 3, *out], capsys)
     assert not (tmp_path / "mean").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from small_models import make_model
+from small_runs import refused
 
 from hf_xformer.commands import distill, generate
 from hf_xformer.tokenization import train_tokenizer
@@ -62,22 +63,25 @@ def distill_arguments(teacher, task):
     return Namespace(checkpoint=str(teacher), train_file=[task.train], source_column="source", seed=0, dtype="auto")
 
 
-def refused(argv: list, capsys) -> str:
-    with pytest.raises(SystemExit) as stop:
-        distill.main(list(map(str, argv)))
-    assert stop.value.code == 2
-    return capsys.readouterr().err
+@pytest.mark.parametrize("begun", ["", "header", "half"])
+def test_a_run_that_was_cut_off_before_its_first_row_begins_anew(begun, teacher, task, tmp_path):
+    header = json.dumps(distill.order(distill_arguments(teacher, task))) + "\n"
+    text = {"": "", "header": header, "half": header[:9]}[begun]
+    (tmp_path / "broken.jsonl.partial").write_text(text)
+    rows = run(teacher, task, tmp_path / "broken.jsonl")
+    assert len(rows) == 160 and all(row.keys() == {"source", "target"} for row in rows)
 
 
 def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on(teacher, task, tmp_path, capsys):
     output = tmp_path / "distilled.jsonl"
     command = [teacher, "--train_file", task.train, "--output_file", output]
     output.write_text("mine\n")
-    assert "is there already" in refused(command, capsys)
+    assert "is there already" in refused(distill, command, capsys)
     assert output.read_text() == "mine\n"
     output.unlink()
     partial = tmp_path / "distilled.jsonl.partial"
     partial.write_text(json.dumps({"checkpoint": "another"}) + "\n")
-    assert "begun with other options" in refused(command, capsys)
+    assert "begun with other options" in refused(distill, command, capsys)
     assert partial.read_text() == json.dumps({"checkpoint": "another"}) + "\n"
-    assert "--num_beams must be 1 or more" in refused([*command, "--num_beams", 0], capsys)
+    assert "--do_sample" in refused(distill, [*command, "--do_sample"], capsys)
+    assert "--num_beams must be 1 or more" in refused(distill, [*command, "--num_beams", 0], capsys)

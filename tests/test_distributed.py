@@ -97,6 +97,25 @@ def test_two_processes_end_with_the_weights_and_metrics_of_one(model, mode, runs
     assert results(two)["eval_per"] == pytest.approx(results(one)["eval_per"], abs=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["cpu-2proc", "zero3", "tp2"])
+def test_packed_rows_of_two_processes_end_with_the_weights_of_padded_ones_of_one(mode, runs):
+    """All 160 pairs at every step, so that both have the same."""
+    whole = {"validation_file": None, "metrics": None, "max_steps": 20, "num_train_epochs": 20}
+    one = runs.done("modern", "cpu", per_device_train_batch_size=160, **whole)
+    pairs = 160 if mode == "tp2" else 80
+    two = runs.done("modern", mode, packing="true", per_device_train_batch_size=pairs, **whole)
+    assert (weights(one) - weights(runs.start("modern"))).abs().max() > 2e-3
+    assert_close(weights(two), weights(one), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["cpu-2proc", "zero2"])
+def test_averaged_weights_of_two_processes_are_those_of_one(mode, runs):
+    one, two = (runs.done("modern", each, ema_decay=0.9, max_steps=20) for each in ("cpu", mode))
+    assert (weights(one) - weights(runs.done("modern", "cpu"))).abs().max() > 1e-4
+    assert_close(weights(two), weights(one), atol=1e-5, rtol=0)
+    assert results(two)["eval_per"] == pytest.approx(results(one)["eval_per"], abs=1e-6)
+
+
 def test_zero3_in_bfloat16_ends_within_its_rounding_of_one_process_in_float32(runs):
     one, two = runs.done("modern", "cpu"), runs.done("modern", "zero3", bf16="true")
     assert weights(two).dtype == torch.bfloat16

@@ -202,7 +202,7 @@ def test_a_checkpoint_that_a_process_has_not_finished_is_passed_over(tmp_path):
     whole = write_checkpoint(tmp_path / "checkpoint-5", 2, **record)
     write_checkpoint(tmp_path / "checkpoint-10", 1, **record)
     said = []
-    assert find_checkpoint(tmp_path, None, said.append) == whole
+    assert find_checkpoint(tmp_path, None, False, said.append) == whole
     assert "checkpoint-10: it was cut off" in said[0]
 
 
@@ -211,7 +211,7 @@ def test_a_checkpoint_with_a_file_that_was_cut_off_is_passed_over(tmp_path):
     checkpoint = Path(write_checkpoint(tmp_path / "checkpoint-5", 2, **record))
     cut = checkpoint / "rng_state_1.pth"
     cut.write_bytes(cut.read_bytes()[:-20])
-    assert find_checkpoint(tmp_path, None, print) is None
+    assert find_checkpoint(tmp_path, None, False, print) is None
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ def test_loss_and_gradients_are_those_of_torchs_cross_entropy(bias, smoothing, t
 
 
 @pytest.mark.parametrize("how", ["autocast", "weights"])
-def test_in_bfloat16_it_errs_no_more_than_the_loss_of_logits_does(how):
+@pytest.mark.parametrize("tokens", [1, 29], ids=["chunks", "one-chunk"])
+def test_in_bfloat16_it_errs_no_more_than_the_loss_of_logits_does(how, tokens, monkeypatch):
+    monkeypatch.setattr(output_xformer, "CHUNK_ELEMENTS", tokens * VOCABULARY)
     layer, x, labels = make_layer(True)
     exact = derivatives(nn.functional.cross_entropy(layer(x), labels, reduction="sum"), layer, x)
     if how == "weights":
@@ -52,8 +54,23 @@ def test_in_bfloat16_it_errs_no_more_than_the_loss_of_logits_does(how):
         rounded = derivatives(nn.functional.cross_entropy(layer(x).float(), labels, reduction="sum"), layer, x)
         found = derivatives(layer(x, labels), layer, x)
     for one, other, truth in zip(found, rounded, exact, strict=True):
-        assert one.dtype == other.dtype or one.dtype == torch.float32
+        assert one.dtype == other.dtype
         assert (one - truth).norm() <= 1.5 * (other - truth).norm() + 1e-3 * truth.norm()
+
+
+def test_float16_does_not_overflow_over_many_tokens_of_one_label():
+    layer = XformerOutputLayer(WIDTH, VOCABULARY, bias=False).half()
+    x = torch.full((40_000, WIDTH), 3.0).half().requires_grad_()
+    loss = layer(x, torch.ones(40_000, dtype=torch.long)) / 40_000
+    (grad,) = torch.autograd.grad(loss, layer.weight)
+    assert grad.isfinite().all() and grad[1].abs().max() > 1
+
+
+def test_a_second_derivative_is_refused():
+    layer, x, labels = make_layer(False)
+    (grad,) = torch.autograd.grad(layer(x, labels) ** 2, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
 
 
 def test_a_second_backward_pass_is_refused():

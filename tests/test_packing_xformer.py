@@ -50,6 +50,11 @@ def assert_packed_equals_padded(model, layout: list[list[int]]):
             assert_close(own, padded.logits[pair, :length], atol=1e-5, rtol=1e-5)
             first += length
     assert found.keys() == expected.keys()
+    error, norm = (
+        torch.cat([each.flatten() for each in some.values()]).norm()
+        for some in ({name: found[name] - expected[name] for name in expected}, expected)
+    )
+    assert error <= 5e-6 * norm
     for name, gradient in expected.items():
         # By LayerNorm over residuals as large as these, padding another way alone moves some by 3e-5 of the largest.
         assert_close(found[name], gradient, atol=1e-5 * max(1.0, gradient.abs().max().item()), rtol=1e-4, msg=name)
@@ -113,11 +118,45 @@ def test_one_graph_serves_packed_rows_of_one_shape_whatever_their_segments(overr
             assert_close(gradients(compiled), gradients(plain), atol=1e-5, rtol=1e-4)
 
 
-def test_block_layers_are_refused_in_a_graph_of_packed_rows():
+@pytest.mark.parametrize(
+    ("overrides", "backend", "said"),
+    [
+        (VARIANTS["rope-pre-blocks"], "sdpa", "packed rows with block layers"),
+        ({}, "flash_attention_2", "FlashAttention do not go with torch.compile"),
+    ],
+    ids=["blocks", "flash"],
+)
+def test_a_graph_of_packed_rows_is_refused_where_pairs_would_mix(overrides, backend, said):
     torch.compiler.reset()
-    model = torch.compile(make_model(**VARIANTS["rope-pre-blocks"]), backend="eager", fullgraph=True)
-    with pytest.raises(Exception, match="packed rows with block layers"):
-        model(**pack(make_batch(), [[0, 1, 2]]))
+    model = make_model(**overrides)
+    model.config._attn_implementation = backend  # without asking for the package
+    with pytest.raises(Exception, match=said):
+        torch.compile(model, backend="eager", fullgraph=True)(**pack(make_batch(), [[0, 1, 2]]))
+
+
+@pytest.mark.parametrize("how", ["graph", "flex"])
+def test_rows_longer_than_the_positions_are_no_matter_where_rows_stay_whole(how, plain_flex_attention):
+    torch.compiler.reset()
+    model, batch = make_model(**{**VANILLA, "max_position_embeddings": 11}), pack(make_batch(), [[0, 1, 2]])
+    expected = model(**batch).loss
+    if how == "flex":
+        model.set_attn_implementation("flex_attention")
+    run = torch.compile(model, backend="eager", fullgraph=True) if how == "graph" else model
+    assert_close(run(**batch).loss, expected)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "flex_attention"])
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [([1, 2, 1], "`segment_ids` has 1 in two places of row 0"), ([1, -2, 3], "0 for padding, got -2")],
+    ids=["twice", "negative"],
+)
+def test_ids_that_are_no_segments_are_refused(ids, said, backend, plain_flex_attention):
+    model = make_model()
+    model.set_attn_implementation(backend)
+    segments = torch.tensor([ids]).repeat_interleave(3, dim=1)
+    with pytest.raises(ValueError, match=said):
+        model(input_ids=segments.abs(), labels=segments.abs(), segment_ids=segments, decoder_segment_ids=segments)
 
 
 @pytest.mark.parametrize("overrides", [{}, VARIANTS["rope-pre-blocks"]], ids=["full", "blocks"])
@@ -166,9 +205,12 @@ def test_labels_are_shifted_behind_a_start_token_in_every_segment():
     ],
     ids=["one side", "other side", "shape", "unequal", "mask", "weights", "empty"],
 )  # fmt: skip
-def test_what_packed_rows_do_not_go_with_is_refused(change, said):
+@pytest.mark.parametrize("backend", ["sdpa", "flex_attention"])
+def test_what_packed_rows_do_not_go_with_is_refused(change, said, backend, plain_flex_attention):
+    model = make_model()
+    model.set_attn_implementation(backend)
     with pytest.raises(ValueError, match=said):
-        make_model()(**{**pack(make_batch(), [list(range(BATCH))]), **change})
+        model(**{**pack(make_batch(), [list(range(BATCH))]), **change})
 
 
 def test_a_segment_longer_than_the_positions_is_refused_and_a_longer_row_is_not():

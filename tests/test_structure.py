@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mutants import MUTANTS
 from small_models import make_model
 from small_runs import ROOT
 
@@ -103,6 +104,11 @@ def test_the_readmes_code_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_readme_has_its_figures():
     assert not re.search(r"@[A-Z]+@", (ROOT / "README.md").read_text())
+
+
+def test_no_planted_fault_is_stale():
+    text = "".join((PACKAGE / f"{name}.py").read_text() for name in TRAVELLING)
+    assert [mutant.fault for mutant in MUTANTS if text.count(mutant.line) != 1] == []
 
 
 def test_every_recipe_that_the_readme_names_is_understood(monkeypatch):

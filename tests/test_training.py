@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import make_batch, make_model
-from small_runs import SMALL, weights
+from small_runs import SMALL, refused, weights
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -29,15 +29,6 @@ from hf_xformer.checkpoints import load_config
 from hf_xformer.commands import train
 from hf_xformer.preprocessing import GenerationMetrics, PairTokenizer
 from hf_xformer.tokenization import train_tokenizer
-
-
-def refusal(argv: list[str], capsys) -> str:
-    """What a command that must fail says, having seen to it that this is one line and the status not zero."""
-    with pytest.raises(SystemExit) as stop:
-        train.main(argv)
-    assert stop.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    return line
 
 
 def test_a_run_writes_everything_and_loads_back_through_the_auto_classes(task, tmp_path):
@@ -141,7 +132,7 @@ def test_another_depth_keeps_the_type_of_layers_that_are_all_alike_and_asks_for_
 )
 def test_bad_options_are_one_line_and_nothing_is_written(changes, said, task, tmp_path, capsys):
     out = tmp_path / "run"
-    assert said in refusal(task.options(out, **changes), capsys)
+    assert said in refused(train, task.options(out, **changes), capsys)
     assert not out.exists()
 
 
@@ -158,7 +149,7 @@ def test_bad_options_are_one_line_and_nothing_is_written(changes, said, task, tm
 def test_bad_data_is_one_line_with_its_place(text, said, task, tmp_path, capsys):
     data = tmp_path / "train.jsonl"
     data.write_text(text)
-    assert said in refusal(task.options(tmp_path / "run", train_file=data, overlong="drop"), capsys)
+    assert said in refused(train, task.options(tmp_path / "run", train_file=data, overlong="drop"), capsys)
 
 
 def test_a_recipe_is_overridden_by_the_command_line_and_refuses_unknown_keys(task, tmp_path, capsys):
@@ -179,23 +170,23 @@ def test_a_recipe_is_overridden_by_the_command_line_and_refuses_unknown_keys(tas
         "source_column: [a, b]": "recipe.yaml",
     }.items():
         recipe.write_text("\n".join([*lines, wrong]))
-        assert said in refusal([str(recipe)], capsys)
+        assert said in refused(train, [str(recipe)], capsys)
 
 
 def test_an_unknown_field_in_a_configuration_file_is_refused(task, tmp_path, capsys):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"model_type": "xformer", "d_modle": 7}))
-    assert "no field d_modle" in refusal(task.options(tmp_path / "run", config_name=config), capsys)
+    assert "no field d_modle" in refused(train, task.options(tmp_path / "run", config_name=config), capsys)
 
 
 def test_another_runs_folder_is_refused_and_left_alone(task, tmp_path, capsys):
     train.main(task.options(tmp_path))
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    line = refusal(task.options(tmp_path, config_overrides="d_model=32"), capsys)
+    line = refused(train, task.options(tmp_path, config_overrides="d_model=32"), capsys)
     assert "d_model=16" in line and "32" in line
     train_tokenizer(["A B C D E F G Z"], "symbol").save_pretrained(tmp_path / "other")
     options = task.options(tmp_path, tokenizer_name=tmp_path / "other")
-    assert "another tokenizer" in refusal(options, capsys)
+    assert "another tokenizer" in refused(train, options, capsys)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
@@ -247,7 +238,7 @@ def test_a_source_tokenizer_that_would_change_the_models_start_token_is_refused(
     tokenizer.bos_token = "C"
     tokenizer.save_pretrained(source)
     train_tokenizer(["H G F E D C B A Z"], "symbol").save_pretrained(target)
-    said = refusal(task.options(tmp_path / "run", tokenizer_name=source), capsys)
+    said = refused(train, task.options(tmp_path / "run", tokenizer_name=source), capsys)
     assert "the source tokenizer" in said and "`bos_token_id`" in said
 
 
@@ -392,12 +383,13 @@ def test_epochs_of_planned_batches_evaluate_generate_and_end(options, task, tmp_
 
 
 def test_a_packed_run_that_stopped_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(task, tmp_path):
-    # 160 pairs of eight are an epoch of 20 steps.
-    options = {"packing": "true", "max_steps": 27, "save_strategy": "steps", "save_steps": 9, "max_tokens": 64}
+    options = {"packing": "true", "max_steps": 45, "save_strategy": "steps", "save_steps": 9, "max_tokens": 64}
     train.main(task.options(tmp_path / "unbroken", **options))
     shutil.copytree(tmp_path / "unbroken", tmp_path / "broken")
-    for step in (18, 27):
+    for step in (18, 27, 36, 45):
         shutil.rmtree(tmp_path / f"broken/checkpoint-{step}")
+    epoch = json.loads((tmp_path / "broken/checkpoint-9/trainer_state.json").read_text())["epoch"]
+    assert 0 < epoch < 1 < json.loads((tmp_path / "unbroken/trainer_state.json").read_text())["epoch"]
     train.main(task.options(tmp_path / "broken", **options))
     assert torch.equal(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
 
@@ -411,7 +403,7 @@ def test_another_kind_of_model_is_not_packed(task, tmp_path, capsys):
     BartForConditionalGeneration(config).save_pretrained(tmp_path / "bart")
     existing = {"config_name": None, "config_overrides": None, "tokenizer_name": None}
     options = task.options(tmp_path / "run", packing="true", model_name_or_path=tmp_path / "bart", **existing)
-    assert "a model of type 'bart' would mix the pairs" in refusal(options, capsys)
+    assert "a model of type 'bart' would mix the pairs" in refused(train, options, capsys)
 
 
 @pytest.mark.parametrize(

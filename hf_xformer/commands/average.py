@@ -17,7 +17,7 @@ from pathlib import Path
 from ..arguments import ArgumentError
 from ..averaging import average_checkpoints
 from ..checkpoints import load_tokenizers
-from ..run_directory import checkpoints_of
+from ..run_directory import checkpoints_of, whole
 from ..tokenization import TARGET_TOKENIZER
 from .errors import Parser, one_line_errors
 
@@ -25,7 +25,7 @@ from .errors import Parser, one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("checkpoints", nargs="+", help="a run's folder, or the folders to average")
-    parser.add_argument("--last", type=int, default=5, help="checkpoints of a run to average (default 5)")
+    parser.add_argument("--last", type=int, help="checkpoints of a run to average (default 5)")
     parser.add_argument("--output_dir", type=Path, required=True, help="where to save the model")
     with one_line_errors():
         args = parser.parse_args(argv)
@@ -44,13 +44,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def choose(names: list[str], last: int) -> list[str]:
-    """The checkpoints to average, in the order of their steps."""
+def choose(names: list[str], last: int | None) -> list[str]:
+    """The checkpoints to average, in the order of their steps; of a run those that were saved whole."""
+    if len(names) > 1:
+        if last is not None:
+            raise ArgumentError(
+                f"--last {last} is for the folder of one run: of {len(names)} folders all are averaged"
+            )
+        return names
+    last = 5 if last is None else last
     if last < 2:
         raise ArgumentError(f"--last must be 2 or more, got {last}")
-    if len(names) > 1:
-        return names
-    found = [str(path) for path in checkpoints_of(Path(names[0]))]
+    found = [str(path) for path in checkpoints_of(Path(names[0])) if whole(path)]
     if len(found) < last:
         raise ArgumentError(f"{names[0]}: {len(found)} checkpoints, --last {last} wants more (see --save_total_limit)")
     return found[-last:]

@@ -25,7 +25,9 @@ from .errors import Parser, one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("checkpoint", help="the teacher: folder or Hub name")
-    parser.add_argument("--train_file", nargs="+", required=True, help="as for scripts/train.py; targets are not read")
+    parser.add_argument(
+        "--train_file", nargs=1, required=True, help="a table as for scripts/train.py, or a text of one source a line"
+    )
     parser.add_argument("--source_column", default="source", help="field of the source (default source)")
     parser.add_argument("--output_file", type=Path, required=True, help="JSONL of source and target")
     add_decoding_options(parser)
@@ -34,18 +36,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in ("batch_size", "num_beams"):
             if getattr(args, name) is not None and getattr(args, name) < 1:
                 raise ArgumentError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+        if args.do_sample:
+            raise ArgumentError("--do_sample: a run that goes on would draw anew; distillation is by beams")
         if args.output_file.exists():
             raise ArgumentError(f"--output_file {args.output_file} is there already: remove it or give another")
-        sources = load_rows(args.train_file[:1], args.source_column, target_column=None)["source"]
+        sources = load_rows(args.train_file, args.source_column, target_column=None)["source"]
         partial = args.output_file.with_name(f"{args.output_file.name}.partial")
-        done = lines_of(partial, order(args))
+        done = begin(partial, order(args))
+        if done:
+            print(f"{done:,} of {len(sources):,} sources are in {partial} already")
         decoder = make_decoder(args)
-        with open(partial, "a", encoding="utf-8") as output:
-            if done:
-                print(f"{done:,} of {len(sources):,} sources are in {partial} already")
-            else:
-                output.write(json.dumps(order(args)) + "\n")
-            rest = sources[done:]
+        rest = sources[done:]
+        with open(partial, "a", encoding="utf-8", buffering=1) as output:  # a line at a time: what is done is kept
             for source, hypotheses in zip(rest, decoder.decode(rest, progress=True), strict=True):
                 output.write(json.dumps({"source": source, "target": hypotheses[0].text}, ensure_ascii=False) + "\n")
         keep_rows(partial, args.output_file)
@@ -61,15 +63,22 @@ def order(args: argparse.Namespace) -> dict:
     return {name: value for name in chosen if (value := getattr(args, name, None)) is not None}
 
 
-def lines_of(partial: Path, wanted: dict) -> int:
-    """How many sources an earlier run has done; a line that was cut off is taken away."""
-    if not partial.exists():
+def begin(partial: Path, wanted: dict) -> int:
+    """
+    Makes a file whose first line says what was asked for, or goes on with one: then a line that was cut off is taken
+    away.
+
+    Returns:
+        How many sources an earlier run has done.
+    """
+    whole, newline, _ = partial.read_bytes().rpartition(b"\n") if partial.exists() else (b"", b"", b"")
+    if not newline:
+        partial.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
         return 0
-    whole, _, _ = partial.read_bytes().rpartition(b"\n")
-    first, *rows = whole.splitlines() or [b"{}"]
+    first, *rows = whole.splitlines()
     if json.loads(first) != wanted:
         raise ArgumentError(f"{partial} was begun with other options, {first.decode()}: give those or remove it")
-    partial.write_bytes(whole + b"\n")
+    partial.write_bytes(whole + newline)
     return len(rows)
 
 

@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.state = run.finished
         if model_args.ema_decay is not None:
             load_averages(run.model, run.checkpoint)
-            trainer.save_model()
+            if training_args.should_save:
+                run.model.save_pretrained(training_args.output_dir)
         elif training_args.should_save:
             copy_weights(run.checkpoint, Path(training_args.output_dir))
     if run.target is not run.source and training_args.should_save:
@@ -100,7 +101,7 @@ def make_callbacks(
 ) -> list[TrainerCallback]:
     processes = training_args.world_size
     writers = processes if not training_args.save_on_each_node else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    callbacks = [LayoutRecord(layout(training_args), processes, writers)]
+    callbacks = [LayoutRecord(layout(training_args), processes, writers, run.batch)]
     if run.target is not run.source:
         callbacks.append(SaveTargetTokenizer(run.target))
     if model_args.ema_decay is not None:
