@@ -83,7 +83,8 @@ def make_run(make: Callable[[Shape], nn.Module], how: str, rows: Dataset, args: 
     """From nothing to `(tokens, seconds)` of a training."""
     model = make(SHAPES[TASKS[args.task]]).train()
     data = BatchedDataset(rows, OfCount(args.pairs), seed=0) if how == "packed" else rows
-    collate = padded if how != "packed" else BatchCollator(DataCollatorForPackedSeq2Seq(Padding()), padded)
+    packed = DataCollatorForPackedSeq2Seq(Padding(), pad_to_multiple_of=64)
+    collate = BatchCollator(packed, padded) if how == "packed" else padded
 
     def run() -> tuple[int, float]:
         with tempfile.TemporaryDirectory() as folder:

@@ -8,9 +8,9 @@ Useful tokens a second of training steps: ours padded and packed, stock encoder-
   python benchmarks/train_step.py base --bf16
 
 A step is forward, backward and AdamW (fused), with a dropout of 0.1 on the outputs of sublayers, on pairs of random
-tokens whose lengths are drawn evenly between --shortest and --longest, each side for itself. Useful tokens are those of
-both sides that are not padding. All models take turns in one process, each on the same pairs, and seconds are medians.
-x-transformers takes part where it is installed.
+tokens whose lengths are drawn evenly between --shortest and --longest, each side for itself. Useful tokens are those
+of both sides that are not padding. All models take turns in one process, each on the same pairs, and seconds are
+medians. x-transformers takes part where it is installed.
 
 Writes benchmarks/results/train_step_SHAPE.json and .png and prints ratios.
 """

@@ -228,6 +228,7 @@ class DataCollatorForPackedSeq2Seq:
         model: If given, it also makes `decoder_input_ids`, which the Trainer's own label smoothing needs.
         row_length: Tokens of a row, on each side; pairs are put where they fit best. None makes one row of all.
         fixed: Whether rows are filled up to `row_length`, so that a compiled model meets one shape.
+        pad_to_multiple_of: Fill rows up to a multiple of so many tokens: a few shapes instead of one a batch.
     """
 
     def __init__(
@@ -236,11 +237,12 @@ class DataCollatorForPackedSeq2Seq:
         model: PreTrainedModel | None = None,
         row_length: int | None = None,
         fixed: bool = False,
+        pad_to_multiple_of: int = 1,
     ):
         if fixed and row_length is None:
             raise ValueError("rows of a fixed length need `row_length`")
         self.pad_token_id, self.model = tokenizer.pad_token_id, model
-        self.row_length, self.fixed = row_length, fixed
+        self.row_length, self.fixed, self.multiple = row_length, fixed, pad_to_multiple_of
 
     def __call__(self, features: Sequence[dict], return_tensors: str = "pt") -> dict[str, torch.Tensor]:
         """
@@ -276,7 +278,7 @@ class DataCollatorForPackedSeq2Seq:
     def lay_out(self, rows: list[list[torch.Tensor]], padding: int) -> torch.Tensor:
         """Texts behind one another, in rows of one length."""
         joined = [torch.cat(row) for row in rows]
-        width = self.row_length if self.fixed else max(map(len, joined))
+        width = self.row_length if self.fixed else -(-max(map(len, joined)) // self.multiple) * self.multiple
         return torch.stack([torch.nn.functional.pad(row, (0, width - len(row)), value=padding) for row in joined])
 
 

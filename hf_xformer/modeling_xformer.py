@@ -38,6 +38,10 @@ from .stack_xformer import Masks, XformerStack
 from .sublayers_xformer import FEED_FORWARDS, RESIDUALS, make_norm
 
 
+# Share of labelled positions from which on the loss is computed at all of them.
+MOSTLY_LABELLED = 0.9
+
+
 class XformerEncoderLayer(GradientCheckpointingLayer):
     """Self-attention and feed-forward, each with its norm and residual."""
 
@@ -497,7 +501,9 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         # How many are labelled is not known when a graph is made.
         if not is_tracing(labels):
             index = (labels != IGNORED).nonzero().squeeze(1)
-            x, labels = x.index_select(0, index), labels.index_select(0, index)
+            # A few more cost less than a shape that no other batch has.
+            if len(index) < MOSTLY_LABELLED * len(labels):
+                x, labels = x.index_select(0, index), labels.index_select(0, index)
         return mean_over(self.lm_head(x, labels, smoothing), labels, kwargs.get("num_items_in_batch"))
 
     def save_pretrained(self, save_directory, *, state_dict: dict[str, torch.Tensor] | None = None, **kwargs):

@@ -72,12 +72,9 @@ class XformerStack(XformerPreTrainedModel):
         self, x: torch.Tensor, segments: Segments
     ) -> tuple[torch.Tensor, Rotation | None, Sequence[torch.Tensor | None]]:
         """The same in packed rows, where every segment's positions count from 0."""
-        length = x.shape[1]
-        # A graph cannot look how long its segments are.
-        longest = length if is_tracing(x) else segments.longest()
-        if not is_tracing(x):
-            self.check_length(longest)
-        reach = length if self.masks_whole_rows(x) else longest
+        if not is_tracing(x):  # a graph cannot look how long its segments are
+            self.check_length(segments.longest())
+        reach = x.shape[1] if self.masks_whole_rows(x) else segments.longest()
         return self.positioned(x, segments.position_ids(), 0, reach, reach)
 
     def positioned(

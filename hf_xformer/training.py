@@ -52,6 +52,8 @@ from .sharding import empty_model, initial_weights, is_sent_its_weights, tensor_
 
 # Rows of a stream that are held in memory to be drawn from at random.
 SHUFFLE_BUFFER = 10_000
+# Tokens, to a multiple of which packed rows are filled up: kernels of 16 bits are made anew for every shape they meet.
+ROW_MULTIPLE = 64
 # Tokens. Up to here the scores of a row, which eager attention holds, are no more than its features.
 EAGER_LENGTH = 512
 
@@ -221,7 +223,10 @@ def first(rows: Dataset | IterableDataset, count: int | None) -> Dataset | Itera
 def read_training(
     data_args: DataArguments, training_args: Seq2SeqTrainingArguments, tokenize: PairTokenizer, say: Callable
 ) -> Dataset | IterableDataset | LengthGroupedDataset | BatchedDataset:
-    """The tokenised training pairs: in batches, in an order of like lengths, or for a sampler of the Trainer's."""
+    """
+    The tokenised training pairs: in batches, in an order of like lengths, or for a sampler of the Trainer's, which is
+    told of it in `training_args`.
+    """
     rows = first(read(data_args, "train", data_args.streaming), data_args.max_train_samples)
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
@@ -244,7 +249,7 @@ def read_training(
 def plan_batches(
     rows: Dataset, data_args: DataArguments, training_args: Seq2SeqTrainingArguments, seed: int
 ) -> BatchedDataset:
-    """Whole batches, which the Trainer takes one at a time."""
+    """Whole batches, of which the Trainer is told in `training_args` to take one at a time."""
     if data_args.max_tokens is None:
         planner = OfCount(training_args.per_device_train_batch_size)
     else:
@@ -265,8 +270,10 @@ def make_collator(
         evaluation = partial(without_logits, padded)
     if not data_args.packing:
         return BatchCollator(padded, evaluation)
-    fixed = {"row_length": data_args.max_tokens, "fixed": True} if training_args.torch_compile else {}
-    return BatchCollator(DataCollatorForPackedSeq2Seq(source, model=model, **fixed), evaluation)
+    options = {"pad_to_multiple_of": ROW_MULTIPLE}
+    if training_args.torch_compile:
+        options = {"row_length": data_args.max_tokens, "fixed": True}
+    return BatchCollator(DataCollatorForPackedSeq2Seq(source, model=model, **options), evaluation)
 
 
 def read_validation(
