@@ -18,8 +18,7 @@ class RootMeanSquareNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        scale = x.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
         normed = x * scale
         ctx.save_for_backward(normed, weight, scale)
         return normed * weight

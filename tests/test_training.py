@@ -394,6 +394,17 @@ def test_a_packed_run_that_stopped_in_mid_epoch_goes_on_with_the_batches_of_an_u
     assert torch.equal(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
 
 
+def test_packed_rows_are_compiled_once(task, tmp_path):
+    """By the Trainer's switch, over two epochs; "aot_eager" traces all and generates no code, which takes long."""
+    torch.compiler.reset()
+    options = {"packing": "true", "max_tokens": 40, "torch_compile": "true", "torch_compile_backend": "aot_eager"}
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        train.main(task.options(tmp_path, max_steps=-1, num_train_epochs=2, **options))
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    assert state["log_history"][-2]["loss"] < state["log_history"][0]["loss"]
+    torch.compiler.reset()
+
+
 def test_another_kind_of_model_is_not_packed(task, tmp_path, capsys):
     tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
     tokenizer.save_pretrained(tmp_path / "bart")
