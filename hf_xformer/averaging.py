@@ -11,8 +11,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import PreTrainedModel, TrainerCallback
 
 from .arguments import ArgumentError
-from .checkpoints import load_model
-from .run_directory import AVERAGES
+from .checkpoints import TRAINING_FIELDS, load_model
+from .run_directory import AVERAGES, IGNORED_FIELDS
 
 
 class ExponentialMovingAverage(TrainerCallback):
@@ -97,18 +97,21 @@ def average_checkpoints(checkpoints: Sequence[str]) -> PreTrainedModel:
     A model whose every weight is the mean of the checkpoints' (Vaswani et al. 2017, section 6.1).
 
     Raises:
-        ArgumentError: A checkpoint cannot be loaded, or has other weights than the first.
+        ArgumentError: A checkpoint cannot be loaded, or is of another model than the first.
     """
     model = load_model(checkpoints[0])
     weights = dict(model.named_parameters())
     sums = {name: each.detach().double() for name, each in weights.items()}
     for checkpoint in checkpoints[1:]:
-        others = dict(load_model(checkpoint).named_parameters())
-        for name in {**sums, **others}:
-            shapes = [tuple(each[name].shape) if name in each else None for each in (sums, others)]
-            if shapes[0] != shapes[1]:
-                raise ArgumentError(f"{checkpoint}: {name} is {shapes[1]}, in {checkpoints[0]} it is {shapes[0]}")
-            sums[name] += others[name].detach()
+        other = load_model(checkpoint)
+        fields, others = model.config.to_dict(), other.config.to_dict()
+        for name in sorted(fields.keys() - {*IGNORED_FIELDS, *TRAINING_FIELDS}):
+            if others.get(name) != fields[name]:
+                raise ArgumentError(
+                    f"{checkpoint}: `{name}` is {others.get(name)!r}, in {checkpoints[0]} it is {fields[name]!r}"
+                )
+        for name, each in other.named_parameters():
+            sums[name] += each.detach()
     with torch.no_grad():
         for name, each in weights.items():
             each.copy_(sums[name] / len(checkpoints))

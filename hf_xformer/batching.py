@@ -92,7 +92,8 @@ class BatchedDataset(TorchDataset):
         self.lengths = np.stack([list_lengths(rows, name) for name in ("input_ids", "labels")], axis=1)
         self.first = self.plan(0)
         # Another epoch's rows may fall out less well by a few batches.
-        wanted = len(self.first) + (max(2, len(self.first) // 50) if planner.varies else 0)
+        reserve = len(self.first) // 50 + (len(self.first) > 1)
+        wanted = len(self.first) + planner.varies * reserve
         self.count = min(-(-wanted // processes) * processes, len(rows))
         self.set_epoch(0)
 

@@ -55,12 +55,13 @@ class Decoder:
         self.model, self.source, self.target = model.eval(), source, target
         self.batch_size, self.max_source_length, self.options = batch_size, max_source_length, options
         self.scores, self.truncated = scores, 0
+        self.batches_ahead = BATCHES_AHEAD
 
     def decode(self, texts: Iterable[str], progress: bool = False) -> Iterator[list[Hypothesis]]:
         """Yields each text's hypotheses, in the order of the texts; an empty text gives an empty hypothesis."""
         texts = iter(texts)
         with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
-            while window := list(islice(texts, self.batch_size * BATCHES_AHEAD)):
+            while window := list(islice(texts, self.batch_size * self.batches_ahead)):
                 yield from self.decode_window(window, bar)
 
     def decode_window(self, texts: list[str], bar: tqdm) -> list[list[Hypothesis]]:

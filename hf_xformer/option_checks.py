@@ -86,14 +86,17 @@ def check_batching(data_args: DataArguments, training_args: Seq2SeqTrainingArgum
     if not data_args.packing and data_args.max_tokens is None:
         return
     if data_args.streaming:
-        raise ArgumentError(f"--{name} plans an epoch's batches, for which a stream is not known well enough")
+        raise ArgumentError(f"--{name} plans the batches of an epoch, which --streaming does not know: leave one out")
     if training_args.train_sampling_strategy != "random":
         raise ArgumentError(f"--{name} makes its own batches, not those of --train_sampling_strategy")
     if data_args.max_tokens is not None:
+        if data_args.max_tokens < 1:
+            raise ArgumentError(f"--max_tokens must be 1 or more, got {data_args.max_tokens}")
         for side in ("max_source_length", "max_target_length"):
             if data_args.max_tokens < getattr(data_args, side):
                 raise ArgumentError(
-                    f"--max_tokens {data_args.max_tokens} has no room for --{side} {getattr(data_args, side)}"
+                    f"--max_tokens {data_args.max_tokens} has no room for --{side} {getattr(data_args, side)}: "
+                    "give more or shorten that"
                 )
     elif training_args.torch_compile:
         raise ArgumentError("--torch_compile takes packed rows of one length only: give --max_tokens")

@@ -112,9 +112,10 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         checkpoint = find_checkpoint(output_dir, resume, averages, say)
     if checkpoint is not None:
         check_layout(checkpoint, layout(training_args), training_args.world_size)
-        if (was := read_layout(Path(checkpoint)).get("batch")) and was != batch:
-            say(f"WARNING: {checkpoint} is of a run with {was}: some pairs of this epoch may come twice or never")
     finished = finished_state(checkpoint, training_args)
+    was = None if checkpoint is None or finished else read_layout(Path(checkpoint)).get("batch")
+    if was and was != batch:
+        say(f"WARNING: {checkpoint} had {was}; this run has {batch}: some pairs of this epoch may come twice or never")
     if finished is not None:
         checkpoint = training_args.load_best_model_at_end and finished.best_model_checkpoint or checkpoint
         if layout(training_args) in (WHOLE, TENSOR_PARALLEL):

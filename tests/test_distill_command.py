@@ -80,6 +80,9 @@ def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on
     assert output.read_text() == "mine\n"
     output.unlink()
     partial = tmp_path / "distilled.jsonl.partial"
+    begun = [distill.order(distill_arguments(teacher, task)), {"source": "B A N A N A", "target": ""}]
+    partial.write_text("".join(json.dumps(line) + "\n" for line in begun))
+    assert "begun with other data: its source 1" in refused(distill, command, capsys)
     partial.write_text(json.dumps({"checkpoint": "another"}) + "\n")
     assert "begun with other options" in refused(distill, command, capsys)
     assert partial.read_text() == json.dumps({"checkpoint": "another"}) + "\n"

@@ -130,11 +130,12 @@ def test_logits_are_there_in_evaluation_without_labels_and_on_demand():
     assert model(**batch, labels=labels, output_logits=True).logits is not None
 
 
-def test_a_resized_vocabulary_still_has_its_loss_without_logits():
-    model = make_model(use_final_logits_bias=True)
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_resized_vocabulary_still_has_its_loss_without_logits(tied):
+    model = make_model(use_final_logits_bias=True, tie_word_embeddings=tied)
     model.resize_token_embeddings(SIZES["vocab_size"] + 9)
     assert model.lm_head.out_features == SIZES["vocab_size"] + 9
-    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert (model.lm_head.weight is model.get_input_embeddings().weight) == tied
     assert model.train()(**make_batch()).logits is None
 
 

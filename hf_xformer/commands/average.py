@@ -7,7 +7,8 @@ Averages the weights of several checkpoints into one model, which is often bette
   python scripts/average_checkpoints.py runs/a/checkpoint-900 runs/a/checkpoint-1000 --output_dir runs/a-averaged
 
 Of a run's folder the last checkpoints are taken; several folders are taken as they are. Tokenizer and generation
-config are the last one's. To average over the steps of a training while it runs, see --ema_decay of scripts/train.py.
+config are the last one's. Of a run with --ema_decay, which averages over the steps of a training while it runs, it
+averages the weights themselves.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from ..arguments import ArgumentError
 from ..averaging import average_checkpoints
-from ..checkpoints import load_tokenizers
+from ..checkpoints import check_path, load_tokenizers
 from ..run_directory import checkpoints_of, whole
 from ..tokenization import TARGET_TOKENIZER
 from .errors import Parser, one_line_errors
@@ -55,7 +56,11 @@ def choose(names: list[str], last: int | None) -> list[str]:
     last = 5 if last is None else last
     if last < 2:
         raise ArgumentError(f"--last must be 2 or more, got {last}")
+    check_path(names[0])
     found = [str(path) for path in checkpoints_of(Path(names[0])) if whole(path)]
     if len(found) < last:
-        raise ArgumentError(f"{names[0]}: {len(found)} checkpoints, --last {last} wants more (see --save_total_limit)")
+        raise ArgumentError(
+            f"{names[0]}: {len(found)} checkpoints, --last {last} wants more: give less, or train with a larger "
+            "--save_total_limit"
+        )
     return found[-last:]

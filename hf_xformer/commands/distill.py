@@ -13,6 +13,8 @@ when the same command is given again.
 
 import argparse
 import json
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,19 +44,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ArgumentError(f"--output_file {args.output_file} is there already: remove it or give another")
         sources = load_rows(args.train_file, args.source_column, target_column=None)["source"]
         partial = args.output_file.with_name(f"{args.output_file.name}.partial")
-        done = begin(partial, order(args))
+        done = begin(partial, order(args), sources)
         if done:
             print(f"{done:,} of {len(sources):,} sources are in {partial} already")
         decoder = make_decoder(args)
-        rest = sources[done:]
-        with open(partial, "a", encoding="utf-8", buffering=1) as output:  # a line at a time: what is done is kept
-            for source, hypotheses in zip(rest, decoder.decode(rest, progress=True), strict=True):
-                output.write(json.dumps({"source": source, "target": hypotheses[0].text}, ensure_ascii=False) + "\n")
+        decoder.batches_ahead = 8  # so many are decoded before any of them is kept
+        rest, empty = sources[done:], 0
+        try:
+            with open(partial, "a", encoding="utf-8", buffering=1) as output:  # a line at a time
+                for source, (best, *_) in zip(rest, decoder.decode(rest, progress=True), strict=True):
+                    output.write(json.dumps({"source": source, "target": best.text}, ensure_ascii=False) + "\n")
+                    empty += not best.text
+        except KeyboardInterrupt:
+            print(f"stopped. Start the same command again, and it goes on with {partial}", file=sys.stderr)
+            raise SystemExit(128 + signal.SIGINT) from None
         keep_rows(partial, args.output_file)
     cut = (
         f"; {decoder.truncated:,} sources were cut to {decoder.max_source_length} tokens" if decoder.truncated else ""
     )
-    print(f"{len(sources):,} pairs in {args.output_file}{cut}")
+    nothing = f"; {empty:,} targets are empty" if empty else ""
+    print(f"{len(sources):,} pairs in {args.output_file}{cut}{nothing}")
 
 
 def order(args: argparse.Namespace) -> dict:
@@ -63,7 +72,7 @@ def order(args: argparse.Namespace) -> dict:
     return {name: value for name in chosen if (value := getattr(args, name, None)) is not None}
 
 
-def begin(partial: Path, wanted: dict) -> int:
+def begin(partial: Path, wanted: dict, sources: list[str]) -> int:
     """
     Makes a file whose first line says what was asked for, or goes on with one: then a line that was cut off is taken
     away.
@@ -75,9 +84,12 @@ def begin(partial: Path, wanted: dict) -> int:
     if not newline:
         partial.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
         return 0
-    first, *rows = whole.splitlines()
+    first, *rows = whole.split(b"\n")
     if json.loads(first) != wanted:
         raise ArgumentError(f"{partial} was begun with other options, {first.decode()}: give those or remove it")
+    for number, row in enumerate(rows):
+        if sources[number : number + 1] != [json.loads(row)["source"]]:
+            raise ArgumentError(f"{partial} was begun with other data: its source {number + 1} is another; remove it")
     partial.write_bytes(whole + newline)
     return len(rows)
 
