@@ -8,7 +8,7 @@ Says what a training will take before anything is rented: memory of each device 
     --config_overrides d_model=2048,encoder_layers=12,decoder_layers=8,encoder_ffn_dim=5504,decoder_ffn_dim=5504 \\
     --per_device_train_batch_size 4 --max_source_length 1024 --train_tokens 20e9
 
-Counted on the model itself, without its memory, for AdamW. Predictions were within 10 % of what trainings took on two
+Counted on the model itself, without its memory, for AdamW. Predictions were within 17 % of what trainings took on two
 processes of a CPU (benchmarks/estimated_memory.py); what a GPU's kernels and its allocator take comes on top: leave a
 tenth free. Tokens are those of both sides; main memory is that of one process.
 """
