@@ -13,6 +13,9 @@ from torch.autograd.function import once_differentiable
 IGNORED = -100
 # Logits that are held at a time: 128 MiB in float32.
 CHUNK_ELEMENTS = 2**25
+# Tokens whose gradients are summed in 16 bits: more might not fit into float16, which ends at 65,504; means instead of
+# sums would fall below its other end.
+CHUNK_TOKENS = 1024
 
 
 class SummedCrossEntropy(torch.autograd.Function):
@@ -36,10 +39,8 @@ class SummedCrossEntropy(torch.autograd.Function):
         # In full precision: the sums of many chunks would drown in the rounding of a half one.
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias else None
-        # Of the mean, and not of the sum: float16 ends at 65,504.
-        count = (labels != IGNORED).sum().clamp(min=1)
         with torch.autocast(device_type, enabled=False):
-            for first in range(0, x.shape[0], size := max(1, elements // vocabulary)):
+            for first in range(0, x.shape[0], size := min(max(1, elements // vocabulary), CHUNK_TOKENS)):
                 chunk = slice(first, first + size)
                 features, own = x[chunk].to(dtype), labels[chunk, None]
                 logits = (features @ matrix.T).float()  # (N, V)
@@ -59,7 +60,7 @@ class SummedCrossEntropy(torch.autograd.Function):
                 if smoothing:
                     grad -= smoothing / vocabulary
                 grad.scatter_add_(1, own, grad.new_full(own.shape, smoothing - 1))
-                grad *= counts / count
+                grad *= counts
                 if wants_bias:
                     grad_bias += grad.sum(dim=0)
                 grad = grad.to(dtype)
@@ -67,7 +68,7 @@ class SummedCrossEntropy(torch.autograd.Function):
                     grad_x[chunk] = grad @ matrix
                 if wants_weight:
                     add_product(grad_weight, grad.T, features)
-        ctx.gradients, ctx.count = (grad_x, grad_weight, grad_bias), count
+        ctx.gradients = (grad_x, grad_weight, grad_bias)
         ctx.dtypes = (x.dtype, weight.dtype, None if bias is None else bias.dtype)
         return loss
 
@@ -77,9 +78,8 @@ class SummedCrossEntropy(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("the loss without logits can be differentiated once: take output_logits=True")
         # In place, because a second gradient of a large vocabulary's weights would be the largest tensor of all.
-        scale = grad * ctx.count
         gradients = [
-            None if each is None else each.mul_(scale).to(dtype)
+            None if each is None else each.mul_(grad).to(dtype)
             for each, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
         ]
         ctx.gradients = None

@@ -14,7 +14,7 @@ from .configuration_xformer import XformerConfig
 
 
 class RootMeanSquareNorm(torch.autograd.Function):
-    """`w x / sqrt(mean(x^2) + eps)` (Zhang and Sennrich 2019), in half the passes over memory of torch's on a CPU."""
+    """`w x / sqrt(mean(x^2) + eps)` (Zhang and Sennrich 2019), in fewer passes over memory than torch's on a CPU."""
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

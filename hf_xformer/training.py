@@ -241,7 +241,7 @@ def read_training(
     training_args.train_sampling_strategy = "sequential"
     if data_args.packing or data_args.max_tokens is not None:
         batches = plan_batches(rows, data_args, training_args, seed)
-        _, average = batches.fill()
+        average = batches.average_tokens()
         say(f"{len(batches):,} batches, on average of {average[0]:,.0f} source and {average[1]:,.0f} target tokens")
         return batches
     return LengthGroupedDataset(rows, training_args.train_batch_size * data_parallel_size(training_args), seed)

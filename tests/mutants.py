@@ -412,8 +412,8 @@ MUTANTS = (
     ),
     Mutant(
         "tokens without a label have a gradient",
-        "grad *= counts / count",
-        "grad *= 1 / count",
+        "grad *= counts",
+        "grad *= 1",
         (OUTPUT,),
         words="torchs",
     ),

@@ -66,6 +66,17 @@ def test_float16_does_not_overflow_over_many_tokens_of_one_label():
     assert grad.isfinite().all() and grad[1].abs().max() > 1
 
 
+def test_float16_keeps_the_small_gradients_of_many_tokens():
+    """Of a mean over so many tokens each would be below what float16 can hold."""
+    torch.manual_seed(0)
+    x, labels = torch.randn(20_000, WIDTH), torch.randint(VOCABULARY, (20_000,))
+    layer = XformerOutputLayer(WIDTH, VOCABULARY, bias=False)
+    (exact,) = torch.autograd.grad(layer(x, labels) / 20_000, layer.weight)
+    layer = layer.half()
+    (found,) = torch.autograd.grad(layer(x.half(), labels) / 20_000, layer.weight)
+    assert (found - exact).norm() < 5e-3 * exact.norm()
+
+
 def test_a_second_derivative_is_refused():
     layer, x, labels = make_layer(False)
     (grad,) = torch.autograd.grad(layer(x, labels) ** 2, x, create_graph=True)
