@@ -69,12 +69,12 @@ def test_float16_does_not_overflow_over_many_tokens_of_one_label():
 def test_float16_keeps_the_small_gradients_of_many_tokens():
     """Of a mean over so many tokens each would be below what float16 can hold."""
     torch.manual_seed(0)
-    x, labels = torch.randn(20_000, WIDTH), torch.randint(VOCABULARY, (20_000,))
-    layer = XformerOutputLayer(WIDTH, VOCABULARY, bias=False)
+    x, labels = torch.randn(20_000, WIDTH), torch.randint(2000, (20_000,))
+    layer = XformerOutputLayer(WIDTH, 2000, bias=False)
     (exact,) = torch.autograd.grad(layer(x, labels) / 20_000, layer.weight)
     layer = layer.half()
     (found,) = torch.autograd.grad(layer(x.half(), labels) / 20_000, layer.weight)
-    assert (found - exact).norm() < 5e-3 * exact.norm()
+    assert (found - exact).norm() < 2e-3 * exact.norm()
 
 
 def test_a_second_derivative_is_refused():
