@@ -8,7 +8,7 @@ Importing it registers the Auto classes and, where PEFT is installed, the layers
 
 from contextlib import suppress
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoModelForTextEncoding
 
 from .configuration_xformer import XformerConfig
 from .modeling_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel, XformerPreTrainedModel
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 AutoConfig.register("xformer", XformerConfig, exist_ok=True)
 AutoModel.register(XformerConfig, XformerModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(XformerConfig, XformerForSeq2SeqLM, exist_ok=True)
+AutoModelForTextEncoding.register(XformerConfig, XformerEncoderModel, exist_ok=True)
 
 # Nobody who does not use PEFT should be stopped by one that is broken.
 with suppress(Exception):

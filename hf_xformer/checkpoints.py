@@ -16,6 +16,7 @@ from transformers import (
 
 from . import XformerConfig
 from .arguments import ArgumentError
+from .checkpoint_files import read_tensors
 from .tokenization import TARGET_TOKENIZER
 
 
@@ -33,20 +34,31 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
         options: As `from_pretrained` has them.
 
     Raises:
-        ArgumentError: There is no such checkpoint, or a weight is missing, unexpected or of another shape. The
-            library would fill a missing one with random numbers.
+        ArgumentError: There is no such checkpoint, a file is cut off, or a weight is missing, unexpected or of another
+            shape. The library would fill a missing one with random numbers.
     """
     check_path(name_or_path)
+    if Path(name_or_path).is_dir():
+        read_tensors(Path(name_or_path))
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        model, info = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, output_loading_info=True, **options)
+        model, info = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, **options)
     except Exception as error:  # whatever stopped it: a dozen types, from the Hub, the files and the backends
         raise ArgumentError(f"{name_or_path}: cannot load a model: {first_line(error)}") from error
     info["missing_keys"] -= computed
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
-            names = ", ".join(sorted(map(str, info[problem]))[:3])
+            names = ", ".join(sorted(map(described, info[problem]))[:3])
             raise ArgumentError(f"{name_or_path}: {len(info[problem])} {problem.replace('_', ' ')}, such as {names}")
     return model
+
+
+def described(key: str | tuple) -> str:
+    """A weight's name, and where its shape is wrong both shapes."""
+    if isinstance(key, str):
+        return key
+    name, stored, expected = key
+    return f"{name} {list(stored)}, where the model has {list(expected)}"
 
 
 def check_path(name_or_path: str) -> None:

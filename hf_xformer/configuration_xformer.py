@@ -34,10 +34,21 @@ POSITIVE_FIELDS = (
     "relative_attention_max_distance",
     "block_size",
     "initializer_range",
+    "format_version",
 )
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 TOKEN_ID_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
+
+# Of what the fields mean and the weights are called. Code of an earlier version refuses checkpoints of a later one.
+FORMAT_VERSION = 1
+# Where in a checkpoint's folder each Auto class finds its own, for who has not installed this package.
+AUTO_MAP = {
+    "AutoConfig": "configuration_xformer.XformerConfig",
+    "AutoModel": "modeling_xformer.XformerModel",
+    "AutoModelForSeq2SeqLM": "modeling_xformer.XformerForSeq2SeqLM",
+    "AutoModelForTextEncoding": "modeling_xformer.XformerEncoderModel",
+}
 
 
 @strict
@@ -98,6 +109,7 @@ class XformerConfig(PreTrainedConfig):
             both stacks read one and the same `nn.Embedding` in either case.
         initializer_range: Standard deviation of the normal distribution that draws every matrix.
         use_cache: Whether the decoder returns keys and values for the next step.
+        format_version: Of the checkpoint that this is or will be a part of; see `FORMAT_VERSION`.
 
     Raises:
         StrictDataclassError: A field of the wrong type or out of range; the message holds the field and its value.
@@ -110,6 +122,8 @@ class XformerConfig(PreTrainedConfig):
     """
 
     model_type = "xformer"
+    # With this the library copies the travelling files into whatever folder it saves to.
+    _auto_class = "AutoConfig"
     keys_to_ignore_at_inference = ["past_key_values", "encoder_last_hidden_state"]
     # `generate` sizes its caches and masks by the standard names: they are the decoder's here.
     attribute_map = {
@@ -187,6 +201,7 @@ class XformerConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 1
     bos_token_id: int | None = 2
     decoder_start_token_id: int | None = 2
+    format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs):
         # Filled here and not where it is read: caches and masks of `generate` take None to mean sliding windows.
@@ -195,7 +210,15 @@ class XformerConfig(PreTrainedConfig):
         if self.decoder_layer_types is None and "layer_types" not in kwargs:
             # Aliases are among the keyword arguments until the library's own initialisation.
             self.decoder_layer_types = ["full_attention"] * kwargs.get("num_hidden_layers", self.decoder_layers)
-        super().__post_init__(**kwargs)
+        super().__post_init__(**{**kwargs, "auto_map": dict(AUTO_MAP)})
+
+    def validate_format(self):
+        """What this code cannot know about."""
+        if self.format_version > FORMAT_VERSION:
+            raise ValueError(
+                f"`format_version` is {self.format_version}, of a later hf-xformer than this one, which knows up to "
+                f"{FORMAT_VERSION}: pip install --upgrade hf-xformer"
+            )
 
     def validate_ranges(self):
         """Numbers that no model can be built from."""

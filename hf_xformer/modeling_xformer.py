@@ -267,6 +267,7 @@ def given(kwargs: dict) -> dict:
 class XformerModel(XformerPreTrainedModel):
     """The encoder and the decoder, over one embedding or one each, without an output layer."""
 
+    _auto_class = "AutoModel"
     # The stacks hold one embedding object, which the state dict lists under both.
     _tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
 
@@ -369,6 +370,7 @@ class XformerModel(XformerPreTrainedModel):
 class XformerEncoderModel(XformerPreTrainedModel):
     """The encoder alone; loads from any Xformer checkpoint."""
 
+    _auto_class = "AutoModelForTextEncoding"
     _keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^lm_head\."]
 
     def __init__(self, config: XformerConfig):
@@ -405,6 +407,7 @@ class XformerEncoderModel(XformerPreTrainedModel):
 class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationMixin):
     """The encoder-decoder with its output layer: trains on `labels`, decodes with `generate()`."""
 
+    _auto_class = "AutoModelForSeq2SeqLM"
     _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
 

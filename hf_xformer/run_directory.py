@@ -146,8 +146,11 @@ def refuse_another_run(output_dir: Path, config: PreTrainedConfig, tokenizer: Pr
 
 
 def copy_weights(checkpoint: str, output_dir: Path) -> None:
-    """Makes a finished run's checkpoint its result: however the model was divided, weights are saved whole."""
-    for pattern in ("model*.safetensors", "*.safetensors.index.json", "generation_config.json"):
+    """
+    Makes a finished run's checkpoint its result: however the model was divided, weights are saved whole, and the code
+    that reads them is beside them.
+    """
+    for pattern in ("model*.safetensors", "*.safetensors.index.json", "generation_config.json", "*_xformer.py"):
         for path in Path(checkpoint).glob(pattern):
             shutil.copyfile(path, output_dir / path.name)
 

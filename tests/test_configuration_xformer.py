@@ -10,6 +10,7 @@ from small_models import make_batch, make_model
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from hf_xformer import XformerConfig, XformerForSeq2SeqLM
+from hf_xformer.configuration_xformer import FORMAT_VERSION
 
 
 CONTRACT = {
@@ -167,7 +168,19 @@ def test_every_field_changes_what_the_model_is_or_does(field, case):
 
 def test_no_field_is_left_that_does_nothing():
     own = {name for name in XformerConfig.__annotations__ if name in XformerConfig.__dataclass_fields__}
-    assert own - UNLIKE_THE_DEFAULT.keys() == {"is_encoder_decoder"}
+    assert own - UNLIKE_THE_DEFAULT.keys() == {"is_encoder_decoder", "format_version"}
+
+
+def test_a_checkpoint_of_a_later_version_is_refused_and_what_to_do_is_said(tmp_path):
+    XformerConfig().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    fields = json.loads(path.read_text())
+    assert fields["format_version"] == FORMAT_VERSION
+    path.write_text(json.dumps({**fields, "format_version": FORMAT_VERSION + 1}))
+    with pytest.raises(
+        Exception, match=f"`format_version` is {FORMAT_VERSION + 1}, .*pip install --upgrade hf-xformer"
+    ):
+        AutoConfig.from_pretrained(tmp_path)
 
 
 def test_a_decoder_alone_is_refused():

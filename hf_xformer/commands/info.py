@@ -1,0 +1,161 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Says what a checkpoint is, and what is wrong with it: size, options, memory, tokenizer, missing or unexpected weights.
+
+  python scripts/info.py runs/g2p-quickstart
+  hf-xformer info user/name --revision v1.0
+
+Reads the headers of the weight files, not the weights: a checkpoint of any size takes a second. The exit status is 1
+where weights are missing, unexpected or of another shape than the configuration says, 2 where files cannot be read.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from filecmp import cmp
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, GenerationConfig
+
+from .. import XformerConfig
+from ..arguments import ArgumentError
+from ..checkpoint_files import StoredTensor, compare, count_parameters, read_tensors, travelling_files
+from ..checkpoints import check_path, check_vocabulary, first_line, load_tokenizers
+from .errors import Parser, one_line_errors
+
+
+# Of a configuration's fields, those that the lines above the options already say.
+SAID = {f"{stack}_{name}" for stack in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")}
+SAID |= {"encoder_layer_types", "decoder_layer_types", "vocab_size", "encoder_vocab_size", "d_model", "format_version"}
+INSIDE = {"auto_map", "architectures", "dtype", "transformers_version", "model_type", "is_encoder_decoder"}
+# Of the generation config, what people set.
+SHOWN = ("num_beams", "max_length", "max_new_tokens", "length_penalty", "do_sample", "forced_bos_token_id")
+ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("checkpoint", help="folder or Hub name")
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+    with one_line_errors():
+        args = parser.parse_args(argv)
+        folder = fetch(args.checkpoint, args.revision)
+        config = read_config(folder)
+        stored = read_tensors(folder)
+        if not stored:
+            raise ArgumentError(f"{args.checkpoint}: there are no weights (model.safetensors)")
+        for name, text in lines(folder, config, stored):
+            print(f"{name:12}{text}")
+        problems = list(compare(config, stored).sentences())
+    print(
+        f"{'weights':12}{len(stored)} tensors, " + ("which are not the model's:" if problems else "all of the model's")
+    )
+    for problem in problems:
+        print(f"  {problem}")
+    raise SystemExit(1 if problems else 0)
+
+
+def fetch(name_or_path: str, revision: str | None) -> Path:
+    """The folder itself, or the Hub's in the local cache."""
+    check_path(name_or_path)
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    try:
+        return Path(snapshot_download(name_or_path, revision=revision, ignore_patterns=["*.bin", "*.pt", "*.pth"]))
+    except Exception as error:  # a dozen types, of the Hub, of the network and of the cache
+        raise ArgumentError(
+            f"{name_or_path}: no such folder, nor to be had from the Hub: {first_line(error)}"
+        ) from error
+
+
+def read_config(folder: Path) -> XformerConfig:
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except Exception as error:
+        raise ArgumentError(f"{folder}: cannot read its config.json: {first_line(error)}") from error
+    if not isinstance(config, XformerConfig):
+        raise ArgumentError(
+            f"{folder}: a model of type {config.model_type!r}, not an Xformer; hf-xformer convert makes one of many"
+        )
+    return config
+
+
+def lines(folder: Path, config: XformerConfig, stored: dict[str, StoredTensor]) -> Iterable[tuple[str, str]]:
+    """What there is to say, as `(topic, text)`."""
+    yield "model", f"{(config.architectures or ['Xformer'])[0]} of {count_parameters(stored):,} parameters"
+    for stack in ("encoder", "decoder"):
+        heads, width = config.heads_of(stack)
+        kinds = getattr(config, f"{stack}_layer_types")
+        counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+        inner = getattr(config, f"{stack}_ffn_dim")
+        yield stack, f"{counted}; width {config.d_model}, {heads} heads of {width}, feed-forward {inner}"
+    own = config.encoder_vocab_size
+    yield "vocabulary", f"{config.vocab_size:,} entries" + (f", and {own:,} of the source's own" if own else "")
+    yield (
+        "options",
+        ", ".join(f"{name}={value!r}" for name, value in options(config).items()) or "all at their defaults",
+    )
+    yield "memory", memory(config, stored)
+    yield "tokenizer", describe_tokenizers(folder, config)
+    yield "decoding", describe_generation(folder)
+    yield "code", describe_code(folder)
+    yield "format", f"{config.format_version}"
+
+
+def options(config: XformerConfig) -> dict:
+    """The fields that are not at their defaults, but for what other lines say."""
+    default = XformerConfig().to_dict()
+    values = config.to_diff_dict()
+    return {name: values[name] for name in values if name not in SAID | INSIDE and values[name] != default.get(name)}
+
+
+def memory(config: XformerConfig, stored: dict[str, StoredTensor]) -> str:
+    """Of the weights, and of the keys and values that the decoder keeps of a token, in all its layers together."""
+    types = ", ".join(sorted({tensor.dtype for tensor in stored.values()}))
+    heads, width = config.heads_of("decoder")
+    element = ELEMENT_BYTES.get(str(config.dtype).removeprefix("torch."), 4)
+    a_token = 2 * config.decoder_layers * (config.num_key_value_heads or heads) * width * element
+    return (
+        f"{size(sum(tensor.bytes for tensor in stored.values()))} of weights ({types}); cache of {size(a_token)} a "
+        "token of the source and as much of the target"
+    )
+
+
+def size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.{0 if unit == 'bytes' else 1}f} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+def describe_tokenizers(folder: Path, config: XformerConfig) -> str:
+    try:
+        source, target = load_tokenizers(str(folder))
+        check_vocabulary(config, source, target)
+    except ArgumentError as error:
+        return f"WARNING: {error}"
+    sides = [source] if source is target else [source, target]
+    return " and ".join(
+        f"{type(each).__name__} of {len(each):,} entries, ends with {each.eos_token}" for each in sides
+    )
+
+
+def describe_generation(folder: Path) -> str:
+    try:
+        config = GenerationConfig.from_pretrained(folder)
+    except (OSError, ValueError):
+        return "no generation_config.json: greedy"
+    shown = {name: value for name in SHOWN if (value := getattr(config, name, None)) is not None}
+    return ", ".join(f"{name}={value}" for name, value in shown.items()) or "greedy, to the library's default length"
+
+
+def describe_code(folder: Path) -> str:
+    """Whether a stranger can load it, and whether with the code of this package."""
+    ours = travelling_files()
+    there = [path for path in ours if (folder / path.name).exists()]
+    if len(there) < len(ours):
+        return "not beside the weights: loads only where hf_xformer is installed (saving it again adds the code)"
+    same = all(cmp(path, folder / path.name, shallow=False) for path in ours)
+    return f"{len(ours)} files, loads with trust_remote_code too; " + ("as here" if same else "of another version")
