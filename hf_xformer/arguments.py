@@ -15,6 +15,8 @@ import yaml
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from .launch import check_launch, runs_on_cpu
+from .shipped import find
+from .verbs import as_typed
 
 
 class ArgumentError(ValueError):
@@ -47,6 +49,10 @@ class ModelArguments:
     attn_implementation: str | None = option(
         "eager, sdpa, flex_attention or flash_attention_2; else the library's choice, but eager for training short "
         "texts in bfloat16 on a CPU."
+    )
+    card_facts: str | None = option(
+        "A YAML file of what the model card says beside the run's figures: language, licences, data, use, limits. See "
+        "model_cards/g2p-quickstart.yaml."
     )
     ema_decay: float | None = option(
         "Keep an average of the weights that forgets so slowly, such as 0.999, evaluate with it and end with it."
@@ -99,6 +105,9 @@ class HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
 class RunParser(HfArgumentParser):
     """Says what is wrong with the command line in one line, as it does for the recipe."""
 
+    def format_help(self) -> str:
+        return as_typed(self.prog, super().format_help())
+
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(f"{message} (see --help)")
 
@@ -124,8 +133,8 @@ def parse_run(
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    if argv and not argv[0].startswith("-"):
-        path = Path(argv.pop(0))
+    if (path := recipe_of(argv)) is not None:
+        argv.pop(0)
         recipe = as_words(read_recipe(path))
         try:
             parser.parse_args(recipe)
@@ -139,6 +148,12 @@ def parse_run(
     # Before the training arguments are made, which start the process group and with it whatever cannot be here.
     check_launch(parser.parse_args(argv))
     return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+
+
+def recipe_of(argv: Sequence[str] | None) -> Path | None:
+    """The recipe on a command line, which comes first if there is one."""
+    argv = sys.argv[1:] if argv is None else argv
+    return find(argv[0]) if argv and not argv[0].startswith("-") else None
 
 
 class RecipeLoader(yaml.SafeLoader):

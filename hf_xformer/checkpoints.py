@@ -13,10 +13,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 
 from . import XformerConfig
 from .arguments import ArgumentError
 from .checkpoint_files import read_tensors
+from .shipped import find
 from .tokenization import TARGET_TOKENIZER
 
 
@@ -70,20 +72,34 @@ def check_path(name_or_path: str) -> None:
 
 
 def load_tokenizers(
-    name_or_path: str, target_name_or_path: str | None = None
+    name_or_path: str, target_name_or_path: str | None = None, **options
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
-    """The source's and the target's tokenizer, which are one unless the folder holds a `target_tokenizer`."""
-    nested = Path(name_or_path) / TARGET_TOKENIZER
-    if target_name_or_path is None and nested.is_dir():
-        target_name_or_path = str(nested)
-    source = load_tokenizer(name_or_path)
-    return source, source if target_name_or_path is None else load_tokenizer(target_name_or_path)
+    """
+    The source's and the target's tokenizer, which are one unless a `target_tokenizer` lies beside the first.
+
+    Args:
+        options: As `from_pretrained` has them, such as `revision`.
+    """
+    source = load_tokenizer(name_or_path, **options)
+    if target_name_or_path is not None:
+        return source, load_tokenizer(target_name_or_path)
+    return source, load_target_tokenizer(name_or_path, **options) or source
 
 
-def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+def load_target_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase | None:
+    """The target's own tokenizer, of a folder or on the Hub, if there is one."""
+    nested = f"{TARGET_TOKENIZER}/tokenizer_config.json"
+    try:
+        found = cached_file(name_or_path, nested, _raise_exceptions_for_missing_entries=False, **options)
+    except OSError:  # no such repository, or no way to it
+        found = None
+    return None if found is None else load_tokenizer(name_or_path, subfolder=TARGET_TOKENIZER, **options)
+
+
+def load_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase:
     check_path(name_or_path)
     try:
-        return AutoTokenizer.from_pretrained(name_or_path)
+        return AutoTokenizer.from_pretrained(name_or_path, **options)
     except (OSError, ValueError) as error:
         raise ArgumentError(
             f"{name_or_path}: cannot load a tokenizer: {first_line(error)} (scripts/train_tokenizer.py makes one)"
@@ -103,6 +119,7 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
         raise ArgumentError(
             f"--config_overrides: XformerConfig has no field {', '.join(unknown)}; it has {', '.join(near)}"
         )
+    name_or_path = str(find(name_or_path))
     check_path(name_or_path)
     try:
         loaded = AutoConfig.from_pretrained(name_or_path)

@@ -3,7 +3,9 @@
 """The output folder of a run: whose it is, where to resume, what must not be overwritten."""
 
 import json
+import math
 import shutil
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +23,31 @@ IGNORED_FIELDS = {"_name_or_path", "transformers_version", "architectures", "dty
 
 
 class LayoutRecord(TrainerCallback, ExportableState):
-    """Leaves in every checkpoint's `trainer_state.json` how a run was divided among how many processes and batches."""
+    """
+    Leaves in every checkpoint's `trainer_state.json` how a run was divided among how many processes and batches, and
+    for how long it has trained.
 
-    def __init__(self, layout: str, processes: int, writers: int, batch: str = ""):
+    Args:
+        seconds: Those before this start.
+    """
+
+    def __init__(self, layout: str, processes: int, writers: int, batch: str = "", seconds: float = 0.0):
         self.layout, self.processes, self.writers, self.batch = layout, processes, writers, batch
+        self.earlier, self.start = seconds, time.monotonic()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = time.monotonic()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.earlier, self.start = self.seconds, math.inf
+
+    @property
+    def seconds(self) -> float:
+        return self.earlier + max(0.0, time.monotonic() - self.start)
 
     def state(self) -> dict:
-        return {"args": dict(vars(self)), "attributes": {}}
+        names = ("layout", "processes", "writers", "batch", "seconds")
+        return {"args": {name: getattr(self, name) for name in names}, "attributes": {}}
 
 
 def find_checkpoint(output_dir: Path, resume: str | None, averages: bool, say: Callable) -> str | None:

@@ -8,9 +8,12 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from huggingface_hub.errors import StrictDataclassError
+
+from ..verbs import as_typed
 
 
 # RuntimeError and ImportError are how the libraries say that an option needs a package or a device that is not there.
@@ -33,12 +36,19 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
             traceback.print_exc()
         # Of several processes that meet the same error, one says so.
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            message = as_typed(Path(sys.argv[0]).name, " ".join(str(error).split()))
+            print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` for whom a wrong command line is an input error like any other: it raises ValueError."""
+    """
+    An `ArgumentParser` for whom a wrong command line is an input error like any other: it raises ValueError. Its help
+    names the command as it was typed.
+    """
+
+    def format_help(self) -> str:
+        return as_typed(self.prog, super().format_help())
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see --help)")

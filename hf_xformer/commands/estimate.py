@@ -20,6 +20,7 @@ from pathlib import Path
 from ..arguments import parse_overrides
 from ..checkpoints import load_config
 from ..estimation import Batch, Counted, count, memory, read_launch
+from ..shipped import find
 from .errors import Parser, one_line_errors
 
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.utilisation > 1:
         raise ValueError(f"--utilisation {args.utilisation}: a share, 1 at most")
-    paths = args.accelerate_config or sorted(Path("configs/accelerate").glob("*.yaml"))
+    paths = args.accelerate_config or sorted(find("configs/accelerate").glob("*.yaml"))
     if not paths:
         raise ValueError("there is no configs/accelerate here: give --accelerate_config")
     config = load_config(args.config_name, parse_overrides(args.config_overrides))

@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds = time.perf_counter() - start
         results = {
             **{name: rounded(score) for name, score in compute_metrics(args.metrics, predictions, references).items()},
+            "metrics": args.metrics,
             "samples": len(sources),
             "sources_truncated": decoder.truncated,
             "decoding_seconds": round(seconds, 2),

@@ -21,12 +21,15 @@ from transformers import (
     TrainerCallback,
 )
 
-from ..arguments import DataArguments, ModelArguments, parse_run
+from ..arguments import ModelArguments, parse_run, recipe_of
 from ..averaging import ExponentialMovingAverage, load_averages
+from ..cards import CURVES, CardFacts, is_edited, read_facts, write_card
 from ..data import DataError
 from ..launch import keep_freed_memory, layout, one_line_when_stopped, tensor_parallel_size
-from ..reporting import plot_curves, write_model_card
-from ..run_directory import LayoutRecord, claim, copy_weights
+from ..plotting import can_plot, plot_curves
+from ..publishing import take_over_pushing
+from ..run_directory import LayoutRecord, claim, copy_weights, read_layout
+from ..run_record import make_record, update_record
 from ..sharding import TensorParallelTrainer
 from ..tokenization import TARGET_TOKENIZER
 from ..training import Run, prepare
@@ -47,10 +50,14 @@ class SaveTargetTokenizer(TrainerCallback):
 def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         model_args, data_args, training_args = parse_run(argv, __doc__)
+        facts = read_facts(model_args.card_facts)
         if training_args.device.type == "cpu":
             keep_freed_memory()
         run = prepare(model_args, data_args, training_args)
+        hub = take_over_pushing(training_args, facts)
         trainer = make_trainer(run, model_args, training_args)
+        if hub is not None:
+            trainer.add_callback(hub)
         if training_args.should_save:
             claim(Path(training_args.output_dir), run.model.config, run.source)
     if run.finished is None:
@@ -76,7 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.log_metrics("eval", scores)
         trainer.save_metrics("eval", scores)
     if trainer.is_world_process_zero():
-        report(trainer, model_args, data_args, run.batch)
+        record = make_record(trainer, model_args, data_args, recipe_of(argv), run.batch, seconds_of(trainer, run))
+        report(trainer, record | {"facts": vars(facts)})
+        if hub is not None:
+            hub.push_all(Path(training_args.output_dir))
     # Processes that leave one by one may take each other's connections with them.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
@@ -101,7 +111,8 @@ def make_callbacks(
 ) -> list[TrainerCallback]:
     processes = training_args.world_size
     writers = processes if not training_args.save_on_each_node else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    callbacks = [LayoutRecord(layout(training_args), processes, writers, run.batch)]
+    seconds = 0.0 if run.checkpoint is None else read_layout(Path(run.checkpoint)).get("seconds", 0.0)
+    callbacks = [LayoutRecord(layout(training_args), processes, writers, run.batch, seconds)]
     if run.target is not run.source:
         callbacks.append(SaveTargetTokenizer(run.target))
     if model_args.ema_decay is not None:
@@ -109,14 +120,23 @@ def make_callbacks(
     return callbacks
 
 
-def report(
-    trainer: Seq2SeqTrainer,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    batch: str,
-) -> None:
-    """The picture of the curves and the model card, and a last word on where everything is."""
+def seconds_of(trainer: Seq2SeqTrainer, run: Run) -> float:
+    """Of training, over all starts; of a run that had ended before, those that its last checkpoint knows of."""
+    if run.finished is not None:
+        return read_layout(Path(run.checkpoint)).get("seconds", 0.0)
+    return next(each.seconds for each in trainer.callback_handler.callbacks if isinstance(each, LayoutRecord))
+
+
+def report(trainer: Seq2SeqTrainer, record: dict) -> None:
+    """What a run leaves for people: the picture of the curves, the model card, a last word on where everything is."""
     output_dir = Path(trainer.args.output_dir)
-    plot_curves(trainer.state.log_history, output_dir / "curves.png")
-    write_model_card(output_dir, trainer, model_args, data_args, batch)
-    print(f"checkpoint, tokenizer, results, model card and curves.png are in {output_dir}")
+    update_record(output_dir, record)
+    if can_plot():
+        plot_curves(trainer.state.log_history, output_dir / CURVES)
+    else:
+        print(f"{CURVES} is not drawn: pip install 'hf-xformer[plot]'")
+    if is_edited(output_dir):
+        print(f"{output_dir}/README.md was changed by hand and stays as it is")
+    else:
+        write_card(output_dir, CardFacts(**record["facts"]))
+    print(f"checkpoint, tokenizer, results, model card and {CURVES} are in {output_dir}")

@@ -1,0 +1,118 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a run's curves and of a model's attention, as PNG files."""
+
+from importlib import util
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .arguments import ArgumentError
+
+
+# Logged with every evaluation and no measure of quality.
+TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
+
+
+def can_plot() -> bool:
+    return util.find_spec("matplotlib") is not None
+
+
+def plot_curves(log_history: list[dict], path: Path) -> None:
+    """Draws training and validation loss, and every validation metric, over the optimizer's steps."""
+    from matplotlib.figure import Figure
+
+    curves = collect_curves(log_history)
+    figure = Figure(figsize=(4.5 * len(curves), 3.5), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        for label, points in lines.items():
+            axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 40 else "")
+        axes.set(title=title, xlabel="optimizer steps")
+        axes.grid(alpha=0.3)
+        if len(lines) > 1:
+            axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def collect_curves(log_history: list[dict]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """`{panel: {line: [(step, value), ...]}}`, the losses in one panel and each metric in its own."""
+    curves = {"loss": {}}
+    for entry in log_history:
+        for name, value in entry.items():
+            metric = name.removeprefix("eval_")
+            if name == "loss":
+                curves["loss"].setdefault("training", []).append((entry["step"], value))
+            elif name == "eval_loss":
+                curves["loss"].setdefault("validation", []).append((entry["step"], value))
+            elif name != metric and metric not in TIMINGS and isinstance(value, int | float):
+                curves.setdefault(metric, {}).setdefault("validation", []).append((entry["step"], value))
+    return curves
+
+
+@torch.no_grad()
+def cross_attention(
+    model: PreTrainedModel,
+    source: PreTrainedTokenizerBase,
+    target: PreTrainedTokenizerBase,
+    source_text: str,
+    target_text: str | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+) -> tuple[torch.Tensor, list[str], list[str]]:
+    """
+    How much each token of a target looks at each of its source, in the step that makes it.
+
+    Args:
+        model: Loaded with `attn_implementation="eager"`, which returns weights.
+        target_text: What the model is made to say; by default what it says.
+        layer, head: Of the decoder, from 1; by default the mean of all of them.
+
+    Returns:
+        Weights (T, S), each row a distribution, and the tokens of both sides.
+
+    Raises:
+        ArgumentError: There is no such layer or head.
+    """
+    model.eval()
+    encoded = source(source_text, return_tensors="pt").to(model.device)
+    if target_text is None:
+        labels = model.generate(**encoded, num_beams=1, do_sample=False)[:, 1:]
+    else:
+        labels = target(text_target=target_text, return_tensors="pt")["input_ids"].to(model.device)
+    attentions = model(**encoded, labels=labels, output_attentions=True).cross_attentions
+    weights = torch.stack(attentions)[:, 0].float().cpu()  # (layers, H, T, S)
+    for name, number, count in (("layer", layer, weights.shape[0]), ("head", head, weights.shape[1])):
+        if number is not None and not 1 <= number <= count:
+            raise ArgumentError(f"--{name} {number}: the decoder has {count} {name}s, counted from 1")
+    chosen = weights[slice(None) if layer is None else slice(layer - 1, layer)]
+    chosen = chosen[:, slice(None) if head is None else slice(head - 1, head)]
+    return chosen.mean(dim=(0, 1)), pieces(source, encoded["input_ids"][0]), pieces(target, labels[0])
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> list[str]:
+    """Each token as a reader knows it: bytes that are no letter by themselves stay in the vocabulary's spelling."""
+    decoded = [tokenizer.decode([i]) for i in ids.tolist()]
+    return [
+        text if text.strip() and "\N{REPLACEMENT CHARACTER}" not in text else token
+        for text, token in zip(decoded, tokenizer.convert_ids_to_tokens(ids.tolist()), strict=True)
+    ]
+
+
+def plot_attention(weights: torch.Tensor, source: list[str], target: list[str], path: Path, title: str = "") -> None:
+    """
+    Args:
+        weights: (T, S), one row a token of the target.
+        source, target: The tokens' names, S and T of them.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2 + 0.32 * len(source), 1.5 + 0.32 * len(target)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(weights.numpy(), cmap="viridis", vmin=0, aspect="auto")
+    # A dollar sign would begin a formula.
+    axes.set_xticks(range(len(source)), [name.replace("$", r"\$") for name in source], rotation=90)
+    axes.set_yticks(range(len(target)), [name.replace("$", r"\$") for name in target])
+    axes.set(xlabel="source", ylabel="target", title=title)
+    figure.colorbar(image, label="attention")
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,109 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""`run.json`: what a run records of itself, for the model card and for who wants to repeat it."""
+
+import json
+import os
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+
+import accelerate
+import datasets
+import torch
+import transformers
+from transformers import Trainer
+
+from .arguments import DataArguments, ModelArguments
+
+
+RECORD = "run.json"
+MODULES = (transformers, torch, accelerate, datasets)
+# Of the trainer's arguments, those that a reader wants to know beside the recipe.
+OPTIMISATION = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
+
+
+def read_json(path: Path) -> dict:
+    """What a JSON file holds; nothing where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def update_record(folder: Path, changes: dict) -> None:
+    record = read_json(folder / RECORD) | changes
+    (folder / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def make_record(
+    trainer: Trainer,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    recipe: Path | None,
+    batch: str,
+    seconds: float,
+) -> dict:
+    """
+    Args:
+        recipe: The file that the options came from, if any.
+        batch: What a step works on, in words.
+        seconds: Of training, those before a resumption included.
+    """
+    config, args = trainer.model.config, trainer.args
+    trained_on, evaluated_on = (
+        data_args.dataset_name or ", ".join(files or []) for files in (data_args.train_file, data_args.validation_file)
+    )
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "recipe": None if recipe is None else str(recipe),
+        "commit": None if recipe is None else commit_of(recipe),
+        "base_model": model_args.model_name_or_path,
+        "trained_on": trained_on,
+        "evaluated_on": evaluated_on,
+        "parameters": trainer.model.num_parameters(),
+        "model": {name: getattr(config, name, None) for name in ("encoder_layers", "decoder_layers", "d_model")}
+        | {"vocab_size": config.vocab_size},
+        "steps": trainer.state.global_step,
+        "batch": batch,
+        "optimisation": {name: plain(getattr(args, name)) for name in OPTIMISATION},
+        "seconds": round(seconds, 1),
+        "hardware": hardware(trainer),
+        "versions": {module.__name__: module.__version__ for module in MODULES},
+    }
+
+
+def plain(value):
+    """An enumeration's value, as JSON can hold it."""
+    return getattr(value, "value", value)
+
+
+def commit_of(recipe: Path) -> str | None:
+    """The commit that a file's repository is at, marked where the file has changed since; None outside of any."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(recipe.resolve().parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--", recipe.name)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit} with changes" if changed else commit
+
+
+def hardware(trainer: Trainer) -> dict:
+    """`kind` "gpu" or "cpu", `count` of GPUs or of cores in use, and a `name` for people."""
+    processes = trainer.args.world_size
+    if trainer.args.device.type == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return {"kind": "cpu", "count": cores, "name": f"{cores} cores of {processor_name()}"}
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else trainer.args.device.type
+    return {"kind": "gpu", "count": processes, "name": f"{processes} {name}"}
+
+
+def processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "a CPU"
