@@ -39,7 +39,10 @@ def run_client(hub: HubServer, folder: Path, code: str, **options) -> dict:
     """
     folder.mkdir(exist_ok=True)
     environment = hub.environment(folder / "home", **options)
-    command = [sys.executable, "-c", f"{START}\n{dedent(code)}\nprint(json.dumps(answer))"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    end = "Path('answer.json').write_text(json.dumps(answer))"
+    command = [sys.executable, "-c", f"{START}\n{dedent(code)}\n{end}"]
+    # Without an input, because transformers asks there whether to run a repository's code.
+    streams = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    done = subprocess.run(command, cwd=folder, env=environment, **streams)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads((folder / "answer.json").read_text())

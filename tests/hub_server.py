@@ -147,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
         reply = self.server.hub.answer(self.command, self.path, headers, self._read_body(headers))
         self.send_response(reply.status)
         for name, value in {**reply.headers, "Content-Length": str(len(reply.body))}.items():
-            self.send_header(name, value)
+            self.send_header(name, value.encode("ascii", "replace").decode())
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(reply.body)

@@ -284,7 +284,7 @@ def test_a_part_of_a_file_is_read_by_its_range(hub, name, tmp_path):
 def test_a_wrong_commit_is_refused_and_changes_nothing(hub, name):
     repository, before = hub.repositories["model", name], len(hub.uploads)
     head = repository.branches["main"]
-    never = {"path": "m.bin", "algo": "sha256", "oid": hashlib.sha256(b"never").hexdigest(), "size": 5}
+    never = {"path": "m.bin", "algo": "sha256", "oid": hashlib.sha256(b"never").hexdigest()}
     binary = {"path": "text", "encoding": "base64", "content": base64.b64encode(b"a\0b").decode()}
     fine = {**binary, "content": base64.b64encode(b"fine").decode()}
     wrong = [("lfsFile", never), ("file", binary), ("file", {**fine, "path": "../x"}), ("copyFile", fine)]
