@@ -9,8 +9,8 @@ import yaml
 
 # Not all that the Hub knows: those that a card of ours, or of a data set that we train on, may name.
 LICENSES = re.compile(
-    r"apache-2\.0|mit|isc|unlicense|wtfpl|bsd(-[23]-clause)?|cc|cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-[2-4]\.0|[al]?gpl(-[23]\.0)?"
-    r"|mpl-2\.0|odc-by|pddl|openrail|unknown|other"
+    r"apache-2\.0|mit|isc|unlicense|wtfpl|bsd(-[23]-clause)?|cc|cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-[2-4]\.0"
+    r"|[al]?gpl(-[23]\.0)?|mpl-2\.0|odc-by|pddl|openrail|unknown|other"
 )
 HEADER = re.compile(r"\A\s*---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
 
