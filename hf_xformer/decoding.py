@@ -121,6 +121,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--top_k", type=int, help="sample from the so many likeliest tokens")
     group.add_argument("--top_p", type=float, help="sample from the likeliest tokens of this total probability")
     group.add_argument("--seed", type=int, default=0, help="for sampling (default 0)")
+    group.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps; the accelerator if there is one by default")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     group.add_argument("--dtype", choices=dtypes, default="auto", help="of the weights (default: as they were saved)")
@@ -145,8 +146,9 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
             raise ArgumentError(f"--{name} is for sampling: it needs --do_sample")
     set_seed(args.seed)
     device = choose_device(args.device)
-    source, target = load_tokenizers(args.checkpoint)
-    model = load_model(args.checkpoint, dtype=args.dtype)
+    hub = {"revision": args.revision} if args.revision is not None else {}
+    source, target = load_tokenizers(args.checkpoint, **hub)
+    model = load_model(args.checkpoint, dtype=args.dtype, **hub)
     check_vocabulary(model.config, source, target)
     options = {name: getattr(args, name, None) for name in GENERATE_OPTIONS}
     return Decoder(

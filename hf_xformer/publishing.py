@@ -39,6 +39,7 @@ OTHERS = (
     *("config.json", "generation_config.json", "adapter_config.json", "*_xformer.py", "LICENSE*"),
     *("curves.png", "attention.png", RECORD, "trainer_state.json", "[a-z]*_results.json"),
 )
+HUB_ERRORS = (HfHubHTTPError, LocalTokenNotFoundError)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 
 
@@ -129,6 +130,13 @@ def prepare(folder: Path, repo_id: str) -> Publication:
     return found
 
 
+def why_refused(error: Exception) -> str:
+    """What to do about an error of the Hub's."""
+    if isinstance(error, LocalTokenNotFoundError) or error.response.status_code == 401:
+        return "not logged in to the Hub: `hf auth login`, or set HF_TOKEN"
+    return f"the Hub refused: {error}"
+
+
 def make_repository(api: HfApi, repo_id: str, private: bool | None, branch: str | None) -> str:
     """Creates the repository and the branch where they do not exist yet, and returns the whole name."""
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -171,8 +179,8 @@ def take_over_pushing(training_args: Seq2SeqTrainingArguments, facts: CardFacts)
     if training_args.process_index == 0:
         try:
             repo_id = make_repository(api, repo_id, training_args.hub_private_repo, branch)
-        except (LocalTokenNotFoundError, HfHubHTTPError) as error:
-            raise ArgumentError(f"--push_to_hub: {repo_id} cannot be made on the Hub: {error}") from error
+        except HUB_ERRORS as error:
+            raise ArgumentError(f"--push_to_hub: {repo_id}: {why_refused(error)}") from error
     every_save = training_args.hub_strategy == HubStrategy.EVERY_SAVE
     return PushToHub(api, repo_id, branch, every_save, training_args.hub_always_push)
 

@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from ..arguments import ArgumentError
 from ..checkpoints import check_path
-from ..publishing import make_repository, prepare, push
+from ..publishing import HUB_ERRORS, make_repository, prepare, push, why_refused
 from .errors import Parser, one_line_errors
 
 
@@ -50,10 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if repo_id != args.repo_id:
                 publication = prepare(args.checkpoint, repo_id)  # whose card has the whole name
             url = push(api, repo_id, publication, args.message, args.branch)
-        except LocalTokenNotFoundError as error:
-            raise ArgumentError("not logged in to the Hub: `hf auth login`, or set HF_TOKEN") from error
-        except HfHubHTTPError as error:
-            raise ArgumentError(f"{args.repo_id}: the Hub refused: {error}") from error
+        except HUB_ERRORS as error:
+            raise ArgumentError(f"{args.repo_id}: {why_refused(error)}") from error
     print(url)
 
 
