@@ -26,7 +26,7 @@ $(BIN)/python:
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing into $(VENV): some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,tensorboard]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,plot,tensorboard]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
@@ -48,7 +48,8 @@ quickstart: install  ## train a 1M-parameter model to pronounce words, in under 
 		configs/train/g2p-quickstart.yaml --output_dir $(RUN) $(BF16)
 	$(BIN)/python scripts/evaluate.py $(RUN) --test_file $(DATA)/test.jsonl --metrics per wer \
 		--output_file $(RUN)/test_results.json --predictions_file $(RUN)/test_predictions.jsonl --show 12
-	@echo "checkpoint: $(RUN)    curves: $(RUN)/curves.png    test scores: $(RUN)/test_results.json"
+	$(BIN)/python scripts/model_card.py $(RUN)
+	@echo "checkpoint: $(RUN)    its card, with curves and scores: $(RUN)/README.md    hf-xformer info $(RUN)"
 
 bible-data: $(VENV)/.installed-bible  ## chapters of two English Bibles as pairs of long texts, from Debian's packages
 	$(BIN)/python scripts/prepare_bible.py --output_dir $(BIBLE)

@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import jinja2
+import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData
 
 from .arguments import ArgumentError, read_yaml
@@ -79,7 +80,7 @@ def read_facts(path: Path | None) -> CardFacts:
     if path is not None:
         try:
             given = read_yaml(find(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise ArgumentError(f"--card_facts {path}: cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(given, dict):
             raise ArgumentError(f"--card_facts {path}: expected lines of 'field: text'")

@@ -23,6 +23,8 @@ from .verbs import PROGRAM, VERBS
 
 # What `accelerate launch` is told and training is not.
 LAUNCH_OPTIONS = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")
+# Of packages that not everybody needs, the extra that has them.
+EXTRAS = {"datasets": "train", "evaluate": "train", "sacrebleu": "train", "rapidfuzz": "train"}
 USAGE = """\
 usage: {program} VERB [...]        {program} VERB --help explains one; {program} --version
 
@@ -59,7 +61,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name == "train" and any(word.partition("=")[0] == "--config_file" for word in rest):
         launch(rest)
     sys.argv = [f"{PROGRAM} {name}", *rest]
-    importlib.import_module(f"hf_xformer.commands.{VERBS[name].module}").main(rest)
+    try:
+        command = importlib.import_module(f"hf_xformer.commands.{VERBS[name].module}")
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        print(
+            f"error: {PROGRAM} {name} needs {error.name}: pip install 'hf-xformer[{EXTRAS[error.name]}]'",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from error
+    command.main(rest)
 
 
 def usage() -> str:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from .arguments import ArgumentError
 from .checkpoints import check_vocabulary, load_model, load_tokenizers, position_limit
-from .preprocessing import cut
+from .tokenization import cut
 
 
 # Batches of one length need no padding: so many batches are read ahead and sorted together.

@@ -10,6 +10,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from .data import DataError, expand_references
 from .metrics import compute_metrics
+from .tokenization import cut
 
 
 class PairTokenizer:
@@ -50,11 +51,6 @@ class PairTokenizer:
 
 def first_reference(target: str | list[str]) -> str:
     return target if isinstance(target, str) else target[0]
-
-
-def cut(ids: list[int], limit: int) -> list[int]:
-    """At most `limit` tokens, the last of which stays the last: the end token."""
-    return ids if len(ids) <= limit else ids[: limit - 1] + ids[-1:]
 
 
 def prepare_training(

@@ -6,19 +6,17 @@ import json
 import os
 import subprocess
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 
-import accelerate
-import datasets
 import torch
-import transformers
 from transformers import Trainer
 
 from .arguments import DataArguments, ModelArguments
 
 
 RECORD = "run.json"
-MODULES = (transformers, torch, accelerate, datasets)
+PACKAGES = ("transformers", "torch", "accelerate", "datasets")
 # Of the trainer's arguments, those that a reader wants to know beside the recipe.
 OPTIMISATION = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
 
@@ -66,7 +64,7 @@ def make_record(
         "optimisation": {name: plain(getattr(args, name)) for name in OPTIMISATION},
         "seconds": round(seconds, 1),
         "hardware": hardware(trainer),
-        "versions": {module.__name__: module.__version__ for module in MODULES},
+        "versions": {name: metadata.version(name) for name in PACKAGES},
     }
 
 

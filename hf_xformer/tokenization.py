@@ -206,3 +206,8 @@ def frequent(counts: Counter, min_frequency: int) -> list[str]:
 def numbered(entries: list[str], limit: int) -> dict[str, int]:
     """The first `limit` different entries with their ids."""
     return {entry: number for number, entry in enumerate(list(dict.fromkeys(entries))[:limit])}
+
+
+def cut(ids: list[int], limit: int) -> list[int]:
+    """At most `limit` tokens, the last of which stays the last: the end token."""
+    return ids if len(ids) <= limit else ids[: limit - 1] + ids[-1:]

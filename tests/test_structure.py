@@ -13,11 +13,13 @@ from mutants import MUTANTS
 from small_models import make_model
 from small_runs import ROOT
 
+import hf_xformer
 from hf_xformer.arguments import parse_run
 from hf_xformer.tokenization import train_tokenizer
 
 
-PACKAGE = ROOT / "hf_xformer"
+# Not beside the tests where a wheel is tested.
+PACKAGE = Path(hf_xformer.__file__).parent
 TRAVELLING = [
     f"{name}_xformer"
     for name in (
@@ -64,7 +66,13 @@ def test_importing_the_package_does_not_import_the_rest_of_it():
     assert loaded == sorted(f"hf_xformer.{name}" for name in (*TRAVELLING, "pipeline"))
 
 
+def in_tree(name: str) -> Path:
+    return PACKAGE.parent / name if name.startswith("hf_xformer/") else ROOT / name
+
+
 def tracked() -> list[Path]:
+    if not (ROOT / ".git").exists():  # an unpacked source distribution
+        return [path for path in ROOT.rglob("*") if ".cache" not in path.parts and "__pycache__" not in path.parts]
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [ROOT / name for name in names.splitlines()]
 
@@ -84,7 +92,7 @@ def test_every_file_that_a_document_names_exists(document):
     text = (ROOT / document).read_text()
     named = set(re.findall(r"(?:hf_xformer|scripts|configs|tests|model_cards)/[\w./-]*\w", text))
     assert named
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    assert [name for name in sorted(named) if not in_tree(name).exists()] == []
 
 
 def test_the_readmes_code_runs(tmp_path, monkeypatch, capsys):

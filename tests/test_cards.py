@@ -1,0 +1,146 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""A card is filled from the run's own files and says what nobody has said yet."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from small_runs import ROOT, refused
+from transformers import AutoTokenizer, pipeline
+
+from hf_xformer.arguments import ArgumentError
+from hf_xformer.cards import REQUIRED, missing_facts, problems_of, read_facts, render, write_card
+from hf_xformer.commands import card, train
+from hf_xformer.run_record import commit_of
+
+
+SHIPPED = sorted((ROOT / "model_cards").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, task) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "run"
+    recipe = folder.parent / "recipe.yaml"
+    words = task.options(folder, validation_file=task.validation, eval_strategy="epoch", metrics="per")
+    options = dict(zip([word.removeprefix("--") for word in words[::2]], words[1::2], strict=True))
+    recipe.write_text(yaml.safe_dump(options))
+    train.main([str(recipe)])
+    return folder
+
+
+def test_a_run_records_what_a_card_says_of_it(run, task):
+    record = json.loads((run / "run.json").read_text())
+    assert record["recipe"] == str(run.parent / "recipe.yaml") and record["commit"] is None
+    assert (record["trained_on"], record["evaluated_on"]) == (task.train, task.validation)
+    assert record["steps"] == 6 and record["hardware"]["kind"] == "cpu" and 0 < record["seconds"] < 600
+    assert record["versions"].keys() == {"transformers", "torch", "accelerate", "datasets"}
+
+
+def test_the_card_has_the_runs_figures_and_marks_what_no_file_says(run):
+    text = (run / "README.md").read_text()
+    record = json.loads((run / "run.json").read_text())
+    metadata = ModelCard(text).data
+    per = json.loads((run / "eval_results.json").read_text())["eval_per"]
+    assert {each.metric_type: each.metric_value for each in metadata.eval_results}["per"] == round(per, 4)
+    grams = record["seconds"] / 3600 * 10 * record["hardware"]["count"] / 1000 * 480
+    assert metadata.co2_eq_emissions["emissions"] == pytest.approx(grams, rel=0.01)
+    for figure in (
+        f"{record['parameters']:,}",
+        record["hardware"]["name"],
+        record["recipe"],
+        "0.01",
+        "![training and",
+    ):
+        assert figure in text
+    assert problems_of(text, run) == [
+        "`language` is not filled in", "`license` is not filled in",
+        *(f"`{name}` is not filled in" for name in ("summary", "intended_use", "limits", "data", "data_license")),
+    ]  # fmt: skip
+
+
+def test_a_cards_code_runs(run, capsys):
+    facts = read_facts(SHIPPED[0])
+    text = str(render(run, facts, str(run)))
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "card", "exec"), {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert f"'generated_text': '{second.strip()}'" in first
+    assert pipeline("seq2seq", model=str(run))(facts.example)[0]["generated_text"] == second.strip()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_facts_of_every_shipped_recipe_are_complete_and_the_hub_takes_the_card(path, run):
+    facts = read_facts(path)
+    assert missing_facts(facts) == []
+    assert f"card_facts: model_cards/{path.name}" in (ROOT / "configs/train" / path.name).read_text()
+    text = str(render(run, facts, "user/model"))
+    assert problems_of(text, run) == [] and ModelCard(text).data.license == "apache-2.0"
+
+
+def test_every_shipped_recipe_has_facts():
+    assert {path.stem for path in (ROOT / "configs/train").glob("*.yaml")} == {path.stem for path in SHIPPED}
+
+
+def test_the_command_draws_the_example_and_writes_the_card(run, tmp_path, capsys):
+    facts = tmp_path / "facts.yaml"
+    facts.write_text(yaml.safe_dump(dict.fromkeys(REQUIRED, "known") | {"language": "en", "license": "mit"}))
+    card.main([str(run), "--card_facts", str(facts), "--example", "A B C"])
+    text = (run / "README.md").read_text()
+    assert (run / "attention.png").exists() and "(attention.png)" in text and '"A B C"' in text
+    assert problems_of(text, run) == [] and "is not filled in" not in capsys.readouterr().out
+    card.main([str(run)])  # with the facts that it was given, and no mark of a change by hand
+    assert (run / "README.md").read_text() == text
+
+
+def test_a_card_changed_by_hand_stays(run, capsys):
+    text = (run / "README.md").read_text()
+    (run / "README.md").write_text(text + "\nMore.\n")
+    with pytest.raises(ArgumentError, match="was changed by hand; --overwrite"):
+        write_card(run, read_facts(None))
+    assert (run / "README.md").read_text() == text + "\nMore.\n"
+    (run / "README.md").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("summary: [", "cannot be read"),
+        ("just words", "expected lines of 'field: text'"),
+        ("licence: mit", "no field licence; there are summary"),
+        ("watts: many", "watts must be a number above 0, got 'many'"),
+        ("carbon_intensity: 0", "carbon_intensity must be a number above 0, got 0"),
+    ],
+)
+def test_facts_that_cannot_be_are_refused_with_file_and_value(content, said, tmp_path, task, capsys):
+    path = tmp_path / "facts.yaml"
+    path.write_text(content)
+    line = refused(train, task.options(tmp_path / "new", card_facts=path), capsys)
+    assert said in line and str(path) in line and not (tmp_path / "new").exists()
+
+
+def test_a_folder_without_a_run_has_no_card(tmp_path, task, capsys):
+    AutoTokenizer.from_pretrained(task.tokenizer).save_pretrained(tmp_path)
+    assert "no run.json there" in refused(card, [tmp_path], capsys)
+
+
+def test_the_recipes_commit_is_its_repositorys_and_marked_where_it_has_changed(tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=b", *words], check=True)
+
+    recipe = tmp_path / "recipe.yaml"
+    assert commit_of(recipe) is None
+    git("init", "-q")
+    recipe.write_text("seed: 1\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    commit = commit_of(recipe)
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    recipe.write_text("seed: 2\n")
+    assert commit_of(recipe) == f"{commit} with changes"

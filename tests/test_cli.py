@@ -1,0 +1,106 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""`hf-xformer` is the scripts by another name, and starts as many processes as a launch configuration says."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from small_runs import ROOT, Task
+
+from hf_xformer import __version__, cli
+from hf_xformer.verbs import VERBS, as_typed
+
+
+def hf_xformer(*words: str | Path, folder: Path = ROOT, **streams) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    argv = [sys.executable, "-m", "hf_xformer", *map(str, words)]
+    return subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, **streams)
+
+
+def test_every_verb_is_a_command_with_a_script_and_every_command_is_a_verb():
+    for verb in VERBS.values():
+        assert callable(import_module(f"hf_xformer.commands.{verb.module}").main)
+        assert f'run("{verb.module}")' in (ROOT / f"scripts/{verb.script}.py").read_text()
+    commands = {path.stem for path in (Path(cli.__file__).parent / "commands").glob("*.py")}
+    assert commands - {"__init__", "errors"} == {verb.module for verb in VERBS.values()}
+    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py") if 'run("' in path.read_text()}
+    assert scripts - {"_launch"} == {verb.script for verb in VERBS.values()}
+
+
+def test_help_lists_the_verbs_with_what_they_do(capsys):
+    cli.main(["--help"])
+    said = capsys.readouterr().out
+    assert all(name in said and verb.summary in said for name, verb in VERBS.items())
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verbs_help_speaks_of_itself_and_never_of_scripts(name, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code in (0, None)
+    assert said.startswith(f"usage: hf-xformer {name} ") and re.search(rf"\n +hf-xformer {name} ", said)
+    assert "scripts/" not in said and ".py " not in said
+
+
+def test_what_is_said_of_scripts_stays_so_for_who_runs_scripts():
+    text = "accelerate launch scripts/train.py; python scripts/push_to_hub.py runs/x"
+    assert as_typed("train.py", text) == text
+    assert as_typed("hf-xformer train", text) == "accelerate launch hf-xformer train; hf-xformer push runs/x"
+
+
+def test_the_version_is_the_packages(capsys):
+    cli.main(["--version"])
+    assert capsys.readouterr().out == f"hf-xformer {__version__}\n"
+
+
+def test_a_verb_that_there_is_not_gets_the_nearest_one(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["genrate", "runs/x"])
+    assert stop.value.code == 2 and "no verb 'genrate'; did you mean generate?" in capsys.readouterr().err
+
+
+def test_a_launch_configuration_that_there_is_not_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--config_file", "configs/accelerate/nine.yaml", "recipe.yaml"])
+    assert stop.value.code == 2 and "configs/accelerate/nine.yaml: there is no such file" in capsys.readouterr().err
+
+
+def test_a_command_whose_packages_are_not_installed_names_their_extra(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)  # which makes its import fail as it does where it is not
+    for module in ("data", "commands.evaluate"):
+        monkeypatch.delitem(sys.modules, f"hf_xformer.{module}", raising=False)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["evaluate", "runs/x"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: hf-xformer evaluate needs datasets: pip install 'hf-xformer[train]'\n"
+
+
+@pytest.mark.slow
+def test_one_command_after_the_other_makes_a_model_that_spells(task: Task, tmp_path):
+    """As a user types them, in a folder of their own that has no configs/."""
+    words = ["train", "--config_file", "configs/accelerate/cpu.yaml", *task.options(tmp_path / "run")]
+    words[words.index("--config_name") + 1] = "configs/model/tiny.json"
+    trained = hf_xformer(*words, folder=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    decoded = hf_xformer("generate", "run", folder=tmp_path, input="A B C\nH\n")
+    assert decoded.returncode == 0 and len(decoded.stdout.splitlines()) == 2
+    assert hf_xformer("info", "run", folder=tmp_path).returncode == 0
+
+
+@pytest.mark.distributed
+def test_a_launch_configuration_starts_its_processes_and_finds_its_engine(task: Task, tmp_path):
+    launch = ["--config_file", "configs/accelerate/zero2.yaml", "--num_processes", "2", "--main_process_port", "0"]
+    trained = hf_xformer("train", *launch, *task.options(tmp_path / "run"), folder=tmp_path)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert "16 pairs a step: 8 pairs at once, 2 processes" in trained.stdout
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["batch"].startswith("16 pairs a step")
