@@ -5,7 +5,7 @@
 import json
 import os
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def make_record(
         data_args.dataset_name or ", ".join(files or []) for files in (data_args.train_file, data_args.validation_file)
     )
     return {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "recipe": None if recipe is None else str(recipe),
         "commit": None if recipe is None else commit_of(recipe),
         "base_model": model_args.model_name_or_path,

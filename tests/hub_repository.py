@@ -7,7 +7,7 @@ import binascii
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from fnmatch import fnmatch
 from functools import cached_property
 
@@ -204,7 +204,7 @@ class Repository:
         return Upload((self.kind, self.name), branch, commit.id, commit.title, *kinds)
 
     def _append(self, branch: str, parent: str | None, files: dict, title: str, description: str) -> Commit:
-        date = datetime.now(timezone.utc)
+        date = datetime.now(UTC)
         lines = [f"tree {hash_folders(files)['']}", *([f"parent {parent}"] if parent else [])]
         lines += [f"{role} {self.owner} <> {int(date.timestamp())} +0000" for role in ("author", "committer")]
         text = "\n".join([*lines, "", title, "", description])

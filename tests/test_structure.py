@@ -96,7 +96,7 @@ def test_every_file_that_a_document_names_exists(document):
 
 
 def test_the_readmes_code_runs(tmp_path, monkeypatch, capsys):
-    """On an untrained model where the reader has a trained one: it must print one line of phonemes, whichever."""
+    """On an untrained model where the reader has a trained one: each `print` must print one line, whichever."""
     checkpoint = tmp_path / "runs/g2p-quickstart"
     tokenizer = train_tokenizer(["K U B E R N T S", "AH IY UW"], "symbol")
     tokenizer.save_pretrained(checkpoint)
@@ -105,9 +105,10 @@ def test_the_readmes_code_runs(tmp_path, monkeypatch, capsys):
     model.save_pretrained(checkpoint)
     monkeypatch.chdir(tmp_path)
     names = {}
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert len(capsys.readouterr().out.splitlines()) == "".join(blocks).count("print(") > 2
 
 
 def test_the_readme_has_its_figures():
