@@ -170,8 +170,8 @@ def check_vocabulary(
     source_field = "encoder_vocab_size" if getattr(config, "encoder_vocab_size", None) else "vocab_size"
     for side, tokenizer, field in (("source", source, source_field), ("target", target, "vocab_size")):
         # A Marian tokenizer may hold two vocabularies, and its length is the source's.
-        own_target = getattr(tokenizer, "get_tgt_vocab", None) if side == "target" else None
-        size = len(own_target()) if own_target else len(tokenizer)
+        separate = side == "target" and getattr(tokenizer, "separate_vocabs", False)
+        size = len(tokenizer.target_encoder) if separate else len(tokenizer)
         if size > getattr(config, field):
             raise ArgumentError(
                 f"the {side} tokenizer {tokenizer.name_or_path} has {size} tokens, "
