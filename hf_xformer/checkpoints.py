@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from . import XformerConfig
+from .adapters import base_of, check_peft, load_adapter
 from .arguments import ArgumentError
 from .tokenization import TARGET_TOKENIZER
 
@@ -37,6 +38,8 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
             library would fill a missing one with random numbers.
     """
     check_path(name_or_path)
+    if (base := base_of(name_or_path)) is not None:
+        return load_adapted(name_or_path, base, computed, **options)
     try:
         model, info = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, output_loading_info=True, **options)
     except Exception as error:  # whatever stopped it: a dozen types, from the Hub, the files and the backends
@@ -47,6 +50,16 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
             names = ", ".join(sorted(map(str, info[problem]))[:3])
             raise ArgumentError(f"{name_or_path}: {len(info[problem])} {problem.replace('_', ' ')}, such as {names}")
     return model
+
+
+def load_adapted(name_or_path: str, base: str, computed: frozenset[str], **options) -> PreTrainedModel:
+    """The model that an adapter belongs to, with the adapter; `computed` and `options` as [`load_model`] has them."""
+    check_peft(f"{name_or_path}, an adapter,")
+    try:
+        model = load_model(base, computed, **options)
+    except ArgumentError as error:
+        raise ArgumentError(f"{name_or_path}: the model that it is an adapter of: {error}") from error
+    return load_adapter(model, name_or_path)
 
 
 def check_path(name_or_path: str) -> None:

@@ -21,6 +21,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from ..adapters import SaveGenerationConfig
 from ..arguments import DataArguments, ModelArguments, parse_run
 from ..averaging import ExponentialMovingAverage, load_averages
 from ..data import DataError
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run = prepare(model_args, data_args, training_args)
         trainer = make_trainer(run, model_args, training_args)
         if training_args.should_save:
-            claim(Path(training_args.output_dir), run.model.config, run.source)
+            claim(Path(training_args.output_dir), run.model, run.source)
     if run.finished is None:
         # A stream is checked only as it is read.
         with one_line_errors(DataError), one_line_when_stopped(training_args.output_dir):
@@ -104,6 +105,8 @@ def make_callbacks(
     callbacks = [LayoutRecord(layout(training_args), processes, writers, run.batch)]
     if run.target is not run.source:
         callbacks.append(SaveTargetTokenizer(run.target))
+    if model_args.lora_rank is not None:
+        callbacks.append(SaveGenerationConfig())
     if model_args.ema_decay is not None:
         callbacks.append(ExponentialMovingAverage(model_args.ema_decay, run.checkpoint))
     return callbacks
