@@ -57,6 +57,15 @@ class ModelArguments:
     ema_decay: float | None = option(
         "Keep an average of the weights that forgets so slowly, such as 0.999, evaluate with it and end with it."
     )
+    lora_rank: int | None = option(
+        "Leave the weights of --model_name_or_path as they are and train LoRA adapters of this rank, such as 8."
+    )
+    lora_alpha: int = option("What adapters add is multiplied by --lora_alpha / --lora_rank.", 16)
+    lora_dropout: float = option("Dropout before the adapters.", 0.0)
+    lora_target_modules: list[str] | None = option(
+        "Names of the layers that get adapters, such as q_proj k_proj, or all-linear; else q_proj and v_proj, and of "
+        "another kind of model what PEFT has for it."
+    )
 
 
 @dataclass

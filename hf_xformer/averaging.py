@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import PreTrainedModel, TrainerCallback
 
+from .adapters import base_of
 from .arguments import ArgumentError
 from .checkpoints import TRAINING_FIELDS, load_model
 from .run_directory import AVERAGES, IGNORED_FIELDS
@@ -17,8 +18,8 @@ from .run_directory import AVERAGES, IGNORED_FIELDS
 
 class ExponentialMovingAverage(TrainerCallback):
     """
-    Keeps `a <- d a + (1 - d) w` of all weights w over the steps (Polyak and Juditsky 1992, exponentially weighted),
-    evaluates with the averages, and leaves them in the model at the end.
+    Keeps `a <- d a + (1 - d) w` of all weights w that are trained over the steps (Polyak and Juditsky 1992,
+    exponentially weighted), evaluates with the averages, and leaves them in the model at the end.
 
     In the first steps d is smaller, (1 + t) / (10 + t), so that the start is forgotten. Checkpoints hold the weights
     that training goes on from, and the averages beside them.
@@ -34,7 +35,7 @@ class ExponentialMovingAverage(TrainerCallback):
         self.set_aside: list[torch.Tensor] | None = None
 
     def on_train_begin(self, args, state, control, model, **kwargs):
-        self.parameters = dict(model.named_parameters())
+        self.parameters = trained(model)
         if self.checkpoint is None:
             self.averages = {name: each.detach().float().clone() for name, each in self.parameters.items()}
         else:
@@ -78,6 +79,11 @@ class ExponentialMovingAverage(TrainerCallback):
             parameter.copy_(tensor)
 
 
+def trained(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The parameters that change: of a model with adapters, those of the adapters."""
+    return {name: each for name, each in model.named_parameters() if each.requires_grad}
+
+
 def read_averages(checkpoint: str, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Those beside a checkpoint's weights, in the order of the parameters and where these are."""
     averages = load_file(Path(checkpoint, AVERAGES))
@@ -87,7 +93,7 @@ def read_averages(checkpoint: str, parameters: dict[str, torch.Tensor]) -> dict[
 @torch.no_grad()
 def load_averages(model: PreTrainedModel, checkpoint: str) -> None:
     """Puts a checkpoint's averages into a model."""
-    parameters = dict(model.named_parameters())
+    parameters = trained(model)
     for name, average in read_averages(checkpoint, parameters).items():
         parameters[name].copy_(average)
 
@@ -97,8 +103,12 @@ def average_checkpoints(checkpoints: Sequence[str]) -> PreTrainedModel:
     A model whose every weight is the mean of the checkpoints' (Vaswani et al. 2017, section 6.1).
 
     Raises:
-        ArgumentError: A checkpoint cannot be loaded, or is of another model than the first.
+        ArgumentError: A checkpoint cannot be loaded, is of another model than the first, or is an adapter, of which
+            averages of the factors would not be those of the products.
     """
+    for checkpoint in checkpoints:
+        if base_of(checkpoint) is not None:
+            raise ArgumentError(f"{checkpoint}: an adapter; scripts/merge_adapter.py makes a model of it")
     model = load_model(checkpoints[0])
     weights = dict(model.named_parameters())
     sums = {name: each.detach().double() for name, each in weights.items()}

@@ -16,6 +16,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from . import XformerConfig
+from .adapters import base_of, check_peft, load_adapter
 from .arguments import ArgumentError
 from .checkpoint_files import read_tensors
 from .shipped import find
@@ -40,6 +41,8 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
             shape. The library would fill a missing one with random numbers.
     """
     check_path(name_or_path)
+    if (base := base_of(name_or_path)) is not None:
+        return load_adapted(name_or_path, base, computed, **options)
     if Path(name_or_path).is_dir():
         read_tensors(Path(name_or_path))
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -61,6 +64,16 @@ def described(key: str | tuple) -> str:
         return key
     name, stored, expected = key
     return f"{name} {list(stored)}, where the model has {list(expected)}"
+
+
+def load_adapted(name_or_path: str, base: str, computed: frozenset[str], **options) -> PreTrainedModel:
+    """The model that an adapter belongs to, with the adapter; `computed` and `options` as [`load_model`] has them."""
+    check_peft(f"{name_or_path}, an adapter,")
+    try:
+        model = load_model(base, computed, **options)
+    except ArgumentError as error:
+        raise ArgumentError(f"{name_or_path}: the model that it is an adapter of: {error}") from error
+    return load_adapter(model, name_or_path)
 
 
 def check_path(name_or_path: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 
 from . import XformerConfig
+from .adapters import base_of, check_peft
 from .arguments import ArgumentError, DataArguments, ModelArguments
 from .checkpoints import load_tokenizers, position_limit
 from .launch import OPTIMIZER_SHARDED, WHOLE, check_world, layout, tensor_parallel_size
@@ -36,6 +37,7 @@ def check_options(
     if base is not None and Path(base).resolve() == Path(training_args.output_dir).resolve():
         raise ArgumentError(f"--output_dir {training_args.output_dir}: training would overwrite --model_name_or_path")
     check_averaging(model_args, training_args)
+    check_lora(model_args, training_args)
     check_trainer_options(data_args, training_args)
     check_evaluation_options(data_args, training_args)
 
@@ -48,6 +50,30 @@ def check_averaging(model_args: ModelArguments, training_args: Seq2SeqTrainingAr
         raise ArgumentError(f"--ema_decay must be between 0 and 1, got {decay}")
     if layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED):
         raise ArgumentError(f"--ema_decay averages whole weights, which {layout(training_args)} divides")
+
+
+def check_lora(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> None:
+    base = model_args.model_name_or_path
+    if base is not None and base_of(base) is not None:
+        raise ArgumentError(f"--model_name_or_path {base}: an adapter; scripts/merge_adapter.py makes a model of it")
+    if model_args.lora_rank is None:
+        for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
+            if (value := getattr(model_args, name)) != getattr(ModelArguments, name):
+                raise ArgumentError(f"--{name} {value} does nothing without --lora_rank")
+        return
+    for name in ("lora_rank", "lora_alpha"):
+        if (value := getattr(model_args, name)) < 1:
+            raise ArgumentError(f"--{name} must be 1 or more, got {value}")
+    if not 0 <= model_args.lora_dropout < 1:
+        raise ArgumentError(f"--lora_dropout must be in [0, 1), got {model_args.lora_dropout}")
+    if base is None:
+        raise ArgumentError(
+            f"--lora_rank {model_args.lora_rank} would leave the weights of a new model at random: give "
+            "--model_name_or_path instead of --config_name"
+        )
+    if layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED):
+        raise ArgumentError(f"--lora_rank is not possible under {layout(training_args)}, which divides the weights")
+    check_peft(f"--lora_rank {model_args.lora_rank}")
 
 
 def check_trainer_options(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
@@ -115,6 +141,19 @@ def check_evaluation_options(data_args: DataArguments, training_args: Seq2SeqTra
         raise ArgumentError(
             f"--metric_for_best_model {best}: evaluation gives loss{''.join(f', {m}' for m in metrics)}"
         )
+
+
+def check_model(
+    config: PreTrainedConfig,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+) -> None:
+    """What the model's configuration does not go with."""
+    check_lengths(config, data_args)
+    check_division(config)
+    check_packing(config, model_args, data_args, training_args)
+    check_smoothing(config, training_args)
 
 
 def check_lengths(config: PreTrainedConfig, data_args: DataArguments) -> None:

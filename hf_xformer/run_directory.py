@@ -9,13 +9,18 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, TrainerCallback
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from .adapters import ADAPTER_CONFIG, check_adapter, configs_of
 from .arguments import ArgumentError
 from .launch import WHOLE
 
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 # Beside a checkpoint's weights, those averaged over the steps.
 AVERAGES = "averages.safetensors"
@@ -146,15 +151,20 @@ def set_aside(output_dir: Path, checkpoints: list[Path], say: Callable) -> None:
     say(f"moved {len(checkpoints)} checkpoints of an earlier run to {aside}")
 
 
-def refuse_another_run(output_dir: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+def refuse_another_run(
+    output_dir: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, lora: "LoraConfig | None"
+) -> None:
     """
     Raises:
-        ArgumentError: `output_dir` holds a run of a model with another configuration or another vocabulary.
+        ArgumentError: `output_dir` holds a run of a model with another configuration, other adapters or another
+            vocabulary.
     """
-    if not (output_dir / "config.json").exists():
+    if not any((output_dir / name).exists() for name in ("config.json", ADAPTER_CONFIG)):
         return
-    theirs, ours = type(config).from_pretrained(output_dir).to_dict(), config.to_dict()
     advice = "choose another folder or remove that one"
+    check_adapter(output_dir, "--output_dir", lora)
+    ours = {} if lora is not None else config.to_dict()
+    theirs = {} if lora is not None else type(config).from_pretrained(output_dir).to_dict()
     for name in sorted(ours.keys() - IGNORED_FIELDS):
         if theirs.get(name) != ours[name]:
             raise ArgumentError(
@@ -170,13 +180,15 @@ def copy_weights(checkpoint: str, output_dir: Path) -> None:
     Makes a finished run's checkpoint its result: however the model was divided, weights are saved whole, and the code
     that reads them is beside them.
     """
-    for pattern in ("model*.safetensors", "*.safetensors.index.json", "generation_config.json", "*_xformer.py"):
+    of_model = ("model*.safetensors", "*.safetensors.index.json", "generation_config.json", "*_xformer.py")
+    for pattern in (*of_model, "adapter_*"):
         for path in Path(checkpoint).glob(pattern):
             shutil.copyfile(path, output_dir / path.name)
 
 
-def claim(output_dir: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+def claim(output_dir: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Writes configuration and tokenizer before training, so that the next start knows whose folder it is."""
     output_dir.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(output_dir)
-    config.save_pretrained(output_dir)
+    for config in configs_of(model):
+        config.save_pretrained(output_dir)

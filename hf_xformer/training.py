@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from . import XformerConfig
+from .adapters import add_lora, check_adapter, make_lora
 from .arguments import DataArguments, ModelArguments, parse_overrides
 from .batching import (
     BatchCollator,
@@ -37,14 +38,7 @@ from .batching import (
 from .checkpoints import change_config, check_vocabulary, fit_vocabulary, load_config, load_model, load_tokenizers
 from .data import load_named_rows, load_rows
 from .launch import TENSOR_PARALLEL, WHOLE, layout, precision, tensor_parallel_size
-from .option_checks import (
-    check_division,
-    check_lengths,
-    check_options,
-    check_own_tokenizer,
-    check_packing,
-    check_smoothing,
-)
+from .option_checks import check_model, check_options, check_own_tokenizer
 from .preprocessing import GenerationMetrics, PairTokenizer, prepare_evaluation, prepare_training
 from .run_directory import check_layout, find_checkpoint, read_layout, refuse_another_run
 from .sharding import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
@@ -95,12 +89,10 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name)
     config = make_config(model_args, source, target)
     check_own_tokenizer(model_args, source)
-    check_lengths(config, data_args)
-    check_division(config)
-    check_packing(config, model_args, data_args, training_args)
-    check_smoothing(config, training_args)
+    check_model(config, model_args, data_args, training_args)
     output_dir = Path(training_args.output_dir)
-    refuse_another_run(output_dir, config, source)
+    lora = make_lora(model_args, config)
+    refuse_another_run(output_dir, config, source, lora)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
     with training_args.main_process_first(desc="reading and tokenising"):
@@ -111,6 +103,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         resume, averages = training_args.resume_from_checkpoint, model_args.ema_decay is not None
         checkpoint = find_checkpoint(output_dir, resume, averages, say)
     if checkpoint is not None:
+        check_adapter(checkpoint, "--resume_from_checkpoint", lora)
         check_layout(checkpoint, layout(training_args), training_args.world_size)
     finished = finished_state(checkpoint, training_args)
     was = None if checkpoint is None or finished else read_layout(Path(checkpoint)).get("batch")
@@ -123,12 +116,15 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         else:
             # DeepSpeed and FSDP evaluate only what they train.
             say(f"{checkpoint} is the end of this run; scripts/evaluate.py evaluates it again")
-            validation = None
+            validation, training_args.eval_strategy = None, "no"
+    if finished is not None and lora is None:
         options = tensor_parallel_options()
         model = load_model(checkpoint, attn_implementation=model_args.attn_implementation, **options)
     else:
         model_args.attn_implementation = choose_attention(model_args, data_args, training_args)
         model = make_model(model_args, config, output_dir, checkpoint)
+    if lora is not None:
+        model = add_lora(model, lora, checkpoint, say)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
     collator = make_collator(source, model, data_args, training_args)
     return Run(model, source, target, train_set, collator, validation, metrics, batch, checkpoint, finished)

@@ -27,6 +27,7 @@ VERBS = {
     "push": Verb("push", "push_to_hub", "publish a run's folder on the Hub"),
     "convert": Verb("convert", "convert_checkpoint", "make an Xformer of a BART, T5, Marian, ..."),
     "export": Verb("export", "export", "write a checkpoint as a CTranslate2 model"),
+    "merge": Verb("merge", "merge_adapter", "put a LoRA adapter into the weights of its model"),
     "average": Verb("average", "average_checkpoints", "average the weights of checkpoints"),
     "distill": Verb("distill", "distill", "write a teacher's outputs as a training set"),
     "estimate": Verb("estimate", "estimate", "say what a training will take, before it is started"),

@@ -21,6 +21,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from ..adapters import SaveGenerationConfig
 from ..arguments import ModelArguments, parse_run, recipe_of
 from ..averaging import ExponentialMovingAverage, load_averages
 from ..cards import CURVES, CardFacts, is_edited, read_facts, write_card
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if hub is not None:
             trainer.add_callback(hub)
         if training_args.should_save:
-            claim(Path(training_args.output_dir), run.model.config, run.source)
+            claim(Path(training_args.output_dir), run.model, run.source)
     if run.finished is None:
         # A stream is checked only as it is read.
         with one_line_errors(DataError), one_line_when_stopped(training_args.output_dir):
@@ -115,6 +116,8 @@ def make_callbacks(
     callbacks = [LayoutRecord(layout(training_args), processes, writers, run.batch, seconds)]
     if run.target is not run.source:
         callbacks.append(SaveTargetTokenizer(run.target))
+    if model_args.lora_rank is not None:
+        callbacks.append(SaveGenerationConfig())
     if model_args.ema_decay is not None:
         callbacks.append(ExponentialMovingAverage(model_args.ema_decay, run.checkpoint))
     return callbacks

@@ -1,0 +1,258 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""LoRA by PEFT: small matrices beside a model's frozen weights (Hu et al. 2021), trained, loaded and merged."""
+
+import json
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    TrainerCallback,
+)
+from transformers.utils import find_adapter_config_file
+
+from .arguments import ArgumentError, ModelArguments
+
+
+if TYPE_CHECKING:  # PEFT is an extra
+    from peft import LoraConfig, PeftConfig, PeftModel
+
+
+ADAPTER_CONFIG, GENERATION_CONFIG = "adapter_config.json", "generation_config.json"
+# PEFT's word for every linear layer but the last.
+ALL_LINEAR = "all-linear"
+# What makes two adapters' trainings different ones: fields of PEFT's file, and the options that they come from.
+FIELDS = {
+    "base_model_name_or_path": "model_name_or_path",
+    "r": "lora_rank",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "target_modules": "lora_target_modules",
+}
+
+
+class SaveGenerationConfig(TrainerCallback):
+    """PEFT saves what is trained; how the run decodes goes beside it."""
+
+    def on_save(self, args, state, control, model, **kwargs):
+        if state.is_world_process_zero:
+            model.generation_config.save_pretrained(Path(args.output_dir, f"checkpoint-{state.global_step}"))
+
+
+def check_peft(wanted: str) -> None:
+    """
+    Args:
+        wanted: What needs it, for the message.
+
+    Raises:
+        ArgumentError: PEFT is not installed.
+    """
+    if find_spec("peft") is None:
+        raise ArgumentError(f"{wanted} needs PEFT: pip install 'hf-xformer[peft]'")
+
+
+def make_lora(model_args: ModelArguments, config: PreTrainedConfig) -> "LoraConfig | None":
+    """
+    The adapters that a run's options ask for, tried out on the model without its weights; None without `lora_rank`.
+
+    Raises:
+        ArgumentError: The model has no such layers, or they cannot have adapters.
+    """
+    if model_args.lora_rank is None:
+        return None
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    names = model_args.lora_target_modules
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM,
+        r=model_args.lora_rank,
+        lora_alpha=model_args.lora_alpha,
+        lora_dropout=model_args.lora_dropout,
+        target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
+    )
+    with torch.device("meta"):
+        model = AutoModelForSeq2SeqLM.from_config(config)
+    try:
+        adapted = get_peft_model(model, lora, low_cpu_mem_usage=True)
+    except ValueError as error:
+        if names is None:
+            raise ArgumentError(
+                f"--lora_rank: PEFT knows no layers for a model of type {config.model_type!r}: give "
+                "--lora_target_modules"
+            ) from error
+        raise ArgumentError(f"--lora_target_modules {' '.join(names)}: {first_line(error)}") from error
+    check_targets(adapted, [] if names in (None, [ALL_LINEAR]) else names)
+    base = model_args.model_name_or_path
+    lora.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
+    return lora
+
+
+def check_targets(adapted: "PeftModel", names: list[str]) -> None:
+    """
+    Raises:
+        ArgumentError: No layer has one of the names, or an embedding or the last layer has. They share their weight,
+            of which adapters would change one use and merging all, and the loss goes by the weight alone.
+    """
+    model, targets = adapted.get_base_model(), adapted.base_model.targeted_module_names
+    for name in names:
+        if not any(target == name or target.endswith(f".{name}") for target in targets):
+            raise ArgumentError(f"--lora_target_modules {name}: the model has no layer of that name")
+    for target in targets:
+        module = model.get_submodule(target)
+        if module is model.get_output_embeddings() or isinstance(module.get_base_layer(), nn.Embedding):
+            raise ArgumentError(
+                f"--lora_target_modules: {target} shares its weight with other layers and cannot have an adapter"
+            )
+
+
+def add_lora(model: PreTrainedModel, lora: "LoraConfig", checkpoint: str | None, say: Callable) -> "PeftModel":
+    """
+    The model with new adapters, or a checkpoint's, and nothing else of it to be trained.
+
+    Raises:
+        ArgumentError: An adapter's weight is missing in the checkpoint, unexpected or of another shape.
+    """
+    from peft import get_peft_model
+
+    base, lora.base_model_name_or_path = lora.base_model_name_or_path, None
+    adapted = get_peft_model(model, lora)
+    lora.base_model_name_or_path = base  # PEFT has put the name that the model was loaded by
+    if checkpoint is not None:
+        load_weights(adapted, checkpoint)
+    trained, whole = adapted.get_nb_trainable_parameters()
+    say(f"LoRA of rank {lora.r} trains {trained:,} of {whole:,} parameters ({100 * trained / whole:.2g} %)")
+    return adapted
+
+
+def configs_of(model: "PreTrainedModel | PeftModel") -> "tuple[PreTrainedConfig | PeftConfig | GenerationConfig, ...]":
+    """What says of a folder whose it is: a model's configuration; or, of adapters, theirs and how they decode."""
+    adapters = getattr(model, "peft_config", None)
+    return (model.config,) if adapters is None else (*adapters.values(), model.generation_config)
+
+
+def base_of(name_or_path: str) -> str | None:
+    """
+    The model that an adapter's folder or Hub name belongs to; None of what is no adapter.
+
+    Raises:
+        ArgumentError: The folder holds a whole model too, or does not say which model it belongs to.
+    """
+    try:
+        found = find_adapter_config_file(name_or_path)
+    except OSError:
+        found = None  # neither a folder nor a possible Hub name: whoever loads it says so
+    if found is None:
+        return None
+    if Path(name_or_path, "config.json").exists():
+        raise ArgumentError(f"{name_or_path}: holds both a model and an adapter: move one of them elsewhere")
+    base = json.loads(Path(found).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ArgumentError(f"{name_or_path}: {ADAPTER_CONFIG} does not say which model it is an adapter of")
+    return base
+
+
+def load_adapter(model: PreTrainedModel, name_or_path: str) -> "PeftModel":
+    """
+    The model with an adapter from a folder or the Hub, frozen, and the generation config that lies beside the adapter.
+
+    Raises:
+        ArgumentError: There is no such adapter, it does not fit, or a weight of it is missing. PEFT would leave a
+            missing one at random.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    try:
+        config = PeftConfig.from_pretrained(name_or_path)
+        config.inference_mode = True
+        adapted = get_peft_model(model, config)
+    except Exception as error:  # of a dozen types, as those of models are
+        raise ArgumentError(f"{name_or_path}: cannot load an adapter: {first_line(error)}") from error
+    load_weights(adapted, name_or_path)
+    if Path(name_or_path, GENERATION_CONFIG).exists():
+        model.generation_config = GenerationConfig.from_pretrained(name_or_path)
+    return adapted.eval()
+
+
+def load_weights(adapted: "PeftModel", name_or_path: str) -> None:
+    """
+    Puts an adapter's weights in their places.
+
+    Raises:
+        ArgumentError: There are none, or one is missing, unexpected or of another shape.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    try:
+        weights = load_peft_weights(name_or_path, device="cpu")
+    except Exception as error:
+        raise ArgumentError(f"{name_or_path}: cannot load an adapter: {first_line(error)}") from error
+    own = get_peft_model_state_dict(adapted)
+    problems = {
+        "missing": own.keys() - weights.keys(),
+        "unexpected": weights.keys() - own.keys(),
+        "mismatched": {name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape},
+    }
+    for problem, names in problems.items():
+        if names:
+            some = ", ".join(sorted(names)[:3])
+            raise ArgumentError(f"{name_or_path}: {len(names)} {problem} weights of the adapter, such as {some}")
+    set_peft_model_state_dict(adapted, weights)
+
+
+def check_adapter(folder: str | Path, where: str, lora: "LoraConfig | None") -> None:
+    """
+    Args:
+        folder: Holds weights that a run would go on from.
+        where: The option that the folder comes from, for the message.
+        lora: What the run trains; None for a whole model.
+
+    Raises:
+        ArgumentError: There are adapters and should be none, the other way round, or other adapters.
+    """
+    path = Path(folder, ADAPTER_CONFIG)
+    if path.exists() != (lora is not None):
+        was, now = ("with", "without") if lora is None else ("without", "with")
+        raise ArgumentError(f"{where} {folder}: holds a run {was} --lora_rank, this one is {now}")
+    if lora is None:
+        return
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    for field, option in FIELDS.items():
+        was, now = (
+            (sorted(v) if isinstance(v, (list, set)) else v) for v in (theirs.get(field), getattr(lora, field))
+        )
+        if was != now:
+            raise ArgumentError(f"{where} {folder}: holds a run with {option}={was!r}, this one has {now!r}")
+
+
+def merge_adapter(adapted: "PreTrainedModel | PeftModel", name_or_path: str) -> PreTrainedModel:
+    """
+    A model with what its adapters add in its own weights.
+
+    Raises:
+        ArgumentError: It has no adapters, or such as cannot be put into weights.
+    """
+    merge = getattr(adapted, "merge_and_unload", None)
+    if merge is None:
+        raise ArgumentError(f"{name_or_path}: not an adapter that can be merged")
+    tied = adapted.config.tie_word_embeddings
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
+        merged = merge(safe_merge=True)
+    # PEFT says so of every model whose source has an embedding of its own.
+    if all(merged.get_parameter(a) is merged.get_parameter(b) for a, b in merged.all_tied_weights_keys.items()):
+        merged.config.tie_word_embeddings = tied
+    return merged
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
