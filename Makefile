@@ -76,9 +76,10 @@ parity: install-test  ## logits, gradients and tokens of stock models against th
 mutants: install-test  ## plants faults in a copy of the package and shows which test catches each: some minutes
 	$(BIN)/python tests/mutants.py
 
-lint: install-test  ## ruff
+lint: install-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:  ## what the commands above made, but for the runs
 	rm -rf $(VENV) .cache data build dist

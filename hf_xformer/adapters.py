@@ -43,7 +43,7 @@ FIELDS = {
 class SaveGenerationConfig(TrainerCallback):
     """PEFT saves what is trained; how the run decodes goes beside it."""
 
-    def on_save(self, args, state, control, model, **kwargs):
+    def on_save(self, args, state, control, model=None, **kwargs):
         if state.is_world_process_zero:
             model.generation_config.save_pretrained(Path(args.output_dir, f"checkpoint-{state.global_step}"))
 
@@ -92,7 +92,7 @@ def make_lora(model_args: ModelArguments, config: PreTrainedConfig) -> "LoraConf
         raise ArgumentError(f"--lora_target_modules {' '.join(names)}: {first_line(error)}") from error
     check_targets(adapted, [] if names in (None, [ALL_LINEAR]) else names)
     base = model_args.model_name_or_path
-    lora.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
+    lora.base_model_name_or_path = str(Path(base).resolve()) if base is not None and Path(base).is_dir() else base
     return lora
 
 
@@ -227,11 +227,11 @@ def check_adapter(folder: str | Path, where: str, lora: "LoraConfig | None") -> 
         return
     theirs = json.loads(path.read_text(encoding="utf-8"))
     for field, option in FIELDS.items():
-        was, now = (
+        stored, wanted = (
             (sorted(v) if isinstance(v, (list, set)) else v) for v in (theirs.get(field), getattr(lora, field))
         )
-        if was != now:
-            raise ArgumentError(f"{where} {folder}: holds a run with {option}={was!r}, this one has {now!r}")
+        if stored != wanted:
+            raise ArgumentError(f"{where} {folder}: holds a run with {option}={stored!r}, this one has {wanted!r}")
 
 
 def merge_adapter(adapted: "PreTrainedModel | PeftModel", name_or_path: str) -> PreTrainedModel:

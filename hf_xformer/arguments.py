@@ -136,7 +136,7 @@ def parse_run(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = RunParser(
-        ARGUMENT_CLASSES,
+        ARGUMENT_CLASSES,  # type: ignore[arg-type]  # which the library has as a new type of anything
         usage="%(prog)s [RECIPE.yaml] [--option value ...]",
         description=description,
         formatter_class=HelpFormatter,
@@ -156,7 +156,7 @@ def parse_run(
     parser.set_defaults(ddp_find_unused_parameters=False)
     # Before the training arguments are made, which start the process group and with it whatever cannot be here.
     check_launch(parser.parse_args(argv))
-    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)  # type: ignore[return-value]
 
 
 def recipe_of(argv: Sequence[str] | None) -> Path | None:

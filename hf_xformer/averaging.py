@@ -34,7 +34,7 @@ class ExponentialMovingAverage(TrainerCallback):
         self.averages: dict[str, torch.Tensor] = {}
         self.set_aside: list[torch.Tensor] | None = None
 
-    def on_train_begin(self, args, state, control, model, **kwargs):
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.parameters = trained(model)
         if self.checkpoint is None:
             self.averages = {name: each.detach().float().clone() for name, each in self.parameters.items()}

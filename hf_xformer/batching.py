@@ -66,7 +66,7 @@ Batches = list[np.ndarray]  # the rows of each
 class Planner(Protocol):
     """Deals rows out to batches."""
 
-    varies: bool  # whether another shuffling may need more or fewer batches
+    varies: ClassVar[bool]  # whether another shuffling may need more or fewer batches
 
     def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
         """Every row once; `lengths` are tokens of source and target, (rows, 2)."""
@@ -200,8 +200,8 @@ def best_fit(lengths: np.ndarray, room: int, open_bins: int = 16) -> Batches:
         lengths: Tokens of source and target, (n, 2). room: Of a bin, on each side; a longer pair has one for itself.
         open_bins: So many are filled at a time; of more the fullest is closed.
     """
-    bins, left = [[]], np.full((1, 2), room)
-    done = []
+    bins: list[list[int]] = [[]]
+    left, done = np.full((1, 2), room), []
     for i, pair in enumerate(lengths):
         after = left - pair
         rest = np.where(after.min(axis=1) >= 0, after.sum(axis=1), np.iinfo(np.int64).max)
@@ -242,7 +242,8 @@ class DataCollatorForPackedSeq2Seq:
         if fixed and row_length is None:
             raise ValueError("rows of a fixed length need `row_length`")
         self.pad_token_id, self.model = tokenizer.pad_token_id, model
-        self.row_length, self.fixed, self.multiple = row_length, fixed, pad_to_multiple_of
+        self.row_length, self.multiple = row_length, pad_to_multiple_of
+        self.fixed_length = row_length if fixed else None
 
     def __call__(self, features: Sequence[dict], return_tensors: str = "pt") -> dict[str, torch.Tensor]:
         """
@@ -264,21 +265,20 @@ class DataCollatorForPackedSeq2Seq:
             ("input_ids", "segment_ids", self.pad_token_id),
             ("labels", "decoder_segment_ids", -100),
         ):
-            texts = [[torch.as_tensor(features[i][side]) for i in row] for row in rows]
+            texts = [[torch.as_tensor(features[i][side]) for i in row.tolist()] for row in rows]
             batch[side] = self.lay_out(texts, padding)
             batch[segments] = self.lay_out(
                 [[torch.full_like(text, number) for number, text in enumerate(row, start=1)] for row in texts], 0
             )
-        if self.model is not None and hasattr(self.model, "prepare_decoder_input_ids_from_labels"):
-            batch["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(
-                batch["labels"], batch["decoder_segment_ids"]
-            )
+        prepare = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
+        if prepare is not None:
+            batch["decoder_input_ids"] = prepare(batch["labels"], batch["decoder_segment_ids"])
         return batch
 
     def lay_out(self, rows: list[list[torch.Tensor]], padding: int) -> torch.Tensor:
         """Texts behind one another, in rows of one length."""
         joined = [torch.cat(row) for row in rows]
-        width = self.row_length if self.fixed else -(-max(map(len, joined)) // self.multiple) * self.multiple
+        width = self.fixed_length or -(-max(map(len, joined)) // self.multiple) * self.multiple
         return torch.stack([torch.nn.functional.pad(row, (0, width - len(row)), value=padding) for row in joined])
 
 

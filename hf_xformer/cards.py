@@ -69,7 +69,7 @@ class CardFacts:
 REQUIRED = tuple(each.name for each in fields(CardFacts) if each.default is MISSING)
 
 
-def read_facts(path: Path | None) -> CardFacts:
+def read_facts(path: str | Path | None) -> CardFacts:
     """
     The facts of a YAML file; a mark stands for each that is required and is not there.
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -234,10 +235,10 @@ ENCODER, DECODER = (f"model.{stack}.embed_tokens.weight" for stack in ("encoder"
 COMPUTED = re.compile(r"\.positions\.(table|inv_freq|original_inv_freq)$")
 LOGITS_BIAS: dict[str, Change] = {f"^{re.escape(BIAS)}$": lambda bias, config: bias.squeeze(0)}
 POSITIONS = r"\.positions\.weight$"
-PRE_LEARNED = {"norm_position": "pre", "position_embedding_type": "learned"}
-POST_LEARNED = {"norm_position": "post", "position_embedding_type": "learned"}
-PRE_SINUSOIDAL = {"norm_position": "pre", "position_embedding_type": "sinusoidal"}
-POST_SINUSOIDAL = {"norm_position": "post", "position_embedding_type": "sinusoidal"}
+PRE_LEARNED: dict[str, Any] = {"norm_position": "pre", "position_embedding_type": "learned"}
+POST_LEARNED: dict[str, Any] = {"norm_position": "post", "position_embedding_type": "learned"}
+PRE_SINUSOIDAL: dict[str, Any] = {"norm_position": "pre", "position_embedding_type": "sinusoidal"}
+POST_SINUSOIDAL: dict[str, Any] = {"norm_position": "post", "position_embedding_type": "sinusoidal"}
 
 FAMILIES = {
     "bart": Family(
@@ -289,7 +290,8 @@ def convert_weights(config: PreTrainedConfig, tensors: Tensors) -> Tensors:
         config: The stock model's.
         tensors: Its parameters and buffers, in the order of its layers.
     """
-    family, parts = family_of(config), {}
+    family = family_of(config)
+    parts: dict[str, list[torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if UNREAD.search(name):
             continue
@@ -333,18 +335,19 @@ def convert_model(stock: PreTrainedModel) -> XformerForSeq2SeqLM:
     if BIAS in weights and not weights[BIAS].any():
         del weights[BIAS]
     tied = same(weights[DECODER], weights[HEAD])
-    observed = {"tie_word_embeddings": tied, "use_final_logits_bias": BIAS in weights}
+    observed: dict[str, Any] = {"tie_word_embeddings": tied, "use_final_logits_bias": BIAS in weights}
     if family_of(config).scaled_if_tied:
         observed["scale_decoder_outputs"] = tied
     if convert_config(config).encoder_vocab_size is None and not same(weights[ENCODER], weights[DECODER]):
         observed["encoder_vocab_size"] = len(weights[ENCODER])
-    model, info = XformerForSeq2SeqLM.from_pretrained(
+    loaded: Any = XformerForSeq2SeqLM.from_pretrained(
         None,
         config=convert_config(config, **observed),
         state_dict=weights,
         dtype=stock.dtype,
         output_loading_info=True,
     )
+    model, info = loaded
     if wrong := sorted(info["missing_keys"] | info["unexpected_keys"]):
         raise ArgumentError(f"{config.model_type}: {len(wrong)} tensors have no counterpart, such as {wrong[0]}")
     for name, table in tables.items():
@@ -410,15 +413,15 @@ def remove_tokenizer(folder: Path) -> None:
 def language_id(tokenizer: PreTrainedTokenizerBase | None, option: str, language: str) -> int:
     """Sets the tokenizer's `src_lang` or `tgt_lang` and returns the id of that language's token."""
     codes = getattr(tokenizer, "lang_code_to_token", {})  # M2M100's, which are no special tokens
-    if language not in languages_of(tokenizer):
+    if tokenizer is None or language not in languages_of(tokenizer):
         raise ArgumentError(f"--{option} {language}: the tokenizer has no such language")
     setattr(tokenizer, option, language)
-    return tokenizer.convert_tokens_to_ids(codes.get(language, language))
+    return tokenizer.convert_tokens_to_ids(codes.get(language, language))  # type: ignore[return-value]
 
 
 def languages_of(tokenizer: PreTrainedTokenizerBase | None) -> set[str]:
     """The languages that a multilingual tokenizer marks its texts with; none of any other."""
-    if not hasattr(tokenizer, "tgt_lang"):
+    if tokenizer is None or not hasattr(tokenizer, "tgt_lang"):
         return set()
     named = {getattr(tokenizer, f"{role}_token") for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")}
     return set(getattr(tokenizer, "lang_code_to_token", ())) or {*tokenizer.all_special_tokens} - named

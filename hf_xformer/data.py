@@ -151,7 +151,9 @@ def one_row_per_reference(batch: dict[str, list]) -> dict[str, list]:
     return {"source": [source for source, _ in pairs], "target": [target for _, target in pairs]}
 
 
-def generate_rows(files: tuple[str, ...], source_column: str, target_column: str | None, versions: tuple):
+def generate_rows(
+    files: tuple[str, ...], source_column: str, target_column: str | None, versions: tuple
+) -> Iterator[Row]:
     del versions  # they only tell the cache that a file has changed
     yield from read_rows(files, source_column, target_column)
 

@@ -152,7 +152,7 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
     check_vocabulary(model.config, source, target)
     options = {name: getattr(args, name, None) for name in GENERATE_OPTIONS}
     return Decoder(
-        model.to(device),
+        model.to(device),  # type: ignore[arg-type]  # the library's wrapper loses `self`
         source,
         target,
         batch_size=args.batch_size,

@@ -288,7 +288,8 @@ def make_spec(model: PreTrainedModel) -> Any:
     Raises:
         ArgumentError: A field or a tensor has no counterpart, or ctranslate2 is not installed.
     """
-    specs, config, tensors = load_ctranslate2().specs, model.config, Tensors(model)
+    specs, tensors = load_ctranslate2().specs, Tensors(model)
+    config: Any = model.config
     check_config(config)
     stacks = {stack: make_stack(specs, config, stack) for stack in ("encoder", "decoder")}
     for stack, spec in stacks.items():
@@ -410,9 +411,9 @@ def decoding_options(
 @torch.no_grad()
 def log_probabilities(model: PreTrainedModel, source: list[int], target: list[int]) -> torch.Tensor:
     """Those of a target's tokens after the start token, which comes first: (T - 1,), given the source."""
-    source, target = (torch.tensor([ids], device=model.device) for ids in (source, target))
-    logits = model(input_ids=source, decoder_input_ids=target[:, :-1]).logits[0]  # (T - 1, V)
-    return logits.float().log_softmax(dim=-1).gather(1, target[0, 1:, None]).squeeze(1).cpu()
+    inputs, outputs = (torch.tensor([ids], device=model.device) for ids in (source, target))
+    logits = model(input_ids=inputs, decoder_input_ids=outputs[:, :-1]).logits[0]  # (T - 1, V)
+    return logits.float().log_softmax(dim=-1).gather(1, outputs[0, 1:, None]).squeeze(1).cpu()
 
 
 class Comparison:
@@ -422,7 +423,8 @@ class Comparison:
         generator = torch.Generator().manual_seed(0)
         limit = position_limit(model.config) or SAMPLE_LENGTH
         special = {vocabulary.start, vocabulary.unknown, *vocabulary.ends}
-        self.source, self.target = [], []  # tokens
+        self.source: list[str] = []
+        self.target: list[str] = []
         for tokens, sampled in ((vocabulary.source, self.source), (vocabulary.target, self.target)):
             ordinary = [token for token in tokens if token not in special] or tokens
             chosen = torch.randint(len(ordinary), (min(SAMPLE_LENGTH, limit) - 1,), generator=generator)

@@ -49,7 +49,8 @@ def runs_on_cpu() -> bool:
     """Whether a run that says nothing of it is one for the CPU: there is no accelerator, or one for many processes."""
     if is_set("ACCELERATE_USE_CPU") or not has_accelerator():
         return True
-    return torch.accelerator.current_accelerator().type == "mps" and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    device = torch.accelerator.current_accelerator()
+    return device is not None and device.type == "mps" and int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 def is_set(name: str) -> bool:
@@ -76,7 +77,7 @@ def layout(training_args: TrainingArguments) -> str:
     return "FSDP" if is_set("ACCELERATE_USE_FSDP") or training_args.fsdp else WHOLE
 
 
-def precision(options: Namespace) -> str:
+def precision(options: Namespace | TrainingArguments) -> str:
     """ "fp16", "bf16" or "no": the recipe's, else the launcher's."""
     for name in ("fp16", "bf16"):
         if getattr(options, name):
@@ -200,7 +201,7 @@ def one_line_when_stopped(output_dir: str) -> Iterator[None]:
     own, handler = os.getpid(), signal.signal(signal.SIGTERM, lambda *_: None)
     signal.set_wakeup_fd(sender.fileno())
     # A data loader's workers are ended by the same signal, which is none of the run's business.
-    os.register_at_fork(after_in_child=lambda: os.getppid() == own and forget_signal())
+    os.register_at_fork(after_in_child=lambda: forget_signal() if os.getppid() == own else None)
     threading.Thread(target=wait_for_signal, daemon=True).start()
     try:
         yield

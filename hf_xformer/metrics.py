@@ -35,11 +35,11 @@ class TextMetric(evaluate.Metric):
             features=Features({"predictions": Value("string"), "references": List(Value("string"))}),
         )
 
-    def add_batch(self, *, predictions: Sequence[str], references: Sequence[str | Sequence[str]], **kwargs):
+    def add_batch(self, *, predictions: Sequence[str], references: Sequence[str | Sequence[str]], **kwargs) -> None:
         """Adds rows, each reference a string or a list of strings."""
         super().add_batch(predictions=predictions, references=checked_references(predictions, references), **kwargs)
 
-    def add(self, *, prediction: str, reference: str | Sequence[str], **kwargs):
+    def add(self, *, prediction: str, reference: str | Sequence[str], **kwargs) -> None:
         """Adds one row."""
         self.add_batch(predictions=[prediction], references=[reference], **kwargs)
 
@@ -49,7 +49,7 @@ def checked_references(predictions: Sequence[str], references: Sequence[str | Se
         raise ValueError(f"{len(predictions)} predictions but {len(references)} rows of references")
     if len(predictions) == 0:
         raise ValueError("there are no predictions to score")
-    rows = [list(row) if isinstance(row, list | tuple) else [row] for row in references]
+    rows: list[list[Any]] = [list(row) if isinstance(row, list | tuple) else [row] for row in references]
     for number, (prediction, row) in enumerate(zip(predictions, rows, strict=True), start=1):
         if not row:
             raise ValueError(f"row {number} has no reference")

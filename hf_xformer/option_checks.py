@@ -5,6 +5,7 @@
 from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from . import XformerConfig
 from .adapters import base_of, check_peft
@@ -133,7 +134,9 @@ def check_evaluation_options(data_args: DataArguments, training_args: Seq2SeqTra
     check_metric_names(metrics)
     has_validation = data_args.validation_file is not None or training_args.eval_strategy != "no"
     if has_validation and data_args.validation_file is None and data_args.dataset_name is None:
-        raise ArgumentError(f"--eval_strategy {training_args.eval_strategy.value} needs --validation_file")
+        raise ArgumentError(
+            f"--eval_strategy {IntervalStrategy(training_args.eval_strategy).value} needs --validation_file"
+        )
     if metrics and not has_validation:
         raise ArgumentError("--metrics are computed in evaluation: give --validation_file or --eval_strategy")
     best = (training_args.metric_for_best_model or "loss").removeprefix("eval_")

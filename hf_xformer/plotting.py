@@ -37,7 +37,7 @@ def plot_curves(log_history: list[dict], path: Path) -> None:
 
 def collect_curves(log_history: list[dict]) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """`{panel: {line: [(step, value), ...]}}`, the losses in one panel and each metric in its own."""
-    curves = {"loss": {}}
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {"loss": {}}
     for entry in log_history:
         for name, value in entry.items():
             metric = name.removeprefix("eval_")
@@ -77,7 +77,7 @@ def cross_attention(
     model.eval()
     encoded = source(source_text, return_tensors="pt").to(model.device)
     if target_text is None:
-        labels = model.generate(**encoded, num_beams=1, do_sample=False)[:, 1:]
+        labels = model.generate(**encoded, num_beams=1, do_sample=False)[:, 1:]  # type: ignore[operator]
     else:
         labels = target(text_target=target_text, return_tensors="pt")["input_ids"].to(model.device)
     attentions = model(**encoded, labels=labels, output_attentions=True).cross_attentions
@@ -92,7 +92,7 @@ def cross_attention(
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> list[str]:
     """Each token as a reader knows it: bytes that are no letter by themselves stay in the vocabulary's spelling."""
-    decoded = [tokenizer.decode([i]) for i in ids.tolist()]
+    decoded = tokenizer.batch_decode([[i] for i in ids.tolist()])
     return [
         text if text.strip() and "\N{REPLACEMENT CHARACTER}" not in text else token
         for text, token in zip(decoded, tokenizer.convert_ids_to_tokens(ids.tolist()), strict=True)

@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, eval_result_entries_to_yaml
 from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-from transformers import AutoConfig, Seq2SeqTrainingArguments, TrainerCallback
+from transformers import AutoConfig, Seq2SeqTrainingArguments, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from .arguments import ArgumentError
@@ -130,7 +130,7 @@ def prepare(folder: Path, repo_id: str) -> Publication:
     return found
 
 
-def why_refused(error: Exception) -> str:
+def why_refused(error: HfHubHTTPError | LocalTokenNotFoundError) -> str:
     """What to do about an error of the Hub's."""
     if isinstance(error, LocalTokenNotFoundError) or error.response.status_code == 401:
         return "not logged in to the Hub: `hf auth login`, or set HF_TOKEN"
@@ -145,16 +145,23 @@ def make_repository(api: HfApi, repo_id: str, private: bool | None, branch: str 
     return repo_id
 
 
-def push(
-    api: HfApi, repo_id: str, publication: Publication, message: str, branch: str | None, background: bool = False
-) -> str | Future:
-    """One commit of what has changed; weights of an earlier commit that are no longer a part of the model go."""
-    operations = [CommitOperationAdd(name, content) for name, content in publication.files.items()]
+def changes(
+    api: HfApi, repo_id: str, publication: Publication, branch: str | None
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What a commit does: weights of an earlier one that are no longer a part of the model go."""
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(name, content) for name, content in publication.files.items()
+    ]
     there = api.list_repo_files(repo_id, revision=branch)
     stale = {name for name in there if any(fnmatch(name, pattern) for pattern in (*WEIGHTS, *PICKLES))}
     operations += [CommitOperationDelete(name) for name in sorted(stale - publication.files.keys())]
-    result = api.create_commit(repo_id, operations, commit_message=message, revision=branch, run_as_future=background)
-    return result if background else result.commit_url
+    return operations
+
+
+def push(api: HfApi, repo_id: str, publication: Publication, message: str, branch: str | None) -> str:
+    """One commit of what has changed; returns its address."""
+    operations = changes(api, repo_id, publication, branch)
+    return api.create_commit(repo_id, operations, commit_message=message, revision=branch).commit_url
 
 
 def take_over_pushing(training_args: Seq2SeqTrainingArguments, facts: CardFacts) -> "PushToHub | None":
@@ -168,8 +175,8 @@ def take_over_pushing(training_args: Seq2SeqTrainingArguments, facts: CardFacts)
         return None
     if training_args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
         raise ArgumentError(
-            f"--hub_strategy {training_args.hub_strategy.value} would publish optimizers, which are pickles: take "
-            "every_save or end"
+            f"--hub_strategy {HubStrategy(training_args.hub_strategy).value} would publish optimizers, which are "
+            "pickles: take every_save or end"
         )
     if missing := missing_facts(facts):
         raise ArgumentError(f"--push_to_hub publishes a model card: --card_facts FILE has to say {', '.join(missing)}")
@@ -196,16 +203,26 @@ class PushToHub(TrainerCallback):
         self.every_save, self.always = every_save, always
         self.pending: Future | None = None
 
-    def on_save(self, args: Seq2SeqTrainingArguments, state, control, **kwargs):
+    def on_save(self, args: TrainingArguments, state, control, **kwargs):
         busy = self.pending is not None and not self.pending.done()
         if not self.every_save or not state.is_world_process_zero or (busy and not self.always):
             return
         self.finish()
         found = gather(Path(args.output_dir, f"checkpoint-{state.global_step}"))
         # The Trainer may remove the folder while it is being sent.
-        found.files = {name: path.read_bytes() for name, path in found.files.items() if name != "trainer_state.json"}
+        found.files = {
+            name: each.read_bytes() if isinstance(each, Path) else each
+            for name, each in found.files.items()
+            if name != "trainer_state.json"
+        }
         message = f"Training in progress, step {state.global_step}"
-        self.pending = push(self.api, self.repo_id, found, message, self.branch, background=True)
+        self.pending = self.api.create_commit(
+            self.repo_id,
+            changes(self.api, self.repo_id, found, self.branch),
+            commit_message=message,
+            revision=self.branch,
+            run_as_future=True,
+        )
 
     def push_all(self, folder: Path) -> None:
         """The finished run, card and results included; a run is not lost by a Hub that does not answer."""

@@ -8,6 +8,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Trainer
@@ -45,7 +46,8 @@ def make_record(
         batch: What a step works on, in words.
         seconds: Of training, those before a resumption included.
     """
-    config, args = trainer.model.config, trainer.args
+    model: Any = trainer.model  # the library's, or PEFT's
+    config, args = model.config, trainer.args
     trained_on, evaluated_on = (
         data_args.dataset_name or ", ".join(files or []) for files in (data_args.train_file, data_args.validation_file)
     )
@@ -56,7 +58,7 @@ def make_record(
         "base_model": model_args.model_name_or_path,
         "trained_on": trained_on,
         "evaluated_on": evaluated_on,
-        "parameters": trainer.model.num_parameters(),
+        "parameters": model.num_parameters(),
         "model": {name: getattr(config, name, None) for name in ("encoder_layers", "decoder_layers", "d_model")}
         | {"vocab_size": config.vocab_size},
         "steps": trainer.state.global_step,

@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 import torch.distributed.checkpoint as dcp
 from accelerate import ParallelismConfig, PartialState
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel, Seq2SeqTrainer
 from transformers.distributed import DistributedConfig
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
@@ -46,7 +48,7 @@ def empty_model(config: PreTrainedConfig, **options) -> PreTrainedModel:
     for module in modules:
         module._buffers = {name: torch.empty_like(each, device="cpu") for name, each in module._buffers.items()}
     model.apply(model._init_weights)  # computes the buffers; weights without memory it leaves alone
-    weights = {}  # each once, for those that are tied
+    weights: dict[nn.Parameter, nn.Parameter] = {}  # each once, for those that are tied
     for module in modules:
         for name, each in module._parameters.items():
             if each is not None:
@@ -91,6 +93,10 @@ class TensorParallelTrainer(Seq2SeqTrainer):
 
     To resume, the model has to have been read from the checkpoint, each process its part, before the trainer is made.
     """
+
+    model: PreTrainedModel
+    optimizer: AcceleratedOptimizer
+    lr_scheduler: LambdaLR
 
     def __init__(self, *, args, **options):
         strategy, args.save_strategy = args.save_strategy, SaveStrategy.NO

@@ -138,7 +138,7 @@ def in_settled_order(pieces: list[list], vocab_size: int) -> list[tuple[str, flo
 
 def train_char(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_frequency: int) -> Tokenizer:
     """One token a character, space included: byte-pair encoding without merges."""
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for text in checked(texts):
         counts.update(form.normalize_str(text))
     characters = frequent(counts, min_frequency)
@@ -151,7 +151,8 @@ def train_char(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_
 
 def train_symbol(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_frequency: int) -> Tokenizer:
     """One token a whitespace-separated symbol; a word that is none of the symbols falls into its characters."""
-    counts, characters = Counter(), Counter()
+    counts: Counter[str] = Counter()
+    characters: Counter[str] = Counter()
     for text in checked(texts):
         symbols = form.normalize_str(text).split()
         counts.update(symbols)

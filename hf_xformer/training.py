@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -33,6 +34,7 @@ from .batching import (
     OfCount,
     PackedWithin,
     PaddedWithin,
+    Planner,
     without_logits,
 )
 from .checkpoints import change_config, check_vocabulary, fit_vocabulary, load_config, load_model, load_tokenizers
@@ -186,7 +188,7 @@ def make_model(
 ) -> PreTrainedModel:
     """A new model or an existing one, of which each process holds its part only, where the launcher says so."""
     # The master weights are in full precision whatever the checkpoint's: bf16 and fp16 are the trainer's options.
-    options = {"attn_implementation": model_args.attn_implementation, "dtype": torch.float32}
+    options: dict[str, Any] = {"attn_implementation": model_args.attn_implementation, "dtype": torch.float32}
     if is_sent_its_weights():
         return empty_model(config, **options)
     options |= tensor_parallel_options()
@@ -229,7 +231,7 @@ def read_training(
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
     if isinstance(rows, IterableDataset):
         # Else one process cuts the batches for all, before they are padded to one length.
-        training_args.accelerator_config.dispatch_batches = False
+        training_args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
         return rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
     planned = data_args.group_by_length or data_args.packing or data_args.max_tokens is not None
     if not planned or training_args.train_sampling_strategy != "random":
@@ -248,7 +250,7 @@ def plan_batches(
 ) -> BatchedDataset:
     """Whole batches, of which the Trainer is told in `training_args` to take one at a time."""
     if data_args.max_tokens is None:
-        planner = OfCount(training_args.per_device_train_batch_size)
+        planner: Planner = OfCount(training_args.per_device_train_batch_size)
     else:
         planner = (PackedWithin if data_args.packing else PaddedWithin)(data_args.max_tokens)
     training_args.per_device_train_batch_size = 1
@@ -262,12 +264,13 @@ def make_collator(
     training_args: Seq2SeqTrainingArguments,
 ) -> Callable:
     # The decoder's input, which only the Trainer's own label smoothing needs, costs nothing.
-    padded = evaluation = DataCollatorForSeq2Seq(source, model=model)
+    padded = DataCollatorForSeq2Seq(source, model=model)
+    evaluation: Callable = padded
     if isinstance(model.config, XformerConfig) and not training_args.label_smoothing_factor:
         evaluation = partial(without_logits, padded)
     if not data_args.packing:
         return BatchCollator(padded, evaluation)
-    options = {"pad_to_multiple_of": ROW_MULTIPLE}
+    options: dict[str, Any] = {"pad_to_multiple_of": ROW_MULTIPLE}
     if training_args.torch_compile:
         options = {"row_length": data_args.max_tokens, "fixed": True}
     return BatchCollator(DataCollatorForPackedSeq2Seq(source, model=model, **options), evaluation)

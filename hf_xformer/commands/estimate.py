@@ -14,8 +14,9 @@ tenth free. Tokens are those of both sides; main memory is that of one process.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..arguments import parse_overrides
 from ..checkpoints import load_config
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print_days(model, model.flops / tokens, max(launch.processes for launch in launches), args)
 
 
-def positive(kind: type) -> type:
+def positive(kind: type) -> Callable[[str], Any]:
     def parse(word: str):
         if not (value := kind(word)) > 0:
             raise ValueError

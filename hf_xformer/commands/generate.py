@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.num_return_sequences = args.n_best
         decoder = make_decoder(args)
         # Lines in and lines out: the input is never held whole.
-        sources, echoed = read_lines(args.input), []
+        sources = read_lines(args.input)
+        echoed: list[str] = []
         with written_whole(args.output) if args.output else nullcontext(sys.stdout) as output:
             for hypotheses in decoder.decode(remember(sources, echoed), progress=True):
                 output.write(as_text(echoed.pop(0), hypotheses, args))

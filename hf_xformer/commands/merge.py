@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def check_out(out: Path, adapter: str, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ArgumentError(f"{out}: not a folder")
-    for name in (adapter, base_of(adapter)):
+    for name in filter(None, (adapter, base_of(adapter))):
         if out.resolve() == Path(name).resolve():
             raise ArgumentError(f"{out}: the merged model would overwrite {name}")
     if out.is_dir() and any(out.iterdir()) and not overwrite:

@@ -113,7 +113,7 @@ def make_callbacks(
     processes = training_args.world_size
     writers = processes if not training_args.save_on_each_node else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     seconds = 0.0 if run.checkpoint is None else read_layout(Path(run.checkpoint)).get("seconds", 0.0)
-    callbacks = [LayoutRecord(layout(training_args), processes, writers, run.batch, seconds)]
+    callbacks: list[TrainerCallback] = [LayoutRecord(layout(training_args), processes, writers, run.batch, seconds)]
     if run.target is not run.source:
         callbacks.append(SaveTargetTokenizer(run.target))
     if model_args.lora_rank is not None:

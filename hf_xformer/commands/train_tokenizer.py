@@ -41,7 +41,7 @@ kinds of tokenizer (--model_type):
 def main(argv: list[str] | None = None) -> None:
     """Trains, saves and describes the tokenizer that `argv` (default: the command line) asks for."""
     args = make_parser().parse_args(argv)
-    folders = {None: args.output_dir}
+    folders: dict[str | None, Path] = {None: args.output_dir}
     if args.separate:
         folders = {"source": args.output_dir, "target": args.output_dir / TARGET_TOKENIZER}
     check_output(args.output_dir, args.overwrite)
