@@ -28,7 +28,7 @@ class XformerGeneration:
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         # The library gives the decoder's windows to the cross-attention too, which would forget most of the source.
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get("cache")
         if isinstance(cache, EncoderDecoderCache) and any(cache.cross_attention_cache.is_sliding):
             config = copy.deepcopy(self.config)
             config.decoder_layer_types = ["full_attention"] * config.decoder_layers

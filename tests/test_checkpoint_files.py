@@ -133,7 +133,7 @@ def test_info_says_what_a_checkpoint_is(checkpoint, capsys):
     assert said["model"] == f"XformerForSeq2SeqLM of {model.num_parameters():,} parameters"
     assert said["decoder"] == "3 full_attention; width 32, 4 heads of 8, feed-forward 48"
     assert said["options"] == "max_position_embeddings=64, initializer_range=0.2"
-    cache = model.generate(torch.tensor([[5, 6]]), max_new_tokens=4, return_dict_in_generate=True).past_key_values
+    cache = model.generate(torch.tensor([[5, 6]]), max_new_tokens=4, return_dict_in_generate=True).cache
     layers = cache.cross_attention_cache.layers
     a_token = sum(each.keys.nbytes + each.values.nbytes for each in layers) / layers[0].keys.shape[-2]
     assert f"cache of {a_token:.0f} bytes a token" in said["memory"]

@@ -147,7 +147,7 @@ def behaviour(**overrides) -> dict:
     seen["evaluation"] = model(**batch).logits
     source = {name: batch[name] for name in ("input_ids", "attention_mask")}
     seen["tokens"] = model.generate(**source, max_new_tokens=6, do_sample=False)
-    seen["cached"] = model(**source, decoder_input_ids=batch["labels"].clamp(min=0)).past_key_values is not None
+    seen["cached"] = model(**source, decoder_input_ids=batch["labels"].clamp(min=0)).cache is not None
     torch.manual_seed(5)
     seen["training"] = model.train()(**batch).loss
     return seen

@@ -108,7 +108,7 @@ def test_nothing_breaks_the_graph_of_training_or_of_a_decoding_step(overrides):
         EncoderDecoderCache(StaticCache(config, max_cache_len=9), StaticCache(whole, max_cache_len=11)),
     ):
         for tokens in (ids[:, :4], ids[:, 4:5]):
-            step = {**inputs, "decoder_input_ids": tokens, "past_key_values": cache}
+            step = {**inputs, "decoder_input_ids": tokens, "cache": cache}
             explained.append(torch._dynamo.explain(model)(**step))
     assert [(each.graph_count, each.graph_break_count) for each in explained] == [(1, 0)] * 5
 
