@@ -153,7 +153,7 @@ class CausalBlockPattern(BlockPattern):
     def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor | None:
         # Padding stands behind every attended token, where none looks.
         blocks = self.fold(x[..., :0])
-        return create_causal_mask(config, blocks.flatten(0, 1), None, cache=None)
+        return create_causal_mask(config, blocks.flatten(0, 1), None, None)
 
 
 class WindowPattern(BlockPattern):

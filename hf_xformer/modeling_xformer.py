@@ -24,7 +24,6 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
-from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -32,6 +31,7 @@ from .attention_xformer import Rotation, XformerAttentionCore, XformerCrossAtten
 from .blocks_xformer import BlockMasks, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
 from .generation_xformer import XformerGeneration
+from .naming_xformer import CACHE, takes_cache
 from .output_xformer import IGNORED, XformerOutputLayer, cross_entropy, mean_over
 from .packing_xformer import PackedMasks, Segments, fold, join, refuse_beside_segments, shift_right
 from .pretrained_xformer import XformerPreTrainedModel
@@ -87,6 +87,7 @@ class XformerDecoderLayer(GradientCheckpointingLayer):
         self.feed_forward = FEED_FORWARDS[config.gated_ffn](config, config.decoder_ffn_dim)
         self.feed_forward_residual = residual(config)
 
+    @takes_cache
     def forward(
         self,
         x: torch.Tensor,
@@ -175,7 +176,7 @@ class XformerDecoder(XformerStack):
 
     @merge_with_config_defaults
     @capture_outputs
-    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -201,15 +202,16 @@ class XformerDecoder(XformerStack):
             memory_mask = self.memory_mask(x, memory, encoder_attention_mask)
             x, rotation, biases = self.place(x, attention_mask, position_ids, cache)
         else:
-            refuse_beside_segments(attention_mask=attention_mask, cache=cache)
+            refuse_beside_segments(attention_mask=attention_mask, **{CACHE: cache})
             segments = Segments(segment_ids, "decoder_segment_ids", x)
             of_memory = Segments(encoder_segment_ids, "segment_ids", memory)
             masks = self.segment_masks(x, segments)
             memory_mask = self.memory_segment_mask(x, memory, segments, of_memory)
             x, rotation, biases = self.place_packed(x, segments)
         for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
-            x = layer(x, memory, masks[pattern], memory_mask, rotation, bias, cache=cache, **kwargs)
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.norm(x), cache=cache)
+            # Under the library's name, by which it takes caches from layers that it checkpoints.
+            x = layer(x, memory, masks[pattern], memory_mask, rotation, bias, **{CACHE: cache}, **kwargs)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.norm(x), **{CACHE: cache})
 
     def causal_masks(
         self, x: torch.Tensor, attention_mask: torch.Tensor | dict | None, cache: EncoderDecoderCache | None
@@ -289,7 +291,7 @@ class XformerModel(XformerPreTrainedModel):
             self.decoder.embed_tokens = value
 
     @can_return_tuple
-    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -316,7 +318,7 @@ class XformerModel(XformerPreTrainedModel):
                 and blocks behind a cache count padding between tokens, though not before them.
             decoder_position_ids: Positions of the target tokens, (B, T); counted from the mask when None. Relative
                 positions go by the distance in the row instead.
-            cache: Keys and values of earlier target tokens and of the source.
+            cache: Keys and values of earlier target tokens and of the source; `past_key_values` in transformers 5.23.
             segment_ids, decoder_segment_ids: Of rows that hold several pairs behind one another, which pair a token is
                 of: from 1 on, 0 for padding, (B, S) and (B, T). Pairs see nothing of each other, and the positions of
                 each count from 0. They stand in the place of both attention masks; there are no attention weights and
@@ -356,7 +358,7 @@ class XformerModel(XformerPreTrainedModel):
         )
         return Seq2SeqModelOutput(
             last_hidden_state=decoder_outputs.last_hidden_state,
-            cache=decoder_outputs.cache,
+            **{CACHE: getattr(decoder_outputs, CACHE)},
             decoder_hidden_states=decoder_outputs.hidden_states,
             decoder_attentions=decoder_outputs.attentions,
             cross_attentions=decoder_outputs.cross_attentions,
@@ -422,7 +424,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         self.post_init()
 
     @can_return_tuple
-    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,

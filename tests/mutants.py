@@ -122,7 +122,7 @@ MUTANTS = (
     ),
     Mutant(
         "blocks: those of the decoder are not causal",
-        "return create_causal_mask(config, blocks.flatten(0, 1), None, cache=None)",
+        "return create_causal_mask(config, blocks.flatten(0, 1), None, None)",
         "return create_bidirectional_mask(config, blocks.flatten(0, 1), None)",
         (BLOCKS,),
     ),
@@ -349,9 +349,15 @@ MUTANTS = (
     ),
     Mutant(
         "under checkpointing the memory gets no gradient",
-        "x, memory, masks[pattern], memory_mask, rotation, bias, cache",
-        "x, memory=memory, mask=masks[pattern], memory_mask=memory_mask, rotation=rotation, position_bias=bias, cache",
+        "x, memory, masks[pattern], memory_mask, rotation, bias, **",
+        "x, memory=memory, mask=masks[pattern], memory_mask=memory_mask, rotation=rotation, position_bias=bias, **",
         words="checkpointing",
+    ),
+    Mutant(
+        "under checkpointing a layer writes to the cache",
+        "rotation, bias, **{CACHE: cache}, **kwargs)",
+        "rotation, bias, cache, **kwargs)",
+        ("tests/test_naming_xformer.py",),
     ),
     # Output layer and loss
     Mutant(
