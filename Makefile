@@ -14,7 +14,7 @@ BIBLE := data/bible
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-slow lint parity mutants clean
+.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-slow test-oldest test-newest lint parity mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -69,6 +69,24 @@ test-slow: install-test  ## the rest: several processes, killed and resumed runs
 
 test-distributed: install-test  ## two processes each: data parallel, ZeRO, offload, tensor parallel, killed, two machines
 	$(BIN)/python -m pytest -q -m distributed tests/test_distributed.py tests/test_processes.py tests/test_sharding.py
+
+test-oldest: install-test  ## the fast tests with the oldest transformers that pyproject.toml allows
+test-newest: install-test  ## the same with the newest there is, to see whether pyproject.toml may allow it
+
+test-oldest: SPEC := $(shell sed -n 's/^ *"\(transformers\)>=\([0-9.]*\),.*/\1==\2/p' pyproject.toml)
+test-newest: SPEC := transformers
+# The list of skips is that of the pinned version's own tests.
+test-oldest: OPTIONS := --ignore-glob='*/test_upstream_*.py' --ignore=tests/conformance/test_skips.py
+test-oldest test-newest: ENVIRONMENT = .cache/$@
+PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+# An environment of its own for transformers, so that processes that tests start have it too; the rest is borrowed.
+test-oldest test-newest:
+	$(BIN)/python -m venv --clear --without-pip $(ENVIRONMENT)
+	site=$$($(ENVIRONMENT)/bin/python $(PURELIB)) && borrowed=$$($(BIN)/python $(PURELIB)) && \
+		echo "import site; site.addsitedir('$$borrowed')" > $$site/borrowed.pth && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $$site '$(SPEC)'
+	$(ENVIRONMENT)/bin/python -m pytest -q -n 2 --dist loadscope $(OPTIONS)
 
 parity: install-test  ## logits, gradients and tokens of stock models against their conversions
 	$(BIN)/python benchmarks/parity.py

@@ -153,7 +153,7 @@ class CausalBlockPattern(BlockPattern):
     def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor | None:
         # Padding stands behind every attended token, where none looks.
         blocks = self.fold(x[..., :0])
-        return create_causal_mask(config, blocks.flatten(0, 1), None, past_key_values=None)
+        return create_causal_mask(config, blocks.flatten(0, 1), None, None)
 
 
 class WindowPattern(BlockPattern):
@@ -239,19 +239,19 @@ def block_patterns(config: XformerConfig, stack: str) -> tuple[list[str], dict[s
     return names, patterns
 
 
-def refuse_forgetful_caches(past_key_values: EncoderDecoderCache | None) -> None:
+def refuse_forgetful_caches(cache: EncoderDecoderCache | None) -> None:
     """
     Raises:
         ValueError: A cache that does not hold what the decoder attends to, which the library would not notice.
     """
-    if past_key_values is None:
+    if cache is None:
         return
-    if any(past_key_values.cross_attention_cache.is_sliding):
+    if any(cache.cross_attention_cache.is_sliding):
         raise ValueError(
             "the cross-attention cache has the decoder's windows and would forget the source: make it without a "
             "config, `DynamicCache()`, or with one of full attention"
         )
-    layers = past_key_values.self_attention_cache.layers
+    layers = cache.self_attention_cache.layers
     if any(isinstance(layer, DynamicSlidingWindowLayer) and layer.sliding_window == 1 for layer in layers):
         raise ValueError(
             "transformers' dynamic cache cannot hold a window of `block_size=1`: decode with `use_cache=False` or a "

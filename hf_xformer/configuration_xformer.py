@@ -12,6 +12,8 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
 
+from .naming_xformer import CACHE
+
 
 LayerType = Literal["full_attention", "chunked_attention", "sliding_attention"]
 
@@ -124,7 +126,7 @@ class XformerConfig(PreTrainedConfig):
     model_type = "xformer"
     # With this the library copies the travelling files into whatever folder it saves to.
     _auto_class = "AutoConfig"
-    keys_to_ignore_at_inference = ["past_key_values", "encoder_last_hidden_state"]
+    keys_to_ignore_at_inference = [CACHE, "encoder_last_hidden_state"]
     # `generate` sizes its caches and masks by the standard names: they are the decoder's here.
     attribute_map = {
         "hidden_size": "d_model",

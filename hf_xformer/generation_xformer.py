@@ -8,6 +8,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCa
 from transformers.utils.generic import is_flash_attention_requested
 
 from .attention_xformer import count_positions
+from .naming_xformer import CACHE
 
 
 class XformerGeneration:
@@ -28,7 +29,7 @@ class XformerGeneration:
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         # The library gives the decoder's windows to the cross-attention too, which would forget most of the source.
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get(CACHE)
         if isinstance(cache, EncoderDecoderCache) and any(cache.cross_attention_cache.is_sliding):
             config = copy.deepcopy(self.config)
             config.decoder_layer_types = ["full_attention"] * config.decoder_layers

@@ -31,6 +31,7 @@ from .attention_xformer import Rotation, XformerAttentionCore, XformerCrossAtten
 from .blocks_xformer import BlockMasks, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
 from .generation_xformer import XformerGeneration
+from .naming_xformer import CACHE, takes_cache
 from .output_xformer import IGNORED, XformerOutputLayer, cross_entropy, mean_over
 from .packing_xformer import PackedMasks, Segments, fold, join, refuse_beside_segments, shift_right
 from .pretrained_xformer import XformerPreTrainedModel
@@ -86,6 +87,7 @@ class XformerDecoderLayer(GradientCheckpointingLayer):
         self.feed_forward = FEED_FORWARDS[config.gated_ffn](config, config.decoder_ffn_dim)
         self.feed_forward_residual = residual(config)
 
+    @takes_cache
     def forward(
         self,
         x: torch.Tensor,
@@ -94,15 +96,15 @@ class XformerDecoderLayer(GradientCheckpointingLayer):
         memory_mask: torch.Tensor | PackedMasks | None = None,
         rotation: Rotation | None = None,
         position_bias: torch.Tensor | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        cache = None if past_key_values is None else past_key_values.self_attention_cache
+        own_cache = None if cache is None else cache.self_attention_cache
         x = self.self_attention_residual(
-            x, self.self_attention_norm, self.self_attention, mask, rotation, position_bias, cache, **kwargs
+            x, self.self_attention_norm, self.self_attention, mask, rotation, position_bias, own_cache, **kwargs
         )
         x = self.cross_attention_residual(
-            x, self.cross_attention_norm, self.cross_attention, memory, memory_mask, past_key_values, **kwargs
+            x, self.cross_attention_norm, self.cross_attention, memory, memory_mask, cache, **kwargs
         )
         x = self.feed_forward_residual(x, self.feed_forward_norm, self.feed_forward)
         return x
@@ -174,6 +176,7 @@ class XformerDecoder(XformerStack):
 
     @merge_with_config_defaults
     @capture_outputs
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -181,7 +184,7 @@ class XformerDecoder(XformerStack):
         position_ids: torch.LongTensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         segment_ids: torch.LongTensor | None = None,
@@ -193,42 +196,39 @@ class XformerDecoder(XformerStack):
         memory = encoder_hidden_states  # (B, S, D)
         x = self.embed(input_ids, inputs_embeds)  # (B, T, D)
         if segment_ids is None and encoder_segment_ids is None:
-            if use_cache and past_key_values is None and not self.training:
-                past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
-            masks = self.causal_masks(x, attention_mask, past_key_values)
+            if use_cache and cache is None and not self.training:
+                cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
+            masks = self.causal_masks(x, attention_mask, cache)
             memory_mask = self.memory_mask(x, memory, encoder_attention_mask)
-            x, rotation, biases = self.place(x, attention_mask, position_ids, past_key_values)
+            x, rotation, biases = self.place(x, attention_mask, position_ids, cache)
         else:
-            refuse_beside_segments(attention_mask=attention_mask, past_key_values=past_key_values)
+            refuse_beside_segments(attention_mask=attention_mask, **{CACHE: cache})
             segments = Segments(segment_ids, "decoder_segment_ids", x)
             of_memory = Segments(encoder_segment_ids, "segment_ids", memory)
             masks = self.segment_masks(x, segments)
             memory_mask = self.memory_segment_mask(x, memory, segments, of_memory)
             x, rotation, biases = self.place_packed(x, segments)
         for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
-            x = layer(
-                x, memory, masks[pattern], memory_mask, rotation, bias, past_key_values=past_key_values, **kwargs
-            )
-        return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=self.norm(x), past_key_values=past_key_values
-        )
+            # Under the library's name, by which it takes caches from layers that it checkpoints.
+            x = layer(x, memory, masks[pattern], memory_mask, rotation, bias, **{CACHE: cache}, **kwargs)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.norm(x), **{CACHE: cache})
 
     def causal_masks(
-        self, x: torch.Tensor, attention_mask: torch.Tensor | dict | None, past_key_values: EncoderDecoderCache | None
+        self, x: torch.Tensor, attention_mask: torch.Tensor | dict | None, cache: EncoderDecoderCache | None
     ) -> Masks:
-        cache = None if past_key_values is None else past_key_values.self_attention_cache
-        refuse_forgetful_caches(past_key_values)
+        refuse_forgetful_caches(cache)
+        own_cache = None if cache is None else cache.self_attention_cache
         # `generate` prepares the masks itself when it compiles, one for each layer type.
         is_prepared = isinstance(attention_mask, dict)
 
         def make_whole(layer_type: str) -> torch.Tensor | None:
             mask = attention_mask[layer_type] if is_prepared else attention_mask
-            if mask is None and isinstance(cache, StaticCache) and is_flash_attention_requested(self.config):
+            if mask is None and isinstance(own_cache, StaticCache) and is_flash_attention_requested(self.config):
                 # From the mask alone FlashAttention learns how many of the cache's slots are filled.
-                mask = x.new_ones(x.shape[0], cache.get_seq_length() + x.shape[1])
-            return LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, cache)
+                mask = x.new_ones(x.shape[0], own_cache.get_seq_length() + x.shape[1])
+            return LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, own_cache)
 
-        holds_all_keys = cache is None or not (cache.is_compileable or cache.get_seq_length())
+        holds_all_keys = own_cache is None or not (own_cache.is_compileable or own_cache.get_seq_length())
         return self.masks(x, attention_mask, holds_all_keys and not is_prepared, make_whole)
 
     def memory_mask(
@@ -291,6 +291,7 @@ class XformerModel(XformerPreTrainedModel):
             self.decoder.embed_tokens = value
 
     @can_return_tuple
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -299,7 +300,7 @@ class XformerModel(XformerPreTrainedModel):
         decoder_attention_mask: torch.Tensor | None = None,
         decoder_position_ids: torch.LongTensor | None = None,
         encoder_outputs: BaseModelOutput | tuple | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -317,7 +318,7 @@ class XformerModel(XformerPreTrainedModel):
                 and blocks behind a cache count padding between tokens, though not before them.
             decoder_position_ids: Positions of the target tokens, (B, T); counted from the mask when None. Relative
                 positions go by the distance in the row instead.
-            past_key_values: Keys and values of earlier target tokens and of the source.
+            cache: Keys and values of earlier target tokens and of the source; `past_key_values` in transformers 5.23.
             segment_ids, decoder_segment_ids: Of rows that hold several pairs behind one another, which pair a token is
                 of: from 1 on, 0 for padding, (B, S) and (B, T). Pairs see nothing of each other, and the positions of
                 each count from 0. They stand in the place of both attention masks; there are no attention weights and
@@ -347,7 +348,7 @@ class XformerModel(XformerPreTrainedModel):
             position_ids=decoder_position_ids,
             encoder_hidden_states=encoder_outputs.last_hidden_state,
             encoder_attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
             segment_ids=decoder_segment_ids,
@@ -357,7 +358,7 @@ class XformerModel(XformerPreTrainedModel):
         )
         return Seq2SeqModelOutput(
             last_hidden_state=decoder_outputs.last_hidden_state,
-            past_key_values=decoder_outputs.past_key_values,
+            **{CACHE: getattr(decoder_outputs, CACHE)},
             decoder_hidden_states=decoder_outputs.hidden_states,
             decoder_attentions=decoder_outputs.attentions,
             cross_attentions=decoder_outputs.cross_attentions,
@@ -423,6 +424,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         self.post_init()
 
     @can_return_tuple
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -431,7 +433,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         decoder_attention_mask: torch.Tensor | None = None,
         decoder_position_ids: torch.LongTensor | None = None,
         encoder_outputs: BaseModelOutput | tuple | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
@@ -469,7 +471,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
             decoder_attention_mask=decoder_attention_mask,
             decoder_position_ids=decoder_position_ids,
             encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             decoder_inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,

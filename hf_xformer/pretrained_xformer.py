@@ -19,7 +19,8 @@ class XformerPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["XformerEncoderLayer", "XformerDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    # The stacks and layers are called by either name.
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True

@@ -62,8 +62,8 @@ MUTANTS = (
     ),
     Mutant(
         "the decoder ignores the padding of its prefix",
-        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, cache)",
-        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, None, cache)",
+        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, own_cache)",
+        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, None, own_cache)",
         words="padding",
     ),
     Mutant(
@@ -122,7 +122,7 @@ MUTANTS = (
     ),
     Mutant(
         "blocks: those of the decoder are not causal",
-        "return create_causal_mask(config, blocks.flatten(0, 1), None, past_key_values=None)",
+        "return create_causal_mask(config, blocks.flatten(0, 1), None, None)",
         "return create_bidirectional_mask(config, blocks.flatten(0, 1), None)",
         (BLOCKS,),
     ),
@@ -178,19 +178,19 @@ MUTANTS = (
     ),
     Mutant(
         "windows: there are none behind a cache",
-        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, cache)",
-        'LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING["full_attention"](self.config, x, mask, cache)',
+        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, own_cache)",
+        'LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING["full_attention"](self.config, x, mask, own_cache)',
         (WINDOWS,),
     ),
     Mutant(
         "windows: later tokens are folded without those in the cache",
-        "not (cache.is_compileable or cache.get_seq_length())",
-        "not cache.is_compileable",
+        "not (own_cache.is_compileable or own_cache.get_seq_length())",
+        "not own_cache.is_compileable",
         (WINDOWS,),
     ),
     Mutant(
         "windows: a cross-attention cache that forgets is taken",
-        "if any(past_key_values.cross_attention_cache.is_sliding):",
+        "if any(cache.cross_attention_cache.is_sliding):",
         "if False:",
         (WINDOWS,),
     ),
@@ -349,9 +349,15 @@ MUTANTS = (
     ),
     Mutant(
         "under checkpointing the memory gets no gradient",
-        "x, memory, masks[pattern], memory_mask, rotation, bias, past",
-        "x, memory=memory, mask=masks[pattern], memory_mask=memory_mask, rotation=rotation, position_bias=bias, past",
+        "x, memory, masks[pattern], memory_mask, rotation, bias, **",
+        "x, memory=memory, mask=masks[pattern], memory_mask=memory_mask, rotation=rotation, position_bias=bias, **",
         words="checkpointing",
+    ),
+    Mutant(
+        "under checkpointing a layer writes to the cache",
+        "rotation, bias, **{CACHE: cache}, **kwargs)",
+        "rotation, bias, cache, **kwargs)",
+        ("tests/test_naming_xformer.py",),
     ),
     # Output layer and loss
     Mutant(

@@ -17,6 +17,7 @@ from hf_xformer.arguments import ArgumentError
 from hf_xformer.checkpoint_files import compare, read_tensors
 from hf_xformer.checkpoints import load_model
 from hf_xformer.commands import evaluate, generate, info
+from hf_xformer.naming_xformer import CACHE
 
 
 KEY = "model.decoder.layers.1.cross_attention.k_proj.weight"
@@ -133,7 +134,7 @@ def test_info_says_what_a_checkpoint_is(checkpoint, capsys):
     assert said["model"] == f"XformerForSeq2SeqLM of {model.num_parameters():,} parameters"
     assert said["decoder"] == "3 full_attention; width 32, 4 heads of 8, feed-forward 48"
     assert said["options"] == "max_position_embeddings=64, initializer_range=0.2"
-    cache = model.generate(torch.tensor([[5, 6]]), max_new_tokens=4, return_dict_in_generate=True).past_key_values
+    cache = model.generate(torch.tensor([[5, 6]]), max_new_tokens=4, return_dict_in_generate=True)[CACHE]
     layers = cache.cross_attention_cache.layers
     a_token = sum(each.keys.nbytes + each.values.nbytes for each in layers) / layers[0].keys.shape[-2]
     assert f"cache of {a_token:.0f} bytes a token" in said["memory"]

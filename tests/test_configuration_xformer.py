@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from hf_xformer import XformerConfig, XformerForSeq2SeqLM
 from hf_xformer.configuration_xformer import FORMAT_VERSION
+from hf_xformer.naming_xformer import CACHE
 
 
 CONTRACT = {
@@ -147,7 +148,7 @@ def behaviour(**overrides) -> dict:
     seen["evaluation"] = model(**batch).logits
     source = {name: batch[name] for name in ("input_ids", "attention_mask")}
     seen["tokens"] = model.generate(**source, max_new_tokens=6, do_sample=False)
-    seen["cached"] = model(**source, decoder_input_ids=batch["labels"].clamp(min=0)).past_key_values is not None
+    seen["cached"] = model(**source, decoder_input_ids=batch["labels"].clamp(min=0)).get(CACHE) is not None
     torch.manual_seed(5)
     seen["training"] = model.train()(**batch).loss
     return seen

@@ -19,6 +19,7 @@ from transformers import (
 
 from hf_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel
 from hf_xformer.conversion import convert_weights
+from hf_xformer.naming_xformer import CACHE
 
 
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
@@ -116,10 +117,8 @@ def test_cached_decoding_equals_uncached(overrides, step, batch):
     full = model(**source, decoder_input_ids=target, use_cache=False).logits
     cache, pieces = None, []
     for start in range(0, target.shape[1], step):
-        output = model(
-            **source, decoder_input_ids=target[:, start : start + step], past_key_values=cache, use_cache=True
-        )
-        cache = output.past_key_values
+        output = model(**source, decoder_input_ids=target[:, start : start + step], **{CACHE: cache}, use_cache=True)
+        cache = output[CACHE]
         pieces.append(output.logits)
     assert_close(torch.cat(pieces, dim=1), full, atol=1e-5, rtol=1e-5)
 
@@ -189,9 +188,9 @@ def test_cross_attention_cache_keeps_the_whole_source_under_windowed_decoder_lay
         kwargs = {"encoder_outputs": memory}
         options = GenerationConfig(cache_implementation=implementation, num_beams=1, num_return_sequences=1)
         model._prepare_cache_for_generation(options, kwargs, None, 3, 8)
-        cross = kwargs["past_key_values"].cross_attention_cache
+        cross = kwargs[CACHE].cross_attention_cache
         assert isinstance(cross, StaticCache) == (implementation == "static")
-        assert not any(cross.is_sliding) and any(kwargs["past_key_values"].self_attention_cache.is_sliding)
+        assert not any(cross.is_sliding) and any(kwargs[CACHE].self_attention_cache.is_sliding)
 
 
 def test_loss_is_cross_entropy_of_unshifted_labels_and_ignores_minus_100(batch):

@@ -23,7 +23,7 @@ PACKAGE = Path(hf_xformer.__file__).parent
 TRAVELLING = [
     f"{name}_xformer"
     for name in (
-        *("configuration", "packing", "blocks", "attention", "sublayers", "output", "pretrained", "stack"),
+        *("naming", "configuration", "packing", "blocks", "attention", "sublayers", "output", "pretrained", "stack"),
         *("generation", "modeling"),
     )
 ]

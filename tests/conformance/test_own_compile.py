@@ -10,6 +10,8 @@ from torch.testing import assert_close
 from transformers import CompileConfig, DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.integrations.executorch import Seq2SeqLMExportableModule
 
+from hf_xformer.naming_xformer import CACHE
+
 
 # Tracing takes seconds a layer.
 SMALL = {"encoder_layers": 1, "decoder_layers": 1}
@@ -108,7 +110,7 @@ def test_nothing_breaks_the_graph_of_training_or_of_a_decoding_step(overrides):
         EncoderDecoderCache(StaticCache(config, max_cache_len=9), StaticCache(whole, max_cache_len=11)),
     ):
         for tokens in (ids[:, :4], ids[:, 4:5]):
-            step = {**inputs, "decoder_input_ids": tokens, "past_key_values": cache}
+            step = {**inputs, "decoder_input_ids": tokens, CACHE: cache}
             explained.append(torch._dynamo.explain(model)(**step))
     assert [(each.graph_count, each.graph_break_count) for each in explained] == [(1, 0)] * 5
 

@@ -25,6 +25,8 @@ from torch.testing import assert_close
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, StaticCache
 from transformers.generation import GenerationMixin
 
+from hf_xformer.naming_xformer import CACHE
+
 
 CHUNKS = [[7], [1] * 7, [3, 4], [1, 5, 1], [2, 1, 4]]
 LEFT_PADDED = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1]])
@@ -43,10 +45,10 @@ def test_cached_logits_equal_uncached_ones_in_any_chunking(overrides, mask, chun
             **batch,
             decoder_input_ids=ids[:, start:end],
             decoder_attention_mask=None if mask is None else mask[:, :end],
-            past_key_values=cache,
+            **{CACHE: cache},
             use_cache=True,
         )
-        cache = output.past_key_values
+        cache = output[CACHE]
         pieces.append(output.logits)
     attended = torch.ones(3, TARGET, dtype=torch.bool) if mask is None else mask.bool()
     assert_close(torch.cat(pieces, dim=1)[attended], full[attended], atol=1e-5, rtol=1e-5)
@@ -55,7 +57,7 @@ def test_cached_logits_equal_uncached_ones_in_any_chunking(overrides, mask, chun
 @variants
 def test_cached_keys_and_values_have_the_documented_shape(overrides):
     model = make_model(**overrides)
-    cache = model(**source(), decoder_input_ids=target()).past_key_values
+    cache = model(**source(), decoder_input_ids=target())[CACHE]
     heads = model.config.num_key_value_heads or model.config.decoder_attention_heads
     width = model.config.head_dim or model.config.d_model // model.config.decoder_attention_heads
     assert isinstance(cache, EncoderDecoderCache) and len(cache) == SIZES["decoder_layers"]
@@ -84,10 +86,10 @@ def test_source_is_encoded_and_projected_once(mode):
 def test_reordered_cache_equals_reordered_rows(overrides):
     model, batch, ids = make_model(**overrides), source(), target()
     order = torch.tensor([2, 0, 0])
-    cache = model(**batch, decoder_input_ids=ids[:, :5]).past_key_values
+    cache = model(**batch, decoder_input_ids=ids[:, :5])[CACHE]
     cache.reorder_cache(order)
     batch = {name: tensor[order] for name, tensor in batch.items()}
-    cached = model(**batch, decoder_input_ids=ids[order, 5:], past_key_values=cache).logits
+    cached = model(**batch, decoder_input_ids=ids[order, 5:], **{CACHE: cache}).logits
     full = model(**batch, decoder_input_ids=ids[order], use_cache=False).logits
     assert_close(cached, full[:, 5:], atol=1e-5, rtol=1e-5)
 
@@ -98,10 +100,10 @@ def test_cropped_cache_continues_as_if_the_rest_had_never_been(overrides):
     cache = EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache())
     # Without it, layers with windows have forgotten what cropping would bring back.
     cache.activate_past_recording()
-    model(**batch, decoder_input_ids=ids, past_key_values=cache)
+    model(**batch, decoder_input_ids=ids, **{CACHE: cache})
     cache.crop(4 - TARGET)
     other = ids.flip(0)[:, 4:]
-    cached = model(**batch, decoder_input_ids=other, past_key_values=cache).logits
+    cached = model(**batch, decoder_input_ids=other, **{CACHE: cache}).logits
     full = model(**batch, decoder_input_ids=torch.cat((ids[:, :4], other), dim=1), use_cache=False).logits
     assert_close(cached, full[:, 4:], atol=1e-5, rtol=1e-5)
 
@@ -123,7 +125,7 @@ def test_a_static_cache_of_the_users_may_be_longer_and_is_empty_after_a_reset(ov
     for ids in (batch["input_ids"], batch["input_ids"].flip(0)):
         inputs = {"input_ids": ids, "attention_mask": (ids != PAD).long()}
         expected = model.generate(**inputs, **ENDLESS, max_new_tokens=6)
-        static = model.generate(**inputs, **ENDLESS, max_new_tokens=6, past_key_values=cache, disable_compile=True)
+        static = model.generate(**inputs, **ENDLESS, max_new_tokens=6, **{CACHE: cache}, disable_compile=True)
         assert torch.equal(static, expected)
         cache.reset()
 
@@ -137,11 +139,11 @@ def test_a_cache_of_the_users_is_filled_and_continued():
     model, batch = make_model(), source()
     whole = model.generate(**batch, **ENDLESS, max_new_tokens=9)
     cache = EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache(config=model.config))
-    begun = model.generate(**batch, **ENDLESS, max_new_tokens=4, past_key_values=cache)
+    begun = model.generate(**batch, **ENDLESS, max_new_tokens=4, **{CACHE: cache})
     assert cache.get_seq_length() == 4
     # By the length of the mask the library knows that the ids hold the cached tokens too.
     continued = {"decoder_input_ids": begun, "decoder_attention_mask": torch.ones_like(begun)}
-    ended = model.generate(**batch, **ENDLESS, max_new_tokens=5, past_key_values=cache, **continued)
+    ended = model.generate(**batch, **ENDLESS, max_new_tokens=5, **{CACHE: cache}, **continued)
     assert torch.equal(begun, whole[:, :5]) and torch.equal(ended, whole)
 
 

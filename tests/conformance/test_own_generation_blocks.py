@@ -9,6 +9,8 @@ from small_models import SIZES, SOURCE, make_model
 from torch.testing import assert_close
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
+from hf_xformer.naming_xformer import CACHE
+
 
 SLIDING, CHUNKED, FULL = "sliding_attention", "chunked_attention", "full_attention"
 PATTERNS = {"windows": [SLIDING] * 3, "blocks": [CHUNKED] * 3, "mixed": [SLIDING, FULL, CHUNKED]}
@@ -73,7 +75,7 @@ def test_cached_logits_equal_uncached_ones_however_windows_are_crossed(layer_typ
     cache, pieces = make_caches(kind, model), []
     for end, length in zip(torch.tensor(chunks).cumsum(0).tolist(), chunks, strict=True):
         step = {"decoder_input_ids": ids[:, end - length : end], "decoder_attention_mask": mask[:, :end]}
-        pieces.append(model(**inputs, **step, past_key_values=cache).logits)
+        pieces.append(model(**inputs, **step, **{CACHE: cache}).logits)
     attended = mask.bool()
     assert_close(torch.cat(pieces, dim=1)[attended], full[attended], atol=1e-5, rtol=1e-5)
 
@@ -101,7 +103,7 @@ def test_windows_hold_no_more_than_their_size_and_the_cross_attention_all_of_the
         assert own == [[min(length, SIZE) for length in grown], grown, [min(length, SIZE) for length in grown]]
     else:
         assert own == [[SIZE] * LENGTH, [LENGTH] * LENGTH, [SIZE] * LENGTH]
-    held = output.past_key_values.self_attention_cache.layers
+    held = output[CACHE].self_attention_cache.layers
     assert max(held[0].keys.shape[2], held[2].keys.shape[2]) <= SIZE < held[1].keys.shape[2]
 
 
@@ -111,14 +113,14 @@ def test_a_cross_attention_cache_with_windows_is_refused():
     for cache in (DynamicCache(config=model.config), StaticCache(model.config, SOURCE)):
         caches = EncoderDecoderCache(DynamicCache(config=model.config), cache)
         with pytest.raises(ValueError, match="would forget the source"):
-            model(ids, decoder_input_ids=PREFIXES["start"], past_key_values=caches)
+            model(ids, decoder_input_ids=PREFIXES["start"], **{CACHE: caches})
 
 
 def test_generate_gives_the_cross_attention_a_cache_of_the_whole_source_in_place_of_the_users():
     model = make_decoder_of(PATTERNS["mixed"])
     expected = model.generate(**source(), **ENDLESS, max_new_tokens=LENGTH)
     cache = EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache(config=model.config))
-    assert torch.equal(model.generate(**source(), **ENDLESS, max_new_tokens=LENGTH, past_key_values=cache), expected)
+    assert torch.equal(model.generate(**source(), **ENDLESS, max_new_tokens=LENGTH, **{CACHE: cache}), expected)
     assert [layer.keys.shape[2] for layer in cache.cross_attention_cache.layers] == [SOURCE] * 3
 
 

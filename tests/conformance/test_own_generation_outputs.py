@@ -21,6 +21,8 @@ from torch.testing import assert_close
 from transformers import EncoderDecoderCache
 from transformers.generation import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
 
+from hf_xformer.naming_xformer import CACHE
+
 
 WANTED = {"return_dict_in_generate": True, **{f"output_{name}": True for name in ("scores", "logits")}}
 EVERYTHING = {**WANTED, "output_attentions": True, "output_hidden_states": True}
@@ -67,9 +69,9 @@ def test_dictionary_outputs_have_a_tensor_a_step_and_layer(mode, use_cache):
     else:
         assert type(output) is GenerateEncoderDecoderOutput
     if use_cache:
-        assert_cache_holds(output.past_key_values, rows, heads=2, length=STEPS)
+        assert_cache_holds(output[CACHE], rows, heads=2, length=STEPS)
     else:
-        assert output.past_key_values is None
+        assert output.get(CACHE) is None
 
 
 def assert_cache_holds(cache, rows: int, heads: int, length: int):
@@ -120,13 +122,13 @@ def test_continuing_from_a_cache_equals_generating_without_a_break(overrides):
         decoder_input_ids=begun.sequences,
         # By the length of the mask the library knows that the ids hold the cached tokens too.
         decoder_attention_mask=torch.ones_like(begun.sequences),
-        past_key_values=begun.past_key_values,
+        **{CACHE: begun[CACHE]},
     )
     assert torch.equal(begun.sequences, whole.sequences[:, : 1 + STEPS])
     assert torch.equal(ended.sequences, whole.sequences)
     assert_close((*begun.logits, *ended.logits), whole.logits, atol=1e-5, rtol=1e-5)
     for part in ("self_attention_cache", "cross_attention_cache"):
-        layers, expected = (getattr(output.past_key_values, part).layers for output in (ended, whole))
+        layers, expected = (getattr(output[CACHE], part).layers for output in (ended, whole))
         for layer, other in zip(layers, expected, strict=True):
             assert_close((layer.keys, layer.values), (other.keys, other.values), atol=1e-5, rtol=1e-5)
 

@@ -6,6 +6,7 @@ import contextlib
 import unittest
 import unittest.mock
 
+import pytest
 import torch
 import upstream
 from transformers.models.auto import modeling_auto
@@ -57,6 +58,11 @@ class UpstreamTests(common.ModelTesterMixin, generation.GenerationTesterMixin):
         self.addCleanup(torch.set_printoptions, profile="default")
         super().test_bc_torch_dtype()
 
+    @pytest.mark.filterwarnings("always::FutureWarning")
+    def test_bc_cache_name_forward(self):
+        # It waits for a warning, and here FutureWarnings are ignored.
+        super().test_bc_cache_name_forward()
+
     def test_config(self):
         configuration_common.ConfigTester(self, config_class=XformerConfig, **self.overrides).run_common_tests()
 
@@ -101,3 +107,7 @@ class BlocksXformerTest(UpstreamTests, unittest.TestCase):
 
     test_attention_outputs = skip_weights_of_whole_rows
     test_retain_grad_hidden_states_attentions = skip_weights_of_whole_rows
+
+    @unittest.skip("with windows for the cross-attention")
+    def test_bc_cache_name_forward(self):
+        pass
