@@ -14,7 +14,7 @@ BIBLE := data/bible
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-slow test-oldest test-newest lint parity mutants clean
+.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-slow test-oldest test-newest test-wheel lint parity mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -87,6 +87,16 @@ test-oldest test-newest:
 		echo "import site; site.addsitedir('$$borrowed')" > $$site/borrowed.pth && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $$site '$(SPEC)'
 	$(ENVIRONMENT)/bin/python -m pytest -q -n 2 --dist loadscope $(OPTIONS)
+
+test-wheel: install-test  ## the fast tests on the built wheel, in an environment of its own, without the source tree
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m build --outdir build/wheel/dist
+	tar xzf build/wheel/dist/*.tar.gz -C build/wheel
+	mv build/wheel/hf_xformer-* build/wheel/tree && rm -r build/wheel/tree/hf_xformer
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet -c constraints.txt torch
+	build/wheel/venv/bin/python -m pip install --quiet -c constraints.txt "$$(ls build/wheel/dist/*.whl)[test]"
+	cd build/wheel/tree && ../venv/bin/python -m pytest -q -n 2 --dist loadscope
 
 parity: install-test  ## logits, gradients and tokens of stock models against their conversions
 	$(BIN)/python benchmarks/parity.py

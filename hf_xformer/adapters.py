@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import find_adapter_config_file
 
-from .arguments import ArgumentError, ModelArguments
+from .arguments import ArgumentError, ModelArguments, first_line
 
 
 if TYPE_CHECKING:  # PEFT is an extra
@@ -252,7 +252,3 @@ def merge_adapter(adapted: "PreTrainedModel | PeftModel", name_or_path: str) -> 
     if all(merged.get_parameter(a) is merged.get_parameter(b) for a, b in merged.all_tied_weights_keys.items()):
         merged.config.tie_word_embeddings = tied
     return merged
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -23,6 +23,11 @@ class ArgumentError(ValueError):
     """An option that cannot be, in one line that names it and its value."""
 
 
+def first_line(error: Exception) -> str:
+    """What a library's error begins with, for one line of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def option(help: str, default=None, **more):
     """A dataclass field with the text that `--help` shows for it."""
     return field(default=default, metadata={"help": help, **more})

@@ -137,7 +137,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
         license=facts.license,
         library_name="transformers",
         tags=["hf-xformer", "encoder-decoder", "seq2seq"],
-        base_model=run["base_model"],
+        base_model=None if run["base_model"] is None or Path(run["base_model"]).exists() else run["base_model"],
         datasets=facts.dataset_id,
         model_name=name.rpartition("/")[2],
         eval_results=[

@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 
 from . import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
-from .arguments import ArgumentError
+from .arguments import ArgumentError, first_line
 from .checkpoint_files import read_tensors
 from .shipped import find
 from .tokenization import TARGET_TOKENIZER
@@ -219,7 +219,3 @@ def position_limit(config: PreTrainedConfig) -> int | None:
     """The longest sequence, in tokens, that the model has positions for; None where there is no end to them."""
     limited = getattr(config, "position_embedding_type", None) in ("sinusoidal", "learned")
     return config.max_position_embeddings if limited else None
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from transformers import AutoConfig, Seq2SeqTrainingArguments, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from .adapters import base_of
 from .arguments import ArgumentError
 from .cards import CARD, CardFacts, hub_results, is_edited, missing_facts, problems_of, read_facts, render
 from .checkpoint_files import compare, read_tensors, travelling_files
@@ -87,9 +88,14 @@ def check_weights(folder: Path) -> None:
     Raises:
         ArgumentError: The folder is no checkpoint, or its weights are not whole or not those of its configuration.
     """
-    stored = read_tensors(folder)
-    if (folder / "adapter_model.safetensors").exists():
+    if (base := base_of(str(folder))) is not None:
+        if Path(base).is_dir():
+            raise ArgumentError(
+                f"{folder}: an adapter of {base}, a folder here that nobody else has: publish that and train from its "
+                "name, or merge the adapter with scripts/merge_adapter.py"
+            )
         return
+    stored = read_tensors(folder)
     if not stored:
         raise ArgumentError(f"{folder}: there are no weights (model.safetensors)")
     if problems := list(compare(AutoConfig.from_pretrained(folder), stored).sentences()):

@@ -59,6 +59,7 @@ def make_record(
         "trained_on": trained_on,
         "evaluated_on": evaluated_on,
         "parameters": model.num_parameters(),
+        "adapter_parameters": adapter_parameters(model),
         "model": {name: getattr(config, name, None) for name in ("encoder_layers", "decoder_layers", "d_model")}
         | {"vocab_size": config.vocab_size},
         "steps": trainer.state.global_step,
@@ -68,6 +69,13 @@ def make_record(
         "hardware": hardware(trainer),
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def adapter_parameters(model: torch.nn.Module) -> int | None:
+    """How many of the parameters are an adapter's, if they are all that was trained."""
+    if not hasattr(model, "peft_config"):
+        return None
+    return sum(each.numel() for each in model.parameters() if each.requires_grad)
 
 
 def plain(value):

@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hf_xformer.checkpoint_files import travelling_files
+
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = "d_model=16,encoder_layers=1,decoder_layers=1,encoder_ffn_dim=24,decoder_ffn_dim=24,dropout=0.0"
@@ -131,6 +133,11 @@ def weights(folder: Path) -> torch.Tensor:
     """All that a checkpoint's file holds."""
     tensors = load_file(folder / "model.safetensors")
     return torch.cat([tensor.flatten() for _, tensor in sorted(tensors.items())])
+
+
+def has_code(folder: Path) -> bool:
+    """Whether a checkpoint has the code that strangers load it with, and no other."""
+    return {path.name for path in folder.glob("*.py")} == {path.name for path in travelling_files()}
 
 
 def refused(command: ModuleType, argv: list, capsys) -> str:

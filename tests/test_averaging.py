@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_models import make_model
-from small_runs import refused, weights
+from small_runs import has_code, refused, weights
 from transformers import AutoModelForSeq2SeqLM
 
 from hf_xformer.averaging import AVERAGES
@@ -121,7 +121,7 @@ def test_checkpoints_are_averaged_weight_by_weight(options, tmp_path, capsys):
     for name in found:
         torch.testing.assert_close(found[name], (four[name] + six[name]) / 2)
     AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "mean")
-    assert (tmp_path / "mean/tokenizer.json").exists()
+    assert (tmp_path / "mean/tokenizer.json").exists() and has_code(tmp_path / "mean")
     assert "checkpoint-4, checkpoint-6" in capsys.readouterr().out
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_runs import has_code
 from small_stock_models import (
     BART_SIZES,
     GEMMA_DECODER,
@@ -221,6 +222,7 @@ def load(folder, **options):
 def test_a_converted_folder_loads_and_decodes_as_the_stock_one(checkpoint, tmp_path, capsys):
     out = tmp_path / "out"
     convert.main([str(checkpoint), str(out)])
+    assert has_code(out)
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{out}: 0.1 M parameters, float32") and "tokenizer" not in captured.err
     (stock, before), (model, after) = load(checkpoint), load(out)

@@ -158,14 +158,6 @@ def test_a_missing_weight_is_refused_by_its_name(checkpoint, tmp_path, capsys):
     assert "1 missing keys, such as model.encoder.norm.weight" in capsys.readouterr().err
 
 
-def test_a_truncated_file_of_weights_is_refused_in_one_line(checkpoint, tmp_path, capsys):
-    for path in checkpoint.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes()[: 4000 if path.suffix == ".safetensors" else None])
-    with pytest.raises(SystemExit) as stop:
-        generate.main([str(tmp_path)])
-    assert stop.value.code == 2 and f"error: {tmp_path}: cannot load a model" in capsys.readouterr().err
-
-
 def test_input_that_is_not_utf_8_is_refused(checkpoint, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe")))
     with pytest.raises(SystemExit):

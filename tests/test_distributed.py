@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import launch, output_of, run, run_twice, weights
+from small_runs import has_code, launch, output_of, run, run_twice, weights
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -126,6 +126,7 @@ def test_zero3_in_bfloat16_ends_within_its_rounding_of_one_process_in_float32(ru
 @pytest.mark.parametrize("mode", MODES)
 def test_saved_weights_load_whole_and_tied_and_are_those_of_the_last_checkpoint(mode, runs):
     folder = runs.done("modern", mode)
+    assert has_code(folder) and has_code(folder / "checkpoint-20")
     model = AutoModelForSeq2SeqLM.from_pretrained(folder)
     assert model.lm_head.weight is model.model.encoder.embed_tokens.weight is model.model.decoder.embed_tokens.weight
     names = load_file(folder / "model.safetensors").keys()
@@ -149,7 +150,7 @@ def test_a_run_that_lost_a_process_says_so_and_goes_on_bit_by_bit(mode, runs, tm
     (line,) = [line for line in output.splitlines() if line.startswith("error:")]
     assert "another process" in line and "same command again" in line and str(tmp_path) in line
     assert "resuming from" in run(options, mode)
-    assert torch.equal(weights(tmp_path), weights(runs.done("modern", mode)))
+    assert torch.equal(weights(tmp_path), weights(runs.done("modern", mode))) and has_code(tmp_path)
 
 
 def find_rank_1(process, output_dir: Path) -> int:

@@ -19,9 +19,10 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig, GenerationConfig
 
 from .. import XformerConfig
-from ..arguments import ArgumentError
+from ..adapters import base_of
+from ..arguments import ArgumentError, first_line
 from ..checkpoint_files import StoredTensor, compare, count_parameters, read_tensors, travelling_files
-from ..checkpoints import check_path, check_vocabulary, first_line, load_tokenizers
+from ..checkpoints import check_path, check_vocabulary, load_tokenizers
 from .errors import Parser, one_line_errors
 
 
@@ -70,6 +71,10 @@ def fetch(name_or_path: str, revision: str | None) -> Path:
 
 
 def read_config(folder: Path) -> XformerConfig:
+    if (base := base_of(str(folder))) is not None:
+        raise ArgumentError(
+            f"{folder}: an adapter of {base}: look into that, or merge it with scripts/merge_adapter.py"
+        )
     try:
         config = AutoConfig.from_pretrained(folder)
     except Exception as error:
