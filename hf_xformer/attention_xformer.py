@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .blocks_xformer import BlockMasks
+from .blocks_xformer import BlockMasks, Mask
 from .configuration_xformer import XformerConfig
 from .packing_xformer import PackedMasks
 
@@ -40,7 +40,7 @@ class XformerNoPositions(nn.Module):
     def __init__(self, config: XformerConfig, stack: str):
         super().__init__()
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int) -> Placed:
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor, past: int, queries: int, keys: int) -> Placed:
         """
         Args:
             x: Embedded tokens, (B, T, D). position_ids: Their positions, (B or 1, T).
@@ -68,7 +68,7 @@ class XformerSinusoidalPositions(nn.Module):
         angles = torch.outer(torch.arange(self.max_positions), 10000.0 ** (-pairs / self.width))
         return torch.cat((angles.sin(), angles.cos()), dim=-1).float()  # (positions, D)
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int) -> Placed:
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor, past: int, queries: int, keys: int) -> Placed:
         return Placed(x + self.table[position_ids].to(x.dtype))
 
 
@@ -79,7 +79,9 @@ class XformerLearnedPositions(nn.Embedding):
         super().__init__(config.max_position_embeddings, config.d_model)
         self.max_positions = config.max_position_embeddings
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int) -> Placed:
+    def forward(  # type: ignore[override]
+        self, x: torch.Tensor, position_ids: torch.Tensor, past: int, queries: int, keys: int
+    ) -> Placed:
         return Placed(x + super().forward(position_ids))
 
 
@@ -111,12 +113,12 @@ class XformerRotaryEmbedding(nn.Module):
 
     @torch.no_grad()
     @dynamic_rope_update
-    def rotation(self, x: torch.Tensor, position_ids: torch.LongTensor) -> Rotation:
+    def rotation(self, x: torch.Tensor, position_ids: torch.Tensor) -> Rotation:
         angles = position_ids[:, :, None, None].float() * self.inv_freq.float()  # (B, T, 1, K/2)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return cos.to(x.dtype), sin.to(x.dtype)
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int) -> Placed:
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor, past: int, queries: int, keys: int) -> Placed:
         return Placed(x, rotation=self.rotation(x, position_ids))
 
 
@@ -132,14 +134,14 @@ class XformerRelativePositions(nn.Module):
 
     def __init__(self, config: XformerConfig, stack: str):
         super().__init__()
-        heads, layers = config.heads_of(stack)[0], getattr(config, f"{stack}_layers")
+        heads, layers = config.heads_of(stack)[0], len(config.layer_types_of(stack))
         self.tables, self.shared_by = (layers, 1) if config.relative_attention_per_layer else (1, layers)
         self.table = nn.Embedding(config.relative_attention_num_buckets, heads * self.tables)
         self.config = config
         self.directions = 2 if stack == "encoder" else 1
         self.max_distance = config.relative_attention_max_distance
 
-    def buckets(self, distance: torch.LongTensor) -> torch.LongTensor:
+    def buckets(self, distance: torch.Tensor) -> torch.Tensor:
         """Buckets of `key - query`: half of a direction's for one distance each, the rest logarithmically wider."""
         size = self.table.num_embeddings // self.directions
         ahead = (distance > 0) * size * (self.directions - 1)
@@ -149,7 +151,7 @@ class XformerRelativePositions(nn.Module):
         wide = (exact + (share * (size - exact)).long()).clamp(max=size - 1)
         return ahead + torch.where(distance < exact, distance, wide)
 
-    def forward(self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int) -> Placed:
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor, past: int, queries: int, keys: int) -> Placed:
         # Distances in the row, not between positions: they are the same wherever the attended tokens are contiguous.
         places = torch.arange(queries, device=x.device) + past
         distance = torch.arange(keys, device=x.device) - places[:, None]  # (T, S)
@@ -169,7 +171,7 @@ POSITIONS = {
 }
 
 
-def count_positions(attention_mask: torch.Tensor) -> torch.LongTensor:
+def count_positions(attention_mask: torch.Tensor) -> torch.Tensor:
     """Position of every token among the attended ones of its row, (B, S) -> (B, S): padding shifts nobody."""
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
@@ -181,7 +183,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 
 def eager_attention(
-    module: nn.Module,
+    module: "XformerAttention",
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -211,7 +213,7 @@ def eager_attention(
 
 
 def attend(
-    attention: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, **kwargs
+    attention: "XformerAttention", q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Mask, **kwargs
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
     Scaled dot-product attention by the backend that the config names.
@@ -230,7 +232,7 @@ def attend(
 
 
 def attend_across(
-    attention: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, **kwargs
+    attention: "XformerAttention", q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Mask, **kwargs
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The same where queries and keys are of two sequences, which FlashAttention has to be told."""
     # Only FlashAttention's masks are those of the keys, (B, S). The library would cut the queries with it too
@@ -367,7 +369,7 @@ class XformerCrossAttention(XformerAttention):
         """The memory does not change while the target grows: with a cache its projections are computed once."""
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer = cache.cross_attention_cache.layers[self.layer_idx]
-            return layer.keys, layer.values
+            return layer.keys, layer.values  # type: ignore[union-attr]
         k, v = (self.split_heads(project(memory)).transpose(1, 2) for project in (self.k_proj, self.v_proj))
         if cache is None:
             return k, v

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers.cache_utils import DynamicSlidingWindowLayer, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.utils import is_tracing
@@ -22,14 +23,17 @@ from transformers.utils.generic import is_flash_attention_requested
 from .configuration_xformer import XformerConfig
 
 
+Mask = torch.Tensor | BlockMask | None  # as the backend has it
+
+
 class BlockMasks(NamedTuple):
     """What the layers of one pattern need to know of a batch; the masks are as the backend has them."""
 
     pattern: "BlockPattern"
-    local: torch.Tensor | None  # of the c keys of each block, for B * n rows
-    everywhere: torch.Tensor | None = None  # of all keys, for the g global queries of B rows
-    order: torch.LongTensor | None = None  # puts the attended tokens of a row first, (B, S); None where they are
-    inverse: torch.LongTensor | None = None
+    local: Mask  # of the c keys of each block, for B * n rows
+    everywhere: Mask = None  # of all keys, for the g global queries of B rows
+    order: torch.Tensor | None = None  # puts the attended tokens of a row first, (B, S); None where they are
+    inverse: torch.Tensor | None = None
 
 
 class BlockPattern:
@@ -43,7 +47,7 @@ class BlockPattern:
     def __init__(self, size: int, shift: int = 0, global_tokens: int = 0):
         self.size, self.shift, self.global_tokens = size, shift, global_tokens
 
-    def masks(self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None) -> BlockMasks:
+    def masks(self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None) -> BlockMasks | Mask:
         """
         Args:
             x: Any features of the tokens, (B, S, ...). attention_mask: 1 for those to attend to, (B, S), or None.
@@ -61,12 +65,12 @@ class BlockPattern:
             everywhere = bidirectional_mask(config, x, rows, length, attended, queries)
         return BlockMasks(self, self.local_mask(config, x, attended), everywhere, order, inverse)
 
-    def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor | None:
+    def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> Mask:
         keys = self.key_mask(x, attended)
         # All queries of a block see alike: FlexAttention has to be told of each, the others broadcast one.
         queries = self.size if config._attn_implementation == "flex_attention" else 1
         is_whole = attended is None and keys.numel() == x.shape[:2].numel()
-        return bidirectional_mask(config, x, *keys.shape, None if is_whole else keys, queries)
+        return bidirectional_mask(config, x, keys.shape[0], keys.shape[1], None if is_whole else keys, queries)
 
     def key_mask(self, x: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor:
         """Which of their c keys blocks have, (B * n, c): neither padding nor a leading token a second time."""
@@ -150,7 +154,7 @@ class BlockPattern:
 class CausalBlockPattern(BlockPattern):
     """The same for a decoder: within its block, a token attends to itself and to those before it."""
 
-    def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor | None:
+    def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> Mask:
         # Padding stands behind every attended token, where none looks.
         blocks = self.fold(x[..., :0])
         return create_causal_mask(config, blocks.flatten(0, 1), None, None)
@@ -167,9 +171,7 @@ class WindowPattern(BlockPattern):
         self.first, self.last = first, last
         self.behind, self.ahead = int(first < 0), int(last > 0)
 
-    def masks(
-        self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> BlockMasks | torch.Tensor | None:
+    def masks(self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None) -> BlockMasks | Mask:
         if is_flash_attention_requested(config):
             # Its kernels have windows themselves, and would drop the band.
             return create_bidirectional_mask(config, x, attention_mask)
@@ -178,7 +180,7 @@ class WindowPattern(BlockPattern):
     def cuts(self, length: int) -> bool:
         return length - 1 > max(-self.first, self.last)
 
-    def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor | None:
+    def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> Mask:
         keys = self.key_mask(x, attended)
         leading = min(self.global_tokens, x.shape[1])
 
@@ -186,7 +188,7 @@ class WindowPattern(BlockPattern):
             distance = key - leading - self.behind * self.size - query
             return (key < leading) | (distance >= self.first) & (distance <= self.last)
 
-        return bidirectional_mask(config, x, *keys.shape, keys, self.size, is_in_band)
+        return bidirectional_mask(config, x, keys.shape[0], keys.shape[1], keys, self.size, is_in_band)
 
     def neighbourhoods(self, blocks: torch.Tensor) -> torch.Tensor:
         count = blocks.shape[1]
@@ -202,13 +204,13 @@ def bidirectional_mask(
     attended: torch.Tensor | None,
     queries: int,
     condition: Callable | None = None,
-) -> torch.Tensor | None:
+) -> Mask:
     """The backend's mask of so many rows of so many keys, of which those to attend to are 1 in (rows, keys)."""
     q, k = x.new_empty(rows, queries, 0), x.new_empty(rows, keys, 0)
     return create_bidirectional_mask(config, q, attended, encoder_hidden_states=k, and_mask_function=condition)
 
 
-def reorder(x: torch.Tensor, order: torch.LongTensor | None) -> torch.Tensor:
+def reorder(x: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
     """The tokens (B, S, ...) in another order, (B, S)."""
     if order is None:
         return x
@@ -226,13 +228,13 @@ def block_patterns(config: XformerConfig, stack: str) -> tuple[list[str], dict[s
             "chunked_attention": CausalBlockPattern(size),
             "sliding_attention": WindowPattern(size, 1 - size, 0),
         }
-        return list(config.decoder_layer_types), patterns
+        return config.layer_types_of("decoder"), patterns
     patterns = {
         "chunked_attention": BlockPattern(size, 0, leading),
         "shifted_chunked_attention": BlockPattern(size, size // 2, leading),
         "sliding_attention": WindowPattern(size, -size, size, leading),
     }
-    names = list(config.encoder_layer_types)
+    names = config.layer_types_of("encoder")
     blocks = [i for i, name in enumerate(names) if name == "chunked_attention"]
     for i in blocks[1::2] if config.block_shift else ():
         names[i] = "shifted_chunked_attention"

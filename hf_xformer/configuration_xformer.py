@@ -297,7 +297,7 @@ class XformerConfig(PreTrainedConfig):
 
     def validate_blocks(self):
         """What block layers do not go with."""
-        types = {*self.encoder_layer_types, *self.decoder_layer_types} - {"full_attention"}
+        types = {*self.layer_types_of("encoder"), *self.layer_types_of("decoder")} - {"full_attention"}
         if types and self.position_embedding_type == "relative":
             raise ValueError(
                 f"`position_embedding_type='relative'` goes with full attention only, not with {sorted(types)}: "
@@ -308,6 +308,10 @@ class XformerConfig(PreTrainedConfig):
         """`(query heads, head width)` of the "encoder" or the "decoder"."""
         heads = getattr(self, f"{stack}_attention_heads")
         return heads, self.head_dim or self.d_model // heads
+
+    def layer_types_of(self, stack: str) -> list[str]:
+        """What each layer of the "encoder" or the "decoder" attends to."""
+        return list(getattr(self, f"{stack}_layer_types"))
 
     def vocab_of(self, stack: str) -> int:
         """Size of the vocabulary that the "encoder" or the "decoder" reads."""

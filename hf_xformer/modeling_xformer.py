@@ -5,6 +5,9 @@
 Shapes: B batch, S source, T target, D d_model, V vocabulary.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
@@ -28,7 +31,7 @@ from transformers.utils.generic import is_flash_attention_requested, merge_with_
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_xformer import Rotation, XformerAttentionCore, XformerCrossAttention, XformerSelfAttention
-from .blocks_xformer import BlockMasks, refuse_forgetful_caches
+from .blocks_xformer import BlockMasks, Mask, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
 from .generation_xformer import XformerGeneration
 from .naming_xformer import CACHE, takes_cache
@@ -127,10 +130,10 @@ class XformerEncoder(XformerStack):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        segment_ids: torch.LongTensor | None = None,
+        segment_ids: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         x = self.embed(input_ids, inputs_embeds)  # (B, S, D)
@@ -177,24 +180,25 @@ class XformerDecoder(XformerStack):
     @merge_with_config_defaults
     @capture_outputs
     @takes_cache
-    def forward(
+    def forward(  # type: ignore[misc]
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
         cache: EncoderDecoderCache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        segment_ids: torch.LongTensor | None = None,
-        encoder_segment_ids: torch.LongTensor | None = None,
+        segment_ids: torch.Tensor | None = None,
+        encoder_segment_ids: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         if encoder_hidden_states is None:
             raise ValueError("the decoder needs `encoder_hidden_states`, the encoder's output")
         memory = encoder_hidden_states  # (B, S, D)
         x = self.embed(input_ids, inputs_embeds)  # (B, T, D)
+        memory_mask: Mask | PackedMasks
         if segment_ids is None and encoder_segment_ids is None:
             if use_cache and cache is None and not self.training:
                 cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
@@ -211,7 +215,8 @@ class XformerDecoder(XformerStack):
         for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
             # Under the library's name, by which it takes caches from layers that it checkpoints.
             x = layer(x, memory, masks[pattern], memory_mask, rotation, bias, **{CACHE: cache}, **kwargs)
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.norm(x), **{CACHE: cache})
+        state: dict[str, Any] = {"last_hidden_state": self.norm(x), CACHE: cache}
+        return BaseModelOutputWithPastAndCrossAttentions(**state)
 
     def causal_masks(
         self, x: torch.Tensor, attention_mask: torch.Tensor | dict | None, cache: EncoderDecoderCache | None
@@ -219,21 +224,21 @@ class XformerDecoder(XformerStack):
         refuse_forgetful_caches(cache)
         own_cache = None if cache is None else cache.self_attention_cache
         # `generate` prepares the masks itself when it compiles, one for each layer type.
-        is_prepared = isinstance(attention_mask, dict)
+        prepared, plain = (attention_mask, None) if isinstance(attention_mask, dict) else (None, attention_mask)
 
-        def make_whole(layer_type: str) -> torch.Tensor | None:
-            mask = attention_mask[layer_type] if is_prepared else attention_mask
+        def make_whole(layer_type: str) -> Mask:
+            mask = plain if prepared is None else prepared[layer_type]
             if mask is None and isinstance(own_cache, StaticCache) and is_flash_attention_requested(self.config):
                 # From the mask alone FlashAttention learns how many of the cache's slots are filled.
                 mask = x.new_ones(x.shape[0], own_cache.get_seq_length() + x.shape[1])
-            return LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, own_cache)
+            return LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, own_cache)  # type: ignore[operator]
 
         holds_all_keys = own_cache is None or not (own_cache.is_compileable or own_cache.get_seq_length())
-        return self.masks(x, attention_mask, holds_all_keys and not is_prepared, make_whole)
+        return self.masks(x, plain, holds_all_keys and prepared is None, make_whole)
 
     def memory_mask(
         self, x: torch.Tensor, memory: torch.Tensor, attention_mask: torch.Tensor | None, condition=None
-    ) -> torch.Tensor | None:
+    ) -> Mask:
         return create_bidirectional_mask(
             self.config, x, attention_mask, encoder_hidden_states=memory, and_mask_function=condition
         )
@@ -249,7 +254,7 @@ class XformerDecoder(XformerStack):
 
     def memory_segment_mask(
         self, x: torch.Tensor, memory: torch.Tensor, segments: Segments, of_memory: Segments
-    ) -> torch.Tensor | PackedMasks | None:
+    ) -> Mask | PackedMasks:
         if self.masks_whole_rows(x):
             return self.whole_mask(segments, of_memory, lambda condition: self.memory_mask(x, memory, None, condition))
         if is_flash_attention_requested(self.config):
@@ -259,7 +264,7 @@ class XformerDecoder(XformerStack):
         return PackedMasks(folds, inverse, masks)
 
 
-def given(kwargs: dict) -> dict:
+def given(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Without the arguments that are None, which the library would take for False and not for the config's value."""
     return {name: value for name, value in kwargs.items() if value is not None}
 
@@ -285,7 +290,7 @@ class XformerModel(XformerPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.encoder.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Embedding):
+    def set_input_embeddings(self, value):
         self.encoder.embed_tokens = value
         if not self.config.encoder_vocab_size:
             self.decoder.embed_tokens = value
@@ -294,18 +299,18 @@ class XformerModel(XformerPreTrainedModel):
     @takes_cache
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        decoder_position_ids: torch.LongTensor | None = None,
+        decoder_position_ids: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | tuple | None = None,
         cache: EncoderDecoderCache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        segment_ids: torch.LongTensor | None = None,
-        decoder_segment_ids: torch.LongTensor | None = None,
+        segment_ids: torch.Tensor | None = None,
+        decoder_segment_ids: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqModelOutput:
         """
@@ -327,9 +332,9 @@ class XformerModel(XformerPreTrainedModel):
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqModelOutput`]; its `last_hidden_state` is (B, T, D).
         """
-        kwargs = given(kwargs)
+        options = given(kwargs)
         if segment_ids is not None:
-            weights = kwargs.get("output_attentions", self.config.output_attentions)
+            weights = options.get("output_attentions", self.config.output_attentions)
             refuse_beside_segments(output_attentions=weights, decoder_position_ids=decoder_position_ids)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
@@ -338,9 +343,9 @@ class XformerModel(XformerPreTrainedModel):
                 inputs_embeds=inputs_embeds,
                 segment_ids=segment_ids,
                 return_dict=True,
-                **kwargs,
+                **options,
             )
-        elif not isinstance(encoder_outputs, BaseModelOutput):
+        if not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = BaseModelOutput(*encoder_outputs)
         decoder_outputs = self.decoder(
             input_ids=decoder_input_ids,
@@ -354,7 +359,7 @@ class XformerModel(XformerPreTrainedModel):
             segment_ids=decoder_segment_ids,
             encoder_segment_ids=segment_ids,
             return_dict=True,
-            **kwargs,
+            **options,
         )
         return Seq2SeqModelOutput(
             last_hidden_state=decoder_outputs.last_hidden_state,
@@ -382,16 +387,16 @@ class XformerEncoderModel(XformerPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.encoder.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Embedding):
+    def set_input_embeddings(self, value):
         self.encoder.embed_tokens = value
 
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        segment_ids: torch.LongTensor | None = None,
+        segment_ids: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """Source tokens (B, S), or `inputs_embeds` (B, S, D), to the memory (B, S, D); see [`XformerModel`]."""
@@ -405,7 +410,7 @@ class XformerEncoderModel(XformerPreTrainedModel):
         )
 
 
-class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationMixin):
+class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """The encoder-decoder with its output layer: trains on `labels`, decodes with `generate()`."""
 
     _auto_class = "AutoModelForSeq2SeqLM"
@@ -427,19 +432,19 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
     @takes_cache
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        decoder_position_ids: torch.LongTensor | None = None,
+        decoder_position_ids: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | tuple | None = None,
         cache: EncoderDecoderCache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        segment_ids: torch.LongTensor | None = None,
-        decoder_segment_ids: torch.LongTensor | None = None,
+        segment_ids: torch.Tensor | None = None,
+        decoder_segment_ids: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         output_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -496,9 +501,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         needed = not is_own or self.is_distributed_loading_by_transformers
         return needed or (not self.training if output_logits is None else output_logits)
 
-    def loss_of(
-        self, x: torch.Tensor, logits: torch.Tensor | None, labels: torch.LongTensor, **kwargs
-    ) -> torch.Tensor:
+    def loss_of(self, x: torch.Tensor, logits: torch.Tensor | None, labels: torch.Tensor, **kwargs) -> torch.Tensor:
         smoothing = self.config.label_smoothing if self.training else 0.0
         if logits is not None:
             return self.loss_function(logits, labels, logits.shape[-1], label_smoothing=smoothing, **kwargs)
@@ -511,7 +514,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
                 x, labels = x.index_select(0, index), labels.index_select(0, index)
         return mean_over(self.lm_head(x, labels, smoothing), labels, kwargs.get("num_items_in_batch"))
 
-    def save_pretrained(self, save_directory, *, state_dict: dict[str, torch.Tensor] | None = None, **kwargs):
+    def save_pretrained(self, save_directory, *, state_dict: dict | None = None, **kwargs):  # type: ignore[override]
         # What divides a model among processes gives the weights back with a copy for each name of a tied one.
         if state_dict is None and self.is_distributed_loading_by_transformers:
             state_dict = self.state_dict()
@@ -528,15 +531,15 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
 
     def prepare_decoder_input_ids_from_labels(
-        self, labels: torch.LongTensor, segment_ids: torch.LongTensor | None = None
-    ) -> torch.LongTensor:
+        self, labels: torch.Tensor, segment_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """
         The labels (B, T) shifted right behind the start token, that of each segment in packed rows, -100 replaced by
         padding.
         """
-        for name in ("decoder_start_token_id", "pad_token_id"):
-            if getattr(self.config, name) is None:
-                raise ValueError(f"`config.{name}` is None: the decoder's input cannot be made from labels without it")
+        if self.config.decoder_start_token_id is None or self.config.pad_token_id is None:
+            name = "decoder_start_token_id" if self.config.decoder_start_token_id is None else "pad_token_id"
+            raise ValueError(f"`config.{name}` is None: the decoder's input cannot be made from labels without it")
         shifted = shift_right(labels, segment_ids, self.config.decoder_start_token_id)
         return shifted.masked_fill(shifted == IGNORED, self.config.pad_token_id)
 

@@ -25,7 +25,7 @@ def accept_old_name(forward: Callable) -> Callable:
 
     signature = inspect.signature(forward)
     parameters = [each.replace(name=CACHE) if each.name == "cache" else each for each in signature.parameters.values()]
-    renamed.__signature__ = signature.replace(parameters=parameters)
+    renamed.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return renamed
 
 

@@ -61,12 +61,12 @@ class SummedCrossEntropy(torch.autograd.Function):
                     grad -= smoothing / vocabulary
                 grad.scatter_add_(1, own, grad.new_full(own.shape, smoothing - 1))
                 grad *= counts
-                if wants_bias:
+                if grad_bias is not None:
                     grad_bias += grad.sum(dim=0)
                 grad = grad.to(dtype)
-                if wants_x:
+                if grad_x is not None:
                     grad_x[chunk] = grad @ matrix
-                if wants_weight:
+                if grad_weight is not None:
                     add_product(grad_weight, grad.T, features)
         ctx.gradients = (grad_x, grad_weight, grad_bias)
         ctx.dtypes = (x.dtype, weight.dtype, None if bias is None else bias.dtype)
@@ -97,7 +97,7 @@ def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
 class XformerOutputLayer(nn.Linear):
     """Logits (..., V) of features (..., D); given labels, the summed loss of those, in chunks."""
 
-    def forward(self, x: torch.Tensor, labels: torch.LongTensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
         """
         Args:
             x: (..., D); with labels (N, D). labels: (N,), -100 where no loss is wanted.
@@ -110,7 +110,7 @@ class XformerOutputLayer(nn.Linear):
 
 def cross_entropy(
     logits: torch.Tensor,
-    labels: torch.LongTensor,
+    labels: torch.Tensor,
     vocab_size: int,
     num_items_in_batch: torch.Tensor | int | None = None,
     label_smoothing: float = 0.0,
@@ -130,7 +130,7 @@ def cross_entropy(
 
 
 def mean_over(
-    total: torch.Tensor, labels: torch.LongTensor, num_items_in_batch: torch.Tensor | int | None
+    total: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
 ) -> torch.Tensor:
     """
     Args:

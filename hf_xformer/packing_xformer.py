@@ -26,10 +26,10 @@ SHORT_SEGMENT = 32
 class Spans(NamedTuple):
     """Segments in the order of the rows, on the CPU."""
 
-    rows: torch.LongTensor  # (N,)
-    ids: torch.LongTensor  # (N,)
-    starts: torch.LongTensor  # (N,), counted through all rows
-    lengths: torch.LongTensor  # (N,), tokens
+    rows: torch.Tensor  # (N,)
+    ids: torch.Tensor  # (N,)
+    starts: torch.Tensor  # (N,), counted through all rows
+    lengths: torch.Tensor  # (N,), tokens
 
 
 class Segments:
@@ -44,14 +44,14 @@ class Segments:
         ValueError: There are none, or not one a token.
     """
 
-    def __init__(self, ids: torch.LongTensor | None, name: str, x: torch.Tensor):
+    def __init__(self, ids: torch.Tensor | None, name: str, x: torch.Tensor):
         if ids is None:
             raise ValueError(f"packed rows need both `segment_ids` and `decoder_segment_ids`: `{name}` is missing")
         if ids.shape != x.shape[:2]:
             raise ValueError(f"`{name}` must be {tuple(x.shape[:2])}, one number a token, got {tuple(ids.shape)}")
         self.ids, self.name = ids, name
 
-    def position_ids(self) -> torch.LongTensor:
+    def position_ids(self) -> torch.Tensor:
         """Position of every token in its segment, (B, T)."""
         places = torch.arange(self.ids.shape[1], device=self.ids.device)
         return places - (first_of_segments(self.ids) * places).cummax(dim=1).values
@@ -81,7 +81,7 @@ class Segments:
         return int(self.spans.lengths.max())
 
 
-def first_of_segments(ids: torch.LongTensor) -> torch.BoolTensor:
+def first_of_segments(ids: torch.Tensor) -> torch.Tensor:
     """Whether a token (B, T) is the first of its segment."""
     return torch.cat((torch.ones_like(ids[:, :1], dtype=torch.bool), ids[:, 1:] != ids[:, :-1]), dim=1)
 
@@ -89,9 +89,9 @@ def first_of_segments(ids: torch.LongTensor) -> torch.BoolTensor:
 class Fold(NamedTuple):
     """Segments that attend together: which tokens, counted through all rows, are the queries and keys of its rows."""
 
-    queries: torch.LongTensor  # (N, L); behind a segment's end any token
-    keys: torch.LongTensor  # (N, M)
-    attended: torch.BoolTensor | None = None  # the keys that are of the segment, (N, M); None if all are
+    queries: torch.Tensor  # (N, L); behind a segment's end any token
+    keys: torch.Tensor  # (N, M)
+    attended: torch.Tensor | None = None  # the keys that are of the segment, (N, M); None if all are
     kernel_lengths: dict[str, torch.Tensor | int] = {}  # for kernels of variable lengths: segments that share a row
 
     def like(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +103,7 @@ class PackedMasks(NamedTuple):
     """What the layers of one pattern need to know of packed rows; the masks are as the backend has them."""
 
     folds: tuple[Fold, ...]
-    inverse: torch.LongTensor  # where a token's result is in the results of all groups, (B * T,)
+    inverse: torch.Tensor  # where a token's result is in the results of all groups, (B * T,)
     masks: tuple[Any, ...]  # of each group
 
     def attend(
@@ -138,12 +138,12 @@ class PackedMasks(NamedTuple):
         return x.unflatten(0, (rows, -1)), None
 
 
-def take(x: torch.Tensor, index: torch.LongTensor) -> torch.Tensor:
+def take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Tokens (B * T, ...) -> (N, L, ...)."""
     return x.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
-def fold(queries: Segments, keys: Segments) -> tuple[tuple[Fold, ...], torch.LongTensor]:
+def fold(queries: Segments, keys: Segments) -> tuple[tuple[Fold, ...], torch.Tensor]:
     """
     Groups of segments of like length, and where each query token is in them: the `folds` and `inverse` of
     [`PackedMasks`].
@@ -155,6 +155,7 @@ def fold(queries: Segments, keys: Segments) -> tuple[tuple[Fold, ...], torch.Lon
     query_size, key_size = (of.lengths.clamp(min=SHORT_SEGMENT).log2().ceil() for of in (of_queries, of_keys))
     sizes = 64 * query_size + key_size
     inverse, folds, done = torch.zeros(queries.ids.numel(), dtype=torch.long), [], 0
+    attended: torch.Tensor | None
     for size in sizes.unique():
         group = sizes == size
         index, is_query = table(of_queries, group)
@@ -166,7 +167,7 @@ def fold(queries: Segments, keys: Segments) -> tuple[tuple[Fold, ...], torch.Lon
     return tuple(folds), inverse.to(device)
 
 
-def table(spans: Spans, group: torch.BoolTensor) -> tuple[torch.LongTensor, torch.BoolTensor]:
+def table(spans: Spans, group: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens of some segments, a row each, and which of its places are the segment's: (N, L) twice."""
     starts, lengths = spans.starts[group, None], spans.lengths[group, None]
     places = torch.arange(int(lengths.max()))
@@ -174,7 +175,7 @@ def table(spans: Spans, group: torch.BoolTensor) -> tuple[torch.LongTensor, torc
     return torch.where(is_inside, starts + places, starts), is_inside
 
 
-def join(queries: Segments, keys: Segments) -> tuple[tuple[Fold, ...], torch.LongTensor]:
+def join(queries: Segments, keys: Segments) -> tuple[tuple[Fold, ...], torch.Tensor]:
     """
     All segments in one row without padding, as kernels of variable lengths take them: the `folds` and `inverse` of
     [`PackedMasks`].
@@ -184,7 +185,7 @@ def join(queries: Segments, keys: Segments) -> tuple[tuple[Fold, ...], torch.Lon
     tokens, key_tokens = (each.ids.flatten().nonzero().squeeze(1) for each in (queries, keys))
     inverse = torch.zeros(queries.ids.numel(), dtype=torch.long, device=device)
     inverse[tokens] = torch.arange(len(tokens), device=device)
-    lengths = {}
+    lengths: dict[str, torch.Tensor | int] = {}
     for side, spans in (("q", of_queries), ("k", of_keys)):
         borders = nn.functional.pad(spans.lengths.cumsum(0), (1, 0))
         lengths |= {
@@ -222,7 +223,7 @@ def same_segment(queries: Segments, keys: Segments) -> Callable:
     return condition
 
 
-def shift_right(labels: torch.LongTensor, segment_ids: torch.LongTensor | None, start: int) -> torch.LongTensor:
+def shift_right(labels: torch.Tensor, segment_ids: torch.Tensor | None, start: int) -> torch.Tensor:
     """The labels (B, T) one place later, behind the start token of their row or, in a packed row, of their segment."""
     shifted = torch.cat((labels.new_full((labels.shape[0], 1), start), labels[:, :-1]), dim=-1)
     if segment_ids is None:

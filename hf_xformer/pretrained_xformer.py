@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every Xformer model tells transformers about itself, and where the library needs a hand."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -27,13 +29,13 @@ class XformerPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
 
     @property
-    def _supports_flash_attn(self) -> bool:
+    def _supports_flash_attn(self) -> bool:  # type: ignore[override]
         # Its kernels add nothing to the scores, and see neither chunks in a cache nor a window with global tokens.
         config = self.config
         return not (
             config.position_embedding_type == "relative"
-            or "chunked_attention" in config.decoder_layer_types
-            or (config.num_global_tokens and "sliding_attention" in config.encoder_layer_types)
+            or "chunked_attention" in config.layer_types_of("decoder")
+            or (config.num_global_tokens and "sliding_attention" in config.layer_types_of("encoder"))
         )
 
     @torch.no_grad()
@@ -48,7 +50,7 @@ class XformerPreTrainedModel(PreTrainedModel):
         # The config has one plan for stacks and models with any options: each keeps the rules that it has modules for.
         names = {name for name, _ in (*self.named_modules(), *self.named_parameters())}
         names = {replace_layer_number_by_wildcard(name) for name in names}
-        for plan in (self._tp_plan, self._fsdp_plan):
+        for plan in filter(None, (self._tp_plan, self._fsdp_plan)):
             for rule in plan.keys() - names:
                 del plan[rule]
 
@@ -77,7 +79,7 @@ class XformerPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: The vocabularies differ in size, so that one number cannot be meant for both.
         """
-        options = {"pad_to_multiple_of": pad_to_multiple_of, "mean_resizing": mean_resizing}
+        options: dict[str, Any] = {"pad_to_multiple_of": pad_to_multiple_of, "mean_resizing": mean_resizing}
         source_size, target_size = self.config.encoder_vocab_size, self.config.vocab_size
         if source_size is None or new_num_tokens is None and pad_to_multiple_of is None:
             return super().resize_token_embeddings(new_num_tokens, **options)

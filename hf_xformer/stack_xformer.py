@@ -6,6 +6,7 @@ Shapes: B batch, T tokens of a row, S keys, D d_model; N segments of packed rows
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,18 +15,21 @@ from transformers.utils import is_tracing
 from transformers.utils.generic import is_flash_attention_requested
 
 from .attention_xformer import POSITIONS, Rotation, count_positions
-from .blocks_xformer import BlockMasks, block_patterns
+from .blocks_xformer import BlockMasks, Mask, block_patterns
 from .configuration_xformer import XformerConfig
 from .packing_xformer import PackedMasks, Segments, check_pairs, fold, join, same_segment
 from .pretrained_xformer import XformerPreTrainedModel
 from .sublayers_xformer import make_norm
 
 
-Masks = dict[str, torch.Tensor | BlockMasks | PackedMasks | None]  # of the layers of each pattern
+Masks = dict[str, Mask | BlockMasks | PackedMasks]  # of the layers of each pattern
 
 
 class XformerStack(XformerPreTrainedModel):
     """Embedding, positions, masks, and the norm at the end of a pre-norm stack."""
+
+    layers: nn.ModuleList
+    positions: Any  # one of POSITIONS
 
     def __init__(self, config: XformerConfig, stack: str, embed_tokens: nn.Embedding | None):
         super().__init__(config)
@@ -39,7 +43,7 @@ class XformerStack(XformerPreTrainedModel):
         self.norm = nn.Identity() if config.norm_position == "post" else make_norm(config)
         self.gradient_checkpointing = False
 
-    def embed(self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
+    def embed(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of `input_ids` and `inputs_embeds`, on either side")
         return (self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds) * self.embed_scale
@@ -47,8 +51,8 @@ class XformerStack(XformerPreTrainedModel):
     def place(
         self,
         x: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict | None,
+        position_ids: torch.Tensor | None = None,
         cache: EncoderDecoderCache | None = None,
     ) -> tuple[torch.Tensor, Rotation | None, Sequence[torch.Tensor | None]]:
         """
@@ -78,7 +82,7 @@ class XformerStack(XformerPreTrainedModel):
         return self.positioned(x, segments.position_ids(), 0, reach, reach)
 
     def positioned(
-        self, x: torch.Tensor, position_ids: torch.LongTensor, past: int, queries: int, keys: int
+        self, x: torch.Tensor, position_ids: torch.Tensor, past: int, queries: int, keys: int
     ) -> tuple[torch.Tensor, Rotation | None, Sequence[torch.Tensor | None]]:
         x, rotation, biases = self.positions(x, position_ids, past, queries, keys)
         return self.dropout(self.layernorm_embedding(x)), rotation, biases or [None] * len(self.layers)
@@ -111,7 +115,7 @@ class XformerStack(XformerPreTrainedModel):
         x: torch.Tensor,
         segments: Segments,
         make_rows: Callable[[torch.Tensor, torch.Tensor | None], Masks],
-        make_whole: Callable[[Callable], torch.Tensor],
+        make_whole: Callable[[Callable], Mask],
     ) -> Masks:
         """
         The same for packed rows x (B, T, D).
@@ -122,21 +126,22 @@ class XformerStack(XformerPreTrainedModel):
         """
         if self.masks_whole_rows(x):
             return dict.fromkeys(self.layer_patterns, self.whole_mask(segments, segments, make_whole))
-        names, masks = dict.fromkeys(self.layer_patterns), {}
+        names = dict.fromkeys(self.layer_patterns)
+        masks: Masks = {}
         if is_flash_attention_requested(self.config):
             joined = PackedMasks(*join(segments, segments), (None,))
             masks = {name: joined for name in names if name in ("full_attention", "sliding_attention")}
         if names.keys() - masks.keys():
             folds, inverse = fold(segments, segments)
             of_rows = [make_rows(each.like(x)[0], each.attended) for each in folds]
-            masks = {
-                name: PackedMasks(folds, inverse, tuple(each[name] for each in of_rows)) for name in names
-            } | masks
+            masks |= {
+                name: PackedMasks(folds, inverse, tuple(each[name] for each in of_rows))
+                for name in names
+                if name not in masks
+            }
         return masks
 
-    def whole_mask(
-        self, queries: Segments, keys: Segments, make_whole: Callable[[Callable], torch.Tensor]
-    ) -> torch.Tensor:
+    def whole_mask(self, queries: Segments, keys: Segments, make_whole: Callable[[Callable], Mask]) -> Mask:
         if not is_tracing(queries.ids):
             check_pairs(queries.spans, keys.spans)
         return make_whole(same_segment(queries, keys))
