@@ -120,24 +120,73 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
         name: What readers load the model by: the folder's path, or its name on the Hub.
 
     Raises:
-        ArgumentError: The folder has no record of a run.
+        ArgumentError: The folder has no record of a run, or one that this version does not know.
     """
-    run = read_json(folder / RECORD)
+    run, tested = read_json(folder / RECORD), read_json(folder / "test_results.json")
     if not run:
-        raise ArgumentError(
-            f"{folder}: no {RECORD} there, which training writes: a card cannot be filled from nothing"
+        raise ArgumentError(f"{folder}: no {RECORD} there, which training writes, to fill a card from")
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(find(TEMPLATE).read_text("utf-8"))
+    try:
+        evaluated_on = {"validation": run["evaluated_on"], "test": ", ".join(tested.get("test_file", []))}
+        scores, footprint = scores_of(folder), Footprint.of(run, facts)
+        text = template.render(
+            card_data=metadata_of(run, facts, name, scores, evaluated_on, footprint).to_yaml(),
+            name=name,
+            title=name.rpartition("/")[2],
+            facts=facts,
+            run=run,
+            scores=scores,
+            evaluated_on=evaluated_on,
+            signatures={each: tested[each] for each in tested if each.endswith("_signature")},
+            decoding=tested.get("decoding") or {},
+            pictures=[each for each in (CURVES, ATTENTION) if (folder / each).exists()],
+            footprint=footprint,
         )
-    tested, scores = read_json(folder / "test_results.json"), scores_of(folder)
-    evaluated_on = {"validation": run["evaluated_on"], "test": ", ".join(tested.get("test_file", []))}
-    hours = run["seconds"] / 3600
-    watts = facts.watts or WATTS[run["hardware"]["kind"]] * run["hardware"]["count"]
-    grams = hours * watts / 1000 * facts.carbon_intensity
-    metadata = ModelCardData(
+    except (KeyError, jinja2.UndefinedError) as error:
+        raise ArgumentError(
+            f"{folder / RECORD}: not what this version writes: {error}; start the run again"
+        ) from error
+    return ModelCard(text)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a training took: seconds as measured, watts as said or guessed, and grams of CO2 equivalent that follow."""
+
+    seconds: float
+    watts: float
+    carbon_intensity: float  # grams a kWh
+
+    @classmethod
+    def of(cls, run: dict, facts: CardFacts) -> "Footprint":
+        guess = WATTS[run["hardware"]["kind"]] * run["hardware"]["count"]
+        return cls(run["seconds"], facts.watts or guess, facts.carbon_intensity)
+
+    @property
+    def grams(self) -> float:
+        return self.seconds / 3600 * self.watts / 1000 * self.carbon_intensity
+
+    @property
+    def time(self) -> str:
+        return f"{self.seconds / 3600:.1f} hours" if self.seconds >= 5400 else f"{self.seconds / 60:.1f} minutes"
+
+
+def metadata_of(
+    run: dict,
+    facts: CardFacts,
+    name: str,
+    scores: dict[str, dict[str, float]],
+    evaluated_on: dict[str, str],
+    footprint: Footprint,
+) -> ModelCardData:
+    """The card's header, by which the Hub sorts models."""
+    base = run["base_model"]
+    return ModelCardData(
         language=facts.language,
         license=facts.license,
         library_name="transformers",
         tags=["hf-xformer", "encoder-decoder", "seq2seq"],
-        base_model=None if run["base_model"] is None or Path(run["base_model"]).exists() else run["base_model"],
+        base_model=None if base is None or Path(base).exists() else base,
         datasets=facts.dataset_id,
         model_name=name.rpartition("/")[2],
         eval_results=[
@@ -153,28 +202,11 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             for metric, value in values.items()
         ],
         co2_eq_emissions={
-            "emissions": float(f"{grams:.3g}"),
-            "source": f"{watts:g} W for the measured time, {facts.carbon_intensity:g} g a kWh",
+            "emissions": float(f"{footprint.grams:.3g}"),
+            "source": f"{footprint.watts:g} W for the measured time, {footprint.carbon_intensity:g} g a kWh",
             "hardware_used": run["hardware"]["name"],
         },
     )
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(find(TEMPLATE).read_text("utf-8"))
-    text = template.render(
-        card_data=metadata.to_yaml(),
-        name=name,
-        title=name.rpartition("/")[2],
-        facts=facts,
-        run=run,
-        scores=scores,
-        evaluated_on=evaluated_on,
-        signatures={each: tested[each] for each in tested if each.endswith("_signature")},
-        decoding=tested.get("decoding") or {},
-        pictures=[each for each in (CURVES, ATTENTION) if (folder / each).exists()],
-        hours=f"{hours:.2f}",
-        watts=f"{watts:g}",
-        grams=f"{grams:.3g}",
-    )
-    return ModelCard(text)
 
 
 def write_card(folder: Path, facts: CardFacts, overwrite: bool = False) -> None:

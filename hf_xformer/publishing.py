@@ -17,7 +17,7 @@ from transformers import AutoConfig, Seq2SeqTrainingArguments, TrainerCallback, 
 from transformers.trainer_utils import HubStrategy
 
 from .adapters import base_of
-from .arguments import ArgumentError
+from .arguments import ArgumentError, first_line
 from .cards import CARD, CardFacts, hub_results, is_edited, missing_facts, problems_of, read_facts, render
 from .checkpoint_files import compare, read_tensors, travelling_files
 from .run_record import RECORD, read_json
@@ -40,7 +40,6 @@ OTHERS = (
     *("config.json", "generation_config.json", "adapter_config.json", "*_xformer.py", "LICENSE*"),
     *("curves.png", "attention.png", RECORD, "trainer_state.json", "[a-z]*_results.json"),
 )
-HUB_ERRORS = (HfHubHTTPError, LocalTokenNotFoundError)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 
 
@@ -136,11 +135,12 @@ def prepare(folder: Path, repo_id: str) -> Publication:
     return found
 
 
-def why_refused(error: HfHubHTTPError | LocalTokenNotFoundError) -> str:
-    """What to do about an error of the Hub's."""
-    if isinstance(error, LocalTokenNotFoundError) or error.response.status_code == 401:
+def why_refused(error: Exception) -> str:
+    """What to do about an error of the Hub's, or of the way to it, whose types are those of several libraries."""
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, LocalTokenNotFoundError) or status == 401:
         return "not logged in to the Hub: `hf auth login`, or set HF_TOKEN"
-    return f"the Hub refused: {error}"
+    return f"not to be had from the Hub: {first_line(error)}" if status is None else f"the Hub refused: {error}"
 
 
 def make_repository(api: HfApi, repo_id: str, private: bool | None, branch: str | None) -> str:
@@ -192,7 +192,7 @@ def take_over_pushing(training_args: Seq2SeqTrainingArguments, facts: CardFacts)
     if training_args.process_index == 0:
         try:
             repo_id = make_repository(api, repo_id, training_args.hub_private_repo, branch)
-        except HUB_ERRORS as error:
+        except Exception as error:
             raise ArgumentError(f"--push_to_hub: {repo_id}: {why_refused(error)}") from error
     every_save = training_args.hub_strategy == HubStrategy.EVERY_SAVE
     return PushToHub(api, repo_id, branch, every_save, training_args.hub_always_push)
@@ -236,8 +236,9 @@ class PushToHub(TrainerCallback):
         try:
             url = push(self.api, self.repo_id, prepare(folder, self.repo_id), "End of training", self.branch)
             print(f"pushed to {url}")
-        except (ArgumentError, OSError) as error:
-            print(f"WARNING: not pushed to {self.repo_id}: {error}\ntry again: scripts/push_to_hub.py {folder} ...")
+        except Exception as error:
+            print(f"WARNING: not pushed to {self.repo_id}: {why_refused(error)}")
+            print(f"scripts/push_to_hub.py {folder} {self.repo_id} tries again")
 
     def finish(self) -> None:
         """Waits for the last push; a failed one is said and not fatal, because the run is worth more."""

@@ -22,7 +22,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..arguments import ArgumentError
 from ..checkpoints import check_path
-from ..publishing import HUB_ERRORS, make_repository, prepare, push, why_refused
+from ..publishing import make_repository, prepare, push, why_refused
 from .errors import Parser, one_line_errors
 
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if repo_id != args.repo_id:
                 publication = prepare(args.checkpoint, repo_id)  # whose card has the whole name
             url = push(api, repo_id, publication, args.message, args.branch)
-        except HUB_ERRORS as error:
+        except Exception as error:
             raise ArgumentError(f"{args.repo_id}: {why_refused(error)}") from error
     print(url)
 

@@ -16,6 +16,7 @@ from .errors import Parser, one_line_errors
 
 
 SAMPLE_ROWS = 10_000
+SAMPLE_CHARACTERS = 400
 
 EXAMPLES = """
 examples:
@@ -147,4 +148,5 @@ def description(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> str
         sample = sample or "|".join(text[start:end] for start, end in encoded["offset_mapping"])
         total += len(encoded["input_ids"])
         unknown += encoded["input_ids"].count(tokenizer.unk_token_id)
-    return f"{len(tokenizer)} entries, {100 * unknown / max(1, total):.2f} % {tokenizer.unk_token}; {sample}"
+    share = 100 * unknown / max(1, total)
+    return f"{len(tokenizer)} entries, {share:.2f} % {tokenizer.unk_token}; {sample[:SAMPLE_CHARACTERS]}"
