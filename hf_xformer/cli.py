@@ -24,7 +24,11 @@ from .verbs import PROGRAM, VERBS
 # What `accelerate launch` is told and training is not.
 LAUNCH_OPTIONS = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")
 # Of packages that not everybody needs, the extra that has them.
-EXTRAS = {"datasets": "train", "evaluate": "train", "sacrebleu": "train", "rapidfuzz": "train"}
+EXTRAS = {
+    **dict.fromkeys(("datasets", "pyarrow", "evaluate", "sacrebleu", "rapidfuzz"), "train"),
+    "ctranslate2": "export",
+    "peft": "peft",
+}
 USAGE = """\
 usage: {program} VERB [...]        {program} VERB --help explains one; {program} --version
 
@@ -43,6 +47,15 @@ Paths that begin with configs/ or model_cards/ and are not here are the package'
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the verb that the command line begins with."""
+    try:
+        run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def run(argv: Sequence[str] | None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
