@@ -13,6 +13,8 @@ from .arguments import ArgumentError
 
 # Logged with every evaluation and no measure of quality.
 TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
+# Of either side, that a heat map can show so that its names are read.
+PICTURE_TOKENS = 100
 
 
 def can_plot() -> bool:
@@ -72,14 +74,18 @@ def cross_attention(
         Weights (T, S), each row a distribution, and the tokens of both sides.
 
     Raises:
-        ArgumentError: There is no such layer or head.
+        ArgumentError: There is no such layer or head, or a side is too long to be looked at.
     """
     model.eval()
     encoded = source(source_text, return_tensors="pt").to(model.device)
     if target_text is None:
-        labels = model.generate(**encoded, num_beams=1, do_sample=False)[:, 1:]  # type: ignore[operator]
+        options = {"num_beams": 1, "do_sample": False, "max_new_tokens": PICTURE_TOKENS}
+        labels = model.generate(**encoded, **options)[:, 1:]  # type: ignore[operator]
     else:
         labels = target(text_target=target_text, return_tensors="pt")["input_ids"].to(model.device)
+    for side, ids in (("source", encoded["input_ids"]), ("target", labels)):
+        if ids.shape[1] > PICTURE_TOKENS:
+            raise ArgumentError(f"the {side} has {ids.shape[1]} tokens; a picture has room for {PICTURE_TOKENS}")
     attentions = model(**encoded, labels=labels, output_attentions=True).cross_attentions
     weights = torch.stack(attentions)[:, 0].float().cpu()  # (layers, H, T, S)
     for name, number, count in (("layer", layer, weights.shape[0]), ("head", head, weights.shape[1])):

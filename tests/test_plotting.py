@@ -63,6 +63,8 @@ def test_the_command_writes_a_picture_and_refuses_what_there_is_not(model, token
     assert "--layer 4: the decoder has 3 layers" in refused(plot_attention, [*base, "--layer", 4], capsys)
     assert "--head 0: the decoder has 4 heads" in refused(plot_attention, [*base, "--head", 0], capsys)
     assert "the source is empty" in refused(plot_attention, [tmp_path, " "], capsys)
+    long = " ".join("A" * 100)
+    assert "the source has 101 tokens; a picture has room for 100" in refused(plot_attention, [tmp_path, long], capsys)
     nowhere = tmp_path / "nowhere/a.png"
     assert "there is no folder" in refused(plot_attention, [tmp_path, "A", "--output", nowhere], capsys)
 
