@@ -49,7 +49,7 @@ def test_without_layer_and_head_it_is_their_mean_and_without_a_target_what_the_m
     ]
     assert_close(weights, torch.stack(each).mean(dim=0))
     assert_close(weights.sum(dim=-1), torch.ones(len(target)))
-    said = model.generate(**tokenizer("A B C", return_tensors="pt"))[0, 1:]
+    said = model.generate(**tokenizer("A B C", return_tensors="pt"), max_new_tokens=100)[0, 1:]
     assert len(target) == len(said)
 
 

@@ -7,7 +7,8 @@ Draws where a checkpoint looks while it decodes: the cross-attention of a pair a
   python scripts/plot_attention.py runs/de-en "Guten Morgen" --target "Good morning" --layer 4 --output morning.png
 
 A row is a token of the target and shows where the model looks in the step that makes this token. Without --target it
-is what the model says itself, decoded greedily, or as much of it as a picture has room for. Without --layer and --head it is the mean over all of them.
+is what the model says itself, decoded greedily, or as much of it as a picture has room for. Without --layer and --head
+it is the mean over all of them.
 """
 
 import argparse
