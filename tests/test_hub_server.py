@@ -17,6 +17,9 @@ from hub_repository import File, hash_folders
 from hub_server import TOKEN, HubServer
 
 
+pytestmark = pytest.mark.slow  # every client is a process of its own, which imports the libraries
+
+
 @pytest.fixture(scope="module")
 def server():
     with HubServer() as hub:
