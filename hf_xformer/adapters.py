@@ -5,6 +5,7 @@
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,6 +127,8 @@ def add_lora(model: PreTrainedModel, lora: "LoraConfig", checkpoint: str | None,
     base, lora.base_model_name_or_path = lora.base_model_name_or_path, None
     adapted = get_peft_model(model, lora)
     lora.base_model_name_or_path = base  # PEFT has put the name that the model was loaded by
+    # PEFT's own card, of which it fills in next to nothing, would take the place of the run's.
+    adapted.create_or_update_model_card = lambda output_dir: None
     if checkpoint is not None:
         load_weights(adapted, checkpoint)
     trained, whole = adapted.get_nb_trainable_parameters()
@@ -139,15 +142,18 @@ def configs_of(model: "PreTrainedModel | PeftModel") -> "tuple[PreTrainedConfig 
     return (model.config,) if adapters is None else (*adapters.values(), model.generation_config)
 
 
-def base_of(name_or_path: str) -> str | None:
+def base_of(name_or_path: str, **hub) -> str | None:
     """
     The model that an adapter's folder or Hub name belongs to; None of what is no adapter.
+
+    Args:
+        hub: As `from_pretrained` has them, such as `revision`.
 
     Raises:
         ArgumentError: The folder holds a whole model too, or does not say which model it belongs to.
     """
     try:
-        found = find_adapter_config_file(name_or_path)
+        found = find_adapter_config_file(name_or_path, **hub)
     except OSError:
         found = None  # neither a folder nor a possible Hub name: whoever loads it says so
     if found is None:
@@ -160,7 +166,7 @@ def base_of(name_or_path: str) -> str | None:
     return base
 
 
-def load_adapter(model: PreTrainedModel, name_or_path: str) -> "PeftModel":
+def load_adapter(model: PreTrainedModel, name_or_path: str, **hub) -> "PeftModel":
     """
     The model with an adapter from a folder or the Hub, frozen, and the generation config that lies beside the adapter.
 
@@ -171,18 +177,18 @@ def load_adapter(model: PreTrainedModel, name_or_path: str) -> "PeftModel":
     from peft import PeftConfig, get_peft_model
 
     try:
-        config = PeftConfig.from_pretrained(name_or_path)
+        config = PeftConfig.from_pretrained(name_or_path, **hub)
         config.inference_mode = True
         adapted = get_peft_model(model, config)
     except Exception as error:  # of a dozen types, as those of models are
         raise ArgumentError(f"{name_or_path}: cannot load an adapter: {first_line(error)}") from error
-    load_weights(adapted, name_or_path)
-    if Path(name_or_path, GENERATION_CONFIG).exists():
-        model.generation_config = GenerationConfig.from_pretrained(name_or_path)
+    load_weights(adapted, name_or_path, **hub)
+    with suppress(OSError):  # of PEFT's own adapters, which have none
+        model.generation_config = GenerationConfig.from_pretrained(name_or_path, **hub)
     return adapted.eval()
 
 
-def load_weights(adapted: "PeftModel", name_or_path: str) -> None:
+def load_weights(adapted: "PeftModel", name_or_path: str, **hub) -> None:
     """
     Puts an adapter's weights in their places.
 
@@ -193,7 +199,7 @@ def load_weights(adapted: "PeftModel", name_or_path: str) -> None:
     from peft.utils import load_peft_weights
 
     try:
-        weights = load_peft_weights(name_or_path, device="cpu")
+        weights = load_peft_weights(name_or_path, device="cpu", **hub)
     except Exception as error:
         raise ArgumentError(f"{name_or_path}: cannot load an adapter: {first_line(error)}") from error
     own = get_peft_model_state_dict(adapted)

@@ -20,6 +20,7 @@ from .arguments import ArgumentError, read_yaml
 from .plotting import TIMINGS
 from .run_record import RECORD, read_json, update_record
 from .shipped import find
+from .tokenization import TARGET_TOKENIZER
 
 
 CARD = "README.md"
@@ -28,7 +29,9 @@ TEMPLATE = "model_cards/template.md"
 TO_FILL_IN = "to fill in: "
 # Watts of what computes, as far as people do not say: one GPU, or one core of a CPU with its share of the machine.
 WATTS = {"gpu": 400, "cpu": 10}
-LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)\s]+)\)")
+# Of Markdown and of HTML, what leads to a file beside the card.
+ELSEWHERE = r"(?!https?://|mailto:|#)"
+LINK = re.compile(rf"""\]\({ELSEWHERE}([^)\s]+)\)|(?:src|href)=["']{ELSEWHERE}([^"'\s]+)["']""")
 MARK = re.compile(rf"\[{TO_FILL_IN}(\w+)\]")
 
 
@@ -139,6 +142,9 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             evaluated_on=evaluated_on,
             signatures={each: tested[each] for each in tested if each.endswith("_signature")},
             decoding=tested.get("decoding") or {},
+            first_rows=f", its first {tested['max_samples']:,} rows" if tested.get("max_samples") else "",
+            has_code=(folder / "config.json").exists() and run["is_xformer"],
+            has_target=(folder / TARGET_TOKENIZER).is_dir(),
             pictures=[each for each in (CURVES, ATTENTION) if (folder / each).exists()],
             footprint=footprint,
         )
@@ -184,7 +190,7 @@ def metadata_of(
     return ModelCardData(
         language=facts.language,
         license=facts.license,
-        library_name="transformers",
+        library_name="peft" if run["adapter_parameters"] else "transformers",
         tags=["hf-xformer", "encoder-decoder", "seq2seq"],
         base_model=None if base is None or Path(base).exists() else base,
         datasets=facts.dataset_id,
@@ -232,10 +238,16 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def problems_of(text: str, folder: Path) -> list[str]:
-    """What a card must not be published with: fields that nobody has filled in, and links that lead nowhere."""
+def problems_of(text: str, names: set[str]) -> list[str]:
+    """
+    What a card must not be published with: fields that nobody has filled in, and links that lead nowhere.
+
+    Args:
+        names: Of the files that are published with it.
+    """
     found = [f"`{name}` is not filled in" for name in dict.fromkeys(MARK.findall(text))]
-    found += [f"there is no {link}" for link in dict.fromkeys(LINK.findall(text)) if not (folder / link).exists()]
+    links = dict.fromkeys((first or second).removeprefix("./") for first, second in LINK.findall(text))
+    found += [f"{link} is not published with it" for link in links if link not in names]
     try:
         metadata = ModelCard(text).data.to_dict()
     except Exception as error:  # of YAML, or of the Hub's own checks

@@ -3,6 +3,7 @@
 """What the files of a checkpoint hold, by their headers and without loading them, and what is wrong with them."""
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
@@ -118,14 +119,21 @@ def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Compar
     found = Comparison()
     together = tied_names(model)
     for name in expected:
-        if name not in stored and not any(other in stored for other in together.get(name, ())):
+        absent = name not in stored and not any(other in stored for other in together.get(name, ()))
+        if absent and not is_one_of(name, model._keys_to_ignore_on_save, model._keys_to_ignore_on_load_missing):
             found.missing.append(name)
     for name, tensor in stored.items():
         if name not in expected:
-            found.unexpected.append(name)
+            if not is_one_of(name, model._keys_to_ignore_on_load_unexpected):
+                found.unexpected.append(name)
         elif tensor.shape != expected[name]:
             found.mismatched.append(f"{name} {list(tensor.shape)}, where the model has {list(expected[name])}")
     return found
+
+
+def is_one_of(name: str, *lists: Iterable[str] | None) -> bool:
+    """Whether a model's class says, by patterns, that it can do without a tensor or does not mind it."""
+    return any(re.search(pattern, name) for patterns in lists for pattern in patterns or ())
 
 
 def tied_names(model: torch.nn.Module) -> dict[str, set[str]]:

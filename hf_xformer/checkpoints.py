@@ -24,6 +24,8 @@ from .tokenization import TARGET_TOKENIZER
 
 
 TRAINING_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
+# Of a repository, and not of the model that an adapter in it belongs to.
+HUB_OPTIONS = ("revision", "token")
 SPECIAL_TOKENS = ("pad_token_id", "eos_token_id", "bos_token_id")
 
 
@@ -41,7 +43,8 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
             shape. The library would fill a missing one with random numbers.
     """
     check_path(name_or_path)
-    if (base := base_of(name_or_path)) is not None:
+    hub = {name: options[name] for name in HUB_OPTIONS if name in options}
+    if (base := base_of(name_or_path, **hub)) is not None:
         return load_adapted(name_or_path, base, computed, **options)
     if Path(name_or_path).is_dir():
         read_tensors(Path(name_or_path))
@@ -69,11 +72,12 @@ def described(key: str | tuple) -> str:
 def load_adapted(name_or_path: str, base: str, computed: frozenset[str], **options) -> PreTrainedModel:
     """The model that an adapter belongs to, with the adapter; `computed` and `options` as [`load_model`] has them."""
     check_peft(f"{name_or_path}, an adapter,")
+    hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
     try:
         model = load_model(base, computed, **options)
     except ArgumentError as error:
         raise ArgumentError(f"{name_or_path}: the model that it is an adapter of: {error}") from error
-    return load_adapter(model, name_or_path)
+    return load_adapter(model, name_or_path, **hub)
 
 
 def check_path(name_or_path: str) -> None:
@@ -100,12 +104,19 @@ def load_tokenizers(
 
 
 def load_target_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase | None:
-    """The target's own tokenizer, of a folder or on the Hub, if there is one."""
+    """
+    The target's own tokenizer, of a folder or on the Hub, if there is one.
+
+    Raises:
+        ArgumentError: It cannot be seen whether there is one, so that the source's might be taken for it.
+    """
     nested = f"{TARGET_TOKENIZER}/tokenizer_config.json"
     try:
         found = cached_file(name_or_path, nested, _raise_exceptions_for_missing_entries=False, **options)
-    except OSError:  # no such repository, or no way to it
-        found = None
+    except OSError as error:
+        raise ArgumentError(
+            f"{name_or_path}: whether it has a {TARGET_TOKENIZER} cannot be seen: {first_line(error)}"
+        ) from error
     return None if found is None else load_tokenizer(name_or_path, subfolder=TARGET_TOKENIZER, **options)
 
 
@@ -173,13 +184,29 @@ def change_config(config: PreTrainedConfig, overrides: dict) -> PreTrainedConfig
     return type(config)(**{**config.to_diff_dict(), **overrides})
 
 
+def check_sides(config: PreTrainedConfig, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        ArgumentError: Source and target have unlike vocabularies, and one tokenizer for both, which would make another
+            text of what the model says.
+    """
+    own, shared = getattr(config, "encoder_vocab_size", None), getattr(config, "vocab_size", None)
+    if source is target and own not in (None, shared) and not getattr(source, "separate_vocabs", False):
+        raise ArgumentError(
+            f"{source.name_or_path}: the model has {own} tokens for sources and {shared} for targets, and there is "
+            f"one tokenizer: its {TARGET_TOKENIZER} is missing"
+        )
+
+
 def check_vocabulary(
     config: PreTrainedConfig, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
 ) -> None:
     """
     Raises:
-        ArgumentError: The tokenizers have more tokens than the model, or other ids for padding, end and start.
+        ArgumentError: The tokenizers have more tokens than the model, or other ids for padding, end and start, or one
+            is not there.
     """
+    check_sides(config, source, target)
     source_field = "encoder_vocab_size" if getattr(config, "encoder_vocab_size", None) else "vocab_size"
     for side, tokenizer, field in (("source", source, source_field), ("target", target, "vocab_size")):
         # A Marian tokenizer may hold two vocabularies, and its length is the source's.

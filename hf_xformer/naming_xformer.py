@@ -14,7 +14,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
 
 
-def accept_old_name(forward: Callable) -> Callable:
+def under_its_name(forward: Callable) -> Callable:
     """The forward with its parameter `cache` under the library's name, by which `generate` knows what it may pass."""
 
     @wraps(forward)
@@ -30,4 +30,4 @@ def accept_old_name(forward: Callable) -> Callable:
 
 
 # Decorates every forward that has a parameter `cache`. From 5.24 on the old name is taken with the library's warning.
-takes_cache = deprecate_kwarg("past_key_values", "5.40.0", new_name="cache") if CACHE == "cache" else accept_old_name
+takes_cache = deprecate_kwarg("past_key_values", "5.40.0", new_name="cache") if CACHE == "cache" else under_its_name

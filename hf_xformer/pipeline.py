@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pipeline("seq2seq", model=...)`: text in, text out, for who does not want to know about `generate()`."""
 
-from transformers import Pipeline
+from transformers import Pipeline, PreTrainedTokenizerBase
 
 
 class Seq2SeqPipeline(Pipeline):
@@ -17,7 +17,8 @@ class Seq2SeqPipeline(Pipeline):
         return_scores: Whether each has its `score` too, the natural logarithm of its probability, end token included.
         batch_size: Texts at a time.
 
-    An empty text gives an empty hypothesis. A checkpoint with a `target_tokenizer` is read with both.
+    An empty text gives an empty hypothesis. A checkpoint with a `target_tokenizer` is read with both, that of the
+    Hub's main branch; of another revision, or where a token is needed, give `pipeline` a `target_tokenizer`.
 
     Raises:
         ValueError: Something that is no text, or an argument that `generate()` does not know.
@@ -28,11 +29,15 @@ class Seq2SeqPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, target_tokenizer: PreTrainedTokenizerBase | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        from .checkpoints import load_target_tokenizer  # not with the package, to whose import it would add seconds
+        # Not with the package, to whose import they would add seconds.
+        from .checkpoints import check_sides, load_target_tokenizer
 
-        self.target_tokenizer = load_target_tokenizer(self.tokenizer.name_or_path) or self.tokenizer
+        if target_tokenizer is None:
+            target_tokenizer = load_target_tokenizer(self.tokenizer.name_or_path)
+        self.target_tokenizer = target_tokenizer or self.tokenizer
+        check_sides(self.model.config, self.tokenizer, self.target_tokenizer)
 
     def _sanitize_parameters(self, return_scores: bool | None = None, **generate_options):
         scores = {} if return_scores is None else {"return_scores": return_scores}

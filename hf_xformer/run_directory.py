@@ -143,12 +143,21 @@ def check_layout(checkpoint: str, layout: str, processes: int) -> None:
 
 def set_aside(output_dir: Path, checkpoints: list[Path], say: Callable) -> None:
     """An earlier run's checkpoints would be taken for this run's later on; they are moved, never deleted."""
-    number = 1 + sum(1 for _ in output_dir.glob("previous-*"))
+    number = 1 + sum(1 for path in output_dir.glob("previous-*") if path.is_dir())
     aside = output_dir / f"previous-{number}"
     aside.mkdir()
     for checkpoint in checkpoints:
         checkpoint.rename(aside / checkpoint.name)
     say(f"moved {len(checkpoints)} checkpoints of an earlier run to {aside}")
+
+
+def set_results_aside(output_dir: Path, say: Callable) -> None:
+    """Scores of the weights that were there before the run went on would be taken for those of its end."""
+    for name in ("test_results.json", "attention.png"):
+        path = output_dir / name
+        if path.exists():
+            path.replace(output_dir / f"previous-{name}")
+            say(f"{path} is of earlier weights: it is now previous-{name}")
 
 
 def refuse_another_run(

@@ -5,6 +5,8 @@
 import json
 import os
 import subprocess
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,10 +15,12 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from .arguments import DataArguments, ModelArguments
+from . import XformerConfig
+from .arguments import DataArguments, ModelArguments, recipe_of
 
 
 RECORD = "run.json"
+UNTOLD = ("--hub_token", "--output_dir")
 PACKAGES = ("transformers", "torch", "accelerate", "datasets")
 # Of the trainer's arguments, those that a reader wants to know beside the recipe.
 OPTIMISATION = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
@@ -36,30 +40,34 @@ def make_record(
     trainer: Trainer,
     model_args: ModelArguments,
     data_args: DataArguments,
-    recipe: Path | None,
+    argv: Sequence[str] | None,
     batch: str,
     seconds: float,
 ) -> dict:
     """
     Args:
-        recipe: The file that the options came from, if any.
+        argv: The command line, with a recipe first or without one.
         batch: What a step works on, in words.
         seconds: Of training, those before a resumption included.
     """
     model: Any = trainer.model  # the library's, or PEFT's
-    config, args = model.config, trainer.args
+    config, args, recipe = model.config, trainer.args, recipe_of(argv)
     trained_on, evaluated_on = (
-        data_args.dataset_name or ", ".join(files or []) for files in (data_args.train_file, data_args.validation_file)
+        data_args.dataset_name or ", ".join(map(shown, files or []))
+        for files in (data_args.train_file, data_args.validation_file)
     )
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "recipe": None if recipe is None else str(recipe),
+        "recipe": None if recipe is None else shown(recipe),
         "commit": None if recipe is None else commit_of(recipe),
-        "base_model": model_args.model_name_or_path,
+        "options": options_of(argv),
+        "base_model": None if model_args.model_name_or_path is None else shown(model_args.model_name_or_path),
         "trained_on": trained_on,
         "evaluated_on": evaluated_on,
-        "parameters": model.num_parameters(),
+        # What a process has of a divided model is empty, and says how large it would be.
+        "parameters": sum(getattr(each, "ds_numel", each.numel()) for each in model.parameters()),
         "adapter_parameters": adapter_parameters(model),
+        "is_xformer": isinstance(config, XformerConfig),
         "model": {name: getattr(config, name, None) for name in ("encoder_layers", "decoder_layers", "d_model")}
         | {"vocab_size": config.vocab_size},
         "steps": trainer.state.global_step,
@@ -69,6 +77,26 @@ def make_record(
         "hardware": hardware(trainer),
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def shown(path: str | Path) -> str:
+    """A path as others may see it: from the working folder on, and of what lies outside of that the last part."""
+    absolute = Path(path).absolute()
+    if not Path(path).is_absolute() or not absolute.exists():
+        return str(path)
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else absolute.name
+
+
+def options_of(argv: Sequence[str] | None) -> str:
+    """What a command line said beside its recipe, without what is nobody's business."""
+    words = list(sys.argv[1:] if argv is None else argv)[0 if recipe_of(argv) is None else 1 :]
+    told = []
+    for word in words:
+        if word.startswith("--"):
+            told.append([word])
+        elif told:
+            told[-1].append(shown(word))
+    return " ".join(" ".join(option) for option in told if option[0].partition("=")[0] not in UNTOLD)
 
 
 def adapter_parameters(model: torch.nn.Module) -> int | None:
@@ -91,6 +119,7 @@ def commit_of(recipe: Path) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", recipe.name)  # else the repository is that of something around it
         commit = git("rev-parse", "HEAD")
         changed = git("status", "--porcelain", "--", recipe.name)
     except (OSError, subprocess.CalledProcessError):

@@ -13,6 +13,6 @@ ROOTS = (PACKAGE / "share", PACKAGE.parent)
 def find(path: str | Path) -> Path:
     """The path as it is where it leads somewhere; else the package's own file of that name, if there is one."""
     path = Path(path)
-    if path.exists() or path.is_absolute():
+    if path.exists() or path.parts[:1] not in (("configs",), ("model_cards",)):
         return path
     return next((root / path for root in ROOTS if (root / path).exists()), path)

@@ -4,6 +4,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,29 +15,37 @@ from small_runs import ROOT, refused
 from transformers import AutoTokenizer, pipeline
 
 from hf_xformer.arguments import ArgumentError
-from hf_xformer.cards import REQUIRED, missing_facts, problems_of, read_facts, render, write_card
+from hf_xformer.cards import REQUIRED, missing_facts, problems_of, read_facts, render, scores_of, write_card
 from hf_xformer.commands import card, train
+from hf_xformer.publishing import gather
+from hf_xformer.run_directory import set_results_aside
 from hf_xformer.run_record import commit_of
 
 
 SHIPPED = sorted((ROOT / "model_cards").glob("*.yaml"))
 
 
+def published(run: Path) -> set[str]:
+    return {*gather(run).files, "README.md"}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, task) -> Path:
     folder = tmp_path_factory.mktemp("run") / "run"
     recipe = folder.parent / "recipe.yaml"
-    words = task.options(folder, validation_file=task.validation, eval_strategy="epoch", metrics="per")
+    more = {"validation_file": task.validation, "eval_strategy": "epoch", "metrics": "per"}
+    words = task.options(folder, **more, save_strategy="steps", save_steps=6)
     options = dict(zip([word.removeprefix("--") for word in words[::2]], words[1::2], strict=True))
     recipe.write_text(yaml.safe_dump(options))
-    train.main([str(recipe)])
+    train.main([str(recipe), "--seed", "7", "--hub_token", "hf_secret"])
     return folder
 
 
 def test_a_run_records_what_a_card_says_of_it(run, task):
     record = json.loads((run / "run.json").read_text())
-    assert record["recipe"] == str(run.parent / "recipe.yaml") and record["commit"] is None
-    assert (record["trained_on"], record["evaluated_on"]) == (task.train, task.validation)
+    assert record["recipe"] == "recipe.yaml" and record["commit"] is None and record["options"] == "--seed 7"
+    # Nobody else has this machine's folders.
+    assert (record["trained_on"], record["evaluated_on"]) == ("train.jsonl", "validation.jsonl")
     assert record["steps"] == 6 and record["hardware"]["kind"] == "cpu" and 0 < record["seconds"] < 600
     assert record["versions"].keys() == {"transformers", "torch", "accelerate", "datasets"}
 
@@ -57,10 +66,33 @@ def test_the_card_has_the_runs_figures_and_marks_what_no_file_says(run):
         "![training and",
     ):
         assert figure in text
-    assert problems_of(text, run) == [
+    assert problems_of(text, published(run)) == [
         "`language` is not filled in", "`license` is not filled in",
         *(f"`{name}` is not filled in" for name in ("summary", "intended_use", "limits", "data", "data_license")),
     ]  # fmt: skip
+
+
+def test_a_run_that_goes_on_keeps_no_scores_of_earlier_weights(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "test_results.json").write_text(json.dumps({"metrics": ["per"], "per": 1.5, "test_file": ["a"]}))
+    (tmp_path / "attention.png").write_text("")
+    assert scores_of(tmp_path)["test"] == {"per": 1.5}
+    set_results_aside(tmp_path, print)
+    assert "test" not in scores_of(tmp_path) and not (tmp_path / "attention.png").exists()
+    assert (tmp_path / "previous-test_results.json").exists() and "earlier weights" in capsys.readouterr().out
+
+
+def test_a_finished_run_looked_at_again_keeps_its_record(run):
+    before = json.loads((run / "run.json").read_text())
+    train.main([str(run.parent / "recipe.yaml"), "--seed", "7"])
+    assert json.loads((run / "run.json").read_text()) == before
+
+
+def test_the_card_of_two_vocabularies_reads_the_text_with_the_targets(run, tmp_path):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    AutoTokenizer.from_pretrained(run).save_pretrained(tmp_path / "target_tokenizer")
+    text = str(render(tmp_path, read_facts(SHIPPED[0]), str(tmp_path)))
+    assert 'subfolder="target_tokenizer"' in text and "print(target.decode(" in text
 
 
 def test_a_cards_code_runs(run, capsys):
@@ -81,7 +113,7 @@ def test_the_facts_of_every_shipped_recipe_are_complete_and_the_hub_takes_the_ca
     assert missing_facts(facts) == []
     assert f"card_facts: model_cards/{path.name}" in (ROOT / "configs/train" / path.name).read_text()
     text = str(render(run, facts, "user/model"))
-    assert problems_of(text, run) == [] and ModelCard(text).data.license == "apache-2.0"
+    assert problems_of(text, published(run)) == [] and ModelCard(text).data.license == "apache-2.0"
 
 
 def test_every_shipped_recipe_has_facts():
@@ -94,7 +126,7 @@ def test_the_command_draws_the_example_and_writes_the_card(run, tmp_path, capsys
     card.main([str(run), "--card_facts", str(facts), "--example", "A B C"])
     text = (run / "README.md").read_text()
     assert (run / "attention.png").exists() and "(attention.png)" in text and '"A B C"' in text
-    assert problems_of(text, run) == [] and "is not filled in" not in capsys.readouterr().out
+    assert problems_of(text, published(run)) == [] and "is not filled in" not in capsys.readouterr().out
     card.main([str(run)])  # with the facts that it was given, and no mark of a change by hand
     assert (run / "README.md").read_text() == text
 
@@ -137,7 +169,9 @@ def test_the_recipes_commit_is_its_repositorys_and_marked_where_it_has_changed(t
     recipe = tmp_path / "recipe.yaml"
     assert commit_of(recipe) is None
     git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "zeroth")
     recipe.write_text("seed: 1\n")
+    assert commit_of(recipe) is None  # another's repository
     git("add", ".")
     git("commit", "-q", "-m", "first")
     commit = commit_of(recipe)

@@ -127,6 +127,8 @@ def test_zero3_in_bfloat16_ends_within_its_rounding_of_one_process_in_float32(ru
 def test_saved_weights_load_whole_and_tied_and_are_those_of_the_last_checkpoint(mode, runs):
     folder = runs.done("modern", mode)
     assert has_code(folder) and has_code(folder / "checkpoint-20")
+    record, one = (json.loads((each / "run.json").read_text()) for each in (folder, runs.done("modern", "cpu")))
+    assert record["parameters"] == one["parameters"]
     model = AutoModelForSeq2SeqLM.from_pretrained(folder)
     assert model.lm_head.weight is model.model.encoder.embed_tokens.weight is model.model.decoder.embed_tokens.weight
     names = load_file(folder / "model.safetensors").keys()

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pipeline("seq2seq")` says what the decoder behind `hf-xformer generate` says, one text or many."""
 
+import shutil
+
 import pytest
 from small_models import make_model
 from transformers import AutoTokenizer, pipeline
 
 import hf_xformer
+from hf_xformer.arguments import ArgumentError
 from hf_xformer.checkpoints import load_model, load_tokenizers
 from hf_xformer.decoding import Decoder
 from hf_xformer.tokenization import train_tokenizer
@@ -71,3 +74,13 @@ def test_what_is_no_text_and_an_option_that_there_is_not_are_refused(decode):
         decode([3])
     with pytest.raises(ValueError, match="num_beems"):
         decode("A", num_beems=3)
+
+
+def test_a_checkpoint_whose_targets_tokenizer_is_missing_is_refused(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "target_tokenizer")
+    with pytest.raises(ArgumentError, match="its target_tokenizer is missing"):
+        pipeline("seq2seq", model=str(tmp_path))
+    _, target = load_tokenizers(checkpoint)
+    given = pipeline("seq2seq", model=str(tmp_path), target_tokenizer=target, max_new_tokens=5)
+    assert given(TEXTS[0])[0]["generated_text"] == expected(checkpoint)[0][0][0]

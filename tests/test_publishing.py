@@ -13,14 +13,22 @@ import yaml
 from bare_environment import BareEnvironment
 from hub_client import run_client
 from hub_server import HubServer
-from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub import HfApi, ModelCard, parse_eval_result_entries
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from small_runs import ROOT, refused
 from test_structure import TRAVELLING
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    Seq2SeqTrainingArguments,
+    TrainerControl,
+    TrainerState,
+)
 
 from hf_xformer.commands import card, evaluate, push, train
-from hf_xformer.publishing import PICKLES, gather
+from hf_xformer.publishing import PICKLES, prepare
+from hf_xformer.pushing import PushToHub, Repository
 
 
 pytestmark = pytest.mark.slow  # every client is a process of its own, which imports the libraries
@@ -38,8 +46,8 @@ FACTS = {
 }
 MODEL = {f"{name}.py" for name in TRAVELLING} | {
     *("README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
-    *("tokenizer_config.json", "run.json", "trainer_state.json", "curves.png", "attention.png"),
-    *("train_results.json", "eval_results.json", "test_results.json", "all_results.json"),
+    *("tokenizer_config.json", "run.json", "curves.png", "attention.png"),
+    *("train_results.json", "eval_results.json", "test_results.json"),
     ".eval_results/tester--words.yaml",
 }
 
@@ -170,6 +178,47 @@ def test_a_second_push_sends_what_has_changed_and_takes_old_weights_away(hub, pu
     assert not any(name.startswith("model-") for name in hub.repositories["model", published].files("main"))
 
 
+def test_a_push_deletes_what_was_of_an_earlier_model_says_so_and_nothing_else(hub, run, tmp_path):
+    home = tmp_path / "home"
+    AutoTokenizer.from_pretrained(run).save_pretrained(run / "target_tokenizer")
+    assert command(hub, home, "push", run, "tester/twice").returncode == 0
+    code = """
+        others = ["onnx/weights.bin", "model.fp16.safetensors", "notes.txt", "data/config.json", "old.pt"]
+        for name in others:
+            api.upload_file(path_or_fileobj=b"theirs", path_in_repo=name, repo_id="tester/twice")
+        answer["others"] = others
+    """
+    others = set(run_client(hub, tmp_path / "other", code)["others"])
+    shutil.rmtree(run / "target_tokenizer")
+    dry = command(hub, home, "push", run, "tester/twice", "--dry_run")
+    done = command(hub, home, "push", run, "tester/twice")
+    for said in (dry.stdout, done.stdout):
+        deleted = {line.split()[0] for line in said.splitlines() if "is deleted there" in line}
+        assert deleted == {"target_tokenizer/tokenizer.json", "target_tokenizer/tokenizer_config.json"}
+    files = set(hub.repositories["model", "tester/twice"].files("main"))
+    assert others <= files and not any(name.startswith("target_tokenizer/") for name in files)
+
+
+def test_a_card_written_on_the_hub_is_not_replaced_unasked(hub, run, tmp_path):
+    home = tmp_path / "home"
+    assert command(hub, home, "push", run, "tester/edited").returncode == 0
+    code = """
+        api.upload_file(path_or_fileobj=b"# By hand", path_in_repo="README.md", repo_id="tester/edited")
+    """
+    run_client(hub, tmp_path / "other", code)
+    refusal = command(hub, home, "push", run, "tester/edited")
+    assert refusal.returncode == 2 and "its README.md was not pushed from this folder" in refusal.stderr
+    assert command(hub, home, "push", run, "tester/edited", "--overwrite").returncode == 0
+    assert hub.repositories["model", "tester/edited"].files("main")["README.md"] != b"# By hand"
+    assert command(hub, home, "push", run, "tester/edited").returncode == 0
+
+
+def test_private_is_refused_where_everybody_can_read(hub, run, tmp_path):
+    assert command(hub, tmp_path / "home", "push", run, "tester/open").returncode == 0
+    done = command(hub, tmp_path / "home", "push", run, "tester/open", "--private")
+    assert done.returncode == 2 and "tester/open is there and public" in done.stderr
+
+
 def test_private_and_branch_are_what_they_say(hub, run, tmp_path):
     done = command(hub, tmp_path / "home", "push", run, "hidden", "--private", "--branch", "better")
     assert done.returncode == 0, done.stderr
@@ -209,7 +258,7 @@ def test_a_card_with_an_empty_field_or_a_broken_link_is_refused(run, tmp_path, c
     (run / "README.md").write_text(text.replace(FACTS["limits"], "[to fill in: limits]"))
     assert "`limits` is not filled in" in refused(push, [run, "tester/x"], capsys)
     (run / "README.md").write_text(text + "\n[more](figures/more.png)\n")
-    assert "there is no figures/more.png" in refused(push, [run, "tester/x"], capsys)
+    assert "figures/more.png is not published with it" in refused(push, [run, "tester/x"], capsys)
     (run / "README.md").write_text(text.replace("license: apache-2.0", "license:"))
     assert "no license" in refused(push, [run, "tester/x"], capsys)
     (run / "README.md").unlink()
@@ -235,11 +284,13 @@ def test_weights_that_are_not_whole_are_refused_with_the_weights_name(run, capsy
     assert "there are no weights" in refused(push, [run, "tester/x"], capsys)
 
 
-def test_a_checkpoint_saved_without_code_gets_it(run):
+def test_a_checkpoint_saved_without_code_is_published_with_it_and_stays_as_it_is(run):
     for path in run.glob("*_xformer.py"):
         path.unlink()
-    push.main([str(run), "tester/never", "--dry_run"])
-    assert {f"{name}.py" for name in TRAVELLING} <= set(gather(run).files)
+    before = (run / "config.json").read_text()
+    files = prepare(run, "tester/never").files
+    assert {f"{name}.py" for name in TRAVELLING} <= set(files) and b"auto_map" in files["config.json"]
+    assert not list(run.glob("*_xformer.py")) and (run / "config.json").read_text() == before
 
 
 def test_names_that_the_hub_does_not_take_and_folders_that_are_not_there_are_refused(run, tmp_path, capsys):
@@ -275,6 +326,29 @@ def test_the_trainers_push_to_hub_sends_every_save_and_the_end_without_pickles(h
         assert "modeling_xformer.py" in commit.files and "model.safetensors" in commit.files
         assert not any(Path(name).match(pattern) for name in commit.files for pattern in PICKLES)
     assert "README.md" in repository.files("main") and "curves.png" in repository.files("main")
+
+
+def test_a_hub_that_does_not_answer_in_mid_run_is_said_and_the_run_goes_on(run, tmp_path, capsys):
+    repository = Repository(HfApi(endpoint="http://127.0.0.1:9", token="hf_x"), "tester/x")
+    pushes = PushToHub(repository, every_save=True, always=False)
+    shutil.copytree(run, tmp_path / "out/checkpoint-3")
+    state = TrainerState(global_step=3, is_world_process_zero=True)
+    pushes.on_save(Seq2SeqTrainingArguments(str(tmp_path / "out"), use_cpu=True), state, TrainerControl())
+    assert [line for line in pushes.push_all(run) if line.startswith("WARNING: not pushed to tester/x: not to be had")]
+    assert "WARNING: a push to tester/x failed: not to be had from the Hub" in capsys.readouterr().out
+
+
+def test_an_adapter_of_a_folder_here_and_a_broken_one_are_refused(run, tmp_path, capsys):
+    adapted = get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(run), LoraConfig(task_type="SEQ_2_SEQ_LM", r=2))
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert f"an adapter of {run}, a folder here" in refused(push, [tmp_path / "adapter", "tester/x"], capsys)
+    path = tmp_path / "adapter/adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "tester/base"}))
+    weights = tmp_path / "adapter/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "cut off: `base_model.model." in refused(push, [tmp_path / "adapter", "tester/x"], capsys)
+    weights.unlink()
+    assert "there are no weights" in refused(push, [tmp_path / "adapter", "tester/x"], capsys)
 
 
 def test_training_and_evaluation_read_a_data_set_by_its_name(hub, task, tmp_path):

@@ -21,6 +21,7 @@ from ..arguments import ArgumentError
 from ..cards import ATTENTION, CARD, CURVES, CardFacts, problems_of, read_facts, write_card
 from ..checkpoints import check_path, load_model, load_tokenizers
 from ..plotting import can_plot, cross_attention, plot_attention, plot_curves
+from ..publishing import gather
 from ..run_record import RECORD, read_json
 from .errors import Parser, one_line_errors
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         draw(args.checkpoint, facts)
         write_card(args.checkpoint, facts, args.overwrite)
         text = (args.checkpoint / CARD).read_text(encoding="utf-8")
-    for problem in problems_of(text, args.checkpoint):
+    for problem in problems_of(text, {*gather(args.checkpoint).files, CARD}):
         print(f"{args.checkpoint / CARD}: {problem}")
     print(f"{args.checkpoint / CARD} is written")
 

@@ -23,6 +23,7 @@ from ..arguments import ArgumentError
 from ..data import load_rows
 from ..decoding import GENERATE_OPTIONS, add_decoding_options, make_decoder
 from ..metrics import METRICS, compute_metrics
+from ..run_record import shown
 from .errors import Parser, one_line_errors
 
 
@@ -56,11 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             **{name: rounded(score) for name, score in compute_metrics(args.metrics, predictions, references).items()},
             "metrics": args.metrics,
             "samples": len(sources),
+            **({"max_samples": args.max_samples} if args.max_samples else {}),
             "sources_truncated": decoder.truncated,
             "decoding_seconds": round(seconds, 2),
             "decoding": {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name, None)) is not None},
-            "checkpoint": str(args.checkpoint),
-            "test_file": args.test_file,
+            "checkpoint": shown(args.checkpoint),
+            "test_file": list(map(shown, args.test_file)),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }

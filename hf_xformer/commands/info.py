@@ -6,8 +6,9 @@ Says what a checkpoint is, and what is wrong with it: size, options, memory, tok
   python scripts/info.py runs/g2p-quickstart
   hf-xformer info user/name --revision v1.0
 
-Reads the headers of the weight files, not the weights: a checkpoint of any size takes a second. The exit status is 1
-where weights are missing, unexpected or of another shape than the configuration says, 2 where files cannot be read.
+Reads the headers of a folder's weight files and not the weights, which takes a second whatever their size; what is on
+the Hub is fetched first. The exit status is 1 where weights are missing, unexpected or of another shape than the
+configuration says, 2 where files cannot be read.
 """
 
 import argparse

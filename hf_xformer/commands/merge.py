@@ -10,6 +10,7 @@ scripts/train.py trains it on.
 """
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import torch
 from ..adapters import base_of, merge_adapter
 from ..arguments import ArgumentError
 from ..checkpoints import check_path, load_model, load_tokenizers
+from ..publishing import RESULTS
+from ..run_record import RECORD, read_json, update_record
 from ..tokenization import TARGET_TOKENIZER
 from .errors import Parser, one_line_errors
 
@@ -42,7 +45,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         source.save_pretrained(args.out)
         if target is not source:
             target.save_pretrained(args.out / TARGET_TOKENIZER)
+        carry_record(Path(args.adapter), args.out)
     print(f"{args.out}: {args.adapter} merged into {base_of(args.adapter)}, {args.dtype}")
+
+
+def carry_record(adapter: Path, out: Path) -> None:
+    """What is known of the adapter's run is so of the merged model, whose card it makes."""
+    if record := read_json(adapter / RECORD):
+        update_record(
+            out, {name: record[name] for name in record if name != "card_sha256"} | {"adapter_parameters": None}
+        )
+        for name in (*RESULTS, "trainer_state.json"):
+            if name != RECORD and (adapter / name).exists():
+                shutil.copyfile(adapter / name, out / name)
 
 
 def check_out(out: Path, adapter: str, overwrite: bool) -> None:

@@ -11,8 +11,10 @@ from the last whole checkpoint in --output_dir when it is started again; --resum
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     PreTrainedTokenizerBase,
@@ -22,18 +24,19 @@ from transformers import (
 )
 
 from ..adapters import SaveGenerationConfig
-from ..arguments import ModelArguments, parse_run, recipe_of
+from ..arguments import ModelArguments, parse_run
 from ..averaging import ExponentialMovingAverage, load_averages
 from ..cards import CURVES, CardFacts, is_edited, read_facts, write_card
 from ..data import DataError
 from ..launch import keep_freed_memory, layout, one_line_when_stopped, tensor_parallel_size
 from ..plotting import can_plot, plot_curves
-from ..publishing import take_over_pushing
-from ..run_directory import LayoutRecord, claim, copy_weights, read_layout
-from ..run_record import make_record, update_record
+from ..pushing import take_over_pushing
+from ..run_directory import LayoutRecord, claim, copy_weights, read_layout, set_results_aside
+from ..run_record import RECORD, make_record, update_record
 from ..sharding import TensorParallelTrainer
 from ..tokenization import TARGET_TOKENIZER
 from ..training import Run, prepare
+from ..verbs import as_typed
 from .errors import one_line_errors
 
 
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if training_args.device.type == "cpu":
             keep_freed_memory()
         run = prepare(model_args, data_args, training_args)
-        hub = take_over_pushing(training_args, facts)
+        hub = take_over_pushing(training_args, facts, model_args.model_name_or_path if model_args.lora_rank else None)
         trainer = make_trainer(run, model_args, training_args)
         if hub is not None:
             trainer.add_callback(hub)
@@ -68,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.log_metrics("train", result.metrics)
         trainer.save_metrics("train", result.metrics)
         trainer.save_model()
+        if training_args.should_save:
+            set_results_aside(Path(training_args.output_dir), print)
     else:
         trainer.state = run.finished
         if model_args.ema_decay is not None:
@@ -84,13 +89,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.log_metrics("eval", scores)
         trainer.save_metrics("eval", scores)
     if trainer.is_world_process_zero():
-        record = make_record(trainer, model_args, data_args, recipe_of(argv), run.batch, seconds_of(trainer, run))
+        record = {}
+        # What a finished run was is not what it is looked at with.
+        if run.finished is None or not Path(training_args.output_dir, RECORD).exists():
+            record = make_record(trainer, model_args, data_args, argv, run.batch, seconds_of(trainer, run))
         report(trainer, record | {"facts": vars(facts)})
-        if hub is not None:
-            hub.push_all(Path(training_args.output_dir))
     # Processes that leave one by one may take each other's connections with them.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
+    if hub is not None and trainer.is_world_process_zero():
+        for line in hub.push_all(Path(training_args.output_dir)):
+            print(as_typed(Path(sys.argv[0]).name, line))
 
 
 def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTrainer:
@@ -126,7 +135,8 @@ def make_callbacks(
 def seconds_of(trainer: Seq2SeqTrainer, run: Run) -> float:
     """Of training, over all starts; of a run that had ended before, those that its last checkpoint knows of."""
     if run.finished is not None:
-        return read_layout(Path(run.checkpoint)).get("seconds", 0.0)
+        callbacks: Any = run.finished.stateful_callbacks  # as a file has them: by name
+        return callbacks.get(LayoutRecord.__name__, {}).get("args", {}).get("seconds", 0.0)
     return next(each.seconds for each in trainer.callback_handler.callbacks if isinstance(each, LayoutRecord))
 
 
