@@ -24,8 +24,14 @@ class ArgumentError(ValueError):
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error begins with, for one line of ours."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What a library's error begins with, for one line of ours; where that only announces it, the next line too."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+
+
+def one_line(error: Exception) -> str:
+    """All of a library's error."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def option(help: str, default=None, **more):

@@ -9,7 +9,7 @@ recipe. What neither says is marked in the card, and a card with a mark is not p
 
 import hashlib
 import re
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
 import jinja2
@@ -97,6 +97,12 @@ def read_facts(path: str | Path | None) -> CardFacts:
             raise ArgumentError(f"--card_facts {path}: {name} must be a number above 0, got {given[name]!r}")
     marks = {name: f"[{TO_FILL_IN}{name}]" for name in REQUIRED if not given.get(name)}
     return CardFacts(**{**given, **marks})
+
+
+def facts_of(record: dict) -> CardFacts:
+    """The facts that a run was given, with marks if it was given none; those of another version are left out."""
+    known, given = {each.name for each in fields(CardFacts)}, record.get("facts", {})
+    return replace(read_facts(None), **{name: given[name] for name in given if name in known})
 
 
 def missing_facts(facts: CardFacts) -> list[str]:
@@ -222,11 +228,11 @@ def write_card(folder: Path, facts: CardFacts, overwrite: bool = False) -> None:
     Raises:
         ArgumentError: It was changed by hand, and `overwrite` does not say to do it all the same.
     """
+    card = render(folder, facts, str(folder))
     if not overwrite and is_edited(folder):
         raise ArgumentError(f"{folder / CARD} was changed by hand; --overwrite writes it anew")
-    card = render(folder, facts, str(folder))
     card.save(folder / CARD)
-    update_record(folder, {"facts": vars(facts), "card_sha256": digest(folder / CARD)})
+    update_record(folder, {"facts": vars(facts), "card_name": str(folder), "card_sha256": digest(folder / CARD)})
 
 
 def is_edited(folder: Path) -> bool:

@@ -76,7 +76,9 @@ def load_adapted(name_or_path: str, base: str, computed: frozenset[str], **optio
     try:
         model = load_model(base, computed, **options)
     except ArgumentError as error:
-        raise ArgumentError(f"{name_or_path}: the model that it is an adapter of: {error}") from error
+        raise ArgumentError(
+            f"{name_or_path}: the model that it is an adapter of, as its adapter_config.json says: {error}"
+        ) from error
     return load_adapter(model, name_or_path, **hub)
 
 

@@ -13,7 +13,7 @@ class Seq2SeqPipeline(Pipeline):
     such lists. Arguments of a call, or of `pipeline`, are those of `generate()` (`num_beams`, `max_new_tokens`, ...),
     and
 
-        num_return_sequences: So many hypotheses a text.
+        num_return_sequences: So many hypotheses a text; beams are in the order of their probability a token.
         return_scores: Whether each has its `score` too, the natural logarithm of its probability, end token included.
         batch_size: Texts at a time.
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from . import XformerConfig
 from .adapters import base_of
 from .arguments import ArgumentError
-from .cards import CARD, CardFacts, hub_results, is_edited, problems_of, read_facts, render
+from .cards import CARD, facts_of, hub_results, is_edited, problems_of, render
 from .checkpoint_files import compare, read_header, read_tensors, travelling_files
 from .run_record import RECORD, read_json
 from .tokenization import TARGET_TOKENIZER
@@ -147,18 +147,21 @@ def prepare(folder: Path, repo_id: str) -> Publication:
     found = gather(folder)
     add_code(folder, found)
     record = read_json(folder / RECORD)
-    facts = CardFacts(**record["facts"]) if "facts" in record else read_facts(None)
+    facts = facts_of(record)
     if not (folder / CARD).exists():
         how = (
             "scripts/model_card.py makes it" if record else "write it by hand, with language and license in its header"
         )
         raise ArgumentError(f"{folder}: no model card (README.md); {how}")
     written = (folder / CARD).read_text(encoding="utf-8")
-    text = written if is_edited(folder) else str(render(folder, facts, repo_id))
+    if is_edited(folder):
+        # Written by hand from a card that speaks of a folder here.
+        text = written.replace(f'"{record.get("card_name", folder)}"', f'"{repo_id}"')
+    else:
+        text = str(render(folder, facts, repo_id))
     if problems := problems_of(text, {*found.files, CARD}):
-        raise ArgumentError(
-            f"{folder / CARD}: {'; '.join(problems)}. Fill it in by hand, or give scripts/model_card.py --card_facts"
-        )
+        how = ", or by scripts/model_card.py --card_facts" if record else ""
+        raise ArgumentError(f"{folder / CARD}: {'; '.join(problems)}. Mend it by hand{how}")
     found.files[CARD] = text.encode()
     if facts.dataset_id is not None and (entries := hub_results(folder, facts)):
         content = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)

@@ -14,7 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalToke
 from transformers import Seq2SeqTrainingArguments, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-from .arguments import ArgumentError, first_line
+from .arguments import ArgumentError, one_line
 from .cards import CARD, CardFacts, missing_facts
 from .publishing import WEIGHTS, Publication, check_base, gather, matches, of_a_model, prepare
 
@@ -29,8 +29,10 @@ def why_refused(error: Exception) -> str:
         return str(error)
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, LocalTokenNotFoundError) or status == 401:
-        return "not logged in to the Hub: `hf auth login`, or set HF_TOKEN"
-    return f"not to be had from the Hub: {first_line(error)}" if status is None else f"the Hub refused: {error}"
+        return "the Hub does not know who you are: `hf auth login`, or set another HF_TOKEN"
+    return (
+        f"not to be had from the Hub: {one_line(error)}" if status is None else f"the Hub refused: {one_line(error)}"
+    )
 
 
 @dataclass
@@ -99,20 +101,16 @@ def remember(folder: Path, publication: Publication) -> None:
         (folder / PUSHED).write_text(json.dumps(sorted({*read_pushed(folder), digest(card)})) + "\n")
 
 
-def take_over_pushing(
-    training_args: Seq2SeqTrainingArguments, facts: CardFacts, adapted: str | None
-) -> "PushToHub | None":
+def check_pushing(training_args: Seq2SeqTrainingArguments, facts: CardFacts, adapted: str | None) -> None:
     """
-    What `push_to_hub` asks for, as a callback; the Trainer is then told nothing of it. The repository is made now.
-
     Args:
         adapted: The model that adapters are trained for, if they are what is trained.
 
     Raises:
-        ArgumentError: It cannot be done as asked, or a card could not be filled in at the end.
+        ArgumentError: `push_to_hub` cannot be done as asked, or a card could not be filled in at the end.
     """
     if not training_args.push_to_hub:
-        return None
+        return
     if training_args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
         raise ArgumentError(
             f"--hub_strategy {HubStrategy(training_args.hub_strategy).value} would publish optimizers, which are "
@@ -122,6 +120,17 @@ def take_over_pushing(
         raise ArgumentError(f"--push_to_hub publishes a model card: --card_facts FILE has to say {', '.join(missing)}")
     if adapted is not None:
         check_base(adapted, "--push_to_hub")
+
+
+def take_over_pushing(training_args: Seq2SeqTrainingArguments) -> "PushToHub | None":
+    """
+    What `push_to_hub` asks for, as a callback; the Trainer is then told nothing of it. The repository is made now.
+
+    Raises:
+        ArgumentError: The Hub does not let it be made.
+    """
+    if not training_args.push_to_hub:
+        return None
     training_args.push_to_hub = False
     name = training_args.hub_model_id or Path(str(training_args.output_dir)).absolute().name
     repository = Repository(HfApi(token=training_args.hub_token), name, training_args.hub_revision)

@@ -16,6 +16,7 @@ from transformers.trainer_callback import ExportableState
 
 from .adapters import ADAPTER_CONFIG, check_adapter, configs_of
 from .arguments import ArgumentError
+from .checkpoint_files import read_header, read_tensors
 from .launch import WHOLE
 
 
@@ -112,6 +113,12 @@ def whole(checkpoint: Path) -> bool:
     # What torch saves is a zip file, whose end says whether it is whole.
     files = list(checkpoint.glob("rng_state*.pth"))
     if not all(map(zipfile.is_zipfile, files)):
+        return False
+    try:
+        read_tensors(checkpoint)
+        for path in checkpoint.glob("adapter_model.safetensors"):
+            read_header(path)
+    except ArgumentError:
         return False
     random_states = len(files)
     return not was or not 0 < random_states < was["writers"]

@@ -16,7 +16,7 @@ import torch
 from transformers import Trainer
 
 from . import XformerConfig
-from .arguments import DataArguments, ModelArguments, recipe_of
+from .arguments import ArgumentError, DataArguments, ModelArguments, recipe_of
 
 
 RECORD = "run.json"
@@ -27,8 +27,16 @@ OPTIMISATION = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_de
 
 
 def read_json(path: Path) -> dict:
-    """What a JSON file holds; nothing where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """
+    What a JSON file holds; nothing where there is none.
+
+    Raises:
+        ArgumentError: It holds something else.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ArgumentError(f"{path}: not JSON: {error}") from error
 
 
 def update_record(folder: Path, changes: dict) -> None:

@@ -507,9 +507,8 @@ def test_an_adapter_whose_model_is_gone_or_not_whole_is_refused(base, adapter, t
     name = next(name for name in weights if name.endswith("o_proj.weight"))
     save_file({each: weights[each] for each in weights if each != name}, tmp_path / "base/model.safetensors")
     line = refused(generate, [tmp_path / "broken"], capsys)
-    assert (
-        f"{tmp_path}/broken: the model that it is an adapter of: {tmp_path}/base: 1 missing" in line and name in line
-    )
+    why = f"the model that it is an adapter of, as its adapter_config.json says: {tmp_path}/base: 1 missing"
+    assert f"{tmp_path}/broken: {why}" in line and name in line
     shutil.rmtree(tmp_path / "base")
     line = refused(generate, [tmp_path / "broken"], capsys)
     assert f"{tmp_path}/broken" in line and f"{tmp_path}/base: there is no such file or folder" in line

@@ -15,6 +15,7 @@ from accelerate.utils.launch import (
     prepare_multi_gpu_env,
     prepare_simple_launcher_cmd_env,
 )
+from safetensors.torch import save_file
 from small_models import make_model
 from small_runs import ROOT
 from transformers import Seq2SeqTrainingArguments, TrainerState
@@ -206,10 +207,14 @@ def test_a_checkpoint_that_a_process_has_not_finished_is_passed_over(tmp_path):
     assert "checkpoint-10: it was cut off" in said[0]
 
 
-def test_a_checkpoint_with_a_file_that_was_cut_off_is_passed_over(tmp_path):
+@pytest.mark.parametrize("name", ["rng_state_1.pth", "model.safetensors", "adapter_model.safetensors"])
+def test_a_checkpoint_with_a_file_that_was_cut_off_is_passed_over(name, tmp_path):
     record = {"layout": "no sharding", "processes": 2, "writers": 2}
     checkpoint = Path(write_checkpoint(tmp_path / "checkpoint-5", 2, **record))
-    cut = checkpoint / "rng_state_1.pth"
+    cut = checkpoint / name
+    if name.endswith("safetensors"):
+        save_file({"weight": torch.ones(9)}, cut)
+    assert find_checkpoint(tmp_path, None, False, print) == str(checkpoint)
     cut.write_bytes(cut.read_bytes()[:-20])
     assert find_checkpoint(tmp_path, None, False, print) is None
 

@@ -249,7 +249,7 @@ def test_who_is_not_logged_in_is_told_so(hub, run, tmp_path):
     done = command(hub, tmp_path / "home", "push", run, "tester/backwards", token=None)
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if line.startswith("error:")] == [
-        "error: tester/backwards: not logged in to the Hub: `hf auth login`, or set HF_TOKEN"
+        "error: tester/backwards: the Hub does not know who you are: `hf auth login`, or set another HF_TOKEN"
     ]
 
 
@@ -269,7 +269,8 @@ def test_a_card_changed_by_hand_is_pushed_as_it_is_and_never_written_over(run, c
     path = run / "README.md"
     path.write_text(path.read_text().replace("Spells words", "Spells short words"))
     assert "changed by hand" in refused(card, [run], capsys)
-    push.main([str(run), "tester/never", "--dry_run"])
+    text = prepare(run, "tester/never").files["README.md"].decode()
+    assert "Spells short words" in text and 'model="tester/never"' in text and str(run) not in text
     card.main([str(run), "--overwrite"])
     assert "Spells words" in path.read_text()
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..arguments import ArgumentError
-from ..cards import ATTENTION, CARD, CURVES, CardFacts, problems_of, read_facts, write_card
+from ..cards import ATTENTION, CARD, CURVES, CardFacts, facts_of, problems_of, read_facts, render, write_card
 from ..checkpoints import check_path, load_model, load_tokenizers
 from ..plotting import can_plot, cross_attention, plot_attention, plot_curves
 from ..publishing import gather
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parser.parse_args(argv)
         check_path(str(args.checkpoint))
         facts = choose_facts(args)
+        render(args.checkpoint, facts, str(args.checkpoint))  # which may refuse, before anything is drawn
         draw(args.checkpoint, facts)
         write_card(args.checkpoint, facts, args.overwrite)
         text = (args.checkpoint / CARD).read_text(encoding="utf-8")
@@ -45,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def choose_facts(args: argparse.Namespace) -> CardFacts:
-    recorded = read_json(args.checkpoint / RECORD).get("facts")
-    facts = CardFacts(**recorded) if recorded and args.card_facts is None else read_facts(args.card_facts)
+    record = read_json(args.checkpoint / RECORD)
+    facts = facts_of(record) if args.card_facts is None else read_facts(args.card_facts)
     return facts if args.example is None else replace(facts, example=args.example)
 
 

@@ -21,7 +21,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from .. import XformerConfig
 from ..adapters import base_of
-from ..arguments import ArgumentError, first_line
+from ..arguments import ArgumentError, first_line, one_line
 from ..checkpoint_files import StoredTensor, compare, count_parameters, read_tensors, travelling_files
 from ..checkpoints import check_path, check_vocabulary, load_tokenizers
 from .errors import Parser, one_line_errors
@@ -30,7 +30,16 @@ from .errors import Parser, one_line_errors
 # Of a configuration's fields, those that the lines above the options already say.
 SAID = {f"{stack}_{name}" for stack in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")}
 SAID |= {"encoder_layer_types", "decoder_layer_types", "vocab_size", "encoder_vocab_size", "d_model", "format_version"}
-INSIDE = {"auto_map", "architectures", "dtype", "transformers_version", "model_type", "is_encoder_decoder"}
+# What is nobody's choice, or another's: whether `generate` caches is the generation config's.
+INSIDE = {
+    "use_cache",
+    "auto_map",
+    "architectures",
+    "dtype",
+    "transformers_version",
+    "model_type",
+    "is_encoder_decoder",
+}
 # Of the generation config, what people set.
 SHOWN = ("num_beams", "max_length", "max_new_tokens", "length_penalty", "do_sample", "forced_bos_token_id")
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -67,7 +76,7 @@ def fetch(name_or_path: str, revision: str | None) -> Path:
         return Path(snapshot_download(name_or_path, revision=revision, ignore_patterns=["*.bin", "*.pt", "*.pth"]))
     except Exception as error:  # a dozen types, of the Hub, of the network and of the cache
         raise ArgumentError(
-            f"{name_or_path}: no such folder, nor to be had from the Hub: {first_line(error)}"
+            f"{name_or_path}: no such folder, nor to be had from the Hub: {one_line(error)}"
         ) from error
 
 

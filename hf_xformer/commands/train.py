@@ -26,11 +26,11 @@ from transformers import (
 from ..adapters import SaveGenerationConfig
 from ..arguments import ModelArguments, parse_run
 from ..averaging import ExponentialMovingAverage, load_averages
-from ..cards import CURVES, CardFacts, is_edited, read_facts, write_card
+from ..cards import CURVES, facts_of, is_edited, read_facts, write_card
 from ..data import DataError
 from ..launch import keep_freed_memory, layout, one_line_when_stopped, tensor_parallel_size
 from ..plotting import can_plot, plot_curves
-from ..pushing import take_over_pushing
+from ..pushing import check_pushing, take_over_pushing
 from ..run_directory import LayoutRecord, claim, copy_weights, read_layout, set_results_aside
 from ..run_record import RECORD, make_record, update_record
 from ..sharding import TensorParallelTrainer
@@ -57,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         facts = read_facts(model_args.card_facts)
         if training_args.device.type == "cpu":
             keep_freed_memory()
+        check_pushing(training_args, facts, model_args.model_name_or_path if model_args.lora_rank else None)
         run = prepare(model_args, data_args, training_args)
-        hub = take_over_pushing(training_args, facts, model_args.model_name_or_path if model_args.lora_rank else None)
+        hub = take_over_pushing(training_args)
         trainer = make_trainer(run, model_args, training_args)
         if hub is not None:
             trainer.add_callback(hub)
@@ -151,5 +152,5 @@ def report(trainer: Seq2SeqTrainer, record: dict) -> None:
     if is_edited(output_dir):
         print(f"{output_dir}/README.md was changed by hand and stays as it is")
     else:
-        write_card(output_dir, CardFacts(**record["facts"]))
+        write_card(output_dir, facts_of(record))
     print(f"checkpoint, tokenizer, results, model card and {CURVES} are in {output_dir}")
