@@ -79,7 +79,9 @@ def cross_attention(
     model.eval()
     encoded = source(source_text, return_tensors="pt").to(model.device)
     if target_text is None:
-        options = {"num_beams": 1, "do_sample": False, "max_new_tokens": PICTURE_TOKENS}
+        room = PICTURE_TOKENS + 1  # for the start token
+        length = min(model.generation_config.max_length or room, room)
+        options = {"num_beams": 1, "do_sample": False, "max_length": length}
         labels = model.generate(**encoded, **options)[:, 1:]  # type: ignore[operator]
     else:
         labels = target(text_target=target_text, return_tensors="pt")["input_ids"].to(model.device)

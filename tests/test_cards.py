@@ -116,6 +116,15 @@ def test_the_facts_of_every_shipped_recipe_are_complete_and_the_hub_takes_the_ca
     assert problems_of(text, published(run)) == [] and ModelCard(text).data.license == "apache-2.0"
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_has_the_card_of_a_run(path):
+    folder = path.with_suffix("")
+    text = (folder / "README.md").read_text()
+    assert problems_of(text, {each.name for each in folder.iterdir()}) == []
+    assert f"configs/train/{path.stem}.yaml`, commit `" in text and "with changes" not in text
+    assert {"(curves.png)", "(attention.png)"} <= set(re.findall(r"\(\w+.png\)", text))
+
+
 def test_every_shipped_recipe_has_facts():
     assert {path.stem for path in (ROOT / "configs/train").glob("*.yaml")} == {path.stem for path in SHIPPED}
 
