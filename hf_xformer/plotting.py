@@ -99,10 +99,13 @@ def cross_attention(
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> list[str]:
-    """Each token as a reader knows it: bytes that are no letter by themselves stay in the vocabulary's spelling."""
+    """
+    Each token as a reader knows it: spaces as "␣"; bytes that are no letter by themselves stay in the vocabulary's
+    spelling.
+    """
     decoded = tokenizer.batch_decode([[i] for i in ids.tolist()])
     return [
-        text if text.strip() and "\N{REPLACEMENT CHARACTER}" not in text else token
+        (text.strip() or "␣") if text and "\N{REPLACEMENT CHARACTER}" not in text else token
         for text, token in zip(decoded, tokenizer.convert_ids_to_tokens(ids.tolist()), strict=True)
     ]
 
