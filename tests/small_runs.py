@@ -136,10 +136,9 @@ def weights(folder: Path) -> torch.Tensor:
 
 
 def has_code(folder: Path) -> bool:
-    """Whether a checkpoint has the code that strangers load it with; DeepSpeed puts a script of its own beside it."""
-    return {path.name for path in folder.glob("*.py")} - {"zero_to_fp32.py"} == {
-        path.name for path in travelling_files()
-    }
+    """Whether a checkpoint has the code that strangers load it with; DeepSpeed puts scripts of its own beside it."""
+    others = {path.name for path in folder.glob("*.py") if not path.name.startswith("zero_to_")}
+    return others == {path.name for path in travelling_files()}
 
 
 def refused(command: ModuleType, argv: list, capsys) -> str:
