@@ -65,7 +65,8 @@ test-fast: install-test  ## the tests that take seconds each
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope
 
 test-slow: install-test  ## the rest: several processes, killed and resumed runs, compilation
-	$(BIN)/python -m pytest -q -m 'slow or distributed'
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m 'slow and not distributed'
+	$(BIN)/python -m pytest -q -m distributed
 
 test-distributed: install-test  ## two processes each: data parallel, ZeRO, offload, tensor parallel, killed, two machines
 	$(BIN)/python -m pytest -q -m distributed tests/test_distributed.py tests/test_processes.py tests/test_sharding.py
