@@ -29,7 +29,7 @@ def first_line(error: Exception) -> str:
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """All of a library's error."""
     return " ".join(str(error).split()) or type(error).__name__
 

@@ -232,16 +232,17 @@ def write_card(folder: Path, facts: CardFacts, overwrite: bool = False) -> None:
     if not overwrite and is_edited(folder):
         raise ArgumentError(f"{folder / CARD} was changed by hand; --overwrite writes it anew")
     card.save(folder / CARD)
-    update_record(folder, {"facts": vars(facts), "card_name": str(folder), "card_sha256": digest(folder / CARD)})
+    written = digest((folder / CARD).read_bytes())
+    update_record(folder, {"facts": vars(facts), "card_name": str(folder), "card_sha256": written})
 
 
 def is_edited(folder: Path) -> bool:
     path = folder / CARD
-    return path.exists() and digest(path) != read_json(folder / RECORD).get("card_sha256")
+    return path.exists() and digest(path.read_bytes()) != read_json(folder / RECORD).get("card_sha256")
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def problems_of(text: str, names: set[str]) -> list[str]:
@@ -263,7 +264,10 @@ def problems_of(text: str, names: set[str]) -> list[str]:
 
 
 def hub_results(folder: Path, facts: CardFacts) -> list[EvalResultEntry]:
-    """The scores in the form in which the Hub lists them beside a data set, which has to be there."""
+    """
+    The scores in the form in which the Hub lists them beside a data set, which has to be there: those of the test set,
+    or of the validation set where none was tested; none without a `dataset_id`.
+    """
     if facts.dataset_id is None:
         return []
     tested = read_json(folder / "test_results.json")

@@ -163,7 +163,7 @@ def prepare(folder: Path, repo_id: str) -> Publication:
         how = ", or by scripts/model_card.py --card_facts" if record else ""
         raise ArgumentError(f"{folder / CARD}: {'; '.join(problems)}. Mend it by hand{how}")
     found.files[CARD] = text.encode()
-    if facts.dataset_id is not None and (entries := hub_results(folder, facts)):
+    if entries := hub_results(folder, facts):
         content = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
         found.files[f"{EVAL_RESULTS_FOLDER}/{facts.dataset_id.replace('/', '--')}.yaml"] = content.encode()
     return found

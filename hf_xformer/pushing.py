@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way to the Hub: repositories, commits of what has changed, and the Trainer's pushes while it trains."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -15,7 +14,7 @@ from transformers import Seq2SeqTrainingArguments, TrainerCallback, TrainingArgu
 from transformers.trainer_utils import HubStrategy
 
 from .arguments import ArgumentError, one_line
-from .cards import CARD, CardFacts, missing_facts
+from .cards import CARD, CardFacts, digest, missing_facts
 from .publishing import WEIGHTS, Publication, check_base, gather, matches, of_a_model, prepare
 
 
@@ -23,7 +22,7 @@ from .publishing import WEIGHTS, Publication, check_base, gather, matches, of_a_
 PUSHED = ".pushed.json"
 
 
-def why_refused(error: Exception) -> str:
+def why_refused(error: BaseException) -> str:
     """What to do about an error of ours, of the Hub's, or of the way to it, which is of one of many libraries."""
     if isinstance(error, ArgumentError):
         return str(error)
@@ -83,10 +82,6 @@ class Repository:
             return False
         there, new = Path(path).read_bytes(), publication.files.get(CARD)
         return there != new and digest(there) not in read_pushed(folder)
-
-
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def read_pushed(folder: Path) -> list[str]:
@@ -167,7 +162,7 @@ class PushToHub(TrainerCallback):
     def finish(self) -> None:
         """Waits for the last push."""
         if self.pending is not None and (error := self.pending.exception()) is not None:
-            print(f"WARNING: a push to {self.repository.name} failed: {why_refused(error_of(error))}")
+            print(f"WARNING: a push to {self.repository.name} failed: {why_refused(error)}")
         self.pending = None
 
     def push_all(self, folder: Path) -> Iterable[str]:
@@ -188,7 +183,3 @@ class PushToHub(TrainerCallback):
 
 def content_of(each: Path | bytes) -> bytes:
     return each.read_bytes() if isinstance(each, Path) else each
-
-
-def error_of(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else RuntimeError(repr(error))

@@ -237,11 +237,12 @@ def test_private_and_branch_are_what_they_say(hub, run, tmp_path):
     assert "model.safetensors" in answer["better"] and "RepositoryNotFound" in answer["stranger"]
 
 
-def test_a_dry_run_prints_the_tree_and_sends_nothing(hub, run, tmp_path, capsys):
+def test_a_dry_run_prints_the_tree_and_sends_nothing(hub, run, tmp_path):
     before = len(hub.requests)
-    push.main([str(run), "tester/never", "--dry_run"])
-    said = capsys.readouterr().out
-    assert len(hub.requests) == before and ("model", "tester/never") not in hub.repositories
+    said = command(hub, tmp_path / "home", "push", run, "tester/never", "--dry_run").stdout
+    # It asks what is there, and no more.
+    assert {method for method, *_ in hub.requests[before:]} == {"GET"}
+    assert ("model", "tester/never") not in hub.repositories
     assert all(name in said for name in MODEL) and "nothing was sent" in said
 
 
