@@ -169,6 +169,26 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
     return type(loaded)(**{**fields, **overrides})
 
 
+def read_own_config(name_or_path: str, otherwise: str) -> XformerConfig:
+    """
+    The configuration of an Xformer, from a folder or the Hub.
+
+    Args:
+        otherwise: What to do with a model of another type, for the message.
+
+    Raises:
+        ArgumentError: It cannot be read, or is of another type.
+    """
+    check_path(name_or_path)
+    try:
+        config = AutoConfig.from_pretrained(name_or_path)
+    except Exception as error:
+        raise ArgumentError(f"{name_or_path}: cannot read its config.json: {first_line(error)}") from error
+    if not isinstance(config, XformerConfig):
+        raise ArgumentError(f"{name_or_path}: model_type {config.model_type!r} is not 'xformer': {otherwise}")
+    return config
+
+
 def change_config(config: PreTrainedConfig, overrides: dict) -> PreTrainedConfig:
     """
     An existing model's configuration with other values of what acts in training alone.

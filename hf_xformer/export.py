@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from . import XformerConfig
 from .arguments import ArgumentError
-from .checkpoints import check_path, check_vocabulary, first_line, load_model, load_tokenizers, position_limit
+from .checkpoints import check_vocabulary, load_model, load_tokenizers, position_limit, read_own_config
 
 
 QUANTIZATIONS = ("int8", "int8_float32", "int16", "float16", "bfloat16", "float32")
@@ -171,6 +171,11 @@ def set_norm(spec: Any, tensors: Tensors, name: str) -> None:
     spec.gamma = tensors(f"{name}.weight")
     if f"{name}.bias" in tensors:
         spec.beta = tensors(f"{name}.bias")
+
+
+STOCK_MODELS = (
+    "ctranslate2's own ct2-transformers-converter exports stock models, or scripts/convert_checkpoint.py first"
+)
 
 
 @dataclass(frozen=True)
@@ -489,20 +494,6 @@ class Export:
     left: dict[str, Any]
 
 
-def load_config(checkpoint: str) -> XformerConfig:
-    check_path(checkpoint)
-    try:
-        config = AutoConfig.from_pretrained(checkpoint)
-    except (OSError, ValueError) as error:
-        raise ArgumentError(f"{checkpoint}: cannot load a configuration: {first_line(error)}") from error
-    if not isinstance(config, XformerConfig):
-        raise ArgumentError(
-            f"{checkpoint}: model_type {config.model_type!r} is not 'xformer': ctranslate2's own "
-            "ct2-transformers-converter exports stock models, or scripts/convert_checkpoint.py first"
-        )
-    return config
-
-
 def export_checkpoint(checkpoint: str, out: Path, quantization: str | None = None, overwrite: bool = False) -> Export:
     """
     Writes an Xformer checkpoint and its vocabularies as a CTranslate2 model, beside the arguments that decode alike.
@@ -520,7 +511,7 @@ def export_checkpoint(checkpoint: str, out: Path, quantization: str | None = Non
             something in it or computes something else, or `out` is in use. Nothing is written then.
     """
     load_ctranslate2()
-    config, out = load_config(checkpoint), out.resolve()
+    config, out = read_own_config(checkpoint, STOCK_MODELS), out.resolve()
     check_config(config)
     check_out(out, overwrite)
     source, target = load_tokenizers(checkpoint)

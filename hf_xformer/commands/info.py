@@ -17,13 +17,13 @@ from filecmp import cmp
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, GenerationConfig
+from transformers import GenerationConfig
 
 from .. import XformerConfig
 from ..adapters import base_of
-from ..arguments import ArgumentError, first_line, one_line
+from ..arguments import ArgumentError, one_line
 from ..checkpoint_files import StoredTensor, compare, count_parameters, read_tensors, travelling_files
-from ..checkpoints import check_path, check_vocabulary, load_tokenizers
+from ..checkpoints import check_path, check_vocabulary, load_tokenizers, read_own_config
 from .errors import Parser, one_line_errors
 
 
@@ -85,15 +85,7 @@ def read_config(folder: Path) -> XformerConfig:
         raise ArgumentError(
             f"{folder}: an adapter of {base}: look into that, or merge it with scripts/merge_adapter.py"
         )
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except Exception as error:
-        raise ArgumentError(f"{folder}: cannot read its config.json: {first_line(error)}") from error
-    if not isinstance(config, XformerConfig):
-        raise ArgumentError(
-            f"{folder}: a model of type {config.model_type!r}, not an Xformer; hf-xformer convert makes one of many"
-        )
-    return config
+    return read_own_config(str(folder), "scripts/convert_checkpoint.py makes one of many stock models")
 
 
 def lines(folder: Path, config: XformerConfig, stored: dict[str, StoredTensor]) -> Iterable[tuple[str, str]]:
