@@ -42,20 +42,20 @@ install-test: $(VENV)/.installed-test
 
 quickstart: install  ## train a 1M-parameter model to pronounce words, in under ten minutes on two cores
 	$(BIN)/python scripts/prepare_cmudict.py --output_dir $(DATA)
-	$(BIN)/python scripts/train_tokenizer.py --train_file $(DATA)/train.jsonl --model_type symbol \
+	$(BIN)/hf-xformer tokenizer --train_file $(DATA)/train.jsonl --model_type symbol \
 		--output_dir $(DATA)/tokenizer --overwrite
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml scripts/train.py \
 		configs/train/g2p-quickstart.yaml --output_dir $(RUN) $(BF16)
-	$(BIN)/python scripts/evaluate.py $(RUN) --test_file $(DATA)/test.jsonl --metrics per wer \
+	$(BIN)/hf-xformer evaluate $(RUN) --test_file $(DATA)/test.jsonl --metrics per wer \
 		--output_file $(RUN)/test_results.json --predictions_file $(RUN)/test_predictions.jsonl --show 12
-	$(BIN)/python scripts/model_card.py $(RUN)
+	$(BIN)/hf-xformer card $(RUN)
 	@echo "checkpoint: $(RUN)    its card, with curves and scores: $(RUN)/README.md    hf-xformer info $(RUN)"
 
 bible-data: $(VENV)/.installed-bible  ## chapters of two English Bibles as pairs of long texts, from Debian's packages
 	$(BIN)/python scripts/prepare_bible.py --output_dir $(BIBLE)
 
 bible: bible-data  ## full against block attention on whole chapters: loss, seconds, memory; over an hour on two cores
-	$(BIN)/python scripts/train_tokenizer.py --train_file $(BIBLE)/train.jsonl --model_type bpe --vocab_size 260 \
+	$(BIN)/hf-xformer tokenizer --train_file $(BIBLE)/train.jsonl --model_type bpe --vocab_size 260 \
 		--max_length 16384 --output_dir $(BIBLE)/tokenizer --overwrite
 	$(BIN)/python benchmarks/long_text.py
 
@@ -69,7 +69,7 @@ test-slow: install-test  ## the rest: several processes, killed and resumed runs
 	$(BIN)/python -m pytest -q -m distributed
 
 test-distributed: install-test  ## two processes each: data parallel, ZeRO, offload, tensor parallel, killed, two machines
-	$(BIN)/python -m pytest -q -m distributed tests/test_distributed.py tests/test_processes.py tests/test_sharding.py
+	$(BIN)/python -m pytest -q -m distributed tests/training
 
 test-oldest: install-test  ## the fast tests with the oldest transformers that pyproject.toml allows
 test-newest: install-test  ## the same with the newest there is, to see whether pyproject.toml may allow it

@@ -1,7 +1,7 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Compares the memory that scripts/estimate.py predicts with what a training on two processes of this machine takes.
+Compares the memory that hf-xformer estimate predicts with what a training on two processes of this machine takes.
 
   python benchmarks/estimated_memory.py
   python benchmarks/estimated_memory.py --configs zero3 zero3-offload --rows 4
@@ -20,9 +20,9 @@ from pathlib import Path
 from costs import ROOT, peak_of_command
 from measuring import write_results
 
-from hf_xformer.checkpoints import load_config
-from hf_xformer.estimation import Batch, Memory, count, memory, read_launch
-from hf_xformer.tokenization import train_tokenizer
+from hf_xformer.checkpoints.loading import load_config
+from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.training.estimation import Batch, Memory, count, memory, read_launch
 
 
 CONFIGS = ("cpu", "cpu-2proc", "zero1", "zero2", "zero3", "zero3-offload")

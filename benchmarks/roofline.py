@@ -23,7 +23,7 @@ from peers import SHAPES, Padding, loss_of, xformer
 from torch.utils.flop_counter import FlopCounterMode
 from train_step import draw_pairs
 
-from hf_xformer.batching import DataCollatorForPackedSeq2Seq
+from hf_xformer.data.collators import DataCollatorForPackedSeq2Seq
 
 
 SIZES = (1024, 2048, 4096)

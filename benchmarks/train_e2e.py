@@ -32,7 +32,8 @@ from torch import nn
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from hf_xformer.batching import BatchCollator, BatchedDataset, DataCollatorForPackedSeq2Seq, OfCount
+from hf_xformer.data.batches import BatchedDataset, OfCount
+from hf_xformer.data.collators import BatchCollator, DataCollatorForPackedSeq2Seq
 
 
 TASKS = {"cmudict": "g2p", "multi30k-like": "small"}  # and the shape of the models

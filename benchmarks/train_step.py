@@ -24,7 +24,7 @@ from measuring import RESULTS, write_results
 from peers import OTHERS, SHAPES, STOCK, Padding, Shape, loss_of, padded, xformer
 from torch import nn
 
-from hf_xformer.batching import DataCollatorForPackedSeq2Seq
+from hf_xformer.data.collators import DataCollatorForPackedSeq2Seq
 
 
 def draw_pairs(count: int, shortest: int, longest: int, vocabulary: int) -> list[dict]:

@@ -17,10 +17,27 @@ from typing import NoReturn
 
 import yaml
 
-from .shipped import find
-from .verbs import PROGRAM, VERBS
+from .files import find
 
 
+PROGRAM = "hf-xformer"
+# Each is a module of `hf_xformer.commands`.
+VERBS = {
+    "tokenizer": "train a tokenizer on your texts",
+    "train": "train a model, new or pretrained, from a recipe",
+    "generate": "decode lines of text",
+    "evaluate": "decode a test set and score it",
+    "info": "say what a checkpoint is, and what is wrong with it",
+    "card": "write a run's model card and its pictures",
+    "push": "publish a run's folder on the Hub",
+    "convert": "make an Xformer of a BART, T5, Marian, ...",
+    "export": "write a checkpoint as a CTranslate2 model",
+    "merge": "put a LoRA adapter into the weights of its model",
+    "average": "average the weights of checkpoints",
+    "distill": "write a teacher's outputs as a training set",
+    "estimate": "say what a training will take, before it is started",
+    "attention": "draw where a model looks while it decodes",
+}
 # What `accelerate launch` is told and training is not.
 LAUNCH_OPTIONS = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")
 # Of packages that not everybody needs, the extra that has them.
@@ -62,7 +79,7 @@ def run(argv: Sequence[str] | None) -> None:
         return
     name, *rest = argv
     if name == "--version":
-        from . import __version__  # not before it is asked for: it loads torch
+        from . import __version__
 
         print(f"{PROGRAM} {__version__}")
         return
@@ -75,7 +92,7 @@ def run(argv: Sequence[str] | None) -> None:
         launch(rest)
     sys.argv = [f"{PROGRAM} {name}", *rest]
     try:
-        command = importlib.import_module(f"hf_xformer.commands.{VERBS[name].module}")
+        command = importlib.import_module(f"hf_xformer.commands.{name}")
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
@@ -88,7 +105,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def usage() -> str:
-    lines = "\n".join(f"  {name:10}{verb.summary}" for name, verb in VERBS.items())
+    lines = "\n".join(f"  {name:10}{summary}" for name, summary in VERBS.items())
     package = find("configs").resolve().parent
     return USAGE.format(program=PROGRAM, verbs=lines, package=f"  {package}")
 

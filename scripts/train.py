@@ -1,9 +1,9 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""The launchable face of `hf_xformer.commands.train`."""
+"""`hf-xformer train` as a file, for `accelerate launch scripts/train.py RECIPE.yaml`."""
 
-from _launch import run
+from hf_xformer.commands.train import main
 
 
 if __name__ == "__main__":
-    run("train")
+    main()

@@ -22,7 +22,7 @@ from torch.nn.attention import flex_attention  # noqa: E402
 from transformers import masking_utils  # noqa: E402
 from transformers.integrations import flex_attention as flex_integration  # noqa: E402
 
-from hf_xformer.tokenization import train_tokenizer  # noqa: E402
+from hf_xformer.data.tokenizers import train_tokenizer
 
 
 # The models here are tiny and the workers several: more threads would only wait for each other.

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from small_models import VANILLA, VARIANTS, make_model
 from test_travelling import FIXTURES
 
-from hf_xformer.configuration_xformer import FORMAT_VERSION
-from hf_xformer.tokenization import train_tokenizer
+from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.models.configuration_xformer import FORMAT_VERSION
 
 
 SMALL = {"d_model": 16, "encoder_ffn_dim": 20, "decoder_ffn_dim": 28}

@@ -22,12 +22,12 @@ from typing import NamedTuple
 
 
 ROOT = Path(__file__).resolve().parent.parent
-MODEL, CORE = "tests/test_modeling_xformer.py", "tests/test_attention_xformer.py"
+MODEL, CORE = "tests/models/test_modeling_xformer.py", "tests/models/test_attention_xformer.py"
 ATTENTION, GENERATION = "tests/conformance/test_own_attention.py", "tests/conformance/test_own_generation.py"
 OUTPUTS, TRAINING = "tests/conformance/test_own_generation_outputs.py", "tests/conformance/test_own_training.py"
-CONFIG, STOCK = "tests/test_configuration_xformer.py", "tests/test_conversion.py"
-PACKING, OUTPUT = "tests/test_packing_xformer.py", "tests/test_output_xformer.py"
-BLOCKS, WINDOWS = "tests/test_blocks_xformer.py", "tests/conformance/test_own_generation_blocks.py"
+CONFIG, STOCK = "tests/models/test_configuration_xformer.py", "tests/checkpoints/test_conversion.py"
+PACKING, OUTPUT = "tests/models/test_packing_xformer.py", "tests/models/test_output_xformer.py"
+BLOCKS, WINDOWS = "tests/models/test_blocks_xformer.py", "tests/conformance/test_own_generation_blocks.py"
 
 
 class Mutant(NamedTuple):
@@ -357,7 +357,7 @@ MUTANTS = (
         "under checkpointing a layer writes to the cache",
         "rotation, bias, **{CACHE: cache}, **kwargs)",
         "rotation, bias, cache, **kwargs)",
-        ("tests/test_naming_xformer.py",),
+        ("tests/models/test_naming_xformer.py",),
     ),
     # Output layer and loss
     Mutant(
@@ -484,7 +484,7 @@ MUTANTS = (
         "the norm's gradient has a part along its input",
         "along = (product @ weight).div_(-normed.shape[-1])",
         "along = (product @ weight).div_(1e9)",
-        ("tests/test_sublayers_xformer.py",),
+        ("tests/models/test_sublayers_xformer.py",),
     ),
 )
 
@@ -503,7 +503,7 @@ def copy_repository(folder: Path) -> None:
 
 
 def plant(mutant: Mutant, folder: Path) -> None:
-    files = {path: path.read_text() for path in sorted((folder / "hf_xformer").glob("*_xformer.py"))}
+    files = {path: path.read_text() for path in sorted((folder / "hf_xformer/models").glob("*_xformer.py"))}
     places = [path for path, text in files.items() for _ in range(text.count(mutant.line))]
     if len(places) != 1:
         raise SystemExit(f"error: {mutant.fault!r} is stale: its line stands {len(places)} times in the package")

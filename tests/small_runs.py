@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_xformer.checkpoint_files import travelling_files
+from hf_xformer.files import travelling_files
 
 
 ROOT = Path(__file__).resolve().parent.parent

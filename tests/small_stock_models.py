@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from hf_xformer import XformerForSeq2SeqLM
-from hf_xformer.conversion import convert_model, convert_weights
+from hf_xformer.checkpoints.conversion import convert_model, convert_weights
 
 
 TOKENS = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 2}

@@ -14,7 +14,7 @@ import pytest
 from small_runs import ROOT, Task
 
 from hf_xformer import __version__, cli
-from hf_xformer.verbs import VERBS, as_typed
+from hf_xformer.cli import VERBS
 
 
 def hf_xformer(*words: str | Path, folder: Path = ROOT, **streams) -> subprocess.CompletedProcess:
@@ -23,20 +23,17 @@ def hf_xformer(*words: str | Path, folder: Path = ROOT, **streams) -> subprocess
     return subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, **streams)
 
 
-def test_every_verb_is_a_command_with_a_script_and_every_command_is_a_verb():
-    for verb in VERBS.values():
-        assert callable(import_module(f"hf_xformer.commands.{verb.module}").main)
-        assert f'run("{verb.module}")' in (ROOT / f"scripts/{verb.script}.py").read_text()
+def test_every_verb_is_a_command_and_every_command_is_a_verb():
+    for verb in VERBS:
+        assert callable(import_module(f"hf_xformer.commands.{verb}").main)
     commands = {path.stem for path in (Path(cli.__file__).parent / "commands").glob("*.py")}
-    assert commands - {"__init__", "errors"} == {verb.module for verb in VERBS.values()}
-    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py") if 'run("' in path.read_text()}
-    assert scripts - {"_launch"} == {verb.script for verb in VERBS.values()}
+    assert commands - {"__init__", "options"} == set(VERBS)
 
 
 def test_help_lists_the_verbs_with_what_they_do(capsys):
     cli.main(["--help"])
     said = capsys.readouterr().out
-    assert all(name in said and verb.summary in said for name, verb in VERBS.items())
+    assert all(name in said and summary in said for name, summary in VERBS.items())
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -48,12 +45,6 @@ def test_a_verbs_help_speaks_of_itself_and_never_of_scripts(name, capsys, monkey
     assert stop.value.code in (0, None)
     assert said.startswith(f"usage: hf-xformer {name} ") and re.search(rf"\n +hf-xformer {name} ", said)
     assert "scripts/" not in said and ".py " not in said
-
-
-def test_what_is_said_of_scripts_stays_so_for_who_runs_scripts():
-    text = "accelerate launch scripts/train.py; python scripts/push_to_hub.py runs/x"
-    assert as_typed("train.py", text) == text
-    assert as_typed("hf-xformer train", text) == "accelerate launch hf-xformer train; hf-xformer push runs/x"
 
 
 def test_the_version_is_the_packages(capsys):

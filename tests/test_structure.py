@@ -14,12 +14,13 @@ from small_models import make_model
 from small_runs import ROOT
 
 import hf_xformer
-from hf_xformer.arguments import parse_run
-from hf_xformer.tokenization import train_tokenizer
+from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.training.recipe import parse_run
 
 
 # Not beside the tests where a wheel is tested.
 PACKAGE = Path(hf_xformer.__file__).parent
+# In the order in which they may import each other: each those before it.
 TRAVELLING = [
     f"{name}_xformer"
     for name in (
@@ -27,43 +28,66 @@ TRAVELLING = [
         *("generation", "modeling"),
     )
 ]
-# What does not travel with a checkpoint knows the models through the package's public names only.
-LIBRARY = [path.stem for path in PACKAGE.glob("*.py") if path.stem not in (*TRAVELLING, "__init__")]
+# Which of the package's rooms each may import; `models` stands for the public names in its `__init__` alone.
+MAY_IMPORT = {
+    "errors": set(),
+    "files": {"errors"},
+    "data": {"errors", "files"},
+    "checkpoints": {"errors", "files", "models", "data"},
+    "decoding": {"errors", "files", "models", "data", "checkpoints"},
+    "training": {"errors", "files", "models", "data", "checkpoints", "decoding"},
+    "hub": {"errors", "files", "models", "checkpoints"},
+    "commands": {"errors", "files", "models", "data", "checkpoints", "decoding", "training", "hub"},
+}
 
 
-def imports(path: Path) -> list[tuple[int, str]]:
-    """Every import of the package's own modules in a file: `(dots, module)`, absolute ones with 0 dots."""
-    found = []
+def imports(path: Path) -> set[str]:
+    """The package's own modules that a file imports, as names below the package: `data.batches`, or `` for itself."""
+    found = set()
+    package = ["hf_xformer", *path.relative_to(PACKAGE).parent.parts]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("hf_xformer")):
-            found.append((node.level, node.module or ""))
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            names = [".".join([*base, *filter(None, [node.module])])]
         elif isinstance(node, ast.Import):
-            found.extend((0, alias.name) for alias in node.names if alias.name.startswith("hf_xformer"))
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {name.partition(".")[2] for name in names if name.partition(".")[0] == "hf_xformer"}
     return found
+
+
+def modules_of(room: str) -> list[Path]:
+    return sorted((PACKAGE / room).glob("*.py")) if (PACKAGE / room).is_dir() else [PACKAGE / f"{room}.py"]
+
+
+ROOMS = [(room, path) for room in MAY_IMPORT for path in modules_of(room)]
 
 
 @pytest.mark.parametrize("module", TRAVELLING)
 def test_travelling_files_import_each_other_flat_and_downwards(module):
-    allowed = {(1, name) for name in TRAVELLING[: TRAVELLING.index(module)]}
-    assert set(imports(PACKAGE / f"{module}.py")) <= allowed
+    allowed = {f"models.{name}" for name in TRAVELLING[: TRAVELLING.index(module)]}
+    assert imports(PACKAGE / f"models/{module}.py") <= allowed
 
 
-@pytest.mark.parametrize("module", LIBRARY)
-def test_the_library_does_not_reach_into_the_model_or_the_commands(module):
-    for dots, name in imports(PACKAGE / f"{module}.py"):
-        assert dots == 1 and name.split(".")[0] not in (*TRAVELLING, "commands"), (module, name)
+@pytest.mark.parametrize("room,path", ROOMS, ids=[f"{room}/{path.stem}" for room, path in ROOMS])
+def test_dependencies_point_one_way(room, path):
+    for name in imports(path):
+        target, _, module = name.partition(".")
+        if target == room:
+            assert room != "commands" or module == "options", f"commands import each other: {path.name}, {name}"
+        else:
+            assert target in MAY_IMPORT[room], f"{room} may not import {name}"
+            assert target != "models" or not module, f"{path.name} reaches into the models: {name}"
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "commands").glob("*.py")), ids=lambda path: path.stem)
-def test_commands_import_the_library_and_never_each_other(path):
-    for dots, name in imports(path):
-        assert (dots == 1 and name == "errors") or (dots == 2 and name not in TRAVELLING), (path.name, name)
-
-
-def test_importing_the_package_does_not_import_the_rest_of_it():
-    code = "import sys, hf_xformer; print(*sorted(name for name in sys.modules if name.startswith('hf_xformer.')))"
+def test_importing_the_package_imports_the_models_and_nothing_else():
+    code = "import sys, hf_xformer; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert loaded == sorted(f"hf_xformer.{name}" for name in (*TRAVELLING, "pipeline"))
+    own = {name.partition(".")[2] for name in loaded if name.startswith("hf_xformer.")}
+    assert own == {"models", *(f"models.{name}" for name in TRAVELLING), "decoding", "decoding.pipeline"}
+    heavy = {"peft", "bitsandbytes", "datasets", "evaluate", "matplotlib", "deepspeed", "tensorboard"}
+    assert heavy.isdisjoint(name.partition(".")[0] for name in loaded)
 
 
 def in_tree(name: str) -> Path:
@@ -117,7 +141,7 @@ def test_the_readme_has_its_figures():
 
 
 def test_no_planted_fault_is_stale():
-    text = "".join((PACKAGE / f"{name}.py").read_text() for name in TRAVELLING)
+    text = "".join((PACKAGE / f"models/{name}.py").read_text() for name in TRAVELLING)
     assert [mutant.fault for mutant in MUTANTS if text.count(mutant.line) != 1] == []
 
 

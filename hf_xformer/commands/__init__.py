@@ -4,7 +4,7 @@
 
 import os
 
-from ..launch import has_accelerator
+from ..training.launch import has_accelerator
 
 
 # Where DeepSpeed is installed the libraries import it, and it writes to standard output that it has found no GPU.

@@ -3,8 +3,8 @@
 """
 Averages the weights of several checkpoints into one model, which is often better than any of them.
 
-  python scripts/average_checkpoints.py runs/de-en --last 5 --output_dir runs/de-en-averaged
-  python scripts/average_checkpoints.py runs/a/checkpoint-900 runs/a/checkpoint-1000 --output_dir runs/a-averaged
+  hf-xformer average runs/de-en --last 5 --output_dir runs/de-en-averaged
+  hf-xformer average runs/a/checkpoint-900 runs/a/checkpoint-1000 --output_dir runs/a-averaged
 
 Of a run's folder the last checkpoints are taken; several folders are taken as they are. Tokenizer and generation
 config are the last one's. Of a run with --ema_decay, which averages over the steps of a training while it runs, it
@@ -15,12 +15,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..arguments import ArgumentError
-from ..averaging import average_checkpoints
-from ..checkpoints import check_path, load_tokenizers
-from ..run_directory import checkpoints_of, whole
-from ..tokenization import TARGET_TOKENIZER
-from .errors import Parser, one_line_errors
+from ..checkpoints.averaging import average_checkpoints
+from ..checkpoints.loading import check_path, load_tokenizers
+from ..errors import ArgumentError, one_line_errors
+from ..files import TARGET_TOKENIZER
+from ..training.resume import checkpoints_of, whole
+from .options import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -3,10 +3,10 @@
 """
 Writes a run's model card, README.md, out of what training and evaluation have recorded, and its pictures.
 
-  python scripts/model_card.py runs/g2p-quickstart
-  python scripts/model_card.py runs/de-en --card_facts my-facts.yaml --example "Guten Morgen"
+  hf-xformer card runs/g2p-quickstart
+  hf-xformer card runs/de-en --card_facts my-facts.yaml --example "Guten Morgen"
 
-Training writes a first card. This one has the scores of scripts/evaluate.py too, if they were written to the folder
+Training writes a first card. This one has the scores of hf-xformer evaluate too, if they were written to the folder
 with --output_file FOLDER/test_results.json, and a picture of the attention over an example. What no file knows, such
 as licences and limits, comes from --card_facts, a YAML file such as model_cards/g2p-quickstart.yaml, or is marked in
 the card to be filled in; a marked card is not published.
@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..arguments import ArgumentError
-from ..cards import ATTENTION, CARD, CURVES, CardFacts, facts_of, problems_of, read_facts, render, write_card
-from ..checkpoints import check_path, load_model, load_tokenizers
-from ..plotting import can_plot, cross_attention, plot_attention, plot_curves
-from ..publishing import gather
-from ..run_record import RECORD, read_json
-from .errors import Parser, one_line_errors
+from ..checkpoints.loading import check_path, load_model, load_tokenizers
+from ..decoding.attention_maps import can_plot, cross_attention, plot_attention
+from ..errors import ArgumentError, one_line_errors
+from ..files import ATTENTION, CARD, CURVES, RECORD, read_json
+from ..hub.card import CardFacts, facts_of, problems_of, read_facts, render, write_card
+from ..hub.curves import plot_curves
+from ..hub.publication import gather
+from .options import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:

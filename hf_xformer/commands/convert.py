@@ -3,12 +3,12 @@
 """
 Converts a stock transformers encoder-decoder, from a folder or the Hub, into an Xformer checkpoint.
 
-  python scripts/convert_checkpoint.py google/flan-t5-small runs/flan-t5-small
-  python scripts/convert_checkpoint.py facebook/mbart-large-50 runs/mbart-en-ro --src_lang en_XX --tgt_lang ro_RO
+  hf-xformer convert google/flan-t5-small runs/flan-t5-small
+  hf-xformer convert facebook/mbart-large-50 runs/mbart-en-ro --src_lang en_XX --tgt_lang ro_RO
 
 Known are BART, mBART, Marian, M2M100, NLLB, Pegasus, T5, mT5, Flan-T5, UMT5, and T5Gemma without soft-capping. The new
 folder holds the weights in the type they had, the tokenizer and the generation config: it decodes as the old one does,
-with scripts/generate.py or `AutoModelForSeq2SeqLM`, and scripts/train.py trains it on.
+with hf-xformer generate or `AutoModelForSeq2SeqLM`, and scripts/train.py trains it on.
 """
 
 import argparse
@@ -16,8 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..conversion import convert_checkpoint, languages_of
-from .errors import Parser, one_line_errors
+from ..checkpoints.conversion import convert_checkpoint, languages_of
+from ..errors import one_line_errors
+from .options import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -3,8 +3,8 @@
 """
 Writes a training set for a smaller or faster model: a teacher's own outputs in the place of the references.
 
-  python scripts/distill.py runs/teacher --train_file train.jsonl --output_file distilled.jsonl --num_beams 5
-  python scripts/train.py student.yaml --train_file distilled.jsonl
+  hf-xformer distill runs/teacher --train_file train.jsonl --output_file distilled.jsonl --num_beams 5
+  hf-xformer train student.yaml --train_file distilled.jsonl
 
 This is sequence-level knowledge distillation (Kim and Rush 2016): what a teacher's beam search finds has fewer ways of
 saying a thing than what people write, and a small model learns it better. A run that was stopped goes on where it was
@@ -18,10 +18,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..arguments import ArgumentError
-from ..data import load_rows
-from ..decoding import GENERATE_OPTIONS, add_decoding_options, make_decoder
-from .errors import Parser, one_line_errors
+from ..data.reading import load_rows
+from ..errors import ArgumentError, one_line_errors
+from .options import GENERATE_OPTIONS, Parser, add_decoding_options, make_decoder
 
 
 def main(argv: Sequence[str] | None = None) -> None:

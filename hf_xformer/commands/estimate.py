@@ -3,8 +3,8 @@
 """
 Says what a training will take before anything is rented: memory of each device under each launch configuration, days.
 
-  python scripts/estimate.py --config_name configs/model/modern-base.json
-  python scripts/estimate.py --config_name configs/model/modern-base.json --num_processes 8 \\
+  hf-xformer estimate --config_name configs/model/modern-base.json
+  hf-xformer estimate --config_name configs/model/modern-base.json --num_processes 8 \\
     --config_overrides d_model=2048,encoder_layers=12,decoder_layers=8,encoder_ffn_dim=5504,decoder_ffn_dim=5504 \\
     --per_device_train_batch_size 4 --max_source_length 1024 --train_tokens 20e9
 
@@ -18,11 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..arguments import parse_overrides
-from ..checkpoints import load_config
-from ..estimation import Batch, Counted, count, memory, read_launch
-from ..shipped import find
-from .errors import Parser, one_line_errors
+from ..checkpoints.loading import load_config
+from ..errors import one_line_errors
+from ..files import find
+from ..training.estimation import Batch, Counted, count, memory, read_launch
+from ..training.recipe import parse_overrides
+from .options import Parser
 
 
 GIB = 2**30

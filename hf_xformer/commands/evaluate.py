@@ -3,8 +3,8 @@
 """
 Decodes a test set with a trained checkpoint and prints its metrics as JSON.
 
-  python scripts/evaluate.py runs/g2p-quickstart --test_file data/g2p/test.jsonl --metrics per wer
-  python scripts/evaluate.py CHECKPOINT --test_file test.en test.de --metrics sacrebleu chrf --num_beams 5
+  hf-xformer evaluate runs/g2p-quickstart --test_file data/g2p/test.jsonl --metrics per wer
+  hf-xformer evaluate CHECKPOINT --test_file test.en test.de --metrics sacrebleu chrf --num_beams 5
 
 Metrics: sacrebleu and chrf with their signatures, exact_match, wer (rows that match no reference) and per (edit
 distance over whitespace-separated symbols to the nearest reference), all in percent.
@@ -19,12 +19,11 @@ from pathlib import Path
 import torch
 import transformers
 
-from ..arguments import ArgumentError
-from ..data import load_rows
-from ..decoding import GENERATE_OPTIONS, add_decoding_options, make_decoder
-from ..metrics import METRICS, compute_metrics
-from ..run_record import shown
-from .errors import Parser, one_line_errors
+from ..data.reading import load_rows
+from ..decoding.metrics import METRICS, compute_metrics
+from ..errors import ArgumentError, one_line_errors
+from ..hub.record import shown
+from .options import GENERATE_OPTIONS, Parser, add_decoding_options, make_decoder
 
 
 def main(argv: Sequence[str] | None = None) -> None:

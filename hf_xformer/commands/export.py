@@ -3,7 +3,7 @@
 """
 Exports an Xformer checkpoint to CTranslate2, which decodes faster than PyTorch, on a CPU most of all.
 
-  python scripts/export.py runs/de-en runs/de-en-ct2 --quantization int8
+  hf-xformer export runs/de-en runs/de-en-ct2 --quantization int8
 
 The new folder is a model for `ctranslate2.Translator`, with the tokenizer's tokens as its vocabulary. `decoding.json`
 in it holds the arguments of `translate_batch` that stand for the checkpoint's generation config. What CTranslate2 does
@@ -15,8 +15,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..export import OPTIONS, QUANTIZATIONS, export_checkpoint
-from .errors import Parser, one_line_errors
+from ..checkpoints.export import OPTIONS, QUANTIZATIONS, export_checkpoint
+from ..errors import one_line_errors
+from .options import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -3,8 +3,8 @@
 """
 Decodes text with a trained checkpoint, one source a line.
 
-  python scripts/generate.py runs/g2p-quickstart --input words.txt --output pronunciations.txt
-  echo K U B E R N E T E S | python scripts/generate.py runs/g2p-quickstart --num_beams 5 --n_best 3 --scores
+  hf-xformer generate runs/g2p-quickstart --input words.txt --output pronunciations.txt
+  echo K U B E R N E T E S | hf-xformer generate runs/g2p-quickstart --num_beams 5 --n_best 3 --scores
 
 Prints one line a source; with --n_best N, N lines a source, best first, which for beams is by probability a token.
 With --scores each line starts with the natural logarithm of the whole text's probability and a tab. --format jsonl
@@ -21,9 +21,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TextIO
 
-from ..arguments import ArgumentError
-from ..decoding import Hypothesis, add_decoding_options, make_decoder
-from .errors import Parser, one_line_errors
+from ..decoding.decoder import Hypothesis
+from ..errors import ArgumentError, one_line_errors
+from .options import Parser, add_decoding_options, make_decoder
 
 
 def main(argv: Sequence[str] | None = None) -> None:

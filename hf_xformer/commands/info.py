@@ -3,7 +3,7 @@
 """
 Says what a checkpoint is, and what is wrong with it: size, options, memory, tokenizer, missing or unexpected weights.
 
-  python scripts/info.py runs/g2p-quickstart
+  hf-xformer info runs/g2p-quickstart
   hf-xformer info user/name --revision v1.0
 
 Reads the headers of a folder's weight files and not the weights, which takes a second whatever their size; what is on
@@ -19,12 +19,14 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from transformers import GenerationConfig
 
-from .. import XformerConfig
-from ..adapters import base_of
-from ..arguments import ArgumentError, one_line
-from ..checkpoint_files import StoredTensor, compare, count_parameters, read_tensors, travelling_files
-from ..checkpoints import check_path, check_vocabulary, load_tokenizers, read_own_config
-from .errors import Parser, one_line_errors
+from ..checkpoints.adapters import base_of
+from ..checkpoints.loading import check_path, load_tokenizers, read_own_config
+from ..checkpoints.vocabulary import check_vocabulary
+from ..checkpoints.weight_files import StoredTensor, compare, count_parameters, read_tensors
+from ..errors import ArgumentError, one_line, one_line_errors
+from ..files import travelling_files
+from ..models import XformerConfig
+from .options import Parser
 
 
 # Of a configuration's fields, those that the lines above the options already say.
@@ -82,10 +84,8 @@ def fetch(name_or_path: str, revision: str | None) -> Path:
 
 def read_config(folder: Path) -> XformerConfig:
     if (base := base_of(str(folder))) is not None:
-        raise ArgumentError(
-            f"{folder}: an adapter of {base}: look into that, or merge it with scripts/merge_adapter.py"
-        )
-    return read_own_config(str(folder), "scripts/convert_checkpoint.py makes one of many stock models")
+        raise ArgumentError(f"{folder}: an adapter of {base}: look into that, or merge it with hf-xformer merge")
+    return read_own_config(str(folder), "hf-xformer convert makes one of many stock models")
 
 
 def lines(folder: Path, config: XformerConfig, stored: dict[str, StoredTensor]) -> Iterable[tuple[str, str]]:

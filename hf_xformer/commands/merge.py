@@ -3,7 +3,7 @@
 """
 Puts what an adapter has learned into the weights of the model that it belongs to: an ordinary checkpoint.
 
-  python scripts/merge_adapter.py runs/de-en-lora runs/de-en-merged
+  hf-xformer merge runs/de-en-lora runs/de-en-merged
 
 The new folder holds weights, tokenizer and generation config. It decodes as the adapter does, needs no PEFT, and
 scripts/train.py trains it on.
@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from ..adapters import base_of, merge_adapter
-from ..arguments import ArgumentError
-from ..checkpoints import check_path, load_model, load_tokenizers
-from ..publishing import RESULTS
-from ..run_record import RECORD, read_json, update_record
-from ..tokenization import TARGET_TOKENIZER
-from .errors import Parser, one_line_errors
+from ..checkpoints.adapters import base_of, merge_adapter
+from ..checkpoints.loading import check_path, load_model, load_tokenizers
+from ..errors import ArgumentError, one_line_errors
+from ..files import RECORD, TARGET_TOKENIZER, read_json
+from ..hub.publication import RESULTS
+from ..hub.record import update_record
+from .options import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:

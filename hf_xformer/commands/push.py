@@ -3,9 +3,9 @@
 """
 Publishes a run's folder on the Hub: weights, tokenizer, generation config, code, model card, results and pictures.
 
-  python scripts/push_to_hub.py runs/g2p-quickstart user/g2p --dry_run
-  python scripts/push_to_hub.py runs/g2p-quickstart user/g2p --private
-  python scripts/push_to_hub.py runs/g2p-quickstart user/g2p --branch better --message "Trained for longer"
+  hf-xformer push runs/g2p-quickstart user/g2p --dry_run
+  hf-xformer push runs/g2p-quickstart user/g2p --private
+  hf-xformer push runs/g2p-quickstart user/g2p --branch better --message "Trained for longer"
 
 Others load it with AutoModelForSeq2SeqLM.from_pretrained("user/g2p"), with hf_xformer installed or with
 trust_remote_code=True. A second push sends what has changed, and deletes there what would be taken for a part of this
@@ -23,11 +23,11 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.utils import validate_repo_id
 
-from ..arguments import ArgumentError
-from ..checkpoints import check_path
-from ..publishing import Publication, prepare
-from ..pushing import Repository, remember, why_refused
-from .errors import Parser, one_line_errors
+from ..checkpoints.loading import check_path
+from ..errors import ArgumentError, one_line_errors
+from ..hub.publication import Publication, prepare
+from ..hub.repository import Repository, remember, why_refused
+from .options import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:

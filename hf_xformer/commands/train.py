@@ -11,44 +11,38 @@ from the last whole checkpoint in --output_dir when it is started again; --resum
 """
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import (
-    PreTrainedTokenizerBase,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
 )
+from transformers.trainer_utils import HubStrategy
 
-from ..adapters import SaveGenerationConfig
-from ..arguments import ModelArguments, parse_run
-from ..averaging import ExponentialMovingAverage, load_averages
-from ..cards import CURVES, facts_of, is_edited, read_facts, write_card
-from ..data import DataError
-from ..launch import keep_freed_memory, layout, one_line_when_stopped, tensor_parallel_size
-from ..plotting import can_plot, plot_curves
-from ..pushing import check_pushing, take_over_pushing
-from ..run_directory import LayoutRecord, claim, copy_weights, read_layout, set_results_aside
-from ..run_record import RECORD, make_record, update_record
-from ..sharding import TensorParallelTrainer
-from ..tokenization import TARGET_TOKENIZER
-from ..training import Run, prepare
-from ..verbs import as_typed
-from .errors import one_line_errors
-
-
-class SaveTargetTokenizer(TrainerCallback):
-    """The Trainer saves one tokenizer with each checkpoint; a target's own goes beside it."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self.tokenizer = tokenizer
-
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            self.tokenizer.save_pretrained(Path(args.output_dir, f"checkpoint-{state.global_step}", TARGET_TOKENIZER))
+from ..checkpoints.averaging import load_averages
+from ..decoding.attention_maps import can_plot
+from ..errors import DataError, one_line_errors
+from ..files import CURVES, RECORD, TARGET_TOKENIZER
+from ..hub.card import facts_of, is_edited, read_facts, write_card
+from ..hub.curves import plot_curves
+from ..hub.record import make_record, update_record
+from ..hub.repository import RunPublisher, check_pushing
+from ..training.arguments import ModelArguments
+from ..training.callbacks import (
+    ExponentialMovingAverage,
+    LayoutRecord,
+    PushToHub,
+    SaveGenerationConfig,
+    SaveTargetTokenizer,
+)
+from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, tensor_parallel_size
+from ..training.parallel import TensorParallelTrainer
+from ..training.prepare import Run, prepare
+from ..training.recipe import options_beside_recipe, parse_run, recipe_of
+from ..training.resume import claim, copy_weights, read_layout, set_results_aside
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,10 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             keep_freed_memory()
         check_pushing(training_args, facts, model_args.model_name_or_path if model_args.lora_rank else None)
         run = prepare(model_args, data_args, training_args)
-        hub = take_over_pushing(training_args)
+        hub = start_pushing(training_args)
         trainer = make_trainer(run, model_args, training_args)
-        if hub is not None:
-            trainer.add_callback(hub)
+        if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
+            trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
         if training_args.should_save:
             claim(Path(training_args.output_dir), run.model, run.source)
     if run.finished is None:
@@ -93,14 +87,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         record = {}
         # What a finished run was is not what it is looked at with.
         if run.finished is None or not Path(training_args.output_dir, RECORD).exists():
-            record = make_record(trainer, model_args, data_args, argv, run.batch, seconds_of(trainer, run))
+            record = make_record(
+                trainer,
+                recipe_of(argv),
+                options_beside_recipe(argv),
+                model_args.model_name_or_path,
+                data_args.dataset_name or data_args.train_file or [],
+                data_args.dataset_name or data_args.validation_file or [],
+                run.batch,
+                seconds_of(trainer, run),
+            )
         report(trainer, record | {"facts": vars(facts)})
     # Processes that leave one by one may take each other's connections with them.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     if hub is not None and trainer.is_world_process_zero():
-        for line in hub.push_all(Path(training_args.output_dir)):
-            print(as_typed(Path(sys.argv[0]).name, line))
+        for line in hub.push_run(Path(training_args.output_dir)):
+            print(line)
+
+
+def start_pushing(training_args: Seq2SeqTrainingArguments) -> RunPublisher | None:
+    """What `push_to_hub` asks for; the Trainer, whose own pushes send pickles, is then told nothing of it."""
+    if not training_args.push_to_hub:
+        return None
+    training_args.push_to_hub = False
+    return RunPublisher.of(training_args)
 
 
 def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTrainer:

@@ -16,7 +16,9 @@ from hf_xformer import XformerConfig, XformerForSeq2SeqLM
 
 
 # Each rank is a fork of one process that has imported these, and nothing else: an import takes longer than a test.
-set_forkserver_preload(["hf_xformer.modeling_xformer", "transformers.testing_utils", "torch.distributed.tensor"])
+set_forkserver_preload(
+    ["hf_xformer.models.modeling_xformer", "transformers.testing_utils", "torch.distributed.tensor"]
+)
 
 
 def _get_distributed_device_type() -> str:

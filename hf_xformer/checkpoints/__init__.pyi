@@ -1,0 +1,12 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+from .conversion import convert_model
+from .export import export_model
+from .loading import load_model, load_tokenizers
+
+__all__ = [
+    "convert_model",
+    "export_model",
+    "load_model",
+    "load_tokenizers",
+]

@@ -1,0 +1,64 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Averages of a training's weights, which generalise better than its last ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from ..errors import ArgumentError
+from ..files import AVERAGES
+from .adapters import base_of
+from .loading import IGNORED_FIELDS, TRAINING_FIELDS, load_model
+
+
+def trained(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The parameters that change: of a model with adapters, those of the adapters."""
+    return {name: each for name, each in model.named_parameters() if each.requires_grad}
+
+
+def read_averages(checkpoint: str, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those beside a checkpoint's weights, in the order of the parameters and where these are."""
+    averages = load_file(Path(checkpoint, AVERAGES))
+    return {name: averages[name].to(each.device) for name, each in parameters.items()}
+
+
+@torch.no_grad()
+def load_averages(model: PreTrainedModel, checkpoint: str) -> None:
+    """Puts a checkpoint's averages into a model."""
+    parameters = trained(model)
+    for name, average in read_averages(checkpoint, parameters).items():
+        parameters[name].copy_(average)
+
+
+def average_checkpoints(checkpoints: Sequence[str]) -> PreTrainedModel:
+    """
+    A model whose every weight is the mean of the checkpoints' (Vaswani et al. 2017, section 6.1).
+
+    Raises:
+        ArgumentError: A checkpoint cannot be loaded, is of another model than the first, or is an adapter, of which
+            averages of the factors would not be those of the products.
+    """
+    for checkpoint in checkpoints:
+        if base_of(checkpoint) is not None:
+            raise ArgumentError(f"{checkpoint}: an adapter; hf-xformer merge makes a model of it")
+    model = load_model(checkpoints[0])
+    weights = dict(model.named_parameters())
+    sums = {name: each.detach().double() for name, each in weights.items()}
+    for checkpoint in checkpoints[1:]:
+        other = load_model(checkpoint)
+        fields, others = model.config.to_dict(), other.config.to_dict()
+        for name in sorted(fields.keys() - {*IGNORED_FIELDS, *TRAINING_FIELDS}):
+            if others.get(name) != fields[name]:
+                raise ArgumentError(
+                    f"{checkpoint}: `{name}` is {others.get(name)!r}, in {checkpoints[0]} it is {fields[name]!r}"
+                )
+        for name, each in other.named_parameters():
+            sums[name] += each.detach()
+    with torch.no_grad():
+        for name, each in weights.items():
+            each.copy_(sums[name] / len(checkpoints))
+    return model

@@ -1,0 +1,154 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Trains the tokenizer of a model on its training data, and shows what it does with it."""
+
+import argparse
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from ..data.reading import Row, load_named_rows, read_rows
+from ..data.tokenizers import TRAINERS, train_tokenizer
+from ..errors import one_line_errors
+from ..files import TARGET_TOKENIZER
+from .options import Parser
+
+
+SAMPLE_ROWS = 10_000
+SAMPLE_CHARACTERS = 400
+
+EXAMPLES = """
+examples:
+  one byte-pair vocabulary for both languages, from two parallel text files:
+    hf-xformer tokenizer --train_file train.de.gz train.en.gz --vocab_size 10000 --output_dir tokenizer
+
+  letters and phonemes, each symbol a token:
+    hf-xformer tokenizer --train_file train.jsonl --model_type symbol --output_dir tokenizer
+
+  a vocabulary for each side, from a dataset on the Hub, its sentences inside a column of objects:
+    hf-xformer tokenizer --dataset_name opus_books --dataset_config_name de-en --source_column translation.de
+      --target_column translation.en --model_type unigram --separate --output_dir tokenizer
+
+kinds of tokenizer (--model_type):
+  bpe      byte-level byte-pair encoding; no character is ever unknown
+  unigram  pieces chosen by likelihood; vocab_size is met exactly
+  char     one token a character
+  symbol   one token a whitespace-separated symbol (phoneme, tag); an unknown one falls into its characters
+"""
+
+
+@one_line_errors()
+def main(argv: list[str] | None = None) -> None:
+    """Trains, saves and describes the tokenizer that `argv` (default: the command line) asks for."""
+    args = make_parser().parse_args(argv)
+    folders: dict[str | None, Path] = {None: args.output_dir}
+    if args.separate:
+        folders = {"source": args.output_dir, "target": args.output_dir / TARGET_TOKENIZER}
+    check_output(args.output_dir, args.overwrite)
+
+    rows = row_opener(args)
+    trained = {
+        side: train_tokenizer(
+            texts_of(rows(), side),
+            args.model_type,
+            vocab_size=args.vocab_size,
+            lowercase=args.lowercase,
+            min_frequency=args.min_frequency,
+            max_length=args.max_length,
+        )
+        for side in folders
+    }
+    # Only now, when nothing can be wrong with the data any more. A target tokenizer of an earlier run would be taken
+    # for a part of this one.
+    shutil.rmtree(args.output_dir / TARGET_TOKENIZER, ignore_errors=True)
+    for side, folder in folders.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        trained[side].save_pretrained(folder)
+        print(f"{folder}: {description(trained[side], texts_of(islice(rows(), SAMPLE_ROWS), side))}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    data = parser.add_argument_group("data")
+    where = data.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--train_file",
+        nargs="+",
+        metavar="FILE",
+        help="a .jsonl, .json, .csv, .tsv or .parquet file, or two plain-text files, source first; .gz may follow",
+    )
+    where.add_argument("--dataset_name", help="a local folder or Hub name for datasets.load_dataset")
+    data.add_argument("--dataset_config_name", help="its configuration, if it has several")
+    data.add_argument("--train_split", default="train", help="its split (default: %(default)s)")
+    data.add_argument("--source_column", default="source", help="name of the source's column (default: %(default)s)")
+    data.add_argument("--target_column", default="target", help="name of the target's column (default: %(default)s)")
+
+    kind = parser.add_argument_group("tokenizer")
+    kind.add_argument("--model_type", choices=list(TRAINERS), default="bpe", help="see below (default: %(default)s)")
+    kind.add_argument(
+        "--vocab_size", type=int, default=8000, help="most entries, special tokens included (default: %(default)s)"
+    )
+    kind.add_argument("--lowercase", action="store_true", help="fold case")
+    kind.add_argument(
+        "--min_frequency",
+        type=int,
+        default=1,
+        help="leave out merges, characters and symbols that occur less often (default: %(default)s)",
+    )
+    kind.add_argument(
+        "--max_length", type=int, default=2048, help="tokens that truncation leaves of a text (default: %(default)s)"
+    )
+    kind.add_argument("--separate", action="store_true", help="one tokenizer for each side, instead of a shared one")
+
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output_dir",
+        type=Path,
+        required=True,
+        help=f"folder for the tokenizer; with --separate the source's, and the target's in its {TARGET_TOKENIZER}/",
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there already")
+    return parser
+
+
+def check_output(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output_dir {folder} is not a folder")
+    for place in (folder, folder / TARGET_TOKENIZER):
+        if (place / "tokenizer_config.json").exists() and not overwrite:
+            raise ValueError(f"{place} already holds a tokenizer; --overwrite replaces it")
+
+
+def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:
+    """A function that begins reading the rows anew, because they are read more than once and may not fit in memory."""
+    columns = {"source_column": args.source_column, "target_column": args.target_column}
+    if args.train_file:
+        return lambda: read_rows(args.train_file, **columns)
+    dataset = load_named_rows(args.dataset_name, args.dataset_config_name, args.train_split, **columns)
+    return lambda: dataset
+
+
+def texts_of(rows: Iterable[Row], side: str | None) -> Iterator[str]:
+    """The texts of one side, "source" or "target", or with None of both."""
+    for row in rows:
+        if side != "target":
+            yield row["source"]
+        if side != "source":
+            yield from row["target"]
+
+
+def description(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> str:
+    """Size of the vocabulary, share of unknown tokens in these texts, and the first of them cut into its tokens."""
+    sample, total, unknown = "", 0, 0
+    for text in texts:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        sample = sample or "|".join(text[start:end] for start, end in encoded["offset_mapping"])
+        total += len(encoded["input_ids"])
+        unknown += encoded["input_ids"].count(tokenizer.unk_token_id)
+    share = 100 * unknown / max(1, total)
+    return f"{len(tokenizer)} entries, {share:.2f} % {tokenizer.unk_token}; {sample[:SAMPLE_CHARACTERS]}"

@@ -1,0 +1,215 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which pairs share a batch, and how a batch becomes tensors.
+
+An order depends on seed and epoch alone: every process agrees on it, and a resumed run meets the pairs that the
+unbroken one would have met.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import pyarrow.compute
+from datasets import Dataset
+from torch.utils.data import Dataset as TorchDataset
+
+
+class LengthGroupedDataset(TorchDataset):
+    """
+    A dataset in an order of which every consecutive `batch_size` rows are of like length, for a sequential sampler.
+
+    The library's own length-grouped sampler visits the batches of each stretch from the longest to the shortest, so
+    that every stretch ends by training on the shortest rows alone. Here the batches come in random order, another in
+    each epoch.
+
+    Args:
+        rows: With a column `length`, in tokens.
+        batch_size: Rows that all processes together take at a step.
+        seed: Of the shuffling.
+        window: So many batches are drawn at random before they are sorted; more means less padding, less randomness.
+    """
+
+    def __init__(self, rows: Dataset, batch_size: int, seed: int, window: int = 100):
+        self.rows, self.batch_size, self.seed, self.window = rows, batch_size, seed, window
+        self.lengths = np.asarray(rows["length"][:])
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Accelerate's data loaders call this at the start of every epoch."""
+        random = np.random.default_rng((self.seed, int(epoch)))
+        shuffled = random.permutation(len(self.rows))
+        stretch = self.batch_size * self.window
+        stretches = (shuffled[start : start + stretch] for start in range(0, len(shuffled), stretch))
+        ordered = np.concatenate([rows[np.argsort(self.lengths[rows], kind="stable")] for rows in stretches])
+        # A short last batch stays last: anywhere else it would shift the borders of all that follow.
+        whole = len(ordered) // self.batch_size * self.batch_size
+        batches = random.permutation(ordered[:whole].reshape(-1, self.batch_size))
+        self.order = np.concatenate((batches.reshape(-1), ordered[whole:]))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.rows[int(self.order[index])]
+
+    def __getitems__(self, indices: list[int]) -> list[dict]:
+        return self.rows.__getitems__(self.order[indices].tolist())
+
+
+Batches = list[np.ndarray]  # the rows of each
+
+
+class Planner(Protocol):
+    """Deals rows out to batches."""
+
+    varies: ClassVar[bool]  # whether another shuffling may need more or fewer batches
+
+    def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
+        """Every row once; `lengths` are tokens of source and target, (rows, 2)."""
+
+
+class BatchedDataset(TorchDataset):
+    """
+    A dataset of whole batches, each a list of rows, for a loader that takes one at a time in order.
+
+    Every epoch has every row once, in other batches in another order, and the same number of batches, a multiple of
+    the number of processes if there are rows enough: the Trainer relies on both, and would else count its steps
+    wrongly or give processes rows twice. To that end some batches are cut in two.
+
+    Args:
+        rows: With the columns `input_ids` and `labels`.
+        planner: [`OfCount`], [`PaddedWithin`] or [`PackedWithin`].
+        seed: Of the shuffling.
+        processes: That share the batches.
+    """
+
+    def __init__(self, rows: Dataset, planner: Planner, seed: int, processes: int = 1):
+        self.rows, self.planner, self.seed = rows, planner, seed
+        self.lengths = np.stack([list_lengths(rows, name) for name in ("input_ids", "labels")], axis=1)
+        self.first = self.plan(0)
+        # Another epoch's rows may fall out less well by a few batches.
+        reserve = len(self.first) // 50 + (len(self.first) > 1)
+        wanted = len(self.first) + planner.varies * reserve
+        self.count = min(-(-wanted // processes) * processes, len(rows))
+        self.set_epoch(0)
+
+    def plan(self, epoch: int) -> Batches:
+        return self.planner(self.lengths, np.random.default_rng((self.seed, epoch)))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Accelerate's data loaders call this at the start of every epoch."""
+        batches = self.plan(int(epoch)) if epoch else self.first
+        if len(batches) > self.count:
+            batches = self.first
+        batches = divide(batches, self.count)
+        order = np.random.default_rng((self.seed, int(epoch), 1)).permutation(len(batches))
+        self.batches = [batches[i] for i in order]
+
+    def average_tokens(self) -> np.ndarray:
+        """Source and target tokens of a batch on average, (2,)."""
+        return self.lengths.sum(axis=0) / self.count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> list[dict]:
+        return self.rows.__getitems__(self.batches[index].tolist())
+
+
+def list_lengths(rows: Dataset, column: str) -> np.ndarray:
+    """Tokens of every row, counted where they lie in the Arrow table."""
+    table = rows.with_format("arrow").select_columns(column)[:]
+    return pyarrow.compute.list_value_length(table.column(column)).to_numpy().astype(np.int64)
+
+
+def divide(batches: Batches, count: int) -> Batches:
+    """Cuts the largest batches in two until there are so many."""
+    batches = sorted(batches, key=len)
+    while len(batches) < count:
+        largest = batches.pop()
+        for half in np.array_split(largest, 2):
+            place = np.searchsorted([len(each) for each in batches], len(half))
+            batches.insert(int(place), half)
+    return batches
+
+
+@dataclass(frozen=True)
+class OfCount:
+    """Batches of so many rows, at random."""
+
+    size: int
+    varies: ClassVar[bool] = False
+
+    def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
+        return np.array_split(random.permutation(len(lengths)), np.arange(self.size, len(lengths), self.size))
+
+
+@dataclass(frozen=True)
+class PaddedWithin:
+    """
+    Batches of like lengths of which neither side has more than so many tokens, padding included.
+
+    So many batches (`window`) are drawn at random before they are sorted; more means less padding, less randomness.
+    """
+
+    max_tokens: int
+    window: int = 100
+    varies: ClassVar[bool] = True
+
+    def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
+        shuffled, batches = random.permutation(len(lengths)), []
+        stretch = max(1, int(self.max_tokens * self.window / lengths.max(axis=1).mean()))
+        for start in range(0, len(shuffled), stretch):
+            rows = shuffled[start : start + stretch]
+            rows = rows[np.argsort(lengths[rows].max(axis=1), kind="stable")]
+            batches += cut_where_full(rows, lengths[rows], self.max_tokens)
+        return batches
+
+
+@dataclass(frozen=True)
+class PackedWithin:
+    """Batches of which neither side has more than so many tokens, laid out behind one another."""
+
+    max_tokens: int
+    varies: ClassVar[bool] = True
+
+    def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
+        shuffled = random.permutation(len(lengths))
+        return [shuffled[places] for places in best_fit(lengths[shuffled], self.max_tokens)]
+
+
+def cut_where_full(rows: np.ndarray, lengths: np.ndarray, max_tokens: int) -> Batches:
+    borders, first, longest = [], 0, np.zeros(2, dtype=np.int64)
+    for i, pair in enumerate(lengths):
+        longest = np.maximum(longest, pair)
+        if longest.max() * (i + 1 - first) > max_tokens and i > first:
+            borders.append(i)
+            first, longest = i, pair
+    return np.split(rows, borders)
+
+
+def best_fit(lengths: np.ndarray, room: int, open_bins: int = 16) -> Batches:
+    """
+    Puts pairs, in their order, each into the bin in which it leaves least room.
+
+    Args:
+        lengths: Tokens of source and target, (n, 2). room: Of a bin, on each side; a longer pair has one for itself.
+        open_bins: So many are filled at a time; of more the fullest is closed.
+    """
+    bins: list[list[int]] = [[]]
+    left, done = np.full((1, 2), room), []
+    for i, pair in enumerate(lengths):
+        after = left - pair
+        rest = np.where(after.min(axis=1) >= 0, after.sum(axis=1), np.iinfo(np.int64).max)
+        best = int(rest.argmin())
+        if rest[best] == np.iinfo(np.int64).max and bins[best]:
+            if len(bins) == open_bins:
+                fullest = int(left.min(axis=1).argmin())
+                done.append(bins.pop(fullest))
+                left = np.delete(left, fullest, axis=0)
+            best, left = len(bins), np.vstack((left, [[room, room]]))
+            bins.append([])
+        bins[best].append(i)
+        left[best] -= pair
+    return [np.array(each) for each in (*done, *bins) if each]

@@ -1,0 +1,97 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Collators: how pairs of a batch become tensors, padded or packed."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .batches import best_fit
+
+
+class DataCollatorForPackedSeq2Seq:
+    """
+    Puts pairs behind one another into rows without padding between them, with the arguments that the model needs to
+    keep them apart: `segment_ids` and `decoder_segment_ids`.
+
+    Args:
+        tokenizer: Of the source, whose padding token fills the ends of rows.
+        model: If given, it also makes `decoder_input_ids`, which the Trainer's own label smoothing needs.
+        row_length: Tokens of a row, on each side; pairs are put where they fit best. None makes one row of all.
+        fixed: Whether rows are filled up to `row_length`, so that a compiled model meets one shape.
+        pad_to_multiple_of: Fill rows up to a multiple of so many tokens: a few shapes instead of one a batch.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        model: PreTrainedModel | None = None,
+        row_length: int | None = None,
+        fixed: bool = False,
+        pad_to_multiple_of: int = 1,
+    ):
+        if fixed and row_length is None:
+            raise ValueError("rows of a fixed length need `row_length`")
+        self.pad_token_id, self.model = tokenizer.pad_token_id, model
+        self.row_length, self.multiple = row_length, pad_to_multiple_of
+        self.fixed_length = row_length if fixed else None
+
+    def __call__(self, features: Sequence[dict], return_tensors: str = "pt") -> dict[str, torch.Tensor]:
+        """
+        Args:
+            features: Pairs with `input_ids` and `labels`, lists of token ids.
+
+        Raises:
+            ValueError: A pair is longer than a row.
+        """
+        lengths = np.array([[len(pair["input_ids"]), len(pair["labels"])] for pair in features])
+        rows = [np.arange(len(features))]
+        if self.row_length is not None:
+            if lengths.max() > self.row_length:
+                source, target = lengths[lengths.max(axis=1).argmax()]
+                raise ValueError(f"a pair of {source} and {target} tokens does not fit rows of {self.row_length}")
+            rows = best_fit(lengths, self.row_length)
+        batch = {}
+        for side, segments, padding in (
+            ("input_ids", "segment_ids", self.pad_token_id),
+            ("labels", "decoder_segment_ids", -100),
+        ):
+            texts = [[torch.as_tensor(features[i][side]) for i in row.tolist()] for row in rows]
+            batch[side] = self.lay_out(texts, padding)
+            batch[segments] = self.lay_out(
+                [[torch.full_like(text, number) for number, text in enumerate(row, start=1)] for row in texts], 0
+            )
+        prepare = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
+        if prepare is not None:
+            batch["decoder_input_ids"] = prepare(batch["labels"], batch["decoder_segment_ids"])
+        return batch
+
+    def lay_out(self, rows: list[list[torch.Tensor]], padding: int) -> torch.Tensor:
+        """Texts behind one another, in rows of one length."""
+        joined = [torch.cat(row) for row in rows]
+        width = self.fixed_length or -(-max(map(len, joined)) // self.multiple) * self.multiple
+        return torch.stack([torch.nn.functional.pad(row, (0, width - len(row)), value=padding) for row in joined])
+
+
+class BatchCollator:
+    """
+    The Trainer's collator for both of its datasets: batches of a [`BatchedDataset`], and single rows of an evaluation.
+
+    Args:
+        training, evaluation: Collators of pairs.
+    """
+
+    def __init__(self, training: Callable, evaluation: Callable):
+        self.training, self.evaluation = training, evaluation
+
+    def __call__(self, features: list) -> dict[str, torch.Tensor]:
+        if isinstance(features[0], list):
+            return self.training([pair for batch in features for pair in batch])
+        return self.evaluation(features)
+
+
+def without_logits(collate: Callable, features: list[dict]) -> dict:
+    """A batch of which an Xformer computes the loss alone."""
+    return {**collate(features), "output_logits": False}

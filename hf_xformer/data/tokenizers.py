@@ -1,0 +1,213 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Training a tokenizer of one's own, of four kinds, as the fast tokenizer that `AutoTokenizer` loads.
+
+| model_type | a token is | decode(encode(text)) | good for |
+|---|---|---|---|
+| bpe | a run of bytes, merged by frequency; nothing is unknown | text | most languages and tasks |
+| unigram | a piece chosen by likelihood | text, but for unseen characters and "▁" | morphology, small data |
+| char | a character | text, but for unseen characters | spelling, names, normalisation |
+| symbol | a whitespace-separated symbol, or else its characters | symbols, one space apart | phonemes, glosses, tags |
+
+"text" here is the text in Unicode's normal form C, and in lower case if so asked. A text that spells out a special
+token, `</s>` say, is read as that token.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+
+SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
+SPECIALS = list(SPECIAL_TOKENS.values())  # ids 0 to 3, as XformerConfig has them
+UNKNOWN = SPECIAL_TOKENS["unk_token"]
+END = SPECIAL_TOKENS["eos_token"]
+WORD_START = "▁"
+
+Texts = Iterable[str]
+
+
+def train_tokenizer(
+    texts: Texts,
+    model_type: str,
+    vocab_size: int = 8000,
+    lowercase: bool = False,
+    min_frequency: int = 1,
+    max_length: int = 2048,
+) -> PreTrainedTokenizerFast:
+    """
+    Trains a tokenizer that ends every text with `</s>`; the same texts give the same tokenizer.
+
+    Args:
+        texts: What to learn from, read once.
+        model_type: A key of `TRAINERS`.
+        vocab_size: The most entries it may have, the four special tokens included (unigram: exactly so many).
+        lowercase: Whether to fold case; the decoded text is then in lower case too.
+        min_frequency: Merges (bpe), characters (char) and symbols (symbol) seen fewer times are left out.
+        max_length: Tokens, `</s>` included, that the tokenizer truncates to when asked to truncate.
+
+    Raises:
+        ValueError: An unknown model type, no text, a vocabulary too small for the characters or, for unigram, larger
+            than the texts can fill; a max_length below 2.
+    """
+    if model_type not in TRAINERS:
+        raise ValueError(f"unknown model type {model_type!r}; known are {', '.join(TRAINERS)}")
+    if max_length < 2:
+        raise ValueError(f"max_length {max_length} has no room for a token and {END}")
+    form = [normalizers.NFC(), normalizers.Lowercase()] if lowercase else [normalizers.NFC()]
+    tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), vocab_size, min_frequency)
+    tokenizer.add_special_tokens(SPECIALS)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", pair=f"$A {END} $B {END}", special_tokens=[(END, SPECIALS.index(END))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        padding_side="right",
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+        **SPECIAL_TOKENS,
+    )
+
+
+def train_bpe(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_frequency: int) -> Tokenizer:
+    """Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019)."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = form
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    check_room(vocab_size, len(alphabet), "byte values")
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=SPECIALS,
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(checked(texts), trainer)
+    return tokenizer
+
+
+def train_unigram(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_frequency: int) -> Tokenizer:
+    """The unigram language model of Kudo (2018)."""
+    del min_frequency  # pieces are chosen by likelihood
+    tokenizer = Tokenizer(models.Unigram())
+    # Metaspace alone would take a text's own first space for the one it puts there, and decode it away.
+    tokenizer.normalizer = normalizers.Sequence([form, normalizers.Prepend(WORD_START)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_START)
+    tokenizer.decoder = decoders.Metaspace(replacement=WORD_START)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=SPECIALS, unk_token=UNKNOWN, show_progress=False
+    )
+
+    # The characters are checked before the trainer begins: without room for them it would never come to an end.
+    tokenizer.train_from_iterator(checked(texts, tokenizer.normalizer, vocab_size), trainer)
+    if tokenizer.get_vocab_size() < vocab_size:
+        raise ValueError(
+            f"vocab_size {vocab_size} is too large: these texts yield {tokenizer.get_vocab_size()} unigram entries"
+        )
+    pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
+    tokenizer.model = models.Unigram(in_settled_order(pieces, vocab_size), unk_id=SPECIALS.index(UNKNOWN))
+    return tokenizer
+
+
+def in_settled_order(pieces: list[list], vocab_size: int) -> list[tuple[str, float]]:
+    """
+    Undoes what a hash map's random order leaves in a trained unigram vocabulary, so that training is repeatable.
+
+    Characters that the likelihood would have dropped are kept by the trainer with the lowest score, plus 0.0001 for
+    each one before it in a random order. All of them get the lowest score here, and scores are rounded. Characters
+    come first, so that it is longer pieces that go where the trainer has overshot.
+    """
+    specials, learned = pieces[: len(SPECIALS)], pieces[len(SPECIALS) :]
+    lowest = min(score for _, score in learned)
+    spread = 1e-4 * sum(len(piece) == 1 for piece, _ in learned)
+
+    def settled(piece: str, score: float) -> float:
+        return round(lowest if len(piece) == 1 and score < lowest + spread else score, 6)
+
+    scored = [(piece, settled(piece, score)) for piece, score in learned]
+    scored.sort(key=lambda entry: (len(entry[0]) > 1, -entry[1], entry[0]))
+    return [*map(tuple, specials), *scored][:vocab_size]
+
+
+def train_char(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_frequency: int) -> Tokenizer:
+    """One token a character, space included: byte-pair encoding without merges."""
+    counts: Counter[str] = Counter()
+    for text in checked(texts):
+        counts.update(form.normalize_str(text))
+    characters = frequent(counts, min_frequency)
+    check_room(vocab_size, len(characters), "characters")
+    tokenizer = Tokenizer(models.BPE(numbered([*SPECIALS, *characters], vocab_size), merges=[], unk_token=UNKNOWN))
+    tokenizer.normalizer = form
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
+def train_symbol(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_frequency: int) -> Tokenizer:
+    """One token a whitespace-separated symbol; a word that is none of the symbols falls into its characters."""
+    counts: Counter[str] = Counter()
+    characters: Counter[str] = Counter()
+    for text in checked(texts):
+        symbols = form.normalize_str(text).split()
+        counts.update(symbols)
+        for symbol in symbols:
+            characters.update(symbol)
+    required = frequent(characters, min_frequency)
+    check_room(vocab_size, len(required), "characters")
+    entries = [*SPECIALS, *required, *frequent(counts, min_frequency)]
+    # A known symbol is taken whole because merges are not needed to reach it. Without a decoder, tokens are joined by
+    # one space, which is what symbols want.
+    model = models.BPE(numbered(entries, vocab_size), merges=[], unk_token=UNKNOWN, ignore_merges=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = form
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+TRAINERS: dict[str, Callable[[Texts, normalizers.Normalizer, int, int], Tokenizer]] = {
+    "bpe": train_bpe,
+    "unigram": train_unigram,
+    "char": train_char,
+    "symbol": train_symbol,
+}
+
+
+def checked(texts: Texts, form: normalizers.Normalizer | None = None, vocab_size: int | None = None) -> Iterator[str]:
+    """The texts; after the last, a ValueError if they were empty or have more characters than `vocab_size` holds."""
+    characters: set[str] = set()
+    for text in texts:
+        characters.update(form.normalize_str(text) if form else text)
+        yield text
+    if characters <= {" ", WORD_START}:
+        raise ValueError("there is no text to train a tokenizer on")
+    if vocab_size is not None:
+        # A space has no entry of its own: it is written as the word start.
+        check_room(vocab_size, len(characters - {" "}), "characters")
+
+
+def check_room(vocab_size: int, required: int, what: str) -> None:
+    if vocab_size < required + len(SPECIALS):
+        raise ValueError(
+            f"vocab_size {vocab_size} is too small: {required} {what} and {len(SPECIALS)} special tokens "
+            f"need {required + len(SPECIALS)}"
+        )
+
+
+def frequent(counts: Counter, min_frequency: int) -> list[str]:
+    """The keys that occur often enough, the most frequent first, equals in code-point order."""
+    return [key for key, count in sorted(counts.items(), key=lambda e: (-e[1], e[0])) if count >= min_frequency]
+
+
+def numbered(entries: list[str], limit: int) -> dict[str, int]:
+    """The first `limit` different entries with their ids."""
+    return {entry: number for number, entry in enumerate(list(dict.fromkeys(entries))[:limit])}
+
+
+def cut(ids: list[int], limit: int) -> list[int]:
+    """At most `limit` tokens, the last of which stays the last: the end token."""
+    return ids if len(ids) <= limit else ids[: limit - 1] + ids[-1:]

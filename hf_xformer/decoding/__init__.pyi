@@ -1,0 +1,8 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+from .decoder import Decoder, Hypothesis
+
+__all__ = [
+    "Decoder",
+    "Hypothesis",
+]

@@ -1,0 +1,105 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Text in, text out: batches through the stock `generate()`, long sources together, results in order."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.tokenizers import cut
+
+
+# Batches of one length need no padding: so many batches are read ahead and sorted together.
+BATCHES_AHEAD = 64
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A decoded text and, if asked for, the natural logarithm of its probability, end token included."""
+
+    text: str
+    score: float | None = None
+
+
+class Decoder:
+    """
+    Decodes texts with one model.
+
+    Args:
+        model: Any transformers sequence-to-sequence model.
+        source, target: Its tokenizers; often the same.
+        batch_size: Sources at a time.
+        max_source_length: Longer sources are cut, in tokens; None for no limit. `truncated` counts them.
+        scores: Whether to compute log-probabilities, which keeps the logits of every step.
+        options: Passed to `generate()`; `num_return_sequences` gives so many hypotheses a source, best first.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        source: PreTrainedTokenizerBase,
+        target: PreTrainedTokenizerBase,
+        batch_size: int = 64,
+        max_source_length: int | None = None,
+        scores: bool = False,
+        **options,
+    ):
+        self.model, self.source, self.target = model.eval(), source, target
+        self.batch_size, self.max_source_length, self.options = batch_size, max_source_length, options
+        self.scores, self.truncated = scores, 0
+        self.batches_ahead = BATCHES_AHEAD
+
+    def decode(self, texts: Iterable[str], progress: bool = False) -> Iterator[list[Hypothesis]]:
+        """Yields each text's hypotheses, in the order of the texts; an empty text gives an empty hypothesis."""
+        texts = iter(texts)
+        with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
+            while window := list(islice(texts, self.batch_size * self.batches_ahead)):
+                yield from self.decode_window(window, bar)
+
+    def decode_window(self, texts: list[str], bar: tqdm) -> list[list[Hypothesis]]:
+        nothing = Hypothesis("", 0.0 if self.scores else None)
+        results = [[nothing] * self.options.get("num_return_sequences", 1) for _ in texts]
+        encoded = {i: self.encode(text) for i, text in enumerate(texts) if text.strip()}
+        bar.update(len(texts) - len(encoded))
+        order = sorted(encoded, key=lambda i: len(encoded[i]), reverse=True)
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            for i, hypotheses in zip(chosen, self.generate([encoded[i] for i in chosen]), strict=True):
+                results[i] = hypotheses
+            bar.update(len(chosen))
+        return results
+
+    def encode(self, text: str) -> list[int]:
+        ids = self.source(text, verbose=False)["input_ids"]
+        if self.max_source_length is None or len(ids) <= self.max_source_length:
+            return ids
+        self.truncated += 1
+        return cut(ids, self.max_source_length)
+
+    @torch.inference_mode()
+    def generate(self, sources: list[list[int]]) -> list[list[Hypothesis]]:
+        batch = self.source.pad({"input_ids": sources}, return_tensors="pt").to(self.model.device)
+        output = self.model.generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            return_dict_in_generate=True,
+            output_logits=self.scores,
+            **self.options,
+        )
+        texts = self.target.batch_decode(output.sequences, skip_special_tokens=True)
+        scores = self.log_probabilities(output) if self.scores else [None] * len(texts)
+        hypotheses = [Hypothesis(*pair) for pair in zip(texts, scores, strict=True)]
+        width = len(hypotheses) // len(sources)
+        return [hypotheses[start : start + width] for start in range(0, len(hypotheses), width)]
+
+    def log_probabilities(self, output) -> list[float]:
+        beams = getattr(output, "beam_indices", None)
+        steps = self.model.compute_transition_scores(output.sequences, output.logits, beams, normalize_logits=True)
+        tokens = output.sequences[:, -steps.shape[1] :]
+        ends = torch.isin(tokens, torch.tensor(self.target.eos_token_id, device=tokens.device))
+        after_end = ends.cumsum(dim=-1) - ends.long() > 0  # padding is not part of the text
+        return steps.masked_fill(after_end, 0.0).sum(dim=-1).tolist()

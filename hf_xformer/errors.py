@@ -1,0 +1,62 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Input errors: one family of exceptions, and how a command prints one as a line."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.errors import StrictDataclassError
+
+
+class InputError(ValueError):
+    """Input that cannot be used; the message is one line that names the value and where it came from."""
+
+
+class ArgumentError(InputError):
+    """An option, or a file or folder that an option names."""
+
+
+class DataError(InputError):
+    """A row of data; the message names the file and the line."""
+
+
+class LaunchError(InputError):
+    """Processes, devices or a precision that this machine does not have."""
+
+
+# RuntimeError and ImportError are how the libraries say that an option needs a package or a device that is not there.
+INPUT_ERRORS = (ValueError, RuntimeError, ImportError, OSError, StrictDataclassError)
+
+
+@contextmanager
+def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """
+    Turns errors of these kinds (by default `INPUT_ERRORS`) into `error: ...` on stderr and exit status 2.
+
+    For a block, `with one_line_errors(): ...`, or a whole function, `@one_line_errors()`. With HF_XFORMER_DEBUG=1 in
+    the environment the traceback comes first.
+    """
+    known = kinds or INPUT_ERRORS
+    try:
+        yield
+    except known as error:
+        if os.environ.get("HF_XFORMER_DEBUG") == "1":
+            traceback.print_exc()
+        # Of several processes that meet the same error, one says so.
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the whole message of an error on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message; if that ends with a colon, the next line too."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])

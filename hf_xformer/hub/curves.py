@@ -1,0 +1,40 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a run's curves: losses and metrics over the steps."""
+
+from pathlib import Path
+
+
+# Logged with every evaluation and no measure of quality.
+TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
+
+
+def plot_curves(log_history: list[dict], path: Path) -> None:
+    """Draws training and validation loss, and every validation metric, over the optimizer's steps."""
+    from matplotlib.figure import Figure
+
+    curves = collect_curves(log_history)
+    figure = Figure(figsize=(4.5 * len(curves), 3.5), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        for label, points in lines.items():
+            axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 40 else "")
+        axes.set(title=title, xlabel="optimizer steps")
+        axes.grid(alpha=0.3)
+        if len(lines) > 1:
+            axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def collect_curves(log_history: list[dict]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """`{panel: {line: [(step, value), ...]}}`, the losses in one panel and each metric in its own."""
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {"loss": {}}
+    for entry in log_history:
+        for name, value in entry.items():
+            metric = name.removeprefix("eval_")
+            if name == "loss":
+                curves["loss"].setdefault("training", []).append((entry["step"], value))
+            elif name == "eval_loss":
+                curves["loss"].setdefault("validation", []).append((entry["step"], value))
+            elif name != metric and metric not in TIMINGS and isinstance(value, int | float):
+                curves.setdefault(metric, {}).setdefault("validation", []).append((entry["step"], value))
+    return curves

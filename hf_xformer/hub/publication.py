@@ -1,0 +1,166 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""What of a run's folder belongs on the Hub, and whether it is fit to be there."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+import yaml
+from huggingface_hub import eval_result_entries_to_yaml
+from huggingface_hub.constants import EVAL_RESULTS_FOLDER
+from transformers import AutoConfig
+
+from ..checkpoints.adapters import base_of
+from ..checkpoints.weight_files import compare, read_header, read_tensors
+from ..errors import ArgumentError
+from ..files import CARD, RECORD, TARGET_TOKENIZER, read_json, travelling_files
+from ..models import XformerConfig
+from .card import facts_of, hub_results, is_edited, problems_of, render
+
+
+# Patterns of file names, in the words of `fnmatch`.
+ADAPTER = "adapter_model.safetensors"
+WEIGHTS = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json", ADAPTER)
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "source.spm",
+    "target.spm",
+    "target_vocab.json",
+    "*.model",
+)
+# What else makes a model: other files of these names on the Hub would be taken for a part of it.
+DESCRIPTION = ("config.json", "generation_config.json", "adapter_config.json", "*_xformer.py")
+RESULTS = (RECORD, "train_results.json", "eval_results.json", "test_results.json")
+OTHERS = ("LICENSE*", "curves.png", "attention.png")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def of_a_model(name: str) -> bool:
+    """Whether a path on the Hub is of those that a publication writes, and nobody else for a model of ours."""
+    folder, _, last = name.rpartition("/")
+    if folder == TARGET_TOKENIZER:
+        return matches(last, TOKENIZER)
+    return not folder and matches(last, (*WEIGHTS, *TOKENIZER, *DESCRIPTION, *RESULTS))
+
+
+@dataclass
+class Publication:
+    """What goes to the Hub: `{path there: file here, or its content}`; and what does not, with the reason."""
+
+    files: dict[str, Path | bytes] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def tree(self) -> Iterable[str]:
+        """A line a file, with its size, and a line for each that stays here."""
+        for name, content in sorted(self.files.items()):
+            bytes_ = len(content) if isinstance(content, bytes) else content.stat().st_size
+            yield f"  {name:40} {bytes_:>14,} bytes"
+        for name, reason in sorted(self.left_out.items()):
+            yield f"  {name:40} stays here: {reason}"
+
+
+def gather(folder: Path) -> Publication:
+    """The files of a run's folder that a published model is made of: never a pickle, whose loading runs code."""
+    found = Publication()
+    for path in sorted(folder.iterdir()):
+        if path.name == TARGET_TOKENIZER and path.is_dir():
+            for each in sorted(path.iterdir()):
+                classify(f"{path.name}/{each.name}", each, TOKENIZER, found)
+        elif path.name != CARD and not path.name.startswith("."):
+            classify(path.name, path, (*WEIGHTS, *TOKENIZER, *DESCRIPTION, *RESULTS, *OTHERS), found)
+    return found
+
+
+def classify(name: str, path: Path, wanted: tuple[str, ...], found: Publication) -> None:
+    if path.is_dir():
+        found.left_out[f"{name}/"] = "a folder of the run's own"
+    elif matches(path.name, PICKLES):
+        found.left_out[name] = "a pickle, which can run anything when it is loaded"
+    elif matches(path.name, wanted):
+        found.files[name] = path
+    else:
+        found.left_out[name] = "no part of a model"
+
+
+def check_base(base: str, wanted: str) -> None:
+    """
+    Raises:
+        ArgumentError: An adapter of this model would be of use to nobody else.
+    """
+    if Path(base).is_dir():
+        raise ArgumentError(
+            f"{wanted}: an adapter of {base}, a folder here that nobody else has: publish that and train from its "
+            "name, or merge the adapter with hf-xformer merge and publish the whole"
+        )
+
+
+def check_weights(folder: Path) -> None:
+    """
+    Raises:
+        ArgumentError: The folder is no checkpoint, or its weights are not whole or not those of its configuration.
+    """
+    if (base := base_of(str(folder))) is not None:
+        check_base(base, str(folder))
+        if not (folder / ADAPTER).exists():
+            raise ArgumentError(f"{folder}: there are no weights ({ADAPTER})")
+        read_header(folder / ADAPTER)
+        return
+    stored = read_tensors(folder)
+    if not stored:
+        raise ArgumentError(f"{folder}: there are no weights (model.safetensors)")
+    if problems := list(compare(AutoConfig.from_pretrained(folder), stored).sentences()):
+        raise ArgumentError(f"{folder}: {len(problems)} weights are not the model's, such as {problems[0]}")
+
+
+def add_code(folder: Path, found: Publication) -> None:
+    """This package's code and a configuration that names it, for weights that were saved without."""
+    if "config.json" not in found.files or "modeling_xformer.py" in found.files:
+        return
+    config = AutoConfig.from_pretrained(folder)
+    if isinstance(config, XformerConfig):
+        found.files["config.json"] = config.to_json_string().encode()
+        found.files |= {path.name: path for path in travelling_files()}
+
+
+def prepare(folder: Path, repo_id: str) -> Publication:
+    """
+    A checked folder's publication, its card written for the name that it will have. The folder stays as it is.
+
+    Raises:
+        ArgumentError: Weights or card are not fit to be published.
+    """
+    check_weights(folder)
+    found = gather(folder)
+    add_code(folder, found)
+    record = read_json(folder / RECORD)
+    facts = facts_of(record)
+    if not (folder / CARD).exists():
+        how = "hf-xformer card makes it" if record else "write it by hand, with language and license in its header"
+        raise ArgumentError(f"{folder}: no model card (README.md); {how}")
+    written = (folder / CARD).read_text(encoding="utf-8")
+    if is_edited(folder):
+        # Written by hand from a card that speaks of a folder here.
+        text = written.replace(f'"{record.get("card_name", folder)}"', f'"{repo_id}"')
+    else:
+        text = str(render(folder, facts, repo_id))
+    if problems := problems_of(text, {*found.files, CARD}):
+        how = ", or by hf-xformer card --card_facts" if record else ""
+        raise ArgumentError(f"{folder / CARD}: {'; '.join(problems)}. Mend it by hand{how}")
+    found.files[CARD] = text.encode()
+    if entries := hub_results(folder, facts):
+        content = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+        found.files[f"{EVAL_RESULTS_FOLDER}/{facts.dataset_id.replace('/', '--')}.yaml"] = content.encode()
+    return found

@@ -1,0 +1,155 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Trainer callbacks: what is saved, averaged and pushed beside the stock Trainer's own."""
+
+import math
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_callback import ExportableState
+
+from ..checkpoints.averaging import read_averages, trained
+from ..files import AVERAGES, TARGET_TOKENIZER, checkpoint_folder, write_whole
+
+
+class SaveGenerationConfig(TrainerCallback):
+    """PEFT saves what is trained; how the run decodes goes beside it."""
+
+    def on_save(self, args, state, control, model=None, **kwargs):
+        if state.is_world_process_zero:
+            model.generation_config.save_pretrained(checkpoint_folder(args.output_dir, state.global_step))
+
+
+class ExponentialMovingAverage(TrainerCallback):
+    """
+    Keeps `a <- d a + (1 - d) w` of all weights w that are trained over the steps (Polyak and Juditsky 1992,
+    exponentially weighted), evaluates with the averages, and leaves them in the model at the end.
+
+    In the first steps d is smaller, (1 + t) / (10 + t), so that the start is forgotten. Checkpoints hold the weights
+    that training goes on from, and the averages beside them.
+
+    Args:
+        decay: d, such as 0.999.
+        checkpoint: Where the run resumes, if it does.
+    """
+
+    def __init__(self, decay: float, checkpoint: str | None = None):
+        self.decay, self.checkpoint = decay, checkpoint
+        self.averages: dict[str, torch.Tensor] = {}
+        self.set_aside: list[torch.Tensor] | None = None
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.parameters = trained(model)
+        if self.checkpoint is None:
+            self.averages = {name: each.detach().float().clone() for name, each in self.parameters.items()}
+        else:
+            self.averages = read_averages(self.checkpoint, self.parameters)
+
+    @torch.no_grad()
+    def on_step_end(self, args, state, control, **kwargs):
+        decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        now = [each.detach().float() for each in self.parameters.values()]
+        get_ema_multi_avg_fn(decay)(list(self.averages.values()), now, None)
+        self.take_places(control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self.take_places(control)
+
+    def take_places(self, control) -> None:
+        """The averages take the weights' places for an evaluation that comes next."""
+        if control.should_evaluate and self.set_aside is None:
+            self.set_aside = [each.detach().clone() for each in self.parameters.values()]
+            self.write(self.averages.values())
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        if self.set_aside is not None:
+            self.write(self.set_aside)
+            self.set_aside = None
+
+    def on_save(self, args, state, control, **kwargs):
+        if args.should_save:
+            path = checkpoint_folder(args.output_dir, state.global_step) / AVERAGES
+            write_whole(path, lambda unfinished: save_file(self.averages, unfinished))
+
+    def on_train_end(self, args, state, control, **kwargs):
+        best = state.best_model_checkpoint if args.load_best_model_at_end else None
+        self.write((self.averages if best is None else read_averages(best, self.parameters)).values())
+
+    @torch.no_grad()
+    def write(self, tensors: Iterable[torch.Tensor]) -> None:
+        for parameter, tensor in zip(self.parameters.values(), tensors, strict=True):
+            parameter.copy_(tensor)
+
+
+class LayoutRecord(TrainerCallback, ExportableState):
+    """
+    Leaves in every checkpoint's `trainer_state.json` how a run was divided among how many processes and batches, and
+    for how long it has trained.
+
+    Args:
+        seconds: Those before this start.
+    """
+
+    def __init__(self, layout: str, processes: int, writers: int, batch: str = "", seconds: float = 0.0):
+        self.layout, self.processes, self.writers, self.batch = layout, processes, writers, batch
+        self.earlier, self.start = seconds, time.monotonic()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = time.monotonic()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.earlier, self.start = self.seconds, math.inf
+
+    @property
+    def seconds(self) -> float:
+        return self.earlier + max(0.0, time.monotonic() - self.start)
+
+    def state(self) -> dict:
+        names = ("layout", "processes", "writers", "batch", "seconds")
+        return {"args": {name: getattr(self, name) for name in names}, "attributes": {}}
+
+
+class SaveTargetTokenizer(TrainerCallback):
+    """The Trainer saves one tokenizer with each checkpoint; a target's own goes beside it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.tokenizer.save_pretrained(checkpoint_folder(args.output_dir, state.global_step) / TARGET_TOKENIZER)
+
+
+class Publisher(Protocol):
+    """Pushes checkpoints in the background; see `hf_xformer.hub.repository.RunPublisher`."""
+
+    def is_busy(self) -> bool: ...
+
+    def push_checkpoint(self, folder: Path, message: str) -> None: ...
+
+
+class PushToHub(TrainerCallback):
+    """
+    Pushes every checkpoint that the Trainer saves, in the background, without the pickles that the Trainer sends.
+
+    Args:
+        always: Push a checkpoint even if the one before is still being sent.
+    """
+
+    def __init__(self, publisher: Publisher, always: bool):
+        self.publisher, self.always = publisher, always
+
+    def on_save(self, args: TrainingArguments, state, control, **kwargs):
+        if state.is_world_process_zero and (self.always or not self.publisher.is_busy()):
+            folder = checkpoint_folder(str(args.output_dir), state.global_step)
+            self.publisher.push_checkpoint(folder, f"Training in progress, step {state.global_step}")

@@ -1,0 +1,188 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""`generate` and `evaluate` on a small checkpoint: order, scores, formats, refusals."""
+
+import io
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_models import make_model
+from transformers import AutoTokenizer
+
+from hf_xformer.checkpoints.loading import load_model, load_tokenizers
+from hf_xformer.commands import evaluate, generate
+from hf_xformer.decoding.decoder import Decoder
+from hf_xformer.decoding.metrics import compute_metrics
+
+
+SOURCES = ["A B C", "D", "", "H G F E D C B A", "B B"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(task, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
+    model = make_model(vocab_size=len(tokenizer), position_embedding_type="sinusoidal", max_position_embeddings=12)
+    model.generation_config.max_length = 11
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "input.txt"
+    path.write_text("".join(f"{source}\n" for source in SOURCES))
+    return path
+
+
+def alone(checkpoint, source: str, **options):
+    """One source by the stock `generate()` and no padding."""
+    model, (tokenizer, _) = load_model(str(checkpoint)), load_tokenizers(str(checkpoint))
+    output = model.generate(**tokenizer(source, return_tensors="pt"), **options)
+    return model, tokenizer, output
+
+
+def test_lines_come_back_in_order_as_if_decoded_alone(checkpoint, lines, capsys):
+    generate.main([str(checkpoint), "--input", str(lines), "--batch_size", "2"])
+    printed = capsys.readouterr().out.split("\n")[:-1]
+    for source, text in zip(SOURCES, printed, strict=True):
+        _, tokenizer, output = alone(checkpoint, source)
+        assert text == (tokenizer.decode(output[0], skip_special_tokens=True) if source else "")
+
+
+def test_standard_input_and_an_output_file(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfA B C\r\nD\r\n")))
+    generate.main([str(checkpoint), "--output", str(tmp_path / "out.jsonl"), "--format", "jsonl"])
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rows] == ["A B C", "D"]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 3}], ids=["greedy", "beams"])
+def test_scores_are_the_log_probabilities_up_to_the_end_token(options, checkpoint):
+    sources = [source for source in SOURCES if source]
+    model, (tokenizer, _) = load_model(str(checkpoint)), load_tokenizers(str(checkpoint))
+    for source, hypotheses in zip(
+        sources, Decoder(model, tokenizer, tokenizer, scores=True, **options).decode(sources), strict=True
+    ):
+        _, _, sequences = alone(checkpoint, source, **options)
+        for hypothesis, sequence in zip(hypotheses, sequences, strict=True):
+            end = (sequence == tokenizer.eos_token_id).nonzero()
+            sequence = sequence[: end[0] + 1] if len(end) else sequence
+            logits = model(**tokenizer(source, return_tensors="pt"), decoder_input_ids=sequence[None, :-1]).logits[0]
+            expected = logits.log_softmax(-1).gather(-1, sequence[1:, None]).sum()
+            assert hypothesis.score == pytest.approx(expected.item(), abs=1e-3)
+
+
+def test_n_best_prints_so_many_lines_a_source_with_scores(checkpoint, lines, capsys):
+    options = [str(checkpoint), "--input", str(lines), "--num_beams", "4", "--n_best", "2"]
+    generate.main([*options, "--format", "jsonl"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["source"], len(row["hypotheses"])) for row in rows] == [(source, 2) for source in SOURCES]
+    generate.main([*options, "--scores"])
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2 * len(SOURCES)
+    assert all(float(line.split("\t")[0]) <= 0 for line in printed)
+
+
+def test_sampling_is_repeatable_by_its_seed(checkpoint, lines, capsys):
+    printed = []
+    for seed in ("1", "1", "2"):
+        generate.main([str(checkpoint), "--input", str(lines), "--do_sample", "--seed", seed])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != printed[2]
+
+
+def test_sources_beyond_the_positions_are_cut_and_counted(checkpoint, tmp_path, capsys):
+    path = tmp_path / "long.txt"
+    path.write_text("A B\n" + "A " * 30 + "\n")
+    generate.main([str(checkpoint), "--input", str(path)])
+    assert "1 sources were cut to 12 tokens" in capsys.readouterr().err
+
+
+def test_evaluation_equals_metrics_of_the_decoded_texts(task, checkpoint, tmp_path, capsys):
+    out, predictions = tmp_path / "results.json", tmp_path / "predictions.jsonl"
+    evaluate.main(
+        [str(checkpoint), "--test_file", task.validation, "--metrics", "per", "wer", "sacrebleu"]
+        + ["--output_file", str(out), "--predictions_file", str(predictions), "--show", "3"]
+    )
+    results = json.loads(out.read_text())
+    rows = [json.loads(line) for line in predictions.read_text().splitlines()]
+    expected = compute_metrics(["per", "wer"], [r["prediction"] for r in rows], [r["references"] for r in rows])
+    assert {name: results[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+    assert results["samples"] == len(rows) == 21 and results["sacrebleu_signature"].startswith("nrefs:1")
+    printed = capsys.readouterr().out
+    assert all(row["source"] in printed for row in rows[::7])
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["/no/such/checkpoint"], "/no/such/checkpoint"),
+        (["{checkpoint}", "--input", "/no/such/file"], "/no/such/file"),
+        (["{checkpoint}", "--n_best", "3"], "--num_beams"),
+        (["{checkpoint}", "--batch_size", "0"], "--batch_size"),
+        (["{checkpoint}", "--num_beam", "3"], "--num_beam"),
+        (["{checkpoint}", "--dtype", "float3"], "float3"),
+        (["{checkpoint}", "--top_k", "3"], "--do_sample"),
+        (["{checkpoint}", "--device", "warp"], "warp"),
+    ],
+)
+def test_bad_options_are_one_line(argv, said, checkpoint, capsys):
+    with pytest.raises(SystemExit) as stop:
+        generate.main([word.format(checkpoint=checkpoint) for word in argv])
+    captured = capsys.readouterr()
+    (line,) = [line for line in captured.err.splitlines() if line.startswith("error:")]
+    assert stop.value.code == 2 and said in line and captured.out == ""
+
+
+def test_an_error_leaves_an_earlier_output_alone(checkpoint, tmp_path, capsys):
+    output = tmp_path / "out.txt"
+    output.write_text("precious")
+    with pytest.raises(SystemExit):
+        generate.main([str(checkpoint), "--input", "/no/such/file", "--output", str(output)])
+    assert output.read_text() == "precious"
+
+
+def test_a_missing_weight_is_refused_by_its_name(checkpoint, tmp_path, capsys):
+    for path in checkpoint.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["model.encoder.norm.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SystemExit):
+        generate.main([str(tmp_path)])
+    assert "1 missing keys, such as model.encoder.norm.weight" in capsys.readouterr().err
+
+
+def test_input_that_is_not_utf_8_is_refused(checkpoint, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe")))
+    with pytest.raises(SystemExit):
+        generate.main([str(checkpoint)])
+    assert "error: standard input" in capsys.readouterr().err
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(checkpoint, tmp_path, capsys):
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.add_tokens(["Y", "Z"])
+    load_model(str(checkpoint)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(SystemExit):
+        generate.main([str(tmp_path)])
+    assert "has 14 tokens, more than the model's `vocab_size` of 12" in capsys.readouterr().err
+
+
+def test_the_decoder_holds_a_window_and_not_the_whole_input(checkpoint):
+    """An endless input must give its first results."""
+
+    def endless():
+        while True:
+            yield "A B"
+
+    model, (source, target) = load_model(str(checkpoint)), load_tokenizers(str(checkpoint))
+    results = Decoder(model, source, target, batch_size=2).decode(endless())
+    assert next(results) == next(results)
+    assert torch.is_grad_enabled()

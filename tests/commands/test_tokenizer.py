@@ -1,0 +1,166 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command that trains tokenizers: what it writes and prints; bad input costs one line and writes nothing."""
+
+import json
+
+import datasets
+import pytest
+from transformers import AutoTokenizer
+
+from hf_xformer.cli import main
+from hf_xformer.errors import one_line_errors
+from hf_xformer.models.configuration_xformer import XformerConfig
+
+
+ROWS = [
+    {"source": "K U B", "target": ["K UW B", "K AH B"]},
+    {"source": "R U B E", "target": ["R UW B"]},
+    {"source": "B E R K", "target": ["B ER K"]},
+]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return str(path)
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "tokenizer"
+
+
+def run(*arguments) -> None:
+    main([str(argument) for argument in arguments])
+
+
+def test_a_shared_tokenizer_knows_sources_and_every_reference(rows, output, capsys):
+    run("--train_file", rows, "--model_type", "symbol", "--output_dir", output)
+
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    assert tokenizer.tokenize("K U B") == ["K", "U", "B"]
+    assert tokenizer.tokenize("K AH B ER UW") == ["K", "AH", "B", "ER", "UW"]
+    assert not (output / "target_tokenizer").exists()
+    assert capsys.readouterr().out == f"{output}: {len(tokenizer)} entries, 0.00 % <unk>; K|U|B\n"
+
+
+def test_separate_tokenizers_know_one_side_each(rows, output, capsys):
+    run("--train_file", rows, "--model_type", "symbol", "--separate", "--output_dir", output)
+
+    source, target = AutoTokenizer.from_pretrained(output), AutoTokenizer.from_pretrained(output / "target_tokenizer")
+    assert "AH" in target.get_vocab() and "AH" not in source.get_vocab()
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_the_share_of_unknown_tokens_is_told(rows, output, capsys):
+    run("--train_file", rows, "--model_type", "symbol", "--min_frequency", 2, "--output_dir", output)
+    # "AH" and "ER" are seen once, so that 23 symbols become 25 tokens; of these "A" and "H" are seen once too.
+    assert "8.00 % <unk>" in capsys.readouterr().out
+
+
+def test_parallel_text_and_a_dataset_folder_give_the_same_tokenizer(tmp_path, output, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "a.de").write_text("ja\nnein\n")
+    (tmp_path / "a.en").write_text("yes\nno\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "train.csv").write_text("de,en\nja,yes\nnein,no\n")
+
+    run("--train_file", tmp_path / "a.de", tmp_path / "a.en", "--model_type", "char", "--output_dir", output)
+    columns = ["--source_column", "de", "--target_column", "en"]
+    run("--dataset_name", tmp_path / "folder", *columns, "--model_type", "char", "--output_dir", tmp_path / "other")
+    assert (output / "tokenizer.json").read_text() == (tmp_path / "other" / "tokenizer.json").read_text()
+
+
+def test_overwriting_leaves_no_target_tokenizer_of_an_earlier_run(rows, output):
+    run("--train_file", rows, "--model_type", "char", "--separate", "--output_dir", output)
+    run("--train_file", rows, "--model_type", "symbol", "--overwrite", "--output_dir", output)
+    assert not (output / "target_tokenizer").exists()
+    assert AutoTokenizer.from_pretrained(output).tokenize("UW") == ["UW"]
+
+
+def refused(capsys, *arguments) -> str:
+    """Run the command with bad input and return the line it says so in."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    captured = capsys.readouterr()
+    assert stop.value.code == 2
+    assert captured.out == ""
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ('{"source": "a"}\n', [], "rows.jsonl:1: no field 'target'"),
+        ('{"source": "a", "target": "b"}\n{"source":\n', [], "rows.jsonl:2: invalid JSON"),
+        ("", [], "the file is empty"),
+        ('{"source": "a", "target": "b"}\n', ["--vocab_size", "100"], "vocab_size 100 is too small"),
+        ('{"source": "a", "target": "b"}\n', ["--model_type", "unigram"], "vocab_size 8000 is too large"),
+        ('{"source": "a", "target": ""}\n', ["--separate"], "there is no text"),
+        ('{"source": "a", "target": "b"}\n', ["--model_type", "words"], "invalid choice: 'words'"),
+        ('{"source": "a", "target": "b"}\n', ["--vocab_siz", "300"], "unrecognized arguments: --vocab_siz 300"),
+        ('{"source": "a", "target": "b"}\n', ["--dataset_name", "x"], "not allowed with argument --train_file"),
+    ],
+)
+def test_bad_input_costs_one_line_and_writes_nothing(rows, output, capsys, content, options, message):
+    with open(rows, "w") as file:
+        file.write(content)
+    assert message in refused(capsys, "--train_file", rows, "--output_dir", output, *options)
+    assert not output.exists()
+
+
+def test_missing_data_and_missing_options_cost_one_line(tmp_path, output, capsys):
+    assert "No such file" in refused(capsys, "--train_file", tmp_path / "none.csv", "--output_dir", output)
+    assert "--train_file --dataset_name is required" in refused(capsys, "--output_dir", output)
+    assert not output.exists()
+
+
+def test_an_existing_tokenizer_is_not_touched(rows, output, capsys):
+    run("--train_file", rows, "--model_type", "char", "--output_dir", output)
+    before = (output / "tokenizer.json").read_bytes()
+
+    again = ["--train_file", rows, "--model_type", "symbol", "--output_dir"]
+    assert "already holds a tokenizer; --overwrite replaces it" in refused(capsys, *again, output)
+    assert "is not a folder" in refused(capsys, *again, rows)
+    assert "too small" in refused(capsys, *again, output, "--overwrite", "--vocab_size", 5)
+    assert (output / "tokenizer.json").read_bytes() == before
+
+
+def test_help_teaches_with_examples(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("--help")
+    assert stop.value.code == 0
+    assert "examples:" in capsys.readouterr().out
+
+
+def test_the_traceback_of_an_error_is_there_for_the_asking(capsys, monkeypatch):
+    @one_line_errors()
+    def fail():
+        raise ValueError("first\n second")
+
+    for value, traceback in ("", False), ("1", True):
+        monkeypatch.setenv("HF_XFORMER_DEBUG", value)
+        with pytest.raises(SystemExit, match="2"):
+            fail()
+        error = capsys.readouterr().err
+        assert error.endswith("error: first second\n")
+        assert ("Traceback" in error) == traceback
+
+
+def test_errors_that_are_no_input_errors_pass_through_and_others_can_be_chosen():
+    with pytest.raises(KeyError), one_line_errors():
+        raise KeyError
+    with pytest.raises(SystemExit), one_line_errors(KeyError):
+        raise KeyError
+    with pytest.raises(ValueError), one_line_errors(KeyError):
+        raise ValueError
+
+
+def test_a_refused_configuration_is_an_input_error(capsys):
+    with pytest.raises(SystemExit), one_line_errors():
+        XformerConfig(dropout="much")
+    assert "dropout" in capsys.readouterr().err

@@ -1,0 +1,189 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""A card is filled from the run's own files and says what nobody has said yet."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from small_runs import ROOT, refused
+from transformers import AutoTokenizer, pipeline
+
+from hf_xformer.commands import card, train
+from hf_xformer.errors import ArgumentError
+from hf_xformer.hub.card import REQUIRED, missing_facts, problems_of, read_facts, render, scores_of, write_card
+from hf_xformer.hub.publication import gather
+from hf_xformer.hub.record import commit_of
+from hf_xformer.training.resume import set_results_aside
+
+
+SHIPPED = sorted((ROOT / "model_cards").glob("*.yaml"))
+
+
+def published(run: Path) -> set[str]:
+    return {*gather(run).files, "README.md"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, task) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "run"
+    recipe = folder.parent / "recipe.yaml"
+    more = {"validation_file": task.validation, "eval_strategy": "epoch", "metrics": "per"}
+    words = task.options(folder, **more, save_strategy="steps", save_steps=6)
+    options = dict(zip([word.removeprefix("--") for word in words[::2]], words[1::2], strict=True))
+    recipe.write_text(yaml.safe_dump(options))
+    train.main([str(recipe), "--seed", "7", "--hub_token", "hf_secret"])
+    return folder
+
+
+def test_a_run_records_what_a_card_says_of_it(run, task):
+    record = json.loads((run / "run.json").read_text())
+    assert record["recipe"] == "recipe.yaml" and record["commit"] is None and record["options"] == "--seed 7"
+    # Nobody else has this machine's folders.
+    assert (record["trained_on"], record["evaluated_on"]) == ("train.jsonl", "validation.jsonl")
+    assert record["steps"] == 6 and record["hardware"]["kind"] == "cpu" and 0 < record["seconds"] < 600
+    assert record["versions"].keys() == {"transformers", "torch", "accelerate", "datasets"}
+
+
+def test_the_card_has_the_runs_figures_and_marks_what_no_file_says(run):
+    text = (run / "README.md").read_text()
+    record = json.loads((run / "run.json").read_text())
+    metadata = ModelCard(text).data
+    per = json.loads((run / "eval_results.json").read_text())["eval_per"]
+    assert {each.metric_type: each.metric_value for each in metadata.eval_results}["per"] == round(per, 4)
+    grams = record["seconds"] / 3600 * 10 * record["hardware"]["count"] / 1000 * 480
+    assert metadata.co2_eq_emissions["emissions"] == pytest.approx(grams, rel=0.01)
+    for figure in (
+        f"{record['parameters']:,}",
+        record["hardware"]["name"],
+        record["recipe"],
+        "0.01",
+        "![training and",
+    ):
+        assert figure in text
+    assert problems_of(text, published(run)) == [
+        "`language` is not filled in", "`license` is not filled in",
+        *(f"`{name}` is not filled in" for name in ("summary", "intended_use", "limits", "data", "data_license")),
+    ]  # fmt: skip
+
+
+def test_a_run_that_goes_on_keeps_no_scores_of_earlier_weights(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "test_results.json").write_text(json.dumps({"metrics": ["per"], "per": 1.5, "test_file": ["a"]}))
+    (tmp_path / "attention.png").write_text("")
+    assert scores_of(tmp_path)["test"] == {"per": 1.5}
+    set_results_aside(tmp_path, print)
+    assert "test" not in scores_of(tmp_path) and not (tmp_path / "attention.png").exists()
+    assert (tmp_path / "previous-test_results.json").exists() and "earlier weights" in capsys.readouterr().out
+
+
+def test_a_finished_run_looked_at_again_keeps_its_record(run):
+    before = json.loads((run / "run.json").read_text())
+    train.main([str(run.parent / "recipe.yaml"), "--seed", "7"])
+    assert json.loads((run / "run.json").read_text()) == before
+
+
+def test_the_card_of_two_vocabularies_reads_the_text_with_the_targets(run, tmp_path):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    AutoTokenizer.from_pretrained(run).save_pretrained(tmp_path / "target_tokenizer")
+    text = str(render(tmp_path, read_facts(SHIPPED[0]), str(tmp_path)))
+    assert 'subfolder="target_tokenizer"' in text and "print(target.decode(" in text
+
+
+def test_a_cards_code_runs(run, capsys):
+    facts = read_facts(SHIPPED[0])
+    text = str(render(run, facts, str(run)))
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "card", "exec"), {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert f"'generated_text': '{second.strip()}'" in first
+    assert pipeline("seq2seq", model=str(run))(facts.example)[0]["generated_text"] == second.strip()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_facts_of_every_shipped_recipe_are_complete_and_the_hub_takes_the_card(path, run):
+    facts = read_facts(path)
+    assert missing_facts(facts) == []
+    assert f"card_facts: model_cards/{path.name}" in (ROOT / "configs/train" / path.name).read_text()
+    text = str(render(run, facts, "user/model"))
+    assert problems_of(text, published(run)) == [] and ModelCard(text).data.license == "apache-2.0"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_has_the_card_of_a_run(path):
+    folder = path.with_suffix("")
+    text = (folder / "README.md").read_text()
+    assert problems_of(text, {each.name for each in folder.iterdir()}) == []
+    assert f"configs/train/{path.stem}.yaml`, commit `" in text and "with changes" not in text
+    assert {"(curves.png)", "(attention.png)"} <= set(re.findall(r"\(\w+.png\)", text))
+
+
+def test_every_shipped_recipe_has_facts():
+    assert {path.stem for path in (ROOT / "configs/train").glob("*.yaml")} == {path.stem for path in SHIPPED}
+
+
+def test_the_command_draws_the_example_and_writes_the_card(run, tmp_path, capsys):
+    facts = tmp_path / "facts.yaml"
+    facts.write_text(yaml.safe_dump(dict.fromkeys(REQUIRED, "known") | {"language": "en", "license": "mit"}))
+    card.main([str(run), "--card_facts", str(facts), "--example", "A B C"])
+    text = (run / "README.md").read_text()
+    assert (run / "attention.png").exists() and "(attention.png)" in text and '"A B C"' in text
+    assert problems_of(text, published(run)) == [] and "is not filled in" not in capsys.readouterr().out
+    card.main([str(run)])  # with the facts that it was given, and no mark of a change by hand
+    assert (run / "README.md").read_text() == text
+
+
+def test_a_card_changed_by_hand_stays(run, capsys):
+    text = (run / "README.md").read_text()
+    (run / "README.md").write_text(text + "\nMore.\n")
+    with pytest.raises(ArgumentError, match="was changed by hand; --overwrite"):
+        write_card(run, read_facts(None))
+    assert (run / "README.md").read_text() == text + "\nMore.\n"
+    (run / "README.md").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("summary: [", "cannot be read"),
+        ("just words", "expected lines of 'field: text'"),
+        ("licence: mit", "no field licence; there are summary"),
+        ("watts: many", "watts must be a number above 0, got 'many'"),
+        ("carbon_intensity: 0", "carbon_intensity must be a number above 0, got 0"),
+    ],
+)
+def test_facts_that_cannot_be_are_refused_with_file_and_value(content, said, tmp_path, task, capsys):
+    path = tmp_path / "facts.yaml"
+    path.write_text(content)
+    line = refused(train, task.options(tmp_path / "new", card_facts=path), capsys)
+    assert said in line and str(path) in line and not (tmp_path / "new").exists()
+
+
+def test_a_folder_without_a_run_has_no_card(tmp_path, task, capsys):
+    AutoTokenizer.from_pretrained(task.tokenizer).save_pretrained(tmp_path)
+    assert "no run.json there" in refused(card, [tmp_path], capsys)
+
+
+def test_the_recipes_commit_is_its_repositorys_and_marked_where_it_has_changed(tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=b", *words], check=True)
+
+    recipe = tmp_path / "recipe.yaml"
+    assert commit_of(recipe) is None
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "zeroth")
+    recipe.write_text("seed: 1\n")
+    assert commit_of(recipe) is None  # another's repository
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    commit = commit_of(recipe)
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    recipe.write_text("seed: 2\n")
+    assert commit_of(recipe) == f"{commit} with changes"

@@ -1,0 +1,233 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Attention and positions by themselves: T5's buckets, and FlashAttention with a stand-in for its kernels."""
+
+import pytest
+import torch
+from small_models import SIZES, gradients, make_batch, make_model, pack
+from torch.testing import assert_close
+from transformers import modeling_flash_attention_utils as flash_utils
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from hf_xformer import XformerConfig
+from hf_xformer.models.attention_xformer import XformerRelativePositions
+
+
+@pytest.mark.parametrize("stack", ["encoder", "decoder"])
+@pytest.mark.parametrize(("buckets", "farthest"), [(32, 128), (8, 20), (10, 33), (6, 4)])
+def test_buckets_of_distances_are_those_of_t5(stack, buckets, farthest):
+    ours = XformerRelativePositions(
+        XformerConfig(relative_attention_num_buckets=buckets, relative_attention_max_distance=farthest), stack
+    )
+    distance = torch.arange(-3 * farthest, 3 * farthest)
+    expected = T5Attention._relative_position_bucket(
+        distance, bidirectional=stack == "encoder", num_buckets=buckets, max_distance=farthest
+    )
+    assert torch.equal(ours.buckets(distance), expected)
+    assert ours.buckets(distance).max() == buckets - 1
+
+
+def test_relative_positions_shared_by_the_layers_are_one_table_and_else_one_each():
+    shared, own = (
+        make_model(position_embedding_type="relative", relative_attention_per_layer=per_layer)
+        for per_layer in (False, True)
+    )
+    for stack, layers in (("encoder", 2), ("decoder", 3)):
+        assert getattr(shared.model, stack).positions.table.weight.shape == (32, 4)
+        assert getattr(own.model, stack).positions.table.weight.shape == (32, 4 * layers)
+    weights = shared.state_dict()
+    for stack, layers in (("encoder", 2), ("decoder", 3)):
+        weights[f"model.{stack}.positions.table.weight"] = weights[
+            f"model.{stack}.positions.table.weight"
+        ].repeat_interleave(layers, dim=1)
+    own.load_state_dict(weights)
+    batch = make_batch()
+    assert_close(own(**batch).logits, shared(**batch).logits)
+    own.model.encoder.positions.table.weight.data[:, ::2] += torch.randn(32, 4)  # of the first layer alone
+    assert not torch.allclose(own(**batch).logits, shared(**batch).logits, atol=1e-3)
+
+
+def dense(q, k, v, softmax_scale, causal, window_size):
+    """
+    One sequence's attention, (T, H, K) and (S, G, K). As in the kernels, the last query stands at the last key, a
+    window is of so many keys before a query and after it, and -1 is no end.
+    """
+    k, v = (y.repeat_interleave(q.shape[1] // y.shape[1], dim=1) for y in (k, v))
+    scores = torch.einsum("thk,shk->hts", q, k) * softmax_scale
+    distance = torch.arange(len(k)) - torch.arange(len(q))[:, None] + len(q) - len(k)
+    before, after = window_size[0], 0 if causal else window_size[1]
+    hidden = (distance < -before) & (before >= 0) | (distance > after) & (after >= 0)
+    return torch.einsum("hts,shk->thk", scores.masked_fill(hidden, float("-inf")).softmax(dim=-1), v)
+
+
+class StandIn:
+    """The two kernels of FlashAttention 2 that transformers calls, in plain torch, and what they were called with."""
+
+    def __init__(self):
+        self.varlen_calls, self.windows = [], set()
+
+    def func(self, q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1)):
+        self.windows.add((causal, window_size))
+        return torch.stack([dense(*row, softmax_scale, causal, window_size) for row in zip(q, k, v, strict=True)])
+
+    def varlen_func(
+        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
+        dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1),
+    ):  # fmt: skip
+        queries, keys = cu_seqlens_q.diff(), cu_seqlens_k.diff()
+        assert (cu_seqlens_q[-1], cu_seqlens_k[-1]) == (len(q), len(k))
+        assert (max_seqlen_q, max_seqlen_k) == (queries.max(), keys.max())
+        self.varlen_calls.append((queries.tolist(), keys.tolist()))
+        self.windows.add((causal, window_size))
+        pieces = (x.split(lengths.tolist()) for x, lengths in ((q, queries), (k, keys), (v, keys)))
+        rows = [dense(*piece, softmax_scale, causal, window_size) for piece in zip(*pieces, strict=True)]
+        return torch.cat(rows)
+
+
+@pytest.fixture
+def flash(monkeypatch) -> StandIn:
+    stand_in = StandIn()
+    functions = (stand_in.func, stand_in.varlen_func, None, flash_utils._pad_input, flash_utils._unpad_input)
+    monkeypatch.setattr(flash_utils, "_lazy_imports", lambda *args, **kwargs: functions)
+    for name in ("_loaded_implementation", "_flash_fn", "_flash_varlen_fn", "_flash_with_kvcache_fn"):
+        monkeypatch.setattr(flash_utils, name, None)
+    return stand_in
+
+
+def with_flash(model):
+    # Behind `set_attn_implementation`, which asks for the package and a GPU.
+    model.config._attn_implementation = "flash_attention_2"
+    return model
+
+
+VARIANTS = {
+    "rope-pre": {},
+    "rope-post-gqa-qk-norm": {"norm_position": "post", "num_key_value_heads": 2, "qk_norm": True},
+    "learned": {"position_embedding_type": "learned", "norm_type": "layernorm", "use_bias": True},
+    "shifted-blocks": {"encoder_layer_types": ["chunked_attention"] * 2, "block_size": 4},
+    "blocks-global-tokens": {
+        **{"encoder_layer_types": ["chunked_attention"] * 2, "block_size": 3, "num_global_tokens": 2},
+        "decoder_layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "windows": {
+        **{"encoder_layer_types": ["sliding_attention"] * 2, "block_size": 2, "num_key_value_heads": 2},
+        "decoder_layer_types": ["sliding_attention"] * 3,
+    },
+}
+variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
+
+
+@variants
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_flash_attention_to_padded_sources_equals_eager_in_logits_and_gradients(overrides, side, flash):
+    batch = make_batch()
+    if side == "left":
+        batch |= {name: batch[name].flip(1) for name in ("input_ids", "attention_mask")}
+    logits, grads = {}, {}
+    for backend in ("eager", "flash"):
+        model = make_model(**overrides, attn_implementation="eager")
+        model = with_flash(model) if backend == "flash" else model
+        output = model(**batch)
+        output.loss.backward()
+        logits[backend], grads[backend] = output.logits.detach(), gradients(model)
+    assert_close(logits["flash"], logits["eager"], atol=1e-5, rtol=1e-5)
+    assert_close(grads["flash"], grads["eager"], atol=1e-5, rtol=1e-4)
+    # Every query of the target, and the keys of its own source without the padding.
+    assert flash.varlen_calls.count(([7, 7, 7], [11, 8, 5])) == SIZES["decoder_layers"]
+
+
+@variants
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_flash_attention_generates_what_eager_generates(overrides, beams, cache, flash):
+    batch = make_batch()
+    del batch["labels"]
+    options = {"max_new_tokens": 9, "num_beams": beams}
+    expected = make_model(**overrides, attn_implementation="eager").generate(**batch, **options)
+    model = with_flash(make_model(**overrides))
+    generated = model.generate(**batch, **options, cache_implementation=cache, disable_compile=True)
+    assert torch.equal(generated, expected)
+    assert flash.varlen_calls
+
+
+def test_flash_attention_over_whole_sources_needs_no_lengths(flash):
+    batch = make_batch()
+    batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
+    expected = make_model(attn_implementation="eager")(**batch).logits
+    assert_close(with_flash(make_model())(**batch).logits, expected, atol=1e-5, rtol=1e-5)
+    assert flash.varlen_calls == []
+
+
+def test_flash_attention_has_the_windows_of_each_stack(flash):
+    """In the encoder so many keys on both sides, in the decoder so many with the token's own."""
+    with_flash(make_model(**VARIANTS["windows"]))(**make_batch())
+    assert flash.windows == {(False, (2, 2)), (True, (1, 1)), (False, (-1, -1))}
+
+
+def test_flash_attention_generates_over_three_windows_what_eager_does(flash):
+    model = make_model(**VARIANTS["windows"], attn_implementation="eager")
+    prefix = torch.tensor([[2, 14, 31, 8, 9, 22, 40], [0, 0, 2, 40, 9, 5, 7], [0, 0, 0, 0, 0, 2, 11]])
+    options = {"max_new_tokens": 7, "eos_token_id": None, "decoder_attention_mask": (prefix != 0).long()}
+    options |= {"decoder_input_ids": prefix, "no_repeat_ngram_size": 1}
+    expected = model.generate(make_batch()["input_ids"], **options, use_cache=False)
+    for cache in ({}, {"cache_implementation": "static", "disable_compile": True}, {"use_cache": False}):
+        assert torch.equal(with_flash(model).generate(make_batch()["input_ids"], **options, **cache), expected)
+
+
+REFUSED = {
+    "relative-positions": {"position_embedding_type": "relative"},
+    "decoder-blocks": {"decoder_layer_types": ["full_attention", "full_attention", "chunked_attention"]},
+    "windows-and-global-tokens": {
+        "encoder_layer_types": ["sliding_attention", "full_attention"], "num_global_tokens": 1,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", REFUSED.values(), ids=REFUSED)
+def test_flash_attention_is_refused_where_its_kernels_would_drop_something(overrides):
+    assert not make_model(**overrides)._supports_flash_attn
+    with pytest.raises(ValueError, match="does not support Flash Attention 2"):
+        make_model(**overrides).set_attn_implementation("flash_attention_2")
+
+
+@variants
+def test_flash_attention_is_not_refused_elsewhere(overrides):
+    assert make_model(**overrides)._supports_flash_attn
+
+
+@pytest.mark.parametrize("backend", ["eager", "sdpa"])
+def test_the_attention_multiplier_stands_for_the_scale(backend):
+    batch = make_batch()
+    expected = make_model(attn_implementation=backend)(**batch).logits
+    assert torch.equal(make_model(attention_multiplier=8**-0.5, attn_implementation=backend)(**batch).logits, expected)
+    doubled = make_model(attn_implementation=backend)
+    for layer in (*doubled.model.encoder.layers, *doubled.model.decoder.layers):
+        layer.self_attention.q_proj.weight.data *= 2
+    for layer in doubled.model.decoder.layers:
+        layer.cross_attention.q_proj.weight.data *= 2
+    twice = make_model(attention_multiplier=2 * 8**-0.5, attn_implementation=backend)
+    assert_close(twice(**batch).logits, doubled(**batch).logits)
+
+
+def test_qk_norm_makes_self_attention_blind_to_the_length_of_queries_and_keys():
+    batch, model = make_batch(), make_model(qk_norm=True)
+    expected = model(**batch).logits
+    for layer in (*model.model.encoder.layers, *model.model.decoder.layers):
+        layer.self_attention.q_proj.weight.data *= 3
+        layer.self_attention.k_proj.weight.data *= 5
+    assert_close(model(**batch).logits, expected, atol=1e-4, rtol=1e-4)
+    model.model.decoder.layers[0].cross_attention.q_proj.weight.data *= 3
+    assert not torch.allclose(model(**batch).logits, expected, atol=1e-2)
+
+
+@variants
+def test_flash_attention_of_packed_rows_equals_eager_of_padded_ones(overrides, flash):
+    batch, layout = make_batch(), [[2, 0], [1]]
+    model = make_model(**overrides, attn_implementation="eager")
+    model(**batch).loss.backward()
+    expected = gradients(model)
+    model = with_flash(make_model(**overrides, attn_implementation="eager"))
+    model(**pack(batch, layout)).loss.backward()
+    assert_close(gradients(model), expected, atol=1e-5, rtol=1e-4)
+    # One call has all segments, and none of the padding.
+    assert flash.varlen_calls.count(([6, 7, 4], [5, 11, 8])) == SIZES["decoder_layers"]

@@ -1,0 +1,142 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a training will take: counted like the model itself, divided as the launch configurations say."""
+
+import pytest
+import torch
+from small_runs import ROOT
+
+from hf_xformer import XformerConfig, XformerForSeq2SeqLM
+from hf_xformer.commands import estimate
+from hf_xformer.errors import ArgumentError
+from hf_xformer.training.estimation import Batch, count, memory, read_launch, run_without_memory
+
+
+CONFIGS = sorted((ROOT / "configs/accelerate").glob("*.yaml"))
+BATCH = Batch(rows=7, source=88, target=56)
+
+
+@pytest.fixture(scope="module")
+def config():
+    sizes = {"d_model": 64, "encoder_layers": 4, "decoder_layers": 3, "encoder_ffn_dim": 56, "decoder_ffn_dim": 48}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 2}
+    types = {"encoder_layer_types": ["chunked_attention"] * 4, "block_size": 8}
+    return XformerConfig(vocab_size=70, **sizes, **heads, **types)
+
+
+def test_what_is_counted_on_few_layers_is_what_all_of_them_take(config):
+    counted = count(config, BATCH, "float32")
+    flops, _, highest = run_without_memory(config, BATCH, "float32")
+    assert counted.flops == pytest.approx(3 * flops, rel=1e-3)  # every second layer has half a block more
+    assert counted.activations == pytest.approx(highest, rel=1e-2)
+    assert counted.parameters == XformerForSeq2SeqLM(config).num_parameters()
+
+
+def test_activations_are_those_that_autograd_keeps(config):
+    """Counted once more by torch's own hooks, on a model that has memory."""
+    config = XformerConfig(**{**config.to_dict(), "dropout": 0.0, "encoder_layer_types": None})
+    model = XformerForSeq2SeqLM(config).train()
+    weights = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
+    storages = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    source, target = (torch.ones(BATCH.rows, length, dtype=torch.long) for length in (BATCH.source, BATCH.target))
+    mask = source.clone()
+    mask[0, -1] = 0  # a batch without padding needs no masks; nobody counts on one
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(input_ids=source, attention_mask=mask, labels=target).loss
+    _, kept, highest = run_without_memory(config, BATCH, "float32")
+    # The loss has its gradients at hand: of the decoder's output and of the output layer.
+    at_hand = 4 * config.d_model * (BATCH.rows * BATCH.target + config.vocab_size)
+    assert loss.isfinite() and kept == pytest.approx(sum(storages.values()) + at_hand, rel=0.05)
+    assert kept <= highest < 1.5 * kept
+
+
+def test_the_arithmetic_is_six_products_a_weight_and_token(config):
+    """Twice forward and four times backward, of the tokens that meet the weight; attention itself is little here."""
+    config = XformerConfig(**{**config.to_dict(), "encoder_layer_types": None, "d_model": 256, "vocab_size": 3000})
+    batch = Batch(rows=2, source=9, target=7)
+    model = XformerForSeq2SeqLM(config).model
+    of_encoder, of_decoder = (
+        sum(each.numel() for name, each in stack.layers.named_parameters() if each.ndim == 2 and "cross" not in name)
+        for stack in (model.encoder, model.decoder)
+    )
+    across = {name: each.numel() for name, each in model.decoder.layers.named_parameters() if "cross" in name}
+    of_memory = sum(size for name, size in across.items() if "k_proj" in name or "v_proj" in name)
+    of_target = sum(size for name, size in across.items() if "q_proj" in name or "o_proj" in name)
+    by_source, by_target = of_encoder + of_memory, of_decoder + of_target + config.vocab_size * config.d_model
+    expected = 6 * batch.rows * (batch.source * by_source + batch.target * by_target)
+    assert count(config, batch, "float32").flops == pytest.approx(expected, rel=0.02)
+
+
+def test_half_precision_and_checkpointing_take_less(config):
+    config = XformerConfig(**{**config.to_dict(), "d_model": 128})
+    full, mixed, half = (count(config, BATCH, arithmetic) for arithmetic in ("float32", "autocast", "bfloat16"))
+    assert half.activations < mixed.activations < full.activations and half.parameters == full.parameters
+    assert full.checkpointed < full.activations
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_launch_configuration_can_be_estimated(path, config):
+    counted = count(config, BATCH, "float32")
+    launch = read_launch(path, processes=2)
+    taken = memory(launch, counted, checkpointing=False)
+    assert taken.total > counted.activations
+    assert (taken.host > 0) == ("offload" in path.stem)
+
+
+def test_sharding_further_takes_less_on_each_device(config):
+    counted = count(config, BATCH, "float32")
+    taken = {
+        name: memory(read_launch(ROOT / f"configs/accelerate/{name}.yaml", 8, half=True), counted, False)
+        for name in ("multi-gpu", "zero1", "zero2")
+    }
+    states = {name: each.weights + each.gradients + each.optimizer for name, each in taken.items()}
+    buckets = {"zero1": 50e6, "zero2": 2 * 50e6}
+    for name, elements in buckets.items():
+        states[name] -= 2 * elements
+    assert states["multi-gpu"] > states["zero1"] > states["zero2"]
+    assert states["multi-gpu"] == (8 + 4 + 8) * counted.parameters
+
+
+def test_the_command_prints_a_line_a_configuration_and_days(capsys):
+    options = [
+        "--config_name",
+        str(ROOT / "configs/model/tiny.json"),
+        "--num_processes",
+        "4",
+        "--train_tokens",
+        "1e15",
+    ]
+    files = [str(ROOT / f"configs/accelerate/{name}.yaml") for name in ("gpu-bf16", "zero3")]
+    estimate.main([*options, "--device_memory", "0.001", "--accelerate_config", *files])
+    output = capsys.readouterr().out
+    assert "gpu-bf16                 1" in output and "zero3                    4" in output
+    assert output.count("over 0.001") == 2 and "on 4 devices" in output and "days" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--config_name", "nowhere/model.json"], "nowhere/model.json"),
+        (["--config_name", "configs/model/tiny.json", "--utilisation", "40"], "--utilisation 40"),
+        (["--config_name", "configs/model/tiny.json", "--max_source_length", "0"], "--max_source_length"),
+        (["--config_name", "configs/model/tiny.json", "--accelerate_config", "Makefile"], "Makefile"),
+    ],
+)
+def test_the_command_names_what_it_cannot_take(options, words, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit):
+        estimate.main(options)
+    assert words in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_launch_configuration_is_named(tmp_path):
+    (tmp_path / "odd.yaml").write_text("distributed_type: TPU\n")
+    with pytest.raises(ArgumentError, match="odd.yaml"):
+        read_launch(tmp_path / "odd.yaml")
