@@ -5,10 +5,9 @@
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-
-from huggingface_hub.errors import StrictDataclassError
+from difflib import get_close_matches
 
 
 class InputError(ValueError):
@@ -27,8 +26,8 @@ class LaunchError(InputError):
     """Processes, devices or a precision that this machine does not have."""
 
 
-# RuntimeError and ImportError are how the libraries say that an option needs a package or a device that is not there.
-INPUT_ERRORS = (ValueError, RuntimeError, ImportError, OSError, StrictDataclassError)
+# A command prints these as a line. Any other error is a bug of ours and keeps its traceback.
+INPUT_ERRORS = (InputError, OSError)
 
 
 @contextmanager
@@ -60,3 +59,26 @@ def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message; if that ends with a colon, the next line too."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+
+
+@contextmanager
+def blame(where: str, *kinds: type[Exception]) -> Iterator[None]:
+    """
+    Turns a library's errors about a value into an `ArgumentError` that begins with where the value came from.
+
+    Args:
+        where: Such as "--config_name tiny.json".
+        kinds: The library's types of error for a value that it refuses, as narrow as they can be.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        raise ArgumentError(f"{where}: {first_line(error)}") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean X?" with the known name that is most like a misspelt one; nothing if none is."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -8,7 +8,7 @@ import datasets
 import pytest
 from transformers import AutoTokenizer
 
-from hf_xformer.cli import main
+from hf_xformer.commands.tokenizer import main
 from hf_xformer.errors import one_line_errors
 from hf_xformer.models.configuration_xformer import XformerConfig
 

@@ -22,8 +22,8 @@ from transformers import Seq2SeqTrainingArguments, TrainerState
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
 from hf_xformer import XformerConfig
-from hf_xformer.cli import launch
 from hf_xformer.errors import ArgumentError, LaunchError
+from hf_xformer.training import launch
 from hf_xformer.training.callbacks import LayoutRecord
 from hf_xformer.training.checks import check_division
 from hf_xformer.training.launch import check_launch

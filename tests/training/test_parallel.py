@@ -10,8 +10,8 @@ from small_models import VANILLA, make_model
 from small_runs import run_twice
 
 from hf_xformer.training import parallel as sharding
+from hf_xformer.training import prepare as training
 from hf_xformer.training.arguments import ModelArguments
-from hf_xformer.training.prepare import prepare as training
 
 
 MODELS = {
@@ -74,7 +74,7 @@ import torch.distributed as dist
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from small_models import make_batch, make_model
-from test_sharding import MODELS
+from test_parallel import MODELS
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from hf_xformer.training.parallel import empty_model
 
