@@ -5,6 +5,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from transformers import (
 )
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from hf_xformer import XformerConfig, XformerForSeq2SeqLM
+import hf_xformer
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,13 @@ class Padding:
 SPECIAL = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 2}
 
 
-def xformer(shape: Shape, **overrides) -> XformerForSeq2SeqLM:
-    """As configs/model/modern-base.json has it."""
+def xformer(shape: Shape, version: Any = hf_xformer, **overrides) -> nn.Module:
+    """
+    Returns a model like configs/model/modern-base.json.
+
+    Args:
+        version: What has `XformerConfig` and `XformerForSeq2SeqLM`, see [`versions.load_version`].
+    """
     fields = {
         "vocab_size": shape.vocabulary,
         "d_model": shape.d_model,
@@ -67,7 +73,7 @@ def xformer(shape: Shape, **overrides) -> XformerForSeq2SeqLM:
         **{f"{stack}_ffn_dim": shape.gated for stack in ("encoder", "decoder")},
         "max_position_embeddings": shape.positions,
     }
-    return XformerForSeq2SeqLM(XformerConfig(**{**fields, **overrides}))
+    return version.XformerForSeq2SeqLM(version.XformerConfig(**{**fields, **overrides}))
 
 
 def bart_like(config_class: type, model_class: type, **more) -> Callable[[Shape], nn.Module]:

@@ -12,19 +12,26 @@ tokens whose lengths are drawn evenly between --shortest and --longest, each sid
 of both sides that are not padding. All models take turns in one process, each on the same pairs, and seconds are
 medians. x-transformers takes part where it is installed.
 
-Writes benchmarks/results/train_step_SHAPE.json and .png and prints ratios.
+Prints ratios and writes benchmarks/results/train_step_SHAPE.json and .png; with --against FOLDER, the `*_xformer.py`
+of another version, it measures that too and writes nothing.
 """
 
 import argparse
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import torch
 from costs import seconds_in_turn
 from measuring import RESULTS, write_results
 from peers import OTHERS, SHAPES, STOCK, Padding, Shape, loss_of, padded, xformer
 from torch import nn
+from versions import load_version
 
 from hf_xformer.data.collators import DataCollatorForPackedSeq2Seq
+
+
+OURS, AGAINST = "hf-xformer", "another version"
 
 
 def draw_pairs(count: int, shortest: int, longest: int, vocabulary: int) -> list[dict]:
@@ -36,11 +43,19 @@ def draw_pairs(count: int, shortest: int, longest: int, vocabulary: int) -> list
 
 
 def make_steps(
-    shape: Shape, pairs: list[dict], device: torch.device, bf16: bool, attn_implementation: str | None
+    shape: Shape,
+    pairs: list[dict],
+    device: torch.device,
+    bf16: bool,
+    attn_implementation: str | None,
+    against: Path | None,
 ) -> dict[str, Callable]:
     rows, packed = padded(pairs), DataCollatorForPackedSeq2Seq(Padding())(pairs)
-    batches = {"hf-xformer": rows, "hf-xformer, packed": packed}
-    makers = {"hf-xformer": xformer, "hf-xformer, packed": xformer, **STOCK, **OTHERS}
+    versions = {OURS: xformer} | (
+        {} if against is None else {AGAINST: partial(xformer, version=load_version(against))}
+    )
+    batches = {f"{name}, packed": packed for name in versions}
+    makers = {**versions, **{f"{name}, packed": make for name, make in versions.items()}, **STOCK, **OTHERS}
     models = {name: make(shape) for name, make in makers.items()}
     for name, model in models.items():
         if attn_implementation is not None and name not in OTHERS:
@@ -64,12 +79,15 @@ def make_step(model: nn.Module, batch: dict, device: torch.device, bf16: bool) -
 
 def show(rates: dict[str, float]) -> None:
     best = max(STOCK, key=rates.get)
-    print(f"\n{'':22}{'useful tokens/s':>16}{f'/ {best}':>12}")
+    print(f"\n{'':32}{'useful tokens/s':>16}{f'/ {best}':>12}")
     for name, rate in rates.items():
-        print(f"  {name:20}{rate:16,.0f}{rate / rates[best]:12.2f}")
-    print(f"\n{'':34}{'wanted':>8}{'measured':>10}")
-    for name, wanted in (("hf-xformer", 1.2), ("hf-xformer, packed", 1.8)):
-        print(f"  {name + ' / best stock':32}{f'>= {wanted}':>8}{rates[name] / rates[best]:10.2f}")
+        print(f"  {name:30}{rate:16,.0f}{rate / rates[best]:12.2f}")
+    print(f"\n{'':50}{'wanted':>8}{'measured':>10}")
+    for name, wanted in ((OURS, 1.2), (f"{OURS}, packed", 2.0)):
+        print(f"  {name + ' / best stock':48}{f'>= {wanted}':>8}{rates[name] / rates[best]:10.2f}")
+    for name in [name for name in rates if name.startswith(AGAINST)]:
+        ours = name.replace(AGAINST, OURS)
+        print(f"  {f'{ours} / {name}':48}{'':>8}{rates[ours] / rates[name]:10.2f}")
 
 
 def plot(rates: dict[str, float], title: str, path) -> None:
@@ -92,14 +110,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of which the medians are taken (default 5)")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--attn_implementation", help="of ours and the stock models, such as eager (default: theirs)")
+    parser.add_argument("--against", type=Path, help="folder with the *_xformer.py of another version, to measure too")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     pairs = draw_pairs(args.pairs, args.shortest, args.longest, SHAPES[args.shape].vocabulary)
     tokens = sum(len(text) for pair in pairs for text in pair.values())
-    steps = make_steps(SHAPES[args.shape], pairs, device, args.bf16, args.attn_implementation)
+    steps = make_steps(SHAPES[args.shape], pairs, device, args.bf16, args.attn_implementation, args.against)
     rates = {name: tokens / each for name, each in seconds_in_turn(steps, args.rounds).items()}
     show(rates)
+    if args.against is not None:
+        return  # a comparison for whoever changes the models: no figure of a document
     name = f"train_step_{args.shape}{'_bf16' if args.bf16 else ''}"
     about = {"device": str(device), "pairs": args.pairs, "tokens": tokens, "lengths": [args.shortest, args.longest]}
     write_results(name, {each: round(rate, 1) for each, rate in rates.items()}, **about)

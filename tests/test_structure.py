@@ -90,6 +90,34 @@ def test_importing_the_package_imports_the_models_and_nothing_else():
     assert heavy.isdisjoint(name.partition(".")[0] for name in loaded)
 
 
+LONGEST_FILE, LONGEST_FUNCTION = 450, 60  # lines; a function's docstring does not count
+
+
+def python_files() -> list[Path]:
+    folders = [PACKAGE, *(ROOT / name for name in ("scripts", "benchmarks", "tests"))]
+    return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+
+
+def length_of(function: ast.AST) -> int:
+    docstring = ast.get_docstring(function, clean=False)
+    return function.end_lineno - function.lineno + 1 - (docstring.count("\n") + 1 if docstring else 0)
+
+
+def test_files_and_functions_stay_short():
+    long = []
+    for path in python_files():
+        text = path.read_text(encoding="utf-8")
+        if (lines := text.count("\n")) > LONGEST_FILE:
+            long.append(f"{path.name}: {lines} lines")
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        long += [
+            f"{path.name}: {node.name}, {length} lines"
+            for node in functions
+            if (length := length_of(node)) > LONGEST_FUNCTION
+        ]
+    assert long == []
+
+
 def in_tree(name: str) -> Path:
     return PACKAGE.parent / name if name.startswith("hf_xformer/") else ROOT / name
 
