@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds and memory of something that can be called, on the GPU if there is one, and memory of a command."""
+"""Seconds and peak memory of a function, on the GPU if there is one, and peak memory of a command."""
 
 import ctypes
 import gc
@@ -24,7 +24,7 @@ def wait_for_device() -> None:
 
 
 def seconds_in_turn(runs: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """The median seconds of each, after a round that is not counted. They take turns: a slow minute hits all."""
+    """Returns the median seconds of each, after a warm-up round. They take turns, so that a slow minute hits all."""
     seconds = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():
@@ -39,7 +39,7 @@ def seconds_in_turn(runs: dict[str, Callable], rounds: int) -> dict[str, float]:
 
 
 def peak_mib(run: Callable) -> float:
-    """How much memory a run needs at its highest, above what was in use before: the GPU's, else the process's."""
+    """Returns the peak memory of a run above what was in use before it, in MiB: the GPU's, else the process's."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -69,5 +69,5 @@ def peak_of_command(*command: str, **environment: str) -> int:
 
 
 def resident_kib(field: str) -> int:
-    """The process's memory now, "VmRSS", or at its highest, "VmHWM"."""
+    """Returns the process's memory now ("VmRSS") or at its peak ("VmHWM"), in KiB."""
     return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What benchmarks share: where they ran, and where their figures are kept."""
+"""The machine that a benchmark ran on, and the files that its figures go to."""
 
 import json
 import os
@@ -14,7 +14,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def machine() -> dict:
-    """Whatever makes figures of two places or days differ. Nothing large is imported for it."""
+    """Returns what makes figures of two machines or days differ. Imports nothing large."""
     return {
         "date": time.strftime("%Y-%m-%d"),
         "system": f"{platform.system()} {platform.machine()}",

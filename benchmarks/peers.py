@@ -50,7 +50,7 @@ SHAPES = {
 
 
 class Padding:
-    """What a collator reads of a tokenizer."""
+    """Stands in for a tokenizer in a collator, which reads this attribute only."""
 
     pad_token_id = 0
 
