@@ -41,6 +41,8 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     known = kinds or INPUT_ERRORS
     try:
         yield
+    except BrokenPipeError:  # the reader of our output has left, as `head` does; the command line sees to it
+        raise
     except known as error:
         if os.environ.get("HF_XFORMER_DEBUG") == "1":
             traceback.print_exc()
@@ -51,7 +53,9 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the whole message of an error on one line."""
+    """Returns the whole message of an error on one line; a system error's is its file and what happened to it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 

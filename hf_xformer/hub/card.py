@@ -13,7 +13,6 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
 import jinja2
-import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData
 
 from ..errors import ArgumentError
@@ -77,10 +76,7 @@ def read_facts(path: str | Path | None) -> CardFacts:
     """
     given = {}
     if path is not None:
-        try:
-            given = read_yaml(find(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ArgumentError(f"--card_facts {path}: cannot be read: {' '.join(str(error).split())}") from error
+        given = read_yaml(find(path), f"--card_facts {path}")
         if not isinstance(given, dict):
             raise ArgumentError(f"--card_facts {path}: expected lines of 'field: text'")
     known = [each.name for each in fields(CardFacts)]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-import yaml
 from huggingface_hub import eval_result_entries_to_yaml
 from huggingface_hub.constants import EVAL_RESULTS_FOLDER
+from huggingface_hub.utils import yaml_dump
 from transformers import AutoConfig
 
 from ..checkpoints.adapters import base_of
@@ -161,6 +161,6 @@ def prepare(folder: Path, repo_id: str) -> Publication:
         raise ArgumentError(f"{folder / CARD}: {'; '.join(problems)}. Mend it by hand{how}")
     found.files[CARD] = text.encode()
     if entries := hub_results(folder, facts):
-        content = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+        content = yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
         found.files[f"{EVAL_RESULTS_FOLDER}/{facts.dataset_id.replace('/', '--')}.yaml"] = content.encode()
     return found
