@@ -117,17 +117,18 @@ def read_text(path: Path, where: str | None = None) -> str:
         raise ArgumentError(f"{where or path}: cannot be read: not UTF-8, at byte {error.start}") from error
 
 
-def read_yaml(path: Path, where: str | None = None) -> Any:
-    """Reads a YAML 1.2 file; arguments and errors are those of [`read_text`] and [`parse_yaml`]."""
-    return parse_yaml(read_text(path, where), where or str(path))
+def read_yaml_file(path: Path, where: str | None = None) -> Any:
+    """Reads a YAML file as [`read_yaml`] does; `where` and errors are those of [`read_text`]."""
+    text = read_text(path, where)
+    try:
+        return read_yaml(text)
+    except ArgumentError as error:
+        raise ArgumentError(f"{where or path}: not a readable YAML file: {error}") from error
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def read_yaml(text: str) -> Any:
     """
     Reads YAML 1.2: `no` and `12:30` are text, `1e-4` is a number, and `010` is ten.
-
-    Args:
-        where: What the error names, such as a path.
 
     Raises:
         ArgumentError: The text is not YAML, names a key twice, has an alias (a few lines of them expand without end)
@@ -137,7 +138,7 @@ def parse_yaml(text: str, where: str) -> Any:
         check_yaml(text)
         return yaml_reader().load(text)
     except (YAMLError, ValueError) as error:
-        raise ArgumentError(f"{where}: not a readable YAML file: {yaml_fault(error)}") from error
+        raise ArgumentError(yaml_fault(error)) from error
 
 
 class YamlConstructor(SafeConstructor):

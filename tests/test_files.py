@@ -38,12 +38,12 @@ def test_what_a_yaml_1_2_writer_writes_is_read_back(content):
     writer, stream = YAML(typ="safe", pure=True), io.StringIO()
     writer.version = (1, 2)
     writer.dump(content, stream)
-    assert files.parse_yaml(stream.getvalue(), "here") == content
+    assert files.read_yaml(stream.getvalue()) == content
 
 
 @given(DOCUMENTS)
 def test_json_is_yaml(content):
-    assert files.parse_yaml(json.dumps(content, ensure_ascii=False), "here") == content
+    assert files.read_yaml(json.dumps(content, ensure_ascii=False)) == content
 
 
 @pytest.mark.parametrize(
@@ -64,15 +64,15 @@ def test_json_is_yaml(content):
     ],
 )
 def test_plain_words_mean_what_yaml_1_2_says(word, value):
-    assert files.parse_yaml(f"key: {word}", "here") == {"key": value}
+    assert files.read_yaml(f"key: {word}") == {"key": value}
 
 
 @given(st.text())
 def test_any_text_is_read_or_refused_on_one_line(text):
     try:
-        files.parse_yaml(text, "here")
+        files.read_yaml(text)
     except ArgumentError as error:
-        assert str(error).startswith("here: not a readable YAML file: ") and "\n" not in str(error)
+        assert str(error) and len(str(error).splitlines()) == 1
 
 
 BOMB = "a: &a [x, x]\n" + "".join(
@@ -98,7 +98,7 @@ def test_yaml_that_nobody_needs_is_refused_at_once_with_its_place(text, said, tm
     path, start = tmp_path / "recipe.yaml", time.monotonic()
     path.write_text(text)
     with pytest.raises(ArgumentError) as refusal:
-        files.read_yaml(path)
+        files.read_yaml_file(path)
     assert time.monotonic() - start < 10  # without the checks it would be hours
     assert said in str(refusal.value) and str(refusal.value).startswith(f"{path}: ") and "\n" not in str(refusal.value)
 

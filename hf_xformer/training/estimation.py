@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from ..errors import ArgumentError
-from ..files import read_json, read_yaml
+from ..files import read_json, read_yaml_file
 
 
 # DeepSpeed's own limit of parameters that ZeRO-3 keeps gathered (`stage3_max_live_parameters`).
@@ -97,7 +97,7 @@ def read_launch(path: Path, processes: int | None = None, half: bool | None = No
     """
     if not path.is_file():
         raise ArgumentError(f"{path}: there is no such file; those of configs/accelerate end in .yaml")
-    options = read_yaml(path)
+    options = read_yaml_file(path)
     try:
         kind = {"NO": "single", "MULTI_GPU": "ddp", "DEEPSPEED": "zero", "FSDP": "fsdp"}[options["distributed_type"]]
         launch = Launch(path.stem, kind, options.get("num_processes", 1), options.get("mixed_precision", "no") != "no")

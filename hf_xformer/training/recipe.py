@@ -14,7 +14,7 @@ from typing import NoReturn
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from ..errors import ArgumentError
-from ..files import find, parse_yaml, read_yaml
+from ..files import find, read_yaml
 from .arguments import DataArguments, ModelArguments
 from .launch import check_launch, runs_on_cpu
 
@@ -82,7 +82,10 @@ def options_beside_recipe(argv: Sequence[str] | None) -> list[str]:
 
 def read_recipe(path: Path) -> dict:
     """The options of a flat YAML recipe, refusing unknown ones by name."""
-    options = read_yaml(path)
+    try:
+        options = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(options, dict):
         raise ArgumentError(f"{path}: expected lines of 'option: value', got {options!r:.60}")
     known = {each.name for argument_class in ARGUMENT_CLASSES for each in fields(argument_class)}
@@ -108,10 +111,13 @@ def parse_overrides(overrides: str | None) -> dict:
     """`"d_model=256,norm_type=layernorm"`, or a mapping as JSON, -> `{"d_model": 256, "norm_type": "layernorm"}`."""
     if not overrides:
         return {}
-    where = f"--config_overrides {overrides}"
-    if overrides.startswith("{"):
-        return parse_yaml(overrides, where)
-    items = [item.partition("=") for item in re.split(r",(?=\s*\w+\s*=)", overrides)]
+    try:
+        if overrides.startswith("{"):
+            return read_yaml(overrides)
+        items = [item.partition("=") for item in re.split(r",(?=\s*\w+\s*=)", overrides)]
+        parsed = {name.strip(): read_yaml(value) for name, _, value in items}
+    except ArgumentError as error:
+        raise ArgumentError(f"--config_overrides: {overrides!r} is not 'field=value,...'") from error
     if wrong := [name for name, equals, _ in items if not equals]:
         raise ArgumentError(f"--config_overrides: expected 'field=value', got {wrong[0]!r}")
-    return {name.strip(): parse_yaml(value, where) for name, _, value in items}
+    return parsed
