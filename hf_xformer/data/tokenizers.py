@@ -52,8 +52,9 @@ def train_tokenizer(
         max_length: Tokens, `</s>` included, that the tokenizer truncates to when asked to truncate.
 
     Raises:
-        ArgumentError: An unknown model type, no text, a vocabulary too small for the characters or, for unigram, larger
-            than the texts can fill; a max_length below 2.
+        ArgumentError: An unknown model type, a vocabulary too small for the characters or, for unigram, larger than
+            the texts can fill; a max_length below 2.
+        DataError: There is no text.
     """
     if model_type not in TRAINERS:
         raise ArgumentError(f"--model_type {model_type}: no such kind of tokenizer; there are {', '.join(TRAINERS)}")
