@@ -3,8 +3,8 @@
 """
 The encoder-decoder Transformer as a Hugging Face plugin.
 
-Importing it registers the Auto classes, the pipeline "seq2seq" and, once PEFT is imported, the layers that its
-adapters change by default.
+Importing it registers the Auto classes, the pipeline "seq2seq" and, as soon as PEFT is imported too, the layers that
+its adapters change by default.
 """
 
 import wrapt
@@ -17,21 +17,22 @@ from .models import XformerConfig, XformerEncoderModel, XformerForSeq2SeqLM, Xfo
 
 __version__ = "0.1.0"
 
-# PEFT's names for its kinds of adapters -> the layers that they change by default.
+# PEFT's tables, by the middle of their names -> the layers that its adapters change by default.
 ADAPTER_TARGETS = {
-    "LORA": ["q_proj", "v_proj"],
-    "ADALORA": ["q_proj", "v_proj"],
-    "IA3": ["k_proj", "v_proj", "down_proj"],
+    "LORA_TARGET": ["q_proj", "v_proj"],
+    "ADALORA_TARGET": ["q_proj", "v_proj"],
+    "IA3_TARGET": ["k_proj", "v_proj", "down_proj"],
+    "IA3_FEEDFORWARD": ["down_proj"],  # of these the inputs are scaled, of the others the outputs
 }
 
 
 @wrapt.when_imported("peft.utils.constants")
 def register_adapter_targets(constants) -> None:
-    """Tells PEFT the default targets of its adapters. Importing PEFT here would cost seconds."""
-    for kind, targets in ADAPTER_TARGETS.items():
-        getattr(constants, f"TRANSFORMERS_MODELS_TO_{kind}_TARGET_MODULES_MAPPING", {}).setdefault("xformer", targets)
-    feedforward = getattr(constants, "TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING", {})
-    feedforward.setdefault("xformer", ["down_proj"])
+    """Tells PEFT the default targets of its adapters, when it is imported: importing it here would cost seconds."""
+    for name, targets in ADAPTER_TARGETS.items():
+        table = getattr(constants, f"TRANSFORMERS_MODELS_TO_{name}_MODULES_MAPPING", None)
+        if isinstance(table, dict):  # a PEFT without this table asks its users for `target_modules`
+            table.setdefault("xformer", targets)
 
 
 AutoConfig.register("xformer", XformerConfig, exist_ok=True)

@@ -1,7 +1,7 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-`hf-xformer VERB ...`: what the scripts do, wherever the package is installed.
+`hf-xformer VERB ...`, which is `python -m hf_xformer VERB ...` too: each verb is a module of `hf_xformer.commands`.
 
 `hf-xformer train --config_file FILE` goes through `accelerate launch`, so that one command starts one process or many.
 """
@@ -10,37 +10,35 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
-
-from .files import find
+from . import __version__
+from .errors import ArgumentError, InputError, did_you_mean, one_line_errors
+from .files import find, read_yaml_file
 
 
 PROGRAM = "hf-xformer"
-# Each is a module of `hf_xformer.commands`.
 VERBS = {
     "tokenizer": "train a tokenizer on your texts",
     "train": "train a model, new or pretrained, from a recipe",
     "generate": "decode lines of text",
     "evaluate": "decode a test set and score it",
-    "info": "say what a checkpoint is, and what is wrong with it",
+    "info": "describe a checkpoint, and what is wrong with it",
     "card": "write a run's model card and its pictures",
     "push": "publish a run's folder on the Hub",
     "convert": "make an Xformer of a BART, T5, Marian, ...",
     "export": "write a checkpoint as a CTranslate2 model",
-    "merge": "put a LoRA adapter into the weights of its model",
+    "merge": "merge a LoRA adapter into the weights of its model",
     "average": "average the weights of checkpoints",
     "distill": "write a teacher's outputs as a training set",
-    "estimate": "say what a training will take, before it is started",
+    "estimate": "estimate what a training takes, before it starts",
     "attention": "draw where a model looks while it decodes",
 }
-# What `accelerate launch` is told and training is not.
+# Options of `accelerate launch` that `hf-xformer train` passes on to it.
 LAUNCH_OPTIONS = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")
-# Of packages that not everybody needs, the extra that has them.
+# Packages that not everybody needs, and the extras that install them.
 EXTRAS = {
     **dict.fromkeys(("datasets", "pyarrow", "evaluate", "sacrebleu", "rapidfuzz"), "train"),
     "ctranslate2": "export",
@@ -57,70 +55,68 @@ Encoder-decoder Transformers of your own: trained, evaluated, looked into and pu
   {program} train --config_file configs/accelerate/cpu.yaml recipe.yaml
   echo K U B E R N E T E S | {program} generate runs/g2p-quickstart
 
-Paths that begin with configs/ or model_cards/ and are not here are the package's own:
-{package}
+Paths that begin with configs/ or model_cards/ and do not exist here are the package's own, in
+  {package}
 """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the verb that the command line begins with."""
     try:
-        run(argv)
+        if (verb := choose_verb(list(sys.argv[1:] if argv is None else argv))) is not None:
+            verb(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # who read it has seen enough, as `head` has
+    except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
 
 
-def run(argv: Sequence[str] | None) -> None:
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help"):
+@one_line_errors()
+def choose_verb(words: list[str]) -> Callable[[list[str]], None] | None:
+    """Returns the `main` of the verb, for which `sys.argv` is set; None if there is nothing more to do."""
+    if not words or words[0] in ("-h", "--help"):
         print(usage())
-        return
-    name, *rest = argv
+        return None
+    name, *rest = words
     if name == "--version":
-        from . import __version__
-
         print(f"{PROGRAM} {__version__}")
-        return
+        return None
     if name not in VERBS:
-        near = get_close_matches(name, VERBS, n=1)
-        print(f"error: no verb {name!r}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr)
-        print(f"{PROGRAM} --help lists those that there are", file=sys.stderr)
-        raise SystemExit(2)
+        kind, known = ("option", ["--help", "--version"]) if name.startswith("-") else ("verb", list(VERBS))
+        raise ArgumentError(f"no {kind} {name!r}{did_you_mean(name, known)} ({PROGRAM} --help lists them)")
     if name == "train" and any(word.partition("=")[0] == "--config_file" for word in rest):
         launch(rest)
     sys.argv = [f"{PROGRAM} {name}", *rest]
     try:
-        command = importlib.import_module(f"hf_xformer.commands.{name}")
+        return importlib.import_module(f"hf_xformer.commands.{name}").main
     except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
             raise
-        print(
-            f"error: {PROGRAM} {name} needs {error.name}: pip install 'hf-xformer[{EXTRAS[error.name]}]'",
-            file=sys.stderr,
-        )
-        raise SystemExit(2) from error
-    command.main(rest)
+        extra = EXTRAS[package]
+        raise ArgumentError(f"{PROGRAM} {name} needs {package}: pip install 'hf-xformer[{extra}]'") from error
 
 
 def usage() -> str:
-    lines = "\n".join(f"  {name:10}{summary}" for name, summary in VERBS.items())
-    package = find("configs").resolve().parent
-    return USAGE.format(program=PROGRAM, verbs=lines, package=f"  {package}")
+    verbs = "\n".join(f"  {name:10}{summary}" for name, summary in VERBS.items())
+    return USAGE.format(program=PROGRAM, verbs=verbs, package=find("configs").resolve().parent)
+
+
+class LaunchParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentError(f"{message.removeprefix('argument ')} ({PROGRAM} train --help)")
 
 
 def launch(words: list[str]) -> NoReturn:
     """Becomes `accelerate launch`, which starts as many trainings as its file says."""
-    parser = argparse.ArgumentParser(prog=f"{PROGRAM} train", allow_abbrev=False, add_help=False)
+    parser = LaunchParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--config_file", type=Path)
     for option in LAUNCH_OPTIONS:
         parser.add_argument(f"--{option}")
     known, rest = parser.parse_known_args(words)
     path = find(known.config_file)
     if not path.is_file():
-        print(f"error: --config_file {path}: there is no such file", file=sys.stderr)
-        raise SystemExit(2)
+        raise ArgumentError(f"--config_file {path}: there is no such file")
     command = ["-m", "accelerate.commands.launch", "--config_file", str(path), *engine_of(path)]
     for option in LAUNCH_OPTIONS:
         if (value := getattr(known, option)) is not None:
@@ -130,9 +126,12 @@ def launch(words: list[str]) -> NoReturn:
 
 
 def engine_of(path: Path) -> list[str]:
-    """The DeepSpeed file beside a launch configuration of the package's, which is named there from the source tree."""
+    """
+    Returns the option that names the package's own DeepSpeed file, for a launch configuration that names it by its
+    path in the source tree.
+    """
     try:
-        named = yaml.safe_load(path.read_text(encoding="utf-8"))["deepspeed_config"]["deepspeed_config_file"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        named = read_yaml_file(path)["deepspeed_config"]["deepspeed_config_file"]
+    except (InputError, KeyError, TypeError):
         return []  # another kind of launch, or one that accelerate will refuse
     return [] if Path(named).exists() else ["--deepspeed_config_file", str(find(named))]

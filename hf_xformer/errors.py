@@ -3,6 +3,7 @@
 """Input errors: one family of exceptions, and how a command prints one as a line."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -41,6 +42,8 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     known = kinds or INPUT_ERRORS
     try:
         yield
+    except BrokenPipeError:  # the reader of our output has left, as `head` does; the command line sees to it
+        raise
     except known as error:
         if os.environ.get("HF_XFORMER_DEBUG") == "1":
             traceback.print_exc()
@@ -51,7 +54,9 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the whole message of an error on one line."""
+    """Returns the whole message of an error on one line; a system error's is its file and what happened to it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -76,6 +81,32 @@ def blame(where: str, *kinds: type[Exception]) -> Iterator[None]:
         raise
     except kinds as error:
         raise ArgumentError(f"{where}: {first_line(error)}") from error
+
+
+def refuse_misspelt(words: Iterable[str], known: Iterable[str]) -> None:
+    """
+    Looks at the options on a command line before anything else is said of it.
+
+    Args:
+        words: The command line.
+        known: All options, such as "--output_dir".
+
+    Raises:
+        ArgumentError: One is none of them; the message has the one that is most like it.
+    """
+    known = list(known)
+    for word in words:
+        if word == "--":  # behind it there are no options
+            return
+        name = word.partition("=")[0]
+        if word.startswith("-") and word != "-" and name not in known and not is_value(word):
+            near = did_you_mean(name, known) or "; --help lists those there are"
+            raise ArgumentError(f"{name}: unknown option{near}")
+
+
+def is_value(word: str) -> bool:
+    """Returns whether argparse takes a word that begins with a dash for a value: a number, or a text with spaces."""
+    return " " in word or re.fullmatch(r"-\d+|-\d*\.\d+", word) is not None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -2,16 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of the files in a run's and a checkpoint's folder; reading them; writing a file whole or not at all."""
 
+import errno
 import json
 import os
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TextIO
+from uuid import uuid4
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
 
-from .errors import ArgumentError
+from .errors import ArgumentError, one_line
 
 
 PACKAGE = Path(__file__).parent
@@ -33,6 +41,9 @@ TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS = "train_results.json", "eval_results.
 CARD, CURVES, ATTENTION = "README.md", "curves.png", "attention.png"
 PUSHED = ".pushed.json"  # digests of the cards that were pushed from the folder
 CARD_TEMPLATE = "model_cards/template.md"  # ships with the package
+
+# More than any file of ours needs.
+YAML_LENGTH, YAML_DEPTH = 2**16, 30  # characters; lists and mappings inside each other
 
 
 def find(path: str | Path) -> Path:
@@ -65,34 +76,181 @@ def step_of(checkpoint: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path, kind: type = dict) -> Any:
     """
-    Reads a JSON file; an empty dictionary if there is none.
+    Reads a JSON file; an empty value of its kind if there is none.
+
+    Args:
+        kind: `dict` for an object, `list` for an array.
 
     Raises:
-        ArgumentError: The file is not JSON.
+        ArgumentError: The file cannot be read, or holds something else.
+    """
+    if not path.exists():
+        return kind()
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ArgumentError):
+            raise
+        raise ArgumentError(f"{path}: not JSON: {one_line(error)}") from error
+    if not isinstance(content, kind):
+        raise ArgumentError(f"{path}: expected a JSON {'object' if kind is dict else 'array'}, got {content!r:.40}")
+    return content
+
+
+def read_text(path: Path, where: str | None = None) -> str:
+    """
+    Reads a text file in UTF-8.
+
+    Args:
+        where: What the error names, such as "--card_facts facts.yaml"; the path by default.
+
+    Raises:
+        ArgumentError: There is no such file, or it cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise ArgumentError(f"{path}: not JSON: {error}") from error
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ArgumentError(f"{where or path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{where or path}: cannot be read: not UTF-8, at byte {error.start}") from error
+
+
+def read_yaml_file(path: Path, where: str | None = None) -> Any:
+    """Reads a YAML file as [`read_yaml`] does; `where` and errors are those of [`read_text`]."""
+    text = read_text(path, where)
+    try:
+        return read_yaml(text)
+    except ArgumentError as error:
+        raise ArgumentError(f"{where or path}: not a readable YAML file: {error}") from error
+
+
+def read_yaml(text: str) -> Any:
+    """
+    Reads YAML 1.2: `no` and `12:30` are text, `1e-4` is a number, and `010` is ten.
+
+    Raises:
+        ArgumentError: The text is not YAML, names a key twice, has an alias (a few lines of them expand without end)
+            or a tag, or is larger or nested deeper than any file of ours.
+    """
+    try:
+        check_yaml(text)
+        return yaml_reader().load(text)
+    except (YAMLError, ValueError) as error:
+        raise ArgumentError(yaml_fault(error)) from error
+
+
+class YamlConstructor(SafeConstructor):
+    """Builds plain values. Dates stay text, as they are in YAML 1.2's core schema and in JSON."""
+
+
+YamlConstructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+
+
+def yaml_reader() -> YAML:
+    reader = YAML(typ="safe", pure=True)
+    reader.version = (1, 2)
+    reader.Constructor = YamlConstructor
+    return reader
+
+
+def check_yaml(text: str) -> None:
+    """Refuses what no file of ours needs while it is still events, before anything is built."""
+    if len(text) > YAML_LENGTH:
+        raise YAMLError(f"{len(text):,} characters; {YAML_LENGTH:,} are read at most")
+    depth = 0
+    for event in yaml_reader().parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        problem = None
+        if isinstance(event, AliasEvent):
+            problem = f"alias *{event.anchor}: write the value out"
+        elif getattr(event, "tag", None) is not None:
+            problem = f"tag {event.tag}: write the value without one"
+        elif isinstance(event, DocumentStartEvent) and event.version not in (None, (1, 2)):
+            problem = "only YAML 1.2 is read"
+        elif depth > YAML_DEPTH:
+            problem = f"nested more than {YAML_DEPTH} deep"
+        if problem is not None:
+            raise MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+def yaml_fault(error: Exception) -> str:
+    """Returns what a YAML error says on one line, with its place and without ruamel's hints for programmers."""
+    if isinstance(error, DuplicateKeyError):
+        key = re.search(r'duplicate key "(.*?)" with', error.problem or "")
+        said = f"{key[1] if key else 'a key'!r} stands there twice"
+    elif isinstance(error, MarkedYAMLError):
+        said = " ".join(filter(None, (error.context, error.problem)))
+    else:
+        said = one_line(error)
+    mark = getattr(error, "problem_mark", None)
+    return said if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: {said}"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """
+    Yields the path of an unfinished file, which takes the place of `path` at the end of the block: whoever reads it
+    sees all of it or what was there before. After an error the unfinished file is removed.
+
+    A link is followed and an earlier file's permissions are kept. Devices and pipes, `/dev/stdout` say, are written to
+    directly.
+
+    Raises:
+        OSError: The file cannot be written. The error names `path`.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if str(path.parent) in ("/dev", "/dev/fd", "/proc/self/fd") or (target.exists() and not target.is_file()):
+        yield path
+        return
+    # Its own for each writer, or two processes would write into one. The ending is kept: some libraries go by it.
+    unfinished = target.with_name(f".{target.stem}.{uuid4().hex[:8]}.partial{target.suffix}")
+    try:
+        yield unfinished
+        if target.exists():
+            shutil.copymode(target, unfinished)
+        flush_to_disk(unfinished)
+        os.replace(unfinished, target)
+        flush_to_disk(target.parent)
+    except BaseException as error:
+        unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(unfinished), unfinished):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
+
+
+def flush_to_disk(path: Path) -> None:
+    """Makes a file's content, or the names in a folder, outlast a power cut, where the system can."""
+    if path.is_dir() and os.name == "nt":  # which cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """
-    Writes a file so that a reader sees all of it or none: `write` fills another file, which then takes the name.
+    """Writes a file whole: `write` is called with the path of the unfinished one, as of [`whole_file`]."""
+    with whole_file(path) as unfinished:
+        write(unfinished)
 
-    Args:
-        write: Called with the path of the unfinished file, in the same folder.
-    """
-    unfinished = path.with_name(f"{path.name}.partial")
-    write(unfinished)
-    os.replace(unfinished, path)
+
+@contextmanager
+def open_whole(path: Path) -> Iterator[TextIO]:
+    """Opens a text file for writing, in UTF-8; it takes its place when the block ends, as with [`whole_file`]."""
+    with whole_file(path) as unfinished, open(unfinished, "w", encoding="utf-8") as output:
+        yield output
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole."""
-    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+    with open_whole(path) as output:
+        output.write(text)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -100,29 +258,30 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-class YamlLoader(yaml.SafeLoader):
-    """Reads scalars as YAML 1.2 does, `save_strategy: no` as a word and `1e-4` as a number, and each key once."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        if repeated := {key for key in keys if keys.count(key) > 1}:
-            raise yaml.YAMLError(f"{', '.join(map(repr, sorted(repeated)))} stands there twice")
-        return super().construct_mapping(node, deep)
+def write_json_lines(path: Path, rows: Iterable[dict]) -> None:
+    """Writes a file of one JSON object a line, whole."""
+    with open_whole(path) as output:
+        output.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-YAML_1_2 = {
-    "bool": re.compile(r"^(?:true|false)$"),
-    "float": re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$"),
-}
+def fill_folder(folder: Path, write: Callable[[Path], Any]) -> None:
+    """
+    Writes the files of a folder, each whole: `write` fills another folder, whose files then move.
 
-YamlLoader.yaml_implicit_resolvers = {
-    first: sorted(
-        ((tag, YAML_1_2.get(tag.rpartition(":")[2], regexp)) for tag, regexp in resolvers),
-        key=lambda resolver: resolver[0].endswith(":float"),  # after the integers, which look like them
-    )
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def read_yaml(text: str):
-    return yaml.load(text, Loader=YamlLoader)
+    What `folder` holds besides stays. If `write` fails, nothing has changed, and a folder that was made for it is
+    removed.
+    """
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(dir=folder, prefix=".partial-") as unfinished:
+            write(Path(unfinished))
+            for path in sorted(path for path in Path(unfinished).rglob("*") if path.is_file()):
+                target = folder / path.relative_to(unfinished)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+    except BaseException:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise

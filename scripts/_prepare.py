@@ -1,34 +1,23 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the scripts that prepare data share: one-line errors, the names of the splits, and files written whole."""
+"""Helpers of the scripts that prepare data: the names of the splits, other programs, and rows written whole."""
 
-import json
-import os
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+
+from hf_xformer.errors import InputError
 
 
 SPLITS = ("train", "validation", "test")
 
 
-class PreparationError(Exception):
-    """What went wrong, in one line for the user."""
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except (PreparationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+class PreparationError(InputError):
+    """Data that cannot be prepared; the message is one line for the user."""
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether all splits are there; says so if they are."""
+    """Returns whether all splits are there, and says so if they are."""
     if not all((folder / f"{split}.jsonl").exists() for split in SPLITS):
         return False
     print(f"{folder} already holds {', '.join(SPLITS)}; delete them to prepare them anew")
@@ -36,20 +25,18 @@ def is_prepared(folder: Path) -> bool:
 
 
 def run(command: Sequence[str | Path], what: str, folder: Path | None = None) -> str:
-    """What a command prints; `what` it does is said if it fails, with the last line of its complaint."""
+    """
+    Returns what a command prints.
+
+    Args:
+        what: Description of what it does, for the error.
+        folder: Where it runs.
+
+    Raises:
+        PreparationError: It failed; the message ends with the last line of its complaint.
+    """
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode != 0:
         reason = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
         raise PreparationError(f"{what} failed ({reason})")
     return result.stdout.strip()
-
-
-def write_rows(path: Path, rows: list[dict]) -> None:
-    replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

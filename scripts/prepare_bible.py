@@ -5,16 +5,16 @@ Prepares long pairs of texts: the chapters of the King James Version and of the 
 validation and test rows such as
 {"source": "In the beginning God ...", "target": "In the beginning, God ...", "reference": "Genesis 1"}.
 
-The texts come from Debian's packages sword-text-kjv and sword-text-web, which apt-get downloads without installing
-them, and which pysword (pip install -e '.[bible]') reads. Both texts are in the public domain; what the packages say
-of that is put beside the rows. Notes, headings and the names of speakers are left out, and so are verses and books
-that one of the two has not. Whole books are held out, because neighbouring chapters tell one story in the same words:
+The texts come from Debian's packages sword-text-kjv and sword-text-web. apt-get downloads them without installing
+them, and pysword (pip install -e '.[bible]') reads them. Both texts are in the public domain; the packages' statements
+of that are put beside the rows. Notes, headings and the names of speakers are left out, and so are verses and books
+that one of the two lacks. Whole books are held out, because neighbouring chapters tell one story in the same words:
 about a twentieth of the text for validation and as much for testing.
 
   python scripts/prepare_bible.py --output_dir data/bible
   python scripts/prepare_bible.py --output_dir data/verses --unit verse
   python scripts/prepare_bible.py --output_dir data/bible --kjv sword-text-kjv_14.3-1_all.deb \\
-    --web sword-text-web_426.0-1_all.deb    # without apt-get; dpkg-deb, which unpacks them, is needed all the same
+    --web sword-text-web_426.0-1_all.deb    # without apt-get, but with dpkg-deb, which unpacks them
 """
 
 import argparse
@@ -29,7 +29,10 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from _prepare import SPLITS, PreparationError, is_prepared, one_line_errors, replace, run, write_rows
+from _prepare import SPLITS, PreparationError, is_prepared, run
+
+from hf_xformer.errors import one_line_errors
+from hf_xformer.files import write_json_lines, write_text
 
 
 PACKAGES = {"kjv": "sword-text-kjv", "web": "sword-text-web"}
@@ -50,7 +53,7 @@ Reference = tuple[str, int, int]  # book, chapter, verse
 
 
 class Edition(NamedTuple):
-    """A translation as its package has it."""
+    """A translation and what its package says of it."""
 
     description: str
     license: str
@@ -92,14 +95,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def fetch(package: str, option: str, cache: Path) -> Path:
-    """The package's file in the cache, downloaded if it is not there yet."""
+    """Returns the package's file in the cache, and downloads it if it is not there yet."""
     if kept := sorted(cache.glob(f"{package}_*.deb")):
         return kept[-1]
     elsewhere = f"--{option} FILE.deb takes one from elsewhere, such as https://packages.debian.org/{package}"
     if shutil.which("apt-get") is None:
         raise PreparationError(f"there is no apt-get here to download {package}; {elsewhere}")
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:  # where a broken off download is not taken for a whole one
+    with tempfile.TemporaryDirectory(dir=cache) as folder:  # an unfinished download is not taken for a whole one
         try:
             run(["apt-get", "download", package], "apt-get download", folder)
         except PreparationError as error:
@@ -109,7 +112,7 @@ def fetch(package: str, option: str, cache: Path) -> Path:
 
 
 def read_package(path: Path, package: str) -> Edition:
-    """The translation in a Debian package."""
+    """Reads the translation in a Debian package."""
     if not path.is_file():
         raise PreparationError(f"{path}: there is no such file")
     if shutil.which("dpkg-deb") is None:
@@ -122,7 +125,7 @@ def read_package(path: Path, package: str) -> Edition:
 
 
 def read_module(folder: Path, path: Path, package: str) -> Edition:
-    """The translation in a folder that the package at `path` was unpacked into."""
+    """Reads the translation in a folder that the package at `path` was unpacked into."""
     from pysword.modules import SwordModules
 
     library = folder / "usr/share/sword"
@@ -140,9 +143,9 @@ def read_module(folder: Path, path: Path, package: str) -> Edition:
 
 
 def read_verses(bible) -> dict[Reference, str]:
-    """The verses of a `SwordBible`, in its order, but for those of which no text is left after cleaning."""
+    """Returns the verses of a `SwordBible`, in its order, without those that have no text after cleaning."""
     if hasattr(bible, "_decompressed_text"):
-        # Left alone, it inflates a whole book for each of its verses.
+        # Without a cache it inflates a whole book for each of its verses.
         bible._decompressed_text = lru_cache(maxsize=1)(bible._decompressed_text)
     texts = {
         (book.name, chapter, verse): clean(markup)
@@ -156,10 +159,10 @@ def read_verses(bible) -> dict[Reference, str]:
 
 def clean(markup: str) -> str:
     """
-    The words of a verse, out of its OSIS markup.
+    Returns the words of a verse, without its OSIS markup.
 
-    pysword's own cleaner joins the words on both sides of a note ("Godcreated"), and takes the glossary that follows
-    the last chapter for a part of its last verse.
+    pysword's own cleaner joins the words on both sides of a note ("Godcreated"), and takes the glossary behind the
+    last chapter for a part of its last verse.
     """
     text = NO_VERSE.sub(" ", markup.partition(CHAPTER_END)[0])
     text = TAG.sub(" ", WITHIN_WORDS.sub("", text))
@@ -170,7 +173,7 @@ def clean(markup: str) -> str:
 def make_rows(
     sources: dict[Reference, str], targets: dict[Reference, str], unit: str = "chapter"
 ) -> dict[str, list[dict]]:
-    """The rows of each split, in the order of the sources; a verse that one side lacks is in neither."""
+    """Returns the rows of each split, in the order of the sources, of the verses that both sides have."""
     passages: dict[tuple[str, str], list[Reference]] = {}
     for reference in sources:
         if reference in targets:
@@ -193,16 +196,16 @@ def split_of(book: str) -> str:
 def write(folder: Path, rows: dict[str, list[dict]], unit: str, editions: Sequence[Edition]) -> None:
     """Writes the licences and the rows, and says what they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / "LICENSE", "\n".join(edition.copyright for edition in editions))
+    write_text(folder / "LICENSE", "\n".join(edition.copyright for edition in editions))
     for split, passages in rows.items():
         path = folder / f"{split}.jsonl"
-        write_rows(path, passages)
+        write_json_lines(path, passages)
         sizes = (f"{side} {described([len(row[side]) for row in passages])}" for side in ("source", "target"))
         print(f"{path}: {len(passages):,} {unit}s, {' and '.join(sizes)} characters")
     for edition, other in zip(editions, reversed(editions), strict=True):
         alone = [reference for reference in edition.verses if reference not in other.verses]
         books = ", ".join(dict.fromkeys(book for book, _, _ in alone)) or "none"
-        print(f"{edition.description}: verses that the other has not, left out: {len(alone):,} ({books})")
+        print(f"{edition.description}: verses that the other lacks, left out: {len(alone):,} ({books})")
     print(f"licence: {', '.join(dict.fromkeys(edition.license for edition in editions))}; see {folder / 'LICENSE'}")
 
 

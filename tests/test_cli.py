@@ -66,7 +66,7 @@ def test_a_launch_configuration_that_there_is_not_is_refused(capsys):
 
 def test_a_command_whose_packages_are_not_installed_names_their_extra(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # which makes its import fail as it does where it is not
-    for module in ("data", "commands.evaluate"):
+    for module in ("data.reading", "commands.evaluate"):
         monkeypatch.delitem(sys.modules, f"hf_xformer.{module}", raising=False)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     with pytest.raises(SystemExit) as stop:

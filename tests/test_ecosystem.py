@@ -2,12 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapters and quantisation by other libraries, which know the model by its names only."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+from peft import (
+    AdaLoraConfig,
+    AutoPeftModelForSeq2SeqLM,
+    IA3Config,
+    LoraConfig,
+    TaskType,
+    get_peft_model,
+    prepare_model_for_kbit_training,
+)
 from small_models import VANILLA, VARIANTS, make_batch, make_model
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig
+
+import hf_xformer
 
 
 MODELS = {
@@ -62,6 +77,72 @@ def test_lora_finds_its_layers_trains_them_alone_saves_loads_and_merges(override
     assert_close(reloaded(**batch).logits, expected, atol=1e-5, rtol=1e-5)
     changed = {name for name, tensor in merged.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {name for name in before if name.endswith(("q_proj.weight", "v_proj.weight"))}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "targets"),
+    [
+        (LoraConfig, {}, {"q_proj", "v_proj"}),
+        (AdaLoraConfig, {"total_step": 10}, {"q_proj", "v_proj"}),
+        (IA3Config, {}, {"k_proj", "v_proj", "down_proj"}),
+    ],
+    ids=["lora", "adalora", "ia3"],
+)
+@models
+def test_adapters_by_their_defaults_change_their_layers_and_learn(kind, options, targets, overrides):
+    model, batch = make_model(**overrides), make_batch()
+    expected = model(**batch).logits
+    adapted = get_peft_model(model, kind(task_type=TaskType.SEQ_2_SEQ_LM, **options))
+    assert adapted.peft_config["default"].target_modules == targets
+    if kind is IA3Config:
+        assert adapted.peft_config["default"].feedforward_modules == {"down_proj"} < targets
+    assert_close(adapted.eval()(**batch).logits, expected)  # all begin as nothing
+    train_a_step(adapted, batch)
+    assert not torch.allclose(adapted(**batch).logits, expected)
+
+
+TARGETS = """
+import hf_xformer, peft.utils as utils
+names = ("LORA_TARGET", "ADALORA_TARGET", "IA3_TARGET", "IA3_FEEDFORWARD")
+print(*(",".join(getattr(utils, f"TRANSFORMERS_MODELS_TO_{name}_MODULES_MAPPING")["xformer"]) for name in names))
+"""
+WITHOUT_PEFT = """
+import sys, hf_xformer
+from transformers import AutoModelForSeq2SeqLM
+model = AutoModelForSeq2SeqLM.from_config(hf_xformer.XformerConfig(d_model=32, vocab_size=9))
+model.save_pretrained(sys.argv[1])
+print(type(AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1])).__name__)
+"""
+
+
+def said_by(code: str, *words, **environment: str) -> str:
+    path = os.pathsep.join([environment.pop("PYTHONPATH", ""), str(Path(hf_xformer.__file__).parent.parent)])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path.strip(os.pathsep), **environment}
+    argv = [sys.executable, "-c", code, *map(str, words)]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("first", ["", "import peft"], ids=["before-peft", "after-peft"])
+def test_peft_knows_the_layers_whichever_is_imported_first(first):
+    assert said_by(first + TARGETS) == "q_proj,v_proj q_proj,v_proj k_proj,v_proj,down_proj down_proj"
+
+
+@pytest.mark.parametrize("content", ["raise RuntimeError('broken')", "", "utils = None"])
+def test_a_peft_that_is_broken_stops_nobody_who_does_without(content, tmp_path):
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft/__init__.py").write_text(content)
+    assert said_by(WITHOUT_PEFT, tmp_path / "model", PYTHONPATH=str(tmp_path)) == "XformerForSeq2SeqLM"
+
+
+def test_a_peft_without_our_tables_is_imported_all_the_same(tmp_path):
+    (tmp_path / "peft/utils").mkdir(parents=True)
+    (tmp_path / "peft/__init__.py").write_text("from .utils import constants")
+    (tmp_path / "peft/utils/__init__.py").write_text("")
+    (tmp_path / "peft/utils/constants.py").write_text("TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING = ()")
+    code = "import hf_xformer, peft; print(peft.constants.__name__)"
+    assert said_by(code, PYTHONPATH=str(tmp_path)) == "peft.utils.constants"
 
 
 @pytest.mark.parametrize("trained", [["embed_tokens"], ["embed_tokens", "lm_head"]], ids="-".join)

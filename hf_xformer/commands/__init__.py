@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a user runs, one verb a module, each with `main(argv=None)`. Commands never import one another."""
+"""The verbs of `hf-xformer`, each a module with `main(argv=None)`; what they share is in `options`."""
 
 import os
 

@@ -1,15 +1,15 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Writes a run's model card, README.md, out of what training and evaluation have recorded, and its pictures.
+Writes a run's model card, README.md, from what training and evaluation have recorded, and its pictures.
 
   hf-xformer card runs/g2p-quickstart
   hf-xformer card runs/de-en --card_facts my-facts.yaml --example "Guten Morgen"
 
-Training writes a first card. This one has the scores of hf-xformer evaluate too, if they were written to the folder
-with --output_file FOLDER/test_results.json, and a picture of the attention over an example. What no file knows, such
-as licences and limits, comes from --card_facts, a YAML file such as model_cards/g2p-quickstart.yaml, or is marked in
-the card to be filled in; a marked card is not published.
+Training writes a first card. This one also has the scores of hf-xformer evaluate, if they were written to the folder
+with --output_file FOLDER/test_results.json, and a picture of the attention over an example. What only people know,
+such as licences and limits, comes from --card_facts, a YAML file such as model_cards/g2p-quickstart.yaml. What is
+missing there is marked in the card, and hf-xformer push refuses a card with marks.
 """
 
 import argparse
@@ -20,30 +20,33 @@ from pathlib import Path
 from ..checkpoints.loading import check_path, load_model, load_tokenizers
 from ..decoding.attention_maps import can_plot, cross_attention, plot_attention
 from ..errors import ArgumentError, one_line_errors
-from ..files import ATTENTION, CARD, CURVES, RECORD, read_json
-from ..hub.card import CardFacts, facts_of, problems_of, read_facts, render, write_card
+from ..files import ATTENTION, CARD, CURVES, RECORD, TRAINER_STATE, read_json, read_text
+from ..hub.card import CardFacts, check_unedited, facts_of, problems_of, read_facts, render, write_card
 from ..hub.curves import plot_curves
 from ..hub.publication import gather
-from .options import Parser
+from .options import Parser, add_checkpoint, add_overwrite
 
 
+@one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("checkpoint", type=Path, help="a run's folder")
-    parser.add_argument("--card_facts", type=Path, help="YAML file; by default what the run was given")
-    parser.add_argument("--example", help="source text to show it with, instead of that file's")
-    parser.add_argument("--overwrite", action="store_true", help="write over a card that was changed by hand")
-    with one_line_errors():
-        args = parser.parse_args(argv)
-        check_path(str(args.checkpoint))
-        facts = choose_facts(args)
-        render(args.checkpoint, facts, str(args.checkpoint))  # which may refuse, before anything is drawn
-        draw(args.checkpoint, facts)
-        write_card(args.checkpoint, facts, args.overwrite)
-        text = (args.checkpoint / CARD).read_text(encoding="utf-8")
-    for problem in problems_of(text, {*gather(args.checkpoint).files, CARD}):
-        print(f"{args.checkpoint / CARD}: {problem}")
-    print(f"{args.checkpoint / CARD} is written")
+    parser = Parser("card", __doc__)
+    add_checkpoint(parser, "a run's folder", type=Path)
+    parser.add_argument("--card_facts", type=Path, help="YAML file (default: the facts that the run was given)")
+    parser.add_argument("--example", help="source text to show the model with (default: the facts' example)")
+    add_overwrite(parser, "replace a card that was changed by hand")
+    args = parser.parse_args(argv)
+    check_path(str(args.checkpoint))
+    facts = choose_facts(args)
+    # All that may be refused, before anything is drawn.
+    render(args.checkpoint, facts, str(args.checkpoint))
+    if not args.overwrite:
+        check_unedited(args.checkpoint)
+    draw(args.checkpoint, facts)
+    write_card(args.checkpoint, facts, args.overwrite)
+    card = args.checkpoint / CARD
+    for problem in problems_of(read_text(card), {*gather(args.checkpoint).files, CARD}):
+        print(f"{card}: {problem}")
+    print(f"{card} is written")
 
 
 def choose_facts(args: argparse.Namespace) -> CardFacts:
@@ -53,16 +56,16 @@ def choose_facts(args: argparse.Namespace) -> CardFacts:
 
 
 def draw(folder: Path, facts: CardFacts) -> None:
-    """Curves from the trainer's log, and what the model looks at in the example."""
+    """Draws the curves of the Trainer's log, and what the model looks at in the example."""
     if not can_plot():
         print("without pictures: pip install 'hf-xformer[plot]'")
         return
-    if history := read_json(folder / "trainer_state.json").get("log_history"):
+    if history := read_json(folder / TRAINER_STATE).get("log_history"):
         plot_curves(history, folder / CURVES)
     if facts.example:
         source, target = load_tokenizers(str(folder))
         model = load_model(str(folder), attn_implementation="eager")
         weights, rows, columns = cross_attention(model, source, target, facts.example)
         if not columns:
-            raise ArgumentError(f"the model says nothing to the example {facts.example!r}")
+            raise ArgumentError(f"{folder}: the model says nothing to the example {facts.example!r}")
         plot_attention(weights, rows, columns, folder / ATTENTION, "mean of all layers and heads")

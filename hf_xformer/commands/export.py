@@ -3,32 +3,33 @@
 """
 Exports an Xformer checkpoint to CTranslate2, which decodes faster than PyTorch, on a CPU most of all.
 
-  hf-xformer export runs/de-en runs/de-en-ct2 --quantization int8
+  hf-xformer export runs/de-en runs/de-en-ct2
+  hf-xformer export runs/de-en runs/de-en-int8 --quantization int8
 
-The new folder is a model for `ctranslate2.Translator`, with the tokenizer's tokens as its vocabulary. `decoding.json`
-in it holds the arguments of `translate_batch` that stand for the checkpoint's generation config. What CTranslate2 does
-not have is refused: blocks and windows, the rope types dynamic and longrope, some activations.
+The new folder is a model for `ctranslate2.Translator`, with the tokenizer's tokens as its vocabulary. Its
+`decoding.json` holds the arguments of `translate_batch` that correspond to the checkpoint's generation config. What
+CTranslate2 cannot compute is refused: blocks and windows, the rope types dynamic and longrope, some activations.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..checkpoints.export import OPTIONS, QUANTIZATIONS, export_checkpoint
 from ..errors import one_line_errors
-from .options import Parser
+from .options import Parser, add_checkpoint, add_overwrite, check_output_folder
 
 
+@one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("checkpoint", help="folder or Hub name of an Xformer checkpoint")
+    parser = Parser("export", __doc__)
+    add_checkpoint(parser, "folder or Hub name of an Xformer checkpoint")
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--quantization", choices=QUANTIZATIONS, help="of the weights; else their own type")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    with one_line_errors():
-        args = parser.parse_args(argv)
-        export = export_checkpoint(**vars(args))
+    parser.add_argument("--quantization", choices=QUANTIZATIONS, help="type of the weights (default: their own)")
+    add_overwrite(parser, "replace an earlier export")
+    args = parser.parse_args(argv)
+    check_output_folder(args.out)
+    export = export_checkpoint(**vars(args))
     for name, value in export.left.items():
         print(f"generation config: `{name}={value!r}` is not, or not exactly, in {OPTIONS}", file=sys.stderr)
     print(

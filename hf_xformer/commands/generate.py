@@ -4,11 +4,11 @@
 Decodes text with a trained checkpoint, one source a line.
 
   hf-xformer generate runs/g2p-quickstart --input words.txt --output pronunciations.txt
-  echo K U B E R N E T E S | hf-xformer generate runs/g2p-quickstart --num_beams 5 --n_best 3 --scores
+  hf-xformer generate runs/g2p-quickstart --num_beams 5 --n_best 3 --scores < words.txt
 
-Prints one line a source; with --n_best N, N lines a source, best first, which for beams is by probability a token.
-With --scores each line starts with the natural logarithm of the whole text's probability and a tab. --format jsonl
-gives one JSON object a source instead.
+Prints one line per source; with --n_best N, N lines per source, best first, which for beams is by probability per
+token. With --scores each line starts with the natural logarithm of the whole text's probability and a tab. --format
+jsonl prints one JSON object per source instead.
 """
 
 import argparse
@@ -16,72 +16,72 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
 
 from ..decoding.decoder import Hypothesis
-from ..errors import ArgumentError, one_line_errors
-from .options import Parser, add_decoding_options, make_decoder
+from ..errors import ArgumentError, one_line, one_line_errors
+from ..files import open_whole
+from .options import Parser, add_checkpoint, add_decoding_options, check_output_file, make_decoder, whole_number
 
 
+@one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("checkpoint", help="folder or Hub name")
-    parser.add_argument("--input", type=Path, help="text file, one source a line, .gz too; standard input by default")
-    parser.add_argument("--output", type=Path, help="file to write; standard output by default")
-    parser.add_argument("--format", choices=["text", "jsonl"], default="text", help="of the output (default text)")
-    parser.add_argument("--n_best", type=int, default=1, help="hypotheses a source (default 1)")
+    parser = Parser("generate", __doc__)
+    add_checkpoint(parser)
+    parser.add_argument("--input", type=Path, help="text file, one source a line; .gz too (default: standard input)")
+    parser.add_argument("--output", type=Path, help="file to write (default: standard output)")
+    parser.add_argument("--format", choices=["text", "jsonl"], default="text", help="output format (default text)")
+    parser.add_argument("--n_best", type=whole_number(), default=1, help="hypotheses per source (default 1)")
     parser.add_argument("--scores", action="store_true", help="print each hypothesis's log-probability")
     add_decoding_options(parser)
-    with one_line_errors():
-        args = parser.parse_args(argv)
-        check_options(args)
-        args.num_return_sequences = args.n_best
-        decoder = make_decoder(args)
-        # Lines in and lines out: the input is never held whole.
-        sources = read_lines(args.input)
-        echoed: list[str] = []
-        with written_whole(args.output) if args.output else nullcontext(sys.stdout) as output:
-            for hypotheses in decoder.decode(remember(sources, echoed), progress=True):
-                output.write(as_text(echoed.pop(0), hypotheses, args))
+    args = parser.parse_args(argv)
+    check_options(args)
+    args.num_return_sequences = args.n_best
+    decoder = make_decoder(args)
+    # Lines in and lines out: the input is never held whole.
+    sources = read_lines(args.input)
+    echoed: list[str] = []
+    with open_whole(args.output) if args.output else nullcontext(sys.stdout) as output:
+        for hypotheses in decoder.decode(remember(sources, echoed), progress=True):
+            output.write(as_text(echoed.pop(0), hypotheses, args))
     if decoder.truncated:
         print(f"{decoder.truncated} sources were cut to {decoder.max_source_length} tokens", file=sys.stderr)
 
 
 def check_options(args: argparse.Namespace) -> None:
-    for name in ("batch_size", "n_best", "num_beams"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ArgumentError(f"--{name} must be 1 or more, got {getattr(args, name)}")
     if args.n_best > (args.num_beams or 1) and not args.do_sample:
         raise ArgumentError(f"--n_best {args.n_best} needs as many --num_beams, or --do_sample")
-    if args.input is not None and args.output is not None and args.input.resolve() == args.output.resolve():
-        raise ArgumentError(f"--output {args.output} would overwrite the input")
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[TextIO]:
-    """A file that takes its place only when all of it is written: an error leaves an earlier one as it was."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as output:
-        yield output
-    partial.replace(path)
+    check_output_file("--output", args.output)
+    if args.input is not None:
+        if args.output is not None and args.input.resolve() == args.output.resolve():
+            raise ArgumentError(f"--output {args.output} would overwrite the input")
+        open_text(args.input).close()  # fails here, and not when the model is loaded
 
 
 def read_lines(path: Path | None) -> Iterator[str]:
-    """The lines of a file or of standard input, without their ends and without the mark that Windows puts first."""
+    """Yields the lines of a file or of standard input, without their ends and without a byte order mark."""
     try:
         with open_text(path) as lines:
             yield from (line.rstrip("\n") for line in lines)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"{path or 'standard input'}: {error}") from error
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise ArgumentError(f"{'standard input' if path is None else f'--input {path}'}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or one_line(error)
 
 
 def open_text(path: Path | None) -> TextIO:
     if path is None:
         return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig")
-    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig")
+    try:
+        return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig")
+    except OSError as error:
+        raise ArgumentError(f"--input {path}: {reason(error)}") from error
 
 
 def remember(sources: Iterator[str], echoed: list[str]) -> Iterator[str]:

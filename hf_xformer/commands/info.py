@@ -1,17 +1,16 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Says what a checkpoint is, and what is wrong with it: size, options, memory, tokenizer, missing or unexpected weights.
+Describes a checkpoint and what is wrong with it: size, options, memory, tokenizer, missing or unexpected weights.
 
   hf-xformer info runs/g2p-quickstart
   hf-xformer info user/name --revision v1.0
 
-Reads the headers of a folder's weight files and not the weights, which takes a second whatever their size; what is on
-the Hub is fetched first. The exit status is 1 where weights are missing, unexpected or of another shape than the
-configuration says, 2 where files cannot be read.
+It reads the headers of the weight files, not the weights, which takes a second whatever their size; a checkpoint on
+the Hub is downloaded first. The exit status is 1 if weights are missing, unexpected or of another shape than the
+configuration says, and 2 if files cannot be read.
 """
 
-import argparse
 from collections.abc import Iterable, Sequence
 from filecmp import cmp
 from pathlib import Path
@@ -23,16 +22,17 @@ from ..checkpoints.adapters import base_of
 from ..checkpoints.loading import check_path, load_tokenizers, read_own_config
 from ..checkpoints.vocabulary import check_vocabulary
 from ..checkpoints.weight_files import StoredTensor, compare, count_parameters, read_tensors
-from ..errors import ArgumentError, one_line, one_line_errors
-from ..files import travelling_files
+from ..errors import ArgumentError, first_line, one_line_errors
+from ..files import GENERATION_CONFIG, travelling_files
+from ..hub.repository import hub_call
 from ..models import XformerConfig
-from .options import Parser
+from .options import Parser, add_checkpoint, add_revision
 
 
-# Of a configuration's fields, those that the lines above the options already say.
+# Fields of the configuration that other lines already say.
 SAID = {f"{stack}_{name}" for stack in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")}
 SAID |= {"encoder_layer_types", "decoder_layer_types", "vocab_size", "encoder_vocab_size", "d_model", "format_version"}
-# What is nobody's choice, or another's: whether `generate` caches is the generation config's.
+# Fields that nobody chooses, or that belong elsewhere: whether `generate` caches is the generation config's.
 INSIDE = {
     "use_cache",
     "auto_map",
@@ -42,25 +42,25 @@ INSIDE = {
     "model_type",
     "is_encoder_decoder",
 }
-# Of the generation config, what people set.
+# Fields of the generation config that people set.
 SHOWN = ("num_beams", "max_length", "max_new_tokens", "length_penalty", "do_sample", "forced_bos_token_id")
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
+@one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("checkpoint", help="folder or Hub name")
-    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
-    with one_line_errors():
-        args = parser.parse_args(argv)
-        folder = fetch(args.checkpoint, args.revision)
-        config = read_config(folder)
-        stored = read_tensors(folder)
-        if not stored:
-            raise ArgumentError(f"{args.checkpoint}: there are no weights (model.safetensors)")
-        for name, text in lines(folder, config, stored):
-            print(f"{name:12}{text}")
-        problems = list(compare(config, stored).sentences())
+    parser = Parser("info", __doc__)
+    add_checkpoint(parser)
+    add_revision(parser)
+    args = parser.parse_args(argv)
+    folder = fetch(args.checkpoint, args.revision)
+    config = read_config(folder)
+    stored = read_tensors(folder)
+    if not stored:
+        raise ArgumentError(f"{args.checkpoint}: there are no weights (model.safetensors)")
+    for name, text in lines(folder, config, stored):
+        print(f"{name:12}{text}")
+    problems = list(compare(config, stored).sentences())
     print(
         f"{'weights':12}{len(stored)} tensors, " + ("which are not the model's:" if problems else "all of the model's")
     )
@@ -70,16 +70,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def fetch(name_or_path: str, revision: str | None) -> Path:
-    """The folder itself, or the Hub's in the local cache."""
+    """Returns the folder itself, or the local copy of the Hub's."""
     check_path(name_or_path)
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path)
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ArgumentError(f"{path}: not a folder, as a checkpoint is")
     try:
-        return Path(snapshot_download(name_or_path, revision=revision, ignore_patterns=["*.bin", "*.pt", "*.pth"]))
-    except Exception as error:  # a dozen types, of the Hub, of the network and of the cache
-        raise ArgumentError(
-            f"{name_or_path}: no such folder, nor to be had from the Hub: {one_line(error)}"
-        ) from error
+        with hub_call():
+            return Path(snapshot_download(name_or_path, revision=revision, ignore_patterns=["*.bin", "*.pt", "*.pth"]))
+    except ArgumentError as error:
+        raise ArgumentError(f"{name_or_path}: no such folder, and {error}") from error
 
 
 def read_config(folder: Path) -> XformerConfig:
@@ -89,7 +91,7 @@ def read_config(folder: Path) -> XformerConfig:
 
 
 def lines(folder: Path, config: XformerConfig, stored: dict[str, StoredTensor]) -> Iterable[tuple[str, str]]:
-    """What there is to say, as `(topic, text)`."""
+    """Yields the lines of the description, as `(topic, text)`."""
     yield "model", f"{(config.architectures or ['Xformer'])[0]} of {count_parameters(stored):,} parameters"
     for stack in ("encoder", "decoder"):
         heads, width = config.heads_of(stack)
@@ -111,14 +113,14 @@ def lines(folder: Path, config: XformerConfig, stored: dict[str, StoredTensor]) 
 
 
 def options(config: XformerConfig) -> dict:
-    """The fields that are not at their defaults, but for what other lines say."""
+    """Returns the fields that are not at their defaults, without those that other lines say."""
     default = XformerConfig().to_dict()
     values = config.to_diff_dict()
     return {name: values[name] for name in values if name not in SAID | INSIDE and values[name] != default.get(name)}
 
 
 def memory(config: XformerConfig, stored: dict[str, StoredTensor]) -> str:
-    """Of the weights, and of the keys and values that the decoder keeps of a token, in all its layers together."""
+    """Describes the memory of the weights, and of the keys and values that all decoder layers keep of a token."""
     types = ", ".join(sorted({tensor.dtype for tensor in stored.values()}))
     heads, width = config.heads_of("decoder")
     element = ELEMENT_BYTES.get(str(config.dtype).removeprefix("torch."), 4)
@@ -150,16 +152,18 @@ def describe_tokenizers(folder: Path, config: XformerConfig) -> str:
 
 
 def describe_generation(folder: Path) -> str:
+    if not (folder / GENERATION_CONFIG).exists():
+        return f"no {GENERATION_CONFIG}: greedy"
     try:
         config = GenerationConfig.from_pretrained(folder)
-    except (OSError, ValueError):
-        return "no generation_config.json: greedy"
+    except (OSError, ValueError) as error:
+        return f"WARNING: {GENERATION_CONFIG}: {first_line(error)}"
     shown = {name: value for name in SHOWN if (value := getattr(config, name, None)) is not None}
     return ", ".join(f"{name}={value}" for name, value in shown.items()) or "greedy, to the library's default length"
 
 
 def describe_code(folder: Path) -> str:
-    """Whether a stranger can load it, and whether with the code of this package."""
+    """Says whether the checkpoint loads without this package, and whether its code is the same."""
     ours = travelling_files()
     there = [path for path in ours if (folder / path.name).exists()]
     if len(there) < len(ours):

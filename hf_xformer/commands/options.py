@@ -1,9 +1,13 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the verbs' command lines share: the parser, and the options of decoding."""
+"""Options that several verbs have: the parser, types of values, files and folders to write, decoding."""
 
 import argparse
-from typing import NoReturn
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from accelerate import PartialState
@@ -12,32 +16,146 @@ from transformers import set_seed
 from ..checkpoints.loading import load_model, load_tokenizers, position_limit
 from ..checkpoints.vocabulary import check_vocabulary
 from ..decoding.decoder import Decoder
-from ..errors import ArgumentError
+from ..errors import ArgumentError, blame, refuse_misspelt
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose mistakes on the command line are input errors."""
+    """
+    The command line of a verb. Its mistakes are input errors, which name the option as it was typed.
+
+    Args:
+        verb: Such as "generate".
+        description: The docstring of the verb's module, printed as it stands.
+        options: As `ArgumentParser` has them.
+    """
+
+    def __init__(self, verb: str, description: str | None, **options: Any):
+        super().__init__(
+            prog=f"hf-xformer {verb}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        refuse_misspelt(words, self._option_string_actions)
+        return super().parse_args(words, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        choices = list(map(str, action.choices))
+        near = get_close_matches(str(value), choices, n=1)
+        hint = f"did you mean {near[0]}, " if near else ""
+        raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}of {', '.join(choices)}?")
 
     def error(self, message: str) -> NoReturn:
-        raise ArgumentError(f"{message} (see --help)")
+        raise ArgumentError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
+
+
+def whole_number(least: int = 1, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """Returns the type of an option that takes the whole numbers from `least` to `most`."""
+
+    def parse(word: str) -> int:
+        try:
+            value = int(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {word!r}") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be {least} or more, got {word}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"must be {most:,} or less, got {word}")
+        return value
+
+    return parse
+
+
+def number(above: float = -float("inf"), most: float = float("inf")) -> Callable[[str], float]:
+    """Returns the type of an option that takes finite numbers above one and up to another."""
+
+    def parse(word: str) -> float:
+        try:
+            value = float(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a number, got {word!r}") from None
+        if not above < value <= most or abs(value) == float("inf"):
+            bounds = [f"above {above:g}"] * (above > -float("inf")) + [f"at most {most:g}"] * (most < float("inf"))
+            raise argparse.ArgumentTypeError(f"must be a number {' and '.join(bounds)}".rstrip() + f", got {word}")
+        return value
+
+    return parse
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, text: str = "folder or Hub name", **options: Any) -> None:
+    parser.add_argument("checkpoint", help=text, **options)
+
+
+def add_revision(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
+
+
+def add_columns(parser: argparse._ActionsContainer, target: bool = True) -> None:
+    """Adds the names of a table's columns; `target` says whether there is one of targets."""
+    for side in ("source", "target")[: 1 + target]:
+        parser.add_argument(
+            f"--{side}_column", default=side, help=f"the {side}'s column; a.b reaches into an object (default {side})"
+        )
+
+
+def add_overwrite(parser: argparse._ActionsContainer, text: str) -> None:
+    parser.add_argument("--overwrite", action="store_true", help=text)
+
+
+def check_output_file(option: str, path: Path | None) -> None:
+    """
+    Raises:
+        ArgumentError: A file cannot be written there, whatever it will hold.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise ArgumentError(f"{option} {path}: this is a folder, and a file is wanted")
+    if not path.parent.is_dir():
+        raise ArgumentError(f"{option} {path}: there is no folder {path.parent} to write it into")
+
+
+def check_output_folder(folder: Path, option: str = "", in_use: str | None = None) -> None:
+    """
+    Args:
+        option: As it is typed; empty for an argument without a name.
+        in_use: What to type next if the folder holds something; None if it may.
+
+    Raises:
+        ArgumentError: There cannot be such a folder, or it is in use.
+    """
+    where = f"{option} {folder}".strip()
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise ArgumentError(f"{where}: not a folder" + (f": {path} is a file" if path != folder else ""))
+    if in_use is not None and folder.is_dir() and any(folder.iterdir()):
+        raise ArgumentError(f"{where}: the folder is not empty; {in_use}")
 
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:
-    """The options of `generate()` that the commands share; what is not given is left to the checkpoint's own."""
+    """Adds the options of all verbs that decode; for those of `generate()` the checkpoint's values are the defaults."""
     group = parser.add_argument_group("decoding")
-    group.add_argument("--batch_size", type=int, default=64, help="sources at a time (default 64)")
-    group.add_argument("--num_beams", type=int, help="beams; 1 is greedy")
-    group.add_argument("--length_penalty", type=float, help="above 0 prefers longer texts (beam search)")
-    group.add_argument("--max_new_tokens", type=int, help="longest target, in tokens")
+    group.add_argument("--batch_size", type=whole_number(), default=64, help="sources at a time (default 64)")
+    group.add_argument("--num_beams", type=whole_number(), help="beams; 1 is greedy")
+    group.add_argument("--length_penalty", type=number(), help="above 0 prefers longer texts (beam search)")
+    group.add_argument("--max_new_tokens", type=whole_number(), help="longest target, in tokens")
     group.add_argument("--do_sample", action="store_true", default=None, help="sample instead of taking the best")
-    group.add_argument("--temperature", type=float, help="flattens (above 1) or sharpens the distribution")
-    group.add_argument("--top_k", type=int, help="sample from the so many likeliest tokens")
-    group.add_argument("--top_p", type=float, help="sample from the likeliest tokens of this total probability")
-    group.add_argument("--seed", type=int, default=0, help="for sampling (default 0)")
-    group.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
-    group.add_argument("--device", help="cpu, cuda, cuda:1, mps; the accelerator if there is one by default")
+    group.add_argument("--temperature", type=number(above=0), help="flattens (above 1) or sharpens the distribution")
+    group.add_argument("--top_k", type=whole_number(), help="sample from this many of the likeliest tokens")
+    group.add_argument(
+        "--top_p", type=number(above=0, most=1), help="sample from the likeliest tokens of this total probability"
+    )
+    group.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, help="for sampling (default 0)")
+    add_revision(group)
+    group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the accelerator, if there is one)")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
-    group.add_argument("--dtype", choices=dtypes, default="auto", help="of the weights (default: as they were saved)")
+    group.add_argument("--dtype", choices=dtypes, default="auto", help="type of the weights (default: as saved)")
 
 
 GENERATE_OPTIONS = (
@@ -52,8 +170,18 @@ GENERATE_OPTIONS = (
 )
 
 
+def generate_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of `generate()` that were given."""
+    return {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name, None)) is not None}
+
+
 def make_decoder(args: argparse.Namespace) -> Decoder:
-    """The decoder that `args.checkpoint` and the parsed options of [`add_decoding_options`] ask for."""
+    """
+    Returns the decoder that `args.checkpoint` and the options of [`add_decoding_options`] ask for.
+
+    Raises:
+        ArgumentError: Options do not go together, or the checkpoint does not load.
+    """
     for name in ("temperature", "top_k", "top_p"):
         if getattr(args, name) is not None and not args.do_sample:
             raise ArgumentError(f"--{name} is for sampling: it needs --do_sample")
@@ -63,7 +191,6 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
     source, target = load_tokenizers(args.checkpoint, **hub)
     model = load_model(args.checkpoint, dtype=args.dtype, **hub)
     check_vocabulary(model.config, source, target)
-    options = {name: getattr(args, name, None) for name in GENERATE_OPTIONS}
     return Decoder(
         model.to(device),  # type: ignore[arg-type]  # the library's wrapper loses `self`
         source,
@@ -71,14 +198,21 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
         batch_size=args.batch_size,
         max_source_length=position_limit(model.config),
         scores=getattr(args, "scores", False),
-        **{name: value for name, value in options.items() if value is not None},
+        **generate_options(args),
     )
 
 
 def choose_device(name: str | None) -> torch.device:
+    """
+    Returns the device of that name, or the accelerator, or the CPU.
+
+    Raises:
+        ArgumentError: This machine does not have it.
+    """
     if name is None:
         return PartialState().default_device
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ArgumentError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    with blame(f"--device {name}", RuntimeError, AssertionError):
+        device = torch.empty(0, device=name).device
+    if device.type == "meta":
+        raise ArgumentError("--device meta: it holds no numbers, so nothing can be computed there")
+    return device

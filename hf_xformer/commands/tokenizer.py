@@ -1,10 +1,22 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the tokenizer of a model on its training data, and shows what it does with it."""
+"""
+Trains the tokenizer of a model on its training data, and shows what it does with them.
+
+  hf-xformer tokenizer --train_file train.de.gz train.en.gz --vocab_size 10000 --output_dir tokenizer
+  hf-xformer tokenizer --train_file train.jsonl --model_type symbol --output_dir tokenizer
+
+The first trains one byte-pair vocabulary for both languages, from two parallel text files; the second takes letters
+and phonemes from a table, each symbol a token. A vocabulary for each side, from a dataset on the Hub whose sentences
+stand inside a column of objects:
+
+  hf-xformer tokenizer --dataset_name opus_books --dataset_config_name de-en --source_column translation.de \\
+    --target_column translation.en --model_type unigram --separate --output_dir tokenizer
+"""
 
 import argparse
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,26 +24,15 @@ from transformers import PreTrainedTokenizerFast
 
 from ..data.reading import Row, load_named_rows, read_rows
 from ..data.tokenizers import TRAINERS, train_tokenizer
-from ..errors import one_line_errors
-from ..files import TARGET_TOKENIZER
-from .options import Parser
+from ..errors import ArgumentError, one_line_errors
+from ..files import TARGET_TOKENIZER, fill_folder
+from .options import Parser, add_columns, add_overwrite, check_output_folder, whole_number
 
 
 SAMPLE_ROWS = 10_000
 SAMPLE_CHARACTERS = 400
 
-EXAMPLES = """
-examples:
-  one byte-pair vocabulary for both languages, from two parallel text files:
-    hf-xformer tokenizer --train_file train.de.gz train.en.gz --vocab_size 10000 --output_dir tokenizer
-
-  letters and phonemes, each symbol a token:
-    hf-xformer tokenizer --train_file train.jsonl --model_type symbol --output_dir tokenizer
-
-  a vocabulary for each side, from a dataset on the Hub, its sentences inside a column of objects:
-    hf-xformer tokenizer --dataset_name opus_books --dataset_config_name de-en --source_column translation.de
-      --target_column translation.en --model_type unigram --separate --output_dir tokenizer
-
+EXPLANATIONS = """\
 kinds of tokenizer (--model_type):
   bpe      byte-level byte-pair encoding; no character is ever unknown
   unigram  pieces chosen by likelihood; vocab_size is met exactly
@@ -41,8 +42,7 @@ kinds of tokenizer (--model_type):
 
 
 @one_line_errors()
-def main(argv: list[str] | None = None) -> None:
-    """Trains, saves and describes the tokenizer that `argv` (default: the command line) asks for."""
+def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     folders: dict[str | None, Path] = {None: args.output_dir}
     if args.separate:
@@ -63,17 +63,15 @@ def main(argv: list[str] | None = None) -> None:
     }
     # Only now, when nothing can be wrong with the data any more. A target tokenizer of an earlier run would be taken
     # for a part of this one.
-    shutil.rmtree(args.output_dir / TARGET_TOKENIZER, ignore_errors=True)
+    if (args.output_dir / TARGET_TOKENIZER).is_dir():
+        shutil.rmtree(args.output_dir / TARGET_TOKENIZER)
     for side, folder in folders.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        trained[side].save_pretrained(folder)
+        fill_folder(folder, trained[side].save_pretrained)
         print(f"{folder}: {description(trained[side], texts_of(islice(rows(), SAMPLE_ROWS), side))}")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def make_parser() -> Parser:
+    parser = Parser("tokenizer", __doc__, epilog=EXPLANATIONS)
     data = parser.add_argument_group("data")
     where = data.add_mutually_exclusive_group(required=True)
     where.add_argument(
@@ -84,24 +82,23 @@ def make_parser() -> argparse.ArgumentParser:
     )
     where.add_argument("--dataset_name", help="a local folder or Hub name for datasets.load_dataset")
     data.add_argument("--dataset_config_name", help="its configuration, if it has several")
-    data.add_argument("--train_split", default="train", help="its split (default: %(default)s)")
-    data.add_argument("--source_column", default="source", help="name of the source's column (default: %(default)s)")
-    data.add_argument("--target_column", default="target", help="name of the target's column (default: %(default)s)")
+    data.add_argument("--train_split", default="train", help="its split (default train)")
+    add_columns(data)
 
     kind = parser.add_argument_group("tokenizer")
-    kind.add_argument("--model_type", choices=list(TRAINERS), default="bpe", help="see below (default: %(default)s)")
+    kind.add_argument("--model_type", choices=list(TRAINERS), default="bpe", help="see below (default bpe)")
     kind.add_argument(
-        "--vocab_size", type=int, default=8000, help="most entries, special tokens included (default: %(default)s)"
+        "--vocab_size", type=whole_number(), default=8000, help="most entries, special tokens included (default 8000)"
     )
     kind.add_argument("--lowercase", action="store_true", help="fold case")
     kind.add_argument(
         "--min_frequency",
-        type=int,
+        type=whole_number(0),
         default=1,
-        help="leave out merges, characters and symbols that occur less often (default: %(default)s)",
+        help="leave out merges, characters and symbols that occur less often (default 1)",
     )
     kind.add_argument(
-        "--max_length", type=int, default=2048, help="tokens that truncation leaves of a text (default: %(default)s)"
+        "--max_length", type=whole_number(2), default=2048, help="tokens that truncation leaves (default 2048)"
     )
     kind.add_argument("--separate", action="store_true", help="one tokenizer for each side, instead of a shared one")
 
@@ -112,20 +109,20 @@ def make_parser() -> argparse.ArgumentParser:
         required=True,
         help=f"folder for the tokenizer; with --separate the source's, and the target's in its {TARGET_TOKENIZER}/",
     )
-    output.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there already")
+    add_overwrite(output, "replace a tokenizer that is there already")
     return parser
 
 
 def check_output(folder: Path, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output_dir {folder} is not a folder")
+    # Other files may be in it: a tokenizer may lie beside its data.
+    check_output_folder(folder, "--output_dir")
     for place in (folder, folder / TARGET_TOKENIZER):
         if (place / "tokenizer_config.json").exists() and not overwrite:
-            raise ValueError(f"{place} already holds a tokenizer; --overwrite replaces it")
+            raise ArgumentError(f"--output_dir {place}: already holds a tokenizer; --overwrite replaces it")
 
 
 def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:
-    """A function that begins reading the rows anew, because they are read more than once and may not fit in memory."""
+    """Returns a function that reads the rows from the start: they are read twice and may not fit in memory."""
     columns = {"source_column": args.source_column, "target_column": args.target_column}
     if args.train_file:
         return lambda: read_rows(args.train_file, **columns)
@@ -134,7 +131,7 @@ def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:
 
 
 def texts_of(rows: Iterable[Row], side: str | None) -> Iterator[str]:
-    """The texts of one side, "source" or "target", or with None of both."""
+    """Yields the texts of one side, "source" or "target", or with None of both."""
     for row in rows:
         if side != "target":
             yield row["source"]
@@ -143,7 +140,7 @@ def texts_of(rows: Iterable[Row], side: str | None) -> Iterator[str]:
 
 
 def description(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> str:
-    """Size of the vocabulary, share of unknown tokens in these texts, and the first of them cut into its tokens."""
+    """Returns the size of the vocabulary, the share of unknown tokens in the texts, and the first text as tokens."""
     sample, total, unknown = "", 0, 0
     for text in texts:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)

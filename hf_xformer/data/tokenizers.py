@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from ..errors import ArgumentError, DataError
+
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
 SPECIALS = list(SPECIAL_TOKENS.values())  # ids 0 to 3, as XformerConfig has them
@@ -50,13 +52,14 @@ def train_tokenizer(
         max_length: Tokens, `</s>` included, that the tokenizer truncates to when asked to truncate.
 
     Raises:
-        ValueError: An unknown model type, no text, a vocabulary too small for the characters or, for unigram, larger
-            than the texts can fill; a max_length below 2.
+        ArgumentError: An unknown model type, a vocabulary too small for the characters or, for unigram, larger than
+            the texts can fill; a max_length below 2.
+        DataError: There is no text.
     """
     if model_type not in TRAINERS:
-        raise ValueError(f"unknown model type {model_type!r}; known are {', '.join(TRAINERS)}")
+        raise ArgumentError(f"--model_type {model_type}: no such kind of tokenizer; there are {', '.join(TRAINERS)}")
     if max_length < 2:
-        raise ValueError(f"max_length {max_length} has no room for a token and {END}")
+        raise ArgumentError(f"--max_length {max_length} has no room for a token and {END}")
     form = [normalizers.NFC(), normalizers.Lowercase()] if lowercase else [normalizers.NFC()]
     tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), vocab_size, min_frequency)
     tokenizer.add_special_tokens(SPECIALS)
@@ -107,8 +110,8 @@ def train_unigram(texts: Texts, form: normalizers.Normalizer, vocab_size: int, m
     # The characters are checked before the trainer begins: without room for them it would never come to an end.
     tokenizer.train_from_iterator(checked(texts, tokenizer.normalizer, vocab_size), trainer)
     if tokenizer.get_vocab_size() < vocab_size:
-        raise ValueError(
-            f"vocab_size {vocab_size} is too large: these texts yield {tokenizer.get_vocab_size()} unigram entries"
+        raise ArgumentError(
+            f"--vocab_size {vocab_size} is too large: these texts yield {tokenizer.get_vocab_size()} unigram entries"
         )
     pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
     tokenizer.model = models.Unigram(in_settled_order(pieces, vocab_size), unk_id=SPECIALS.index(UNKNOWN))
@@ -178,13 +181,13 @@ TRAINERS: dict[str, Callable[[Texts, normalizers.Normalizer, int, int], Tokenize
 
 
 def checked(texts: Texts, form: normalizers.Normalizer | None = None, vocab_size: int | None = None) -> Iterator[str]:
-    """The texts; after the last, a ValueError if they were empty or have more characters than `vocab_size` holds."""
+    """The texts; after the last, an error if they were empty or have more characters than `vocab_size` holds."""
     characters: set[str] = set()
     for text in texts:
         characters.update(form.normalize_str(text) if form else text)
         yield text
     if characters <= {" ", WORD_START}:
-        raise ValueError("there is no text to train a tokenizer on")
+        raise DataError("there is no text to train a tokenizer on")
     if vocab_size is not None:
         # A space has no entry of its own: it is written as the word start.
         check_room(vocab_size, len(characters - {" "}), "characters")
@@ -192,8 +195,8 @@ def checked(texts: Texts, form: normalizers.Normalizer | None = None, vocab_size
 
 def check_room(vocab_size: int, required: int, what: str) -> None:
     if vocab_size < required + len(SPECIALS):
-        raise ValueError(
-            f"vocab_size {vocab_size} is too small: {required} {what} and {len(SPECIALS)} special tokens "
+        raise ArgumentError(
+            f"--vocab_size {vocab_size} is too small: {required} {what} and {len(SPECIALS)} special tokens "
             f"need {required + len(SPECIALS)}"
         )
 

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ArgumentError
+from ..files import write_whole
 
 
 # Of either side, that a heat map can show so that its names are read.
@@ -93,4 +94,4 @@ def plot_attention(weights: torch.Tensor, source: list[str], target: list[str], 
     axes.set_yticks(range(len(target)), [name.replace("$", r"\$") for name in target])
     axes.set(xlabel="source", ylabel="target", title=title)
     figure.colorbar(image, label="attention")
-    figure.savefig(path, dpi=120)
+    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=120))

@@ -1,10 +1,10 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Model cards: `README.md` of a checkpoint's folder, made of what a run has recorded and of what only people know.
+Model cards: `README.md` of a checkpoint's folder, filled from what a run has recorded and from what only people know.
 
-The run's part is in `run.json` and `*_results.json`; people's part is a YAML file such as those in model_cards/, one a
-recipe. What neither says is marked in the card, and a card with a mark is not published.
+The run's part is in `run.json` and `*_results.json`. People's part is a YAML file, such as those in model_cards/, one
+for each recipe. What neither says is marked in the card, and a card with a mark is not published.
 """
 
 import hashlib
@@ -13,19 +13,33 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
 import jinja2
-import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData
 
-from ..errors import ArgumentError
-from ..files import ATTENTION, CARD, CARD_TEMPLATE, CURVES, RECORD, TARGET_TOKENIZER, find, read_json, read_yaml
+from ..errors import ArgumentError, did_you_mean
+from ..files import (
+    ATTENTION,
+    CARD,
+    CARD_TEMPLATE,
+    CONFIG,
+    CURVES,
+    EVAL_RESULTS,
+    RECORD,
+    TARGET_TOKENIZER,
+    TEST_RESULTS,
+    find,
+    read_json,
+    read_text,
+    read_yaml_file,
+    write_text,
+)
 from .curves import TIMINGS
 from .record import update_record
 
 
 TO_FILL_IN = "to fill in: "
-# Watts of what computes, as far as people do not say: one GPU, or one core of a CPU with its share of the machine.
+# Default watts: per GPU, or per core of a CPU with its share of the machine.
 WATTS = {"gpu": 400, "cpu": 10}
-# Of Markdown and of HTML, what leads to a file beside the card.
+# Links of Markdown and of HTML to a file beside the card.
 ELSEWHERE = r"(?!https?://|mailto:|#)"
 LINK = re.compile(rf"""\]\({ELSEWHERE}([^)\s]+)\)|(?:src|href)=["']{ELSEWHERE}([^"'\s]+)["']""")
 MARK = re.compile(rf"\[{TO_FILL_IN}(\w+)\]")
@@ -34,21 +48,21 @@ MARK = re.compile(rf"\[{TO_FILL_IN}(\w+)\]")
 @dataclass(frozen=True)
 class CardFacts:
     """
-    What only people know of a model.
+    What only people know about a model.
 
     Args:
         summary: What it does, in a sentence.
         language: Codes of two or three letters, one or a list.
-        license: Of the weights, as the Hub spells it, such as "apache-2.0".
-        data: What it was trained on, and how that was divided.
-        data_license: Of the data.
+        license: Licence of the weights, as the Hub spells it, such as "apache-2.0".
+        data: What it was trained on, and how the data were split.
+        data_license: Licence of the data.
         intended_use: What it is for.
         limits: What it cannot do, and what it should not be used for.
         data_url: Where the data come from.
-        dataset_id: Of the data set on the Hub that the scores are of, under which the Hub lists them.
+        dataset_id: Name of the test data on the Hub, which lists the scores there.
         example: A source text to show it with.
-        watts: Of all devices together; by default a guess.
-        carbon_intensity: Grams of CO2 equivalent a kWh; by default the world's mean of 2023 (Ember 2024).
+        watts: Power of all devices together; by default a guess, `WATTS`.
+        carbon_intensity: Grams of CO2 equivalent per kWh; by default the world's mean of 2023 (Ember 2024).
     """
 
     summary: str
@@ -70,67 +84,65 @@ REQUIRED = tuple(each.name for each in fields(CardFacts) if each.default is MISS
 
 def read_facts(path: str | Path | None) -> CardFacts:
     """
-    The facts of a YAML file; a mark stands for each that is required and is not there.
+    Reads the facts of a YAML file; a required one that is missing becomes a mark.
 
     Raises:
-        ArgumentError: The file cannot be read, or has a field that there is none of.
+        ArgumentError: The file cannot be read, has an unknown field, or a number that is none.
     """
-    given = {}
+    given, where = {}, f"--card_facts {path}"
     if path is not None:
-        try:
-            given = read_yaml(find(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ArgumentError(f"--card_facts {path}: cannot be read: {' '.join(str(error).split())}") from error
+        given = read_yaml_file(find(path), where)
         if not isinstance(given, dict):
-            raise ArgumentError(f"--card_facts {path}: expected lines of 'field: text'")
+            raise ArgumentError(f"{where}: expected lines of 'field: text'")
     known = [each.name for each in fields(CardFacts)]
-    if unknown := [name for name in given if name not in known]:
-        raise ArgumentError(
-            f"--card_facts {path}: no field {', '.join(map(str, unknown))}; there are {', '.join(known)}"
-        )
+    for name in given:
+        if name not in known:
+            near = did_you_mean(str(name), known)
+            raise ArgumentError(f"{where}: no field {name}{near}; there are {', '.join(known)}")
     for name in ("watts", "carbon_intensity"):
-        if name in given and not (isinstance(given[name], int | float) and given[name] > 0):
-            raise ArgumentError(f"--card_facts {path}: {name} must be a number above 0, got {given[name]!r}")
+        if name in given and not (isinstance(given[name], int | float) and 0 < given[name] < float("inf")):
+            raise ArgumentError(f"{where}: {name} must be a number above 0, got {given[name]!r}")
     marks = {name: f"[{TO_FILL_IN}{name}]" for name in REQUIRED if not given.get(name)}
     return CardFacts(**{**given, **marks})
 
 
 def facts_of(record: dict) -> CardFacts:
-    """The facts that a run was given, with marks if it was given none; those of another version are left out."""
+    """Returns the facts in a run's record, with marks for what is missing; unknown fields are left out."""
     known, given = {each.name for each in fields(CardFacts)}, record.get("facts", {})
     return replace(read_facts(None), **{name: given[name] for name in given if name in known})
 
 
 def missing_facts(facts: CardFacts) -> list[str]:
+    """Returns the names of the required facts that nobody has given."""
     return [name for name in REQUIRED if MARK.search(str(getattr(facts, name)))]
 
 
 def scores_of(folder: Path) -> dict[str, dict[str, float]]:
-    """`{"validation": {metric: value}, "test": {...}}`, of the evaluations that there were."""
+    """Returns `{"validation": {metric: value}, "test": {...}}`, of the evaluations that there were."""
     validation = {
         name.removeprefix("eval_"): value
-        for name, value in read_json(folder / "eval_results.json").items()
+        for name, value in read_json(folder / EVAL_RESULTS).items()
         if name.startswith("eval_") and name.removeprefix("eval_") not in (*TIMINGS, "samples")
     }
-    tested = read_json(folder / "test_results.json")
+    tested = read_json(folder / TEST_RESULTS)
     test = {name: tested[name] for name in tested.get("metrics", []) if name in tested}
     return {split: scores for split, scores in (("validation", validation), ("test", test)) if scores}
 
 
 def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
     """
-    The card of a run's folder.
+    Returns the card of a run's folder.
 
     Args:
         name: What readers load the model by: the folder's path, or its name on the Hub.
 
     Raises:
-        ArgumentError: The folder has no record of a run, or one that this version does not know.
+        ArgumentError: The folder has no record of a run, or a record of another version.
     """
-    run, tested = read_json(folder / RECORD), read_json(folder / "test_results.json")
+    run, tested = read_json(folder / RECORD), read_json(folder / TEST_RESULTS)
     if not run:
         raise ArgumentError(f"{folder}: no {RECORD} there, which training writes, to fill a card from")
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(find(CARD_TEMPLATE).read_text("utf-8"))
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(read_text(find(CARD_TEMPLATE)))
     try:
         evaluated_on = {"validation": run["evaluated_on"], "test": ", ".join(tested.get("test_file", []))}
         scores, footprint = scores_of(folder), Footprint.of(run, facts)
@@ -145,7 +157,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             signatures={each: tested[each] for each in tested if each.endswith("_signature")},
             decoding=tested.get("decoding") or {},
             first_rows=f", its first {tested['max_samples']:,} rows" if tested.get("max_samples") else "",
-            has_code=(folder / "config.json").exists() and run["is_xformer"],
+            has_code=(folder / CONFIG).exists() and run["is_xformer"],
             has_target=(folder / TARGET_TOKENIZER).is_dir(),
             pictures=[each for each in (CURVES, ATTENTION) if (folder / each).exists()],
             footprint=footprint,
@@ -159,11 +171,11 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a training took: seconds as measured, watts as said or guessed, and grams of CO2 equivalent that follow."""
+    """What a training took: measured seconds, given or guessed watts, and the grams of CO2 equivalent that follow."""
 
     seconds: float
     watts: float
-    carbon_intensity: float  # grams a kWh
+    carbon_intensity: float  # grams per kWh
 
     @classmethod
     def of(cls, run: dict, facts: CardFacts) -> "Footprint":
@@ -187,7 +199,7 @@ def metadata_of(
     evaluated_on: dict[str, str],
     footprint: Footprint,
 ) -> ModelCardData:
-    """The card's header, by which the Hub sorts models."""
+    """Returns the card's header, by which the Hub sorts models."""
     base = run["base_model"]
     return ModelCardData(
         language=facts.language,
@@ -219,20 +231,30 @@ def metadata_of(
 
 def write_card(folder: Path, facts: CardFacts, overwrite: bool = False) -> None:
     """
-    Writes the card and remembers it, so that one that people have changed since is not written over.
+    Writes the card, and its digest to the record: a card that people change later is not overwritten.
 
     Raises:
-        ArgumentError: It was changed by hand, and `overwrite` does not say to do it all the same.
+        ArgumentError: The card was changed by hand, and `overwrite` is off.
     """
     card = render(folder, facts, str(folder))
-    if not overwrite and is_edited(folder):
-        raise ArgumentError(f"{folder / CARD} was changed by hand; --overwrite writes it anew")
-    card.save(folder / CARD)
+    if not overwrite:
+        check_unedited(folder)
+    write_text(folder / CARD, str(card))
     written = digest((folder / CARD).read_bytes())
     update_record(folder, {"facts": vars(facts), "card_name": str(folder), "card_sha256": written})
 
 
+def check_unedited(folder: Path) -> None:
+    """
+    Raises:
+        ArgumentError: The card was changed by hand.
+    """
+    if is_edited(folder):
+        raise ArgumentError(f"{folder / CARD} was changed by hand; --overwrite writes it anew")
+
+
 def is_edited(folder: Path) -> bool:
+    """Returns whether the card is another than the one that was written last."""
     path = folder / CARD
     return path.exists() and digest(path.read_bytes()) != read_json(folder / RECORD).get("card_sha256")
 
@@ -243,10 +265,10 @@ def digest(content: bytes) -> str:
 
 def problems_of(text: str, names: set[str]) -> list[str]:
     """
-    What a card must not be published with: fields that nobody has filled in, and links that lead nowhere.
+    Returns what a card must not be published with: fields that nobody has filled in, and links that lead nowhere.
 
     Args:
-        names: Of the files that are published with it.
+        names: Files that are published with it.
     """
     found = [f"`{name}` is not filled in" for name in dict.fromkeys(MARK.findall(text))]
     links = dict.fromkeys((first or second).removeprefix("./") for first, second in LINK.findall(text))
@@ -261,12 +283,12 @@ def problems_of(text: str, names: set[str]) -> list[str]:
 
 def hub_results(folder: Path, facts: CardFacts) -> list[EvalResultEntry]:
     """
-    The scores in the form in which the Hub lists them beside a data set, which has to be there: those of the test set,
-    or of the validation set where none was tested; none without a `dataset_id`.
+    Returns the scores in the form in which the Hub lists them beside a data set, which `facts.dataset_id` names: those
+    of the test set, or else of the validation set.
     """
     if facts.dataset_id is None:
         return []
-    tested = read_json(folder / "test_results.json")
+    tested = read_json(folder / TEST_RESULTS)
     return [
         EvalResultEntry(
             dataset_id=facts.dataset_id,

@@ -4,8 +4,10 @@
 
 from pathlib import Path
 
+from ..files import write_whole
 
-# Logged with every evaluation and no measure of quality.
+
+# Logged with every evaluation, and not measures of quality.
 TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
 
 
@@ -22,11 +24,11 @@ def plot_curves(log_history: list[dict], path: Path) -> None:
         axes.grid(alpha=0.3)
         if len(lines) > 1:
             axes.legend()
-    figure.savefig(path, dpi=120)
+    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=120))
 
 
 def collect_curves(log_history: list[dict]) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """`{panel: {line: [(step, value), ...]}}`, the losses in one panel and each metric in its own."""
+    """Returns `{panel: {line: [(step, value), ...]}}`: one panel for the losses, and one for each metric."""
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {"loss": {}}
     for entry in log_history:
         for name, value in entry.items():

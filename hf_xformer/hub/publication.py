@@ -1,28 +1,48 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What of a run's folder belongs on the Hub, and whether it is fit to be there."""
+"""A publication: the files of a run's folder that belong on the Hub, checked before they go."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-import yaml
 from huggingface_hub import eval_result_entries_to_yaml
 from huggingface_hub.constants import EVAL_RESULTS_FOLDER
+from huggingface_hub.utils import yaml_dump
 from transformers import AutoConfig
 
 from ..checkpoints.adapters import base_of
 from ..checkpoints.weight_files import compare, read_header, read_tensors
 from ..errors import ArgumentError
-from ..files import CARD, RECORD, TARGET_TOKENIZER, read_json, travelling_files
+from ..files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    ATTENTION,
+    CARD,
+    CONFIG,
+    CURVES,
+    EVAL_RESULTS,
+    GENERATION_CONFIG,
+    RECORD,
+    TARGET_TOKENIZER,
+    TEST_RESULTS,
+    TRAIN_RESULTS,
+    read_json,
+    read_text,
+    travelling_files,
+)
 from ..models import XformerConfig
 from .card import facts_of, hub_results, is_edited, problems_of, render
 
 
 # Patterns of file names, in the words of `fnmatch`.
-ADAPTER = "adapter_model.safetensors"
-WEIGHTS = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json", ADAPTER)
+WEIGHTS = (
+    "model.safetensors",
+    "model-?????-of-?????.safetensors",
+    "model.safetensors.index.json",
+    ADAPTER_WEIGHTS,
+)
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -37,10 +57,10 @@ TOKENIZER = (
     "target_vocab.json",
     "*.model",
 )
-# What else makes a model: other files of these names on the Hub would be taken for a part of it.
-DESCRIPTION = ("config.json", "generation_config.json", "adapter_config.json", "*_xformer.py")
-RESULTS = (RECORD, "train_results.json", "eval_results.json", "test_results.json")
-OTHERS = ("LICENSE*", "curves.png", "attention.png")
+# Other parts of a model.
+DESCRIPTION = (CONFIG, GENERATION_CONFIG, ADAPTER_CONFIG, "*_xformer.py")
+RESULTS = (RECORD, TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS)
+OTHERS = ("LICENSE*", CURVES, ATTENTION)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 
 
@@ -49,7 +69,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def of_a_model(name: str) -> bool:
-    """Whether a path on the Hub is of those that a publication writes, and nobody else for a model of ours."""
+    """Returns whether `push` wrote this file on the Hub, as a part of a model, and may delete it."""
     folder, _, last = name.rpartition("/")
     if folder == TARGET_TOKENIZER:
         return matches(last, TOKENIZER)
@@ -58,13 +78,13 @@ def of_a_model(name: str) -> bool:
 
 @dataclass
 class Publication:
-    """What goes to the Hub: `{path there: file here, or its content}`; and what does not, with the reason."""
+    """What goes to the Hub, `{path there: file here, or its content}`, and what does not, with the reason."""
 
     files: dict[str, Path | bytes] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     def tree(self) -> Iterable[str]:
-        """A line a file, with its size, and a line for each that stays here."""
+        """Yields a line for each file, with its size, and a line for each that stays here."""
         for name, content in sorted(self.files.items()):
             bytes_ = len(content) if isinstance(content, bytes) else content.stat().st_size
             yield f"  {name:40} {bytes_:>14,} bytes"
@@ -73,7 +93,7 @@ class Publication:
 
 
 def gather(folder: Path) -> Publication:
-    """The files of a run's folder that a published model is made of: never a pickle, whose loading runs code."""
+    """Collects the files of a run's folder that make a published model: never a pickle, whose loading runs code."""
     found = Publication()
     for path in sorted(folder.iterdir()):
         if path.name == TARGET_TOKENIZER and path.is_dir():
@@ -98,7 +118,7 @@ def classify(name: str, path: Path, wanted: tuple[str, ...], found: Publication)
 def check_base(base: str, wanted: str) -> None:
     """
     Raises:
-        ArgumentError: An adapter of this model would be of use to nobody else.
+        ArgumentError: The base model is a folder, so that the adapter is of use to nobody else.
     """
     if Path(base).is_dir():
         raise ArgumentError(
@@ -110,13 +130,13 @@ def check_base(base: str, wanted: str) -> None:
 def check_weights(folder: Path) -> None:
     """
     Raises:
-        ArgumentError: The folder is no checkpoint, or its weights are not whole or not those of its configuration.
+        ArgumentError: The folder is no checkpoint, or its weights are incomplete or not those of its configuration.
     """
     if (base := base_of(str(folder))) is not None:
         check_base(base, str(folder))
-        if not (folder / ADAPTER).exists():
-            raise ArgumentError(f"{folder}: there are no weights ({ADAPTER})")
-        read_header(folder / ADAPTER)
+        if not (folder / ADAPTER_WEIGHTS).exists():
+            raise ArgumentError(f"{folder}: there are no weights ({ADAPTER_WEIGHTS})")
+        read_header(folder / ADAPTER_WEIGHTS)
         return
     stored = read_tensors(folder)
     if not stored:
@@ -126,21 +146,21 @@ def check_weights(folder: Path) -> None:
 
 
 def add_code(folder: Path, found: Publication) -> None:
-    """This package's code and a configuration that names it, for weights that were saved without."""
-    if "config.json" not in found.files or "modeling_xformer.py" in found.files:
+    """Adds this package's code, and a configuration that names it, to weights that were saved without."""
+    if CONFIG not in found.files or "modeling_xformer.py" in found.files:
         return
     config = AutoConfig.from_pretrained(folder)
     if isinstance(config, XformerConfig):
-        found.files["config.json"] = config.to_json_string().encode()
+        found.files[CONFIG] = config.to_json_string().encode()
         found.files |= {path.name: path for path in travelling_files()}
 
 
 def prepare(folder: Path, repo_id: str) -> Publication:
     """
-    A checked folder's publication, its card written for the name that it will have. The folder stays as it is.
+    Checks a folder and returns its publication, with the card for its name on the Hub. The folder stays as it is.
 
     Raises:
-        ArgumentError: Weights or card are not fit to be published.
+        ArgumentError: Weights or card cannot be published.
     """
     check_weights(folder)
     found = gather(folder)
@@ -150,9 +170,9 @@ def prepare(folder: Path, repo_id: str) -> Publication:
     if not (folder / CARD).exists():
         how = "hf-xformer card makes it" if record else "write it by hand, with language and license in its header"
         raise ArgumentError(f"{folder}: no model card (README.md); {how}")
-    written = (folder / CARD).read_text(encoding="utf-8")
+    written = read_text(folder / CARD)
     if is_edited(folder):
-        # Written by hand from a card that speaks of a folder here.
+        # It names the folder here as the one to load.
         text = written.replace(f'"{record.get("card_name", folder)}"', f'"{repo_id}"')
     else:
         text = str(render(folder, facts, repo_id))
@@ -161,6 +181,6 @@ def prepare(folder: Path, repo_id: str) -> Publication:
         raise ArgumentError(f"{folder / CARD}: {'; '.join(problems)}. Mend it by hand{how}")
     found.files[CARD] = text.encode()
     if entries := hub_results(folder, facts):
-        content = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+        content = yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
         found.files[f"{EVAL_RESULTS_FOLDER}/{facts.dataset_id.replace('/', '--')}.yaml"] = content.encode()
     return found

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""`run.json`: what a run records of itself, for the model card and for who wants to repeat it."""
+"""`run.json`: the record of a run, for its model card and for repeating it."""
 
 import os
 import subprocess
@@ -17,13 +17,14 @@ from ..files import RECORD, read_json, write_json
 from ..models import XformerConfig
 
 
-UNTOLD = ("--hub_token", "--output_dir")
+UNRECORDED = ("--hub_token", "--output_dir")  # options that are nobody else's business
 PACKAGES = ("transformers", "torch", "accelerate", "datasets")
-# Of the trainer's arguments, those that a reader wants to know beside the recipe.
+# Options of the Trainer that stand in a card, given or not.
 OPTIMISATION = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
 
 
 def update_record(folder: Path, changes: dict) -> None:
+    """Writes `run.json` with some entries changed or added."""
     write_json(folder / RECORD, read_json(folder / RECORD) | changes)
 
 
@@ -38,12 +39,14 @@ def make_record(
     seconds: float,
 ) -> dict:
     """
+    Returns the record of a finished run.
+
     Args:
         recipe, options: The command line: the YAML file, if one was given, and the words beside it.
         base_model: Folder or Hub name of the model that was trained further; None for a new one.
         trained_on, evaluated_on: Name of a dataset, or files.
-        batch: What a step works on, in words.
-        seconds: Of training, those before a resumption included.
+        batch: Description of a step's batch.
+        seconds: Time of training, over all starts.
     """
     model: Any = trainer.model  # the library's, or PEFT's
     config, args = model.config, trainer.args
@@ -51,11 +54,11 @@ def make_record(
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "recipe": None if recipe is None else shown(recipe),
         "commit": None if recipe is None else commit_of(recipe),
-        "options": told(options),
+        "options": without_secrets(options),
         "base_model": None if base_model is None else shown(base_model),
         "trained_on": listed(trained_on),
         "evaluated_on": listed(evaluated_on),
-        # What a process has of a divided model is empty, and says how large it would be.
+        # ZeRO-3 leaves empty parameters here, which know their size.
         "parameters": sum(getattr(each, "ds_numel", each.numel()) for each in model.parameters()),
         "adapter_parameters": adapter_parameters(model),
         "is_xformer": isinstance(config, XformerConfig),
@@ -71,7 +74,7 @@ def make_record(
 
 
 def shown(path: str | Path) -> str:
-    """A path as others may see it: from the working folder on, and of what lies outside of that the last part."""
+    """Returns a path as others may see it: relative to the working folder, or its last part outside of that."""
     absolute = Path(path).absolute()
     if not Path(path).is_absolute() or not absolute.exists():
         return str(path)
@@ -79,35 +82,35 @@ def shown(path: str | Path) -> str:
 
 
 def listed(data: str | Sequence[str]) -> str:
-    """A dataset's name as it is, or the paths of files as others may see them."""
+    """Returns a dataset's name as it is, or the paths of files as others may see them."""
     return data if isinstance(data, str) else ", ".join(map(shown, data))
 
 
-def told(words: Sequence[str]) -> str:
-    """The options of a command line, without what is nobody's business."""
+def without_secrets(words: Sequence[str]) -> str:
+    """Returns the options of a command line, without `UNRECORDED` and without this machine's folders."""
     options: list[list[str]] = []
     for word in words:
         if word.startswith("--"):
             options.append([word])
         elif options:
             options[-1].append(shown(word))
-    return " ".join(" ".join(option) for option in options if option[0].partition("=")[0] not in UNTOLD)
+    return " ".join(" ".join(option) for option in options if option[0].partition("=")[0] not in UNRECORDED)
 
 
 def adapter_parameters(model: torch.nn.Module) -> int | None:
-    """How many of the parameters are an adapter's, if they are all that was trained."""
+    """Returns the number of an adapter's parameters; None for a model without one."""
     if not hasattr(model, "peft_config"):
         return None
     return sum(each.numel() for each in model.parameters() if each.requires_grad)
 
 
 def plain(value):
-    """An enumeration's value, as JSON can hold it."""
+    """Returns an enumeration's value, which JSON can hold."""
     return getattr(value, "value", value)
 
 
 def commit_of(recipe: Path) -> str | None:
-    """The commit that a file's repository is at, marked where the file has changed since; None outside of any."""
+    """Returns the commit that a file's repository is at, marked if the file has changed since; None outside of any."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(recipe.resolve().parent), *words]
@@ -123,7 +126,7 @@ def commit_of(recipe: Path) -> str | None:
 
 
 def hardware(trainer: Trainer) -> dict:
-    """`kind` "gpu" or "cpu", `count` of GPUs or of cores in use, and a `name` for people."""
+    """Returns the `kind`, "gpu" or "cpu", the `count` of GPUs or of cores in use, and a `name` for people."""
     processes = trainer.args.world_size
     if trainer.args.device.type == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -7,18 +7,17 @@ what weights, gradients and optimizer take follows from how a launch configurati
 2020, section 3).
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from ..errors import ArgumentError
+from ..files import read_json, read_yaml_file
 
 
 # DeepSpeed's own limit of parameters that ZeRO-3 keeps gathered (`stage3_max_live_parameters`).
@@ -98,14 +97,14 @@ def read_launch(path: Path, processes: int | None = None, half: bool | None = No
     """
     if not path.is_file():
         raise ArgumentError(f"{path}: there is no such file; those of configs/accelerate end in .yaml")
+    options = read_yaml_file(path)
     try:
-        options = yaml.safe_load(path.read_text())
         kind = {"NO": "single", "MULTI_GPU": "ddp", "DEEPSPEED": "zero", "FSDP": "fsdp"}[options["distributed_type"]]
         launch = Launch(path.stem, kind, options.get("num_processes", 1), options.get("mixed_precision", "no") != "no")
         if kind == "zero":
             # The precision is the recipe's: what one would take is assumed.
             engine = path.with_name(Path(options["deepspeed_config"]["deepspeed_config_file"]).name)
-            zero = json.loads(engine.read_text())["zero_optimization"]
+            zero = read_json(engine)["zero_optimization"]
             buckets = zero.get("reduce_bucket_size")
             buckets = buckets * (2 if zero.get("overlap_comm") else 1) if isinstance(buckets, int) else None
             launch = replace(launch, half=True, stage=zero["stage"], offloads="offload_param" in zero, buckets=buckets)
@@ -113,7 +112,7 @@ def read_launch(path: Path, processes: int | None = None, half: bool | None = No
             launch = replace(launch, offloads=bool(options["fsdp_config"].get("fsdp_offload_params")))
         elif "parallelism_config" in options:
             launch = replace(launch, kind="tensor")
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ArgumentError(f"{path}: not a launch configuration that can be estimated ({error!r:.80})") from error
     # Of what it divides by, tensor parallelism says itself how many there are.
     if processes is not None and launch.kind not in ("single", "tensor"):

@@ -11,7 +11,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from ..errors import ArgumentError
@@ -85,7 +84,7 @@ def read_recipe(path: Path) -> dict:
     """The options of a flat YAML recipe, refusing unknown ones by name."""
     try:
         options = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ArgumentError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(options, dict):
         raise ArgumentError(f"{path}: expected lines of 'option: value', got {options!r:.60}")
@@ -117,7 +116,7 @@ def parse_overrides(overrides: str | None) -> dict:
             return read_yaml(overrides)
         items = [item.partition("=") for item in re.split(r",(?=\s*\w+\s*=)", overrides)]
         parsed = {name.strip(): read_yaml(value) for name, _, value in items}
-    except yaml.YAMLError as error:
+    except ArgumentError as error:
         raise ArgumentError(f"--config_overrides: {overrides!r} is not 'field=value,...'") from error
     if wrong := [name for name, equals, _ in items if not equals]:
         raise ArgumentError(f"--config_overrides: expected 'field=value', got {wrong[0]!r}")

@@ -87,4 +87,4 @@ def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on
     assert "begun with other options" in refused(distill, command, capsys)
     assert partial.read_text() == json.dumps({"checkpoint": "another"}) + "\n"
     assert "--do_sample" in refused(distill, [*command, "--do_sample"], capsys)
-    assert "--num_beams must be 1 or more" in refused(distill, [*command, "--num_beams", 0], capsys)
+    assert "--num_beams: must be 1 or more, got 0" in refused(distill, [*command, "--num_beams", 0], capsys)

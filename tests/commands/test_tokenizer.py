@@ -9,8 +9,6 @@ import pytest
 from transformers import AutoTokenizer
 
 from hf_xformer.commands.tokenizer import main
-from hf_xformer.errors import one_line_errors
-from hf_xformer.models.configuration_xformer import XformerConfig
 
 
 ROWS = [
@@ -102,7 +100,11 @@ def refused(capsys, *arguments) -> str:
         ('{"source": "a", "target": "b"}\n', ["--model_type", "unigram"], "vocab_size 8000 is too large"),
         ('{"source": "a", "target": ""}\n', ["--separate"], "there is no text"),
         ('{"source": "a", "target": "b"}\n', ["--model_type", "words"], "invalid choice: 'words'"),
-        ('{"source": "a", "target": "b"}\n', ["--vocab_siz", "300"], "unrecognized arguments: --vocab_siz 300"),
+        (
+            '{"source": "a", "target": "b"}\n',
+            ["--vocab_siz", "300"],
+            "--vocab_siz: unknown option; did you mean --vocab_size?",
+        ),
         ('{"source": "a", "target": "b"}\n', ["--dataset_name", "x"], "not allowed with argument --train_file"),
     ],
 )
@@ -125,42 +127,6 @@ def test_an_existing_tokenizer_is_not_touched(rows, output, capsys):
 
     again = ["--train_file", rows, "--model_type", "symbol", "--output_dir"]
     assert "already holds a tokenizer; --overwrite replaces it" in refused(capsys, *again, output)
-    assert "is not a folder" in refused(capsys, *again, rows)
+    assert "not a folder" in refused(capsys, *again, rows)
     assert "too small" in refused(capsys, *again, output, "--overwrite", "--vocab_size", 5)
     assert (output / "tokenizer.json").read_bytes() == before
-
-
-def test_help_teaches_with_examples(capsys):
-    with pytest.raises(SystemExit) as stop:
-        run("--help")
-    assert stop.value.code == 0
-    assert "examples:" in capsys.readouterr().out
-
-
-def test_the_traceback_of_an_error_is_there_for_the_asking(capsys, monkeypatch):
-    @one_line_errors()
-    def fail():
-        raise ValueError("first\n second")
-
-    for value, traceback in ("", False), ("1", True):
-        monkeypatch.setenv("HF_XFORMER_DEBUG", value)
-        with pytest.raises(SystemExit, match="2"):
-            fail()
-        error = capsys.readouterr().err
-        assert error.endswith("error: first second\n")
-        assert ("Traceback" in error) == traceback
-
-
-def test_errors_that_are_no_input_errors_pass_through_and_others_can_be_chosen():
-    with pytest.raises(KeyError), one_line_errors():
-        raise KeyError
-    with pytest.raises(SystemExit), one_line_errors(KeyError):
-        raise KeyError
-    with pytest.raises(ValueError), one_line_errors(KeyError):
-        raise ValueError
-
-
-def test_a_refused_configuration_is_an_input_error(capsys):
-    with pytest.raises(SystemExit), one_line_errors():
-        XformerConfig(dropout="much")
-    assert "dropout" in capsys.readouterr().err

@@ -152,9 +152,9 @@ def test_a_card_changed_by_hand_stays(run, capsys):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("summary: [", "cannot be read"),
+        ("summary: [", "not a readable YAML file: line 1, column 11"),
         ("just words", "expected lines of 'field: text'"),
-        ("licence: mit", "no field licence; there are summary"),
+        ("licence: mit", "no field licence; did you mean license?; there are summary"),
         ("watts: many", "watts must be a number above 0, got 'many'"),
         ("carbon_intensity: 0", "carbon_intensity must be a number above 0, got 0"),
     ],

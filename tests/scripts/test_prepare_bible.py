@@ -185,8 +185,8 @@ def test_two_packages_become_rows_that_the_data_reader_takes(prepare, packages, 
 
     printed = capsys.readouterr().out
     assert "train.jsonl: 3 chapters, source 31 (longest 53)" in printed
-    assert "King James Version: verses that the other has not, left out: 1 (Luke)\n" in printed
-    assert "World English Bible: verses that the other has not, left out: 1 (Tobit)\n" in printed
+    assert "King James Version: verses that the other lacks, left out: 1 (Luke)\n" in printed
+    assert "World English Bible: verses that the other lacks, left out: 1 (Tobit)\n" in printed
     assert "licence: Public Domain;" in printed
 
 

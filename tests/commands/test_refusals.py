@@ -1,0 +1,200 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every verb refuses unusable input with one line and status 2, writing nothing; a bug keeps its traceback."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from small_models import make_model
+from small_runs import ROOT
+
+from hf_xformer.cli import VERBS
+from hf_xformer.data.tokenizers import train_tokenizer
+
+
+# A command line that begins the verb's work, and of that work a function that it calls.
+COMMANDS = {
+    "tokenizer": ("--train_file {data} --output_dir {out}", "train_tokenizer"),
+    "train": ("--model_name_or_path {checkpoint} --train_file {data} --output_dir {out} --use_cpu true", "prepare"),
+    "generate": ("{checkpoint} --input {data} --output {out}", "make_decoder"),
+    "evaluate": ("{checkpoint} --test_file {data} --metrics per --output_file {out}", "load_rows"),
+    "info": ("{checkpoint}", "read_config"),
+    "card": ("{checkpoint}", "choose_facts"),
+    "push": ("{checkpoint} user/name --dry_run", "prepare"),
+    "convert": ("{checkpoint} {out}", "convert_checkpoint"),
+    "export": ("{checkpoint} {out}", "export_checkpoint"),
+    "merge": ("{adapter} {out}", "load_tokenizers"),
+    "average": ("{checkpoint} {checkpoint} --output_dir {out}", "average_checkpoints"),
+    "distill": ("{checkpoint} --train_file {data} --output_file {out}", "load_rows"),
+    "estimate": ("--config_name {checkpoint}", "load_config"),
+    "attention": ("{checkpoint} text --output {out}", "cross_attention"),
+}
+
+
+def write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+# What may be in the place of one of them, and cannot be used.
+SPOILED = {
+    "checkpoint": {
+        "a missing folder": lambda path: None,
+        "a missing folder of a missing folder": lambda path: None,
+        "a file": lambda path: write(path, b"text"),
+        "an empty folder": lambda path: path.mkdir(parents=True),
+        "a broken config": lambda path: write(path / "config.json", b'{"model_type": "xform'),
+        "a folder for a config": lambda path: (path / "config.json").mkdir(parents=True),
+        "a config of nothing": lambda path: write(path / "config.json", b"[]"),
+    },
+    "data": {
+        "a missing file": lambda path: None,
+        "a folder": lambda path: path.mkdir(parents=True),
+        "not UTF-8": lambda path: write(path, b"\xff\n"),
+    },
+    "out": {"below a file": lambda path: write(path.parent, b"text")},
+}
+SPOILED["adapter"] = SPOILED["checkpoint"]
+CASES = [
+    pytest.param(verb, role, spoil, id=f"{verb}-{role}-{name.replace(' ', '-')}")
+    for verb, (line, _) in COMMANDS.items()
+    for role, ways in SPOILED.items()
+    if f"{{{role}}}" in line
+    for name, spoil in ways.items()
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tokenizer = train_tokenizer(["A B C"], "symbol")
+    tokenizer.save_pretrained(folder)
+    make_model(vocab_size=len(tokenizer)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def places(checkpoint, tmp_path, monkeypatch) -> dict[str, Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    write(tmp_path / "rows.jsonl", b'{"source": "A", "target": "B"}\n')
+    adapter = json.dumps({"base_model_name_or_path": str(checkpoint)}).encode()
+    write(tmp_path / "adapter/adapter_config.json", adapter)
+    return {
+        "checkpoint": checkpoint,
+        "adapter": tmp_path / "adapter",
+        "data": tmp_path / "rows.jsonl",
+        "out": tmp_path / "out",
+    }
+
+
+def words_of(verb: str, places: dict[str, Path]) -> list[str]:
+    return COMMANDS[verb][0].format(**places).split()
+
+
+def contents(folder: Path) -> dict:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def refusal(verb: str, words: list[str], capsys) -> str:
+    """The one line that a command line is refused with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        import_module(f"hf_xformer.commands.{verb}").main(words)
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and (said.out == "" or verb == "train")
+    (line,) = [line for line in said.err.split("\n")[:-1] if "\r" not in line]  # the others are progress bars
+    assert line.startswith("error: ")
+    return line
+
+
+def test_there_is_a_command_line_for_every_verb():
+    assert set(COMMANDS) == set(VERBS)
+
+
+@pytest.mark.parametrize(("verb", "role", "spoil"), CASES)
+def test_what_cannot_be_used_is_named_in_one_line_and_nothing_is_written(
+    verb, role, spoil, places, checkpoint, tmp_path, capsys
+):
+    spoiled = tmp_path / "spoiled" / places[role].name
+    spoil(spoiled)
+    before = contents(tmp_path) | contents(checkpoint)
+    line = refusal(verb, words_of(verb, places | {role: spoiled}), capsys)
+    assert str(spoiled) in line
+    assert contents(tmp_path) | contents(checkpoint) == before
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "train"])
+def test_each_misspelt_option_gets_the_nearest_one(verb, places, capsys):
+    with pytest.raises(SystemExit):
+        import_module(f"hf_xformer.commands.{verb}").main(["--help"])
+    known = set(re.findall(r"\[(--[a-z_]{4,})", capsys.readouterr().out))
+    for option in known:
+        misspelt = option[:-1] + "x"
+        # Before all else, whatever is missing besides.
+        said = refusal(verb, [misspelt, "x"], capsys)
+        assert re.match(rf"error: {misspelt}: unknown option; did you mean --\w+\?$", said), said
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "said"),
+    [
+        ("generate", ["{checkpoint}", "--dtype", "float3"], "--dtype: invalid choice: 'float3'; did you mean float32"),
+        ("generate", ["{checkpoint}", "--num_beams", "two"], "--num_beams: must be a whole number, got 'two'"),
+        ("generate", ["{checkpoint}", "--seed", "-1"], "--seed: must be 0 or more, got -1"),
+        ("generate", ["{checkpoint}", "--seed", "4294967296"], "--seed: must be 4,294,967,295 or less"),
+        ("generate", ["{checkpoint}", "--temperature", "nan"], "--temperature: must be a number above 0, got nan"),
+        ("generate", ["{checkpoint}", "--top_p", "1.5"], "--top_p: must be a number above 0 and at most 1, got 1.5"),
+        ("generate", ["{checkpoint}", "--length_penalty", "inf"], "--length_penalty: must be a number, got inf"),
+        ("generate", ["{checkpoint}", "--device", "meta"], "--device meta: "),
+        ("generate", [], "the following arguments are required: checkpoint"),
+        ("evaluate", ["x", "--test_file", "y", "--metrics", "bleu"], "did you mean sacrebleu"),
+        ("tokenizer", ["--train_file", "{data}", "--output_dir", "o", "--vocab_size", "1" * 30], "--vocab_size: must"),
+        ("estimate", ["--config_name", "{checkpoint}", "--config_overrides", "dropout=much"], "dropout"),
+        ("estimate", ["--config_name", "{checkpoint}", "--config_overrides", "d_modle=2"], "d_model"),
+        ("estimate", ["--config_name", "{checkpoint}", "--accelerate_config", "none.yaml"], "none.yaml"),
+        ("push", ["{checkpoint}", "a//b"], "a//b: "),
+        ("average", ["{checkpoint}", "--last", "1", "--output_dir", "o"], "--last: must be 2 or more, got 1"),
+        ("attention", ["{checkpoint}", "A", "--layer", "9"], "--layer 9: the decoder has 3 layers"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_option(verb, words, said, places, capsys):
+    assert said in refusal(verb, [word.format(**places) for word in words], capsys)
+
+
+def test_a_full_folder_is_not_written_into(places, capsys):
+    write(places["out"] / "mine.txt", b"mine")
+    for verb in ("convert", "export", "average"):
+        line = refusal(verb, words_of(verb, places), capsys)
+        assert str(places["out"]) in line and "not empty" in line
+        assert [path.name for path in places["out"].iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("bug", [RuntimeError, KeyError, ValueError])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_bug_is_no_input_error(verb, bug, places, monkeypatch):
+    def broken(*args, **options):
+        raise bug("bug")
+
+    module = import_module(f"hf_xformer.commands.{verb}")
+    monkeypatch.setattr(module, COMMANDS[verb][1], broken)
+    with pytest.raises(bug):
+        module.main(words_of(verb, places))
+
+
+def test_a_bug_ends_the_command_with_its_traceback(checkpoint):
+    code = f"""
+from hf_xformer import cli
+from hf_xformer.commands import info
+info.read_config = lambda folder: {{}}["bug"]
+cli.main(["info", {str(checkpoint)!r}])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.endswith("KeyError: 'bug'\n")

@@ -1,0 +1,210 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Files are written whole or not at all, and YAML is read as its version 1.2 says, whatever it holds."""
+
+import io
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from small_runs import ROOT
+
+from hf_xformer import files
+from hf_xformer.errors import ArgumentError
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
+# Words that some YAML or other takes for something else than text.
+RIDDLES = ["no", "yes", "on", "off", "12:30", "1:1", "010", "0o7", "1_000", "1e-4", ".5", "~", "null", "=", "<<", "*a"]
+DOCUMENTS = st.recursive(
+    SCALARS | st.sampled_from(RIDDLES),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(DOCUMENTS)
+def test_what_a_yaml_1_2_writer_writes_is_read_back(content):
+    writer, stream = YAML(typ="safe", pure=True), io.StringIO()
+    writer.version = (1, 2)
+    writer.dump(content, stream)
+    assert files.read_yaml(stream.getvalue()) == content
+
+
+@given(DOCUMENTS)
+def test_json_is_yaml(content):
+    assert files.read_yaml(json.dumps(content, ensure_ascii=False)) == content
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("12:30", "12:30"),
+        ("010", 10),
+        ("0o10", 8),
+        ("no", "no"),
+        ("yes", "yes"),
+        ("true", True),
+        ("1e-4", 1e-4),
+        ("1.0e-4", 1e-4),
+        (".inf", math.inf),
+        ("2026-11-26", "2026-11-26"),
+        ("~", None),
+        ("", None),
+    ],
+)
+def test_plain_words_mean_what_yaml_1_2_says(word, value):
+    assert files.read_yaml(f"key: {word}") == {"key": value}
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused_on_one_line(text):
+    try:
+        files.read_yaml(text)
+    except ArgumentError as error:
+        assert str(error) and len(str(error).splitlines()) == 1
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{last}'] * 9)}]\n" for last, name in zip("abcdefghij", "bcdefghijk", strict=True)
+)
+REFUSED = {
+    "aliases": (BOMB, "line 2, column 8: alias *a: write the value out"),
+    "lists in lists": ("[" * 60_000, "line 1, column 31: nested more than 30 deep"),
+    "mappings in mappings": ("{a: " * 15_000, "nested more than 30 deep"),
+    "lists of lines": ("- " * 30_000, "nested more than 30 deep"),
+    "a long text": ("a" * 100_000, "100,000 characters; 65,536 are read at most"),
+    "a key twice": ("a: 1\nb: {c: 1, c: 2}", "line 2, column 11: 'c' stands there twice"),
+    "a list that does not end": ("a: [", "line 1, column 5: "),
+    "two documents": ("a: 1\n---\nb: 2", "line 2, column 1: "),
+    "an older YAML": ("%YAML 1.1\n---\na: no", "only YAML 1.2 is read"),
+    "a tag": ("a: !!python/name:os.system x", "python/name:os.system: write the value without one"),
+    "a tab": ("a:\n\tb: 1", "line 2, column 1: "),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), REFUSED.values(), ids=REFUSED)
+def test_yaml_that_nobody_needs_is_refused_at_once_with_its_place(text, said, tmp_path):
+    path, start = tmp_path / "recipe.yaml", time.monotonic()
+    path.write_text(text)
+    with pytest.raises(ArgumentError) as refusal:
+        files.read_yaml_file(path)
+    assert time.monotonic() - start < 10  # without the checks it would be hours
+    assert said in str(refusal.value) and str(refusal.value).startswith(f"{path}: ") and "\n" not in str(refusal.value)
+
+
+UNREADABLE = {
+    "a folder": lambda path: path.mkdir(),
+    "not UTF-8": lambda path: path.write_bytes(b"\xff"),
+    "not JSON": lambda path: path.write_text("{"),
+    "nested without end": lambda path: path.write_text("[" * 100_000),
+    "an array": lambda path: path.write_text("[1]"),
+}
+
+
+@pytest.mark.parametrize("spoil", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_json_file_that_cannot_be_read_is_named(spoil, tmp_path):
+    path = tmp_path / "run.json"
+    assert files.read_json(path) == {} and files.read_json(path, list) == []
+    spoil(path)
+    with pytest.raises(ArgumentError, match="run.json: (cannot be read|not JSON|expected a JSON object)"):
+        files.read_json(path)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_file_that_is_not_finished_leaves_what_was_there_and_nothing_else(error, tmp_path):
+    def write(path: Path) -> None:
+        path.write_text("half")
+        raise error
+
+    path = tmp_path / "run.json"
+    for before in (None, "earlier"):
+        if before is not None:
+            path.write_text(before)
+        with pytest.raises(type(error)) as raised:
+            files.write_whole(path, write)
+        assert [each.name for each in tmp_path.iterdir()] == ([] if before is None else ["run.json"])
+        assert before is None or path.read_text() == before
+        if isinstance(error, OSError):
+            assert raised.value.filename == str(path) and raised.value.errno == 28
+
+
+def test_a_folder_that_is_not_there_or_is_in_the_way_is_said_of_the_path_itself(tmp_path):
+    for path, kind in ((tmp_path / "none/run.json", FileNotFoundError), (tmp_path, IsADirectoryError)):
+        with pytest.raises(kind) as raised:
+            files.write_json(path, {})
+        assert raised.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_permissions_are_those_of_the_earlier_file_or_as_usual(tmp_path):
+    old, new, usual = tmp_path / "old.txt", tmp_path / "new.txt", tmp_path / "usual.txt"
+    old.write_text("")
+    old.chmod(0o640)
+    usual.write_text("")
+    files.write_text(old, "more")
+    files.write_text(new, "more")
+    assert stat.S_IMODE(old.stat().st_mode) == 0o640 and new.stat().st_mode == usual.stat().st_mode
+
+
+def test_links_are_followed_and_devices_are_written_to(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.txt").symlink_to(tmp_path / "there/file.txt")
+    files.write_text(tmp_path / "link.txt", "text")
+    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "there/file.txt").read_text() == "text"
+    files.write_text(Path(os.devnull), "text")
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    code = "from pathlib import Path; from hf_xformer import files; files.write_text(Path('/dev/stdout'), 'text')"
+    with open(tmp_path / "out.txt", "w") as output:
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=output, check=True)
+    assert (tmp_path / "out.txt").read_text() == "text"
+
+
+def test_writers_at_the_same_time_do_not_mix(tmp_path):
+    path = tmp_path / "file.txt"
+    with files.open_whole(path) as first, files.open_whole(path) as second:
+        first.write("first")
+        second.write("second")
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_filled_whole_or_not_at_all(tmp_path):
+    def write(folder: Path) -> None:
+        (folder / "inner").mkdir()
+        (folder / "a.txt").write_text("new")
+        (folder / "inner/b.txt").write_text("new")
+
+    def fail(folder: Path) -> None:
+        write(folder)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        files.fill_folder(tmp_path / "new", fail)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/a.txt").write_text("old")
+    (tmp_path / "old/c.txt").write_text("old")
+    for fill, texts in ((fail, {"a.txt": "old", "c.txt": "old"}), (write, {"a.txt": "new", "c.txt": "old"})):
+        try:
+            files.fill_folder(tmp_path / "old", fill)
+        except RuntimeError:
+            assert fill is fail
+        assert {path.name: path.read_text() for path in (tmp_path / "old").glob("*.txt")} == texts
+    assert sorted(path.name for path in (tmp_path / "old").iterdir()) == ["a.txt", "c.txt", "inner"]
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
+    for step in (900, 1000, 50):
+        files.checkpoint_folder(tmp_path, step).mkdir()
+    (tmp_path / "checkpoint-last").mkdir()
+    assert [files.step_of(path) for path in files.checkpoints_of(tmp_path)] == [50, 900, 1000]
