@@ -29,17 +29,16 @@ from transformers import LEDConfig, LongT5Config, LongT5EncoderModel
 from transformers.models.led.modeling_led import LEDEncoder
 
 from hf_xformer import XformerConfig, XformerEncoderModel
+from hf_xformer.models.rows_xformer import PaddedRows
 
 
 LAYERS, WIDTH, FFN, HEADS, VOCABULARY = 2, 256, 1024, 4, 1024
 BLOCK, RADIUS = 256, 127
 
 
-class WithoutAttention(nn.Module):
-    """In the place of the attention core: the projections around it have the same work, and nothing is mixed."""
-
-    def forward(self, attention, q, k, v, mask, **kwargs):
-        return (q + k + v).transpose(1, 2).flatten(2), None
+def without_attention(q, k, v, mask, *args, **kwargs):
+    """In the place of `XformerAttention.attend`: the projections around it have the same work, and nothing is mixed."""
+    return (q + k + v).transpose(1, 2).flatten(2), None
 
 
 def make_xformer(length: int, layer_type: str, block_size: int = BLOCK, **overrides) -> XformerEncoderModel:
@@ -63,7 +62,7 @@ def make_xformer(length: int, layer_type: str, block_size: int = BLOCK, **overri
 def make_without_attention(length: int) -> XformerEncoderModel:
     model = make_xformer(length, "full_attention")
     for layer in model.encoder.layers:
-        layer.self_attention.core = WithoutAttention()
+        layer.self_attention.attend = without_attention
     return model
 
 
@@ -139,12 +138,12 @@ def cores(length: int, device: torch.device) -> dict[str, Callable]:
 
     def ours(name: str, layer: int) -> Callable:
         encoder = ENCODERS[name](length).to(device).encoder
-        masks = encoder.masks(features[0], torch.ones(1, length, device=device), True, lambda name: None)
+        masks = encoder.masks(PaddedRows(features[0], torch.ones(1, length, device=device)))
         attention, mask = encoder.layers[layer].self_attention, masks[encoder.layer_patterns[layer]]
 
         def attend():
             q, k, v = (attention.split_heads(x).transpose(1, 2) for x in features)
-            return attention.core(attention, q, k, v, mask)[0]
+            return attention.attend(q, k, v, mask)[0]
 
         return backward_of(attend)
 

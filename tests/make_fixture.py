@@ -3,10 +3,11 @@
 """
 Writes a checkpoint of this version for `test_travelling.py`, which every later version has to load:
 
-  PYTHONPATH=tests python tests/make_fixture.py
+  python tests/make_fixture.py
 
-Run it when `FORMAT_VERSION` goes up, and never over a folder that is there. The code that travels along is left out: a
-stranger who runs it has no later version.
+Run it when `FORMAT_VERSION` goes up, and never over a folder that is there; until 0.1.0 is published, the folders of
+format 1 may be deleted and made anew. The code that travels with the weights is left out, because later code has to
+load them.
 """
 
 import json
@@ -15,12 +16,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from small_models import VANILLA, VARIANTS, make_model
-from test_travelling import FIXTURES
 
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.models.configuration_xformer import FORMAT_VERSION
 
 
+FIXTURES = Path(__file__).parent / "fixtures"
 SMALL = {"d_model": 16, "encoder_ffn_dim": 20, "decoder_ffn_dim": 28}
 MODELS = {
     "modern": {**VARIANTS["rope-pre-blocks"], "num_key_value_heads": 2, "qk_norm": True, "norm_position": "sandwich"},

@@ -175,13 +175,20 @@ BART_NAMES = {
     r"\.self_attn\.": ".self_attention.",
     r"\.encoder_attn\.": ".cross_attention.",
     r"\.out_proj\.": ".o_proj.",
-    r"\.self_attn_layer_norm\.": ".self_attention_norm.",
-    r"\.encoder_attn_layer_norm\.": ".cross_attention_norm.",
-    r"\.final_layer_norm\.": ".feed_forward_norm.",
     r"\.fc1\.": ".feed_forward.up_proj.",
     r"\.fc2\.": ".feed_forward.down_proj.",
     r"coder\.layer_norm\.": "coder.norm.",
     r"^final_logits_bias$": "lm_head.bias",
+}
+PRE_NORM_NAMES = BART_NAMES | {
+    r"\.self_attn_layer_norm\.": ".self_attention_norm.",
+    r"\.encoder_attn_layer_norm\.": ".cross_attention_norm.",
+    r"\.final_layer_norm\.": ".feed_forward_norm.",
+}
+POST_NORM_NAMES = BART_NAMES | {
+    r"\.self_attn_layer_norm\.": ".self_attention_residual.norm.",
+    r"\.encoder_attn_layer_norm\.": ".cross_attention_residual.norm.",
+    r"\.final_layer_norm\.": ".feed_forward_residual.norm.",
 }
 LEARNED = {r"\.embed_positions\.weights?$": ".positions.weight"}
 SINUSOIDS = {r"\.embed_positions\.weight$": ".positions.table"}
@@ -205,11 +212,11 @@ GEMMA_NAMES = {
     r"\.cross_attn\.": ".cross_attention.",
     r"\.mlp\.": ".feed_forward.",
     r"\.pre_self_attn_layernorm\.": ".self_attention_norm.",
-    r"\.post_self_attn_layernorm\.": ".self_attention_residual.output_norm.",
+    r"\.post_self_attn_layernorm\.": ".self_attention_residual.norm.",
     r"\.pre_cross_attn_layernorm\.": ".cross_attention_norm.",
-    r"\.post_cross_attn_layernorm\.": ".cross_attention_residual.output_norm.",
+    r"\.post_cross_attn_layernorm\.": ".cross_attention_residual.norm.",
     r"\.pre_feedforward_layernorm\.": ".feed_forward_norm.",
-    r"\.post_feedforward_layernorm\.": ".feed_forward_residual.output_norm.",
+    r"\.post_feedforward_layernorm\.": ".feed_forward_residual.norm.",
     r"\.rotary_emb\.": ".positions.",
     r"^lm_head\.out_proj\.": "lm_head.",
 }
@@ -243,17 +250,17 @@ POST_SINUSOIDAL: dict[str, Any] = {"norm_position": "post", "position_embedding_
 FAMILIES = {
     "bart": Family(
         partial(bart_fields, **POST_LEARNED, layernorm_embedding=True),
-        BART_NAMES | LEARNED,
+        POST_NORM_NAMES | LEARNED,
         LOGITS_BIAS | {POSITIONS: without_offset},
     ),
     "mbart": Family(
         partial(bart_fields, **PRE_LEARNED, layernorm_embedding=True),
-        BART_NAMES | LEARNED,
+        PRE_NORM_NAMES | LEARNED,
         LOGITS_BIAS | {POSITIONS: without_offset},
     ),
-    "marian": Family(partial(marian_fields, **POST_SINUSOIDAL), BART_NAMES | SINUSOIDS, LOGITS_BIAS),
-    "pegasus": Family(partial(bart_fields, **PRE_SINUSOIDAL), BART_NAMES | SINUSOIDS, LOGITS_BIAS),
-    "m2m_100": Family(partial(bart_fields, **PRE_LEARNED), BART_NAMES | LEARNED, {POSITIONS: from_padding}),
+    "marian": Family(partial(marian_fields, **POST_SINUSOIDAL), POST_NORM_NAMES | SINUSOIDS, LOGITS_BIAS),
+    "pegasus": Family(partial(bart_fields, **PRE_SINUSOIDAL), PRE_NORM_NAMES | SINUSOIDS, LOGITS_BIAS),
+    "m2m_100": Family(partial(bart_fields, **PRE_LEARNED), PRE_NORM_NAMES | LEARNED, {POSITIONS: from_padding}),
     "t5": Family(partial(t5_fields, scaled=lambda c: c.scale_decoder_outputs), T5_NAMES),
     "mt5": Family(partial(t5_fields, scaled=lambda c: False), T5_NAMES),
     "umt5": Family(

@@ -67,21 +67,24 @@ FEED_FORWARDS = {
     False: {"ffn.linear_0": ("feed_forward.up_proj",)},
     True: {"ffn.linear_0": ("feed_forward.gate_proj",), "ffn.linear_0_noact": ("feed_forward.up_proj",)},
 }
-ONE_NORM = {
-    "self_attention.layer_norm": "self_attention_norm",
-    "attention.layer_norm": "cross_attention_norm",
-    "ffn.layer_norm": "feed_forward_norm",
-}
 NORMS = {
-    "pre": ONE_NORM,
-    "post": ONE_NORM,
+    "pre": {
+        "self_attention.layer_norm": "self_attention_norm",
+        "attention.layer_norm": "cross_attention_norm",
+        "ffn.layer_norm": "feed_forward_norm",
+    },
+    "post": {
+        "self_attention.layer_norm": "self_attention_residual.norm",
+        "attention.layer_norm": "cross_attention_residual.norm",
+        "ffn.layer_norm": "feed_forward_residual.norm",
+    },
     "sandwich": {
         "input_layer_norm": "self_attention_norm",
-        "post_attention_layer_norm": "self_attention_residual.output_norm",
+        "post_attention_layer_norm": "self_attention_residual.norm",
         "external_pre_encoder_attention_layer_norm": "cross_attention_norm",
-        "external_post_encoder_attention_layer_norm": "cross_attention_residual.output_norm",
+        "external_post_encoder_attention_layer_norm": "cross_attention_residual.norm",
         "pre_feedforward_layer_norm": "feed_forward_norm",
-        "post_feedforward_layer_norm": "feed_forward_residual.output_norm",
+        "post_feedforward_layer_norm": "feed_forward_residual.norm",
     },
 }
 QK_NORMS = {"self_attention.q_norm": "self_attention.q_norm", "self_attention.k_norm": "self_attention.k_norm"}

@@ -10,8 +10,8 @@ from transformers import initialization as init
 from transformers.distributed.parallel_utils import replace_layer_number_by_wildcard
 from transformers.modeling_utils import PreTrainedModel
 
-from .attention_xformer import XformerSinusoidalPositions
 from .configuration_xformer import XformerConfig
+from .positions_xformer import XformerSinusoidalPositions
 
 
 class XformerPreTrainedModel(PreTrainedModel):

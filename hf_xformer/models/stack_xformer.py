@@ -1,32 +1,43 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What encoder and decoder share around their layers: embedding, positions, and what the layers attend to.
+"""The encoder and the decoder: embedding, positions, masks, layers.
 
-Shapes: B batch, T tokens of a row, S keys, D d_model; N segments of packed rows, L tokens of the longest.
+Shapes: B batch, S source, T target or tokens of a row, D d_model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import EncoderDecoderCache
-from transformers.utils import is_tracing
-from transformers.utils.generic import is_flash_attention_requested
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING, create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, is_tracing
+from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .attention_xformer import POSITIONS, Rotation, count_positions
-from .blocks_xformer import BlockMasks, Mask, block_patterns
+from .attention_xformer import XformerCrossAttention, XformerSelfAttention
+from .blocks_xformer import block_patterns, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
-from .packing_xformer import PackedMasks, Segments, check_pairs, fold, join, same_segment
+from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
+from .masks_xformer import AttentionMask, WholeMask, mask_across
+from .naming_xformer import CACHE, takes_cache
+from .packing_xformer import Segments, check_both_sides, refuse_beside_segments
+from .positions_xformer import POSITIONS, Rotation
 from .pretrained_xformer import XformerPreTrainedModel
-from .sublayers_xformer import make_norm
+from .rows_xformer import PackedRows, PaddedRows, Rows, UnpackedRows
+from .sublayers_xformer import make_input_norm, make_norm
 
 
-Masks = dict[str, Mask | BlockMasks | PackedMasks]  # of the layers of each pattern
+FULL = "full_attention"
+# Patterns that FlashAttention's kernels for variable lengths have themselves.
+KERNEL_PATTERNS = (FULL, "sliding_attention")
 
 
 class XformerStack(XformerPreTrainedModel):
-    """Embedding, positions, masks, and the norm at the end of a pre-norm stack."""
+    """The common parts of encoder and decoder: all but the layers and what they attend to."""
 
     layers: nn.ModuleList
     positions: Any  # one of POSITIONS
@@ -40,7 +51,7 @@ class XformerStack(XformerPreTrainedModel):
         self.layer_patterns, self.block_patterns = block_patterns(config, stack)
         self.layernorm_embedding = make_norm(config) if config.layernorm_embedding else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.norm = nn.Identity() if config.norm_position == "post" else make_norm(config)
+        self.norm = make_input_norm(config)
         self.gradient_checkpointing = False
 
     def embed(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
@@ -48,109 +59,34 @@ class XformerStack(XformerPreTrainedModel):
             raise ValueError("give exactly one of `input_ids` and `inputs_embeds`, on either side")
         return (self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds) * self.embed_scale
 
-    def place(
+    def rows(
         self,
         x: torch.Tensor,
-        attention_mask: torch.Tensor | dict | None,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None,
+        segment_ids: torch.Tensor | None,
+        name: str = "segment_ids",
         position_ids: torch.Tensor | None = None,
-        cache: EncoderDecoderCache | None = None,
-    ) -> tuple[torch.Tensor, Rotation | None, Sequence[torch.Tensor | None]]:
+        cache: Cache | None = None,
+    ) -> Rows:
         """
-        Adds the positions to embedded tokens (B, T, D), or says what attention does with them instead.
-
-        Positions count the attended tokens, so that padding on either side shifts nobody; those in the cache came
-        before.
-        """
-        length = x.shape[1]
-        past, keys = (0, length) if cache is None else (cache.get_seq_length(), cache.get_mask_sizes(length, 0)[0])
-        # A static cache counts in a tensor, which is not worth a wait for the device.
-        if isinstance(past, int):
-            self.check_length(past + length)
-        if position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
-            position_ids = count_positions(attention_mask)[:, -length:]
-        elif position_ids is None:
-            position_ids = torch.arange(length, device=x.device)[None] + past
-        return self.positioned(x, position_ids, past, length, keys)
-
-    def place_packed(
-        self, x: torch.Tensor, segments: Segments
-    ) -> tuple[torch.Tensor, Rotation | None, Sequence[torch.Tensor | None]]:
-        """The same in packed rows, where every segment's positions count from 0."""
-        if not is_tracing(x):  # a graph cannot look how long its segments are
-            self.check_length(segments.longest())
-        reach = x.shape[1] if self.masks_whole_rows(x) else segments.longest()
-        return self.positioned(x, segments.position_ids(), 0, reach, reach)
-
-    def positioned(
-        self, x: torch.Tensor, position_ids: torch.Tensor, past: int, queries: int, keys: int
-    ) -> tuple[torch.Tensor, Rotation | None, Sequence[torch.Tensor | None]]:
-        x, rotation, biases = self.positions(x, position_ids, past, queries, keys)
-        return self.dropout(self.layernorm_embedding(x)), rotation, biases or [None] * len(self.layers)
-
-    def check_length(self, length: int) -> None:
-        limit = self.positions.max_positions
-        if limit is not None and length > limit:
-            raise ValueError(f"{length} tokens do not fit `max_position_embeddings={limit}`")
-
-    def masks(self, x: torch.Tensor, attention_mask: torch.Tensor | None, folds: bool, make_whole: Callable) -> Masks:
-        """
-        What the layers of each pattern attend to.
+        The rows of a batch x (B, T, D): padded, or packed if there are segment ids.
 
         Args:
-            folds: Whether x (B, T, D) holds all keys, so that it can be cut into blocks.
-            make_whole: From a pattern's name to its mask over whole rows.
+            name: Name of the user's argument for the segment ids.
         """
-        # A mask of more dimensions says itself what attends to what.
-        folds = folds and (attention_mask is None or len(attention_mask.shape) == 2)
-        # A graph that is being made may serve rows of other lengths.
-        cut = {name: it for name, it in self.block_patterns.items() if is_tracing(x) or it.cuts(x.shape[1])}
-        patterns = cut if folds else {}
-        return {
-            name: patterns[name].masks(self.config, x, attention_mask) if name in patterns else make_whole(name)
-            for name in dict.fromkeys(self.layer_patterns)
-        }
+        if segment_ids is None:
+            return PaddedRows(x, attention_mask, position_ids, cache)
+        refuse_beside_segments(attention_mask=attention_mask, position_ids=position_ids, **{CACHE: cache})
+        segments = Segments(segment_ids, name, x)
+        if self.keeps_rows_packed(x):
+            return PackedRows(x, segments)
+        return UnpackedRows(x, segments, KERNEL_PATTERNS if is_flash_attention_requested(self.config) else ())
 
-    def packed_masks(
-        self,
-        x: torch.Tensor,
-        segments: Segments,
-        make_rows: Callable[[torch.Tensor, torch.Tensor | None], Masks],
-        make_whole: Callable[[Callable], Mask],
-    ) -> Masks:
-        """
-        The same for packed rows x (B, T, D).
-
-        Args:
-            make_rows: From rows of segments (N, L, 0), and which of their tokens are attended to, to their masks.
-            make_whole: From a condition to the mask over whole rows that it leaves.
-        """
-        if self.masks_whole_rows(x):
-            return dict.fromkeys(self.layer_patterns, self.whole_mask(segments, segments, make_whole))
-        names = dict.fromkeys(self.layer_patterns)
-        masks: Masks = {}
-        if is_flash_attention_requested(self.config):
-            joined = PackedMasks(*join(segments, segments), (None,))
-            masks = {name: joined for name in names if name in ("full_attention", "sliding_attention")}
-        if names.keys() - masks.keys():
-            folds, inverse = fold(segments, segments)
-            of_rows = [make_rows(each.like(x)[0], each.attended) for each in folds]
-            masks |= {
-                name: PackedMasks(folds, inverse, tuple(each[name] for each in of_rows))
-                for name in names
-                if name not in masks
-            }
-        return masks
-
-    def whole_mask(self, queries: Segments, keys: Segments, make_whole: Callable[[Callable], Mask]) -> Mask:
-        if not is_tracing(queries.ids):
-            check_pairs(queries.spans, keys.spans)
-        return make_whole(same_segment(queries, keys))
-
-    def masks_whole_rows(self, x: torch.Tensor) -> bool:
-        """Whether packed rows stay whole: FlexAttention skips what is masked, and a graph has fixed shapes."""
+    def keeps_rows_packed(self, x: torch.Tensor) -> bool:
+        """Use one mask over whole packed rows: FlexAttention skips what is masked, and a graph has fixed shapes."""
         if not is_tracing(x) and self.config._attn_implementation != "flex_attention":
             return False
-        if set(self.layer_patterns) - {"full_attention"}:
+        if set(self.layer_patterns) - {FULL}:
             raise ValueError(
                 "packed rows with block layers take eager, sdpa or FlashAttention without torch.compile; "
                 f"the layers are {sorted(set(self.layer_patterns))}"
@@ -158,3 +94,167 @@ class XformerStack(XformerPreTrainedModel):
         if is_flash_attention_requested(self.config):
             raise ValueError("packed rows under FlashAttention do not go with torch.compile, which knows no lengths")
         return True
+
+    def add_positions(
+        self, x: torch.Tensor, rows: Rows
+    ) -> tuple[torch.Tensor, Rotation | None, Sequence[torch.Tensor | None]]:
+        """
+        Adds the positions to embedded tokens (B, T, D).
+
+        Returns:
+            The tokens; the rotation of queries and keys, or None; and for each layer a bias of the scores, or None.
+
+        Raises:
+            ValueError: A text is longer than the positions.
+        """
+        longest, limit = rows.longest(), self.positions.max_positions
+        if longest is not None and limit is not None and longest > limit:
+            raise ValueError(f"{longest} tokens do not fit `max_position_embeddings={limit}`")
+        x, rotation, biases = self.positions(x, rows.positions())
+        return self.dropout(self.layernorm_embedding(x)), rotation, biases or [None] * len(self.layers)
+
+    def masks(self, rows: Rows) -> dict[str, AttentionMask]:
+        """What the layers of each pattern attend to."""
+        return rows.masks(self.self_mask, rows, dict.fromkeys(self.layer_patterns))
+
+    def self_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:
+        """
+        What the layers of one pattern attend to.
+
+        Args:
+            queries, keys: The same rows. Those of unpacked segments have padding as keys only, which stands behind
+                them, and not as queries.
+        """
+        raise NotImplementedError
+
+    def block_mask(self, rows: PaddedRows, pattern: str) -> AttentionMask | None:
+        """The mask of a pattern of blocks; None for full attention, and where blocks would not cut the rows."""
+        blocks = self.block_patterns.get(pattern)
+        if blocks is None or not rows.hold_all_keys():
+            return None
+        # A graph that is being made may serve rows of other lengths.
+        if not (is_tracing(rows.tokens) or blocks.cuts(rows.tokens.shape[1])):
+            return None
+        return blocks.mask(self.config, rows.tokens, rows.attention_mask)  # type: ignore[arg-type]
+
+
+class XformerEncoder(XformerStack):
+    """Reads the source: token ids (B, S) to the memory (B, S, D)."""
+
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(XformerEncoderLayer, num_hidden_layers_key="encoder_layers"),
+        "attentions": OutputRecorder(XformerSelfAttention, index=1),
+    }
+
+    def __init__(self, config: XformerConfig, embed_tokens: nn.Embedding | None = None):
+        super().__init__(config, "encoder", embed_tokens)
+        self.layers = nn.ModuleList(XformerEncoderLayer(config, i) for i in range(config.encoder_layers))
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        segment_ids: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        x = self.embed(input_ids, inputs_embeds)  # (B, S, D)
+        rows = self.rows(x, attention_mask, segment_ids)
+        masks = self.masks(rows)
+        x, rotation, biases = self.add_positions(x, rows)
+        for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
+            x = layer(x, masks[pattern], rotation, bias, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.norm(x))
+
+    def self_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:
+        """Every token attends to all of its row, block or window."""
+        if (blocks := self.block_mask(keys, pattern)) is not None:
+            return blocks
+        condition = queries.condition(keys)
+        return WholeMask(
+            create_bidirectional_mask(self.config, keys.tokens, keys.attention_mask, and_mask_function=condition)  # type: ignore[arg-type]
+        )
+
+
+class XformerDecoder(XformerStack):
+    """Writes the target: token ids (B, T) and the memory (B, S, D) to hidden states (B, T, D)."""
+
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(XformerDecoderLayer),
+        "attentions": OutputRecorder(XformerSelfAttention, index=1),
+        "cross_attentions": OutputRecorder(XformerCrossAttention, index=1),
+    }
+
+    def __init__(self, config: XformerConfig, embed_tokens: nn.Embedding | None = None):
+        super().__init__(config, "decoder", embed_tokens)
+        self.layers = nn.ModuleList(XformerDecoderLayer(config, i) for i in range(config.decoder_layers))
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    @takes_cache
+    def forward(  # type: ignore[misc]
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
+        position_ids: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        cache: EncoderDecoderCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        segment_ids: torch.Tensor | None = None,
+        encoder_segment_ids: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        if encoder_hidden_states is None:
+            raise ValueError("the decoder needs `encoder_hidden_states`, the encoder's output")
+        check_both_sides(encoder_segment_ids, segment_ids)
+        memory = encoder_hidden_states  # (B, S, D)
+        x = self.embed(input_ids, inputs_embeds)  # (B, T, D)
+        if use_cache and cache is None and segment_ids is None and not self.training:
+            cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
+        refuse_forgetful_caches(cache)
+        own_cache = None if cache is None else cache.self_attention_cache
+        rows = self.rows(x, attention_mask, segment_ids, "decoder_segment_ids", position_ids, own_cache)
+        memory_rows = self.rows(memory, encoder_attention_mask, encoder_segment_ids)
+        masks, memory_mask = self.masks(rows), self.memory_mask(rows, memory_rows)
+        x, rotation, biases = self.add_positions(x, rows)
+        for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
+            # Under the library's name, by which it takes caches from layers that it checkpoints.
+            x = layer(x, memory, masks[pattern], memory_mask, rotation, bias, **{CACHE: cache}, **kwargs)
+        state: dict[str, Any] = {"last_hidden_state": self.norm(x), CACHE: cache}
+        return BaseModelOutputWithPastAndCrossAttentions(**state)
+
+    def memory_mask(self, rows: Rows, memory_rows: Rows) -> AttentionMask:
+        """What cross-attention attends to."""
+        return rows.masks(self.cross_mask, memory_rows, [FULL])[FULL]
+
+    def self_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:
+        """A token attends to itself and to those before it in its row, block or window."""
+        # By the mask of the queries: no token looks at padding behind it.
+        if (blocks := self.block_mask(queries, pattern)) is not None:
+            return blocks
+        tokens, mask, cache = queries.tokens, queries.attention_mask, queries.cache
+        if isinstance(mask, dict):
+            # `generate` makes the masks itself when it compiles, one for each layer type.
+            mask = mask[pattern]
+        if mask is None and isinstance(cache, StaticCache) and is_flash_attention_requested(self.config):
+            # From the mask alone FlashAttention learns how many of the cache's slots are filled.
+            mask = tokens.new_ones(tokens.shape[0], cache.get_seq_length() + tokens.shape[1])
+        make = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern]
+        return WholeMask(make(self.config, tokens, mask, cache, and_mask_function=queries.condition(keys)))  # type: ignore[operator]
+
+    def cross_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:
+        """A token attends to all of its source."""
+        mask = create_bidirectional_mask(
+            self.config,
+            queries.tokens,
+            keys.attention_mask,  # type: ignore[arg-type]
+            encoder_hidden_states=keys.tokens,
+            and_mask_function=queries.condition(keys),
+        )
+        return mask_across(mask, queries.tokens.shape[1])

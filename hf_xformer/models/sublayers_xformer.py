@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What stands around attention in a layer: norms, feed-forward, residuals.
+"""The parts of a layer besides attention: norms, feed-forward, residuals.
 
 Shapes: B batch, T length, D d_model, F inner feed-forward width.
 """
@@ -28,14 +28,14 @@ class RootMeanSquareNorm(torch.autograd.Function):
     def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         normed, weight, scale = ctx.saved_tensors
         product = grad * normed
-        # The part along x has no effect: what is normed away again.
+        # The norm removes what changes along x, and with it that part of the gradient.
         along = (product @ weight).div_(-normed.shape[-1]).unsqueeze(-1)
         grad_x = torch.addcmul(grad * weight, normed, along).mul_(scale)
         return grad_x, product.reshape(-1, len(weight)).sum(dim=0), None
 
 
 class XformerRMSNorm(nn.RMSNorm):
-    """As torch's, which has a kernel of its own on a GPU and none on a CPU."""
+    """torch's RMSNorm, but for float32 on a CPU, where torch has no kernel for it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         is_slow = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32
@@ -49,6 +49,11 @@ NORMS = {"rmsnorm": XformerRMSNorm, "layernorm": nn.LayerNorm}
 
 def make_norm(config: XformerConfig) -> nn.Module:
     return NORMS[config.norm_type](config.d_model, eps=config.norm_eps)
+
+
+def make_input_norm(config: XformerConfig) -> nn.Module:
+    """The norm in front of a sublayer and behind a stack; none for post-norm, whose residuals are normed already."""
+    return nn.Identity() if config.norm_position == "post" else make_norm(config)
 
 
 class XformerFeedForward(nn.Module):
@@ -80,36 +85,32 @@ FEED_FORWARDS = {False: XformerFeedForward, True: XformerGatedFeedForward}
 
 
 class XformerResidual(nn.Module):
-    """A sublayer `f` with its norm, its dropout and the path around it."""
+    """`x + y`, the path around a sublayer `f`: with `y = f(norm(x))` it is pre-norm (Xiong et al. 2020)."""
 
     def __init__(self, config: XformerConfig):
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
 
-
-class XformerPreNormResidual(XformerResidual):
-    """`x + f(norm(x))` (Xiong et al. 2020)."""
-
-    def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
-        return x + self.dropout(sublayer(norm(x), *args, **kwargs))
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + self.dropout(y)
 
 
 class XformerPostNormResidual(XformerResidual):
-    """`norm(x + f(x))` (Vaswani et al. 2017, section 3.1)."""
-
-    def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
-        return norm(x + self.dropout(sublayer(x, *args, **kwargs)))
-
-
-class XformerSandwichResidual(XformerResidual):
-    """`x + norm(f(norm(x)))` (Ding et al. 2021, section 2.3)."""
+    """`norm(x + y)`, where `y = f(x)` (Vaswani et al. 2017, section 3.1)."""
 
     def __init__(self, config: XformerConfig):
         super().__init__(config)
-        self.output_norm = make_norm(config)
+        self.norm = make_norm(config)
 
-    def forward(self, x: torch.Tensor, norm: nn.Module, sublayer: nn.Module, *args, **kwargs) -> torch.Tensor:
-        return x + self.dropout(self.output_norm(sublayer(norm(x), *args, **kwargs)))
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.norm(x + self.dropout(y))
 
 
-RESIDUALS = {"pre": XformerPreNormResidual, "post": XformerPostNormResidual, "sandwich": XformerSandwichResidual}
+class XformerSandwichResidual(XformerPostNormResidual):
+    """`x + norm(y)`, where `y = f(norm(x))` (Ding et al. 2021, section 2.3)."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + self.dropout(self.norm(y))
+
+
+RESIDUALS = {"pre": XformerResidual, "post": XformerPostNormResidual, "sandwich": XformerSandwichResidual}

@@ -11,7 +11,7 @@ from transformers import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RotaryEmbedding
 
 from hf_xformer import XformerConfig
-from hf_xformer.models.attention_xformer import XformerRotaryEmbedding
+from hf_xformer.models.positions_xformer import XformerRotaryEmbedding
 
 
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)

@@ -10,7 +10,7 @@ from transformers import modeling_flash_attention_utils as flash_utils
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from hf_xformer import XformerConfig
-from hf_xformer.models.attention_xformer import XformerRelativePositions
+from hf_xformer.models.positions_xformer import XformerRelativePositions
 
 
 @pytest.mark.parametrize("stack", ["encoder", "decoder"])

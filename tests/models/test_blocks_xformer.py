@@ -11,6 +11,8 @@ from small_blocks import weights_over_rows
 from small_models import SIZES, LargestTensor, gradients, make_model
 from torch.testing import assert_close
 
+from hf_xformer.models.masks_xformer import WholeMask
+
 
 CHUNKED, SLIDING, FULL = "chunked_attention", "sliding_attention", "full_attention"
 ENCODERS = {
@@ -89,7 +91,7 @@ def dense_masks(dense, config, stack: str, attention_mask: torch.Tensor):
     """Puts, in each layer, the mask that `config` describes in the place of its own."""
     hooks = []
     for i, layer in enumerate(getattr(dense.model, stack).layers):
-        mask = dense_mask(config, stack, i, attention_mask)
+        mask = WholeMask(dense_mask(config, stack, i, attention_mask))
         replace = partial(lambda mask, module, args: (args[0], mask, *args[2:]), mask)
         hooks.append(layer.self_attention.register_forward_pre_hook(replace))
     yield

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from bare_environment import BareEnvironment
+from make_fixture import FIXTURES
 from safetensors.torch import load_file
 from small_models import VARIANTS, make_batch, make_model
-from small_runs import ROOT
 from test_structure import TRAVELLING
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
@@ -20,7 +20,6 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 from hf_xformer import XformerConfig, XformerForSeq2SeqLM
 
 
-FIXTURES = ROOT / "tests/fixtures"
 CODE = {f"{name}.py" for name in TRAVELLING}
 VISITED = ("sinusoidal-post", "relative-pre", "rope-pre-blocks")
 

@@ -1,0 +1,176 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Positions of tokens: added to the embeddings, rotating queries and keys, or biasing the scores.
+
+Shapes: B batch, T tokens or queries, S keys, D d_model, H query heads, K head width.
+"""
+
+import copy
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
+
+from .configuration_xformer import XformerConfig
+
+
+Rotation = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, (B or 1, T, 1, K/2)
+
+
+class TokenPositions(NamedTuple):
+    """Positions of a batch's tokens."""
+
+    ids: torch.Tensor  # (B or 1, T)
+    past: int | torch.Tensor  # number of keys before them; a static cache counts in a tensor
+    queries: int  # tokens of a row that attend
+    keys: int  # tokens of a row that are attended to
+
+
+class WithPositions(NamedTuple):
+    """Embedded tokens with their positions, and what attention needs to know of these."""
+
+    x: torch.Tensor  # (B, T, D)
+    rotation: Rotation | None = None
+    biases: tuple[torch.Tensor, ...] = ()  # of the scores, one a layer, (1 or B, H, T, S)
+
+
+class XformerNoPositions(nn.Module):
+    """No positions: the causal mask alone tells the order (Haviv et al. 2022)."""
+
+    max_positions = None
+
+    def __init__(self, config: XformerConfig, stack: str):
+        super().__init__()
+
+    def forward(self, x: torch.Tensor, at: TokenPositions) -> WithPositions:
+        """
+        Args:
+            x: Embedded tokens, (B, T, D). at: Their positions.
+        """
+        return WithPositions(x)
+
+
+class XformerSinusoidalPositions(nn.Module):
+    """
+    `PE(p, i) = sin(p / 10000^(2i/D))` in the first half of the features and the cosine in the second.
+
+    Vaswani et al. 2017, section 3.5, in the layout of their own code (tensor2tensor) and of Marian; the interleaved
+    layout of the paper's text is the same up to a permutation of the features.
+    """
+
+    def __init__(self, config: XformerConfig, stack: str):
+        super().__init__()
+        self.max_positions, self.width = config.max_position_embeddings, config.d_model
+        self.table = nn.Buffer(self.compute_table(), persistent=False)
+
+    def compute_table(self) -> torch.Tensor:
+        pairs = torch.arange(0, self.width, 2, dtype=torch.float64)
+        angles = torch.outer(torch.arange(self.max_positions), 10000.0 ** (-pairs / self.width))
+        return torch.cat((angles.sin(), angles.cos()), dim=-1).float()  # (positions, D)
+
+    def forward(self, x: torch.Tensor, at: TokenPositions) -> WithPositions:
+        return WithPositions(x + self.table[at.ids].to(x.dtype))
+
+
+class XformerLearnedPositions(nn.Embedding):
+    """One trained vector for each position (Gehring et al. 2017)."""
+
+    def __init__(self, config: XformerConfig, stack: str):
+        super().__init__(config.max_position_embeddings, config.d_model)
+        self.max_positions = config.max_position_embeddings
+
+    def forward(self, x: torch.Tensor, at: TokenPositions) -> WithPositions:  # type: ignore[override]
+        return WithPositions(x + super().forward(at.ids))
+
+
+class XformerRotaryEmbedding(nn.Module):
+    """
+    Cosines and sines of the angles by which attention rotates queries and keys (Su et al. 2021), once per stack.
+
+    transformers' rope types and weight initialisation read and write these attributes by name.
+    """
+
+    max_positions = None
+
+    def __init__(self, config: XformerConfig, stack: str):
+        super().__init__()
+        # The library's rope functions read the head width from a config: this copy has the stack's.
+        self.config = copy.copy(config)
+        self.config.head_dim = config.heads_of(stack)[1]
+        self.rope_type = config.rope_parameters["rope_type"]
+        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
+        init = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
+        inv_freq, self.attention_scaling = init(self.config)
+        self.inv_freq = nn.Buffer(inv_freq, persistent=False)  # (K/2,)
+        self.original_inv_freq = nn.Buffer(inv_freq.clone(), persistent=False)
+
+    @staticmethod
+    def compute_default_rope_parameters(config: XformerConfig, device=None, **kwargs) -> tuple[torch.Tensor, float]:
+        pairs = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device)
+        return config.rope_parameters["rope_theta"] ** (-pairs / config.head_dim), 1.0
+
+    @torch.no_grad()
+    @dynamic_rope_update
+    def rotation(self, x: torch.Tensor, position_ids: torch.Tensor) -> Rotation:
+        angles = position_ids[:, :, None, None].float() * self.inv_freq.float()  # (B, T, 1, K/2)
+        cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
+        return cos.to(x.dtype), sin.to(x.dtype)
+
+    def forward(self, x: torch.Tensor, at: TokenPositions) -> WithPositions:
+        return WithPositions(x, rotation=self.rotation(x, at.ids))
+
+
+class XformerRelativePositions(nn.Module):
+    """
+    A trained bias of the scores for each head and each bucket of distances (Raffel et al. 2020, section 2.1).
+
+    The layers of a stack share one table, or each has its own (Chung et al. 2023). The biases are computed once per
+    forward. The columns of a head are adjacent, so that tensor parallelism can give each process some of the heads.
+    """
+
+    max_positions = None
+
+    def __init__(self, config: XformerConfig, stack: str):
+        super().__init__()
+        heads, layers = config.heads_of(stack)[0], len(config.layer_types_of(stack))
+        self.tables, self.shared_by = (layers, 1) if config.relative_attention_per_layer else (1, layers)
+        self.table = nn.Embedding(config.relative_attention_num_buckets, heads * self.tables)
+        self.config = config
+        self.directions = 2 if stack == "encoder" else 1
+        self.max_distance = config.relative_attention_max_distance
+
+    def buckets(self, distance: torch.Tensor) -> torch.Tensor:
+        """Buckets of `key - query`: half of each direction's hold one distance, the others logarithmically more."""
+        size = self.table.num_embeddings // self.directions
+        ahead = (distance > 0) * size * (self.directions - 1)
+        distance = distance.abs() if self.directions == 2 else (-distance).clamp(min=0)
+        exact = size // 2
+        share = (distance.clamp(min=1).float() / exact).log() / math.log(self.max_distance / exact)
+        wide = (exact + (share * (size - exact)).long()).clamp(max=size - 1)
+        return ahead + torch.where(distance < exact, distance, wide)
+
+    def forward(self, x: torch.Tensor, at: TokenPositions) -> WithPositions:
+        # Distances in the row, not between positions: they are the same wherever the attended tokens are contiguous.
+        queries = torch.arange(at.queries, device=x.device) + at.past
+        distance = torch.arange(at.keys, device=x.device) - queries[:, None]  # (T, S)
+        biases = self.table(self.buckets(distance)).unflatten(-1, (-1, self.tables))  # (T, S, H, tables)
+        # FlexAttention indexes the rows of the bias; the other backends broadcast it.
+        rows = x.shape[0] if self.config._attn_implementation == "flex_attention" else 1
+        biases = biases.permute(3, 2, 0, 1).unsqueeze(1).expand(-1, rows, -1, -1, -1)  # (tables, rows, H, T, S)
+        return WithPositions(x, biases=biases.unbind() * self.shared_by)
+
+
+POSITIONS = {
+    "none": XformerNoPositions,
+    "sinusoidal": XformerSinusoidalPositions,
+    "learned": XformerLearnedPositions,
+    "rope": XformerRotaryEmbedding,
+    "relative": XformerRelativePositions,
+}
+
+
+def count_positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Position of each token among the attended tokens of its row, (B, S) -> (B, S): padding shifts none."""
+    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
