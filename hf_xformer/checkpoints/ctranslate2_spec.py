@@ -1,7 +1,7 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Xformer models as specifications of CTranslate2: tables of what is called how there, and a refusal of everything else.
+Translates Xformer models into CTranslate2's specifications, by tables of names; refuses what has no counterpart.
 
 Shapes: B batch, S source, T target, H heads, K head width, V vocabulary.
 """
@@ -40,7 +40,7 @@ ACTIVATIONS = {
 # Rope types whose frequencies are the same whatever the length.
 ROPE_TYPES = ("default", "linear", "yarn", "llama3")
 
-# Places in a layer's specification -> the layer's projections, those of one place stacked.
+# Places in a layer's specification -> the layer's projections; several are stacked into one.
 LINEARS = {
     "self_attention.linear.0": ("self_attention.q_proj", "self_attention.k_proj", "self_attention.v_proj"),
     "self_attention.linear.1": ("self_attention.o_proj",),
@@ -73,7 +73,7 @@ NORMS = {
 QK_NORMS = {"self_attention.q_norm": "self_attention.q_norm", "self_attention.k_norm": "self_attention.k_norm"}
 
 
-# Fields of which CTranslate2 does not have every value -> whether it lacks this one, and what it has.
+# Fields of which CTranslate2 does not have every value -> a test whether it lacks a config's, and what it has instead.
 LACKING = {
     "encoder_layer_types": (
         lambda config: set(config.encoder_layer_types) != {"full_attention"},
@@ -98,7 +98,7 @@ LACKING = {
 
 
 class Tensors:
-    """A model's parameters and buffers by name, as copies; knows which nobody took."""
+    """Hands out a model's parameters and buffers by name, as copies, and keeps account of what is left."""
 
     def __init__(self, model: PreTrainedModel):
         self.tensors = {**dict(model.named_buffers()), **model.state_dict()}
@@ -108,26 +108,28 @@ class Tensors:
         return name in self.tensors
 
     def __call__(self, *names: str) -> torch.Tensor:
-        """One tensor, or several joined along their first dimension."""
+        """Returns one tensor, or several joined along their first dimension."""
         self.left.difference_update(names)
-        # Copied even if it is one, because CTranslate2 quantises in place.
+        # A single one is copied too, because CTranslate2 quantises in place.
         return torch.cat([self.tensors[name].detach() for name in names])
 
 
 def place(spec: Any, path: str) -> Any:
-    """`place(layer, "self_attention.linear.0")` is `layer.self_attention.linear[0]`."""
+    """Returns a part by its path: `place(layer, "self_attention.linear.0")` is `layer.self_attention.linear[0]`."""
     for name in path.split("."):
         spec = spec[int(name)] if name.isdigit() else getattr(spec, name)
     return spec
 
 
 def set_linear(spec: Any, tensors: Tensors, *names: str) -> None:
+    """Fills a linear layer with the projections of these names, stacked."""
     spec.weight = tensors(*(f"{name}.weight" for name in names))
     if f"{names[0]}.bias" in tensors:
         spec.bias = tensors(*(f"{name}.bias" for name in names))
 
 
 def set_norm(spec: Any, tensors: Tensors, name: str) -> None:
+    """Fills a norm."""
     spec.gamma = tensors(f"{name}.weight")
     if f"{name}.bias" in tensors:
         spec.beta = tensors(f"{name}.bias")
@@ -135,26 +137,29 @@ def set_norm(spec: Any, tensors: Tensors, name: str) -> None:
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary positions of one stack: what its frequencies are divided by, (K/2,), and a factor of its scores."""
+    """Rotary positions of one stack: divisors of its frequencies, (K/2,), and a factor of its scores."""
 
     divisors: torch.Tensor | None = None
     score_scale: float = 1.0
 
     @classmethod
     def of(cls, config: XformerConfig, stack: str) -> "Rope":
-        if config.position_embedding_type != "rope" or config.rope_parameters["rope_type"] == "default":
+        """Computes them from a configuration; neither is needed for the default rope type."""
+        rope: Any = config.rope_parameters
+        if config.position_embedding_type != "rope" or rope["rope_type"] == "default":
             return cls()
         config = copy.copy(config)
         config.head_dim = config.heads_of(stack)[1]
-        frequencies, scale = ROPE_INIT_FUNCTIONS[config.rope_parameters["rope_type"]](config)
+        frequencies, scale = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config)
         pairs = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-        # Queries and keys have the scale each.
-        return cls(config.rope_parameters["rope_theta"] ** -pairs / frequencies, scale**2)
+        # The scale is applied to queries and to keys.
+        return cls(rope["rope_theta"] ** -pairs / frequencies, scale**2)
 
 
 def make_stack(specs: ModuleType, config: XformerConfig, stack: str) -> Any:
-    """The empty specification of the "encoder" or the "decoder"."""
+    """Returns the empty specification of the "encoder" or the "decoder"."""
     heads, head_dim = config.heads_of(stack)
+    rope: Any = config.rope_parameters
     options = {
         "pre_norm": config.norm_position != "post",
         "pre_post_layer_norm": config.norm_position == "sandwich",
@@ -170,8 +175,8 @@ def make_stack(specs: ModuleType, config: XformerConfig, stack: str) -> Any:
     }
     if config.position_embedding_type == "rope":
         options["rotary_dim"], options["rotary_interleave"] = head_dim, False
-        options["rotary_base"] = config.rope_parameters["rope_theta"]
-        # The one of CTranslate2's types that takes a divisor for each frequency expresses them all.
+        options["rotary_base"] = rope["rope_theta"]
+        # CTranslate2's type "Su" takes a divisor for each frequency, so it expresses all types.
         scaled = Rope.of(config, stack).divisors is not None
         options["rotary_scaling_type"] = specs.RotaryScalingType.Su if scaled else None
     if stack == "decoder":
@@ -181,7 +186,7 @@ def make_stack(specs: ModuleType, config: XformerConfig, stack: str) -> Any:
 
 
 def relative_bias(config: XformerConfig, tensors: Tensors, stack: str, layer: int) -> tuple[torch.Tensor, int]:
-    """A layer's table, (buckets, H), and the distance in tokens from which on all share a bucket."""
+    """Returns a layer's table, (buckets, H), and the distance in tokens beyond which all share a bucket."""
     heads = config.heads_of(stack)[0]
     if config.position_embedding_type == "none":
         return torch.zeros(4, heads), 4
@@ -191,7 +196,7 @@ def relative_bias(config: XformerConfig, tensors: Tensors, stack: str, layer: in
 
 
 def fill_attention(spec: Any, config: XformerConfig, tensors: Tensors, stack: str, i: int) -> None:
-    """What of layer i's attention is not among its projections and norms."""
+    """Fills scale, rotary divisors and relative bias of layer i's attention."""
     rope = Rope.of(config, stack)
     scale = config.attention_multiplier or config.heads_of(stack)[1] ** -0.5
     attention = spec.self_attention
@@ -209,6 +214,7 @@ def fill_attention(spec: Any, config: XformerConfig, tensors: Tensors, stack: st
 
 
 def fill_stack(spec: Any, config: XformerConfig, tensors: Tensors, stack: str) -> None:
+    """Fills the specification of the "encoder" or the "decoder" with a model's tensors."""
     prefix = f"model.{stack}"
     embeddings = spec.embeddings if stack == "decoder" else spec.embeddings[0]
     embeddings.weight = tensors(f"{prefix}.embed_tokens.weight")
@@ -233,8 +239,10 @@ def fill_stack(spec: Any, config: XformerConfig, tensors: Tensors, stack: str) -
 
 def check_config(config: XformerConfig) -> None:
     """
+    Checks that CTranslate2 has what a configuration asks for.
+
     Raises:
-        ArgumentError: CTranslate2 has no counterpart of a field's value.
+        ArgumentError: It has no counterpart of a field's value.
     """
     for field, (lacks, known) in LACKING.items():
         if lacks(config):
@@ -243,7 +251,7 @@ def check_config(config: XformerConfig) -> None:
 
 def make_spec(model: PreTrainedModel) -> Any:
     """
-    A model as `ctranslate2.specs.TransformerSpec`, without vocabularies.
+    Returns a model as `ctranslate2.specs.TransformerSpec`, without vocabularies.
 
     Raises:
         ArgumentError: A field or a tensor has no counterpart, or ctranslate2 is not installed.
@@ -267,6 +275,12 @@ def make_spec(model: PreTrainedModel) -> Any:
 
 
 def load_ctranslate2() -> ModuleType:
+    """
+    Imports ctranslate2.
+
+    Raises:
+        ArgumentError: It is not installed.
+    """
     try:
         return importlib.import_module("ctranslate2")
     except ImportError as error:
