@@ -27,10 +27,10 @@ def tiny(tmp_path) -> str:
     ("overrides", "said"),
     [
         ({"d_modle": 8}, "--config_overrides: XformerConfig has no field d_modle; did you mean d_model?"),
-        ({"d_model": -8}, "--config_overrides: `d_model` must be positive, got -8"),
+        ({"num_global_tokens": -3}, "--config_overrides: `num_global_tokens` must not be negative, got -3"),
         ({"dropout": "much"}, "--config_overrides: Field 'dropout' with value 'much'"),
         ({"dropout": 5.0}, "--config_overrides: `dropout` is a probability between 0 and 1, got 5.0"),
-        ({"block_size": "3x"}, "--config_overrides: Field 'block_size' with value '3x'"),
+        ({"block_size": "3x"}, "--config_overrides: Field 'block_size' expected int, got str (value: '3x')"),
     ],
 )
 def test_a_field_that_is_refused_is_said_to_be_of_the_overrides(overrides, said, tiny):
@@ -46,7 +46,7 @@ def test_a_field_that_is_refused_is_said_to_be_of_the_overrides(overrides, said,
         ("[]", ""),
         ('{"model_type": "xfromer"}', "xfromer"),
         ('{"model_type": "t5"}', "model_type 't5' is not 'xformer'"),
-        ('{"model_type": "xformer", "d_model": -1}', "`d_model` must be positive, got -1"),
+        ('{"model_type": "xformer", "num_global_tokens": -1}', "must not be negative, got -1"),
         ('{"model_type": "xformer", "dropout": "much"}', "'much'"),
         ('{"model_type": "xformer", "d_modle": 1}', "no field d_modle"),
     ],
