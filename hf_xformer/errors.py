@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+from huggingface_hub.errors import StrictDataclassError
+
 
 class InputError(ValueError):
     """Input that cannot be used; the message is one line that names the value and where it came from."""
@@ -61,7 +63,13 @@ def one_line(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message; if that ends with a colon, the next line too."""
+    """
+    Returns the first line of an error's message; if that ends with a colon, the next line too.
+
+    A refused configuration's is its cause's, without "Class validation error for validator ..." in front.
+    """
+    if isinstance(error, StrictDataclassError) and error.__cause__ is not None:
+        error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 

@@ -3,6 +3,7 @@
 """The layout that CONTRIBUTING.md states: who may import whom, headers, and documents that do not lie."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -79,6 +80,25 @@ def test_dependencies_point_one_way(room, path):
         else:
             assert target in MAY_IMPORT[room], f"{room} may not import {name}"
             assert target != "models" or not module, f"{path.name} reaches into the models: {name}"
+
+
+CONTRACT = {
+    "": (
+        "XformerConfig", "XformerModel", "XformerEncoderModel", "XformerForSeq2SeqLM", "XformerPreTrainedModel",
+        "Seq2SeqPipeline",
+    ),
+    ".data": ("BatchedDataset", "PackedWithin", "PaddedWithin", "BatchCollator", "DataCollatorForPackedSeq2Seq"),
+    ".checkpoints": ("load_model", "load_tokenizers", "convert_model", "export_model"),
+    ".decoding": ("Decoder", "Hypothesis"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("package", CONTRACT)
+def test_names_that_other_programs_are_written_against_can_be_imported(package):
+    module = importlib.import_module(f"hf_xformer{package}")
+    for name in CONTRACT[package]:
+        assert callable(getattr(module, name)) and getattr(module, name).__name__ == name
+    assert set(CONTRACT[package]) <= set(dir(module))
 
 
 def test_importing_the_package_imports_the_models_and_nothing_else():

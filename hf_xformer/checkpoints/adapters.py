@@ -1,22 +1,18 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""LoRA adapters in checkpoints: finding, loading and merging them (Hu et al. 2021), with PEFT."""
+"""Finds, loads and merges LoRA adapters (Hu et al. 2021), with PEFT."""
 
-import json
 import warnings
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import (
-    GenerationConfig,
-    PreTrainedModel,
-)
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import find_adapter_config_file
 
 from ..errors import ArgumentError, first_line
-from ..files import ADAPTER_CONFIG
+from ..files import ADAPTER_CONFIG, CONFIG, read_json
 
 
 if TYPE_CHECKING:  # PEFT is an extra
@@ -25,8 +21,10 @@ if TYPE_CHECKING:  # PEFT is an extra
 
 def check_peft(wanted: str) -> None:
     """
+    Checks that PEFT is there.
+
     Args:
-        wanted: What needs it, for the message.
+        wanted: The option or the file that needs it, for the message.
 
     Raises:
         ArgumentError: PEFT is not installed.
@@ -37,23 +35,23 @@ def check_peft(wanted: str) -> None:
 
 def base_of(name_or_path: str, **hub) -> str | None:
     """
-    The model that an adapter's folder or Hub name belongs to; None of what is no adapter.
+    Returns the folder or Hub name of the model that an adapter belongs to; None if it is not an adapter.
 
     Args:
-        hub: As `from_pretrained` has them, such as `revision`.
+        hub: As `from_pretrained` takes them, such as `revision`.
 
     Raises:
-        ArgumentError: The folder holds a whole model too, or does not say which model it belongs to.
+        ArgumentError: The folder holds a whole model too, or its configuration does not name the adapter's model.
     """
     try:
         found = find_adapter_config_file(name_or_path, **hub)
     except OSError:
-        found = None  # neither a folder nor a possible Hub name: whoever loads it says so
+        found = None  # neither a folder nor a possible Hub name: loading it says so
     if found is None:
         return None
-    if Path(name_or_path, "config.json").exists():
+    if Path(name_or_path, CONFIG).exists():
         raise ArgumentError(f"{name_or_path}: holds both a model and an adapter: move one of them elsewhere")
-    base = json.loads(Path(found).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = read_json(Path(found)).get("base_model_name_or_path")
     if not base:
         raise ArgumentError(f"{name_or_path}: {ADAPTER_CONFIG} does not say which model it is an adapter of")
     return base
@@ -61,11 +59,11 @@ def base_of(name_or_path: str, **hub) -> str | None:
 
 def load_adapter(model: PreTrainedModel, name_or_path: str, **hub) -> "PeftModel":
     """
-    The model with an adapter from a folder or the Hub, frozen, and the generation config that lies beside the adapter.
+    Returns the model with an adapter from a folder or the Hub, frozen, and with the adapter's generation config.
 
     Raises:
-        ArgumentError: There is no such adapter, it does not fit, or a weight of it is missing. PEFT would leave a
-            missing one at random.
+        ArgumentError: There is no such adapter, it does not fit, or one of its weights is missing. PEFT would leave
+            that at random.
     """
     from peft import PeftConfig, get_peft_model
 
@@ -73,20 +71,20 @@ def load_adapter(model: PreTrainedModel, name_or_path: str, **hub) -> "PeftModel
         config = PeftConfig.from_pretrained(name_or_path, **hub)
         config.inference_mode = True
         adapted = get_peft_model(model, config)
-    except Exception as error:  # of a dozen types, as those of models are
+    except Exception as error:  # of a dozen types, as when a model is loaded
         raise ArgumentError(f"{name_or_path}: cannot load an adapter: {first_line(error)}") from error
     load_weights(adapted, name_or_path, **hub)
-    with suppress(OSError):  # of PEFT's own adapters, which have none
+    with suppress(OSError):  # adapters that PEFT alone has written have none
         model.generation_config = GenerationConfig.from_pretrained(name_or_path, **hub)
     return adapted.eval()
 
 
 def load_weights(adapted: "PeftModel", name_or_path: str, **hub) -> None:
     """
-    Puts an adapter's weights in their places.
+    Loads an adapter's weights into a model that has its layers.
 
     Raises:
-        ArgumentError: There are none, or one is missing, unexpected or of another shape.
+        ArgumentError: There are no weights, or one is missing, unexpected or of another shape.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from peft.utils import load_peft_weights
@@ -110,10 +108,10 @@ def load_weights(adapted: "PeftModel", name_or_path: str, **hub) -> None:
 
 def merge_adapter(adapted: "PreTrainedModel | PeftModel", name_or_path: str) -> PreTrainedModel:
     """
-    A model with what its adapters add in its own weights.
+    Adds what a model's adapters have learned to its own weights, and returns the model without adapters.
 
     Raises:
-        ArgumentError: It has no adapters, or such as cannot be put into weights.
+        ArgumentError: It has no adapters, or they cannot be merged.
     """
     merge = getattr(adapted, "merge_and_unload", None)
     if merge is None:

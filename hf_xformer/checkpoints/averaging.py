@@ -1,34 +1,45 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Averages of a training's weights, which generalise better than its last ones."""
+"""Averages weights over the steps of a training or over checkpoints, which generalises better than the last ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, blame
 from ..files import AVERAGES
 from .adapters import base_of
 from .loading import IGNORED_FIELDS, TRAINING_FIELDS, load_model
 
 
 def trained(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The parameters that change: of a model with adapters, those of the adapters."""
+    """Returns the parameters that are trained; in a model with adapters, those of the adapters."""
     return {name: each for name, each in model.named_parameters() if each.requires_grad}
 
 
 def read_averages(checkpoint: str, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Those beside a checkpoint's weights, in the order of the parameters and where these are."""
-    averages = load_file(Path(checkpoint, AVERAGES))
+    """
+    Reads the averages beside a checkpoint's weights, in the order and on the devices of the parameters.
+
+    Raises:
+        ArgumentError: The file cannot be read, or a parameter has no average of its shape in it.
+    """
+    path = Path(checkpoint, AVERAGES)
+    with blame(f"{path}: cannot be read", SafetensorError, OSError):
+        averages = load_file(path)
+    for name, each in parameters.items():
+        if name not in averages or averages[name].shape != each.shape:
+            raise ArgumentError(f"{path}: no average of `{name}` of shape {list(each.shape)}: of another model?")
     return {name: averages[name].to(each.device) for name, each in parameters.items()}
 
 
 @torch.no_grad()
 def load_averages(model: PreTrainedModel, checkpoint: str) -> None:
-    """Puts a checkpoint's averages into a model."""
+    """Loads a checkpoint's averages into a model; raises as `read_averages` does."""
     parameters = trained(model)
     for name, average in read_averages(checkpoint, parameters).items():
         parameters[name].copy_(average)
@@ -36,11 +47,11 @@ def load_averages(model: PreTrainedModel, checkpoint: str) -> None:
 
 def average_checkpoints(checkpoints: Sequence[str]) -> PreTrainedModel:
     """
-    A model whose every weight is the mean of the checkpoints' (Vaswani et al. 2017, section 6.1).
+    Returns a model whose every weight is the mean of the checkpoints' (Vaswani et al. 2017, section 6.1).
 
     Raises:
-        ArgumentError: A checkpoint cannot be loaded, is of another model than the first, or is an adapter, of which
-            averages of the factors would not be those of the products.
+        ArgumentError: A checkpoint cannot be loaded, is another model than the first, or is an adapter: the average
+            of its factors would not be the average of their products.
     """
     for checkpoint in checkpoints:
         if base_of(checkpoint) is not None:

@@ -1,12 +1,12 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Stock transformers encoder-decoders as Xformer models with the same weights and the same logits.
+Converts stock transformers encoder-decoders into Xformer models with the same weights and the same logits.
 
-`FAMILIES` lists the model types. What an Xformer cannot compute is refused by the field that asks for it. On sources
-padded on the right, a converted model decodes as its stock one does. Elsewhere it differs from it in this:
+`FAMILIES` lists the model types. A field that asks for what an Xformer cannot compute is refused. On sources padded on
+the right, a converted model decodes as the stock one does. It differs in this:
 
-- padding on the left shifts nobody's position, and float16 is not kept from overflowing;
+- padding on the left does not shift positions, and float16 is not kept from overflowing;
 - M2M100's positions end at `max_position_embeddings`, and its sinusoids have become parameters, as has a bias of the
   logits that is not zero (BART, mBART, Marian, Pegasus): training changes them;
 - UMT5's decoder outputs are scaled if its output layer is tied, as its authors have it; transformers 5.23 always does;
@@ -35,10 +35,11 @@ from transformers import (
 )
 from transformers.utils.hub import cached_file
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, blame
 from ..files import TARGET_TOKENIZER
 from ..models import XformerConfig, XformerForSeq2SeqLM
 from .loading import check_path, load_model, load_tokenizer
+from .vocabulary import CONFIG_ERRORS
 
 
 Tensors = dict[str, torch.Tensor]
@@ -48,13 +49,13 @@ Change = Callable[[torch.Tensor, PreTrainedConfig], torch.Tensor]
 @dataclass(frozen=True)
 class Family:
     """
-    How one of the library's architectures is said in Xformer's words.
+    Translation of one of the library's architectures into an Xformer.
 
     Args:
-        fields: From its config to the fields of an `XformerConfig`; refuses what has no counterpart.
-        names: Regular expressions found in the names of its tensors, and what Xformer has instead, in this order.
-        changes: Regular expressions that match the new names of the tensors that do not stay as they are.
-        scaled_if_tied: Whether the decoder's outputs are scaled just if the output layer is tied to the embedding.
+        fields: Maps its config to the fields of an `XformerConfig`; refuses what has no counterpart.
+        names: Regular expressions found in its tensors' names, and Xformer's replacements, applied in this order.
+        changes: Functions of the tensors whose values change, by regular expressions that match their new names.
+        scaled_if_tied: Whether the decoder's outputs are scaled if, and only if, the output layer is tied.
     """
 
     fields: Callable[[PreTrainedConfig], dict]
@@ -64,7 +65,7 @@ class Family:
 
 
 TOKEN_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
-# Xformer's fields and T5Gemma's: of one stack, and those that both stacks have and must have alike.
+# Xformer's fields -> T5Gemma's: those of one stack, and those that must be the same in both.
 GEMMA_STACK = {
     "layers": "num_hidden_layers",
     "attention_heads": "num_attention_heads",
@@ -82,20 +83,20 @@ GEMMA_SHARED = {
     "pad_token_id": "pad_token_id",
 }
 GEMMA_ONLY = {"attn_logit_softcapping": None, "final_logit_softcapping": None, "attention_bias": False}
-# Pegasus's own checkpoints do not hold them.
+# Missing in Pegasus's own checkpoints.
 SINUSOIDAL_TABLES = frozenset(f"model.{stack}.embed_positions.weight" for stack in ("encoder", "decoder"))
-# One of them is in every checkpoint that has a tokenizer.
+# Every checkpoint that has a tokenizer has one of these.
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
 def namesakes(config: PreTrainedConfig) -> dict:
-    """The fields that both configs have under one name, which is BART's wherever BART has one, and the token ids."""
+    """Returns the fields that Xformer's config and another have under the same name, and the token ids."""
     names = XformerConfig.__annotations__.keys() & type(config).__dataclass_fields__.keys()
     return {name: getattr(config, name, None) for name in (*names, *TOKEN_FIELDS)}
 
 
 def bart_fields(config: PreTrainedConfig, **family) -> dict:
-    """BART and those that followed it; `family` is what sets one apart."""
+    """Returns the fields of BART and its relatives; `family` holds those that set one of them apart."""
     return {
         **namesakes(config),
         "initializer_range": config.init_std,
@@ -108,12 +109,13 @@ def bart_fields(config: PreTrainedConfig, **family) -> dict:
 
 
 def marian_fields(config: PreTrainedConfig, **family) -> dict:
+    """Returns Marian's fields; its two sides may have vocabularies of their own."""
     separate = {"encoder_vocab_size": config.vocab_size, "vocab_size": config.decoder_vocab_size}
     return bart_fields(config, **family, **({} if config.share_encoder_decoder_embeddings else separate))
 
 
 def t5_fields(config: PreTrainedConfig, scaled: Callable[[PreTrainedConfig], bool], **family) -> dict:
-    """T5 and those that followed it; `scaled` says whether a model scales the decoder's outputs."""
+    """Returns the fields of T5 and its relatives; `scaled` tells whether a model scales the decoder's outputs."""
     return {
         **namesakes(config),
         "encoder_layers": config.num_layers,
@@ -139,6 +141,7 @@ def t5_fields(config: PreTrainedConfig, scaled: Callable[[PreTrainedConfig], boo
 
 
 def gemma_fields(config: PreTrainedConfig) -> dict:
+    """Returns T5Gemma's fields, whose two stacks have configs of their own."""
     stacks = {"encoder": config.encoder, "decoder": config.decoder}
     encoder, decoder = stacks.values()
     sliding = "sliding_attention" in (*encoder.layer_types, *decoder.layer_types)
@@ -169,7 +172,7 @@ def gemma_fields(config: PreTrainedConfig) -> dict:
     }
 
 
-# What no forward reads: the stacks' own entries hold the same embedding, or another if they are not tied.
+# No forward reads these: the stacks' own entries hold the same embedding, or another if they are not tied.
 UNREAD = re.compile(r"(^|\.)shared\.weight$")
 BART_NAMES = {
     r"\.self_attn\.": ".self_attention.",
@@ -223,22 +226,23 @@ GEMMA_NAMES = {
 
 
 def without_offset(table: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
-    """BART counts positions from 2: nobody reads the first two rows."""
+    """Drops the first two rows, which are never read: BART counts positions from 2."""
     return table[2:].clone()
 
 
 def from_padding(table: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
-    """M2M100 counts positions from the padding token's id on; when it needs a longer table, it makes one."""
+    """Keeps the rows that M2M100 reads: it counts positions from the padding token's id."""
     return table[config.pad_token_id + 1 :][: config.max_position_embeddings].clone()
 
 
 def plus_one(weight: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
+    """Adds the one that T5Gemma leaves out of its norms' weights."""
     return (weight.float() + 1).to(weight.dtype)
 
 
 BIAS, HEAD = "lm_head.bias", "lm_head.weight"
 ENCODER, DECODER = (f"model.{stack}.embed_tokens.weight" for stack in ("encoder", "decoder"))
-# Buffers that both models compute from their configs: they are compared and not copied.
+# Buffers that both models compute from their configs. They are compared, not copied.
 COMPUTED = re.compile(r"\.positions\.(table|inv_freq|original_inv_freq)$")
 LOGITS_BIAS: dict[str, Change] = {f"^{re.escape(BIAS)}$": lambda bias, config: bias.squeeze(0)}
 POSITIONS = r"\.positions\.weight$"
@@ -273,6 +277,7 @@ FAMILIES = {
 
 
 def family_of(config: PreTrainedConfig) -> Family:
+    """Returns the entry of `FAMILIES` for a model type; raises ArgumentError for one that is not there."""
     if config.model_type not in FAMILIES:
         raise ArgumentError(f"cannot convert a {config.model_type!r}; known model types are {', '.join(FAMILIES)}")
     return FAMILIES[config.model_type]
@@ -280,18 +285,24 @@ def family_of(config: PreTrainedConfig) -> Family:
 
 def convert_config(config: PreTrainedConfig, **overrides) -> XformerConfig:
     """
-    The `XformerConfig` that says the same; `overrides` are fields of it that are known better.
+    Returns the `XformerConfig` that means the same as a stock config.
+
+    Args:
+        overrides: Fields that take precedence, such as those read off the weights.
 
     Raises:
         ArgumentError: The model type is not in `FAMILIES`, or a field has a value that Xformer cannot express.
-        NotImplementedError, StrictDataclassError: As `XformerConfig` does.
     """
-    return XformerConfig(**{**family_of(config).fields(config), **overrides})
+    fields = {**family_of(config).fields(config), **overrides}
+    with blame(f"cannot convert this {config.model_type}", *CONFIG_ERRORS):
+        return XformerConfig(**fields)
 
 
 def convert_weights(config: PreTrainedConfig, tensors: Tensors) -> Tensors:
     """
-    A stock model's tensors under Xformer's names and in its shapes; gradients, too, but for `plus_one`'s constant.
+    Returns a stock model's tensors under Xformer's names and in its shapes.
+
+    It maps gradients too, but for the constant of `plus_one`.
 
     Args:
         config: The stock model's.
@@ -305,7 +316,8 @@ def convert_weights(config: PreTrainedConfig, tensors: Tensors) -> Tensors:
         for pattern, ours in family.names.items():
             name = re.sub(pattern, ours, name)
         parts.setdefault(name, []).append(tensor)
-    # Only UMT5's tables of positions are several, one a layer: (buckets, heads) each, to (buckets, heads * layers).
+    # UMT5 alone has several tensors for one: a table of positions in each layer, (buckets, heads), which become
+    # one of (buckets, heads * layers).
     weights = {
         name: torch.stack(tensors, dim=-1).flatten(1) if len(tensors) > 1 else tensors[0]
         for name, tensors in parts.items()
@@ -316,19 +328,20 @@ def convert_weights(config: PreTrainedConfig, tensors: Tensors) -> Tensors:
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors have the same memory or the same values."""
     return a.shape == b.shape and (a.data_ptr() == b.data_ptr() or torch.equal(a, b))
 
 
 @torch.no_grad()
 def convert_model(stock: PreTrainedModel) -> XformerForSeq2SeqLM:
     """
-    An Xformer with the weights and the generation config of a stock encoder-decoder with an output layer.
+    Returns an Xformer with the weights and the generation config of a stock encoder-decoder with an output layer.
 
-    Which embeddings are tied is read off the weights, and a logits bias of zeros, which stock models do not train, is
-    left out. Weights that need no change share the stock model's memory: go on with one of the two.
+    The weights show which embeddings are tied. A logits bias of zeros, which stock models do not train, is left out.
+    Weights that need no change share the stock model's memory: use one of the two models afterwards.
 
     Raises:
-        ArgumentError: As `convert_config` does; or a tensor has no counterpart.
+        ArgumentError: As for `convert_config`; or a tensor has no counterpart, or values that are not finite.
     """
     config = stock.config
     if stock.get_output_embeddings() is None:
@@ -369,14 +382,17 @@ def convert_checkpoint(
     source: str, out: Path, overwrite: bool = False, src_lang: str | None = None, tgt_lang: str | None = None
 ) -> tuple[XformerForSeq2SeqLM, PreTrainedTokenizerBase | None]:
     """
-    Converts a stock checkpoint, its tokenizer and its generation config into a folder, and returns what it wrote.
+    Converts a stock checkpoint, its tokenizer and its generation config into a folder.
 
     Args:
         source: Folder or Hub name. The weights keep their type.
         out: Folder to write.
         overwrite: Whether `out` may hold files already.
-        src_lang, tgt_lang: For a multilingual checkpoint, the language that its tokenizer takes sources to be in, and
-            the one that decoding begins with; in the tokenizer's words, such as "en_XX".
+        src_lang, tgt_lang: For a multilingual checkpoint, the language of the sources and the language to decode
+            into; as the tokenizer names them, such as "en_XX".
+
+    Returns:
+        The model and the tokenizer that were written; None for a checkpoint without a tokenizer.
 
     Raises:
         ArgumentError: `source` does not load or cannot be converted, `out` is in use, or a language is unknown.
@@ -386,7 +402,9 @@ def convert_checkpoint(
         raise ArgumentError(f"{out}: cannot write the converted checkpoint there")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ArgumentError(f"{out}: the folder is not empty; --overwrite writes into it all the same")
-    expected = convert_config(AutoConfig.from_pretrained(source))  # may refuse, before anything else is read
+    with blame(f"{source}: cannot load a model", OSError, *CONFIG_ERRORS):
+        stock = AutoConfig.from_pretrained(source)
+    expected = convert_config(stock)  # may refuse, before anything else is read
     # Asked of the files, because for a known model type the library makes an empty tokenizer when there are none.
     files = (cached_file(source, name, _raise_exceptions_for_missing_entries=False) for name in TOKENIZER_FILES)
     tokenizer = load_tokenizer(source) if any(files) else None
@@ -401,7 +419,7 @@ def convert_checkpoint(
         model.config.decoder_start_token_id = languages["tgt_lang"]
         model.generation_config.decoder_start_token_id = languages["tgt_lang"]
     elif "tgt_lang" in languages:
-        # Later models start with the end token and then say the language.
+        # In later models the language's token follows the start token.
         model.generation_config.forced_bos_token_id = languages["tgt_lang"]
     remove_tokenizer(out)
     model.save_pretrained(out)
@@ -411,7 +429,7 @@ def convert_checkpoint(
 
 
 def remove_tokenizer(folder: Path) -> None:
-    """What an earlier checkpoint left in a folder that is overwritten must not decode the new one."""
+    """Deletes an earlier checkpoint's tokenizers from a folder, which must not decode the new one."""
     shutil.rmtree(folder / TARGET_TOKENIZER, ignore_errors=True)
     for name in (*TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json", "source.spm", "target.spm"):
         (folder / name).unlink(missing_ok=True)
@@ -419,7 +437,7 @@ def remove_tokenizer(folder: Path) -> None:
 
 def language_id(tokenizer: PreTrainedTokenizerBase | None, option: str, language: str) -> int:
     """Sets the tokenizer's `src_lang` or `tgt_lang` and returns the id of that language's token."""
-    codes = getattr(tokenizer, "lang_code_to_token", {})  # M2M100's, which are no special tokens
+    codes = getattr(tokenizer, "lang_code_to_token", {})  # M2M100's are not special tokens
     if tokenizer is None or language not in languages_of(tokenizer):
         raise ArgumentError(f"--{option} {language}: the tokenizer has no such language")
     setattr(tokenizer, option, language)
@@ -427,7 +445,7 @@ def language_id(tokenizer: PreTrainedTokenizerBase | None, option: str, language
 
 
 def languages_of(tokenizer: PreTrainedTokenizerBase | None) -> set[str]:
-    """The languages that a multilingual tokenizer marks its texts with; none of any other."""
+    """Returns the languages that a multilingual tokenizer marks its texts with; none for other tokenizers."""
     if tokenizer is None or not hasattr(tokenizer, "tgt_lang"):
         return set()
     named = {getattr(tokenizer, f"{role}_token") for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")}

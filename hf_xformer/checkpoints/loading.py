@@ -1,8 +1,7 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Models and tokenizers from folders or the Hub, refusing whatever the library would accept silently."""
+"""Loads models, tokenizers and configurations from folders or the Hub, and refuses what the library lets pass."""
 
-from difflib import get_close_matches
 from pathlib import Path
 
 from transformers import (
@@ -15,43 +14,47 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from ..errors import ArgumentError, first_line
-from ..files import TARGET_TOKENIZER, find
+from ..errors import ArgumentError, blame, did_you_mean, first_line
+from ..files import ADAPTER_CONFIG, TARGET_TOKENIZER, find
 from ..models import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
-from .weight_files import read_tensors
+from .vocabulary import CONFIG_ERRORS
+from .weight_files import is_sharded, read_shards, read_tensors
 
 
-# Fields of a configuration that do not say which model it is.
+# Fields of a configuration in which the same model's may differ.
 IGNORED_FIELDS = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
 TRAINING_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
-# Of a repository, and not of the model that an adapter in it belongs to.
+# Options about a repository: they do not go for the model that an adapter in it belongs to.
 HUB_OPTIONS = ("revision", "token")
 
 
 def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **options) -> PreTrainedModel:
     """
-    A sequence-to-sequence model with every weight from the checkpoint.
+    Loads a sequence-to-sequence model with every weight from the checkpoint; an adapter with its model.
 
     Args:
         name_or_path: Folder or Hub name.
-        computed: Names of tensors that the model computes where a checkpoint does not hold them.
-        options: As `from_pretrained` has them.
+        computed: Names of tensors that the model computes if the checkpoint does not hold them.
+        options: As `from_pretrained` takes them.
 
     Raises:
-        ArgumentError: There is no such checkpoint, a file is cut off, or a weight is missing, unexpected or of another
-            shape. The library would fill a missing one with random numbers.
+        ArgumentError: There is no such checkpoint, a file is cut off, a weight is missing, unexpected or of another
+            shape (the library would fill it with random numbers), or an option cannot be met on this machine.
     """
     check_path(name_or_path)
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
     if (base := base_of(name_or_path, **hub)) is not None:
         return load_adapted(name_or_path, base, computed, **options)
-    if Path(name_or_path).is_dir():
-        read_tensors(Path(name_or_path))
+    folder = Path(name_or_path)
+    if folder.is_dir() and is_sharded(folder):
+        read_shards(folder)  # the library would follow an index out of the folder
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         model, info = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, **options)
-    except Exception as error:  # whatever stopped it: a dozen types, from the Hub, the files and the backends
+    except Exception as error:  # a dozen types, from the Hub, the files and the attention backends
+        if folder.is_dir():
+            read_tensors(folder)  # names the file and the weight, if a weight file is what is broken
         raise ArgumentError(f"{name_or_path}: cannot load a model: {first_line(error)}") from error
     info["missing_keys"] -= computed
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -62,7 +65,7 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
 
 
 def described(key: str | tuple) -> str:
-    """A weight's name, and where its shape is wrong both shapes."""
+    """Returns a weight's name, with both shapes if its shape is wrong."""
     if isinstance(key, str):
         return key
     name, stored, expected = key
@@ -70,20 +73,25 @@ def described(key: str | tuple) -> str:
 
 
 def load_adapted(name_or_path: str, base: str, computed: frozenset[str], **options) -> PreTrainedModel:
-    """The model that an adapter belongs to, with the adapter; `computed` and `options` as [`load_model`] has them."""
+    """Loads the model that an adapter belongs to, and the adapter into it; arguments as for [`load_model`]."""
     check_peft(f"{name_or_path}, an adapter,")
     hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
     try:
         model = load_model(base, computed, **options)
     except ArgumentError as error:
         raise ArgumentError(
-            f"{name_or_path}: the model that it is an adapter of, as its adapter_config.json says: {error}"
+            f"{name_or_path}: the model that it is an adapter of, as its {ADAPTER_CONFIG} says: {error}"
         ) from error
     return load_adapter(model, name_or_path, **hub)
 
 
 def check_path(name_or_path: str) -> None:
-    """What is plainly a path and leads nowhere is said to do so, and not looked for on the Hub."""
+    """
+    Checks that what is plainly a path exists, so that it is not looked for on the Hub.
+
+    Raises:
+        ArgumentError: There is no such file or folder.
+    """
     path = Path(name_or_path)
     of_a_folder = path.parent != Path() and path.parent.is_dir()
     if not path.exists() and (path.is_absolute() or of_a_folder or len(path.parts) > 2 or path.suffix == ".json"):
@@ -94,10 +102,15 @@ def load_tokenizers(
     name_or_path: str, target_name_or_path: str | None = None, **options
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
     """
-    The source's and the target's tokenizer, which are one unless a `target_tokenizer` lies beside the first.
+    Loads the source's and the target's tokenizer: the same one twice, unless a `target_tokenizer` lies beside it.
 
     Args:
-        options: As `from_pretrained` has them, such as `revision`.
+        name_or_path: Folder or Hub name of a checkpoint or a tokenizer.
+        target_name_or_path: The target's own, if it is elsewhere.
+        options: As `from_pretrained` takes them, such as `revision`.
+
+    Raises:
+        ArgumentError: There is no such tokenizer.
     """
     source = load_tokenizer(name_or_path, **options)
     if target_name_or_path is not None:
@@ -107,26 +120,32 @@ def load_tokenizers(
 
 def load_target_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase | None:
     """
-    The target's own tokenizer, of a folder or on the Hub, if there is one.
+    Loads the target's own tokenizer from a folder or the Hub; None if there is none.
 
     Raises:
-        ArgumentError: It cannot be seen whether there is one, so that the source's might be taken for it.
+        ArgumentError: It does not load, or the Hub does not answer: the source's must not be taken for it.
     """
     nested = f"{TARGET_TOKENIZER}/tokenizer_config.json"
     try:
         found = cached_file(name_or_path, nested, _raise_exceptions_for_missing_entries=False, **options)
     except OSError as error:
         raise ArgumentError(
-            f"{name_or_path}: whether it has a {TARGET_TOKENIZER} cannot be seen: {first_line(error)}"
+            f"{name_or_path}: cannot find out whether it has a {TARGET_TOKENIZER}: {first_line(error)}"
         ) from error
     return None if found is None else load_tokenizer(name_or_path, subfolder=TARGET_TOKENIZER, **options)
 
 
 def load_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase:
+    """
+    Loads one tokenizer.
+
+    Raises:
+        ArgumentError: There is none, or a library that it needs is not installed.
+    """
     check_path(name_or_path)
     try:
         return AutoTokenizer.from_pretrained(name_or_path, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of many types, from the Hub, the files and the tokenizers' own libraries
         raise ArgumentError(
             f"{name_or_path}: cannot load a tokenizer: {first_line(error)} (hf-xformer tokenizer makes one)"
         ) from error
@@ -134,23 +153,24 @@ def load_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase:
 
 def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
     """
-    A new model's configuration, from a JSON file, a folder or the Hub, with some fields changed.
+    Returns a new model's configuration, from a JSON file, a folder or the Hub, with some fields changed.
+
+    Args:
+        name_or_path: The value of `--config_name`.
+        overrides: The fields of `--config_overrides`.
 
     Raises:
-        ArgumentError: There is no such configuration, it is not of an Xformer, or a field is unknown.
+        ArgumentError: There is no such configuration, it is not an Xformer's, a field is unknown, or a value is
+            refused.
     """
     known = XformerConfig.__dataclass_fields__
     if unknown := [name for name in overrides if name not in known]:
-        near = get_close_matches(unknown[0], known) or XformerConfig.__annotations__
-        raise ArgumentError(
-            f"--config_overrides: XformerConfig has no field {', '.join(unknown)}; it has {', '.join(near)}"
-        )
+        near = did_you_mean(unknown[0], known) or f"; it has {', '.join(XformerConfig.__annotations__)}"
+        raise ArgumentError(f"--config_overrides: XformerConfig has no field {', '.join(unknown)}{near}")
     name_or_path = str(find(name_or_path))
     check_path(name_or_path)
-    try:
+    with blame(f"--config_name {name_or_path}", OSError, *CONFIG_ERRORS):
         loaded = AutoConfig.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        raise ArgumentError(f"--config_name {name_or_path}: {first_line(error)}") from error
     if not isinstance(loaded, XformerConfig):
         raise ArgumentError(f"--config_name {name_or_path}: model_type {loaded.model_type!r} is not 'xformer'")
     fields = loaded.to_diff_dict()
@@ -166,18 +186,19 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
                 f"give {stack}_layer_types too, one a layer: {types}"
             )
         fields[f"{stack}_layer_types"] = types[:1] * depth if isinstance(depth, int) else None
-    return type(loaded)(**{**fields, **overrides})
+    with blame("--config_overrides", *CONFIG_ERRORS):
+        return type(loaded)(**{**fields, **overrides})
 
 
 def read_own_config(name_or_path: str, otherwise: str) -> XformerConfig:
     """
-    The configuration of an Xformer, from a folder or the Hub.
+    Loads the configuration of an Xformer from a folder or the Hub.
 
     Args:
-        otherwise: What to do with a model of another type, for the message.
+        otherwise: Advice for a model of another type, for the message.
 
     Raises:
-        ArgumentError: It cannot be read, or is of another type.
+        ArgumentError: It cannot be read, or is another model's.
     """
     check_path(name_or_path)
     try:
@@ -191,10 +212,10 @@ def read_own_config(name_or_path: str, otherwise: str) -> XformerConfig:
 
 def change_config(config: PreTrainedConfig, overrides: dict) -> PreTrainedConfig:
     """
-    An existing model's configuration with other values of what acts in training alone.
+    Returns an existing model's configuration with other values in `TRAINING_FIELDS`.
 
     Raises:
-        ArgumentError: A field that its weights depend on, or one that it does not have.
+        ArgumentError: The model does not have a field, its weights depend on it, or its value is refused.
     """
     if not overrides:
         return config
@@ -203,10 +224,11 @@ def change_config(config: PreTrainedConfig, overrides: dict) -> PreTrainedConfig
             f"--config_overrides: {', '.join(wrong)} of an existing model cannot be changed; "
             f"{', '.join(name for name in TRAINING_FIELDS if hasattr(config, name))} can"
         )
-    return type(config)(**{**config.to_diff_dict(), **overrides})
+    with blame("--config_overrides", *CONFIG_ERRORS):
+        return type(config)(**{**config.to_diff_dict(), **overrides})
 
 
 def position_limit(config: PreTrainedConfig) -> int | None:
-    """The longest sequence, in tokens, that the model has positions for; None where there is no end to them."""
+    """Returns the longest sequence, in tokens, that a model has positions for; None if there is no limit."""
     limited = getattr(config, "position_embedding_type", None) in ("sinusoidal", "learned")
     return config.max_position_embeddings if limited else None

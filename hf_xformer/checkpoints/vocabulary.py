@@ -1,24 +1,25 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Vocabularies: whether a model and its tokenizers fit each other, and making a configuration fit."""
+"""Vocabularies: checks that a model and its tokenizers fit each other, and makes a new configuration fit them."""
 
-from transformers import (
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-)
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, blame
 from ..files import TARGET_TOKENIZER
 
 
+# With these a configuration refuses a value of a field.
+CONFIG_ERRORS = (StrictDataclassError, ValueError, TypeError, KeyError, NotImplementedError)
 SPECIAL_TOKENS = ("pad_token_id", "eos_token_id", "bos_token_id")
 
 
 def check_sides(config: PreTrainedConfig, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> None:
     """
+    Checks that a model with two vocabularies has two tokenizers.
+
     Raises:
-        ArgumentError: Source and target have unlike vocabularies, and one tokenizer for both, which would make another
-            text of what the model says.
+        ArgumentError: There is one tokenizer for both: it would read the model's outputs as other texts.
     """
     own, shared = getattr(config, "encoder_vocab_size", None), getattr(config, "vocab_size", None)
     if source is target and own not in (None, shared) and not getattr(source, "separate_vocabs", False):
@@ -32,14 +33,16 @@ def check_vocabulary(
     config: PreTrainedConfig, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
 ) -> None:
     """
+    Checks that a model's tokenizers fit its vocabularies.
+
     Raises:
-        ArgumentError: The tokenizers have more tokens than the model, or other ids for padding, end and start, or one
-            is not there.
+        ArgumentError: They have more tokens than the model, or other ids for padding, end and start, or the target's
+            tokenizer is missing.
     """
     check_sides(config, source, target)
     source_field = "encoder_vocab_size" if getattr(config, "encoder_vocab_size", None) else "vocab_size"
     for side, tokenizer, field in (("source", source, source_field), ("target", target, "vocab_size")):
-        # A Marian tokenizer may hold two vocabularies, and its length is the source's.
+        # A Marian tokenizer may hold two vocabularies; its length is the source's.
         separate = side == "target" and getattr(tokenizer, "separate_vocabs", False)
         size = len(tokenizer.target_encoder) if separate else len(tokenizer)
         if size > getattr(config, field):
@@ -47,7 +50,7 @@ def check_vocabulary(
                 f"the {side} tokenizer {tokenizer.name_or_path} has {size} tokens, "
                 f"more than the model's `{field}` of {getattr(config, field)}"
             )
-        # The Trainer would write a source tokenizer's start token over the model's.
+        # A source tokenizer's start token counts too, because the Trainer writes it over the model's.
         for name in SPECIAL_TOKENS[:2] if side == "target" or source.bos_token_id is None else SPECIAL_TOKENS:
             expected = getattr(config, name)
             if getattr(tokenizer, name) not in (expected if isinstance(expected, list) else [expected]):
@@ -57,16 +60,37 @@ def check_vocabulary(
                 )
 
 
+def check_same_tokens(own: PreTrainedTokenizerBase, given: PreTrainedTokenizerBase, where: str) -> None:
+    """
+    Checks that another tokenizer keeps the ids of a model's own tokens. It may add tokens.
+
+    Args:
+        where: The other tokenizer, as the user named it, for the message.
+
+    Raises:
+        ArgumentError: It does not, so that the model's embedding would mean nothing.
+    """
+    if not own.get_vocab().items() <= given.get_vocab().items():
+        raise ArgumentError(f"{where}: other tokens than those of {own.name_or_path}")
+
+
 def fit_vocabulary(
     config: PreTrainedConfig, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase, overrides: dict
 ) -> PreTrainedConfig:
     """
-    A new model's configuration with the tokenizers' vocabulary size and special tokens, `overrides` going first.
+    Returns a new model's configuration with the tokenizers' vocabulary sizes and special tokens.
 
     With two tokenizers the source has a vocabulary and an embedding of its own.
+
+    Args:
+        overrides: The fields of `--config_overrides`, which take precedence.
+
+    Raises:
+        ArgumentError: A value is refused.
     """
     tokens = {name: getattr(target, name) for name in SPECIAL_TOKENS if getattr(target, name) is not None}
     start = tokens.get("bos_token_id", tokens.get("pad_token_id"))
     sizes = {"vocab_size": len(target), "encoder_vocab_size": None if source is target else len(source)}
     fitted = {**tokens, "decoder_start_token_id": start, **sizes, **overrides}
-    return type(config)(**{**config.to_diff_dict(), **fitted})
+    with blame("--config_overrides", *CONFIG_ERRORS):
+        return type(config)(**{**config.to_diff_dict(), **fitted})

@@ -1,40 +1,44 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the files of a checkpoint hold, by their headers and without loading them, and what is wrong with them."""
+"""Weight files of a checkpoint: which tensors they hold, by their headers, and whether these are the model's."""
 
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoModelForTextEncoding, PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, first_line
 
 
-# Bytes. The format begins with the length of its header, and allows no longer one.
-LENGTH_BYTES = 8
-LONGEST_HEADER = 100_000_000
-# By the class that a configuration names; of all others a checkpoint has an output layer.
+LENGTH_BYTES = 8  # at the start of a safetensors file, the length of its header
+# Classes without an output layer, as a configuration names them.
 HEADLESS = {"XformerModel": AutoModel, "XformerEncoderModel": AutoModelForTextEncoding}
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What a header says of one tensor."""
+    """Shape and type of one tensor, as a header gives them."""
 
     shape: tuple[int, ...]
-    dtype: str  # in the format's words, such as "F32"
-    bytes: int
+    dtype: str  # as the format names it, such as "F32"
+
+    @property
+    def bytes(self) -> int:
+        bits = re.search(r"\d+", self.dtype)
+        return prod(self.shape) * (int(bits[0]) if bits else 8) // 8  # "BOOL" alone has no number
 
 
 @dataclass
 class Comparison:
-    """How the tensors of a checkpoint differ from those of the model that its configuration describes."""
+    """Differences between a checkpoint's tensors and those of the model that its configuration describes."""
 
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -44,21 +48,32 @@ class Comparison:
         return bool(self.missing or self.unexpected or self.mismatched)
 
     def sentences(self) -> Iterable[str]:
+        """Yields one line for each tensor that differs."""
         for problem, names in vars(self).items():
             yield from (f"{problem}: {name}" for name in names)
 
 
 def read_tensors(folder: Path) -> dict[str, StoredTensor]:
     """
-    The tensors of all weight files of a folder, by name; none where there are no safetensors.
+    Returns the tensors of all weight files of a folder, by name; none if there are no safetensors.
 
     Raises:
-        ArgumentError: A file is cut off or is no safetensors file, or the index names a file outside of the folder,
+        ArgumentError: A file is cut off or is not a safetensors file, or the index names a file outside the folder,
             one that is not there, or a tensor that its file does not hold. The message has the tensor's name.
     """
+    if (single := folder / SAFE_WEIGHTS_NAME).exists():
+        return read_header(single)
+    return read_shards(folder) if is_sharded(folder) else {}
+
+
+def is_sharded(folder: Path) -> bool:
+    """Whether a folder's weights are in several files, which an index names."""
+    return (folder / SAFE_WEIGHTS_INDEX_NAME).exists() and not (folder / SAFE_WEIGHTS_NAME).exists()
+
+
+def read_shards(folder: Path) -> dict[str, StoredTensor]:
+    """Returns the tensors of several weight files, having checked their index; raises as `read_tensors` does."""
     index = folder / SAFE_WEIGHTS_INDEX_NAME
-    if (folder / SAFE_WEIGHTS_NAME).exists() or not index.exists():
-        return read_header(folder / SAFE_WEIGHTS_NAME) if (folder / SAFE_WEIGHTS_NAME).exists() else {}
     where = read_index(index)
     shards = {name: read_header(folder / name) for name in sorted(set(where.values()))}
     for tensor, name in where.items():
@@ -68,14 +83,14 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def read_index(index: Path) -> dict[str, str]:
-    """Which file of its folder each tensor is in."""
+    """Returns the name of the file that each tensor is in; raises as `read_tensors` does."""
     try:
         where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         items = list(where.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArgumentError(f"{index}: not an index of weight files ({error!r:.80})") from error
     for tensor, name in items:
-        # A link is fine, which is what the Hub's cache is made of; a path is not.
+        # A link is fine: the Hub's cache is made of them. A path is not.
         if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name:
             raise ArgumentError(f"{index}: `{tensor}` is said to be in {name!r}, which is not a file of this folder")
         if not (index.parent / name).is_file():
@@ -84,34 +99,43 @@ def read_index(index: Path) -> dict[str, str]:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of one file in the safetensors format, all of whose bytes are there."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-        start = LENGTH_BYTES + length
-        if size < LENGTH_BYTES or length > LONGEST_HEADER or start > size:
-            raise ArgumentError(f"{path}: not a safetensors file, or cut off in its header (it has {size} bytes)")
-        try:
-            header = json.loads(file.read(length))
-            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            spans = {name: tuple(entry["data_offsets"]) for name, entry in tensors.items()}
-            stored = {
-                name: StoredTensor(tuple(entry["shape"]), entry["dtype"], spans[name][1] - spans[name][0])
-                for name, entry in tensors.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ArgumentError(f"{path}: its header is not that of a safetensors file ({error!r:.80})") from error
-    for name, (_, end) in sorted(spans.items(), key=lambda item: item[1]):
-        if start + end > size:
-            raise ArgumentError(f"{path}: cut off: `{name}` ends at byte {start + end}, the file at {size}")
-    return stored
+    """
+    Returns the tensors of one safetensors file, by name, without reading their values.
+
+    Raises:
+        ArgumentError: The file is cut off or is not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+            return {name: StoredTensor(tuple(each.get_shape()), each.get_dtype()) for name, each in slices.items()}
+    except (SafetensorError, OSError) as error:
+        size = path.stat().st_size if path.is_file() else 0
+        tensor, end = first_cut_off(path, size)
+        if tensor:
+            raise ArgumentError(f"{path}: cut off: `{tensor}` ends at byte {end}, the file at {size}") from error
+        raise ArgumentError(
+            f"{path}: not a safetensors file, or cut off in its header (it has {size} bytes): {first_line(error)}"
+        ) from error
+
+
+def first_cut_off(path: Path, size: int) -> tuple[str, int]:
+    """Returns the first tensor that goes beyond a file's end, and where it would end; `("", 0)` if none is known."""
+    with suppress(Exception):  # the file is broken already: whatever its bytes do to a reader, nothing more is known
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+            header = json.loads(file.read(min(length, size)))
+        ends = {
+            name: LENGTH_BYTES + length + entry["data_offsets"][1]
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+        return min(((name, end) for name, end in ends.items() if end > size), key=lambda each: each[1])
+    return "", 0
 
 
 def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Comparison:
-    """
-    Args:
-        config: Of the model that the tensors should be those of, which is built without memory.
-    """
+    """Compares stored tensors with those of the model that a configuration describes, built without memory."""
     auto_class = HEADLESS.get((config.architectures or [""])[0], AutoModelForSeq2SeqLM)
     with torch.device("meta"):
         model = auto_class.from_config(config)
@@ -132,12 +156,12 @@ def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Compar
 
 
 def is_one_of(name: str, *lists: Iterable[str] | None) -> bool:
-    """Whether a model's class says, by patterns, that it can do without a tensor or does not mind it."""
+    """Whether a tensor's name matches a pattern by which a model's class allows it to be missing or extra."""
     return any(re.search(pattern, name) for patterns in lists for pattern in patterns or ())
 
 
 def tied_names(model: torch.nn.Module) -> dict[str, set[str]]:
-    """Of every name that is tied to others, the names that one tensor is enough for."""
+    """Returns, for every tensor that is tied to others, the names of all of them; one stored tensor is enough."""
     groups: dict[int, set[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         groups.setdefault(id(tensor), set()).add(name)
@@ -145,4 +169,5 @@ def tied_names(model: torch.nn.Module) -> dict[str, set[str]]:
 
 
 def count_parameters(stored: dict[str, StoredTensor]) -> int:
+    """Returns the number of elements in all tensors."""
     return sum(prod(tensor.shape) for tensor in stored.values())

@@ -32,7 +32,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     export = export_checkpoint(**vars(args))
     for name, value in export.left.items():
         print(f"generation config: `{name}={value!r}` is not, or not exactly, in {OPTIONS}", file=sys.stderr)
+    if export.inexact:
+        print(
+            f"warning: this CPU computes {export.compute_type} inexactly: log-probabilities differ by "
+            f"{export.difference:.1e}, and in exact arithmetic by {export.rounding:.1e}. Set CT2_USE_MKL=1 in the "
+            "environment of CTranslate2, or give its Translator compute_type='float32'",
+            file=sys.stderr,
+        )
     print(
         f"{args.out}: {export.quantization}; log-probabilities of random tokens differ from the checkpoint's by at "
-        f"most {export.difference:.1e}"
+        f"most {export.difference:.1e}, computed in {export.compute_type}"
     )

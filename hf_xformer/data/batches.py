@@ -1,9 +1,9 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which pairs share a batch, and how a batch becomes tensors.
+"""Plans which pairs share a batch, and in which order the batches come.
 
-An order depends on seed and epoch alone: every process agrees on it, and a resumed run meets the pairs that the
-unbroken one would have met.
+The order depends on seed and epoch alone: all processes agree on it, and a resumed run trains on the same pairs as an
+unbroken one.
 """
 
 from dataclasses import dataclass
@@ -17,17 +17,16 @@ from torch.utils.data import Dataset as TorchDataset
 
 class LengthGroupedDataset(TorchDataset):
     """
-    A dataset in an order of which every consecutive `batch_size` rows are of like length, for a sequential sampler.
+    A dataset in which every `batch_size` consecutive rows are of similar length, for a sequential sampler.
 
-    The library's own length-grouped sampler visits the batches of each stretch from the longest to the shortest, so
-    that every stretch ends by training on the shortest rows alone. Here the batches come in random order, another in
-    each epoch.
+    The library's length-grouped sampler takes the batches of each window from the longest to the shortest, so that
+    every window ends with the shortest rows alone. Here the batches come in random order, another in each epoch.
 
     Args:
         rows: With a column `length`, in tokens.
         batch_size: Rows that all processes together take at a step.
-        seed: Of the shuffling.
-        window: So many batches are drawn at random before they are sorted; more means less padding, less randomness.
+        seed: Seed of the shuffling.
+        window: Batches drawn at random and then sorted by length; more means less padding and less randomness.
     """
 
     def __init__(self, rows: Dataset, batch_size: int, seed: int, window: int = 100):
@@ -36,13 +35,13 @@ class LengthGroupedDataset(TorchDataset):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Accelerate's data loaders call this at the start of every epoch."""
+        """Shuffles for an epoch; Accelerate's data loaders call it when one begins."""
         random = np.random.default_rng((self.seed, int(epoch)))
         shuffled = random.permutation(len(self.rows))
         stretch = self.batch_size * self.window
         stretches = (shuffled[start : start + stretch] for start in range(0, len(shuffled), stretch))
         ordered = np.concatenate([rows[np.argsort(self.lengths[rows], kind="stable")] for rows in stretches])
-        # A short last batch stays last: anywhere else it would shift the borders of all that follow.
+        # A short last batch stays last: elsewhere it would shift the borders of the batches after it.
         whole = len(ordered) // self.batch_size * self.batch_size
         batches = random.permutation(ordered[:whole].reshape(-1, self.batch_size))
         self.order = np.concatenate((batches.reshape(-1), ordered[whole:]))
@@ -57,48 +56,49 @@ class LengthGroupedDataset(TorchDataset):
         return self.rows.__getitems__(self.order[indices].tolist())
 
 
-Batches = list[np.ndarray]  # the rows of each
+Batches = list[np.ndarray]  # the numbers of each one's rows
 
 
 class Planner(Protocol):
-    """Deals rows out to batches."""
+    """Distributes rows over batches."""
 
-    varies: ClassVar[bool]  # whether another shuffling may need more or fewer batches
+    varies: ClassVar[bool]  # whether the number of batches depends on the shuffling
 
     def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
-        """Every row once; `lengths` are tokens of source and target, (rows, 2)."""
+        """Returns batches with every row once; `lengths` are tokens of source and target, (rows, 2)."""
 
 
 class BatchedDataset(TorchDataset):
     """
     A dataset of whole batches, each a list of rows, for a loader that takes one at a time in order.
 
-    Every epoch has every row once, in other batches in another order, and the same number of batches, a multiple of
-    the number of processes if there are rows enough: the Trainer relies on both, and would else count its steps
-    wrongly or give processes rows twice. To that end some batches are cut in two.
+    Every epoch has every row once, in other batches and another order. All epochs have the same number of batches, a
+    multiple of the number of processes if there are enough rows, because the Trainer would otherwise count its steps
+    wrongly or give processes rows twice. For that some batches are cut in two.
 
     Args:
         rows: With the columns `input_ids` and `labels`.
         planner: [`OfCount`], [`PaddedWithin`] or [`PackedWithin`].
-        seed: Of the shuffling.
-        processes: That share the batches.
+        seed: Seed of the shuffling.
+        processes: Number of processes that share the batches.
     """
 
     def __init__(self, rows: Dataset, planner: Planner, seed: int, processes: int = 1):
         self.rows, self.planner, self.seed = rows, planner, seed
         self.lengths = np.stack([list_lengths(rows, name) for name in ("input_ids", "labels")], axis=1)
         self.first = self.plan(0)
-        # Another epoch's rows may fall out less well by a few batches.
+        # Other epochs may need a few batches more.
         reserve = len(self.first) // 50 + (len(self.first) > 1)
         wanted = len(self.first) + planner.varies * reserve
         self.count = min(-(-wanted // processes) * processes, len(rows))
         self.set_epoch(0)
 
     def plan(self, epoch: int) -> Batches:
+        """Returns an epoch's batches, before they are brought to their number and shuffled."""
         return self.planner(self.lengths, np.random.default_rng((self.seed, epoch)))
 
     def set_epoch(self, epoch: int) -> None:
-        """Accelerate's data loaders call this at the start of every epoch."""
+        """Plans an epoch; Accelerate's data loaders call it when one begins."""
         batches = self.plan(int(epoch)) if epoch else self.first
         if len(batches) > self.count:
             batches = self.first
@@ -107,7 +107,7 @@ class BatchedDataset(TorchDataset):
         self.batches = [batches[i] for i in order]
 
     def average_tokens(self) -> np.ndarray:
-        """Source and target tokens of a batch on average, (2,)."""
+        """Returns the average number of source and of target tokens in a batch, (2,)."""
         return self.lengths.sum(axis=0) / self.count
 
     def __len__(self) -> int:
@@ -118,13 +118,13 @@ class BatchedDataset(TorchDataset):
 
 
 def list_lengths(rows: Dataset, column: str) -> np.ndarray:
-    """Tokens of every row, counted where they lie in the Arrow table."""
+    """Returns the number of tokens in every row, counted in the Arrow table without copying."""
     table = rows.with_format("arrow").select_columns(column)[:]
     return pyarrow.compute.list_value_length(table.column(column)).to_numpy().astype(np.int64)
 
 
 def divide(batches: Batches, count: int) -> Batches:
-    """Cuts the largest batches in two until there are so many."""
+    """Cuts the largest batch in two until there are `count`."""
     batches = sorted(batches, key=len)
     while len(batches) < count:
         largest = batches.pop()
@@ -136,7 +136,7 @@ def divide(batches: Batches, count: int) -> Batches:
 
 @dataclass(frozen=True)
 class OfCount:
-    """Batches of so many rows, at random."""
+    """Plans batches of `size` rows, at random."""
 
     size: int
     varies: ClassVar[bool] = False
@@ -148,9 +148,9 @@ class OfCount:
 @dataclass(frozen=True)
 class PaddedWithin:
     """
-    Batches of like lengths of which neither side has more than so many tokens, padding included.
+    Plans batches of similar lengths with at most `max_tokens` tokens on each side, padding included.
 
-    So many batches (`window`) are drawn at random before they are sorted; more means less padding, less randomness.
+    `window` batches are drawn at random and then sorted by length; more means less padding and less randomness.
     """
 
     max_tokens: int
@@ -169,7 +169,7 @@ class PaddedWithin:
 
 @dataclass(frozen=True)
 class PackedWithin:
-    """Batches of which neither side has more than so many tokens, laid out behind one another."""
+    """Plans batches with at most `max_tokens` tokens on each side, for texts packed one after another."""
 
     max_tokens: int
     varies: ClassVar[bool] = True
@@ -180,6 +180,7 @@ class PackedWithin:
 
 
 def cut_where_full(rows: np.ndarray, lengths: np.ndarray, max_tokens: int) -> Batches:
+    """Cuts rows, in their order, into the longest batches that are within `max_tokens` when they are padded."""
     borders, first, longest = [], 0, np.zeros(2, dtype=np.int64)
     for i, pair in enumerate(lengths):
         longest = np.maximum(longest, pair)
@@ -191,11 +192,15 @@ def cut_where_full(rows: np.ndarray, lengths: np.ndarray, max_tokens: int) -> Ba
 
 def best_fit(lengths: np.ndarray, room: int, open_bins: int = 16) -> Batches:
     """
-    Puts pairs, in their order, each into the bin in which it leaves least room.
+    Distributes pairs over bins: each, in their order, goes where it leaves least room.
 
     Args:
-        lengths: Tokens of source and target, (n, 2). room: Of a bin, on each side; a longer pair has one for itself.
-        open_bins: So many are filled at a time; of more the fullest is closed.
+        lengths: Tokens of source and target, (n, 2).
+        room: Tokens that a bin holds on each side; a longer pair gets a bin of its own.
+        open_bins: Bins that are filled at a time; before another is opened, the fullest is closed.
+
+    Returns:
+        The places of each bin's pairs in `lengths`.
     """
     bins: list[list[int]] = [[]]
     left, done = np.full((1, 2), room), []

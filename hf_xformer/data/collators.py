@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Collators: how pairs of a batch become tensors, padded or packed."""
+"""Collators: turn the pairs of a batch into tensors, padded or packed."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,15 +13,14 @@ from .batches import best_fit
 
 class DataCollatorForPackedSeq2Seq:
     """
-    Puts pairs behind one another into rows without padding between them, with the arguments that the model needs to
-    keep them apart: `segment_ids` and `decoder_segment_ids`.
+    Packs pairs into rows without padding between them; `segment_ids` and `decoder_segment_ids` tell them apart.
 
     Args:
-        tokenizer: Of the source, whose padding token fills the ends of rows.
+        tokenizer: The source's; its padding token fills the ends of rows.
         model: If given, it also makes `decoder_input_ids`, which the Trainer's own label smoothing needs.
-        row_length: Tokens of a row, on each side; pairs are put where they fit best. None makes one row of all.
+        row_length: Tokens of a row, on each side; each pair goes where it fits best. None makes a single row.
         fixed: Whether rows are filled up to `row_length`, so that a compiled model meets one shape.
-        pad_to_multiple_of: Fill rows up to a multiple of so many tokens: a few shapes instead of one a batch.
+        pad_to_multiple_of: Fills rows up to a multiple of this number of tokens: a few shapes instead of one a batch.
     """
 
     def __init__(
@@ -40,8 +39,7 @@ class DataCollatorForPackedSeq2Seq:
 
     def __call__(self, features: Sequence[dict], return_tensors: str = "pt") -> dict[str, torch.Tensor]:
         """
-        Args:
-            features: Pairs with `input_ids` and `labels`, lists of token ids.
+        Packs pairs, each with `input_ids` and `labels`, lists of token ids; tensors are (rows, tokens).
 
         Raises:
             ValueError: A pair is longer than a row.
@@ -69,7 +67,7 @@ class DataCollatorForPackedSeq2Seq:
         return batch
 
     def lay_out(self, rows: list[list[torch.Tensor]], padding: int) -> torch.Tensor:
-        """Texts behind one another, in rows of one length."""
+        """Returns rows of one length, (rows, tokens), each of some texts one after another."""
         joined = [torch.cat(row) for row in rows]
         width = self.fixed_length or -(-max(map(len, joined)) // self.multiple) * self.multiple
         return torch.stack([torch.nn.functional.pad(row, (0, width - len(row)), value=padding) for row in joined])
@@ -77,7 +75,7 @@ class DataCollatorForPackedSeq2Seq:
 
 class BatchCollator:
     """
-    The Trainer's collator for both of its datasets: batches of a [`BatchedDataset`], and single rows of an evaluation.
+    Collates for both of the Trainer's datasets: batches of a [`BatchedDataset`], and single rows of an evaluation.
 
     Args:
         training, evaluation: Collators of pairs.
@@ -93,5 +91,5 @@ class BatchCollator:
 
 
 def without_logits(collate: Callable, features: list[dict]) -> dict:
-    """A batch of which an Xformer computes the loss alone."""
+    """Collates a batch of which an Xformer computes only the loss."""
     return {**collate(features), "output_logits": False}

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs of texts to pairs of token ids, which the Trainer reads."""
+"""Turns pairs of texts into pairs of token ids, which the Trainer reads."""
 
 from collections.abc import Callable
 
@@ -17,8 +17,12 @@ class PairTokenizer:
     """
     Tokenises batches of rows; of several references it takes the first.
 
-    Gives `input_ids`, `attention_mask` and `labels`, their `length` (tokens of the longer side) and whether they were
-    `overlong`.
+    It returns `input_ids`, `attention_mask` and `labels`, their `length` (tokens of the longer side) and whether they
+    were `overlong`.
+
+    Args:
+        source, target: Tokenizers.
+        max_source_length, max_target_length: Tokens to which longer texts are cut, keeping the end token.
     """
 
     def __init__(
@@ -34,7 +38,7 @@ class PairTokenizer:
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
         sources = self.source(rows["source"], verbose=False)["input_ids"]
-        # Multilingual and Marian tokenizers cut targets in another way than sources.
+        # Multilingual and Marian tokenizers tokenise targets in another way than sources.
         references = list(map(first_reference, rows["target"]))
         targets = self.target(text_target=references, verbose=False)["input_ids"]
         pairs = list(zip(sources, targets, strict=True))
@@ -50,13 +54,24 @@ class PairTokenizer:
 
 
 def first_reference(target: str | list[str]) -> str:
+    """Returns the first of several references, or the only one."""
     return target if isinstance(target, str) else target[0]
 
 
 def prepare_training(
     rows: Dataset | IterableDataset, tokenize: PairTokenizer, overlong: str, workers: int | None, say: Callable
 ) -> Dataset | IterableDataset:
-    """One tokenised row a pair of source and target; `overlong` rows are truncated or dropped, and counted aloud."""
+    """
+    Returns one tokenised row for each pair of source and target.
+
+    Args:
+        overlong: "truncate" or "drop", for pairs beyond the limits of `tokenize`.
+        workers: Processes that tokenise.
+        say: Is told how many pairs were overlong.
+
+    Raises:
+        DataError: No pair is left.
+    """
     rows = expand_references(rows)
     if isinstance(rows, IterableDataset):
         rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"])
@@ -72,21 +87,24 @@ def prepare_training(
 
 
 def prepare_evaluation(rows: Dataset, tokenize: PairTokenizer, workers: int | None, say: Callable) -> Dataset:
-    """One tokenised row a source, in order; its labels are the first of its references."""
+    """Returns one tokenised row for each source, in order; its labels are the first of its references."""
     rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
     say_overlong(rows, "evaluation rows", tokenize, "truncate", say)
     return rows.remove_columns("overlong")
 
 
 def say_overlong(rows: Dataset, what: str, tokenize: PairTokenizer, overlong: str, say: Callable) -> int:
+    """Counts the overlong rows, says how many there are and what becomes of them, and returns the number."""
     count = int(np.sum(rows.with_format("numpy")["overlong"][:]))
     say(f"{len(rows):,} {what}; {overlong_verb(overlong)}: {count:,} longer than {tokenize.limits}")
     return count
 
 
 def overlong_verb(overlong: str) -> str:
+    """Returns the participle for a message."""
     return {"truncate": "truncated", "drop": "dropped"}[overlong]
 
 
-def drop_overlong(rows):
+def drop_overlong(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
+    """Drops the overlong rows."""
     return rows.filter(lambda row: not row["overlong"])

@@ -1,9 +1,9 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reading pairs of texts: from files of several formats, or from `datasets`, into the columns `source` and `target`.
+"""Reads pairs of texts from files of several formats, or from `datasets`, into the columns `source` and `target`.
 
-A row is `{"source": str, "target": list[str]}`, the target's strings being alternatives of which any is right. What is
-wrong with a file is said in one line with the place: `train.jsonl:17: no field 'target'; there are 'source', 'tgt'`.
+A row is `{"source": str, "target": list[str]}`: the target's strings are alternatives, of which any is right. An error
+is one line with the place: `train.jsonl:17: no field 'target'; there are 'source', 'tgt'`.
 """
 
 import csv
@@ -28,7 +28,7 @@ ROW_FEATURES = Features({"source": Value("string"), "target": List(Value("string
 PAIR_FEATURES = Features({"source": Value("string"), "target": Value("string")})
 
 Row = dict[str, Any]
-PlacedRecords = Iterator[tuple[str, dict]]  # where it stands ("train.jsonl:17") and the record as it was written
+PlacedRecords = Iterator[tuple[str, dict]]  # place, such as "train.jsonl:17", and the record as it was written
 
 
 def read_rows(
@@ -39,22 +39,22 @@ def read_rows(
 
     Args:
         files: One table with named columns (`.jsonl` or `.json` with one object a line, `.csv`, `.tsv`, `.parquet`),
-            or two plain-text files with one sentence a line, source first. All but Parquet may end in `.gz`. A TSV has
-            no quoting; a CSV has the usual one. In JSONL and Parquet the target may be a list of alternatives.
-        source_column: Name of the source's column; `translation.de` reaches into an object.
-        target_column: Likewise for the target; None to read sources only (one plain-text file will do then).
+            or two plain-text files with one sentence a line, source first. All but Parquet may end in `.gz`. A CSV
+            may quote its cells, a TSV does not. In JSONL and Parquet the target may be a list of alternatives.
+        source_column: Name of the source's column; `translation.de` is a field of an object.
+        target_column: Name of the target's column; None reads sources only, for which one plain-text file is enough.
 
     Yields:
-        `{"source": str, "target": list[str]}`, without "target" when `target_column` is None.
+        `{"source": str, "target": list[str]}`, without "target" if `target_column` is None.
 
     Raises:
-        DataError: A file that is missing, empty, of an unknown kind, not UTF-8 or broken; a row that is not an object,
-            lacks a field, holds something other than text there, has an empty source or too many or few cells; source
-            and target of unequal line counts.
+        DataError: A file is missing, empty, of an unknown kind, not UTF-8 or broken; a row is not an object, lacks a
+            field, has something other than text in it, an empty source, or too many or few cells; two plain-text files
+            differ in their number of lines.
     """
     paths = [Path(file) for file in files]
     is_table = any(format_of(path) in TABLE_READERS for path in paths)
-    if not is_table:  # then the columns have no names of their own
+    if not is_table:  # plain text has no column names
         source_column, target_column = "source", target_column and "target"
     row = None
     for place, record in open_records(paths, is_table, target_column is not None):
@@ -71,17 +71,17 @@ def load_rows(
     streaming: bool = False,
 ) -> Dataset | IterableDataset:
     """
-    `read_rows` as a dataset with the columns `source` (string) and `target` (list of strings).
+    Reads rows as `read_rows` does into a dataset with the columns `source` (string) and `target` (list of strings).
 
-    The rows live in an Arrow file in the cache of `datasets`, which is written again when a file changes; with
-    `streaming=True` they are read from the files each time they are asked for.
+    The rows are kept in an Arrow file in the cache of `datasets`, which is written again when a file changes; with
+    `streaming=True` they are read from the files whenever they are asked for.
 
     Raises:
-        DataError: As `read_rows` does, at once; when streaming, only what the first row and the number of lines of
-            plain-text files show is found at once, the rest when it is reached.
+        DataError: As for `read_rows`, at once. When streaming, only the first row and the numbers of lines of
+            plain-text files are checked at once, other rows when they are reached.
     """
     next(read_rows(files, source_column, target_column))
-    # Tuples, because `datasets` would take a list for shards and deal its elements out to the workers.
+    # Tuples, because `datasets` takes a list for shards and shares its elements among the workers.
     kwargs = {
         "files": tuple(map(str, files)),
         "source_column": source_column,
@@ -108,21 +108,21 @@ def load_named_rows(
     streaming: bool = False,
 ) -> Dataset | IterableDataset:
     """
-    `datasets.load_dataset(name, config_name, split=split)`, brought to the columns `source` and `target`.
+    Loads a dataset with `datasets.load_dataset` and brings it to the columns `source` and `target`.
 
     Args:
         name: A local folder or a name on the Hub.
         config_name, split, streaming: As `load_dataset` takes them.
-        source_column, target_column: As `read_rows` takes them; `translation.de` reaches into a column of objects.
+        source_column, target_column: As `read_rows` takes them.
 
     Raises:
-        DataError: The dataset, the configuration, the split or a column is missing, or a row is not as `read_rows`
-            wants it; when streaming, rows beyond the first are checked when they are reached.
+        DataError: The dataset, the configuration, the split or a column is missing, or a row is one that `read_rows`
+            refuses. When streaming, rows beyond the first are checked when they are reached.
     """
     try:
         dataset = load_dataset(name, config_name, split=split, streaming=streaming)
         first = next(iter(dataset), None)
-    except Exception as error:  # whatever stopped it: a dozen types, from hub, network, builder and split
+    except Exception as error:  # a dozen types, from the Hub, the network, the builder and the split
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         raise DataError(f"dataset {name!r}: {' '.join(str(reason).split())}") from error
     place = f"dataset {name!r}, split {split!r}"
@@ -139,12 +139,13 @@ def load_named_rows(
 
 
 def expand_references(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:
-    """One row per reference, to train on: `target` becomes a string, and other columns are left out."""
+    """Returns one row for each reference, to train on: `target` becomes a string, other columns are left out."""
     others = [name for name in dataset.column_names or () if name not in PAIR_FEATURES]
     return dataset.map(one_row_per_reference, batched=True, remove_columns=others, features=PAIR_FEATURES)
 
 
 def one_row_per_reference(batch: dict[str, list]) -> dict[str, list]:
+    """Repeats the sources of a batch, once for each of their targets."""
     pairs = [(s, target) for s, targets in zip(batch["source"], batch["target"], strict=True) for target in targets]
     return {"source": [source for source, _ in pairs], "target": [target for _, target in pairs]}
 
@@ -152,11 +153,13 @@ def one_row_per_reference(batch: dict[str, list]) -> dict[str, list]:
 def generate_rows(
     files: tuple[str, ...], source_column: str, target_column: str | None, versions: tuple
 ) -> Iterator[Row]:
-    del versions  # they only tell the cache that a file has changed
+    """Reads rows for `datasets`, whose cache sees by `versions` that a file has changed."""
+    del versions
     yield from read_rows(files, source_column, target_column)
 
 
 def file_version(path: Path) -> tuple[str, int, int]:
+    """Returns a file's place, size and time of writing."""
     status = path.stat()
     return str(path.resolve()), status.st_size, status.st_mtime_ns
 
@@ -166,6 +169,7 @@ def to_indexed_row(record: dict, index: int, place: str, source_column: str, tar
 
 
 def to_row(record: dict, place: str, source_column: str, target_column: str | None) -> Row:
+    """Returns the row in a record; raises DataError with the place if there is none."""
     source = field_of(record, place, source_column)
     if not isinstance(source, str):
         raise DataError(f"{place}: {source_column!r} should be a string, not {shown(source)}")
@@ -181,6 +185,7 @@ def to_row(record: dict, place: str, source_column: str, target_column: str | No
 
 
 def field_of(record: dict, place: str, column: str) -> Any:
+    """Returns a field by its name or by its path through objects, such as `translation.de`."""
     if column in record:
         return record[column]
     outer, dot, inner = column.partition(".")
@@ -190,13 +195,13 @@ def field_of(record: dict, place: str, column: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value as JSON, cut to fit a line."""
+    """Returns a value as JSON, cut to fit a line."""
     text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def open_records(paths: list[Path], is_table: bool, with_target: bool) -> PlacedRecords:
-    """The records of one table, of two parallel texts or, without a target, of one text."""
+    """Opens one table, two parallel texts or, without a target, one text; raises DataError for other files."""
     names = " ".join(map(str, paths)) or "no file"
     match len(paths), is_table, with_target:
         case 1, True, _:
@@ -218,11 +223,12 @@ def open_records(paths: list[Path], is_table: bool, with_target: bool) -> Placed
 
 
 def format_of(path: Path) -> str:
+    """Returns a file's extension in lower case, without `.gz`."""
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, each with its line feed; `.gz` is unpacked."""
+    """Yields the lines of a UTF-8 file, each with its line feed; `.gz` is unpacked."""
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -238,12 +244,14 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def read_text(path: Path) -> PlacedRecords:
+    """Reads a plain-text file of sources, one a line."""
     for number, line in enumerate(read_lines(path), start=1):
         yield f"{path}:{number}", {"source": line.rstrip("\r\n")}
 
 
 def read_parallel_text(source_path: Path, target_path: Path) -> PlacedRecords:
-    # Counted beforehand, so that a shifted pair of files is refused before hours of streaming, not after.
+    """Reads two plain-text files, line by line."""
+    # Counted beforehand: files of unequal length are refused before hours of streaming, not after.
     source_count, target_count = (sum(1 for _ in read_lines(path)) for path in (source_path, target_path))
     if source_count != target_count:
         raise DataError(f"{source_path} has {source_count} lines but {target_path} has {target_count}")
@@ -252,13 +260,14 @@ def read_parallel_text(source_path: Path, target_path: Path) -> PlacedRecords:
 
 
 def read_jsonl(path: Path) -> PlacedRecords:
+    """Reads a file of JSON objects, one a line."""
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         place = f"{path}:{number}"
         try:
             record = json.loads(line)
-            if "\\u" in line:  # an escape can spell half a surrogate pair, which no UTF-8 can hold
+            if "\\u" in line:  # an escape can spell half a surrogate pair, which UTF-8 cannot hold
                 json.dumps(record, ensure_ascii=False).encode()
         except json.JSONDecodeError as error:
             raise DataError(f"{place}: invalid JSON: {error.msg} at column {error.colno}") from error
@@ -270,19 +279,21 @@ def read_jsonl(path: Path) -> PlacedRecords:
 
 
 def read_csv(path: Path) -> PlacedRecords:
+    """Reads comma-separated cells, which may be quoted."""
     return read_cells(path, csv.reader(read_lines(path), strict=True))
 
 
 def read_tsv(path: Path) -> PlacedRecords:
+    """Reads tab-separated cells, without quoting."""
     return read_cells(path, csv.reader(read_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def read_cells(path: Path, reader: Any) -> PlacedRecords:
-    """Rows of a `csv.reader` whose first row names the columns; a row's place is its last line."""
+    """Reads the rows of a `csv.reader`, of which the first names the columns; a row's place is its last line."""
     try:
         names = next(reader)
         if len(set(names)) < len(names):
-            raise DataError(f"{path}:1: a column name stands there twice: {', '.join(map(repr, names))}")
+            raise DataError(f"{path}:1: a column name occurs twice: {', '.join(map(repr, names))}")
         for cells in filter(None, reader):
             place = f"{path}:{reader.line_num}"
             if len(cells) != len(names):
@@ -293,6 +304,7 @@ def read_cells(path: Path, reader: Any) -> PlacedRecords:
 
 
 def read_parquet(path: Path) -> PlacedRecords:
+    """Reads a Parquet file, a batch at a time."""
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             numbers = itertools.count(1)

@@ -1,9 +1,9 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Corpus metrics as `evaluate.Metric` classes that travel with the package: nothing is downloaded, ever.
+"""Corpus metrics as `evaluate.Metric` classes inside the package, so that nothing is downloaded.
 
 A row is one prediction (a string) with its references (one string, or several of which any is right).
-Every figure is a percentage, 0 to 100, as in the published tables.
+Every figure is a percentage, 0 to 100, as in published tables.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,15 @@ from datasets import Features, List, Value
 from rapidfuzz.distance import Levenshtein
 from sacrebleu.metrics import BLEU, CHRF
 
+from ..errors import ArgumentError, DataError, did_you_mean
+
 
 class TextMetric(evaluate.Metric):
     """
-    What the metrics below share: the columns, and rows that are checked before anything is computed.
+    Base of the metrics below: their columns, and a check of the rows before anything is computed.
 
-    `compute(predictions=..., references=...)` raises ValueError for no rows at all, for unequal counts, for a row
-    without a reference and for anything that is not a string.
+    `compute(predictions=..., references=...)` raises DataError, a ValueError, if there are no rows, for unequal
+    counts, for a row without a reference and for anything that is not a string.
     """
 
     description: ClassVar[str]
@@ -45,17 +47,18 @@ class TextMetric(evaluate.Metric):
 
 
 def checked_references(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[list[str]]:
+    """Returns the references as lists; raises DataError for rows that cannot be scored."""
     if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions but {len(references)} rows of references")
+        raise DataError(f"{len(predictions)} predictions but {len(references)} rows of references")
     if len(predictions) == 0:
-        raise ValueError("there are no predictions to score")
+        raise DataError("there are no predictions to score")
     rows: list[list[Any]] = [list(row) if isinstance(row, list | tuple) else [row] for row in references]
     for number, (prediction, row) in enumerate(zip(predictions, rows, strict=True), start=1):
         if not row:
-            raise ValueError(f"row {number} has no reference")
+            raise DataError(f"row {number} has no reference")
         for text in (prediction, *row):
             if not isinstance(text, str):
-                raise ValueError(f"row {number} holds {text!r} where a string should be")
+                raise DataError(f"row {number} holds {text!r} where a string should be")
     return rows
 
 
@@ -63,8 +66,8 @@ class SacreBleu(TextMetric):
     """
     Corpus BLEU as sacreBLEU defines it (Post 2018), on detokenised text.
 
-    `compute` takes sacreBLEU's own `tokenize`, `lowercase`, `smooth_method` and the like, and returns `score` with the
-    `signature` that makes it comparable. Rows may have different numbers of references.
+    `compute` takes sacreBLEU's own options, such as `tokenize`, `lowercase` and `smooth_method`, and returns `score`
+    with the `signature` that makes it comparable. Rows may have different numbers of references.
     """
 
     description = "Corpus BLEU with its signature, by sacreBLEU."
@@ -89,7 +92,8 @@ class ChrF(TextMetric):
 
 
 def score_with_signature(metric: BLEU | CHRF, predictions: list[str], references: list[list[str]]) -> dict[str, Any]:
-    # sacreBLEU wants one stream per reference number; where a row has fewer references, None holds the place.
+    """Returns sacreBLEU's score and signature."""
+    # sacreBLEU wants all first references, all second ones and so on; None stands for one that a row does not have.
     streams = [list(stream) for stream in zip_longest(*references)]
     score = metric.corpus_score(predictions, streams).score
     return {"score": score, "signature": str(metric.get_signature())}
@@ -109,8 +113,8 @@ class WordErrorRate(TextMetric):
     """
     WER as grapheme-to-phoneme conversion defines it: the share of *rows* that equal none of their references.
 
-    A row is one word and is compared symbol by symbol, so that spacing does not count. This is not the speech
-    community's word error rate, which divides edits by reference words: on ordinary text that one is `per`.
+    A row is one word and is compared symbol by symbol, so that spacing does not count. In speech recognition the word
+    error rate is another figure, edits divided by reference words: that one is `per` on ordinary text.
     """
 
     description = "Share of rows (words) that equal none of their references, in percent."
@@ -127,11 +131,11 @@ class PhonemeErrorRate(TextMetric):
     """
     PER: edits over whitespace-separated symbols, divided by the number of reference symbols.
 
-    Each row counts against its nearest reference by edit distance (insertions, deletions and substitutions cost 1); of
-    two equally near, against the shorter, which never flatters. It may exceed 100. On ordinary text, where the symbols
-    are words, this is what the speech community calls the word error rate; `wer` here is another thing.
+    Each row is compared with its nearest reference by edit distance (insertions, deletions and substitutions cost 1);
+    of two equally near ones with the shorter, which gives the higher rate. It may exceed 100. On ordinary text, where
+    the symbols are words, this is the word error rate of speech recognition; `wer` is another figure.
 
-    `compute` raises ValueError when the references hold no symbol at all.
+    `compute` raises DataError if the references hold no symbol at all.
     """
 
     description = "Edit distance over symbols to the nearest reference, in percent of the reference symbols."
@@ -143,11 +147,12 @@ class PhonemeErrorRate(TextMetric):
             edits += distance
             symbols += length
         if symbols == 0:
-            raise ValueError("the references hold no symbols, so that there is no phoneme error rate")
+            raise DataError("the references hold no symbols, so there is no phoneme error rate")
         return {"per": 100 * edits / symbols}
 
 
 def distance_and_length(prediction: str, reference: str) -> tuple[int, int]:
+    """Returns the edit distance between two texts in symbols, and the number of symbols in the reference."""
     symbols = reference.split()
     return Levenshtein.distance(prediction.split(), symbols), len(symbols)
 
@@ -162,10 +167,11 @@ METRICS: dict[str, type[TextMetric]] = {
 
 
 def check_metric_names(names: Sequence[str]) -> None:
-    """Raises ValueError, listing the known names, unless every name is in `METRICS`."""
+    """Raises ArgumentError, listing the known names, unless every name is in `METRICS`."""
     unknown = [name for name in names if name not in METRICS]
     if unknown:
-        raise ValueError(f"unknown metric {', '.join(map(repr, unknown))}; known are {', '.join(METRICS)}")
+        near = did_you_mean(unknown[0], METRICS)
+        raise ArgumentError(f"unknown metric {', '.join(map(repr, unknown))}; known are {', '.join(METRICS)}{near}")
 
 
 def compute_metrics(
@@ -184,12 +190,13 @@ def compute_metrics(
         `{"sacrebleu": 41.0, "sacrebleu_signature": "nrefs:1|case:mixed|...", "per": 9.9}`.
 
     Raises:
-        ValueError: An unknown name, unequal counts, no rows, a row without a reference, something not a string.
+        ArgumentError: A name is unknown.
+        DataError: There are no rows, the counts differ, a row has no reference, or something is not a string.
     """
     check_metric_names(names)
     figures: dict[str, float | str] = {}
     for name in dict.fromkeys(names):
-        # In memory, because processes that score at the same time would meet in evaluate's cache folder.
+        # In memory, because processes that score at the same time would share evaluate's cache folder.
         result = METRICS[name](keep_in_memory=True).compute(predictions=predictions, references=references)
         for key, value in result.items():
             figures[name if key in (name, "score") else f"{name}_{key}"] = value

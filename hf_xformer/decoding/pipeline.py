@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""`pipeline("seq2seq", model=...)`: text in, text out, for who does not want to know about `generate()`."""
+"""The pipeline `pipeline("seq2seq", model=...)`: text in, text out, without calling `generate()`."""
 
 from transformers import Pipeline, PreTrainedTokenizerBase
 
@@ -13,15 +13,15 @@ class Seq2SeqPipeline(Pipeline):
     such lists. Arguments of a call, or of `pipeline`, are those of `generate()` (`num_beams`, `max_new_tokens`, ...),
     and
 
-        num_return_sequences: So many hypotheses a text; beams are in the order of their probability a token.
-        return_scores: Whether each has its `score` too, the natural logarithm of its probability, end token included.
+        num_return_sequences: Hypotheses a text; beams are sorted by their probability a token.
+        return_scores: Whether to add each one's `score`, the natural logarithm of its probability, end token included.
         batch_size: Texts at a time.
 
-    An empty text gives an empty hypothesis. A checkpoint with a `target_tokenizer` is read with both, that of the
-    Hub's main branch; of another revision, or where a token is needed, give `pipeline` a `target_tokenizer`.
+    An empty text gives an empty hypothesis. A checkpoint's `target_tokenizer` is loaded too, on the Hub from the main
+    branch; for another revision, or where an access token is needed, give `pipeline` a `target_tokenizer`.
 
     Raises:
-        ValueError: Something that is no text, or an argument that `generate()` does not know.
+        ValueError: An input is not a text, or an argument is one that `generate()` does not know or refuses.
     """
 
     _load_tokenizer = True
@@ -31,7 +31,7 @@ class Seq2SeqPipeline(Pipeline):
 
     def __init__(self, *args, target_tokenizer: PreTrainedTokenizerBase | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        # Not with the package, to whose import they would add seconds.
+        # Imported here, because they would add seconds to the import of the package.
         from ..checkpoints.loading import load_target_tokenizer
         from ..checkpoints.vocabulary import check_sides
 
@@ -53,7 +53,7 @@ class Seq2SeqPipeline(Pipeline):
         from ..checkpoints.loading import position_limit
         from .decoder import Decoder
 
-        alone = isinstance(input_tensors["text"], str)  # and not collated with others
+        alone = isinstance(input_tensors["text"], str)  # not collated with others
         texts = [input_tensors["text"]] if alone else input_tensors["text"]
         sides, limit = (self.tokenizer, self.target_tokenizer), position_limit(self.model.config)
         decoder = Decoder(self.model, *sides, len(texts), limit, scores=return_scores, **options)

@@ -3,18 +3,21 @@
 """A checkpoint that is not whole is refused or reported with the name of the weight, and never filled at random."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save, save_file
 from small_models import VARIANTS, make_model
 from small_runs import refused
 from transformers import AutoConfig, AutoTokenizer
 
 from hf_xformer import XformerEncoderModel
 from hf_xformer.checkpoints.loading import load_model
-from hf_xformer.checkpoints.weight_files import compare, read_tensors
+from hf_xformer.checkpoints.weight_files import compare, read_header, read_tensors
 from hf_xformer.commands import evaluate, generate, info
 from hf_xformer.errors import ArgumentError
 from hf_xformer.models.naming_xformer import CACHE
@@ -94,8 +97,66 @@ def test_a_file_that_is_cut_off_is_refused_with_the_first_weight_that_is_not_who
 
 def test_a_file_that_is_something_else_is_refused(checkpoint):
     (checkpoint / "model.safetensors").write_bytes((20).to_bytes(8, "little") + b"x" * 40)
-    with pytest.raises(ArgumentError, match="header is not that of a safetensors file"):
+    with pytest.raises(ArgumentError, match="model.safetensors: not a safetensors file.*it has 48 bytes"):
         load_model(str(checkpoint))
+
+
+@cache
+def whole_file() -> bytes:
+    return save(
+        {"a": torch.ones(3, 5), "b": torch.ones(7, dtype=torch.bfloat16), "c": torch.ones(2).bool()}, {"x": "y"}
+    )
+
+
+def with_header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
+broken_files = st.one_of(
+    st.integers(0, len(whole_file()) - 1).map(lambda size: whole_file()[:size]),
+    st.binary(max_size=300),
+    st.binary(max_size=300).map(with_header),
+    st.recursive(
+        st.none() | st.integers(-9, 2**70) | st.text(max_size=4),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "dtype", "shape"]), inner),
+        max_leaves=8,
+    )
+    .filter(bool)
+    .map(lambda content: with_header(json.dumps(content).encode())),
+)
+
+
+@given(broken_files)
+@example(with_header(b"[" * 100_000))
+@example((2**63).to_bytes(8, "little") + b"{}")
+@example(with_header(b'{"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 1e300]}}'))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_a_broken_file_holds_it_is_refused_in_one_line(tmp_path, data):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(ArgumentError) as error:
+        read_header(path)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+def test_a_prefix_says_which_tensor_is_cut_off_and_a_whole_file_is_read(tmp_path):
+    path, data = tmp_path / "model.safetensors", whole_file()
+    path.write_bytes(data)
+    stored = read_header(path)
+    assert {name: (each.shape, each.dtype, each.bytes) for name, each in stored.items()} == {
+        "a": ((3, 5), "F32", 60), "b": ((7,), "BF16", 14), "c": ((2,), "BOOL", 2)
+    }  # fmt: skip
+    for left, name in ((1, "c"), (3, "b"), (17, "a"), (76, "a")):
+        path.write_bytes(data[:-left])
+        with pytest.raises(ArgumentError, match=f"cut off: `{name}` ends at byte .*, the file at {len(data) - left}"):
+            read_header(path)
+
+
+def test_a_folder_or_nothing_in_a_files_place_is_refused(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    for name in ("model.safetensors", "other.safetensors"):
+        with pytest.raises(ArgumentError, match=f"{name}: not a safetensors file"):
+            read_header(tmp_path / name)
 
 
 def rewrite_index(folder: Path, change) -> None:

@@ -129,6 +129,10 @@ def test_evaluation_equals_metrics_of_the_decoded_texts(task, checkpoint, tmp_pa
         (["{checkpoint}", "--dtype", "float3"], "float3"),
         (["{checkpoint}", "--top_k", "3"], "--do_sample"),
         (["{checkpoint}", "--device", "warp"], "warp"),
+        (["{checkpoint}", "--do_sample", "--temperature", "0"], "`temperature` (=0.0)"),
+        (["{checkpoint}", "--do_sample", "--top_p", "3"], "`top_p`"),
+        (["{checkpoint}", "--do_sample", "--top_k", "-1"], "`top_k`"),
+        (["{checkpoint}", "--max_new_tokens", "-4"], "`max_new_tokens`"),
     ],
 )
 def test_bad_options_are_one_line(argv, said, checkpoint, capsys):

@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from hf_xformer.data.tokenizers import SPECIALS, TRAINERS, train_tokenizer
+from hf_xformer.errors import ArgumentError, DataError
 
 
 TEXTS = [
@@ -149,7 +150,7 @@ LETTERS = ["abcdefghij" * 2]
     ],
 )
 def test_what_cannot_be_is_refused_with_the_numbers(kind, options, numbers):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ArgumentError) as error:
         train(kind, LETTERS, **options) if kind in SIZES else train_tokenizer(LETTERS, kind, **options)
     assert all(number in str(error.value) for number in numbers)
 
@@ -162,7 +163,7 @@ def test_the_smallest_vocabulary_that_is_not_refused_has_no_entry_to_spare(kind,
 @kinds
 @pytest.mark.parametrize("texts", [[], [""], ["  ", ""]], ids=["none", "empty", "spaces"])
 def test_no_text_is_refused(kind, texts):
-    with pytest.raises(ValueError, match="no text"):
+    with pytest.raises(DataError, match="no text"):
         train(kind, texts)
 
 

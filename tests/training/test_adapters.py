@@ -5,93 +5,55 @@
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from peft import AutoPeftModelForSeq2SeqLM
 from safetensors.torch import load_file, save_file
+from small_adapters import (
+    EVALUATION,
+    EXISTING,
+    SAVING,
+    WEIGHTS,
+    adapter_options,
+    adapter_weights,
+    files,
+    logits,
+    train_adapter,
+    train_and_keep,
+    train_base,
+)
 from small_runs import launch, output_of, refused, run
 from small_stock_models import make_stock
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_xformer.checkpoints.loading import load_model
-from hf_xformer.commands import average, evaluate, generate, merge, train
-from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.commands import average, evaluate, merge, train
 from hf_xformer.files import AVERAGES
-from hf_xformer.training import adapters
 from hf_xformer.training import checks as option_checks
-from hf_xformer.training.arguments import ModelArguments
 from hf_xformer.training.launch import OPTIMIZER_SHARDED, TENSOR_PARALLEL, WHOLE
-
-
-WEIGHTS = "adapter_model.safetensors"
-EXISTING = {"config_name": None, "config_overrides": None, "tokenizer_name": None}
-EVALUATION = {"eval_strategy": "steps", "eval_steps": 3, "metrics": "per"}
-SAVING = {"save_strategy": "steps", "save_steps": 3}
-# With one padded source.
-BATCH = {
-    "input_ids": torch.tensor([[4, 5, 6, 7, 1], [8, 9, 1, 0, 0]]),
-    "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
-    "decoder_input_ids": torch.tensor([[2, 7, 6, 5], [2, 9, 8, 1]]),
-}
 
 
 @pytest.fixture(scope="module")
 def base(task, tmp_path_factory) -> Path:
-    """The output folder of a run over all weights, which others go on from."""
-    folder = tmp_path_factory.mktemp("base") / "run"
-    train.main(task.options(folder, max_steps=40))
-    return folder
+    return train_base(task, tmp_path_factory.mktemp("base") / "run")
 
 
 @pytest.fixture
 def options(task, base):
-    """The command line of a run of a few seconds that trains adapters."""
-
-    def make(output_dir, **more) -> list[str]:
-        evaluated = {"validation_file": task.validation} if {"metrics", "eval_strategy"} & more.keys() else {}
-        return task.options(
-            output_dir, **{**EXISTING, "model_name_or_path": base, "lora_rank": 4, **evaluated, **more}
-        )
-
-    return make
+    return partial(adapter_options, task, base)
 
 
 @pytest.fixture(scope="module")
 def adapter(task, base, tmp_path_factory) -> Path:
-    """The output folder of such a run, for tests that only read it."""
-    folder = tmp_path_factory.mktemp("adapter") / "run"
-    more = {"validation_file": task.validation, "max_steps": 30, **EVALUATION, **SAVING}
-    train.main(task.options(folder, **EXISTING, model_name_or_path=base, lora_rank=4, **more))
-    return folder
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-def adapter_weights(folder: Path, name: str = WEIGHTS) -> dict[str, torch.Tensor]:
-    return load_file(folder / name)
+    return train_adapter(task, base, tmp_path_factory.mktemp("adapter") / "run")
 
 
 def assert_equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
     assert one.keys() == two.keys()
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
-
-
-@torch.no_grad()
-def logits(model) -> torch.Tensor:
-    return model.eval()(**BATCH).logits
-
-
-def train_and_keep(monkeypatch, options: list[str]):
-    """Runs, and returns the model that was trained."""
-    made, make = [], train.make_trainer
-    monkeypatch.setattr(train, "make_trainer", lambda *args: made.append(make(*args)) or made[-1])
-    train.main(options)
-    return made[0].model
 
 
 def test_a_run_trains_adapters_alone_and_writes_them_with_all_that_they_need(options, base, tmp_path, capsys):
@@ -143,66 +105,6 @@ def test_adapters_learn_another_task(task, tmp_path):
     assert json.loads((tmp_path / "lora/eval_results.json").read_text())["eval_exact_match"] > 90
 
 
-def test_an_adapter_finds_its_model_from_another_folder(options, base, tmp_path, monkeypatch):
-    monkeypatch.chdir(base.parent)
-    train.main(options(tmp_path / "run", model_name_or_path=base.name))
-    monkeypatch.chdir(tmp_path)
-    written = json.loads((tmp_path / "run/adapter_config.json").read_text())
-    assert written["base_model_name_or_path"] == str(base.resolve())
-    assert torch.equal(logits(load_model("run")), logits(AutoPeftModelForSeq2SeqLM.from_pretrained("run")))
-
-
-LAYERS = {"default": {}, "all-linear": {"lora_target_modules": "all-linear"}}
-
-
-@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
-def test_every_way_of_loading_gives_the_logits_of_the_trained_model(layers, options, base, tmp_path, monkeypatch):
-    trained = train_and_keep(monkeypatch, options(tmp_path / "run", **layers))
-    expected = logits(trained)
-    assert (logits(load_model(str(base))) - expected).abs().max() > 1e-2
-    for load in (AutoPeftModelForSeq2SeqLM, AutoModelForSeq2SeqLM):
-        assert torch.equal(logits(load.from_pretrained(tmp_path / "run")), expected)
-    assert torch.equal(logits(load_model(str(tmp_path / "run"))), expected)
-    merge.main([str(tmp_path / "run"), str(tmp_path / "merged")])
-    merged = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
-    assert_close(logits(merged), expected, atol=1e-5, rtol=1e-5)
-    assert merged.state_dict().keys() == load_model(str(base)).state_dict().keys()
-
-
-def test_two_vocabularies_and_their_tokenizers_come_along(task, tmp_path, monkeypatch):
-    source = tmp_path / "tokenizer"
-    train_tokenizer(["A B C D E F G H"], "symbol").save_pretrained(source)
-    train_tokenizer(["H G F E D C B A Z"], "symbol").save_pretrained(source / "target_tokenizer")
-    train.main(task.options(tmp_path / "base", tokenizer_name=source))
-    run = {"model_name_or_path": tmp_path / "base", "lora_rank": 2, **SAVING, **EXISTING}
-    expected = logits(train_and_keep(monkeypatch, task.options(tmp_path / "run", **run)))
-    merge.main([str(tmp_path / "run"), str(tmp_path / "merged")])
-    for folder in ("run", "run/checkpoint-3", "merged"):
-        assert len(AutoTokenizer.from_pretrained(tmp_path / folder / "target_tokenizer")) == 13
-    assert AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged").config.tie_word_embeddings
-    for folder in ("run", "merged"):
-        assert_close(logits(load_model(str(tmp_path / folder))), expected, atol=1e-5, rtol=1e-5)
-    assert torch.equal(logits(AutoPeftModelForSeq2SeqLM.from_pretrained(tmp_path / "run")), expected)
-
-
-def test_adapters_decode_as_in_training_and_merged_as_apart(task, adapter, tmp_path, capsys):
-    merge.main([str(adapter), str(tmp_path / "merged")])
-    words = tmp_path / "words.txt"
-    words.write_text("A B C\nH G F E D C B A A\n")
-    said = []
-    for folder in (adapter, tmp_path / "merged"):
-        results = tmp_path / "results.json"
-        evaluate.main([str(folder), "--test_file", task.validation, "--metrics", "per", "--output_file", str(results)])
-        expected = json.loads((adapter / "eval_results.json").read_text())["eval_per"]
-        assert json.loads(results.read_text())["per"] == pytest.approx(expected, abs=1e-3)
-        capsys.readouterr()
-        generate.main([str(folder), "--input", str(words), "--num_beams", "3", "--n_best", "2"])
-        said.append(capsys.readouterr().out)
-    assert said[0] == said[1] and len(said[0].splitlines()) == 4
-    # The run's, whose targets are shorter than the base model's may be.
-    assert AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged").generation_config.max_length == 13
-
-
 def test_how_a_run_decodes_is_kept_beside_its_adapters(options, base, tmp_path):
     train.main(options(tmp_path, max_target_length=10, **SAVING))
     assert load_model(str(base)).generation_config.max_length == 13
@@ -225,17 +127,6 @@ def test_adapters_of_a_stock_model_get_the_layers_that_peft_has_for_it(name, tas
     apart, merged = (logits(load_model(str(tmp_path / name))) for name in ("run", "merged"))
     assert_close(merged, apart, atol=1e-5, rtol=1e-5)
     assert (apart - logits(stock)).abs().max() > 1e-3
-
-
-def test_merging_leaves_the_output_layer_tied_where_the_source_has_an_embedding_of_its_own(tmp_path):
-    stock = make_stock("Marian, separate vocabularies")
-    stock.save_pretrained(tmp_path / "stock")
-    chosen = {"lora_rank": 2, "lora_target_modules": ["q_proj"]}
-    lora = adapters.make_lora(ModelArguments(model_name_or_path=str(tmp_path / "stock"), **chosen), stock.config)
-    merged = adapters.merge_adapter(adapters.add_lora(stock, lora, None, print), "")
-    expected = logits(merged)
-    merged.save_pretrained(tmp_path / "merged")
-    assert torch.equal(logits(load_model(str(tmp_path / "merged"))), expected)
 
 
 def test_a_half_precision_model_is_trained_and_merged_in_full_precision(options, base, tmp_path, monkeypatch):
@@ -405,16 +296,6 @@ def test_weights_that_are_divided_are_refused(layout, options, tmp_path, capsys,
         train.main(options(tmp_path / possible, max_steps=1))
 
 
-def test_without_peft_one_line_says_how_to_install_it(options, adapter, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(adapters, "find_spec", lambda name: None)
-    advice = "needs PEFT: pip install 'hf-xformer[peft]'"
-    # Before the data are read.
-    assert f"--lora_rank 4 {advice}" in refused(train, options(tmp_path / "run", train_file="nowhere"), capsys)
-    for command, more in ((generate, []), (merge, [tmp_path / "merged"])):
-        assert f"{adapter}, an adapter, {advice}" in refused(command, [adapter, *more], capsys)
-    assert not (tmp_path / "merged").exists()
-
-
 OTHERS = {
     "rank": ({"lora_rank": 2}, "lora_rank=4, this one has 2"),
     "alpha": ({"lora_alpha": 8}, "lora_alpha=16, this one has 8"),
@@ -460,32 +341,6 @@ def test_an_adapter_is_no_model_to_train_or_average(options, adapter, tmp_path, 
     assert not (tmp_path / "run").exists() and not (tmp_path / "mean").exists()
 
 
-def broken(adapter: Path, folder: Path) -> dict[str, torch.Tensor]:
-    """A copy of an adapter, and its weights."""
-    shutil.copytree(adapter, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
-    return adapter_weights(folder)
-
-
-def test_a_weight_that_does_not_fit_is_refused_with_its_name(task, adapter, tmp_path, capsys):
-    weights = broken(adapter, tmp_path / "broken")
-    name = sorted(weights)[3]
-    for problem, changed in {
-        "missing": {each: weights[each] for each in weights if each != name},
-        "unexpected": {**weights, name.replace("layers.0", "layers.7"): weights[name].clone()},
-        "mismatched": {**weights, name: weights[name][:, :-1].contiguous()},
-    }.items():
-        save_file(changed, tmp_path / "broken" / WEIGHTS)
-        for command, more in {generate: ["--input", task.train], merge: [tmp_path / "merged"]}.items():
-            line = refused(command, [tmp_path / "broken", *more], capsys)
-            assert f"{tmp_path}/broken: 1 {problem} weights of the adapter, such as " in line
-            assert name.replace("layers.0", "layers.7") in line if problem == "unexpected" else name in line
-    (tmp_path / "broken" / WEIGHTS).write_bytes(b"no tensors")
-    assert f"{tmp_path}/broken: cannot load an adapter" in refused(generate, [tmp_path / "broken"], capsys)
-    (tmp_path / "broken" / WEIGHTS).unlink()
-    assert f"{tmp_path}/broken: cannot load an adapter" in refused(generate, [tmp_path / "broken"], capsys)
-    assert not (tmp_path / "merged").exists()
-
-
 def test_a_resumed_run_misses_a_weight_of_its_checkpoint(options, tmp_path, capsys):
     train.main(options(tmp_path, **SAVING))
     shutil.rmtree(tmp_path / "checkpoint-6")
@@ -495,46 +350,6 @@ def test_a_resumed_run_misses_a_weight_of_its_checkpoint(options, tmp_path, caps
     save_file(weights, tmp_path / "checkpoint-3" / WEIGHTS)
     line = refused(train, options(tmp_path, **SAVING), capsys)
     assert "checkpoint-3: 1 missing weights of the adapter" in line and name in line
-
-
-def test_an_adapter_whose_model_is_gone_or_not_whole_is_refused(base, adapter, tmp_path, capsys):
-    shutil.copytree(base, tmp_path / "base")
-    broken(adapter, tmp_path / "broken")
-    path = tmp_path / "broken/adapter_config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "base_model_name_or_path": str(tmp_path / "base")}))
-    load_model(str(tmp_path / "broken"))
-    weights = load_file(tmp_path / "base/model.safetensors")
-    name = next(name for name in weights if name.endswith("o_proj.weight"))
-    save_file({each: weights[each] for each in weights if each != name}, tmp_path / "base/model.safetensors")
-    line = refused(generate, [tmp_path / "broken"], capsys)
-    why = f"the model that it is an adapter of, as its adapter_config.json says: {tmp_path}/base: 1 missing"
-    assert f"{tmp_path}/broken: {why}" in line and name in line
-    shutil.rmtree(tmp_path / "base")
-    line = refused(generate, [tmp_path / "broken"], capsys)
-    assert f"{tmp_path}/broken" in line and f"{tmp_path}/base: there is no such file or folder" in line
-    path.write_text(json.dumps({**config, "base_model_name_or_path": None}))
-    assert "does not say which model it is an adapter of" in refused(generate, [tmp_path / "broken"], capsys)
-    path.write_text(json.dumps(config))
-    shutil.copy(base / "config.json", tmp_path / "broken")
-    assert "holds both a model and an adapter" in refused(generate, [tmp_path / "broken"], capsys)
-
-
-def test_what_cannot_be_merged_is_refused_and_nothing_overwritten(base, adapter, tmp_path, capsys):
-    assert f"{base}: not an adapter" in refused(merge, [base, tmp_path / "out"], capsys)
-    assert "nowhere" in refused(merge, [tmp_path / "nowhere", tmp_path / "out"], capsys)
-    for taken in (adapter, base):
-        before = files(taken)
-        assert f"would overwrite {taken}" in refused(merge, [adapter, taken, "--overwrite"], capsys)
-        assert files(taken) == before
-    assert not (tmp_path / "out").exists()
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/notes.txt").write_text("mine")
-    assert "--overwrite writes into it all the same" in refused(merge, [adapter, tmp_path / "out"], capsys)
-    assert os.listdir(tmp_path / "out") == ["notes.txt"]
-    merge.main([str(adapter), str(tmp_path / "out"), "--overwrite"])
-    load_model(str(tmp_path / "out"))
-    assert "not a folder" in refused(merge, [adapter, tmp_path / "out/notes.txt"], capsys)
 
 
 def test_a_merged_model_trains_on(options, adapter, tmp_path):

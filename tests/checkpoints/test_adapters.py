@@ -1,0 +1,199 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Adapters are found, loaded and merged with the logits of the trained model, or refused by name."""
+
+import json
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForSeq2SeqLM
+from safetensors.torch import load_file, save_file
+from small_adapters import (
+    EXISTING,
+    SAVING,
+    WEIGHTS,
+    adapter_options,
+    adapter_weights,
+    files,
+    logits,
+    train_adapter,
+    train_and_keep,
+    train_base,
+)
+from small_runs import refused
+from small_stock_models import make_stock
+from torch.testing import assert_close
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from hf_xformer.checkpoints import adapters
+from hf_xformer.checkpoints.loading import load_model
+from hf_xformer.commands import evaluate, generate, merge, train
+from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.training.adapters import add_lora, make_lora
+from hf_xformer.training.arguments import ModelArguments
+
+
+@pytest.fixture(scope="module")
+def base(task, tmp_path_factory) -> Path:
+    return train_base(task, tmp_path_factory.mktemp("base") / "run")
+
+
+@pytest.fixture
+def options(task, base):
+    return partial(adapter_options, task, base)
+
+
+@pytest.fixture(scope="module")
+def adapter(task, base, tmp_path_factory) -> Path:
+    return train_adapter(task, base, tmp_path_factory.mktemp("adapter") / "run")
+
+
+def test_an_adapter_finds_its_model_from_another_folder(options, base, tmp_path, monkeypatch):
+    monkeypatch.chdir(base.parent)
+    train.main(options(tmp_path / "run", model_name_or_path=base.name))
+    monkeypatch.chdir(tmp_path)
+    written = json.loads((tmp_path / "run/adapter_config.json").read_text())
+    assert written["base_model_name_or_path"] == str(base.resolve())
+    assert torch.equal(logits(load_model("run")), logits(AutoPeftModelForSeq2SeqLM.from_pretrained("run")))
+
+
+LAYERS = {"default": {}, "all-linear": {"lora_target_modules": "all-linear"}}
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+def test_every_way_of_loading_gives_the_logits_of_the_trained_model(layers, options, base, tmp_path, monkeypatch):
+    trained = train_and_keep(monkeypatch, options(tmp_path / "run", **layers))
+    expected = logits(trained)
+    assert (logits(load_model(str(base))) - expected).abs().max() > 1e-2
+    for load in (AutoPeftModelForSeq2SeqLM, AutoModelForSeq2SeqLM):
+        assert torch.equal(logits(load.from_pretrained(tmp_path / "run")), expected)
+    assert torch.equal(logits(load_model(str(tmp_path / "run"))), expected)
+    merge.main([str(tmp_path / "run"), str(tmp_path / "merged")])
+    merged = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
+    assert_close(logits(merged), expected, atol=1e-5, rtol=1e-5)
+    assert merged.state_dict().keys() == load_model(str(base)).state_dict().keys()
+
+
+def test_two_vocabularies_and_their_tokenizers_come_along(task, tmp_path, monkeypatch):
+    source = tmp_path / "tokenizer"
+    train_tokenizer(["A B C D E F G H"], "symbol").save_pretrained(source)
+    train_tokenizer(["H G F E D C B A Z"], "symbol").save_pretrained(source / "target_tokenizer")
+    train.main(task.options(tmp_path / "base", tokenizer_name=source))
+    run = {"model_name_or_path": tmp_path / "base", "lora_rank": 2, **SAVING, **EXISTING}
+    expected = logits(train_and_keep(monkeypatch, task.options(tmp_path / "run", **run)))
+    merge.main([str(tmp_path / "run"), str(tmp_path / "merged")])
+    for folder in ("run", "run/checkpoint-3", "merged"):
+        assert len(AutoTokenizer.from_pretrained(tmp_path / folder / "target_tokenizer")) == 13
+    assert AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged").config.tie_word_embeddings
+    for folder in ("run", "merged"):
+        assert_close(logits(load_model(str(tmp_path / folder))), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(logits(AutoPeftModelForSeq2SeqLM.from_pretrained(tmp_path / "run")), expected)
+
+
+def test_adapters_decode_as_in_training_and_merged_as_apart(task, adapter, tmp_path, capsys):
+    merge.main([str(adapter), str(tmp_path / "merged")])
+    words = tmp_path / "words.txt"
+    words.write_text("A B C\nH G F E D C B A A\n")
+    said = []
+    for folder in (adapter, tmp_path / "merged"):
+        results = tmp_path / "results.json"
+        evaluate.main([str(folder), "--test_file", task.validation, "--metrics", "per", "--output_file", str(results)])
+        expected = json.loads((adapter / "eval_results.json").read_text())["eval_per"]
+        assert json.loads(results.read_text())["per"] == pytest.approx(expected, abs=1e-3)
+        capsys.readouterr()
+        generate.main([str(folder), "--input", str(words), "--num_beams", "3", "--n_best", "2"])
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and len(said[0].splitlines()) == 4
+    # The run's, whose targets are shorter than the base model's may be.
+    assert AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged").generation_config.max_length == 13
+
+
+def test_merging_leaves_the_output_layer_tied_where_the_source_has_an_embedding_of_its_own(tmp_path):
+    stock = make_stock("Marian, separate vocabularies")
+    stock.save_pretrained(tmp_path / "stock")
+    chosen = {"lora_rank": 2, "lora_target_modules": ["q_proj"]}
+    lora = make_lora(ModelArguments(model_name_or_path=str(tmp_path / "stock"), **chosen), stock.config)
+    merged = adapters.merge_adapter(add_lora(stock, lora, None, print), "")
+    expected = logits(merged)
+    merged.save_pretrained(tmp_path / "merged")
+    assert torch.equal(logits(load_model(str(tmp_path / "merged"))), expected)
+
+
+def test_without_peft_one_line_says_how_to_install_it(options, adapter, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(adapters, "find_spec", lambda name: None)
+    advice = "needs PEFT: pip install 'hf-xformer[peft]'"
+    # Before the data are read.
+    assert f"--lora_rank 4 {advice}" in refused(train, options(tmp_path / "run", train_file="nowhere"), capsys)
+    for command, more in ((generate, []), (merge, [tmp_path / "merged"])):
+        assert f"{adapter}, an adapter, {advice}" in refused(command, [adapter, *more], capsys)
+    assert not (tmp_path / "merged").exists()
+
+
+def broken(adapter: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """A copy of an adapter, and its weights."""
+    shutil.copytree(adapter, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    return adapter_weights(folder)
+
+
+def test_a_weight_that_does_not_fit_is_refused_with_its_name(task, adapter, tmp_path, capsys):
+    weights = broken(adapter, tmp_path / "broken")
+    name = sorted(weights)[3]
+    for problem, changed in {
+        "missing": {each: weights[each] for each in weights if each != name},
+        "unexpected": {**weights, name.replace("layers.0", "layers.7"): weights[name].clone()},
+        "mismatched": {**weights, name: weights[name][:, :-1].contiguous()},
+    }.items():
+        save_file(changed, tmp_path / "broken" / WEIGHTS)
+        for command, more in {generate: ["--input", task.train], merge: [tmp_path / "merged"]}.items():
+            line = refused(command, [tmp_path / "broken", *more], capsys)
+            assert f"{tmp_path}/broken: 1 {problem} weights of the adapter, such as " in line
+            assert name.replace("layers.0", "layers.7") in line if problem == "unexpected" else name in line
+    (tmp_path / "broken" / WEIGHTS).write_bytes(b"no tensors")
+    assert f"{tmp_path}/broken: cannot load an adapter" in refused(generate, [tmp_path / "broken"], capsys)
+    (tmp_path / "broken" / WEIGHTS).unlink()
+    assert f"{tmp_path}/broken: cannot load an adapter" in refused(generate, [tmp_path / "broken"], capsys)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_adapter_whose_model_is_gone_or_not_whole_is_refused(base, adapter, tmp_path, capsys):
+    shutil.copytree(base, tmp_path / "base")
+    broken(adapter, tmp_path / "broken")
+    path = tmp_path / "broken/adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "base_model_name_or_path": str(tmp_path / "base")}))
+    load_model(str(tmp_path / "broken"))
+    weights = load_file(tmp_path / "base/model.safetensors")
+    name = next(name for name in weights if name.endswith("o_proj.weight"))
+    save_file({each: weights[each] for each in weights if each != name}, tmp_path / "base/model.safetensors")
+    line = refused(generate, [tmp_path / "broken"], capsys)
+    why = f"the model that it is an adapter of, as its adapter_config.json says: {tmp_path}/base: 1 missing"
+    assert f"{tmp_path}/broken: {why}" in line and name in line
+    shutil.rmtree(tmp_path / "base")
+    line = refused(generate, [tmp_path / "broken"], capsys)
+    assert f"{tmp_path}/broken" in line and f"{tmp_path}/base: there is no such file or folder" in line
+    path.write_text(json.dumps({**config, "base_model_name_or_path": None}))
+    assert "does not say which model it is an adapter of" in refused(generate, [tmp_path / "broken"], capsys)
+    path.write_text(json.dumps(config))
+    shutil.copy(base / "config.json", tmp_path / "broken")
+    assert "holds both a model and an adapter" in refused(generate, [tmp_path / "broken"], capsys)
+
+
+def test_what_cannot_be_merged_is_refused_and_nothing_overwritten(base, adapter, tmp_path, capsys):
+    assert f"{base}: not an adapter" in refused(merge, [base, tmp_path / "out"], capsys)
+    assert "nowhere" in refused(merge, [tmp_path / "nowhere", tmp_path / "out"], capsys)
+    for taken in (adapter, base):
+        before = files(taken)
+        assert f"would overwrite {taken}" in refused(merge, [adapter, taken, "--overwrite"], capsys)
+        assert files(taken) == before
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    assert "--overwrite writes into it all the same" in refused(merge, [adapter, tmp_path / "out"], capsys)
+    assert os.listdir(tmp_path / "out") == ["notes.txt"]
+    merge.main([str(adapter), str(tmp_path / "out"), "--overwrite"])
+    load_model(str(tmp_path / "out"))
+    assert "not a folder" in refused(merge, [adapter, tmp_path / "out/notes.txt"], capsys)
