@@ -18,8 +18,8 @@ from pathlib import Path
 from ..checkpoints.averaging import average_checkpoints
 from ..checkpoints.loading import check_path, load_tokenizers
 from ..errors import ArgumentError, one_line_errors
-from ..files import TARGET_TOKENIZER
-from ..training.resume import checkpoints_of, whole
+from ..files import TARGET_TOKENIZER, checkpoints_of
+from ..training.resume import whole
 from .options import Parser
 
 

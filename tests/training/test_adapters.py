@@ -16,12 +16,12 @@ from small_stock_models import make_stock
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from hf_xformer.checkpoints import adapters as stored_adapters
 from hf_xformer.checkpoints.loading import load_model
 from hf_xformer.commands import average, evaluate, generate, merge, train
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.files import AVERAGES
-from hf_xformer.training import adapters
-from hf_xformer.training import checks as option_checks
+from hf_xformer.training import adapters, checks
 from hf_xformer.training.arguments import ModelArguments
 from hf_xformer.training.launch import OPTIMIZER_SHARDED, TENSOR_PARALLEL, WHOLE
 
@@ -232,7 +232,7 @@ def test_merging_leaves_the_output_layer_tied_where_the_source_has_an_embedding_
     stock.save_pretrained(tmp_path / "stock")
     chosen = {"lora_rank": 2, "lora_target_modules": ["q_proj"]}
     lora = adapters.make_lora(ModelArguments(model_name_or_path=str(tmp_path / "stock"), **chosen), stock.config)
-    merged = adapters.merge_adapter(adapters.add_lora(stock, lora, None, print), "")
+    merged = stored_adapters.merge_adapter(adapters.add_lora(stock, lora, None, print), "")
     expected = logits(merged)
     merged.save_pretrained(tmp_path / "merged")
     assert torch.equal(logits(load_model(str(tmp_path / "merged"))), expected)
@@ -398,15 +398,15 @@ def test_adapters_of_a_new_model_are_refused_with_the_reason(task, tmp_path, cap
 
 @pytest.mark.parametrize("layout", [TENSOR_PARALLEL, "FSDP", "DeepSpeed ZeRO-3"])
 def test_weights_that_are_divided_are_refused(layout, options, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(option_checks, "layout", lambda args: layout)
+    monkeypatch.setattr(checks, "layout", lambda args: layout)
     assert f"--lora_rank is not possible under {layout}" in refused(train, options(tmp_path / "run"), capsys)
     for possible in (WHOLE, OPTIMIZER_SHARDED):
-        monkeypatch.setattr(option_checks, "layout", lambda args, possible=possible: possible)
+        monkeypatch.setattr(checks, "layout", lambda args, possible=possible: possible)
         train.main(options(tmp_path / possible, max_steps=1))
 
 
 def test_without_peft_one_line_says_how_to_install_it(options, adapter, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(adapters, "find_spec", lambda name: None)
+    monkeypatch.setattr(stored_adapters, "find_spec", lambda name: None)
     advice = "needs PEFT: pip install 'hf-xformer[peft]'"
     # Before the data are read.
     assert f"--lora_rank 4 {advice}" in refused(train, options(tmp_path / "run", train_file="nowhere"), capsys)
