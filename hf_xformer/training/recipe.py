@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
-from ..errors import ArgumentError, one_line
+from ..errors import ArgumentError, blame, one_line
 from ..files import find, read_yaml
 from .arguments import DataArguments, ModelArguments
 from .launch import prepare_launch, runs_on_cpu
@@ -78,24 +78,31 @@ def parse_words(words: list[str], recipe: dict[str, Any], description: str) -> d
     try:
         parsed, rest = parser.parse_known_args(words, argparse.Namespace(**recipe))
     except argparse.ArgumentError as error:
-        spellings = (error.argument_name or "").split("/")
-        typed = [word.partition("=")[0] for word in words]
-        name = next((each for each in spellings if each in typed), spellings[0])
-        raise ArgumentError(f"{name}: {error.message} (see --help)") from error
+        raise ArgumentError(explain(error, words)) from error
     if wrong := [word.partition("=")[0] for word in rest if word.startswith("-")]:
         raise ArgumentError(f"{wrong[0]}: unknown option{unknown(wrong[0], '--')}")
     if rest:
         raise ArgumentError(f"{rest[0]}: neither an option nor an option's value; a recipe comes first (see --help)")
     merged = vars(parsed)
     for name, value in merged.items():
-        option = options()[name]
-        try:
-            option.check_choice(value)
-            if option.group == "training" and "object" in option.types and str(value).startswith("{"):
-                json.loads(value) if isinstance(value, str) else None
-        except ValueError as error:
-            raise ArgumentError(f"--{name}: {error}") from error
+        # The library reads such texts as JSON.
+        is_json = options()[name].group == "training" and "object" in options()[name].types
+        if is_json and isinstance(value, str) and value.startswith("{"):
+            with blame(f"--{name} {value}: not JSON", ValueError):
+                json.loads(value)
     return merged
+
+
+def explain(error: argparse.ArgumentError, words: list[str]) -> str:
+    """Returns what argparse has against an option's value, behind the option as it was typed."""
+    spellings = (error.argument_name or "").split("/")
+    typed = [word.partition("=")[0] for word in words]
+    name = next((each for each in spellings if each in typed), spellings[0])
+    option = options().get(name.removeprefix("--").replace("-", "_"))
+    wrong = re.match(r"invalid choice: '(.*)' \(choose from", error.message)
+    if option is not None and wrong is not None:
+        return f"{name}: {option.wrong_choice(wrong[1])}"
+    return f"{name}: {error.message} (see --help)"
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:

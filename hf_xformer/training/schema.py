@@ -70,7 +70,8 @@ class Option:
         if kind in self.types:
             if kind == "array" and not all(isinstance(item, str) for item in value):
                 raise ArgumentError(f"expected a list of texts, got {value!r:.80}")
-            self.check_choice(value)
+            if self.choices and kind == "string" and value not in self.choices:
+                raise ArgumentError(self.wrong_choice(value))
             return value
         if kind == "string" and "array" in self.types:
             return [value]
@@ -81,11 +82,10 @@ class Option:
         advice = f"; write it as a text: '{value}'" if "string" in self.types and kind in ("integer", "number") else ""
         raise ArgumentError(f"expected {self.type}, got {value!r:.80}{advice}")
 
-    def check_choice(self, value: Any) -> None:
-        """Refuses a text that is none of the choices."""
-        if self.choices and isinstance(value, str) and value not in self.choices:
-            meant = did_you_mean(value, self.choices) or f"; there are {', '.join(self.choices)}"
-            raise ArgumentError(f"{value!r} is none of its choices{meant}")
+    def wrong_choice(self, text: str) -> str:
+        """Returns what to say of a text that is none of the choices."""
+        meant = did_you_mean(text, self.choices) or f"; there are {', '.join(self.choices)}"
+        return f"{text!r} is none of its choices{meant}"
 
 
 class Row(NamedTuple):
