@@ -46,7 +46,7 @@ COMMAND_LINE = {
     "--tf32 true": "options of the Trainer: --tf32 requires Ampere",
     "--warmup_steps -1": "options of the Trainer: Got warmup_steps = -1.0",
     "--load_best_model_at_end true --save_strategy epoch": "- Save strategy: SaveStrategy.EPOCH",
-    '--accelerator_config {"foo":1}': "options of the Trainer: AcceleratorConfig.__init__() got an unexpected keyword",
+    '--accelerator_config {"foo":1}': "options of the Trainer: AcceleratorConfig.__init__() got an unexpected",
 }
 
 
