@@ -92,6 +92,6 @@ def test_a_launch_configuration_starts_its_processes_and_finds_its_engine(task: 
     launch = ["--config_file", "configs/accelerate/zero2.yaml", "--num_processes", "2", "--main_process_port", "0"]
     trained = hf_xformer("train", *launch, *task.options(tmp_path / "run"), folder=tmp_path)
     assert trained.returncode == 0, trained.stdout + trained.stderr
-    assert "16 pairs a step: 8 pairs at once, 2 processes" in trained.stdout
+    assert "16 pairs per step (2 processes, no accumulation)" in trained.stdout
     record = json.loads((tmp_path / "run/run.json").read_text())
-    assert record["batch"].startswith("16 pairs a step")
+    assert record["batch"].startswith("16 pairs per step")

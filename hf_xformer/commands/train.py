@@ -3,34 +3,33 @@
 """
 Trains an encoder-decoder with the stock Seq2SeqTrainer.
 
-  accelerate launch --config_file configs/accelerate/cpu.yaml scripts/train.py configs/train/g2p-quickstart.yaml
-  ... scripts/train.py RECIPE.yaml --output_dir runs/wide --config_overrides d_model=256,encoder_layers=4
+  hf-xformer train --config_file configs/accelerate/cpu.yaml configs/train/g2p-quickstart.yaml
+  hf-xformer train RECIPE.yaml --output_dir runs/wide --config_overrides d_model=256,encoder_layers=4
+  hf-xformer train --schema > recipe.schema.json
 
-A recipe is a YAML file of the options below; options on the command line win over it. A run that was stopped goes on
-from the last whole checkpoint in --output_dir when it is started again; --resume_from_checkpoint false starts anew.
+A recipe is a YAML file of the options below; options on the command line win over it. Start a stopped run with the
+same command: it resumes from the last whole checkpoint in --output_dir; --resume_from_checkpoint false starts anew.
 """
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from transformers import (
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    TrainerCallback,
-)
+from accelerate import PartialState
+from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_utils import HubStrategy
+from transformers.training_args import OptimizerNames
 
 from ..checkpoints.averaging import load_averages
 from ..decoding.attention_maps import can_plot
-from ..errors import DataError, one_line_errors
-from ..files import CURVES, RECORD, TARGET_TOKENIZER
-from ..hub.card import facts_of, is_edited, read_facts, write_card
+from ..errors import DataError, blame, one_line_errors
+from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER
+from ..hub.card import CardFacts, facts_of, is_edited, read_facts, write_card
 from ..hub.curves import plot_curves
 from ..hub.record import make_record, update_record
 from ..hub.repository import RunPublisher, check_pushing
-from ..training.arguments import ModelArguments
+from ..training.arguments import DataArguments, ModelArguments
 from ..training.callbacks import (
     ExponentialMovingAverage,
     LayoutRecord,
@@ -40,64 +39,37 @@ from ..training.callbacks import (
 )
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, tensor_parallel_size
 from ..training.parallel import TensorParallelTrainer
+from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
-from ..training.recipe import options_beside_recipe, parse_run, recipe_of
-from ..training.resume import claim, copy_weights, read_layout, set_results_aside
+from ..training.recipe import parse_run, split_command_line
+from ..training.resume import claim, copy_weights, set_aside, set_results_aside
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Trains, evaluates, records and publishes a run, or resumes it where it was stopped."""
     with one_line_errors():
         model_args, data_args, training_args = parse_run(argv, __doc__)
         facts = read_facts(model_args.card_facts)
+        check_pushing(training_args, facts, model_args.model_name_or_path if model_args.lora_rank else None)
         if training_args.device.type == "cpu":
             keep_freed_memory()
-        check_pushing(training_args, facts, model_args.model_name_or_path if model_args.lora_rank else None)
         run = prepare(model_args, data_args, training_args)
-        hub = start_pushing(training_args)
+        hub = RunPublisher.of(training_args) if training_args.push_to_hub else None
         trainer = make_trainer(run, model_args, training_args)
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
             trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
-        if training_args.should_save:
-            claim(Path(training_args.output_dir), run.model, run.source)
+        take_folder(run, trainer)
     if run.finished is None:
-        # A stream is checked only as it is read.
-        with one_line_errors(DataError), one_line_when_stopped(training_args.output_dir):
-            result = trainer.train(resume_from_checkpoint=run.checkpoint)
-        trainer.log_metrics("train", result.metrics)
-        trainer.save_metrics("train", result.metrics)
-        trainer.save_model()
-        if training_args.should_save:
-            set_results_aside(Path(training_args.output_dir), print)
+        train(trainer, run)
     else:
-        trainer.state = run.finished
-        if model_args.ema_decay is not None:
-            load_averages(run.model, run.checkpoint)
-            if training_args.should_save:
-                run.model.save_pretrained(training_args.output_dir)
-        elif training_args.should_save:
-            copy_weights(run.checkpoint, Path(training_args.output_dir))
-    if run.target is not run.source and training_args.should_save:
-        run.target.save_pretrained(Path(training_args.output_dir, TARGET_TOKENIZER))
-    trainer.save_state()
+        take_up(trainer, run, model_args)
+    save_rest(trainer, run)
     if run.validation is not None:
         scores = trainer.evaluate()
         trainer.log_metrics("eval", scores)
         trainer.save_metrics("eval", scores)
     if trainer.is_world_process_zero():
-        record = {}
-        # What a finished run was is not what it is looked at with.
-        if run.finished is None or not Path(training_args.output_dir, RECORD).exists():
-            record = make_record(
-                trainer,
-                recipe_of(argv),
-                options_beside_recipe(argv),
-                model_args.model_name_or_path,
-                data_args.dataset_name or data_args.train_file or [],
-                data_args.dataset_name or data_args.validation_file or [],
-                run.batch,
-                seconds_of(trainer, run),
-            )
-        report(trainer, record | {"facts": vars(facts)})
+        report(trainer, record_of(trainer, run, argv, model_args, data_args), facts)
     # Processes that leave one by one may take each other's connections with them.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
@@ -106,35 +78,38 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(line)
 
 
-def start_pushing(training_args: Seq2SeqTrainingArguments) -> RunPublisher | None:
-    """What `push_to_hub` asks for; the Trainer, whose own pushes send pickles, is then told nothing of it."""
-    if not training_args.push_to_hub:
-        return None
-    training_args.push_to_hub = False
-    return RunPublisher.of(training_args)
-
-
 def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTrainer:
+    """Returns the stock Trainer of a run, having seen that it takes the options."""
+    given = trainer_arguments(training_args, run.plan)
     trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
-    return trainer_class(
-        model=run.model,
-        args=training_args,
-        train_dataset=run.train,
-        eval_dataset=run.validation,
-        processing_class=run.source,
-        data_collator=run.collator,
-        compute_metrics=run.metrics,
-        callbacks=make_callbacks(run, model_args, training_args),
-    )
+    with blame(f"--optim {OptimizerNames(given.optim).value}", ImportError, ValueError, RuntimeError):
+        trainer_class.get_optimizer_cls_and_kwargs(given, run.model)
+    if isinstance(run.model, PreTrainedModel):
+        # Tied weights are saved once: the Trainer would warn at every resume that the others are missing.
+        run.model._keys_to_ignore_on_save = set(run.model.all_tied_weights_keys)
+    with blame("options of the Trainer", ImportError, ValueError):
+        return trainer_class(
+            model=run.model,
+            args=given,
+            train_dataset=run.train,
+            eval_dataset=run.validation,
+            processing_class=run.source,
+            data_collator=run.collator,
+            compute_metrics=run.metrics,
+            callbacks=make_callbacks(run, model_args, given),
+        )
 
 
 def make_callbacks(
     run: Run, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments
 ) -> list[TrainerCallback]:
+    """Returns what a run saves and averages beside the Trainer."""
     processes = training_args.world_size
     writers = processes if not training_args.save_on_each_node else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    seconds = 0.0 if run.checkpoint is None else read_layout(Path(run.checkpoint)).get("seconds", 0.0)
-    callbacks: list[TrainerCallback] = [LayoutRecord(layout(training_args), processes, writers, run.batch, seconds)]
+    seconds = 0.0 if run.start.state is None else run.start.state.seconds
+    callbacks: list[TrainerCallback] = [
+        LayoutRecord(layout(training_args), processes, writers, run.plan.batch, seconds)
+    ]
     if run.target is not run.source:
         callbacks.append(SaveTargetTokenizer(run.target))
     if model_args.lora_rank is not None:
@@ -144,24 +119,88 @@ def make_callbacks(
     return callbacks
 
 
-def seconds_of(trainer: Seq2SeqTrainer, run: Run) -> float:
-    """Of training, over all starts; of a run that had ended before, those that its last checkpoint knows of."""
-    if run.finished is not None:
-        callbacks: Any = run.finished.stateful_callbacks  # as a file has them: by name
-        return callbacks.get(LayoutRecord.__name__, {}).get("args", {}).get("seconds", 0.0)
-    return next(each.seconds for each in trainer.callback_handler.callbacks if isinstance(each, LayoutRecord))
+def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
+    """Moves what is in the way and claims the output folder: from here on nothing is refused."""
+    # All processes have looked at what is there.
+    PartialState().wait_for_everyone()
+    if trainer.args.should_save:
+        output_dir = Path(trainer.args.output_dir)
+        set_aside(output_dir, run.start.set_aside, print)
+        claim(output_dir, run.model, run.source)
 
 
-def report(trainer: Seq2SeqTrainer, record: dict) -> None:
-    """What a run leaves for people: the picture of the curves, the model card, a last word on where everything is."""
+def train(trainer: Seq2SeqTrainer, run: Run) -> None:
+    """Trains from the first step or from a checkpoint, and saves the model."""
+    output_dir = str(trainer.args.output_dir)
+    # A stream is checked only as it is read.
+    with one_line_errors(DataError), one_line_when_stopped(output_dir):
+        result = trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
+    trainer.log_metrics("train", result.metrics)
+    trainer.save_metrics("train", result.metrics)
+    trainer.save_model()
+    if trainer.args.should_save:
+        set_results_aside(Path(output_dir), print)
+
+
+def take_up(trainer: Seq2SeqTrainer, run: Run, model_args: ModelArguments) -> None:
+    """Takes up a finished run as it ended: its state, and the weights of its last or best checkpoint."""
+    trainer.state = run.start.state.trainer
     output_dir = Path(trainer.args.output_dir)
+    if model_args.ema_decay is not None:
+        load_averages(run.model, str(run.finished))
+        if trainer.args.should_save:
+            run.model.save_pretrained(output_dir)
+    elif trainer.args.should_save:
+        copy_weights(run.finished, output_dir)
+
+
+def save_rest(trainer: Seq2SeqTrainer, run: Run) -> None:
+    """Saves the target's own tokenizer and the Trainer's state beside the model."""
+    if run.target is not run.source and trainer.args.should_save:
+        run.target.save_pretrained(Path(trainer.args.output_dir, TARGET_TOKENIZER))
+    trainer.save_state()
+
+
+def record_of(
+    trainer: Seq2SeqTrainer,
+    run: Run,
+    argv: Sequence[str] | None,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+) -> dict:
+    """Returns what is to be written of a run; nothing of a finished one, which is recorded as it was trained."""
+    if run.finished is not None and Path(trainer.args.output_dir, RECORD).exists():
+        return {}
+    recipe, words = split_command_line(argv)
+    if run.finished is not None:
+        seconds = run.start.state.seconds
+    else:
+        callbacks = trainer.callback_handler.callbacks
+        seconds = next(each.seconds for each in callbacks if isinstance(each, LayoutRecord))
+    record = make_record(
+        trainer,
+        recipe,
+        words,
+        model_args.model_name_or_path,
+        data_args.dataset_name or data_args.train_file or [],
+        data_args.dataset_name or data_args.validation_file or [],
+        run.plan.batch,
+        seconds,
+    )
+    return record | {"decisions": asdict(run.plan)}
+
+
+def report(trainer: Seq2SeqTrainer, record: dict, facts: CardFacts) -> None:
+    """Leaves for people: the record, the picture of the curves, the model card, and where everything is."""
+    output_dir = Path(trainer.args.output_dir)
+    record = record | {"facts": vars(facts)}
     update_record(output_dir, record)
     if can_plot():
         plot_curves(trainer.state.log_history, output_dir / CURVES)
     else:
         print(f"{CURVES} is not drawn: pip install 'hf-xformer[plot]'")
     if is_edited(output_dir):
-        print(f"{output_dir}/README.md was changed by hand and stays as it is")
+        print(f"{output_dir / CARD} was changed by hand and stays as it is")
     else:
         write_card(output_dir, facts_of(record))
     print(f"checkpoint, tokenizer, results, model card and {CURVES} are in {output_dir}")

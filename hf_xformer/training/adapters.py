@@ -1,8 +1,7 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""LoRA by PEFT: small matrices beside a model's frozen weights (Hu et al. 2021), trained, loaded and merged."""
+"""LoRA by PEFT: what a run trains beside a model's frozen weights (Hu et al. 2021)."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +10,13 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForSeq2SeqLM,
-    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
 from ..checkpoints.adapters import load_weights
 from ..errors import ArgumentError, first_line
-from ..files import ADAPTER_CONFIG
+from ..files import GENERATION_CONFIG, write_whole
 from .arguments import ModelArguments
 
 
@@ -26,21 +24,13 @@ if TYPE_CHECKING:  # PEFT is an extra
     from peft import LoraConfig, PeftConfig, PeftModel
 
 
-# PEFT's word for every linear layer but the last.
+# PEFT's name for every linear layer but the last.
 ALL_LINEAR = "all-linear"
-# What makes two adapters' trainings different ones: fields of PEFT's file, and the options that they come from.
-FIELDS = {
-    "base_model_name_or_path": "model_name_or_path",
-    "r": "lora_rank",
-    "lora_alpha": "lora_alpha",
-    "lora_dropout": "lora_dropout",
-    "target_modules": "lora_target_modules",
-}
 
 
 def make_lora(model_args: ModelArguments, config: PreTrainedConfig) -> "LoraConfig | None":
     """
-    The adapters that a run's options ask for, tried out on the model without its weights; None without `lora_rank`.
+    Returns the adapters that a run's options ask for, tried on the model without memory; None without `lora_rank`.
 
     Raises:
         ArgumentError: The model has no such layers, or they cannot have adapters.
@@ -76,6 +66,8 @@ def make_lora(model_args: ModelArguments, config: PreTrainedConfig) -> "LoraConf
 
 def check_targets(adapted: "PeftModel", names: list[str]) -> None:
     """
+    Checks that every name of a layer is one of the model's, and that the layer can have an adapter.
+
     Raises:
         ArgumentError: No layer has one of the names, or an embedding or the last layer has. They share their weight,
             of which adapters would change one use and merging all, and the loss goes by the weight alone.
@@ -92,9 +84,9 @@ def check_targets(adapted: "PeftModel", names: list[str]) -> None:
             )
 
 
-def add_lora(model: PreTrainedModel, lora: "LoraConfig", checkpoint: str | None, say: Callable) -> "PeftModel":
+def add_lora(model: PreTrainedModel, lora: "LoraConfig", checkpoint: Path | None, say: Callable) -> "PeftModel":
     """
-    The model with new adapters, or a checkpoint's, and nothing else of it to be trained.
+    Returns the model with new adapters, or a checkpoint's, and nothing else of it to be trained.
 
     Raises:
         ArgumentError: An adapter's weight is missing in the checkpoint, unexpected or of another shape.
@@ -107,38 +99,21 @@ def add_lora(model: PreTrainedModel, lora: "LoraConfig", checkpoint: str | None,
     # PEFT's own card, of which it fills in next to nothing, would take the place of the run's.
     adapted.create_or_update_model_card = lambda output_dir: None
     if checkpoint is not None:
-        load_weights(adapted, checkpoint)
+        load_weights(adapted, str(checkpoint))
     trained, whole = adapted.get_nb_trainable_parameters()
     say(f"LoRA of rank {lora.r} trains {trained:,} of {whole:,} parameters ({100 * trained / whole:.2g} %)")
     return adapted
 
 
-def configs_of(model: "PreTrainedModel | PeftModel") -> "tuple[PreTrainedConfig | PeftConfig | GenerationConfig, ...]":
-    """What says of a folder whose it is: a model's configuration; or, of adapters, theirs and how they decode."""
+def configs_of(model: "PreTrainedModel | PeftModel") -> "tuple[PreTrainedConfig | PeftConfig, ...]":
+    """Returns what marks a folder as a run's: the model's configuration, or those of its adapters."""
     adapters = getattr(model, "peft_config", None)
-    return (model.config,) if adapters is None else (*adapters.values(), model.generation_config)
+    return (model.config,) if adapters is None else tuple(adapters.values())
 
 
-def check_adapter(folder: str | Path, where: str, lora: "LoraConfig | None") -> None:
-    """
-    Args:
-        folder: Holds weights that a run would go on from.
-        where: The option that the folder comes from, for the message.
-        lora: What the run trains; None for a whole model.
-
-    Raises:
-        ArgumentError: There are adapters and should be none, the other way round, or other adapters.
-    """
-    path = Path(folder, ADAPTER_CONFIG)
-    if path.exists() != (lora is not None):
-        was, now = ("with", "without") if lora is None else ("without", "with")
-        raise ArgumentError(f"{where} {folder}: holds a run {was} --lora_rank, this one is {now}")
-    if lora is None:
-        return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
-    for field, option in FIELDS.items():
-        stored, wanted = (
-            (sorted(v) if isinstance(v, (list, set)) else v) for v in (theirs.get(field), getattr(lora, field))
-        )
-        if stored != wanted:
-            raise ArgumentError(f"{where} {folder}: holds a run with {option}={stored!r}, this one has {wanted!r}")
+def save_generation_config(model: "PreTrainedModel | PeftModel", folder: Path) -> None:
+    """Writes how a model decodes beside its adapters: PEFT saves what is trained alone."""
+    write_whole(
+        folder / GENERATION_CONFIG,
+        lambda unfinished: model.generation_config.save_pretrained(unfinished.parent, unfinished.name),
+    )

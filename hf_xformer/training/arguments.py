@@ -3,6 +3,7 @@
 """What a training run is told: three dataclasses read from one flat YAML file and the command line."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 def option(help: str, default=None, **more):
@@ -18,7 +19,7 @@ class ModelArguments:
     config_name: str | None = option(
         "A new model's configuration: a JSON file such as configs/model/tiny.json, a folder or a Hub name."
     )
-    config_overrides: str | None = option(
+    config_overrides: dict[str, Any] | str | None = option(
         "Fields of the new model's configuration to change, as 'd_model=256,encoder_layers=12'; in a recipe also a "
         "mapping. A field that does not exist is refused. Of an existing model: dropouts and label_smoothing."
     )

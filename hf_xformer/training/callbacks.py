@@ -20,14 +20,15 @@ from transformers.trainer_callback import ExportableState
 
 from ..checkpoints.averaging import read_averages, trained
 from ..files import AVERAGES, TARGET_TOKENIZER, checkpoint_folder, write_whole
+from .adapters import save_generation_config
 
 
 class SaveGenerationConfig(TrainerCallback):
-    """PEFT saves what is trained; how the run decodes goes beside it."""
+    """Writes how the run decodes beside the adapters of each checkpoint."""
 
     def on_save(self, args, state, control, model=None, **kwargs):
         if state.is_world_process_zero:
-            model.generation_config.save_pretrained(checkpoint_folder(args.output_dir, state.global_step))
+            save_generation_config(model, checkpoint_folder(args.output_dir, state.global_step))
 
 
 class ExponentialMovingAverage(TrainerCallback):
@@ -43,7 +44,7 @@ class ExponentialMovingAverage(TrainerCallback):
         checkpoint: Where the run resumes, if it does.
     """
 
-    def __init__(self, decay: float, checkpoint: str | None = None):
+    def __init__(self, decay: float, checkpoint: Path | None = None):
         self.decay, self.checkpoint = decay, checkpoint
         self.averages: dict[str, torch.Tensor] = {}
         self.set_aside: list[torch.Tensor] | None = None
@@ -53,7 +54,7 @@ class ExponentialMovingAverage(TrainerCallback):
         if self.checkpoint is None:
             self.averages = {name: each.detach().float().clone() for name, each in self.parameters.items()}
         else:
-            self.averages = read_averages(self.checkpoint, self.parameters)
+            self.averages = read_averages(str(self.checkpoint), self.parameters)
 
     @torch.no_grad()
     def on_step_end(self, args, state, control, **kwargs):
@@ -66,7 +67,7 @@ class ExponentialMovingAverage(TrainerCallback):
         self.take_places(control)
 
     def take_places(self, control) -> None:
-        """The averages take the weights' places for an evaluation that comes next."""
+        """Puts the averages in the weights' places, if an evaluation comes next."""
         if control.should_evaluate and self.set_aside is None:
             self.set_aside = [each.detach().clone() for each in self.parameters.values()]
             self.write(self.averages.values())
@@ -87,17 +88,21 @@ class ExponentialMovingAverage(TrainerCallback):
 
     @torch.no_grad()
     def write(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Puts tensors in the weights' places."""
         for parameter, tensor in zip(self.parameters.values(), tensors, strict=True):
             parameter.copy_(tensor)
 
 
 class LayoutRecord(TrainerCallback, ExportableState):
     """
-    Leaves in every checkpoint's `trainer_state.json` how a run was divided among how many processes and batches, and
-    for how long it has trained.
+    Leaves in every checkpoint's `trainer_state.json` what the run's next start has to know of it.
 
     Args:
-        seconds: Those before this start.
+        layout: How weights and optimizer are divided among the processes.
+        processes: How many there are.
+        writers: How many of them write a random state into a checkpoint's folder.
+        batch: What a step works on, in words.
+        seconds: Of training before this start.
     """
 
     def __init__(self, layout: str, processes: int, writers: int, batch: str = "", seconds: float = 0.0):
@@ -112,15 +117,17 @@ class LayoutRecord(TrainerCallback, ExportableState):
 
     @property
     def seconds(self) -> float:
+        """Seconds of training until now, over all starts."""
         return self.earlier + max(0.0, time.monotonic() - self.start)
 
     def state(self) -> dict:
+        """Returns what the Trainer writes into `trainer_state.json`."""
         names = ("layout", "processes", "writers", "batch", "seconds")
         return {"args": {name: getattr(self, name) for name in names}, "attributes": {}}
 
 
 class SaveTargetTokenizer(TrainerCallback):
-    """The Trainer saves one tokenizer with each checkpoint; a target's own goes beside it."""
+    """Saves a target's own tokenizer with each checkpoint: the Trainer saves the source's alone."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
@@ -133,9 +140,11 @@ class SaveTargetTokenizer(TrainerCallback):
 class Publisher(Protocol):
     """Pushes checkpoints in the background; see `hf_xformer.hub.repository.RunPublisher`."""
 
-    def is_busy(self) -> bool: ...
+    def is_busy(self) -> bool:
+        """Tells whether a push is under way."""
 
-    def push_checkpoint(self, folder: Path, message: str) -> None: ...
+    def push_checkpoint(self, folder: Path, message: str) -> None:
+        """Begins to push a checkpoint."""
 
 
 class PushToHub(TrainerCallback):

@@ -1,150 +1,271 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run's options must not be, said before anything is read or started."""
+"""
+Checks of a run's options, by subject: what cannot be done, would do nothing, or would go wrong silently is refused.
 
+The options are checked before anything is read, the model's configuration before the data are, and the folders before
+anything is moved; the launch has been checked before (`launch_checks`). Nothing here writes.
+"""
+
+from collections.abc import Callable, Iterable
+from copy import deepcopy
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
-from transformers.trainer_utils import IntervalStrategy
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    Seq2SeqTrainingArguments,
+    TrainingArguments,
+    get_scheduler,
+)
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from ..checkpoints.adapters import base_of, check_peft
-from ..checkpoints.loading import load_tokenizers, position_limit
+from ..checkpoints.loading import IGNORED_FIELDS, load_tokenizer, load_tokenizers, position_limit
 from ..decoding.metrics import check_metric_names
-from ..errors import ArgumentError
+from ..errors import ArgumentError, blame, did_you_mean
+from ..files import ADAPTER_CONFIG, CONFIG, read_json
 from ..models import XformerConfig
 from .arguments import DataArguments, ModelArguments
-from .launch import OPTIMIZER_SHARDED, WHOLE, check_world, layout, tensor_parallel_size
+from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size
+from .launch_checks import check_world
+
+
+if TYPE_CHECKING:  # PEFT is an extra
+    from peft import LoraConfig
+
+COUNTS = (
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_tokens"),
+    *("max_train_samples", "max_eval_samples", "preprocessing_num_workers", "lora_rank", "lora_alpha"),
+)
+# Of numbers: which are possible, and how to say so.
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(COUNTS, (lambda value: value >= 1, "1 or more")),
+    **dict.fromkeys(
+        ("max_source_length", "max_target_length"), (lambda value: value >= 2, "2 or more: a token and the end token")
+    ),
+    **dict.fromkeys(("lora_dropout", "label_smoothing_factor"), (lambda value: 0 <= value < 1, "in [0, 1)")),
+    "ema_decay": (lambda value: 0 < value < 1, "between 0 and 1"),
+    "learning_rate": (lambda value: value >= 0, "0 or more"),
+}
+# Extras of ours that bring what logs a run.
+TRACKER_EXTRAS = ("tensorboard", "trackio")
+# What makes two adapters' trainings different ones: fields of PEFT's file, and the options that they come from.
+ADAPTER_OPTIONS = {
+    "base_model_name_or_path": "model_name_or_path",
+    "r": "lora_rank",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "target_modules": "lora_target_modules",
+}
+
+
+def refuse(table: Iterable[tuple[Any, str]]) -> None:
+    """Raises the first message whose condition is true."""
+    for wrong, message in table:
+        if wrong:
+            raise ArgumentError(message)
+
+
+# The options, before anything is read.
 
 
 def check_options(
     model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
 ) -> None:
-    """Options that contradict each other, are missing or would do nothing, before anything is read."""
-    if (model_args.model_name_or_path is None) == (model_args.config_name is None):
-        raise ArgumentError("give either --config_name for a new model or --model_name_or_path to go on with one")
-    if model_args.config_name is not None and model_args.tokenizer_name is None:
-        raise ArgumentError("a new model needs --tokenizer_name; hf-xformer tokenizer makes a tokenizer")
-    if (data_args.train_file is None) == (data_args.dataset_name is None):
-        raise ArgumentError("give either --train_file or --dataset_name")
-    if data_args.max_source_length < 2 or data_args.max_target_length < 2:
-        raise ArgumentError(
-            "--max_source_length and --max_target_length must hold a token and the end token: 2 or more"
-        )
-    for name in ("max_train_samples", "max_eval_samples"):
-        if (count := getattr(data_args, name)) is not None and count < 1:
-            raise ArgumentError(f"--{name} must be 1 or more, got {count}")
-    if model_args.attn_implementation == "flex_attention" and training_args.device.type == "cpu":
-        raise ArgumentError("--attn_implementation flex_attention: torch cannot train through it on a CPU; sdpa can")
-    base = model_args.model_name_or_path
-    if base is not None and Path(base).resolve() == Path(training_args.output_dir).resolve():
-        raise ArgumentError(f"--output_dir {training_args.output_dir}: training would overwrite --model_name_or_path")
-    check_averaging(model_args, training_args)
+    """Refuses options that contradict each other, are missing or would do nothing."""
+    check_sources(model_args, data_args, training_args)
+    check_attention_name(model_args, training_args)
     check_lora(model_args, training_args)
-    check_trainer_options(data_args, training_args)
-    check_evaluation_options(data_args, training_args)
-
-
-def check_averaging(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> None:
-    decay = model_args.ema_decay
-    if decay is None:
-        return
-    if not 0 < decay < 1:
-        raise ArgumentError(f"--ema_decay must be between 0 and 1, got {decay}")
-    if layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED):
+    for arguments in (model_args, data_args, training_args):
+        for name, (is_possible, words) in RANGES.items():
+            value = getattr(arguments, name, None)
+            if value is not None and not is_possible(value):
+                raise ArgumentError(f"--{name} must be {words}, got {value}")
+    if model_args.ema_decay is not None and layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED):
         raise ArgumentError(f"--ema_decay averages whole weights, which {layout(training_args)} divides")
+    check_world(training_args)
+    check_steps(data_args, training_args)
+    check_batching(data_args, training_args)
+    check_evaluation(data_args, training_args)
+    check_trackers(training_args)
+    check_schedule(training_args)
+
+
+def check_sources(
+    model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
+) -> None:
+    """Checks where model, tokenizer and data come from."""
+    base, output_dir = model_args.model_name_or_path, training_args.output_dir
+    table = [
+        (
+            (base is None) == (model_args.config_name is None),
+            "give either --config_name for a new model or --model_name_or_path to train an existing one further",
+        ),
+        (
+            model_args.config_name is not None and model_args.tokenizer_name is None,
+            "a new model needs --tokenizer_name; hf-xformer tokenizer makes a tokenizer",
+        ),
+        (
+            (data_args.train_file is None) == (data_args.dataset_name is None),
+            "give either --train_file or --dataset_name",
+        ),
+        (
+            base is not None and Path(base).resolve() == Path(output_dir).resolve(),
+            f"--output_dir {output_dir}: training would overwrite --model_name_or_path",
+        ),
+    ]
+    refuse(table)
+
+
+def check_attention_name(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> None:
+    """Checks that there is such an attention; the library finds kernels on the Hub, whose names have a slash."""
+    name = model_args.attn_implementation
+    if name is None or "/" in name:
+        return
+    known = ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
+    if name.removeprefix("paged|") not in known:
+        usual = "eager, sdpa, flex_attention, flash_attention_2"
+        raise ArgumentError(f"--attn_implementation {name}: none of {usual}{did_you_mean(name, known)}")
+    if name == "flex_attention" and training_args.device.type == "cpu":
+        raise ArgumentError("--attn_implementation flex_attention: torch cannot train through it on a CPU; sdpa can")
 
 
 def check_lora(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> None:
-    base = model_args.model_name_or_path
+    """Checks that adapters have a model to be trained for, and that nobody trains those of another."""
+    base, rank = model_args.model_name_or_path, model_args.lora_rank
     if base is not None and base_of(base) is not None:
         raise ArgumentError(f"--model_name_or_path {base}: an adapter; hf-xformer merge makes a model of it")
-    if model_args.lora_rank is None:
+    if rank is None:
         for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
             if (value := getattr(model_args, name)) != getattr(ModelArguments, name):
                 raise ArgumentError(f"--{name} {value} does nothing without --lora_rank")
         return
-    for name in ("lora_rank", "lora_alpha"):
-        if (value := getattr(model_args, name)) < 1:
-            raise ArgumentError(f"--{name} must be 1 or more, got {value}")
-    if not 0 <= model_args.lora_dropout < 1:
-        raise ArgumentError(f"--lora_dropout must be in [0, 1), got {model_args.lora_dropout}")
-    if base is None:
-        raise ArgumentError(
-            f"--lora_rank {model_args.lora_rank} would leave the weights of a new model at random: give "
-            "--model_name_or_path instead of --config_name"
-        )
-    if layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED):
-        raise ArgumentError(f"--lora_rank is not possible under {layout(training_args)}, which divides the weights")
-    check_peft(f"--lora_rank {model_args.lora_rank}")
+    table = [
+        (
+            base is None,
+            f"--lora_rank {rank} would leave the weights of a new model at random: give --model_name_or_path instead "
+            "of --config_name",
+        ),
+        (
+            layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED),
+            f"--lora_rank is not possible under {layout(training_args)}, which divides the weights",
+        ),
+    ]
+    refuse(table)
+    check_peft(f"--lora_rank {rank}")
 
 
-def check_trainer_options(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
-    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-        if (value := getattr(training_args, name)) < 1:
-            raise ArgumentError(f"--{name} must be 1 or more, got {value}")
-    if training_args.max_steps <= 0 and not training_args.num_train_epochs > 0:
-        raise ArgumentError(f"--num_train_epochs must be above 0, got {training_args.num_train_epochs}")
-    if not training_args.learning_rate >= 0:
-        raise ArgumentError(f"--learning_rate must not be negative, got {training_args.learning_rate}")
-    if not 0 <= training_args.label_smoothing_factor < 1:
-        raise ArgumentError(f"--label_smoothing_factor must be in [0, 1), got {training_args.label_smoothing_factor}")
-    check_world(training_args)
-    if training_args.n_gpu > 1:
-        raise ArgumentError(
-            f"one process for {training_args.n_gpu} GPUs would copy the model at every step, and weigh packed rows "
-            "wrongly: accelerate launch --config_file configs/accelerate/multi-gpu.yaml"
-        )
-    check_batching(data_args, training_args)
-    if training_args.load_best_model_at_end and tensor_parallel_size() > 1:
-        raise ArgumentError("--load_best_model_at_end is not possible under tensor parallelism")
-    if data_args.streaming and training_args.max_steps <= 0:
-        raise ArgumentError("--streaming does not know how long the data are: give --max_steps")
-    if training_args.train_sampling_strategy == "group_by_length":
-        raise ArgumentError(
-            "--train_sampling_strategy group_by_length would shuffle the evaluation too; leave it to --group_by_length"
-        )
+def check_steps(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
+    """Checks how long the run is, and in which order it meets the data."""
+    endless = training_args.max_steps <= 0
     planned = data_args.group_by_length or data_args.packing or data_args.max_tokens
-    if planned and training_args.dataloader_persistent_workers:
-        raise ArgumentError("--dataloader_persistent_workers would repeat the first epoch's order: leave it out")
+    table = [
+        (
+            endless and not training_args.num_train_epochs > 0,
+            f"--num_train_epochs must be above 0, got {training_args.num_train_epochs}",
+        ),
+        (data_args.streaming and endless, "--streaming does not know how long the data are: give --max_steps"),
+        (
+            training_args.load_best_model_at_end and tensor_parallel_size() > 1,
+            "--load_best_model_at_end is not possible under tensor parallelism",
+        ),
+        (
+            training_args.train_sampling_strategy == "group_by_length",
+            "--train_sampling_strategy group_by_length would shuffle the evaluation too; leave it to "
+            "--group_by_length",
+        ),
+        (
+            planned and training_args.dataloader_persistent_workers,
+            "--dataloader_persistent_workers would repeat the first epoch's order: leave it out",
+        ),
+    ]
+    refuse(table)
 
 
 def check_batching(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
-    """Batches that are counted in tokens, or packed."""
-    name = "packing" if data_args.packing else "max_tokens"
-    if not data_args.packing and data_args.max_tokens is None:
+    """Checks batches that are counted in tokens, or packed."""
+    most = data_args.max_tokens
+    if not data_args.packing and most is None:
         return
-    if data_args.streaming:
-        raise ArgumentError(f"--{name} plans the batches of an epoch, which --streaming does not know: leave one out")
-    if training_args.train_sampling_strategy != "random":
-        raise ArgumentError(f"--{name} makes its own batches, not those of --train_sampling_strategy")
-    if data_args.max_tokens is not None:
-        if data_args.max_tokens < 1:
-            raise ArgumentError(f"--max_tokens must be 1 or more, got {data_args.max_tokens}")
-        for side in ("max_source_length", "max_target_length"):
-            if data_args.max_tokens < getattr(data_args, side):
-                raise ArgumentError(
-                    f"--max_tokens {data_args.max_tokens} has no room for --{side} {getattr(data_args, side)}: "
-                    "give more or shorten that"
-                )
-    elif training_args.torch_compile:
-        raise ArgumentError("--torch_compile takes packed rows of one length only: give --max_tokens")
+    name = "packing" if data_args.packing else "max_tokens"
+    table = [
+        (
+            data_args.streaming,
+            f"--{name} plans the batches of an epoch, which --streaming does not know: leave one out",
+        ),
+        (
+            training_args.train_sampling_strategy != "random",
+            f"--{name} makes its own batches, not those of --train_sampling_strategy",
+        ),
+        (
+            most is None and training_args.torch_compile,
+            "--torch_compile takes packed rows of one length only: give --max_tokens",
+        ),
+    ]
+    for side in ("max_source_length", "max_target_length"):
+        length = getattr(data_args, side)
+        short = f"--max_tokens {most} has no room for --{side} {length}: give more or shorten that"
+        table.append((most is not None and most < length, short))
+    refuse(table)
 
 
-def check_evaluation_options(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
+def check_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
+    """Checks what is evaluated, and by which metrics."""
     metrics = data_args.metrics or []
-    check_metric_names(metrics)
-    has_validation = data_args.validation_file is not None or training_args.eval_strategy != "no"
-    if has_validation and data_args.validation_file is None and data_args.dataset_name is None:
-        raise ArgumentError(
-            f"--eval_strategy {IntervalStrategy(training_args.eval_strategy).value} needs --validation_file"
-        )
-    if metrics and not has_validation:
-        raise ArgumentError("--metrics are computed in evaluation: give --validation_file or --eval_strategy")
+    with blame("--metrics", ValueError):
+        check_metric_names(metrics)
+    evaluates = data_args.validation_file is not None or training_args.eval_strategy != "no"
     best = (training_args.metric_for_best_model or "loss").removeprefix("eval_")
-    if best not in ("loss", *metrics):
-        raise ArgumentError(
-            f"--metric_for_best_model {best}: evaluation gives loss{''.join(f', {m}' for m in metrics)}"
-        )
+    computed = ["loss", *metrics]
+    table = [
+        (
+            evaluates and data_args.validation_file is None and data_args.dataset_name is None,
+            f"--eval_strategy {IntervalStrategy(training_args.eval_strategy).value} needs --validation_file",
+        ),
+        (
+            metrics and not evaluates,
+            "--metrics are computed in evaluation: give --validation_file or --eval_strategy",
+        ),
+        (
+            best not in computed,
+            f"--metric_for_best_model {best}: evaluation gives {', '.join(computed)}{did_you_mean(best, computed)}",
+        ),
+    ]
+    refuse(table)
+
+
+def check_trackers(training_args: TrainingArguments) -> None:
+    """Checks that there are such trackers, and that they are installed."""
+    there = get_available_reporting_integrations() if training_args.report_to else []
+    for name in training_args.report_to or ():
+        if name not in INTEGRATION_TO_CALLBACK:
+            meant = did_you_mean(name, INTEGRATION_TO_CALLBACK) or f"; there are {', '.join(INTEGRATION_TO_CALLBACK)}"
+            raise ArgumentError(f"--report_to {name}: no such tracker{meant}")
+        if name not in there and name not in ("flyte", "azure_ml"):  # which the library does not look for alone
+            package = f"'hf-xformer[{name}]'" if name in TRACKER_EXTRAS else name
+            raise ArgumentError(f"--report_to {name}: not installed, or not set up: pip install {package}")
+
+
+def check_schedule(training_args: TrainingArguments) -> None:
+    """Checks that the learning rate's schedule has the arguments that it needs and no others, on one of 100 steps."""
+    kwargs: Any = training_args.lr_scheduler_kwargs
+    name = SchedulerType(training_args.lr_scheduler_type).value
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=training_args.learning_rate)
+    with blame(f"--lr_scheduler_type {name} with --lr_scheduler_kwargs {kwargs}", TypeError, ValueError):
+        get_scheduler(name, optimizer, training_args.get_warmup_steps(100), 100, kwargs)
+
+
+# The model's configuration, before the data are read.
 
 
 def check_model(
@@ -153,24 +274,25 @@ def check_model(
     data_args: DataArguments,
     training_args: Seq2SeqTrainingArguments,
 ) -> None:
-    """What the model's configuration does not go with."""
-    check_lengths(config, data_args)
-    check_division(config)
-    check_packing(config, model_args, data_args, training_args)
-    check_smoothing(config, training_args)
-
-
-def check_lengths(config: PreTrainedConfig, data_args: DataArguments) -> None:
+    """Refuses options that do not go with the model's configuration."""
     limit = position_limit(config)
     for name in ("max_source_length", "max_target_length"):
-        if limit is not None and getattr(data_args, name) > limit:
+        if limit is not None and (length := getattr(data_args, name)) > limit:
             raise ArgumentError(
-                f"--{name} {getattr(data_args, name)} is beyond the model's `max_position_embeddings` of {limit}"
+                f"--{name} {length} is beyond the model's `max_position_embeddings` of {limit}: shorten it"
             )
+    check_division(config)
+    check_packing(config, model_args, data_args, training_args)
+    if training_args.label_smoothing_factor and getattr(config, "label_smoothing", 0):
+        raise ArgumentError(
+            f"--label_smoothing_factor {training_args.label_smoothing_factor} and the model's `label_smoothing` of "
+            f"{config.label_smoothing}: the Trainer's would hide the model's; give one"
+        )
+    check_attention(config, model_args)
 
 
 def check_division(config: PreTrainedConfig) -> None:
-    """Heads are cut apart by tensor parallelism, and never through."""
+    """Checks that tensor parallelism cuts heads apart, and never through."""
     size = tensor_parallel_size()
     stacks = ("encoder", "decoder")
     for name in ("num_key_value_heads", *(f"{s}_attention_heads" for s in stacks), *(f"{s}_ffn_dim" for s in stacks)):
@@ -184,31 +306,43 @@ def check_packing(
     data_args: DataArguments,
     training_args: Seq2SeqTrainingArguments,
 ) -> None:
-    """Packed rows are ours, and what a compiled graph can do with them."""
+    """Checks that the model keeps the pairs of a row apart, compiled or not."""
     if not data_args.packing:
         return
     if not isinstance(config, XformerConfig):
         raise ArgumentError(f"--packing: a model of type {config.model_type!r} would mix the pairs of a row")
-    types = {*config.encoder_layer_types, *config.decoder_layer_types} - {"full_attention"}
-    backend = model_args.attn_implementation or ""
-    if types and training_args.torch_compile:
-        raise ArgumentError(f"--packing with layers of {sorted(types)} does not go with --torch_compile")
-    if types and backend == "flex_attention":
-        raise ArgumentError(f"--packing with layers of {sorted(types)} takes sdpa, eager or FlashAttention, not flex")
-    if "flash" in backend and training_args.torch_compile:
-        raise ArgumentError(f"--packing with --attn_implementation {backend} does not go with --torch_compile")
+    types = sorted({*config.encoder_layer_types, *config.decoder_layer_types} - {"full_attention"})
+    attention = model_args.attn_implementation or ""
+    compiled = training_args.torch_compile
+    table = [
+        (types and compiled, f"--packing with layers of {types} does not go with --torch_compile"),
+        (
+            types and attention == "flex_attention",
+            f"--packing with layers of {types} takes sdpa, eager or FlashAttention, not flex_attention",
+        ),
+        (
+            "flash" in attention and compiled,
+            f"--packing with --attn_implementation {attention} does not go with --torch_compile",
+        ),
+    ]
+    refuse(table)
 
 
-def check_smoothing(config: PreTrainedConfig, training_args: Seq2SeqTrainingArguments) -> None:
-    if training_args.label_smoothing_factor and getattr(config, "label_smoothing", 0):
-        raise ArgumentError(
-            f"--label_smoothing_factor {training_args.label_smoothing_factor} and the model's `label_smoothing` of "
-            f"{config.label_smoothing}: the Trainer's would hide the model's; give one"
-        )
+def check_attention(config: PreTrainedConfig, model_args: ModelArguments) -> None:
+    """Checks that the model has the attention and that its package is installed, on a model without memory."""
+    name = model_args.attn_implementation
+    if name is None or name in ("eager", "sdpa"):
+        return
+    tried = deepcopy(config)
+    tried._attn_implementation = name
+    # By the class and not by from_config, which under ZeRO-3 would divide the weights.
+    with torch.device("meta"), blame(f"--attn_implementation {name}", ImportError, ValueError, RuntimeError):
+        model_class: Any = AutoModelForSeq2SeqLM._model_mapping[type(config)]
+        model_class(tried)
 
 
 def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerBase) -> None:
-    """Tokens may be added to an existing model's vocabulary; with other tokens its embedding means nothing."""
+    """Checks that an existing model keeps its tokens; more may be added, to others its embedding means nothing."""
     if model_args.model_name_or_path is None or model_args.tokenizer_name is None:
         return
     try:
@@ -219,3 +353,86 @@ def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerB
         raise ArgumentError(
             f"--tokenizer_name {model_args.tokenizer_name}: other tokens than those of {model_args.model_name_or_path}"
         )
+
+
+# The folders, before anything in them is moved.
+
+
+def check_output_dir(
+    output_dir: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, lora: "LoraConfig | None"
+) -> None:
+    """
+    Checks that a folder is new or this run's.
+
+    Raises:
+        ArgumentError: It holds a run of a model with another configuration, other adapters or another vocabulary.
+    """
+    if not any((output_dir / name).exists() for name in (CONFIG, ADAPTER_CONFIG)):
+        return
+    where, advice = f"--output_dir {output_dir}", "choose another folder or remove that one"
+    check_adapter(output_dir, "--output_dir", lora)
+    if lora is None:
+        with blame(where, ValueError, TypeError, StrictDataclassError):
+            theirs = type(config).from_pretrained(output_dir).to_dict()
+        ours = config.to_dict()
+        for name in sorted(ours.keys() - IGNORED_FIELDS):
+            if theirs.get(name) != ours[name]:
+                raise ArgumentError(
+                    f"{where}: holds a run with {name}={theirs.get(name)!r}, this one has {ours[name]!r}; {advice}"
+                )
+    if load_tokenizer(str(output_dir)).get_vocab() != tokenizer.get_vocab():
+        raise ArgumentError(f"{where}: holds a run with another tokenizer; {advice}")
+
+
+def check_adapter(folder: str | Path, where: str, lora: "LoraConfig | None") -> None:
+    """
+    Checks that a folder's weights are of the adapters that the run trains, or of a whole model.
+
+    Args:
+        folder: Holds weights that a run would go on from.
+        where: The option that the folder comes from, for the message.
+        lora: What the run trains; None for a whole model.
+
+    Raises:
+        ArgumentError: There are adapters and should be none, the other way round, or other adapters.
+    """
+    path = Path(folder, ADAPTER_CONFIG)
+    if path.exists() != (lora is not None):
+        was, now = ("with", "without") if lora is None else ("without", "with")
+        raise ArgumentError(f"{where} {folder}: holds a run {was} --lora_rank, this one is {now}")
+    if lora is None:
+        return
+    theirs = read_json(path)
+    for field, option in ADAPTER_OPTIONS.items():
+        stored, wanted = (
+            sorted(value) if isinstance(value, (list, set)) else value
+            for value in (theirs.get(field), getattr(lora, field))
+        )
+        if stored != wanted:
+            raise ArgumentError(f"{where} {folder}: holds a run with {option}={stored!r}, this one has {wanted!r}")
+
+
+def check_layout(checkpoint: Path, was: str, processes_were: int, now: str, processes: int) -> None:
+    """
+    Checks that a checkpoint's optimizer fits the processes of this run.
+
+    Args:
+        was, processes_were: How weights and optimizer were divided, and among how many processes; "" if unknown.
+        now, processes: The same of this run.
+
+    Raises:
+        ArgumentError: The checkpoint was divided otherwise, so that the libraries would stop with a riddle, or
+            silently begin with an empty optimizer.
+    """
+    if was and (was != now or (processes_were != processes and now != WHOLE)):
+        raise ArgumentError(
+            f"{checkpoint} was written by {processes_were} processes with {was}, this run has {processes} with {now}: "
+            "its optimizer cannot be divided anew. Go on as it was written, or begin a new run from its weights: "
+            f"--model_name_or_path {checkpoint} and another --output_dir"
+        )
+
+
+def refuse_averages(checkpoint: Path, averages: bool) -> None:
+    """Refuses a checkpoint that was written with averages where the run has none, or the other way round."""
+    was, now = ("without", "with") if averages else ("with", "without")
+    raise ArgumentError(f"{checkpoint} was written {was} --ema_decay: it cannot go on {now} it")

@@ -1,15 +1,13 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where a run runs: what `accelerate launch` has asked for, against what this machine has, before anything starts.
+"""Processes, devices and precision of a run, as `accelerate launch`, the options and this machine have them.
 
-The libraries pass over much of it silently: two processes that train apart into one folder, float16 on a CPU that is
-float32, sharding on a CPU that shards nothing.
+`launch_checks` refuses what cannot be.
 """
 
 import ctypes
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -19,19 +17,14 @@ import warnings
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
 
-from ..errors import LaunchError
-
 
 # How gloo and NCCL say that a peer is gone.
 LOST_CONNECTION = re.compile(r"Connection (reset|closed|refused)|Broken pipe|remote process exited", re.IGNORECASE)
-
-
 # Layouts of a run: every process holds all weights and all of the optimizer; all weights; a part of each.
 WHOLE, OPTIMIZER_SHARDED, TENSOR_PARALLEL = "no sharding", "DeepSpeed ZeRO-1 or ZeRO-2", "tensor parallelism"
 # Of the C library's malloc.h: from which size on memory is the system's, and how much is kept at the end.
@@ -40,33 +33,45 @@ KEPT_BYTES = 2**25  # larger tensors are given back all the same: kept ones of m
 
 
 def has_accelerator() -> bool:
+    """Tells whether torch finds a GPU or the like."""
     return torch.accelerator.is_available()
 
 
 def runs_on_cpu() -> bool:
-    """Whether a run that says nothing of it is one for the CPU: there is no accelerator, or one for many processes."""
+    """Default for `use_cpu`: there is no accelerator, or the only one cannot be shared by the processes."""
     if is_set("ACCELERATE_USE_CPU") or not has_accelerator():
         return True
     device = torch.accelerator.current_accelerator()
-    return device is not None and device.type == "mps" and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    return device is not None and device.type == "mps" and process_count() > 1
 
 
 def is_set(name: str) -> bool:
-    """Whether the launcher has switched something on through the environment."""
+    """Tells whether the launcher has switched something on through the environment."""
     return os.environ.get(name, "").lower() in ("1", "true")
 
 
+def process_count(name: str = "WORLD_SIZE") -> int:
+    """Returns how many processes the launcher has started, in all or, with LOCAL_WORLD_SIZE, on this machine."""
+    return int(os.environ.get(name, 1))
+
+
 def uses_deepspeed(options: Namespace) -> bool:
+    """Tells whether the options or the launcher ask for DeepSpeed."""
     return bool(options.deepspeed) or is_set("ACCELERATE_USE_DEEPSPEED")
 
 
 def tensor_parallel_size() -> int:
-    """Over how many processes the launcher's `parallelism_config` divides each layer."""
+    """Returns over how many processes the launcher's `parallelism_config` divides each layer."""
     return int(os.environ.get("PARALLELISM_CONFIG_TP_SIZE", 1)) if is_set("ACCELERATE_USE_PARALLELISM_CONFIG") else 1
 
 
+def data_parallel_size(training_args: TrainingArguments) -> int:
+    """Returns how many batches the processes work on at a time."""
+    return training_args.world_size // tensor_parallel_size()
+
+
 def layout(training_args: TrainingArguments) -> str:
-    """How the run divides weights and optimizer among its processes; a checkpoint resumes in the same only."""
+    """Returns how the run divides weights and optimizer among its processes; a checkpoint resumes in the same only."""
     if training_args.deepspeed_plugin is not None:
         stage = training_args.deepspeed_plugin.zero_stage
         return "DeepSpeed ZeRO-3" if stage == 3 else OPTIMIZER_SHARDED
@@ -76,88 +81,34 @@ def layout(training_args: TrainingArguments) -> str:
 
 
 def precision(options: Namespace | TrainingArguments) -> str:
-    """ "fp16", "bf16" or "no": the recipe's, else the launcher's."""
+    """Returns "fp16", "bf16" or "no": the options' choice, else the launcher's."""
     for name in ("fp16", "bf16"):
         if getattr(options, name):
             return name
     return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
 
 
-def check_launch(options: Namespace) -> None:
+def prepare_launch(options: Namespace) -> None:
     """
-    Refuses what would go wrong silently, late or without a word that helps, and prepares DeepSpeed for a CPU.
+    Says where the run will be, and prepares DeepSpeed, which looks for an accelerator when it is imported.
 
     Args:
-        options: The parsed command line; of it `use_cpu`, `deepspeed`, `fsdp`, `fp16` and `bf16`.
-
-    Raises:
-        LaunchError: Something was asked for that is not here.
+        options: Checked by `checks.check_launch`.
     """
-    if uses_deepspeed(options):
-        if find_spec("deepspeed") is None:
-            raise LaunchError("DeepSpeed is not installed: pip install 'deepspeed>=0.19', after torch")
-        engine = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
-        if engine is not None and not Path(engine).is_file():
-            raise LaunchError(
-                f"{engine}: not found from {Path.cwd()}; `deepspeed_config_file` in the launch configuration counts "
-                "from the folder where the command is given"
+    on_cpu = options.use_cpu or is_set("ACCELERATE_USE_CPU")
+    if on_cpu and not has_accelerator() and process_count() > 1:
+        say_once(f"no accelerator found: {process_count()} processes train on the CPU")
+    if not uses_deepspeed(options):
+        return
+    # It calls torch by names that torch has given up, and torch says so at every call.
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+    if on_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        if compiles_deepspeed():
+            say_once(
+                f"DeepSpeed compiles its communication for this CPU into {extensions_folder()}: one or two minutes, "
+                "and as long again for its optimizer if that is offloaded; the next run finds them there"
             )
-        # It calls torch by names that torch has given up, and torch says so at every call.
-        warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
-    if options.use_cpu or is_set("ACCELERATE_USE_CPU"):
-        if not has_accelerator() and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            say_once(f"no accelerator found: {os.environ['WORLD_SIZE']} processes train on the CPU")
-        check_cpu(options)
-        if uses_deepspeed(options):
-            prepare_deepspeed_for_cpu()
-    else:
-        check_accelerators(options)
-    check_tensor_parallel()
-
-
-def check_world(training_args: TrainingArguments) -> None:
-    """
-    Raises:
-        LaunchError: The processes that were started have not found each other, and would each train alone.
-    """
-    started = int(os.environ.get("WORLD_SIZE", 1))
-    if started != training_args.world_size:
-        raise LaunchError(
-            f"{started} processes were started but {training_args.world_size} would train together, each on its own "
-            "into one folder; on a CPU give --use_cpu true"
-        )
-
-
-def check_cpu(options: Namespace) -> None:
-    if precision(options) == "fp16":
-        raise LaunchError("fp16 on a CPU would silently be float32: give --bf16 true, or a configuration without fp16")
-    if is_set("ACCELERATE_USE_FSDP") or options.fsdp:
-        raise LaunchError(
-            "FSDP on a CPU would silently hold the whole model in every process: take configs/accelerate/zero3.yaml, "
-            "which shards there too, or configs/accelerate/cpu-2proc.yaml"
-        )
-
-
-def check_accelerators(options: Namespace) -> None:
-    processes, devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.accelerator.device_count()
-    if processes > devices > 0:
-        raise LaunchError(
-            f"{processes} processes on a machine with {devices} accelerators: "
-            f"accelerate launch --num_processes {devices}"
-        )
-    if precision(options) == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(False):
-        raise LaunchError(
-            f"bf16: {torch.cuda.get_device_name()} has none; fp16 is what it has (configs/accelerate/gpu-fp16.yaml)"
-        )
-
-
-def check_tensor_parallel() -> None:
-    size, world = tensor_parallel_size(), int(os.environ.get("WORLD_SIZE", 1))
-    if size > 1 and size != world:
-        raise LaunchError(
-            f"parallelism_config_tp_size {size} with {world} processes: tensor parallel training here takes all of "
-            "them; for more GPUs take configs/accelerate/zero3.yaml or fsdp2.yaml"
-        )
 
 
 @contextmanager
@@ -169,7 +120,7 @@ def one_line_when_stopped(output_dir: str) -> Iterator[None]:
     waits for the signal: the main one may hang in a library that waits for the process that has died.
     """
     where = f"Start the same command again, and it goes on from the last whole checkpoint in {output_dir}"
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if process_count() == 1:
         try:
             yield
         except KeyboardInterrupt:
@@ -216,15 +167,17 @@ def one_line_when_stopped(output_dir: str) -> Iterator[None]:
 
 
 def forget_signal() -> None:
+    """Lets SIGTERM end a forked process as it ends any other."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def keep_freed_memory() -> None:
     """
-    Tells the C library to keep what is freed, unless the environment says how it should (MALLOC_...). By default it
-    gives large tensors back to the system at once, and gets them again, zeroed page by page, in the next operation: a
-    tenth of the time of a training on a CPU.
+    Tells the C library to keep what is freed, unless the environment says how it should (MALLOC_...).
+
+    By default it gives large tensors back to the system at once, and gets them again, zeroed page by page, in the next
+    operation: a tenth of the time of a training on a CPU.
     """
     if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
         with suppress(OSError, AttributeError):  # a C library without it
@@ -233,34 +186,23 @@ def keep_freed_memory() -> None:
                 c_library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def prepare_deepspeed_for_cpu() -> None:
-    """DeepSpeed looks for an accelerator when it is imported, and compiles what it needs on a CPU on the first run."""
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if is_built("deepspeed_shm_comm"):
-        return
-    if shutil.which("c++") is None and shutil.which("g++") is None:
-        raise LaunchError("DeepSpeed on a CPU compiles its communication on the first run: install g++")
-    say_once(
-        f"DeepSpeed compiles its communication for this CPU into {extensions_folder()}: one or two minutes, and as "
-        "long again for its optimizer if that is offloaded; the next run finds them there"
-    )
-
-
 def say_once(line: str) -> None:
-    """On stderr, and of all processes by the first."""
+    """Prints a line on stderr, in the first process only."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr)
 
 
+def compiles_deepspeed() -> bool:
+    """Tells whether DeepSpeed has still to compile its communication for a CPU."""
+    name = "deepspeed_shm_comm"
+    return not (extensions_folder() / name / f"{name}.so").exists()
+
+
 def extensions_folder() -> Path:
-    """Where torch keeps the extensions that it compiles; TORCH_EXTENSIONS_DIR says another place."""
+    """Returns where torch keeps the extensions that it compiles; TORCH_EXTENSIONS_DIR says another place."""
     if folder := os.environ.get("TORCH_EXTENSIONS_DIR"):
         return Path(folder)
     from torch.utils.cpp_extension import get_default_build_root  # which imports setuptools
 
     build = "cpu" if torch.version.cuda is None else f"cu{torch.version.cuda.replace('.', '')}"
     return Path(get_default_build_root(), f"py{sysconfig.get_config_var('py_version_nodot')}_{build}")
-
-
-def is_built(extension: str) -> bool:
-    return (extensions_folder() / extension / f"{extension}.so").exists()

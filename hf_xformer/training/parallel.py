@@ -8,7 +8,7 @@ ZeRO-3 needs nothing of this: it cuts a model up while the Auto classes build it
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -23,10 +23,8 @@ from transformers.distributed import DistributedConfig
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import SaveStrategy
 
+from ..files import OPTIMIZER_SHARDS
 from .launch import is_set, tensor_parallel_size
-
-
-OPTIMIZER_SHARDS = "optimizer_shards"
 
 
 def is_sent_its_weights() -> bool:
@@ -60,9 +58,13 @@ def empty_model(config: PreTrainedConfig, **options) -> PreTrainedModel:
 
 @contextmanager
 def initial_weights(config: PreTrainedConfig, output_dir: Path) -> Iterator[str]:
-    """A new model's random weights in a folder, which one process of each machine makes whole for all to read."""
+    """
+    Yields a folder with a new model's random weights, which one process of each machine makes whole for all to read.
+
+    The folder is in `output_dir`, which has the room, and goes again; so does `output_dir` if it was not there.
+    """
     folder = output_dir / f"initial-weights-{os.environ.get('GROUP_RANK', 0)}"
-    state = PartialState()
+    state, was_there = PartialState(), output_dir.exists()
     if state.is_local_main_process:
         AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     state.wait_for_everyone()
@@ -72,6 +74,9 @@ def initial_weights(config: PreTrainedConfig, output_dir: Path) -> Iterator[str]
     finally:
         if state.is_local_main_process:
             shutil.rmtree(folder, ignore_errors=True)
+            if not was_there:
+                with suppress(OSError):  # another machine's is there
+                    output_dir.rmdir()
 
 
 def tensor_parallel_options() -> dict:

@@ -1,16 +1,18 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run reads and checks before its first step."""
+"""Everything that a training run reads before its first step, checked; nothing is written but caches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
@@ -19,7 +21,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Seq2SeqTrainingArguments,
-    TrainerState,
     set_seed,
 )
 
@@ -29,39 +30,53 @@ from ..data.batches import BatchedDataset, LengthGroupedDataset, OfCount, Packed
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
 from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
 from ..data.reading import load_named_rows, load_rows
+from ..errors import ArgumentError, blame, first_line
 from ..models import XformerConfig
-from .adapters import add_lora, check_adapter, make_lora
+from .adapters import add_lora, make_lora
 from .arguments import DataArguments, ModelArguments
-from .checks import check_model, check_options, check_own_tokenizer
+from .checks import check_adapter, check_layout, check_model, check_options, check_output_dir, check_own_tokenizer
 from .evaluation import GenerationMetrics
-from .launch import TENSOR_PARALLEL, WHOLE, layout, precision, tensor_parallel_size
+from .launch import data_parallel_size, layout, tensor_parallel_size
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
+from .plan import Plan, make_plan
 from .recipe import parse_overrides
-from .resume import check_layout, find_checkpoint, read_layout, refuse_another_run
+from .resume import SavedState, Start, find_start
 
 
 # Rows of a stream that are held in memory to be drawn from at random.
 SHUFFLE_BUFFER = 10_000
 # Tokens, to a multiple of which packed rows are filled up: kernels of 16 bits are made anew for every shape they meet.
 ROW_MULTIPLE = 64
-# Tokens. Up to here the scores of a row, which eager attention holds, are no more than its features.
-EAGER_LENGTH = 512
+
+TrainingSet: TypeAlias = Dataset | IterableDataset | LengthGroupedDataset | BatchedDataset
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """A model, its data and where to resume, all of it checked; of a finished run its state and last checkpoint."""
+    """
+    A model, its data and where to begin, all of it checked.
+
+    Args:
+        plan: What the Trainer is told beside the options.
+        start: The state to resume, and checkpoints that have to be moved first.
+        finished: The checkpoint that a finished run ends with; None if there are steps to take.
+    """
 
     model: PreTrainedModel
     source: PreTrainedTokenizerBase
     target: PreTrainedTokenizerBase
-    train: Dataset | IterableDataset | LengthGroupedDataset | BatchedDataset
+    train: TrainingSet
     collator: Callable
     validation: Dataset | None
     metrics: GenerationMetrics | None
-    batch: str
-    checkpoint: str | None
-    finished: TrainerState | None
+    plan: Plan
+    start: Start
+    finished: Path | None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint that training goes on from."""
+        return None if self.start.state is None else self.start.state.checkpoint
 
 
 def prepare(model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> Run:
@@ -74,121 +89,124 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     say = PartialState().print
     check_options(model_args, data_args, training_args)
     set_seed(training_args.seed)
-    batch = batch_a_step(data_args, training_args)
-    say(batch)
-    if training_args.label_smoothing_factor:
-        say(
-            "label_smoothing_factor is the Trainer's, which wants all logits of a batch in memory; an Xformer's own "
-            "`label_smoothing` does without: --config_overrides label_smoothing=0.1"
-        )
     tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name)
     config = make_config(model_args, source, target)
     check_own_tokenizer(model_args, source)
     check_model(config, model_args, data_args, training_args)
-    output_dir = Path(training_args.output_dir)
     lora = make_lora(model_args, config)
-    refuse_another_run(output_dir, config, source, lora)
+    output_dir = Path(training_args.output_dir)
+    check_output_dir(output_dir, config, source, lora)
+
+    averages = model_args.ema_decay is not None
+    start = find_start(output_dir, training_args.resume_from_checkpoint, averages, say)
+    state = start.state
+    if state is not None:
+        check_adapter(state.checkpoint, "--resume_from_checkpoint", lora)
+        check_layout(state.checkpoint, state.layout, state.processes, layout(training_args), training_args.world_size)
+    finished = None if state is None or not state.is_end(training_args) else end_of(state, training_args)
+    plan = make_plan(model_args, data_args, training_args, finished is not None)
+    announce(plan, state, finished, model_args, training_args, say)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
     with training_args.main_process_first(desc="reading and tokenising"):
-        train_set = read_training(data_args, training_args, tokenize, say)
-        validation, metrics = read_validation(data_args, training_args, tokenize, target, say)
+        train_set = read_training(data_args, training_args, plan, tokenize, say)
+        validation, metrics = (None, None)
+        if plan.evaluates:
+            validation, metrics = read_validation(data_args, tokenize, target, say)
 
-    with training_args.main_process_first(training_args.save_on_each_node, desc="looking for a checkpoint"):
-        resume, averages = training_args.resume_from_checkpoint, model_args.ema_decay is not None
-        checkpoint = find_checkpoint(output_dir, resume, averages, say)
-    if checkpoint is not None:
-        check_adapter(checkpoint, "--resume_from_checkpoint", lora)
-        check_layout(checkpoint, layout(training_args), training_args.world_size)
-    finished = finished_state(checkpoint, training_args)
-    was = None if checkpoint is None or finished else read_layout(Path(checkpoint)).get("batch")
-    if was and was != batch:
-        say(f"WARNING: {checkpoint} had {was}; this run has {batch}: some pairs of this epoch may come twice or never")
-    if finished is not None:
-        checkpoint = training_args.load_best_model_at_end and finished.best_model_checkpoint or checkpoint
-        if layout(training_args) in (WHOLE, TENSOR_PARALLEL):
-            say(f"{checkpoint} is the end of this run; evaluating it again")
-        else:
-            # DeepSpeed and FSDP evaluate only what they train.
-            say(f"{checkpoint} is the end of this run; hf-xformer evaluate evaluates it again")
-            validation, training_args.eval_strategy = None, "no"
     if finished is not None and lora is None:
-        options = tensor_parallel_options()
-        model = load_model(checkpoint, attn_implementation=model_args.attn_implementation, **options)
+        options = {"attn_implementation": plan.attn_implementation, **tensor_parallel_options()}
+        model = load_model(str(finished), **options)
     else:
-        model_args.attn_implementation = choose_attention(model_args, data_args, training_args)
-        model = make_model(model_args, config, output_dir, checkpoint)
+        model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start)
     if lora is not None:
-        model = add_lora(model, lora, checkpoint, say)
+        model = add_lora(model, lora, finished or (None if state is None else state.checkpoint), say)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
     collator = make_collator(source, model, data_args, training_args)
-    return Run(model, source, target, train_set, collator, validation, metrics, batch, checkpoint, finished)
+    return Run(model, source, target, train_set, collator, validation, metrics, plan, start, finished)
 
 
-def batch_a_step(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> str:
-    """The batch that a recipe's numbers come to on these processes, on which learning rate and epochs depend."""
-    batches, steps = data_parallel_size(training_args), training_args.gradient_accumulation_steps
-    size, what, at_most = training_args.train_batch_size, "pairs", ""
-    if data_args.max_tokens is not None:
-        size, what, at_most = data_args.max_tokens, "tokens a side", "at most "
-    packed = ", packed" if data_args.packing else ""
-    return (
-        f"{at_most}{size * batches * steps:,} {what} a step: {at_most}{size:,} {what} at once, {batches} processes, "
-        f"{steps} accumulated{packed}"
-    )
+def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:
+    """Returns the checkpoint that a finished run ends with: its best one, if that was asked for, or its last."""
+    best = state.trainer.best_model_checkpoint if training_args.load_best_model_at_end else None
+    return Path(best) if best else state.checkpoint
 
 
-def data_parallel_size(training_args: Seq2SeqTrainingArguments) -> int:
-    """How many batches the processes work on at a time."""
-    return training_args.world_size // tensor_parallel_size()
-
-
-def finished_state(checkpoint: str | None, training_args: Seq2SeqTrainingArguments) -> TrainerState | None:
-    """The state of a run that needs no further step, which the Trainer would take all the same; else None."""
-    if checkpoint is None:
-        return None
-    state = TrainerState.load_from_json(str(Path(checkpoint, "trainer_state.json")))
-    if training_args.max_steps > 0:
-        return state if state.global_step >= training_args.max_steps else None
-    return state if state.epoch >= training_args.num_train_epochs else None
+def announce(
+    plan: Plan,
+    state: SavedState | None,
+    finished: Path | None,
+    model_args: ModelArguments,
+    training_args: Seq2SeqTrainingArguments,
+    say: Callable,
+) -> None:
+    """Says what the run will do, and what its options may have overlooked."""
+    say(plan.batch)
+    if plan.attn_implementation != model_args.attn_implementation:
+        say(f"{plan.attn_implementation} attention: the fastest for short texts in bfloat16 on a CPU")
+    if training_args.label_smoothing_factor:
+        say(
+            "label_smoothing_factor is the Trainer's, which wants all logits of a batch in memory; an Xformer's own "
+            "`label_smoothing` does without: --config_overrides label_smoothing=0.1"
+        )
+    if finished is not None:
+        again = "evaluating it again" if plan.evaluates else "hf-xformer evaluate evaluates it again"
+        say(f"{finished} is the end of this run; {again}")
+    elif state is not None and state.batch and state.batch != plan.batch:
+        say(
+            f"WARNING: {state.checkpoint} had {state.batch}; this run has {plan.batch}: some pairs of this epoch may "
+            "come twice or never"
+        )
 
 
 def make_config(
     model_args: ModelArguments, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
 ) -> PreTrainedConfig:
-    """An existing model's configuration as it is, or a new one fitted to the tokenizers."""
+    """Returns an existing model's configuration as it is, or a new one fitted to the tokenizers."""
     overrides = parse_overrides(model_args.config_overrides)
-    if model_args.model_name_or_path is not None:
-        config = change_config(AutoConfig.from_pretrained(model_args.model_name_or_path), overrides)
-    else:
-        config = load_config(model_args.config_name, overrides)
-        config = fit_vocabulary(config, source, target, overrides)
+    base = model_args.model_name_or_path
+    option = f"--model_name_or_path {base}" if base is not None else f"--config_name {model_args.config_name}"
+    with refused_fields("--config_overrides" if overrides else option):
+        if base is not None:
+            config = change_config(AutoConfig.from_pretrained(base), overrides)
+        else:
+            config = fit_vocabulary(load_config(model_args.config_name, overrides), source, target, overrides)
     check_vocabulary(config, source, target)
     return config
 
 
-def choose_attention(
-    model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
-) -> str | None:
-    """What was asked for; else eager where torch's own is slow: its backward in bfloat16 on a CPU."""
-    is_slow = precision(training_args) == "bf16" and training_args.device.type == "cpu"
-    is_short = max(data_args.max_source_length, data_args.max_target_length) <= EAGER_LENGTH
-    return model_args.attn_implementation or ("eager" if is_slow and is_short else None)
+@contextmanager
+def refused_fields(where: str) -> Iterator[None]:
+    """Turns what a configuration's class says of its fields into an `ArgumentError` that begins with the option."""
+    try:
+        with blame(where, ValueError, TypeError):
+            yield
+    except StrictDataclassError as error:
+        # Of the library's two lines the first names a function.
+        raise ArgumentError(f"{where}: {first_line(error.__cause__ or error)}") from error
 
 
 def make_model(
-    model_args: ModelArguments, config: PreTrainedConfig, output_dir: Path, checkpoint: str | None
+    name_or_path: str | None,
+    attn_implementation: str | None,
+    config: PreTrainedConfig,
+    output_dir: Path,
+    start: Start,
 ) -> PreTrainedModel:
-    """A new model or an existing one, of which each process holds its part only, where the launcher says so."""
+    """
+    Returns a new model, or an existing one, of which each process holds its part only where the launcher says so.
+
+    Args:
+        name_or_path: An existing model; None for a new one.
+    """
     # The master weights are in full precision whatever the checkpoint's: bf16 and fp16 are the trainer's options.
-    options: dict[str, Any] = {"attn_implementation": model_args.attn_implementation, "dtype": torch.float32}
+    options: dict[str, Any] = {"attn_implementation": attn_implementation, "dtype": torch.float32}
     if is_sent_its_weights():
         return empty_model(config, **options)
     options |= tensor_parallel_options()
-    name_or_path = model_args.model_name_or_path
-    if checkpoint is not None and tensor_parallel_size() > 1:
-        name_or_path = checkpoint
+    if start.state is not None and tensor_parallel_size() > 1:
+        name_or_path = str(start.state.checkpoint)
     if name_or_path is not None:
         return load_model(name_or_path, config=config, **options)
     if tensor_parallel_size() > 1:
@@ -199,7 +217,7 @@ def make_model(
 
 
 def read(data_args: DataArguments, split: str, streaming: bool = False) -> Dataset | IterableDataset:
-    """The rows of the "train" or the "validation" split, from files or from `datasets.load_dataset`."""
+    """Returns the rows of the "train" or the "validation" split, from files or from `datasets.load_dataset`."""
     columns = {"source_column": data_args.source_column, "target_column": data_args.target_column}
     if (files := getattr(data_args, f"{split}_file")) is not None:
         return load_rows(files, streaming=streaming, **columns)
@@ -208,47 +226,49 @@ def read(data_args: DataArguments, split: str, streaming: bool = False) -> Datas
 
 
 def first(rows: Dataset | IterableDataset, count: int | None) -> Dataset | IterableDataset:
+    """Returns the first `count` rows; all of them if it is None."""
     if count is None:
         return rows
     return rows.take(count) if isinstance(rows, IterableDataset) else rows.select(range(min(count, len(rows))))
 
 
 def read_training(
-    data_args: DataArguments, training_args: Seq2SeqTrainingArguments, tokenize: PairTokenizer, say: Callable
-) -> Dataset | IterableDataset | LengthGroupedDataset | BatchedDataset:
-    """
-    The tokenised training pairs: in batches, in an order of like lengths, or for a sampler of the Trainer's, which is
-    told of it in `training_args`.
-    """
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+    plan: Plan,
+    tokenize: PairTokenizer,
+    say: Callable,
+) -> TrainingSet:
+    """Returns the tokenised training pairs: in whole batches, in an order of like lengths, or as they come."""
     rows = first(read(data_args, "train", data_args.streaming), data_args.max_train_samples)
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
     if isinstance(rows, IterableDataset):
-        # Else one process cuts the batches for all, before they are padded to one length.
-        training_args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
         return rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
-    planned = data_args.group_by_length or data_args.packing or data_args.max_tokens is not None
-    if not planned or training_args.train_sampling_strategy != "random":
+    processes = data_parallel_size(training_args)
+    if plan.batches == "grouped":
+        return LengthGroupedDataset(rows, training_args.train_batch_size * processes, seed)
+    if plan.batches == "drawn":
         return rows
-    training_args.train_sampling_strategy = "sequential"
-    if data_args.packing or data_args.max_tokens is not None:
-        batches = plan_batches(rows, data_args, training_args, seed)
-        average = batches.average_tokens()
-        say(f"{len(batches):,} batches, on average of {average[0]:,.0f} source and {average[1]:,.0f} target tokens")
-        return batches
-    return LengthGroupedDataset(rows, training_args.train_batch_size * data_parallel_size(training_args), seed)
-
-
-def plan_batches(
-    rows: Dataset, data_args: DataArguments, training_args: Seq2SeqTrainingArguments, seed: int
-) -> BatchedDataset:
-    """Whole batches, of which the Trainer is told in `training_args` to take one at a time."""
     if data_args.max_tokens is None:
         planner: Planner = OfCount(training_args.per_device_train_batch_size)
     else:
         planner = (PackedWithin if data_args.packing else PaddedWithin)(data_args.max_tokens)
-    training_args.per_device_train_batch_size = 1
-    return BatchedDataset(rows, planner, seed, data_parallel_size(training_args))
+    batches = BatchedDataset(rows, planner, seed, processes)
+    average = batches.average_tokens()
+    say(f"{len(batches):,} batches, on average of {average[0]:,.0f} source and {average[1]:,.0f} target tokens")
+    return batches
+
+
+def read_validation(
+    data_args: DataArguments, tokenize: PairTokenizer, target: PreTrainedTokenizerBase, say: Callable
+) -> tuple[Dataset, GenerationMetrics | None]:
+    """Returns the validation set and, where metrics are asked for, what computes them."""
+    rows = first(read(data_args, "validation"), data_args.max_eval_samples)
+    tokenised = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
+    if not data_args.metrics:
+        return tokenised, None
+    return tokenised, GenerationMetrics(data_args.metrics, target, rows["target"][:])
 
 
 def make_collator(
@@ -257,6 +277,7 @@ def make_collator(
     data_args: DataArguments,
     training_args: Seq2SeqTrainingArguments,
 ) -> Callable:
+    """Returns what makes tensors of a batch, packed in training if that was asked for."""
     # The decoder's input, which only the Trainer's own label smoothing needs, costs nothing.
     padded = DataCollatorForSeq2Seq(source, model=model)
     evaluation: Callable = padded
@@ -268,21 +289,3 @@ def make_collator(
     if training_args.torch_compile:
         options = {"row_length": data_args.max_tokens, "fixed": True}
     return BatchCollator(DataCollatorForPackedSeq2Seq(source, model=model, **options), evaluation)
-
-
-def read_validation(
-    data_args: DataArguments,
-    training_args: Seq2SeqTrainingArguments,
-    tokenize: PairTokenizer,
-    target: PreTrainedTokenizerBase,
-    say: Callable,
-) -> tuple[Dataset | None, GenerationMetrics | None]:
-    """The validation set and, where metrics are asked for, what computes them."""
-    if data_args.validation_file is None and training_args.eval_strategy == "no":
-        return None, None
-    rows = first(read(data_args, "validation"), data_args.max_eval_samples)
-    tokenised = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
-    if not data_args.metrics:
-        return tokenised, None
-    training_args.predict_with_generate = True
-    return tokenised, GenerationMetrics(data_args.metrics, target, rows["target"][:])

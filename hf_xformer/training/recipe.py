@@ -2,35 +2,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a run's options: one flat YAML file, the recipe, and a command line that wins over it."""
 
+import argparse
 import json
 import re
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, blame, one_line
 from ..files import find, read_yaml
 from .arguments import DataArguments, ModelArguments
-from .launch import check_launch, runs_on_cpu
+from .launch import prepare_launch, runs_on_cpu
+from .launch_checks import check_launch
+from .schema import GROUPS, json_schema, options, unknown
 
 
-class HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults, and leaves the lines of the description as they are."""
 
 
-class RunParser(HfArgumentParser):
-    """Says what is wrong with the command line in one line, as it does for the recipe."""
+class PrintSchema(argparse.Action):
+    """`--schema`: prints the JSON schema of recipes and ends, as `--help` prints the help."""
 
-    def error(self, message: str) -> NoReturn:
-        raise ArgumentError(f"{message} (see --help)")
-
-
-ARGUMENT_CLASSES = (ModelArguments, DataArguments, Seq2SeqTrainingArguments)
+    def __call__(self, parser, *args):
+        print(json.dumps(json_schema(), indent=2))
+        parser.exit()
 
 
 def parse_run(
@@ -41,76 +40,128 @@ def parse_run(
 
     Raises:
         ArgumentError: An unknown option, or a value of the wrong type, in the recipe or on the command line.
-        LaunchError: Devices, processes or a precision that cannot be had here.
+        LaunchError: Devices, processes or a precision that this machine does not have.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = RunParser(
-        ARGUMENT_CLASSES,  # type: ignore[arg-type]  # which the library has as a new type of anything
+    recipe, words = split_command_line(argv)
+    merged = parse_words(words, {} if recipe is None else read_recipe(recipe), description)
+    # Before the training arguments are made: they start the process group, and with it whatever cannot be here.
+    check_launch(argparse.Namespace(**merged))
+    prepare_launch(argparse.Namespace(**merged))
+    of_model, of_data, of_trainer = (
+        {name: merged[name] for name, option in options().items() if option.group == group} for group in GROUPS
+    )
+    try:
+        trainer = Seq2SeqTrainingArguments(**of_trainer)
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        # By these the library refuses values, each with the option's name.
+        raise ArgumentError(f"options of the Trainer: {one_line(error)}") from error
+    return ModelArguments(**of_model), DataArguments(**of_data), trainer
+
+
+def split_command_line(argv: Sequence[str] | None) -> tuple[Path | None, list[str]]:
+    """Returns the recipe, which comes first if there is one, and the words behind it."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0].startswith("-"):
+        return None, words
+    return find(words[0]), words[1:]
+
+
+def parse_words(words: list[str], recipe: dict[str, Any], description: str) -> dict[str, Any]:
+    """
+    Returns the value of every option: the command line's, else the recipe's, else the default.
+
+    Raises:
+        ArgumentError: An unknown option, or a value that cannot be; the message begins with the option as it was
+            typed.
+    """
+    parser = make_parser(description)
+    try:
+        parsed, rest = parser.parse_known_args(words, argparse.Namespace(**recipe))
+    except argparse.ArgumentError as error:
+        raise ArgumentError(explain(error, words)) from error
+    if wrong := [word.partition("=")[0] for word in rest if word.startswith("-")]:
+        raise ArgumentError(f"{wrong[0]}: unknown option{unknown(wrong[0], '--')}")
+    if rest:
+        raise ArgumentError(f"{rest[0]}: neither an option nor an option's value; a recipe comes first (see --help)")
+    merged = vars(parsed)
+    for name, value in merged.items():
+        # The library reads such texts as JSON.
+        is_json = options()[name].group == "training" and "object" in options()[name].types
+        if is_json and isinstance(value, str) and value.startswith("{"):
+            with blame(f"--{name} {value}: not JSON", ValueError):
+                json.loads(value)
+    return merged
+
+
+def explain(error: argparse.ArgumentError, words: list[str]) -> str:
+    """Returns what argparse has against an option's value, behind the option as it was typed."""
+    spellings = (error.argument_name or "").split("/")
+    typed = [word.partition("=")[0] for word in words]
+    name = next((each for each in spellings if each in typed), spellings[0])
+    option = options().get(name.removeprefix("--").replace("-", "_"))
+    wrong = re.match(r"invalid choice: '(.*)' \(choose from", error.message)
+    if option is not None and wrong is not None:
+        return f"{name}: {option.wrong_choice(wrong[1])}"
+    return f"{name}: {error.message} (see --help)"
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Returns the parser of the command line, which leaves errors to its caller."""
+    parser = HfArgumentParser(
+        list(GROUPS.values()),  # type: ignore[arg-type]  # which the library has as a new type of anything
         usage="%(prog)s [RECIPE.yaml] [--option value ...]",
         description=description,
         formatter_class=HelpFormatter,
         allow_abbrev=False,
+        exit_on_error=False,
     )
-    if (path := recipe_of(argv)) is not None:
-        argv.pop(0)
-        recipe = as_words(read_recipe(path))
-        try:
-            parser.parse_args(recipe)
-        except ArgumentError as error:
-            raise ArgumentError(f"{path}: {error}") from error
-        argv = recipe + argv
+    parser.add_argument(
+        "--schema", action=PrintSchema, nargs=0, dest=argparse.SUPPRESS, help="print a JSON schema of recipes and exit"
+    )
     # Else several processes on a machine without accelerators for them would each train alone.
     parser.set_defaults(use_cpu=runs_on_cpu())
     # The Trainer's own choice looks at every step for parameters that were not used: there are none.
     parser.set_defaults(ddp_find_unused_parameters=False)
-    # Before the training arguments are made, which start the process group and with it whatever cannot be here.
-    check_launch(parser.parse_args(argv))
-    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)  # type: ignore[return-value]
+    return parser
 
 
-def recipe_of(argv: Sequence[str] | None) -> Path | None:
-    """The recipe on a command line, which comes first if there is one."""
-    argv = sys.argv[1:] if argv is None else argv
-    return find(argv[0]) if argv and not argv[0].startswith("-") else None
+def read_recipe(path: Path) -> dict[str, Any]:
+    """
+    Returns the options of a YAML recipe, typed as the dataclasses hold them; an option that is null is left out.
 
-
-def options_beside_recipe(argv: Sequence[str] | None) -> list[str]:
-    """The words of a command line behind the recipe."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    return words if recipe_of(argv) is None else words[1:]
-
-
-def read_recipe(path: Path) -> dict:
-    """The options of a flat YAML recipe, refusing unknown ones by name."""
+    Raises:
+        ArgumentError: The file cannot be read, has an unknown option or a value of the wrong type; the message names
+            file, option and value.
+    """
     try:
-        options = read_yaml(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ArgumentError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(options, dict):
-        raise ArgumentError(f"{path}: expected lines of 'option: value', got {options!r:.60}")
-    known = {each.name for argument_class in ARGUMENT_CLASSES for each in fields(argument_class)}
-    if unknown := [name for name in options if name not in known]:
-        raise ArgumentError(f"{path}: unknown option {', '.join(map(repr, unknown))}; --help lists those there are")
-    return options
+        raise ArgumentError(f"{path}: not a readable YAML file: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ArgumentError(f"{path}: expected lines of 'option: value', got {content!r:.60}")
+    known = options()
+    if wrong := [name for name in content if name not in known]:
+        raise ArgumentError(f"{path}: " + "; ".join(f"unknown option {name!r}{unknown(str(name))}" for name in wrong))
+    typed = {}
+    for name, value in content.items():
+        if value is None:
+            continue
+        try:
+            typed[name] = known[name].convert(value)
+        except ArgumentError as error:
+            raise ArgumentError(f"{path}: {name}: {error}") from error
+    return typed
 
 
-def as_words(options: dict) -> list[str]:
-    """A recipe as the command line that says the same, so that argparse checks both alike; null is the default."""
-    words = []
-    for name, value in options.items():
-        if isinstance(value, list):
-            words += [f"--{name}", *map(str, value)]
-        elif isinstance(value, dict):
-            words.append(f"--{name}={json.dumps(value)}")
-        elif value is not None:
-            words.append(f"--{name}={value}")
-    return words
+def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
+    """
+    Returns the fields of a configuration that `--config_overrides` changes.
 
-
-def parse_overrides(overrides: str | None) -> dict:
-    """`"d_model=256,norm_type=layernorm"`, or a mapping as JSON, -> `{"d_model": 256, "norm_type": "layernorm"}`."""
-    if not overrides:
-        return {}
+    Args:
+        overrides: `"d_model=256,norm_type=layernorm"`, or a mapping, as such or as JSON.
+    """
+    if not overrides or isinstance(overrides, dict):
+        return overrides or {}
     try:
         if overrides.startswith("{"):
             return read_yaml(overrides)

@@ -1,34 +1,84 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""The output folder of a run: whose it is, where to resume, what must not be overwritten."""
+"""The output folder of a run: where to resume, read once; and what is moved, claimed and copied there."""
 
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerState,
+    TrainingArguments,
+)
 
-from ..checkpoints.loading import IGNORED_FIELDS
 from ..checkpoints.weight_files import read_header, read_tensors
-from ..errors import ArgumentError
-from ..files import ADAPTER_CONFIG, AVERAGES
-from .adapters import check_adapter, configs_of
+from ..errors import ArgumentError, first_line
+from ..files import (
+    ADAPTER_WEIGHTS,
+    ATTENTION,
+    AVERAGES,
+    GENERATION_CONFIG,
+    TEST_RESULTS,
+    TRAINER_STATE,
+    checkpoints_of,
+    write_whole,
+)
+from .adapters import configs_of, save_generation_config
 from .callbacks import LayoutRecord
-from .launch import WHOLE
+from .checks import refuse_averages
 
 
-if TYPE_CHECKING:
-    from peft import LoraConfig
-
-
-def find_checkpoint(output_dir: Path, resume: str | None, averages: bool, say: Callable) -> str | None:
+@dataclass(frozen=True)
+class SavedState:
     """
-    The checkpoint to resume from: the one that is named, or the last whole one in `output_dir`, or None.
+    A whole checkpoint and the state of the run that wrote it.
 
-    The Trainer writes `trainer_state.json` last, so a folder without a readable one was cut off while it was saved.
+    Args:
+        layout: How weights and optimizer were divided; "" if an earlier version wrote the checkpoint.
+        processes: Among how many.
+        batch: What a step worked on, in words.
+        seconds: Of training until then, over all starts.
+        has_averages: Whether averages of the weights lie beside them.
+    """
+
+    checkpoint: Path
+    trainer: TrainerState
+    layout: str
+    processes: int
+    batch: str
+    seconds: float
+    has_averages: bool
+
+    def is_end(self, training_args: TrainingArguments) -> bool:
+        """Tells whether the run needs no further step; the Trainer would take one all the same."""
+        if training_args.max_steps > 0:
+            return self.trainer.global_step >= training_args.max_steps
+        return (self.trainer.epoch or 0) >= training_args.num_train_epochs
+
+
+@dataclass(frozen=True)
+class Start:
+    """
+    Where a run begins.
+
+    Args:
+        state: The checkpoint that it goes on from; None at the first step.
+        set_aside: Checkpoints of an earlier run that have to be moved first.
+    """
+
+    state: SavedState | None = None
+    set_aside: tuple[Path, ...] = ()
+
+
+def find_start(output_dir: Path, resume: str | bool | None, averages: bool, say: Callable) -> Start:
+    """
+    Finds where a run begins: at the checkpoint that is named, at the last whole one in `output_dir`, or anew.
 
     Args:
         resume: `--resume_from_checkpoint`: a folder, "false" to start anew, None or "true" to look for one.
@@ -38,86 +88,84 @@ def find_checkpoint(output_dir: Path, resume: str | None, averages: bool, say: C
         ArgumentError: The one that is named is not whole, or what is there was written with averages and should be
             without, or the other way.
     """
-    if resume is not None and resume.lower() not in ("true", "false"):
-        if not whole(Path(resume)):
-            raise ArgumentError(f"--resume_from_checkpoint {resume}: not a whole checkpoint (no trainer_state.json)")
-        check_averages([Path(resume)], averages)
-        return resume
-    checkpoints = checkpoints_of(output_dir)
-    if resume is not None and resume.lower() == "false":
-        if checkpoints:
-            set_aside(output_dir, checkpoints, say)
-        return None
-    found = [checkpoint for checkpoint in checkpoints if whole(checkpoint)]
-    check_averages(found, averages)
-    for checkpoint in reversed(checkpoints):
-        # Averages are written last.
-        if checkpoint in found and (checkpoint / AVERAGES).exists() == averages:
+    wish = "true" if resume is None else str(resume)
+    if wish.lower() == "false":
+        return Start(set_aside=tuple(checkpoints_of(output_dir)))
+    if wish.lower() != "true":
+        try:
+            state = read_state(Path(wish))
+        except ArgumentError as error:
+            raise ArgumentError(f"--resume_from_checkpoint {wish}: not a whole checkpoint: {error}") from error
+        if state.has_averages != averages:
+            refuse_averages(state.checkpoint, averages)
+        return Start(state)
+    others = []
+    for checkpoint in reversed(checkpoints_of(output_dir)):
+        try:
+            state = read_state(checkpoint)
+        except ArgumentError as error:
+            say(f"passing over {checkpoint}: it was cut off while it was being saved: {error}")
+            continue
+        if state.has_averages == averages:
             say(f"resuming from {checkpoint}; --resume_from_checkpoint false starts anew")
-            return str(checkpoint)
-        say(f"passing over {checkpoint}: it was cut off while it was being saved, or not all processes write there")
-    return None
+            return Start(state)
+        # Averages are written last: this one may have been cut off before them.
+        say(f"passing over {checkpoint}: it was saved with{'out' if averages else ''} averages")
+        others.append(checkpoint)
+    if others:
+        refuse_averages(others[0], averages)
+    return Start()
 
 
-def check_averages(checkpoints: list[Path], averages: bool) -> None:
-    if not checkpoints or any((checkpoint / AVERAGES).exists() == averages for checkpoint in checkpoints):
-        return
-    was, now = ("with", "without") if not averages else ("without", "with")
-    raise ArgumentError(f"{checkpoints[-1]} was written {was} --ema_decay: it cannot go on {now} it")
+def read_state(checkpoint: Path) -> SavedState:
+    """
+    Reads a checkpoint's state, having seen that all processes have written their part. The Trainer waits for none.
 
-
-def checkpoints_of(output_dir: Path) -> list[Path]:
-    """In the order of their steps."""
-    found = [path for path in output_dir.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+    Raises:
+        ArgumentError: A file is missing or cut off; the message says which.
+    """
+    path = checkpoint / TRAINER_STATE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))  # the last file that the Trainer writes
+        state = TrainerState(**content)
+        record = content.get("stateful_callbacks", {}).get(LayoutRecord.__name__, {}).get("args", {})
+    except FileNotFoundError as error:
+        raise ArgumentError(f"no {TRAINER_STATE}") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ArgumentError(f"{TRAINER_STATE} cannot be read: {first_line(error)}") from error
+    random_states = list(checkpoint.glob("rng_state*.pth"))
+    # What torch saves is a zip file, whose end says whether it is whole.
+    if broken := [path.name for path in random_states if not zipfile.is_zipfile(path)]:
+        raise ArgumentError(f"{broken[0]} is cut off")
+    if 0 < len(random_states) < record.get("writers", 0):
+        raise ArgumentError(f"{len(random_states)} of {record['writers']} processes have written there")
+    read_tensors(checkpoint)
+    if (checkpoint / ADAPTER_WEIGHTS).exists():
+        read_header(checkpoint / ADAPTER_WEIGHTS)
+    return SavedState(
+        checkpoint,
+        state,
+        record.get("layout", ""),
+        record.get("processes", 0),
+        record.get("batch", ""),
+        record.get("seconds", 0.0),
+        (checkpoint / AVERAGES).exists(),
+    )
 
 
 def whole(checkpoint: Path) -> bool:
-    """Whether all processes have written their part. The Trainer waits for none of them."""
+    """Tells whether all files of a checkpoint are whole."""
     try:
-        was = read_layout(checkpoint)
-    except (OSError, ValueError):
-        return False
-    # What torch saves is a zip file, whose end says whether it is whole.
-    files = list(checkpoint.glob("rng_state*.pth"))
-    if not all(map(zipfile.is_zipfile, files)):
-        return False
-    try:
-        read_tensors(checkpoint)
-        for path in checkpoint.glob("adapter_model.safetensors"):
-            read_header(path)
+        read_state(checkpoint)
     except ArgumentError:
         return False
-    random_states = len(files)
-    return not was or not 0 < random_states < was["writers"]
+    return True
 
 
-def read_layout(checkpoint: Path) -> dict:
-    """What `LayoutRecord` left in a checkpoint; nothing in one of an earlier version."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text())
-    return state.get("stateful_callbacks", {}).get(LayoutRecord.__name__, {}).get("args", {})
-
-
-def check_layout(checkpoint: str, layout: str, processes: int) -> None:
-    """
-    Args:
-        layout, processes: How this run divides weights and optimizer, and among how many processes.
-
-    Raises:
-        ArgumentError: The checkpoint was divided otherwise, so that the libraries would stop with a riddle, or
-            silently begin with an empty optimizer.
-    """
-    was = read_layout(Path(checkpoint))
-    if was and (was["layout"] != layout or (was["processes"] != processes and layout != WHOLE)):
-        raise ArgumentError(
-            f"{checkpoint} was written by {was['processes']} processes with {was['layout']}, this run has {processes} "
-            f"with {layout}: its optimizer cannot be divided anew. Go on as it was written, or begin a new run from "
-            f"its weights: --model_name_or_path {checkpoint} and another --output_dir"
-        )
-
-
-def set_aside(output_dir: Path, checkpoints: list[Path], say: Callable) -> None:
-    """An earlier run's checkpoints would be taken for this run's later on; they are moved, never deleted."""
+def set_aside(output_dir: Path, checkpoints: Sequence[Path], say: Callable) -> None:
+    """Moves an earlier run's checkpoints, which would be taken for this run's later on; none is ever deleted."""
+    if not checkpoints:
+        return
     number = 1 + sum(1 for path in output_dir.glob("previous-*") if path.is_dir())
     aside = output_dir / f"previous-{number}"
     aside.mkdir()
@@ -127,47 +175,23 @@ def set_aside(output_dir: Path, checkpoints: list[Path], say: Callable) -> None:
 
 
 def set_results_aside(output_dir: Path, say: Callable) -> None:
-    """Scores of the weights that were there before the run went on would be taken for those of its end."""
-    for name in ("test_results.json", "attention.png"):
+    """Moves scores of the weights before the run went on, which would be taken for those of its end."""
+    for name in (TEST_RESULTS, ATTENTION):
         path = output_dir / name
         if path.exists():
             path.replace(output_dir / f"previous-{name}")
             say(f"{path} is of earlier weights: it is now previous-{name}")
 
 
-def refuse_another_run(
-    output_dir: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, lora: "LoraConfig | None"
-) -> None:
-    """
-    Raises:
-        ArgumentError: `output_dir` holds a run of a model with another configuration, other adapters or another
-            vocabulary.
-    """
-    if not any((output_dir / name).exists() for name in ("config.json", ADAPTER_CONFIG)):
-        return
-    advice = "choose another folder or remove that one"
-    check_adapter(output_dir, "--output_dir", lora)
-    ours = {} if lora is not None else config.to_dict()
-    theirs = {} if lora is not None else type(config).from_pretrained(output_dir).to_dict()
-    for name in sorted(ours.keys() - IGNORED_FIELDS):
-        if theirs.get(name) != ours[name]:
-            raise ArgumentError(
-                f"--output_dir {output_dir}: holds a run with {name}={theirs.get(name)!r}, this one has "
-                f"{ours[name]!r}; {advice}"
-            )
-    if AutoTokenizer.from_pretrained(output_dir).get_vocab() != tokenizer.get_vocab():
-        raise ArgumentError(f"--output_dir {output_dir}: holds a run with another tokenizer; {advice}")
-
-
-def copy_weights(checkpoint: str, output_dir: Path) -> None:
+def copy_weights(checkpoint: Path, output_dir: Path) -> None:
     """
     Makes a finished run's checkpoint its result: however the model was divided, weights are saved whole, and the code
     that reads them is beside them.
     """
-    of_model = ("model*.safetensors", "*.safetensors.index.json", "generation_config.json", "*_xformer.py")
+    of_model = ("model*.safetensors", "*.safetensors.index.json", GENERATION_CONFIG, "*_xformer.py")
     for pattern in (*of_model, "adapter_*"):
-        for path in Path(checkpoint).glob(pattern):
-            shutil.copyfile(path, output_dir / path.name)
+        for path in checkpoint.glob(pattern):
+            write_whole(output_dir / path.name, partial(shutil.copyfile, path))
 
 
 def claim(output_dir: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -176,3 +200,5 @@ def claim(output_dir: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
     tokenizer.save_pretrained(output_dir)
     for config in configs_of(model):
         config.save_pretrained(output_dir)
+    if hasattr(model, "peft_config"):
+        save_generation_config(model, output_dir)

@@ -32,7 +32,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from hf_xformer.checkpoints.loading import load_model
 from hf_xformer.commands import average, evaluate, merge, train
 from hf_xformer.files import AVERAGES
-from hf_xformer.training import checks as option_checks
+from hf_xformer.training import checks
 from hf_xformer.training.launch import OPTIMIZER_SHARDED, TENSOR_PARALLEL, WHOLE
 
 
@@ -289,10 +289,10 @@ def test_adapters_of_a_new_model_are_refused_with_the_reason(task, tmp_path, cap
 
 @pytest.mark.parametrize("layout", [TENSOR_PARALLEL, "FSDP", "DeepSpeed ZeRO-3"])
 def test_weights_that_are_divided_are_refused(layout, options, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(option_checks, "layout", lambda args: layout)
+    monkeypatch.setattr(checks, "layout", lambda args: layout)
     assert f"--lora_rank is not possible under {layout}" in refused(train, options(tmp_path / "run"), capsys)
     for possible in (WHOLE, OPTIMIZER_SHARDED):
-        monkeypatch.setattr(option_checks, "layout", lambda args, possible=possible: possible)
+        monkeypatch.setattr(checks, "layout", lambda args, possible=possible: possible)
         train.main(options(tmp_path / possible, max_steps=1))
 
 

@@ -11,7 +11,7 @@ from small_runs import run_twice
 
 from hf_xformer.training import parallel as sharding
 from hf_xformer.training import prepare as training
-from hf_xformer.training.arguments import ModelArguments
+from hf_xformer.training.resume import Start
 
 
 MODELS = {
@@ -62,7 +62,7 @@ def test_only_the_first_process_of_fsdp_has_weights(is_main, sends, expected, mo
     monkeypatch.setattr(sharding, "PartialState", lambda: Namespace(is_main_process=is_main))
     made = []
     monkeypatch.setattr(training, "empty_model", lambda *args, **options: made.append("empty"))
-    training.make_model(ModelArguments(config_name="new"), make_model().config, tmp_path, None)
+    training.make_model(None, None, make_model().config, tmp_path, Start())
     assert bool(made) is expected
 
 

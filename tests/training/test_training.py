@@ -164,11 +164,11 @@ def test_a_recipe_is_overridden_by_the_command_line_and_refuses_unknown_keys(tas
     assert state["global_step"] == 2
     assert state["log_history"][0]["learning_rate"] < 1e-4
     for wrong, said in {
-        "overlong: keep": "recipe.yaml: argument --overlong: invalid choice: 'keep'",
-        "seed: 2.5": "recipe.yaml: argument --seed: invalid int value: '2.5'",
+        "overlong: keep": "recipe.yaml: overlong: 'keep' is none of its choices; there are truncate, drop",
+        "seed: 2.5": "recipe.yaml: seed: expected integer, got 2.5",
         "learning_rat: 1": "unknown option 'learning_rat'",
         "max_steps: 7": "'max_steps' stands there twice",
-        "source_column: [a, b]": "recipe.yaml",
+        "source_column: [a, b]": "recipe.yaml: source_column: expected text, got ['a', 'b']",
     }.items():
         recipe.write_text("\n".join([*lines, wrong]))
         assert said in refused(train, [str(recipe)], capsys)
@@ -379,7 +379,7 @@ def test_epochs_of_planned_batches_evaluate_generate_and_end(options, task, tmp_
     assert "eval_per" in json.loads((tmp_path / "eval_results.json").read_text())
     losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     assert losses[-1] < losses[0]
-    size = "at most 40 tokens a side" if "max_tokens" in options else "8 pairs"
+    size = "at most 40 source and 40 target tokens" if "max_tokens" in options else "8 pairs"
     assert size in (tmp_path / "README.md").read_text()
 
 

@@ -1,0 +1,126 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a run's options come to: decided once, before the data are read, and never rewritten afterwards."""
+
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import Seq2SeqTrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+
+from .arguments import DataArguments, ModelArguments
+from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision
+
+
+# Tokens. Up to here the scores of a row, which eager attention holds, are no more than its features.
+EAGER_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    Decisions on a run that its options leave open; `run.json` keeps them.
+
+    Args:
+        batch: Pairs or tokens that a step works on, in words. Learning rate and epochs depend on it.
+        attn_implementation: The model's; None leaves it to the library.
+        batches: "planned" (the dataset gives whole batches), "grouped" (it gives rows in an order of like lengths) or
+            "drawn" (the Trainer draws rows).
+        evaluates: Whether the run evaluates at all; it does so at the end, whatever `eval_strategy`.
+        train_sampling_strategy, per_device_train_batch_size, dispatch_batches, eval_strategy, predict_with_generate:
+            As the Trainer is told them.
+    """
+
+    batch: str
+    attn_implementation: str | None
+    batches: str
+    evaluates: bool
+    train_sampling_strategy: str
+    per_device_train_batch_size: int
+    dispatch_batches: bool | None
+    eval_strategy: str
+    predict_with_generate: bool
+
+
+def make_plan(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+    is_finished: bool = False,
+) -> Plan:
+    """
+    Decides what the options leave open.
+
+    Args:
+        is_finished: Whether the run needs no further step and is only evaluated. DeepSpeed and FSDP evaluate only what
+            they train.
+    """
+    is_planned = data_args.packing or data_args.max_tokens is not None
+    is_grouped = data_args.group_by_length and not data_args.streaming
+    batches = "drawn"
+    if training_args.train_sampling_strategy == "random" and (is_planned or is_grouped):
+        batches = "planned" if is_planned else "grouped"
+    accelerator: Any = training_args.accelerator_config
+    strategy = IntervalStrategy(training_args.eval_strategy).value
+    evaluates = data_args.validation_file is not None or strategy != "no"
+    if is_finished and layout(training_args) not in (WHOLE, TENSOR_PARALLEL):
+        evaluates = False
+    return Plan(
+        batch=batch_of_a_step(data_args, training_args),
+        attn_implementation=model_args.attn_implementation or choose_attention(data_args, training_args),
+        batches=batches,
+        evaluates=evaluates,
+        # The dataset's own order.
+        train_sampling_strategy=training_args.train_sampling_strategy if batches == "drawn" else "sequential",
+        per_device_train_batch_size=1 if batches == "planned" else training_args.per_device_train_batch_size,
+        # Of a stream one process would cut the batches for all, before they are padded to one length.
+        dispatch_batches=False if data_args.streaming else accelerator.dispatch_batches,
+        eval_strategy=strategy if evaluates else IntervalStrategy.NO.value,
+        predict_with_generate=training_args.predict_with_generate or (evaluates and bool(data_args.metrics)),
+    )
+
+
+def batch_of_a_step(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> str:
+    """Returns the batch that the options' numbers come to on these processes."""
+    processes, accumulated = data_parallel_size(training_args), training_args.gradient_accumulation_steps
+    together = processes * accumulated
+    if data_args.max_tokens is None:
+        pairs = training_args.train_batch_size * together
+        size = f"{pairs:,} pair{'' if pairs == 1 else 's'}"
+    else:
+        tokens = f"{data_args.max_tokens * together:,}"
+        size = f"at most {tokens} source and {tokens} target tokens"
+    details = [
+        "1 process" if processes == 1 else f"{processes} processes",
+        "no accumulation" if accumulated == 1 else f"{accumulated} batches accumulated",
+        *(["packed"] if data_args.packing else []),
+    ]
+    return f"{size} per step ({', '.join(details)})"
+
+
+def choose_attention(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> str | None:
+    """Returns eager where torch's own attention is slow, its backward pass in bfloat16 on a CPU; else None."""
+    is_slow = precision(training_args) == "bf16" and training_args.device.type == "cpu"
+    is_short = max(data_args.max_source_length, data_args.max_target_length) <= EAGER_LENGTH
+    return "eager" if is_slow and is_short else None
+
+
+def trainer_arguments(training_args: Seq2SeqTrainingArguments, plan: Plan) -> Seq2SeqTrainingArguments:
+    """
+    Returns the arguments that the Trainer is given: a copy with the plan's decisions, and without its own pushes.
+
+    The one place where arguments are set after they were made. `dataclasses.replace` would make them anew, and with
+    them the process group, devices and DeepSpeed's engine; a copy shares those.
+    """
+    given = copy(training_args)
+    given.train_sampling_strategy = plan.train_sampling_strategy
+    given.per_device_train_batch_size = plan.per_device_train_batch_size
+    given.predict_with_generate = plan.predict_with_generate
+    given.eval_strategy = IntervalStrategy(plan.eval_strategy)
+    accelerator: Any = copy(training_args.accelerator_config)
+    accelerator.dispatch_batches = plan.dispatch_batches
+    given.accelerator_config = accelerator
+    # The Trainer would send pickles; `PushToHub` pushes.
+    given.push_to_hub = False
+    return given

@@ -1,0 +1,185 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Options of a training run as data: their types, defaults and help, for recipes, a JSON schema and documents."""
+
+import types
+import typing
+from dataclasses import MISSING, Field, dataclass, fields
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import Seq2SeqTrainingArguments
+
+from ..errors import ArgumentError, did_you_mean
+from .arguments import DataArguments, ModelArguments
+
+
+GROUPS = {"model": ModelArguments, "data": DataArguments, "training": Seq2SeqTrainingArguments}
+JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
+JSON_TYPES |= {list: "array", dict: "object"}
+# How messages and tables call them.
+WORDS = {
+    "boolean": "true or false",
+    "integer": "integer",
+    "number": "number",
+    "string": "text",
+    "array": "list of texts",
+    "object": "mapping",
+}
+# `resume_from_checkpoint: false` starts anew, `fsdp: true` switches it on; the library declares texts.
+MORE_TYPES = {"resume_from_checkpoint": ("boolean",), "fsdp": ("boolean",)}
+
+
+@dataclass(frozen=True)
+class Option:
+    """
+    An option of a run.
+
+    Args:
+        group: "model", "data" or "training", which is the library's `Seq2SeqTrainingArguments`.
+        types: JSON's names of the types that it takes; none if it takes an object of Python's alone. The items of an
+            array are strings.
+        choices: The texts that it takes, if not all.
+        default: As the dataclass has it, whatever the machine.
+    """
+
+    name: str
+    group: str
+    types: tuple[str, ...]
+    choices: tuple[str, ...]
+    default: Any
+    help: str
+
+    @property
+    def type(self) -> str:
+        """The types in words, or the choices."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        return " or ".join(WORDS[name] for name in self.types) or "an object of Python's"
+
+    def convert(self, value: Any) -> Any:
+        """
+        Returns a recipe's value as the dataclass holds it: 1 as 1.0 for a number, a text as a list of one for a list.
+
+        Raises:
+            ArgumentError: It has another type, or is none of the choices; the message says which would do.
+        """
+        kind = JSON_TYPES.get(type(value), "")
+        if kind in self.types:
+            if kind == "array" and not all(isinstance(item, str) for item in value):
+                raise ArgumentError(f"expected a list of texts, got {value!r:.80}")
+            if self.choices and kind == "string" and value not in self.choices:
+                raise ArgumentError(self.wrong_choice(value))
+            return value
+        if kind == "string" and "array" in self.types:
+            return [value]
+        if kind == "integer" and "number" in self.types:
+            return float(value)
+        if kind == "number" and "integer" in self.types and value.is_integer():
+            return int(value)
+        advice = f"; write it as a text: '{value}'" if "string" in self.types and kind in ("integer", "number") else ""
+        raise ArgumentError(f"expected {self.type}, got {value!r:.80}{advice}")
+
+    def wrong_choice(self, text: str) -> str:
+        """Returns what to say of a text that is none of the choices."""
+        meant = did_you_mean(text, self.choices) or f"; there are {', '.join(self.choices)}"
+        return f"{text!r} is none of its choices{meant}"
+
+
+class Row(NamedTuple):
+    """A line of the documents' tables of options."""
+
+    group: str
+    name: str
+    type: str
+    default: str
+    help: str
+
+
+@cache
+def options() -> dict[str, Option]:
+    """Returns every option of a run by its name, in the order of the dataclasses."""
+    found = {}
+    for group, arguments in GROUPS.items():
+        hints = typing.get_type_hints(arguments)
+        for each in fields(arguments):
+            if each.init:
+                found[each.name] = make_option(group, each, hints[each.name])
+    return found
+
+
+def make_option(group: str, each: Field, hint: Any) -> Option:
+    """Describes a field of a dataclass; `hint` is its type."""
+    kinds, choices = accepted(hint)
+    kinds = (*kinds, *MORE_TYPES.get(each.name, ()))
+    choices = tuple(each.metadata.get("choices", choices))
+    default = each.default
+    if default is MISSING:
+        default = None if each.default_factory is MISSING else each.default_factory()
+    default = default.value if isinstance(default, Enum) else default
+    # argparse wants a percent sign twice.
+    help = " ".join(each.metadata.get("help", "").replace("%%", "%").split())
+    return Option(each.name, group, tuple(dict.fromkeys(kinds)), choices, default, help)
+
+
+def accepted(hint: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the JSON types that a type annotation allows, and the only texts where it is an enumeration."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        texts = tuple(value for value in typing.get_args(hint) if isinstance(value, str))
+        return tuple(JSON_TYPES[type(value)] for value in typing.get_args(hint)), texts
+    if origin in (typing.Union, types.UnionType):
+        parts = typing.get_args(hint)
+        found = [accepted(part) for part in parts]
+        # `SchedulerType | str` stands for the names of its members.
+        return tuple(kind for kinds, _ in found for kind in kinds), tuple(text for _, texts in found for text in texts)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return ("string",), tuple(member.value for member in hint)
+    name = JSON_TYPES.get(origin or hint)
+    return ((name,) if name else ()), ()
+
+
+def options_table() -> list[Row]:
+    """Returns a row for every option: its group, name, type, default and help, all of them texts."""
+    return [
+        Row(each.group, each.name, each.type, shown_default(each.default), each.help) for each in options().values()
+    ]
+
+
+def shown_default(default: Any) -> str:
+    """Returns a default as a recipe would write it; an empty text for none."""
+    if default is None or default == [] or default == "":
+        return ""
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def json_schema() -> dict:
+    """Returns a JSON schema of recipes, by which an editor completes and checks a YAML file."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "hf-xformer training recipe",
+        "type": "object",
+        "properties": {name: schema_of(option) for name, option in options().items()},
+        "additionalProperties": False,
+    }
+
+
+def schema_of(option: Option) -> dict:
+    """Returns the JSON schema of one option; null stands for its default."""
+    kinds = list(option.types)
+    if "array" in kinds and "string" not in kinds:
+        kinds.append("string")  # a list of one
+    schema: dict = {"type": [*kinds, "null"], "description": option.help, "default": option.default}
+    if "array" in kinds:
+        schema["items"] = {"type": "string"}
+    if option.choices:
+        schema["enum"] = [*option.choices, None]
+    return schema
+
+
+def unknown(name: str, prefix: str = "") -> str:
+    """Returns what to say behind an unknown option's name; `prefix` is "--" on a command line."""
+    meant = did_you_mean(name, [f"{prefix}{each}" for each in options()])
+    return meant or "; --help lists those that there are"

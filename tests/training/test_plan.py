@@ -1,0 +1,68 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a run's options come to: decided once, told to the Trainer and to people, and the options left as they were."""
+
+import copy
+import json
+
+import pytest
+
+from hf_xformer.commands import train
+from hf_xformer.training.plan import make_plan, trainer_arguments
+from hf_xformer.training.recipe import parse_run
+
+
+OPTIONS = {
+    "padded": ({}, "grouped", {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 8}),
+    "drawn": ({"group_by_length": "false"}, "drawn", {"train_sampling_strategy": "random"}),
+    "sequential": ({"train_sampling_strategy": "sequential"}, "drawn", {"train_sampling_strategy": "sequential"}),
+    "packed": ({"packing": "true"}, "planned", {"per_device_train_batch_size": 1}),
+    "tokens": ({"max_tokens": 40}, "planned", {"per_device_train_batch_size": 1, "eval_strategy": "no"}),
+    "streamed": ({"streaming": "true"}, "drawn", {"train_sampling_strategy": "random"}),
+    "pushed": ({"push_to_hub": "true"}, "grouped", {"push_to_hub": False}),
+}
+
+
+@pytest.mark.parametrize(("more", "batches", "expected"), OPTIONS.values(), ids=OPTIONS)
+def test_the_trainer_is_told_the_plan_and_the_options_stay_as_they_were(more, batches, expected, task, tmp_path):
+    arguments = parse_run(task.options(tmp_path, **more), "")
+    before = copy.deepcopy([each.to_dict() if hasattr(each, "to_dict") else vars(each) for each in arguments])
+    plan = make_plan(*arguments)
+    given = trainer_arguments(arguments[2], plan)
+    assert plan.batches == batches
+    assert {name: getattr(given, name) for name in expected} == expected
+    assert given.accelerator_config.dispatch_batches is (False if more == {"streaming": "true"} else None)
+    assert [each.to_dict() if hasattr(each, "to_dict") else vars(each) for each in arguments] == before
+
+
+BATCHES = {
+    "8 pairs per step (1 process, no accumulation)": {},
+    "1 pair per step (1 process, no accumulation)": {"per_device_train_batch_size": 1},
+    "32 pairs per step (1 process, 4 batches accumulated, packed)": {
+        **{"gradient_accumulation_steps": 4, "packing": "true"}
+    },
+    "at most 2,048 source and 2,048 target tokens per step (1 process, no accumulation)": {"max_tokens": 2048},
+}
+
+
+@pytest.mark.parametrize(("said", "more"), BATCHES.items(), ids=BATCHES)
+def test_the_batch_is_said_in_words(said, more, task, tmp_path):
+    assert make_plan(*parse_run(task.options(tmp_path, **more), "")).batch == said
+
+
+def test_metrics_are_of_generated_text_where_there_is_an_evaluation(task, tmp_path):
+    metrics = {"metrics": "per", "validation_file": task.validation}
+    arguments = parse_run(task.options(tmp_path, **metrics), "")
+    plan = make_plan(*arguments)
+    assert plan.evaluates and plan.predict_with_generate and not arguments[2].predict_with_generate
+    assert not make_plan(*parse_run(task.options(tmp_path), "")).evaluates
+
+
+def test_the_start_and_the_record_say_what_was_decided(task, tmp_path, capsys):
+    train.main(task.options(tmp_path, bf16="true", packing="true"))
+    said = capsys.readouterr().out
+    assert "8 pairs per step (1 process, no accumulation, packed)" in said
+    assert "eager attention: the fastest for short texts in bfloat16 on a CPU" in said
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["batch"] == record["decisions"]["batch"] and record["batch"] in said
+    assert record["decisions"]["attn_implementation"] == "eager" and record["decisions"]["batches"] == "planned"

@@ -1,0 +1,87 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes and command lines: which wins, and what is said of a mistake in either."""
+
+import pytest
+from small_runs import refused
+
+from hf_xformer.commands import train
+from hf_xformer.training.recipe import parse_overrides, parse_run
+
+
+RECIPE = {
+    "learning_rat: 1": "recipe.yaml: unknown option 'learning_rat'; did you mean learning_rate?",
+    "12: 1": "recipe.yaml: unknown option 12; --help lists those that there are",
+    "seed: 2.5": "recipe.yaml: seed: expected integer, got 2.5",
+    "seed: '5'": "recipe.yaml: seed: expected integer, got '5'",
+    "learning_rate: fast": "recipe.yaml: learning_rate: expected number, got 'fast'",
+    "streaming: 1": "recipe.yaml: streaming: expected true or false, got 1",
+    "run_name: 12": "recipe.yaml: run_name: expected text, got 12; write it as a text: '12'",
+    "metrics: [per, 1]": "recipe.yaml: metrics: expected a list of texts, got ['per', 1]",
+    "eval_strategy: step": "recipe.yaml: eval_strategy: 'step' is none of its choices; did you mean steps?",
+    "overlong: keep": "recipe.yaml: overlong: 'keep' is none of its choices; there are truncate, drop",
+    "parallelism_config: {tp_size: 2}": "recipe.yaml: parallelism_config: expected an object of Python's, got {'tp_",
+    "- seed": "recipe.yaml: expected lines of 'option: value', got ['seed']",
+    "seed: [": "recipe.yaml: not a readable YAML file: ",
+}
+
+
+@pytest.mark.parametrize(("text", "said"), RECIPE.items(), ids=RECIPE)
+def test_a_mistake_in_a_recipe_is_said_with_file_option_and_value(text, said, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert f"error: {tmp_path}/{said}" in refused(train, [tmp_path / "recipe.yaml"], capsys)
+
+
+COMMAND_LINE = {
+    "--learning_rat 1": "--learning_rat: unknown option; did you mean --learning_rate?",
+    "--learning_rat=1": "--learning_rat: unknown option; did you mean --learning_rate?",
+    "--xyzzy 1": "--xyzzy: unknown option; --help lists those that there are",
+    "--learning_rate fast": "--learning_rate: invalid float value: 'fast'",
+    "--learning-rate=fast": "--learning-rate: invalid float value: 'fast'",
+    "--learning_rate": "--learning_rate: expected one argument",
+    "--overlong keep": "--overlong: 'keep' is none of its choices; there are truncate, drop",
+    "--eval_strategy step": "--eval_strategy: 'step' is none of its choices; did you mean steps?",
+    "--lr_scheduler_kwargs {": "--lr_scheduler_kwargs {: not JSON: Expecting property name",
+    "--seed 1 recipe.yaml": "recipe.yaml: neither an option nor an option's value; a recipe comes first",
+    "--tf32 true": "options of the Trainer: --tf32 requires Ampere",
+    "--warmup_steps -1": "options of the Trainer: Got warmup_steps = -1.0",
+    "--load_best_model_at_end true --save_strategy epoch": "- Save strategy: SaveStrategy.EPOCH",
+    '--accelerator_config {"foo":1}': "options of the Trainer: AcceleratorConfig.__init__() got an unexpected",
+}
+
+
+@pytest.mark.parametrize(("words", "said"), COMMAND_LINE.items(), ids=COMMAND_LINE)
+def test_a_mistake_on_the_command_line_names_the_option_as_it_was_typed(words, said, tmp_path, capsys):
+    line = refused(train, [*words.split(" "), "--output_dir", tmp_path], capsys)
+    assert said in line and (line.startswith(f"error: {said}") or said.startswith("- "))
+
+
+def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_the_default(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "max_steps: 7\nlearning_rate: 1\nwarmup_steps: 20\ngroup_by_length: false\nmetrics: per\nseed: null\n"
+        "config_overrides: {dropout: 0.0, norm_type: layernorm}\nsave_strategy: no\nuse_cpu: true\n"
+    )
+    words = ["--max_steps", "2", "--metrics", "wer", "cer", "--output_dir", str(tmp_path)]
+    model_args, data_args, training_args = parse_run([str(recipe), *words], "")
+    assert (training_args.max_steps, training_args.learning_rate, training_args.warmup_steps) == (2, 1.0, 20.0)
+    assert isinstance(training_args.learning_rate, float)
+    assert (data_args.group_by_length, data_args.metrics, data_args.overlong) == (False, ["wer", "cer"], "truncate")
+    assert training_args.seed == 42 and training_args.save_strategy == "no"
+    assert parse_overrides(model_args.config_overrides) == {"dropout": 0.0, "norm_type": "layernorm"}
+
+
+def test_overrides_are_one_whether_written_as_text_mapping_or_json():
+    expected = {"d_model": 256, "norm_type": "layernorm", "rope_parameters": {"rope_theta": 5000.0}}
+    text = "d_model=256,norm_type=layernorm,rope_parameters={rope_theta: 5e3}"
+    assert parse_overrides(text) == parse_overrides(expected) == expected
+    assert parse_overrides('{"d_model": 256}') == {"d_model": 256}
+    assert parse_overrides(None) == parse_overrides("") == {}
+
+
+def test_the_help_shows_defaults_and_the_schema(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_run(["--help"], "What it does.")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert not stop.value.code and "What it does." in shown and "print a JSON schema of recipes" in shown
+    assert "Longest source" in shown and "(default: 256)" in shown
