@@ -3,8 +3,8 @@
 """
 Fills in what the package itself knows, while mkdocs builds the site.
 
-A line `{{ name }}` of a page becomes the table or block of that name in `BLOCKS`. Each verb gets a page, `commands/VERB.md`,
-made from its parser.
+A line `{{ name }}` of a page becomes the table or block of that name in `BLOCKS`. Each verb gets a page,
+`commands/VERB.md`, made from its parser.
 """
 
 import argparse
@@ -81,7 +81,8 @@ def choices_of(annotation: Any) -> list[str]:
 def model_options() -> list[Option]:
     """Fields of `XformerConfig`, in their order, described as its docstring does."""
     described = INHERITED_FIELDS | documented_arguments(XformerConfig)
-    own = [each for each in fields(XformerConfig) if each.name in XformerConfig.__annotations__]
+    found = {each.name: each for each in fields(XformerConfig)}
+    own = [found[name] for name in XformerConfig.__annotations__ if name in found]
     return [Option(each.name, type_name(each.type), default_of(each), described[each.name]) for each in own]
 
 
@@ -141,7 +142,8 @@ def markdown_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> st
 
 
 def default_cell(default: str) -> str:
-    return f"`{default}`" if default and default not in ("required", *RUN_DEFAULTS.values()) else default
+    in_words = default == "required" or default == RUN_DEFAULTS["use_cpu"]
+    return f"`{default}`" if default and not in_words else default
 
 
 def cell(text: str) -> str:
@@ -217,7 +219,7 @@ def prose(text: str) -> str:
     blocks = re.split(r"\n\s*\n", textwrap.dedent(text).strip("\n"))
     examples = [block.startswith("  ") for block in blocks]
     return "\n\n".join(
-        f"```console\n{textwrap.dedent(block)}\n```" if is_example else cell(block)
+        f"```bash\n{textwrap.dedent(block)}\n```" if is_example else cell(block)
         for block, is_example in zip(blocks, examples, strict=True)
     )
 
@@ -267,5 +269,5 @@ def on_page_markdown(markdown, **_):
 
 
 def on_page_content(html, **_):
-    """Shows names that docstrings put in brackets as names."""
-    return re.sub(r"\[(<code>\w+</code>)\]", r"\1", html)
+    """Shows names that docstrings put in brackets as names, `[~package.Name]` as Name."""
+    return re.sub(r"\[<code>(?:~[\w.]+\.)?(\w+)</code>\]", r"<code>\1</code>", html)
