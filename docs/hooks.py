@@ -210,7 +210,7 @@ def verb_page(verb: str) -> str:
                 title = {"positional arguments": "Arguments", "options": "Options"}.get(group.title or "", group.title)
                 page += [f"## {str(title).capitalize()}", group.description or "", action_table(actions)]
     if parser.epilog:
-        page.append(f"```text\n{parser.epilog.strip()}\n```")
+        page.append(f"``` {{ .text .wrap }}\n{parser.epilog.strip()}\n```")
     return "\n\n".join(page) + "\n"
 
 
@@ -271,3 +271,12 @@ def on_page_markdown(markdown, **_):
 def on_page_content(html, **_):
     """Shows names that docstrings put in brackets as names, `[~package.Name]` as Name."""
     return re.sub(r"\[<code>(?:~[\w.]+\.)?(\w+)</code>\]", r"<code>\1</code>", html)
+
+
+def on_post_page(output, page, **_):
+    """Refuses pages that would fetch something from the network when they are read."""
+    from mkdocs.exceptions import PluginError
+
+    if fetched := re.search(r"<(?:script|link|img|iframe)\b[^>]+(?:src|href)=.?https?:[^>]*>", output):
+        raise PluginError(f"{page.file.src_uri} would fetch {fetched[0]}")
+    return output

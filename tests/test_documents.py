@@ -234,3 +234,28 @@ def test_contributing_lists_every_module():
     verbs = {f"commands/{verb}.py" for verb in VERBS}
     rooms = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
     assert listed == {name for name in modules if not name.endswith("/__init__.py")} - verbs | rooms
+
+
+def messages_of_the_package() -> str:
+    """All texts in the package's code, each on a line; what is filled in is left out."""
+    lines = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "\0" for part in node.values]
+                lines.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                lines.append(node.value)
+    return "\n".join(lines)
+
+
+def test_the_errors_that_a_document_explains_are_those_of_the_package():
+    """Of a message in the first column, `...`, N and M stand for what is filled in."""
+    messages = messages_of_the_package()
+    first_columns = re.findall(
+        r"^\| ([^|]*`[^|]*) \|", (ROOT / "docs/errors.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    explained = [message for column in first_columns for message in re.findall("`([^`]+)`", column)]
+    assert len(explained) > 20
+    pieces = {piece.strip(" ,") for message in explained for piece in re.split(r"\.\.\.|\b[NM]\b", message)}
+    assert [piece for piece in sorted(pieces) if piece not in messages] == []
