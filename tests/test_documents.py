@@ -100,6 +100,19 @@ def test_commands_parse(path, hooks):
         check_command(command, hooks)
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_commands_within_a_sentence_exist(path, hooks):
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    for command in re.findall(r"`((?:make|python|hf-xformer) [^`]+)`", text):
+        words = shlex.split(command)
+        if words[0] != "hf-xformer":
+            check_command(words, hooks)
+        elif words[1] not in ("VERB", "--help"):
+            assert words[1] in VERBS, command
+            known = {word for action in hooks.parser_of(words[1])._actions for word in action.option_strings}
+            assert {word for word in words if word.startswith("--")} <= known, command
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_examples_of_a_verbs_help_parse(verb, hooks):
     text = hooks.parser_of(verb).format_help()
@@ -126,6 +139,8 @@ def check_command(words: list[str], hooks) -> None:
         case ["make", *targets]:
             known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
             assert set(targets) <= set(known), words
+        case ["python", "-m", module, *_]:
+            assert importlib.util.find_spec(module), words
         case ["python", script, *_]:
             assert (ROOT / script).exists(), words
         case _:
