@@ -196,7 +196,7 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
 def verb_page(verb: str) -> str:
     """Returns the page of a verb: its description, its arguments and its options."""
     parser = parser_of(verb)
-    page = [f"# {verb}", f"`{PROGRAM} {verb}`: {VERBS[verb]}.", prose(parser.description or "")]
+    page = [f"# {verb}", prose(parser.description or "")]
     if verb == "train":
         launch = ", ".join(f"`--{name}`" for name in LAUNCH_OPTIONS)
         page += [
@@ -230,8 +230,10 @@ def action_table(actions: list[argparse.Action]) -> str:
 
 def action_row(action: argparse.Action) -> tuple[str, ...]:
     name = ", ".join(action.option_strings) or action.dest
-    value = ", ".join(map(str, action.choices)) if action.choices else getattr(action.type, "__name__", "text")
-    value = {"str": "text", "Path": "path"}.get(value, value) + ("; one or more" if action.nargs == "+" else "")
+    # Of the types, those that check a range are functions.
+    kind = {None: "text", str: "text", Path: "path"}.get(action.type, "number")
+    value = ", ".join(map(str, action.choices)) if action.choices else kind
+    value += "; one or more" if action.nargs == "+" else ""
     default = "required" if action.required and action.option_strings else yaml_value(action.default)
     # The column says it already.
     help = re.sub(rf" \(default:? (?:%\(default\)s|{re.escape(default)})\)", "", action.help or "")

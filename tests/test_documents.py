@@ -47,15 +47,15 @@ def with_blocks(language: str) -> list:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The commands of a block, a pipe's each for itself, without comments."""
-    lines = re.sub(r"\\\n", "", text).splitlines()
-    words = [shlex.split(line, comments=True) for line in lines]
+    """The commands of a block, a pipe's each for itself, without comments and redirections."""
     found = []
-    for line in words:
-        while "|" in line:
-            found.append(line[: line.index("|")])
-            line = line[line.index("|") + 1 :]
-        found.append(line[: line.index(">")] if ">" in line else line)
+    for line in re.sub(r"\\\n", "", text).splitlines():
+        words = shlex.split(line, comments=True)
+        while "|" in words:
+            found.append(words[: words.index("|")])
+            words = words[words.index("|") + 1 :]
+        redirected = [i for i, word in enumerate(words) if word in ("<", ">")]
+        found.append(words[: min(redirected, default=None)])
     return [command for command in found if command]
 
 
