@@ -65,7 +65,7 @@ def test_the_readme_is_short():
 
 @pytest.mark.parametrize("path", with_blocks("python"))
 def test_python_blocks_run(path, tmp_path, monkeypatch, capsys):
-    """In their order, with an untrained model where the reader has a trained one; each `print` prints what its comment says."""
+    """In their order, with an untrained model where the reader has a trained one; prints are as their comments say."""
     checkpoint = tmp_path / "runs/g2p-quickstart"
     tokenizer = train_tokenizer(["K U B E R N T S", "AH IY UW"], "symbol")
     tokenizer.save_pretrained(checkpoint)
