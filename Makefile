@@ -14,7 +14,7 @@ BIBLE := data/bible
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-slow test-oldest test-newest test-wheel lint parity mutants clean
+.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-slow test-oldest test-newest test-wheel lint parity mutants docs clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,6 +35,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-bible: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bible]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
 install: $(VENV)/.installed  ## the package and what training needs, into $(VENV)
@@ -110,5 +114,8 @@ lint: install-test  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs  ## the site under docs/, into site/index.html; a broken link or reference is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:  ## what the commands above made, but for the runs
-	rm -rf $(VENV) .cache data build dist
+	rm -rf $(VENV) .cache data build dist site
