@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from small_models import make_model
 from small_runs import ROOT
+from test_structure import TRAVELLING
 
 import hf_xformer
 from hf_xformer.cli import LAUNCH_OPTIONS, VERBS
@@ -241,16 +242,18 @@ def in_tree(name: str) -> Path:
 
 
 def test_contributing_lists_every_module():
+    """The travelling ones in the order in which they import each other."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     tree = re.search(r"^hf_xformer/\n((?:  .*\n)+)", text, flags=re.MULTILINE)[1]
-    listed, room = set(), ""
+    listed, room = [], ""
     for indent, name in re.findall(r"^( {2}| {4})(\w+(?:\.py|/)) ", tree, flags=re.MULTILINE):
         room = room if len(indent) == 4 else name if name.endswith("/") else ""
-        listed.add(f"{room}{name}" if not name.endswith("/") else name)
+        listed.append(name if name.endswith("/") else f"{room}{name}")
     modules = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
     verbs = {f"commands/{verb}.py" for verb in VERBS}
     rooms = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
-    assert listed == {name for name in modules if not name.endswith("/__init__.py")} - verbs | rooms
+    assert set(listed) == {name for name in modules if not name.endswith("/__init__.py")} - verbs | rooms
+    assert [name for name in listed if name.endswith("_xformer.py")] == [f"models/{name}.py" for name in TRAVELLING]
 
 
 def messages_of_the_package() -> str:
