@@ -62,7 +62,11 @@ def trainer_options() -> list[Option]:
 
 
 def option_of(row: Row) -> Option:
-    return Option(row.name, row.type, RUN_DEFAULTS.get(row.name, row.default), row.help)
+    """Returns a row of the schema; a long list of choices stands in the help, where there is room."""
+    kind, help = row.type, row.help
+    if kind.startswith("one of ") and len(kind) > 40:
+        kind, help = "text", f"{help} O{kind[1:]}."
+    return Option(row.name, kind, RUN_DEFAULTS.get(row.name, row.default), help)
 
 
 def model_options() -> list[Option]:
