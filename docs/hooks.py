@@ -14,18 +14,15 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, dataclass, fields
-from enum import Enum
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 from unittest import mock
 
-import transformers
-
 from hf_xformer import XformerConfig
 from hf_xformer.cli import LAUNCH_OPTIONS, PROGRAM, VERBS
 from hf_xformer.hub.card import CardFacts
-from hf_xformer.training.arguments import DataArguments, ModelArguments
+from hf_xformer.training.schema import Row, options_table
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,26 +53,20 @@ class Option:
 
 def recipe_options() -> list[Option]:
     """Options of a recipe that this package adds to the Trainer's."""
-    return [option_of(each) for each in (*fields(ModelArguments), *fields(DataArguments))]
+    return [option_of(row) for row in options_table() if row.group != "training"]
 
 
 def trainer_options() -> list[Option]:
     """Options of a recipe that are the stock Trainer's."""
-    return [option_of(each) for each in fields(transformers.Seq2SeqTrainingArguments)]
+    return [option_of(row) for row in options_table() if row.group == "training"]
 
 
-def option_of(field: Field) -> Option:
-    default = RUN_DEFAULTS.get(field.name) or default_of(field)
-    help = " ".join(field.metadata["help"].split())
-    choices = field.metadata.get("choices") or choices_of(field.type)
-    known = f" One of {', '.join(choices)}." if choices and not set(choices) <= set(re.findall(r"\w+", help)) else ""
-    return Option(field.name, type_name(field.type), default, help + known)
-
-
-def choices_of(annotation: Any) -> list[str]:
-    """Returns the values of the enumeration that an annotation names, if it names one."""
-    kinds = [kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, Enum)]
-    return [each.value for kind in kinds for each in kind]
+def option_of(row: Row) -> Option:
+    """Returns a row of the schema; a long list of choices stands in the help, where there is room."""
+    kind, help = row.type, row.help
+    if kind.startswith("one of ") and len(kind) > 40:
+        kind, help = "text", f"{help} O{kind[1:]}."
+    return Option(row.name, kind, RUN_DEFAULTS.get(row.name, row.default), help)
 
 
 def model_options() -> list[Option]:
@@ -103,16 +94,14 @@ def documented_arguments(documented: type) -> dict[str, str]:
 
 def type_name(annotation: Any) -> str:
     """Returns a type in a few words, without the None that stands for the default."""
-    kinds = [kind for kind in get_args(annotation) or [annotation] if kind not in (type(None), Literal[False])]
+    kinds = [kind for kind in get_args(annotation) or [annotation] if kind is not type(None)]
     if get_origin(annotation) is Literal:
         return " or ".join(map(str, kinds))
     if get_origin(annotation) is list:
         return f"list of {type_name(kinds[0])}"
     if get_origin(annotation) in (Union, UnionType):
         return " or ".join(dict.fromkeys(type_name(kind) for kind in kinds))
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return "str"
-    return "dict" if get_origin(annotation) is dict else annotation.__name__
+    return annotation.__name__
 
 
 def default_of(field: Field) -> str:
@@ -127,7 +116,7 @@ def yaml_value(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value.value if isinstance(value, Enum) else value) or '""'
+    return str(value) or '""'
 
 
 def table(options: Iterable[Option]) -> str:
