@@ -139,7 +139,7 @@ def check_output_folder(folder: Path, option: str = "", in_use: str | None = Non
 
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of all verbs that decode; for those of `generate()` the checkpoint's values are the defaults."""
+    """Adds the options of all verbs that decode; defaults of those of `generate()` are the checkpoint's."""
     group = parser.add_argument_group("decoding")
     group.add_argument("--batch_size", type=whole_number(), default=64, help="sources at a time (default 64)")
     group.add_argument("--num_beams", type=whole_number(), help="beams; 1 is greedy")
