@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training a tokenizer of one's own, of four kinds, as the fast tokenizer that `AutoTokenizer` loads.
+"""Trains tokenizers of four kinds, each a fast tokenizer that `AutoTokenizer` loads.
 
 | model_type | a token is | decode(encode(text)) | good for |
 |---|---|---|---|
@@ -9,8 +9,8 @@
 | char | a character | text, but for unseen characters | spelling, names, normalisation |
 | symbol | a whitespace-separated symbol, or else its characters | symbols, one space apart | phonemes, glosses, tags |
 
-"text" here is the text in Unicode's normal form C, and in lower case if so asked. A text that spells out a special
-token, `</s>` say, is read as that token.
+"text" here is the text in Unicode's normal form C, and in lower case if that is asked for. A text that spells out a
+special token, such as `</s>`, is read as that token.
 """
 
 import json
@@ -44,16 +44,16 @@ def train_tokenizer(
     Trains a tokenizer that ends every text with `</s>`; the same texts give the same tokenizer.
 
     Args:
-        texts: What to learn from, read once.
+        texts: Texts to learn from, read once.
         model_type: A key of `TRAINERS`.
-        vocab_size: The most entries it may have, the four special tokens included (unigram: exactly so many).
+        vocab_size: Largest number of entries, the four special tokens included (unigram: exactly this number).
         lowercase: Whether to fold case; the decoded text is then in lower case too.
         min_frequency: Merges (bpe), characters (char) and symbols (symbol) seen fewer times are left out.
         max_length: Tokens, `</s>` included, that the tokenizer truncates to when asked to truncate.
 
     Raises:
-        ArgumentError: An unknown model type, a vocabulary too small for the characters or, for unigram, larger than
-            the texts can fill; a max_length below 2.
+        ArgumentError: The model type is unknown, `max_length` is below 2, or the vocabulary is too small for the
+            characters or, for unigram, larger than the texts can fill.
         DataError: There is no text.
     """
     if model_type not in TRAINERS:
@@ -107,7 +107,7 @@ def train_unigram(texts: Texts, form: normalizers.Normalizer, vocab_size: int, m
         vocab_size=vocab_size, special_tokens=SPECIALS, unk_token=UNKNOWN, show_progress=False
     )
 
-    # The characters are checked before the trainer begins: without room for them it would never come to an end.
+    # The characters are checked before the trainer begins: without room for them it never ends.
     tokenizer.train_from_iterator(checked(texts, tokenizer.normalizer, vocab_size), trainer)
     if tokenizer.get_vocab_size() < vocab_size:
         raise ArgumentError(
@@ -120,11 +120,11 @@ def train_unigram(texts: Texts, form: normalizers.Normalizer, vocab_size: int, m
 
 def in_settled_order(pieces: list[list], vocab_size: int) -> list[tuple[str, float]]:
     """
-    Undoes what a hash map's random order leaves in a trained unigram vocabulary, so that training is repeatable.
+    Puts a trained unigram vocabulary into an order that does not depend on a hash map, so that training is repeatable.
 
-    Characters that the likelihood would have dropped are kept by the trainer with the lowest score, plus 0.0001 for
-    each one before it in a random order. All of them get the lowest score here, and scores are rounded. Characters
-    come first, so that it is longer pieces that go where the trainer has overshot.
+    The trainer keeps characters that the likelihood would drop, with the lowest score plus 0.0001 for each one before
+    it in a random order. Here all of them get the lowest score, and scores are rounded. Characters come first, so that
+    longer pieces are cut if the trainer has made too many.
     """
     specials, learned = pieces[: len(SPECIALS)], pieces[len(SPECIALS) :]
     lowest = min(score for _, score in learned)
@@ -139,7 +139,7 @@ def in_settled_order(pieces: list[list], vocab_size: int) -> list[tuple[str, flo
 
 
 def train_char(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_frequency: int) -> Tokenizer:
-    """One token a character, space included: byte-pair encoding without merges."""
+    """Byte-pair encoding without merges: one token a character, space included."""
     counts: Counter[str] = Counter()
     for text in checked(texts):
         counts.update(form.normalize_str(text))
@@ -152,7 +152,7 @@ def train_char(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_
 
 
 def train_symbol(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_frequency: int) -> Tokenizer:
-    """One token a whitespace-separated symbol; a word that is none of the symbols falls into its characters."""
+    """One token a whitespace-separated symbol; an unknown symbol becomes its characters."""
     counts: Counter[str] = Counter()
     characters: Counter[str] = Counter()
     for text in checked(texts):
@@ -163,8 +163,7 @@ def train_symbol(texts: Texts, form: normalizers.Normalizer, vocab_size: int, mi
     required = frequent(characters, min_frequency)
     check_room(vocab_size, len(required), "characters")
     entries = [*SPECIALS, *required, *frequent(counts, min_frequency)]
-    # A known symbol is taken whole because merges are not needed to reach it. Without a decoder, tokens are joined by
-    # one space, which is what symbols want.
+    # `ignore_merges` takes a known symbol whole. Without a decoder, tokens are joined by one space, as symbols should.
     model = models.BPE(numbered(entries, vocab_size), merges=[], unk_token=UNKNOWN, ignore_merges=True)
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = form
@@ -181,7 +180,7 @@ TRAINERS: dict[str, Callable[[Texts, normalizers.Normalizer, int, int], Tokenize
 
 
 def checked(texts: Texts, form: normalizers.Normalizer | None = None, vocab_size: int | None = None) -> Iterator[str]:
-    """The texts; after the last, an error if they were empty or have more characters than `vocab_size` holds."""
+    """Yields texts, and raises after the last if they were empty or have more characters than `vocab_size` holds."""
     characters: set[str] = set()
     for text in texts:
         characters.update(form.normalize_str(text) if form else text)
@@ -194,6 +193,7 @@ def checked(texts: Texts, form: normalizers.Normalizer | None = None, vocab_size
 
 
 def check_room(vocab_size: int, required: int, what: str) -> None:
+    """Raises ArgumentError if a vocabulary does not hold so many characters beside the special tokens."""
     if vocab_size < required + len(SPECIALS):
         raise ArgumentError(
             f"--vocab_size {vocab_size} is too small: {required} {what} and {len(SPECIALS)} special tokens "
@@ -202,15 +202,15 @@ def check_room(vocab_size: int, required: int, what: str) -> None:
 
 
 def frequent(counts: Counter, min_frequency: int) -> list[str]:
-    """The keys that occur often enough, the most frequent first, equals in code-point order."""
+    """Returns the keys that occur often enough: the most frequent first, equals in code-point order."""
     return [key for key, count in sorted(counts.items(), key=lambda e: (-e[1], e[0])) if count >= min_frequency]
 
 
 def numbered(entries: list[str], limit: int) -> dict[str, int]:
-    """The first `limit` different entries with their ids."""
+    """Returns the first `limit` different entries with their ids."""
     return {entry: number for number, entry in enumerate(list(dict.fromkeys(entries))[:limit])}
 
 
 def cut(ids: list[int], limit: int) -> list[int]:
-    """At most `limit` tokens, the last of which stays the last: the end token."""
+    """Returns at most `limit` tokens, the last of which is still the end token."""
     return ids if len(ids) <= limit else ids[: limit - 1] + ids[-1:]
