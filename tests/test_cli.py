@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""`hf-xformer` is the scripts by another name, and starts as many processes as a launch configuration says."""
+"""`hf-xformer` finds its verbs, and starts as many processes as a launch configuration says."""
 
 import json
 import os
@@ -52,10 +52,35 @@ def test_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"hf-xformer {__version__}\n"
 
 
-def test_a_verb_that_there_is_not_gets_the_nearest_one(capsys):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["genrate", "runs/x"], "no verb 'genrate'; did you mean generate? (hf-xformer --help lists them)"),
+        (["zzz"], "no verb 'zzz' (hf-xformer --help lists them)"),
+        (["--verison"], "no option '--verison'; did you mean --version? (hf-xformer --help lists them)"),
+    ],
+)
+def test_a_verb_that_there_is_not_gets_the_nearest_one(words, said, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["genrate", "runs/x"])
-    assert stop.value.code == 2 and "no verb 'genrate'; did you mean generate?" in capsys.readouterr().err
+        cli.main(words)
+    assert stop.value.code == 2 and capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_the_command_and_the_module_are_the_same():
+    module = hf_xformer("info", "--help")
+    assert module.returncode == 0 and module.stdout.startswith("usage: hf-xformer info ")
+    refused = hf_xformer("info", "/none")
+    assert refused.returncode == 2 and refused.stderr == "error: /none: there is no such file or folder\n"
+
+
+def test_a_reader_that_leaves_is_no_error():
+    code = "from hf_xformer import cli; import sys; sys.stdout.write('x' * 2**20); cli.main(['--help'])"
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        assert b"error" not in process.stderr.read().lower()
 
 
 def test_a_launch_configuration_that_there_is_not_is_refused(capsys):

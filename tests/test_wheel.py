@@ -42,7 +42,12 @@ def python(site: Path, folder: Path, *words: str | Path, **streams) -> str:
 
 def test_the_wheel_has_the_package_its_types_and_its_configurations_and_no_more(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hf_xformer").rglob("*.py")}
+    files = (path for path in (ROOT / "hf_xformer").rglob("*.py*") if path.suffix in (".py", ".pyi"))
+    package = {path.relative_to(ROOT).as_posix() for path in files}
+    assert {
+        "hf_xformer/data/batches.py",
+        "hf_xformer/data/__init__.pyi",
+    } <= package  # a folder data/ is ignored by git
     shipped = {
         f"hf_xformer/share/{path.relative_to(ROOT).as_posix()}"
         for folder in ("configs", "model_cards")
