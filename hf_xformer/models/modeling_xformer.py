@@ -280,21 +280,56 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
                 x, labels = x.index_select(0, index), labels.index_select(0, index)
         return mean_over(self.lm_head(x, labels, smoothing), labels, kwargs.get("num_items_in_batch"))
 
-    def save_pretrained(self, save_directory, *, state_dict: dict | None = None, **kwargs):  # type: ignore[override]
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory, is_main_process: bool = True, state_dict: dict | None = None, *args, **kwargs
+    ):
+        """
+        As the library's.
+
+        Raises:
+            ValueError: The config says otherwise than the weights which embeddings are shared, so that some would be
+                lost.
+        """
+        if not getattr(self, "_hf_peft_config_loaded", False):  # then the adapter alone is saved
+            self.check_embeddings()
         # What divides a model among processes gives the weights back with a copy for each name of a tied one.
         if state_dict is None and self.is_distributed_loading_by_transformers:
             state_dict = self.state_dict()
         if state_dict is not None:
             copies = self.get_expanded_tied_weights_keys(all_submodels=True)
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in copies}
-        # PEFT may have trained a copy of an embedding that was shared, or have found the output layer untied from the
-        # source's embedding, which it never was tied to: the config has to say what the weights are now.
+        super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
+
+    def embeddings_as_they_are(self) -> dict[str, Any]:
+        """The config's fields that say which embeddings are shared, read from the weights."""
         source, target = self.get_encoder().embed_tokens, self.get_decoder().embed_tokens
-        if source.weight is not target.weight:
-            self.config.encoder_vocab_size = source.num_embeddings
-        if getattr(self.lm_head, "weight", None) is target.weight:
-            self.config.tie_word_embeddings = True
-        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        is_separate = source.weight is not target.weight
+        return {
+            "encoder_vocab_size": source.num_embeddings if is_separate else None,
+            "tie_word_embeddings": getattr(self.lm_head, "weight", None) is target.weight,
+        }
+
+    def match_config_to_embeddings(self) -> None:
+        """
+        Makes the config say which embeddings are shared: call it after `merge_and_unload()`.
+
+        PEFT may have trained a copy of a shared embedding, and it calls the output layer untied if it does not share
+        the encoder's embedding.
+        """
+        self.config.update(self.embeddings_as_they_are())
+
+    def check_embeddings(self) -> None:
+        """
+        Raises:
+            ValueError: Stacks do not share an embedding that the config says they share, or the output layer shares
+                one that the config says it does not.
+        """
+        for field, value in self.embeddings_as_they_are().items():
+            if value and not (said := getattr(self.config, field)):
+                raise ValueError(
+                    f"the weights are those of `{field}={value}`, the config says {said}, as after merging by PEFT: "
+                    "call `model.match_config_to_embeddings()` before saving, or trained weights would be lost"
+                )
 
     def prepare_decoder_input_ids_from_labels(
         self, labels: torch.Tensor, segment_ids: torch.Tensor | None = None
