@@ -137,8 +137,8 @@ class XformerConfig(PreTrainedConfig):
         "attention_chunk_size": "block_size",
         "sliding_window": "block_size",
     }
-    # Tensor parallelism of a stack: each process has some whole heads and some inner features. The norms of queries and
-    # keys see the heads of one process, so that their gradients have to be summed.
+    # Tensor parallelism of a stack: each process has some whole heads and some inner features. The norms of queries
+    # and keys see the heads of one process, so that their gradients have to be summed.
     base_model_tp_plan = {
         "positions.table.weight": "embedding_colwise",
         "positions.table": "local_params",

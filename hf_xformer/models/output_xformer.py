@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 IGNORED = -100
 # Logits that exist at a time: 128 MiB in float32.
 CHUNK_ELEMENTS = 2**25
-# Tokens whose gradients are summed in 16 bits: sums of more might exceed float16's largest number, 65,504, and means in
-# place of sums might fall below its smallest.
+# Tokens whose gradients are summed in 16 bits: sums of more might exceed float16's largest number, 65,504, and means
+# in place of sums might fall below its smallest.
 CHUNK_TOKENS = 1024
 
 
