@@ -37,7 +37,7 @@ BLOCK, RADIUS = 256, 127
 
 
 def without_attention(q, k, v, mask, *args, **kwargs):
-    """Stands in for `XformerAttention.attend`: the projections have the same work, and nothing is mixed."""
+    """In place of `XformerAttention.attend`: the projections around it have the same work, and nothing is mixed."""
     return (q + k + v).transpose(1, 2).flatten(2), None
 
 

@@ -45,14 +45,14 @@ MUTANTS = (
     # Who attends to whom
     Mutant(
         "the encoder ignores the source mask",
-        "lambda name: create_bidirectional_mask(self.config, x, attention_mask)",
-        "lambda name: None",
+        "create_bidirectional_mask(self.config, keys.tokens, keys.attention_mask, and_mask_function=condition)",
+        "create_bidirectional_mask(self.config, keys.tokens, None, and_mask_function=condition)",
         words="padding or marian",
     ),
     Mutant(
         "cross-attention ignores the source mask",
-        "memory_mask = self.memory_mask(x, memory, encoder_attention_mask)",
-        "memory_mask = None",
+        "memory_rows = self.rows(memory, encoder_attention_mask, encoder_segment_ids)",
+        "memory_rows = self.rows(memory, None, encoder_segment_ids)",
         words="padding or marian",
     ),
     Mutant(
@@ -62,8 +62,8 @@ MUTANTS = (
     ),
     Mutant(
         "the decoder ignores the padding of its prefix",
-        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, own_cache)",
-        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, None, own_cache)",
+        "make(self.config, tokens, mask, cache, and_mask_function",
+        "make(self.config, tokens, None, cache, and_mask_function",
         words="padding",
     ),
     Mutant(
@@ -81,8 +81,9 @@ MUTANTS = (
     # Blocks and windows
     Mutant(
         "blocks: the rest of a row attends to nothing",
-        "        x = self.unfold(x, length)\n",
-        "        x = self.unfold(x, length) * (torch.arange(length) < length // self.size * self.size)[:, None]\n",
+        "x = pattern.to_rows(x, self.length)",
+        "x = pattern.to_rows(x, self.length)\n"
+        "        x = x * (torch.arange(self.length) < self.length // pattern.size * pattern.size)[:, None, None]",
         (BLOCKS,),
     ),
     Mutant("blocks: the shift is ignored", "before = -self.shift % self.size", "before = 0", (BLOCKS,)),
@@ -95,14 +96,14 @@ MUTANTS = (
     ),
     Mutant(
         "blocks: global queries stay in their block",
-        "x = torch.cat((leading, x[:, self.global_tokens :]), dim=1)",
+        "x = torch.cat((leading, x[:, pattern.global_tokens :]), dim=1)",
         "pass",
         (BLOCKS,),
     ),
     Mutant(
         "blocks: global queries attend to padding",
-        "everywhere = bidirectional_mask(config, x, rows, length, attended, queries)",
-        "everywhere = bidirectional_mask(config, x, rows, length, None, queries)",
+        "bidirectional_mask(config, x, rows, length, attended, queries)",
+        "bidirectional_mask(config, x, rows, length, None, queries)",
         (BLOCKS,),
     ),
     Mutant(
@@ -118,7 +119,7 @@ MUTANTS = (
         (BLOCKS,),
     ),
     Mutant(
-        "blocks: the order of the tokens is not restored", "reorder(x, masks.inverse)", "reorder(x, None)", (BLOCKS,)
+        "blocks: the order of the tokens is not restored", "reorder(x, self.inverse)", "reorder(x, None)", (BLOCKS,)
     ),
     Mutant(
         "blocks: those of the decoder are not causal",
@@ -128,8 +129,8 @@ MUTANTS = (
     ),
     Mutant(
         "blocks: weights of global queries are those within their block",
-        " * self.is_local_query(weights, length)",
-        "",
+        "weights.unflatten(0, (x.shape[0], -1)) * is_local",
+        "weights.unflatten(0, (x.shape[0], -1))",
         (ATTENTION,),
     ),
     Mutant(
@@ -178,14 +179,14 @@ MUTANTS = (
     ),
     Mutant(
         "windows: there are none behind a cache",
-        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type](self.config, x, mask, own_cache)",
-        'LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING["full_attention"](self.config, x, mask, own_cache)',
+        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern]",
+        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[FULL]",
         (WINDOWS,),
     ),
     Mutant(
-        "windows: later tokens are folded without those in the cache",
-        "not (own_cache.is_compileable or own_cache.get_seq_length())",
-        "not own_cache.is_compileable",
+        "windows: later tokens are cut into blocks without those in the cache",
+        "not (cache.is_compileable or cache.get_seq_length())",
+        "not cache.is_compileable",
         (WINDOWS,),
     ),
     Mutant(
@@ -211,8 +212,8 @@ MUTANTS = (
     ),
     Mutant(
         "dropout of attention is active in evaluation",
-        "attention.dropout if attention.training else 0.0",
-        "attention.dropout",
+        "self.dropout if self.training else 0.0",
+        "self.dropout",
         words="dropout",
     ),
     Mutant(
@@ -242,8 +243,8 @@ MUTANTS = (
     ),
     Mutant(
         "positions restart at 0 with a cache",
-        "position_ids = torch.arange(length, device=x.device)[None] + past",
-        "position_ids = torch.arange(length, device=x.device)[None]",
+        "ids = torch.arange(length, device=self.tokens.device)[None] + past",
+        "ids = torch.arange(length, device=self.tokens.device)[None]",
     ),
     Mutant(
         "rotary positions turn neighbours, not halves",
@@ -268,13 +269,13 @@ MUTANTS = (
     ),
     Mutant(
         "relative positions restart at 0 with a cache",
-        "places = torch.arange(queries, device=x.device) + past",
-        "places = torch.arange(queries, device=x.device)",
+        "queries = torch.arange(at.queries, device=x.device) + at.past",
+        "queries = torch.arange(at.queries, device=x.device)",
     ),
     Mutant(
         "relative distances run from the key to the query",
-        "distance = torch.arange(keys, device=x.device) - places[:, None]",
-        "distance = queries[:, None] - torch.arange(keys, device=x.device)",
+        "distance = torch.arange(at.keys, device=x.device) - queries[:, None]",
+        "distance = queries[:, None] - torch.arange(at.keys, device=x.device)",
         (STOCK,),
     ),
     Mutant(
@@ -311,15 +312,25 @@ MUTANTS = (
     # Layers and stacks
     Mutant(
         "the residual of a pre-norm layer is normed",
-        "return x + self.dropout(sublayer(norm(x), *args, **kwargs))",
-        "x = norm(x)\n        return x + self.dropout(sublayer(x, *args, **kwargs))",
+        """        y = self.feed_forward(self.feed_forward_norm(x))
+        x = self.feed_forward_residual(x, y)
+        return x
+
+
+class""",
+        """        x = self.feed_forward_norm(x)
+        x = self.feed_forward_residual(x, self.feed_forward(x))
+        return x
+
+
+class""",
         (MODEL, STOCK),
         words="m2m100",
     ),
     Mutant(
         "a post-norm layer norms its sublayer alone",
-        "return norm(x + self.dropout(sublayer(x, *args, **kwargs)))",
-        "return x + norm(self.dropout(sublayer(x, *args, **kwargs)))",
+        "return self.norm(x + self.dropout(y))",
+        "return x + self.norm(self.dropout(y))",
     ),
     Mutant(
         "the epsilon of the norms is the library's",
@@ -475,8 +486,8 @@ MUTANTS = (
     ),
     Mutant(
         "relative positions of packed rows are those of the longest row",
-        "position_bias[..., : group.queries.shape[1], : group.keys.shape[1]]",
-        "position_bias[..., -group.queries.shape[1] :, : group.keys.shape[1]]",
+        "bias[..., : group.queries.shape[1], : group.keys.shape[1]]",
+        "bias[..., -group.queries.shape[1] :, : group.keys.shape[1]]",
         (PACKING,),
         words="relative",
     ),

@@ -120,7 +120,9 @@ def merge_adapter(adapted: "PreTrainedModel | PeftModel", name_or_path: str) -> 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
         merged = merge(safe_merge=True)
-    # PEFT says so of every model whose source has an embedding of its own.
-    if all(merged.get_parameter(a) is merged.get_parameter(b) for a, b in merged.all_tied_weights_keys.items()):
+    # PEFT calls every model untied whose source has an embedding of its own, and knows of no embedding for each stack.
+    if hasattr(merged, "match_config_to_embeddings"):
+        merged.match_config_to_embeddings()
+    elif all(merged.get_parameter(a) is merged.get_parameter(b) for a, b in merged.all_tied_weights_keys.items()):
         merged.config.tie_word_embeddings = tied
     return merged

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""The models. Every `*_xformer.py` travels to the Hub beside the weights and imports its neighbours only."""
+"""The models. Each `*_xformer.py` travels to the Hub beside the weights and imports its neighbours only."""
 
 from .configuration_xformer import XformerConfig
 from .modeling_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel, XformerPreTrainedModel

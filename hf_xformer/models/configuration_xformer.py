@@ -1,8 +1,8 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""`XformerConfig`: every number of an encoder-decoder Transformer, typed and validated.
+"""`XformerConfig`: every option of an encoder-decoder Transformer, typed and validated.
 
-The names are BART's wherever BART has one, T5Gemma's or Llama's elsewhere.
+The names are BART's if BART has one, else T5Gemma's or Llama's.
 """
 
 from typing import Literal
@@ -42,9 +42,9 @@ ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 TOKEN_ID_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
 
-# Of what the fields mean and the weights are called. Code of an earlier version refuses checkpoints of a later one.
+# Version of the fields' meaning and of the weights' names. Code refuses checkpoints of a later version than its own.
 FORMAT_VERSION = 1
-# Where in a checkpoint's folder each Auto class finds its own, for who has not installed this package.
+# The class for each Auto class, in the files of a checkpoint's folder, for users without this package.
 AUTO_MAP = {
     "AutoConfig": "configuration_xformer.XformerConfig",
     "AutoModel": "modeling_xformer.XformerModel",
@@ -64,8 +64,8 @@ class XformerConfig(PreTrainedConfig):
         d_model: Width of the residual stream; `hidden_size` is an alias.
         encoder_layers, decoder_layers: Depths; they may differ. `num_hidden_layers` is the decoder's.
         encoder_attention_heads, decoder_attention_heads: Query heads. Cross-attention has the decoder's.
-        num_key_value_heads: Key and value heads of both stacks (grouped-query attention); None gives every query
-            head its own.
+        num_key_value_heads: Key and value heads of both stacks (grouped-query attention); None means one for each
+            query head.
         head_dim: Width of a head; None means `d_model` / heads.
         encoder_ffn_dim, decoder_ffn_dim: Inner widths of the feed-forward sublayers.
         activation_function: A name in transformers' `ACT2FN`.
@@ -83,38 +83,39 @@ class XformerConfig(PreTrainedConfig):
             `{"rope_type": "default", "rope_theta": 10000.0}`.
         max_position_embeddings: Longest sequence, in tokens, of either side. Sinusoidal and learned positions end
             there; rotary ones only use it as a scale, and relative ones not at all.
-        relative_attention_num_buckets: Distances that relative positions tell apart.
-        relative_attention_max_distance: Distance in tokens from which on all of them share a bucket.
-        relative_attention_per_layer: Whether each layer has its own table of relative positions, as in UMT5, or the
-            layers of a stack share one, as in T5.
-        encoder_layer_types, decoder_layer_types: One name a layer: "full_attention"; "chunked_attention", within
-            blocks; or "sliding_attention", within a window. Cost and memory of the latter two grow with the length
-            and not with its square. Cross-attention is always full. None means full attention everywhere.
-        block_size: Tokens w in a block, or of a window: the encoder attends to w before and w after a token, the
-            decoder to w tokens with the token itself. `attention_chunk_size` and `sliding_window` are aliases.
-        block_shift: Whether every second chunked layer of the encoder has its blocks shifted by half a block, so that
-            information crosses their borders.
-        num_global_tokens: So many leading tokens of the source attend to all of it, and all tokens to them, in the
-            encoder's chunked and sliding layers; where all layers are full they change nothing.
+        relative_attention_num_buckets: Number of classes of distances that relative positions distinguish.
+        relative_attention_max_distance: Distance in tokens from which on all distances share a bucket.
+        relative_attention_per_layer: True if each layer has its own table of relative positions, as in UMT5; False if
+            the layers of a stack share one, as in T5.
+        encoder_layer_types, decoder_layer_types: One name for each layer: "full_attention"; "chunked_attention",
+            within blocks; or "sliding_attention", within a window. Time and memory of the latter two grow with the
+            length and not with its square. Cross-attention is always full. None means full attention in every layer.
+        block_size: Number of tokens w of a block or window: with a window, the encoder attends to w tokens before and
+            w after a token, the decoder to w tokens including the token itself. `attention_chunk_size` and
+            `sliding_window` are aliases.
+        block_shift: Shift the blocks of every second chunked layer of the encoder by half a block, so that information
+            crosses their borders.
+        num_global_tokens: Number of leading tokens of the source that attend to all of it and that all tokens attend
+            to, in the encoder's chunked and sliding layers. Full layers ignore it.
         dropout: Probability of dropping an element of the embedded input and of each sublayer's output.
         attention_dropout: The same for attention weights.
-        activation_dropout: The same for the inner activations of the feed-forward.
+        activation_dropout: The same for the inner activations of the feed-forward sublayers.
         scale_embedding: Multiply the embeddings by sqrt(`d_model`).
-        freeze_pad_embedding: Whether the padding token's embedding starts at zero and learns nothing from being read.
-            It learns in T5, whose decoder starts with it.
+        freeze_pad_embedding: Start the padding token's embedding at zero and give it no gradient as an input. In T5,
+            whose decoder starts with it, it learns.
         layernorm_embedding: A norm after the embeddings, as in BART.
         use_final_logits_bias: A bias on the logits, as in BART and Marian.
         scale_decoder_outputs: Multiply the decoder's output by 1 / sqrt(`d_model`) before the output layer, as in T5.
-        label_smoothing: Share of every label that is spread over the vocabulary (Szegedy et al. 2016), in training
-            only: in evaluation the loss is that of the labels as they are.
-        tie_word_embeddings: Whether the output layer shares the decoder's embedding. Without `encoder_vocab_size`
-            both stacks read one and the same `nn.Embedding` in either case.
-        initializer_range: Standard deviation of the normal distribution that draws every matrix.
-        use_cache: Whether the decoder returns keys and values for the next step.
-        format_version: Of the checkpoint that this is or will be a part of; see `FORMAT_VERSION`.
+        label_smoothing: Share of each label that is spread over the vocabulary (Szegedy et al. 2016), in training
+            only: the loss in evaluation is that of the labels as they are.
+        tie_word_embeddings: The output layer shares the decoder's embedding. Without `encoder_vocab_size` both stacks
+            share one `nn.Embedding` in either case.
+        initializer_range: Standard deviation of the normal distribution from which every matrix is drawn.
+        use_cache: The decoder returns keys and values for the next step.
+        format_version: Version of the checkpoint that the config belongs to; see `FORMAT_VERSION`.
 
     Raises:
-        StrictDataclassError: A field of the wrong type or out of range; the message holds the field and its value.
+        StrictDataclassError: A field has the wrong type or is out of range; the message names the field and its value.
 
     ```python
     >>> from hf_xformer import XformerConfig, XformerForSeq2SeqLM
@@ -136,8 +137,8 @@ class XformerConfig(PreTrainedConfig):
         "attention_chunk_size": "block_size",
         "sliding_window": "block_size",
     }
-    # Of a stack: every process has some of the heads, whole, and some of the inner features. The norms of queries and
-    # keys see one process's heads each, so that their gradients have to be summed.
+    # Tensor parallelism of a stack: each process has some whole heads and some inner features. The norms of queries
+    # and keys see the heads of one process, so that their gradients have to be summed.
     base_model_tp_plan = {
         "positions.table.weight": "embedding_colwise",
         "positions.table": "local_params",
@@ -206,7 +207,7 @@ class XformerConfig(PreTrainedConfig):
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs):
-        # Filled here and not where it is read: caches and masks of `generate` take None to mean sliding windows.
+        # Filled here and not where it is read: for caches and masks of `generate` None means sliding windows.
         if self.encoder_layer_types is None:
             self.encoder_layer_types = ["full_attention"] * self.encoder_layers
         if self.decoder_layer_types is None and "layer_types" not in kwargs:
@@ -215,7 +216,7 @@ class XformerConfig(PreTrainedConfig):
         super().__post_init__(**{**kwargs, "auto_map": dict(AUTO_MAP)})
 
     def validate_format(self):
-        """What this code cannot know about."""
+        """Refuses a checkpoint of a later version."""
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
                 f"`format_version` is {self.format_version}, of a later hf-xformer than this one, which knows up to "
@@ -223,7 +224,7 @@ class XformerConfig(PreTrainedConfig):
             )
 
     def validate_ranges(self):
-        """Numbers that no model can be built from."""
+        """Refuses numbers that no model can be built from."""
         for name in POSITIVE_FIELDS:
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -250,7 +251,7 @@ class XformerConfig(PreTrainedConfig):
             )
 
     def validate_architecture(self):
-        """Numbers that do not fit each other."""
+        """Refuses numbers that do not fit each other."""
         for stack in ("encoder", "decoder"):
             heads, head_dim = self.heads_of(stack)
             if self.head_dim is None and self.d_model % heads:
@@ -273,7 +274,7 @@ class XformerConfig(PreTrainedConfig):
                 "`rope_parameters` of rope_type 'longrope' lists a factor a pair: it needs `head_dim` set"
             )
         buckets, distance = self.relative_attention_num_buckets, self.relative_attention_max_distance
-        # Half of the buckets of a direction are for one distance each, and the encoder has two directions.
+        # Half of the buckets of a direction hold one distance each, and the encoder has two directions.
         if buckets < 4 or distance <= buckets // 2:
             raise ValueError(
                 f"`relative_attention_num_buckets` must be at least 4, and less than twice "
@@ -283,12 +284,12 @@ class XformerConfig(PreTrainedConfig):
             raise ValueError(f"sinusoidal positions come in pairs: `d_model` must be even, got {self.d_model}")
 
     def validate_encoder_decoder(self):
-        """The library would take a config that says otherwise for a decoder's."""
+        """Refuses what the library would take for the config of a decoder alone."""
         if not self.is_encoder_decoder:
             raise ValueError(f"`is_encoder_decoder` must be True, got {self.is_encoder_decoder}")
 
     def validate_rotary(self):
-        """Rope types that the library would pass with a warning."""
+        """Refuses rope types that the library would pass with a warning."""
         rope_type = self.rope_parameters["rope_type"]
         if rope_type not in ROPE_TYPES:
             raise ValueError(f"`rope_parameters`: unknown rope_type {rope_type!r}; known are {', '.join(ROPE_TYPES)}")
@@ -296,7 +297,7 @@ class XformerConfig(PreTrainedConfig):
             raise ValueError("`rope_parameters`: `partial_rotary_factor` is not supported; whole heads are rotated")
 
     def validate_blocks(self):
-        """What block layers do not go with."""
+        """Refuses what block layers cannot be combined with."""
         types = {*self.layer_types_of("encoder"), *self.layer_types_of("decoder")} - {"full_attention"}
         if types and self.position_embedding_type == "relative":
             raise ValueError(
@@ -310,7 +311,7 @@ class XformerConfig(PreTrainedConfig):
         return heads, self.head_dim or self.d_model // heads
 
     def layer_types_of(self, stack: str) -> list[str]:
-        """What each layer of the "encoder" or the "decoder" attends to."""
+        """The attention of each layer of the "encoder" or the "decoder", a copy."""
         return list(getattr(self, f"{stack}_layer_types"))
 
     def vocab_of(self, stack: str) -> int:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the library's `generate()` needs a hand with an encoder-decoder that has windows, blocks or FlashAttention."""
+"""Corrections of the library's `generate()` for encoder-decoders with windows, blocks or FlashAttention."""
 
 import copy
 
@@ -12,10 +12,10 @@ from .positions_xformer import count_positions
 
 
 class XformerGeneration:
-    """For a class that derives from `GenerationMixin` too, in front of it."""
+    """Base class to stand in front of `GenerationMixin`."""
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
-        # Counted here because a compiled step sees the mask only after the library has made it four-dimensional.
+        # Counted here because a compiled step gets the mask only after the library has made it four-dimensional.
         if decoder_attention_mask is not None and kwargs.get("decoder_position_ids") is None:
             kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
         return super().prepare_inputs_for_generation(
@@ -23,7 +23,7 @@ class XformerGeneration:
         )
 
     def _valid_auto_compile_criteria(self, *args, **kwargs):
-        # The lengths of padded sources, which FlashAttention needs, are not known when a graph is made.
+        # FlashAttention needs the lengths of padded sources, which are not known while a graph is made.
         return not is_flash_attention_requested(self.config) and super()._valid_auto_compile_criteria(*args, **kwargs)
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):

@@ -81,7 +81,7 @@ class VariableLengthMask(NamedTuple):
             attended: The keys to attend to are 1, (B, S). queries: Their number in every row, T.
         """
         key_lengths = attended.sum(dim=-1, dtype=torch.int32)
-        lengths = {
+        lengths: dict[str, torch.Tensor | int] = {
             "cu_seq_lens_q": torch.arange(len(attended) + 1, dtype=torch.int32, device=attended.device) * queries,
             "cu_seq_lens_k": nn.functional.pad(key_lengths.cumsum(0, dtype=torch.int32), (1, 0)),
             "max_length_q": queries,

@@ -26,20 +26,20 @@ from .pretrained_xformer import XformerPreTrainedModel
 from .stack_xformer import XformerDecoder, XformerEncoder
 
 
-# Share of labelled positions from which on the loss is computed at all of them.
+# From this share of labelled positions on, the loss is computed at all positions.
 MOSTLY_LABELLED = 0.9
 
 
 def given(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the arguments that are None, which the library would take for False and not for the config's value."""
+    """Drops arguments that are None: the library would take them for False, not for the config's value."""
     return {name: value for name, value in kwargs.items() if value is not None}
 
 
 class XformerModel(XformerPreTrainedModel):
-    """The encoder and the decoder, over one embedding or one each, without an output layer."""
+    """The encoder and the decoder, with one embedding or one each, without an output layer."""
 
     _auto_class = "AutoModel"
-    # The stacks hold one embedding object, which the state dict lists under both.
+    # The stacks share one embedding object; the state dict lists it under both.
     _tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
 
     def __init__(self, config: XformerConfig):
@@ -50,7 +50,7 @@ class XformerModel(XformerPreTrainedModel):
         self.post_init()
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        # `tie_word_embeddings` speaks of the output layer only: without it the stacks still share their embedding.
+        # `tie_word_embeddings` is about the output layer only: without it the stacks still share their embedding.
         return {} if self.config.encoder_vocab_size else dict(self._tied_weights_keys)
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -82,18 +82,18 @@ class XformerModel(XformerPreTrainedModel):
         """
         Args:
             input_ids: Source tokens, (B, S); or `inputs_embeds`, (B, S, D); or `encoder_outputs` computed before.
-            attention_mask: 1 for the source tokens to attend to, 0 for padding on either side, (B, S). One of four
-                dimensions, of either side, stands in the place of blocks and windows too.
+            attention_mask: 1 for the source tokens to attend to, 0 for padding on either side, (B, S). A mask of four
+                dimensions, for source or target, replaces blocks and windows too.
             decoder_input_ids: Target tokens so far, (B, T), the start token first; or `decoder_inputs_embeds`.
-            decoder_attention_mask: 1 for the target tokens to attend to, cached ones included, (B, past + T). Windows
-                and blocks behind a cache count padding between tokens, though not before them.
+            decoder_attention_mask: 1 for the target tokens to attend to, cached ones included, (B, past + T). With a
+                cache, windows and blocks count padding between tokens, but not before them.
             decoder_position_ids: Positions of the target tokens, (B, T); counted from the mask when None. Relative
-                positions go by the distance in the row instead.
+                positions use the distance in the row instead.
             cache: Keys and values of earlier target tokens and of the source; `past_key_values` in transformers 5.23.
-            segment_ids, decoder_segment_ids: Of rows that hold several pairs behind one another, which pair a token is
-                of: from 1 on, 0 for padding, (B, S) and (B, T). Pairs see nothing of each other, and the positions of
-                each count from 0. They stand in the place of both attention masks; there are no attention weights and
-                no cache then.
+            segment_ids, decoder_segment_ids: For packed rows, which hold several pairs one after another: the number
+                of each token's pair, from 1 on, 0 for padding, (B, S) and (B, T). Pairs do not attend to each other,
+                and each has positions from 0 on. They replace both attention masks; attention weights and caches are
+                refused.
 
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqModelOutput`]; its `last_hidden_state` is (B, T, D).
@@ -190,7 +190,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         self.model = XformerModel(config)
         self.lm_head = XformerOutputLayer(config.d_model, config.vocab_size, bias=config.use_final_logits_bias)
         self.output_scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
-        # By the class's name the library would choose the causal loss, which shifts the labels a second time.
+        # From the class's name the library would choose the causal loss, which shifts the labels a second time.
         self.loss_function = cross_entropy
         self.post_init()
 
@@ -217,14 +217,14 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
     ) -> Seq2SeqLMOutput:
         """
         Args:
-            labels: Target tokens, (B, T), -100 where no loss is wanted. The decoder's input is made from them by
-                shifting them right, within its pair in packed rows, unless it is given. In training the loss is
-                smoothed by `config.label_smoothing`.
+            labels: Target tokens, (B, T), -100 where no loss is wanted. Unless the decoder's input is given, it is the
+                labels shifted right, in packed rows within each pair. In training the loss is smoothed by
+                `config.label_smoothing`.
             logits_to_keep: Compute logits of the last so many positions, or of the positions in a tensor; 0 for all.
-            output_logits: Whether to return logits. None means yes, but for a model that trains on labels: it
-                computes the loss in pieces, at labelled positions only, and never holds the logits of a batch.
-            num_items_in_batch: Divide the summed loss by this many tokens instead of by the labels of this batch, so
-                that accumulated steps and several processes weigh every token alike. The Trainer passes it.
+            output_logits: Return logits. None means yes, except in training on labels: there the loss is computed in
+                pieces, at labelled positions only, and the logits of a batch never exist at once.
+            num_items_in_batch: Divide the summed loss by this number of tokens instead of by the labels of this batch,
+                so that accumulated steps and several processes weigh every token alike. The Trainer passes it.
 
         The other arguments are those of [`XformerModel`].
 
@@ -261,7 +261,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
 
     def returns_logits(self, output_logits: bool | None) -> bool:
-        """Whether there are logits beside a loss: on demand, in evaluation, and where the loss is made of them."""
+        """True if a loss comes with logits: on demand, in evaluation, and where it is computed from them."""
         # The output layer may be an adapter's, quantised or divided among processes; the loss may be another.
         is_own = isinstance(self.lm_head, XformerOutputLayer) and self.loss_function is cross_entropy
         needed = not is_own or self.is_distributed_loading_by_transformers
@@ -272,35 +272,70 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         if logits is not None:
             return self.loss_function(logits, labels, logits.shape[-1], label_smoothing=smoothing, **kwargs)
         x, labels = x.flatten(0, 1), labels.flatten().to(x.device)
-        # How many are labelled is not known when a graph is made.
+        # The number of labelled positions is not known while a graph is made.
         if not is_tracing(labels):
             index = (labels != IGNORED).nonzero().squeeze(1)
-            # A few more cost less than a shape that no other batch has.
+            # A few more positions cost less than a shape that no other batch has.
             if len(index) < MOSTLY_LABELLED * len(labels):
                 x, labels = x.index_select(0, index), labels.index_select(0, index)
         return mean_over(self.lm_head(x, labels, smoothing), labels, kwargs.get("num_items_in_batch"))
 
-    def save_pretrained(self, save_directory, *, state_dict: dict | None = None, **kwargs):  # type: ignore[override]
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory, is_main_process: bool = True, state_dict: dict | None = None, *args, **kwargs
+    ):
+        """
+        Saves the model as every model of the library does, with the same arguments.
+
+        Raises:
+            ValueError: The config says otherwise than the weights which embeddings are shared, so that some would be
+                lost.
+        """
+        if not getattr(self, "_hf_peft_config_loaded", False):  # then the adapter alone is saved
+            self.check_embeddings()
         # What divides a model among processes gives the weights back with a copy for each name of a tied one.
         if state_dict is None and self.is_distributed_loading_by_transformers:
             state_dict = self.state_dict()
         if state_dict is not None:
             copies = self.get_expanded_tied_weights_keys(all_submodels=True)
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in copies}
-        # PEFT may have trained a copy of an embedding that was shared, or have found the output layer untied from the
-        # source's embedding, which it never was tied to: the config has to say what the weights are now.
+        super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
+
+    def embeddings_as_they_are(self) -> dict[str, Any]:
+        """The config's fields that say which embeddings are shared, read from the weights."""
         source, target = self.get_encoder().embed_tokens, self.get_decoder().embed_tokens
-        if source.weight is not target.weight:
-            self.config.encoder_vocab_size = source.num_embeddings
-        if getattr(self.lm_head, "weight", None) is target.weight:
-            self.config.tie_word_embeddings = True
-        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        is_separate = source.weight is not target.weight
+        return {
+            "encoder_vocab_size": source.num_embeddings if is_separate else None,
+            "tie_word_embeddings": getattr(self.lm_head, "weight", None) is target.weight,
+        }
+
+    def match_config_to_embeddings(self) -> None:
+        """
+        Makes the config say which embeddings are shared: call it after `merge_and_unload()`.
+
+        PEFT may have trained a copy of a shared embedding, and it calls the output layer untied if it does not share
+        the encoder's embedding.
+        """
+        self.config.update(self.embeddings_as_they_are())
+
+    def check_embeddings(self) -> None:
+        """
+        Raises:
+            ValueError: The stacks do not share an embedding though the config says so, or the output layer shares one
+                though the config does not.
+        """
+        for field, value in self.embeddings_as_they_are().items():
+            if value and not (said := getattr(self.config, field)):
+                raise ValueError(
+                    f"the weights are those of `{field}={value}`, the config says {said}, as after merging by PEFT: "
+                    "call `model.match_config_to_embeddings()` before saving, or trained weights would be lost"
+                )
 
     def prepare_decoder_input_ids_from_labels(
         self, labels: torch.Tensor, segment_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """
-        The labels (B, T) shifted right behind the start token, that of each segment in packed rows, -100 replaced by
+        Shifts labels (B, T) right behind the start token, in packed rows that of each segment, and replaces -100 by
         padding.
         """
         if self.config.decoder_start_token_id is None or self.config.pad_token_id is None:

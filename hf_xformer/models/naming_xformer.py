@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What transformers calls the cache of keys and values: `past_key_values` up to 5.23, `cache` from 5.24 on."""
+"""The library's name for the cache of keys and values: `past_key_values` up to 5.23, `cache` from 5.24 on."""
 
 import inspect
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils.deprecation import deprecate_kwarg
 
 
-# Of the argument and of the field of outputs. In the forwards themselves the variable is always `cache`.
+# Name of the argument and of the outputs' field. Inside the forwards the variable is always `cache`.
 CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
 
 
 def under_its_name(forward: Callable) -> Callable:
-    """The forward with its parameter `cache` under the library's name, by which `generate` knows what it may pass."""
+    """Gives a forward's parameter `cache` the library's name, by which `generate` knows what it may pass."""
 
     @wraps(forward)
     def renamed(*args, **kwargs):
@@ -29,5 +29,5 @@ def under_its_name(forward: Callable) -> Callable:
     return renamed
 
 
-# Decorates every forward that has a parameter `cache`. From 5.24 on the old name is taken with the library's warning.
+# Decorates every forward with a parameter `cache`. From 5.24 on the old name is accepted with the library's warning.
 takes_cache = deprecate_kwarg("past_key_values", "5.40.0", new_name="cache") if CACHE == "cache" else under_its_name

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""The output layer: from features to logits, or straight to the loss, of which all logits are never held at once.
+"""The output layer: features to logits, or straight to the loss without ever holding all logits.
 
 Shapes: B batch, T target, N tokens, D d_model, V vocabulary.
 """
@@ -11,10 +11,10 @@ from torch.autograd.function import once_differentiable
 
 
 IGNORED = -100
-# Logits that are held at a time: 128 MiB in float32.
+# Logits that exist at a time: 128 MiB in float32.
 CHUNK_ELEMENTS = 2**25
-# Tokens whose gradients are summed in 16 bits: more might not fit into float16, which ends at 65,504; means instead of
-# sums would fall below its other end.
+# Tokens whose gradients are summed in 16 bits: sums of more might exceed float16's largest number, 65,504, and means
+# in place of sums might fall below its smallest.
 CHUNK_TOKENS = 1024
 
 
@@ -22,21 +22,21 @@ class SummedCrossEntropy(torch.autograd.Function):
     """
     `sum over tokens of -log softmax(W x + b)[label]`, with its gradients, some tokens at a time.
 
-    The gradient of the logits is at hand while they are, so that forward computes all gradients and keeps those
-    of x, W and b instead of N x V logits (Hsu et al. 2024, section 3.2). A smoothed label has (1 - e) of its own and
-    e / V of every token (Szegedy et al. 2016, section 7).
+    The forward pass computes the gradients too, while a chunk's logits exist, and keeps those of x, W and b instead of
+    N x V logits (Hsu et al. 2024, section 3.2). A smoothed label is (1 - e) of its own token and e / V of every token
+    (Szegedy et al. 2016, section 7).
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, labels, smoothing: float, elements: int) -> torch.Tensor:
         device_type = x.device.type
-        # As autocast would have it for the linear layer; its own casts would come anew in every chunk.
+        # The type of a linear layer under autocast, whose own casts would be repeated in every chunk.
         dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
         matrix, vocabulary = weight.to(dtype), weight.shape[0]
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         loss = torch.zeros((), dtype=torch.float32, device=x.device)
         grad_x = torch.empty_like(x) if wants_x else None
-        # In full precision: the sums of many chunks would drown in the rounding of a half one.
+        # In full precision: in half precision the sums of many chunks would be lost in rounding.
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias else None
         with torch.autocast(device_type, enabled=False):
@@ -55,7 +55,7 @@ class SummedCrossEntropy(torch.autograd.Function):
                 loss += losses.masked_fill(~counts, 0.0).sum()
                 if not any((wants_x, wants_weight, wants_bias)):
                     continue
-                # In the place of the logits: softmax(logits) - labels.
+                # Overwrites the logits: softmax(logits) - labels.
                 grad = logits.sub_(normaliser).exp_()
                 if smoothing:
                     grad -= smoothing / vocabulary
@@ -87,7 +87,7 @@ class SummedCrossEntropy(torch.autograd.Function):
 
 
 def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """`total += a @ b`, whose types may differ."""
+    """`total += a @ b` for operands of any types."""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
     else:
@@ -95,8 +95,10 @@ def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
 
 
 class XformerOutputLayer(nn.Linear):
-    """Logits (..., V) of features (..., D); given labels, the summed loss of those, in chunks."""
+    """Logits (..., V) of features (..., D); given labels, their summed loss in chunks."""
 
+    # Both by one method: what divides the layer among processes (ZeRO-3, FSDP) or adapts it gathers and replaces its
+    # weights in hooks around `forward`, so that a method of its own for the loss would find none.
     def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
         """
         Args:
@@ -117,7 +119,7 @@ def cross_entropy(
     **kwargs,
 ) -> torch.Tensor:
     """
-    The loss where logits are at hand, as the library's loss functions have it: decoder inputs are shifted, labels not.
+    The loss from logits, with the signature of the library's loss functions; the labels are not shifted.
 
     Args:
         logits: (B, T, V). labels: (B, T). num_items_in_batch: See [`mean_over`].
@@ -133,8 +135,10 @@ def mean_over(
     total: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
 ) -> torch.Tensor:
     """
+    Divides a summed loss by its number of tokens.
+
     Args:
-        num_items_in_batch: Divide by this many tokens and not by the labels of this batch, so that accumulated steps
+        num_items_in_batch: Divide by this number instead of by the labels of this batch, so that accumulated steps
             and several processes weigh every token alike.
     """
     if num_items_in_batch is None:

@@ -114,8 +114,9 @@ class PackedMask(NamedTuple):
             bias = position_bias
             if bias is not None:
                 bias = bias[..., : group.queries.shape[1], : group.keys.shape[1]]
-            rows = (take(y, index) for y, index in ((q, group.queries), (k, group.keys), (v, group.keys)))
-            yield from mask.split(*(y.transpose(1, 2) for y in rows), position_bias=bias)
+            sides = ((q, group.queries), (k, group.keys), (v, group.keys))
+            q_rows, k_rows, v_rows = (take(y, index).transpose(1, 2) for y, index in sides)
+            yield from mask.split(q_rows, k_rows, v_rows, bias)
 
     def join(self, results: Iterator[Result]) -> Result:
         x = torch.cat([mask.join(results)[0].flatten(0, 1) for mask in self.masks])  # (tokens of all groups, H, K)

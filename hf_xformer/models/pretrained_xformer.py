@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every Xformer model tells transformers about itself, and where the library needs a hand."""
+"""The base class of all Xformer models: what transformers asks of a model, and corrections of what it does."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from .positions_xformer import XformerSinusoidalPositions
 
 
 class XformerPreTrainedModel(PreTrainedModel):
-    """What every Xformer model tells the library about itself."""
+    """Base class of all Xformer models."""
 
     config: XformerConfig
     base_model_prefix = "model"
@@ -30,7 +30,7 @@ class XformerPreTrainedModel(PreTrainedModel):
 
     @property
     def _supports_flash_attn(self) -> bool:  # type: ignore[override]
-        # Its kernels add nothing to the scores, and see neither chunks in a cache nor a window with global tokens.
+        # Its kernels cannot add to the scores, and know neither chunks in a cache nor windows with global tokens.
         config = self.config
         return not (
             config.position_embedding_type == "relative"
@@ -41,13 +41,13 @@ class XformerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        # Buffers that no checkpoint holds come out of `from_pretrained` uninitialised.
+        # `from_pretrained` leaves buffers uninitialised that no checkpoint holds.
         if isinstance(module, XformerSinusoidalPositions):
             init.copy_(module.table, module.compute_table())
 
     def init_parallel_plans(self):
         super().init_parallel_plans()
-        # The config has one plan for stacks and models with any options: each keeps the rules that it has modules for.
+        # The config has one plan for all stacks and options: a model keeps the rules that it has modules for.
         names = {name for name, _ in (*self.named_modules(), *self.named_parameters())}
         names = {replace_layer_number_by_wildcard(name) for name in names}
         for plan in filter(None, (self._tp_plan, self._fsdp_plan)):
@@ -55,13 +55,13 @@ class XformerPreTrainedModel(PreTrainedModel):
                 del plan[rule]
 
     def mark_tied_weights_as_initialized(self, loading_info):
-        # The library marks tied tensors as loaded, and for models outside it forgets those that no file has.
+        # The library marks tied tensors as loaded, for models outside it even those that no file has.
         missing = set(loading_info.missing_keys)
         super().mark_tied_weights_as_initialized(loading_info)
         loading_info.missing_keys |= {name for name in missing if self.get_parameter_or_buffer(name).is_meta}
 
     def _get_resized_lm_head(self, old_lm_head: nn.Linear, *args, **kwargs) -> nn.Linear:
-        # The library makes a plain linear layer of it.
+        # The library would return a plain linear layer.
         resized = super()._get_resized_lm_head(old_lm_head, *args, **kwargs)
         old_lm_head.weight, old_lm_head.bias, old_lm_head.out_features = (
             resized.weight,
@@ -74,10 +74,10 @@ class XformerPreTrainedModel(PreTrainedModel):
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
         """
-        As the library's; with a separate source vocabulary, of both at once.
+        Resizes the vocabulary, as in every model of the library; with a separate source vocabulary, both at once.
 
         Raises:
-            ValueError: The vocabularies differ in size, so that one number cannot be meant for both.
+            ValueError: The vocabularies differ in size, so that one number cannot be the new size of both.
         """
         options: dict[str, Any] = {"pad_to_multiple_of": pad_to_multiple_of, "mean_resizing": mean_resizing}
         source_size, target_size = self.config.encoder_vocab_size, self.config.vocab_size

@@ -224,6 +224,15 @@ def test_the_stacks_share_one_embedding_object_before_and_after_a_round_trip(tie
     assert torch.equal(loaded(**batch).logits, model(**batch).logits)
 
 
+def test_saving_takes_the_base_classes_arguments_by_position(tmp_path, batch):
+    model = make_model()
+    model.save_pretrained(tmp_path / "other", False)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    model.save_pretrained(tmp_path, True, model.state_dict(), False, "20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert torch.equal(XformerForSeq2SeqLM.from_pretrained(tmp_path)(**batch).logits, model(**batch).logits)
+
+
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_separate_vocabularies_have_an_embedding_each(tied, tmp_path, batch):
     model = make_model(encoder_vocab_size=60, tie_word_embeddings=tied)

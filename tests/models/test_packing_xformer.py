@@ -73,7 +73,8 @@ def test_packed_rows_give_the_loss_logits_and_gradients_of_padded_ones(overrides
 @pytest.mark.parametrize("overrides", [{}, VANILLA, VARIANTS["relative-pre"]], ids=["modern", "vanilla", "relative"])
 @layouts
 def test_packed_rows_under_flex_attention_equal_padded_ones(overrides, layout, plain_flex_attention):
-    model = make_model(**overrides)
+    # In double precision: how far torch's own rounding moves the gradients of relative positions differs between CPUs.
+    model = make_model(**overrides).double()
     model.set_attn_implementation("flex_attention")
     assert_packed_equals_padded(model, layout)
 
