@@ -57,9 +57,9 @@ def train_tokenizer(
         DataError: There is no text.
     """
     if model_type not in TRAINERS:
-        raise ArgumentError(f"unknown model type {model_type!r}; known are {', '.join(TRAINERS)}")
+        raise ArgumentError(f"--model_type {model_type}: no such kind of tokenizer; there are {', '.join(TRAINERS)}")
     if max_length < 2:
-        raise ArgumentError(f"max_length {max_length} has no room for a token and {END}")
+        raise ArgumentError(f"--max_length {max_length} has no room for a token and {END}")
     form = [normalizers.NFC(), normalizers.Lowercase()] if lowercase else [normalizers.NFC()]
     tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), vocab_size, min_frequency)
     tokenizer.add_special_tokens(SPECIALS)
@@ -111,7 +111,7 @@ def train_unigram(texts: Texts, form: normalizers.Normalizer, vocab_size: int, m
     tokenizer.train_from_iterator(checked(texts, tokenizer.normalizer, vocab_size), trainer)
     if tokenizer.get_vocab_size() < vocab_size:
         raise ArgumentError(
-            f"vocab_size {vocab_size} is too large: these texts yield {tokenizer.get_vocab_size()} unigram entries"
+            f"--vocab_size {vocab_size} is too large: these texts yield {tokenizer.get_vocab_size()} unigram entries"
         )
     pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
     tokenizer.model = models.Unigram(in_settled_order(pieces, vocab_size), unk_id=SPECIALS.index(UNKNOWN))
@@ -196,7 +196,7 @@ def check_room(vocab_size: int, required: int, what: str) -> None:
     """Raises ArgumentError if a vocabulary does not hold so many characters beside the special tokens."""
     if vocab_size < required + len(SPECIALS):
         raise ArgumentError(
-            f"vocab_size {vocab_size} is too small: {required} {what} and {len(SPECIALS)} special tokens "
+            f"--vocab_size {vocab_size} is too small: {required} {what} and {len(SPECIALS)} special tokens "
             f"need {required + len(SPECIALS)}"
         )
 
