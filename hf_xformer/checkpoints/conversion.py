@@ -3,8 +3,8 @@
 """
 Converts stock transformers encoder-decoders into Xformer models with the same weights and the same logits.
 
-`FAMILIES` lists the model types. A field that asks for what an Xformer cannot compute is refused. On sources padded on
-the right, a converted model decodes as the stock one does. It differs in this:
+`FAMILIES` lists the model types. Values of fields that an Xformer cannot compute are refused. On sources padded on the
+right, a converted model decodes as the stock one does. It differs in this:
 
 - padding on the left does not shift positions, and float16 is not kept from overflowing;
 - M2M100's positions end at `max_position_embeddings`, and its sinusoids have become parameters, as has a bias of the

@@ -76,7 +76,7 @@ NORMS = {
 QK_NORMS = {"self_attention.q_norm": "self_attention.q_norm", "self_attention.k_norm": "self_attention.k_norm"}
 
 
-# Fields of which CTranslate2 does not have every value -> a test whether it lacks a config's, and what it has instead.
+# Fields of which CTranslate2 does not have every value -> a test for a value that it lacks, and what it has instead.
 LACKING = {
     "encoder_layer_types": (
         lambda config: set(config.encoder_layer_types) != {"full_attention"},

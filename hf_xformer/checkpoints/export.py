@@ -186,7 +186,9 @@ class Comparison:
         source = {token: i for i, token in enumerate(vocabulary.source)}
         target = {token: i for i, token in enumerate(vocabulary.target)}
         ids = [target[token] for token in (vocabulary.start, *self.target, vocabulary.ends[0])]
+        was_training = model.training
         self.expected = log_probabilities(model.eval(), [source[token] for token in self.source], ids)
+        model.train(was_training)
 
     def difference(self, folder: Path, compute_type: str = "default") -> tuple[float, str]:
         """Returns the largest difference, in nats, and the type in which this machine computes."""
@@ -295,8 +297,8 @@ def export_model(
     quantization = quantization or type_name(model.dtype)
     if quantization not in QUANTIZATIONS:
         raise ArgumentError(f"quantization {quantization!r}: CTranslate2 has {', '.join(QUANTIZATIONS)}")
-    if model.dtype != torch.float32:
-        model = copy.deepcopy(model).float()
+    if (model.dtype, model.device.type) != (torch.float32, "cpu"):
+        model = copy.deepcopy(model).to("cpu", torch.float32)  # type: ignore[arg-type]  # the library's wrapper
     vocabulary = Vocabulary.of(model, *tokenizers)
     options, left = decoding_options(model.generation_config, vocabulary, position_limit(model.config))
     spec, comparison = make_spec(model), Comparison(model, vocabulary)

@@ -48,13 +48,13 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
         return load_adapted(name_or_path, base, computed, **options)
     folder = Path(name_or_path)
     if folder.is_dir() and is_sharded(folder):
-        read_shards(folder)  # the library would follow an index out of the folder
+        read_shards(folder)  # the library would follow the index out of the folder
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         model, info = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, **options)
     except Exception as error:  # a dozen types, from the Hub, the files and the attention backends
         if folder.is_dir():
-            read_tensors(folder)  # names the file and the weight, if a weight file is what is broken
+            read_tensors(folder)  # if it was a weight file, this names the file and the weight
         raise ArgumentError(f"{name_or_path}: cannot load a model: {first_line(error)}") from error
     info["missing_keys"] -= computed
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):

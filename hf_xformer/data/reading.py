@@ -20,7 +20,7 @@ import pyarrow.parquet
 from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from ..errors import DataError
+from ..errors import DataError, first_line
 
 
 SOURCE_FEATURES = Features({"source": Value("string")})
@@ -273,6 +273,8 @@ def read_jsonl(path: Path) -> PlacedRecords:
             raise DataError(f"{place}: invalid JSON: {error.msg} at column {error.colno}") from error
         except UnicodeEncodeError as error:
             raise DataError(f"{place}: invalid JSON: half a surrogate pair is no character") from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+            raise DataError(f"{place}: invalid JSON: {first_line(error)}") from error
         if not isinstance(record, dict):
             raise DataError(f"{place}: a row should be a JSON object, not {shown(record)}")
         yield place, record

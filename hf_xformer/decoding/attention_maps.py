@@ -86,11 +86,17 @@ def plot_attention(weights: torch.Tensor, source: list[str], target: list[str], 
     Args:
         weights: (T, S), a row for each token of the target.
         source, target: The tokens' names, S and T of them.
-        path: PNG file to write.
+        path: File to write, PNG or another format by its extension.
+
+    Raises:
+        ArgumentError: There is no such format.
     """
     from matplotlib.figure import Figure
 
+    form = path.suffix[1:] or "png"
     figure = Figure(figsize=(2 + 0.32 * len(source), 1.5 + 0.32 * len(target)), layout="constrained")
+    if form not in figure.canvas.get_supported_filetypes():
+        raise ArgumentError(f"{path}: cannot draw a picture of type {form!r}; png, pdf and svg are possible")
     axes = figure.subplots()
     image = axes.imshow(weights.numpy(), cmap="viridis", vmin=0, aspect="auto")
     # A plain dollar sign would begin a formula.
@@ -98,4 +104,4 @@ def plot_attention(weights: torch.Tensor, source: list[str], target: list[str], 
     axes.set_yticks(range(len(target)), [name.replace("$", r"\$") for name in target])
     axes.set(xlabel="source", ylabel="target", title=title)
     figure.colorbar(image, label="attention")
-    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=120, format="png"))
+    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=120, format=form))

@@ -128,7 +128,8 @@ def check_options(model: PreTrainedModel, options: dict) -> None:
     config = copy.deepcopy(model.generation_config)
     with blame("decoding", ValueError, TypeError):
         config.update(**options)
-        for name, warper in WARPERS.items():
+        for name, warper in WARPERS.items() if config.do_sample else ():
+            value = getattr(config, name)
             # 0 switches `top_k` off, and 1 the others.
-            if config.do_sample and (value := options.get(name)) not in (None, 1) and (name, value) != ("top_k", 0):
+            if value not in (None, 1) and (name, value) != ("top_k", 0):
                 warper(value)

@@ -7,12 +7,14 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_models import make_model
 from small_runs import has_code, refused, weights
 from transformers import AutoModelForSeq2SeqLM
 
+from hf_xformer.checkpoints.averaging import load_averages, trained
 from hf_xformer.commands import average, train
+from hf_xformer.errors import ArgumentError
 from hf_xformer.files import AVERAGES
 
 
@@ -141,3 +143,21 @@ def test_averages_that_cannot_be_are_refused(options, tmp_path, capsys):
     (tmp_path / "run/checkpoint-2/trainer_state.json").unlink()
     assert "2 checkpoints, --last 3" in refused(average, [tmp_path / "run", "--last", 3, *out], capsys)
     assert not (tmp_path / "mean").exists()
+
+
+def test_averages_that_are_broken_or_of_another_model_are_refused_with_their_file(tmp_path):
+    model = make_model()
+    parameters = trained(model)
+    name = "model.decoder.norm.weight"
+    for change, said in (
+        (lambda averages: averages.pop(name), f"no average of `{name}` of shape \\[32\\]"),
+        (lambda averages: averages.update({name: torch.ones(3)}), f"no average of `{name}` of shape"),
+    ):
+        averages = {each: parameter.detach().clone() for each, parameter in parameters.items()}
+        change(averages)
+        save_file(averages, tmp_path / AVERAGES)
+        with pytest.raises(ArgumentError, match=f"{tmp_path}/{AVERAGES}: {said}"):
+            load_averages(model, str(tmp_path))
+    (tmp_path / AVERAGES).write_bytes(b"broken")
+    with pytest.raises(ArgumentError, match=f"{tmp_path}/{AVERAGES}: cannot be read: "):
+        load_averages(model, str(tmp_path))

@@ -27,10 +27,11 @@ pytest.importorskip("ctranslate2")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_model_in_memory_is_exported_and_left_as_it_is(dtype, checkpoint, tokenizer, tmp_path):
     _, folder = checkpoint(dtype=dtype)
-    model = load_model(str(folder), dtype=dtype)
+    model = load_model(str(folder), dtype=dtype).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     report = export_model(model, (tokenizer, tokenizer), tmp_path / "one", "int8")
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert model.training and model.dtype == dtype
     assert export_checkpoint(str(folder), tmp_path / "two", "int8") == report
     files = ("model.bin", "config.json", "decoding.json", "shared_vocabulary.json")
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)

@@ -113,6 +113,11 @@ BAD_FILES = {
     "not an object": ({"a.jsonl": as_jsonl(ROWS) + '["a", "b"]'}, "a.jsonl:4: a row should be a JSON object"),
     "no field": ({"a.jsonl": '{"source": "a", "en": "b"}'}, "a.jsonl:1: no field 'target'; there are 'source', 'en'"),
     "no column": ({"a.csv": "source,en\na,b\n"}, "a.csv:2: no field 'target'; there are 'source', 'en'"),
+    "a number too long": (
+        {"a.jsonl": '{"source": ' + "9" * 5000 + "}\n"},
+        "a.jsonl:1: invalid JSON: Exceeds the limit",
+    ),
+    "brackets without end": ({"a.jsonl": "[" * 100_000 + "\n"}, "a.jsonl:1: invalid JSON: maximum recursion depth"),
     "a column twice": ({"a.csv": "source,target,target\na,b,c\n"}, "a.csv:1: a column name occurs twice"),
     "number": ({"a.jsonl": '{"source": 5, "target": "b"}'}, "a.jsonl:1: 'source' should be a string, not 5"),
     "null": ({"a.jsonl": '{"source": "a", "target": null}'}, "a.jsonl:1: 'target' should be a string or a list"),

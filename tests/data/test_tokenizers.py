@@ -146,7 +146,7 @@ LETTERS = ["abcdefghij" * 2]
         ("unigram", {"vocab_size": 14}, ["14", "11", "15"]),
         ("unigram", {"vocab_size": 5000}, ["5000 is too large"]),
         ("char", {"max_length": 1}, ["max_length 1"]),
-        ("words", {"vocab_size": 50}, ["'words'", "bpe, unigram, char, symbol"]),
+        ("words", {"vocab_size": 50}, ["--model_type words", "bpe, unigram, char, symbol"]),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_numbers(kind, options, numbers):

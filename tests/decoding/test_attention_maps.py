@@ -66,6 +66,12 @@ def test_the_command_writes_a_picture_and_refuses_what_there_is_not(model, token
     assert "the source is empty" in refused(attention, [tmp_path, " "], capsys)
     long = " ".join("A" * 100)
     assert "the source has 101 tokens; a picture has room for 100" in refused(attention, [tmp_path, long], capsys)
+    for name, begins in (("a.pdf", b"%PDF"), ("plain", PNG)):
+        attention.main([str(tmp_path), "A B", "--target", "B A", "--output", str(tmp_path / name)])
+        assert (tmp_path / name).read_bytes().startswith(begins)
+    there = {path.name for path in tmp_path.iterdir()}
+    line = refused(attention, [tmp_path, "A", "--output", tmp_path / "a.xyz"], capsys)
+    assert "a.xyz: cannot draw a picture of type 'xyz'" in line and {path.name for path in tmp_path.iterdir()} == there
     nowhere = tmp_path / "nowhere/a.png"
     assert "there is no folder" in refused(attention, [tmp_path, "A", "--output", nowhere], capsys)
 
