@@ -33,16 +33,16 @@ class ModelArguments:
         "source's folder if there is one, else the source's tokenizer."
     )
     attn_implementation: str | None = option(
-        "Attention: eager, sdpa, flex_attention (needs a GPU) or flash_attention_2 (needs its package). By default sdpa, "
-        "but eager for texts of at most 512 tokens in bfloat16 on a CPU, where it is faster."
+        "Attention: eager, sdpa, flex_attention (needs a GPU) or flash_attention_2 (needs its package). By default "
+        "sdpa, but eager for texts of at most 512 tokens in bfloat16 on a CPU, where it is faster."
     )
     card_facts: str | None = option(
         "YAML file with what the model card says beside the run's figures: language, licences, data, use, limits; see "
         "model_cards/g2p-quickstart.yaml. By default the card has marks where they belong."
     )
     ema_decay: float | None = option(
-        "Decay of an exponential moving average of the weights, between 0 and 1, such as 0.999; the run evaluates with "
-        "the average and ends with it. By default there is none."
+        "Decay of an exponential moving average of the weights, between 0 and 1, such as 0.999; the run evaluates "
+        "with the average and ends with it. By default there is none."
     )
     lora_rank: int | None = option(
         "Rank of LoRA adapters, such as 8, to train in place of the weights of --model_name_or_path. By default all "
@@ -97,8 +97,8 @@ class DataArguments:
         "pairs. Not in a stream."
     )
     packing: bool = option(
-        "Lay the pairs of a batch behind one another in one row, without padding between them; a batch has --max_tokens "
-        "on each side, or else --per_device_train_batch_size pairs. Not in a stream.",
+        "Lay the pairs of a batch behind one another in one row, without padding between them; a batch has "
+        "--max_tokens on each side, or else --per_device_train_batch_size pairs. Not in a stream.",
         False,
     )
     max_train_samples: int | None = option("Number of rows to train on, the first ones; all by default.")
