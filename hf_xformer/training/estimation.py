@@ -1,24 +1,23 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What training a model will take before it is trained: parameters, arithmetic, memory of each process, days.
+"""Estimates of what a training will take: parameters, arithmetic, memory of each process.
 
 Parameters, activations and arithmetic are counted on the model itself, run on tensors that have a shape and no memory;
 what weights, gradients and optimizer take follows from how a launch configuration divides them (Rajbhandari et al.
 2020, section 3).
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from ..errors import ArgumentError
+from ..files import read_json, read_yaml
 
 
 # DeepSpeed's own limit of parameters that ZeRO-3 keeps gathered (`stage3_max_live_parameters`).
@@ -27,7 +26,7 @@ ZERO3_LIVE_PARAMETERS = 10**9
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process works on at once: rows, and tokens of each side of a row."""
+    """Batch of one process: rows, and tokens of each side of a row."""
 
     rows: int
     source: int
@@ -36,7 +35,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Launch:
-    """What a file of configs/accelerate says about memory."""
+    """Division of memory among processes, as a file of configs/accelerate has it."""
 
     name: str
     kind: str  # "single", "ddp", "zero", "fsdp" or "tensor"
@@ -48,7 +47,7 @@ class Launch:
 
     @property
     def arithmetic(self) -> str:
-        """ "float32", "bfloat16" weights, or "autocast", which keeps a bfloat16 copy of every weight that it meets."""
+        """Either "float32", "bfloat16" (of weights too), or "autocast", which keeps a bfloat16 copy of weights."""
         if not self.half:
             return "float32"
         return "bfloat16" if self.kind in ("zero", "fsdp") else "autocast"
@@ -67,8 +66,10 @@ class Memory:
     @property
     def total(self) -> float:
         """
-        Activations are given back while the gradients come: of the two the larger counts. With gradient accumulation
-        both are there at once.
+        Bytes on the device at the highest.
+
+        Activations are freed while the gradients come, so that the larger of the two counts. With gradient
+        accumulation both are there at once.
         """
         return self.weights + self.optimizer + max(self.activations, self.gradients)
 
@@ -89,9 +90,11 @@ class Counted:
 
 def read_launch(path: Path, processes: int | None = None, half: bool | None = None) -> Launch:
     """
+    Reads how a launch configuration divides memory.
+
     Args:
         path: A YAML file for `accelerate launch --config_file`.
-        processes, half: Instead of what the file says.
+        processes, half: In place of what the file says.
 
     Raises:
         ArgumentError: It cannot be read.
@@ -99,13 +102,13 @@ def read_launch(path: Path, processes: int | None = None, half: bool | None = No
     if not path.is_file():
         raise ArgumentError(f"{path}: there is no such file; those of configs/accelerate end in .yaml")
     try:
-        options = yaml.safe_load(path.read_text())
+        options = read_yaml(path.read_text(encoding="utf-8"))
         kind = {"NO": "single", "MULTI_GPU": "ddp", "DEEPSPEED": "zero", "FSDP": "fsdp"}[options["distributed_type"]]
         launch = Launch(path.stem, kind, options.get("num_processes", 1), options.get("mixed_precision", "no") != "no")
         if kind == "zero":
             # The precision is the recipe's: what one would take is assumed.
             engine = path.with_name(Path(options["deepspeed_config"]["deepspeed_config_file"]).name)
-            zero = json.loads(engine.read_text())["zero_optimization"]
+            zero = read_json(engine)["zero_optimization"]
             buckets = zero.get("reduce_bucket_size")
             buckets = buckets * (2 if zero.get("overlap_comm") else 1) if isinstance(buckets, int) else None
             launch = replace(launch, half=True, stage=zero["stage"], offloads="offload_param" in zero, buckets=buckets)
@@ -113,9 +116,9 @@ def read_launch(path: Path, processes: int | None = None, half: bool | None = No
             launch = replace(launch, offloads=bool(options["fsdp_config"].get("fsdp_offload_params")))
         elif "parallelism_config" in options:
             launch = replace(launch, kind="tensor")
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+    except Exception as error:  # of the YAML library, or a key that is not there or of another type
         raise ArgumentError(f"{path}: not a launch configuration that can be estimated ({error!r:.80})") from error
-    # Of what it divides by, tensor parallelism says itself how many there are.
+    # Tensor parallelism fixes its own number of processes.
     if processes is not None and launch.kind not in ("single", "tensor"):
         launch = replace(launch, processes=processes)
     return launch if half is None else replace(launch, half=half)
@@ -123,7 +126,7 @@ def read_launch(path: Path, processes: int | None = None, half: bool | None = No
 
 def count(config: PreTrainedConfig, batch: Batch, arithmetic: str) -> Counted:
     """
-    Counts on models of one layer and of two, and goes on from there: all layers of a stack cost the same.
+    Counts on models of one layer and of two, and extrapolates: all layers of a stack cost the same.
 
     Args:
         arithmetic: As `Launch.arithmetic` has it.
@@ -151,6 +154,7 @@ def count(config: PreTrainedConfig, batch: Batch, arithmetic: str) -> Counted:
 
 
 def with_depth(config: PreTrainedConfig, encoder_layers: int, decoder_layers: int) -> PreTrainedConfig:
+    """Returns a configuration with other numbers of layers."""
     fields = config.to_dict()
     for stack, depth in (("encoder", encoder_layers), ("decoder", decoder_layers)):
         types = fields[f"{stack}_layer_types"]
@@ -161,14 +165,15 @@ def with_depth(config: PreTrainedConfig, encoder_layers: int, decoder_layers: in
 
 
 def parameters_of(config: PreTrainedConfig) -> int:
+    """Returns how many parameters a model has, each once."""
     with torch.device("meta"):
         return AutoModelForSeq2SeqLM.from_config(config).num_parameters()
 
 
 def run_without_memory(config: PreTrainedConfig, batch: Batch, arithmetic: str) -> tuple[float, float, float]:
     """
-    The arithmetic of a forward pass with logits; and of one without, as in training, the bytes that are kept for the
-    backward pass, and those that there are at the highest, a piece of the logits included.
+    Returns the operations of a forward pass with logits; and of one without, as in training, the bytes kept for the
+    backward pass, and the bytes at the highest, a piece of the logits included.
     """
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={attention: count_attention})
@@ -191,16 +196,18 @@ def run_without_memory(config: PreTrainedConfig, batch: Batch, arithmetic: str) 
 
 
 def activations_of(tracker: MemTracker, when: str) -> float:
+    """Returns the bytes of activations, "current" or at the "peak"."""
     snapshot = tracker.get_tracker_snapshot(when)
     return sum(size for sizes in snapshot.values() for kind, size in sizes.items() if str(kind).endswith("ACT"))
 
 
 def count_attention(query, key, value, *args, out_val=None, **kwargs) -> int:
+    """Returns the operations of the CPU's attention, which torch's counter does not know."""
     return sdpa_flop_count(query, key, value)
 
 
 def memory(launch: Launch, counted: Counted, checkpointing: bool) -> Memory:
-    """The memory of one process that trains with AdamW."""
+    """Returns the memory of one process that trains with AdamW."""
     everything, share = counted.parameters, counted.parameters / launch.processes
     activations = counted.checkpointed if checkpointing else counted.activations
     wide = 2 if launch.half else 4
