@@ -38,6 +38,7 @@ from ..training.callbacks import (
     SaveTargetTokenizer,
 )
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, tensor_parallel_size
+from ..training.launch_checks import check_engine
 from ..training.parallel import TensorParallelTrainer
 from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
@@ -88,7 +89,7 @@ def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTra
         # Tied weights are saved once: the Trainer would warn at every resume that the others are missing.
         run.model._keys_to_ignore_on_save = set(run.model.all_tied_weights_keys)
     with blame("options of the Trainer", ImportError, ValueError):
-        return trainer_class(
+        trainer = trainer_class(
             model=run.model,
             args=given,
             train_dataset=run.train,
@@ -98,6 +99,8 @@ def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTra
             compute_metrics=run.metrics,
             callbacks=make_callbacks(run, model_args, given),
         )
+    check_engine(trainer.accelerator.state.deepspeed_plugin)
+    return trainer
 
 
 def make_callbacks(

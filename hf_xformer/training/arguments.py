@@ -1,13 +1,13 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run is told: three dataclasses read from one flat YAML file and the command line."""
+"""Options of a training run beside the Trainer's: dataclasses, whose help texts are the documentation of recipes."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 
 def option(help: str, default=None, **more):
-    """A dataclass field with the text that `--help` shows for it."""
+    """Returns a dataclass field with the text that `--help`, the JSON schema and the documents show for it."""
     return field(default=default, metadata={"help": help, **more})
 
 
@@ -15,76 +15,96 @@ def option(help: str, default=None, **more):
 class ModelArguments:
     """Which model to train: a new one from `config_name`, or an existing one from `model_name_or_path`."""
 
-    model_name_or_path: str | None = option("Checkpoint folder or Hub name of an existing model to go on training.")
+    model_name_or_path: str | None = option(
+        "Folder or Hub name of an existing model to train further; give it or --config_name."
+    )
     config_name: str | None = option(
-        "A new model's configuration: a JSON file such as configs/model/tiny.json, a folder or a Hub name."
+        "Configuration of a new model: a JSON file such as configs/model/tiny.json, a folder or a Hub name."
     )
     config_overrides: dict[str, Any] | str | None = option(
-        "Fields of the new model's configuration to change, as 'd_model=256,encoder_layers=12'; in a recipe also a "
-        "mapping. A field that does not exist is refused. Of an existing model: dropouts and label_smoothing."
+        "Fields of the new model's configuration to change, as 'd_model=256,encoder_layers=12' or, in a recipe, as a "
+        "mapping. Of an existing model only dropouts and label_smoothing can be changed."
     )
     tokenizer_name: str | None = option(
-        "Tokenizer folder or Hub name, such as hf-xformer tokenizer writes. An existing model has its own."
+        "Folder or Hub name of the tokenizer, as hf-xformer tokenizer makes it. An existing model's own by default."
     )
     target_tokenizer_name: str | None = option(
-        "The target's tokenizer where it is not the source's. A target_tokenizer/ inside the source's folder is found."
+        "Folder or Hub name of the target's tokenizer, if it has its own. By default the target_tokenizer/ inside the "
+        "source's folder if there is one, else the source's tokenizer."
     )
     attn_implementation: str | None = option(
-        "eager, sdpa, flex_attention or flash_attention_2; else the library's choice, but eager for training short "
-        "texts in bfloat16 on a CPU."
+        "Attention: eager, sdpa, flex_attention (needs a GPU) or flash_attention_2 (needs its package). By default "
+        "sdpa, but eager for texts of at most 512 tokens in bfloat16 on a CPU, where it is faster."
     )
     card_facts: str | None = option(
-        "A YAML file of what the model card says beside the run's figures: language, licences, data, use, limits. See "
-        "model_cards/g2p-quickstart.yaml."
+        "YAML file with what the model card says beside the run's figures: language, licences, data, use, limits; see "
+        "model_cards/g2p-quickstart.yaml. By default the card has marks where they belong."
     )
     ema_decay: float | None = option(
-        "Keep an average of the weights that forgets so slowly, such as 0.999, evaluate with it and end with it."
+        "Decay of an exponential moving average of the weights, between 0 and 1, such as 0.999; the run evaluates "
+        "with the average and ends with it. By default there is none."
     )
     lora_rank: int | None = option(
-        "Leave the weights of --model_name_or_path as they are and train LoRA adapters of this rank, such as 8."
+        "Rank of LoRA adapters, such as 8, to train in place of the weights of --model_name_or_path. By default all "
+        "weights are trained."
     )
-    lora_alpha: int = option("What adapters add is multiplied by --lora_alpha / --lora_rank.", 16)
-    lora_dropout: float = option("Dropout before the adapters.", 0.0)
+    lora_alpha: int = option("Scale of LoRA: what adapters add is multiplied by --lora_alpha / --lora_rank.", 16)
+    lora_dropout: float = option("Dropout before LoRA adapters, from 0 to below 1.", 0.0)
     lora_target_modules: list[str] | None = option(
-        "Names of the layers that get adapters, such as q_proj k_proj, or all-linear; else q_proj and v_proj, and of "
-        "another kind of model what PEFT has for it."
+        "Names of the layers that get LoRA adapters, such as q_proj and k_proj, or all-linear. By default q_proj and "
+        "v_proj, and for a stock model those that PEFT knows for its type."
     )
 
 
 @dataclass
 class DataArguments:
-    """Which pairs to train and evaluate on, and how long they may be."""
+    """Which pairs to train and evaluate on, how long they may be, and how they share batches."""
 
     train_file: list[str] | None = option(
-        "One JSONL, CSV, TSV or Parquet file, or two text files with a sentence a line, source first."
+        "Training pairs: one JSONL, CSV, TSV or Parquet file, or two text files with a sentence a line, source first; "
+        "give it or --dataset_name."
     )
-    validation_file: list[str] | None = option("The same, for evaluation while training.")
-    dataset_name: str | None = option("A folder or Hub name for datasets.load_dataset, instead of files.")
-    dataset_config_name: str | None = option("The configuration of that dataset.")
-    train_split: str = option("The dataset's split to train on.", "train")
-    validation_split: str = option("The dataset's split to evaluate on.", "validation")
-    source_column: str = option("The field or column that holds the source.", "source")
+    validation_file: list[str] | None = option(
+        "Validation pairs, in the formats of --train_file. By default there is no evaluation, unless --eval_strategy "
+        "asks for it on a dataset's split."
+    )
+    dataset_name: str | None = option("Folder or Hub name of a dataset for datasets.load_dataset, in place of files.")
+    dataset_config_name: str | None = option("Configuration of that dataset; its default one by default.")
+    train_split: str = option("Split of the dataset to train on.", "train")
+    validation_split: str = option("Split of the dataset to evaluate on.", "validation")
+    source_column: str = option("Field or column that holds the source.", "source")
     target_column: str = option(
-        "The one that holds the target: a text, or a list of equally good texts (JSONL, Parquet).", "target"
+        "Field or column that holds the target: a text, or in JSONL and Parquet a list of equally good texts.",
+        "target",
     )
-    streaming: bool = option("Read the training data as they are needed; wants --max_steps.", False)
-    max_source_length: int = option("Longest source, in tokens with the end token.", 256)
-    max_target_length: int = option("Longest target, in tokens with the end token.", 256)
-    overlong: str = option("What to do with longer training rows.", "truncate", choices=["truncate", "drop"])
+    streaming: bool = option(
+        "Read training pairs while training instead of tokenising them all first; needs --max_steps.", False
+    )
+    max_source_length: int = option("Longest source, in tokens, the end token included.", 256)
+    max_target_length: int = option("Longest target, in tokens, the end token included.", 256)
+    overlong: str = option(
+        "What to do with training pairs that are longer: truncate or drop them. Either is counted and said.",
+        "truncate",
+        choices=["truncate", "drop"],
+    )
     group_by_length: bool = option(
-        "Batches of like length, in random order; not in a stream, nor with another --train_sampling_strategy.",
+        "Make batches of pairs of like length, in random order. Not in a stream, nor with a --train_sampling_strategy "
+        "of your own.",
         True,
     )
     max_tokens: int | None = option(
-        "Tokens of a batch on each side, padding included, instead of --per_device_train_batch_size pairs; not in a "
-        "stream."
+        "Most tokens of a process's batch on each side, padding included, in place of --per_device_train_batch_size "
+        "pairs. Not in a stream."
     )
     packing: bool = option(
-        "Lay the pairs of a batch behind one another in one row, without padding between them; not in a stream. A "
-        "batch has --max_tokens on each side or else --per_device_train_batch_size pairs.",
+        "Lay the pairs of a batch behind one another in one row, without padding between them; a batch has "
+        "--max_tokens on each side, or else --per_device_train_batch_size pairs. Not in a stream.",
         False,
     )
-    max_train_samples: int | None = option("Train on the first so many rows only.")
-    max_eval_samples: int | None = option("Evaluate on the first so many rows only.")
-    preprocessing_num_workers: int | None = option("Processes that tokenise.")
-    metrics: list[str] | None = option("Metrics of the generated text: sacrebleu, chrf, exact_match, wer, per.")
+    max_train_samples: int | None = option("Number of rows to train on, the first ones; all by default.")
+    max_eval_samples: int | None = option("Number of rows to evaluate on, the first ones; all by default.")
+    preprocessing_num_workers: int | None = option("Number of processes that tokenise; one by default.")
+    metrics: list[str] | None = option(
+        "Metrics of generated text to compute in evaluation: sacrebleu, chrf, exact_match, wer, per. By default only "
+        "the loss is computed, and nothing is generated."
+    )

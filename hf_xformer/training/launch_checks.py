@@ -11,6 +11,7 @@ import shutil
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -56,6 +57,18 @@ def check_deepspeed(on_cpu: bool) -> None:
         )
     if on_cpu and compiles_deepspeed() and shutil.which("c++") is None and shutil.which("g++") is None:
         raise LaunchError("DeepSpeed on a CPU compiles its communication on the first run: install g++")
+
+
+def check_engine(plugin: Any) -> None:
+    """
+    Checks that DeepSpeed's configuration and the options agree, which the library would see only when it trains.
+
+    Args:
+        plugin: Of a Trainer that is made, with its `hf_ds_config` filled in; None without DeepSpeed.
+    """
+    if found := getattr(getattr(plugin, "hf_ds_config", None), "mismatches", None):
+        differences = "; ".join(each.removeprefix("- ") for each in found)
+        raise LaunchError(f'DeepSpeed\'s configuration and the options disagree: {differences}; write "auto" there')
 
 
 def check_cpu(options: Namespace) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Models of which no process holds more than it must: tensor parallelism, and what FSDP2 starts from.
+"""Models of which no process holds more than it must: tensor parallelism, and the start of FSDP2.
 
 ZeRO-3 needs nothing of this: it cuts a model up while the Auto classes build it.
 """
@@ -28,14 +28,14 @@ from .launch import is_set, tensor_parallel_size
 
 
 def is_sent_its_weights() -> bool:
-    """Whether this process gets its share of all weights from the first one, as FSDP2 does if it is told to."""
+    """Tells whether this process gets its share of all weights from the first one, as FSDP2 can be told to."""
     sends = is_set("ACCELERATE_USE_FSDP") and is_set("FSDP_CPU_RAM_EFFICIENT_LOADING")
     return sends and not PartialState().is_main_process
 
 
 def empty_model(config: PreTrainedConfig, **options) -> PreTrainedModel:
     """
-    A model whose weights are tensors that nobody has written to, and so take no memory; its buffers are what they are.
+    Returns a model whose weights are tensors that nobody has written to, and so take no memory; buffers are computed.
 
     Args:
         options: As `from_config` has them.
@@ -80,13 +80,13 @@ def initial_weights(config: PreTrainedConfig, output_dir: Path) -> Iterator[str]
 
 
 def tensor_parallel_options() -> dict:
-    """What `from_pretrained` has to be told to read a part of each layer; nothing without tensor parallelism."""
+    """Returns the options of `from_pretrained` that read a part of each layer; none without tensor parallelism."""
     size = tensor_parallel_size()
     return {} if size == 1 else {"distributed_config": DistributedConfig(tp_size=size)}
 
 
 class UncheckedParallelism(ParallelismConfig):
-    """As accelerate's, which has nothing against processes on a CPU but that nobody has tried."""
+    """Accelerate's configuration on a CPU too, which it refuses only because nobody has tried."""
 
     def _validate_accelerator(self, accelerator) -> None:
         pass
@@ -110,7 +110,7 @@ class TensorParallelTrainer(Seq2SeqTrainer):
 
     @property
     def gather_function(self):
-        """What collects an evaluation's batch from the processes: each has seen the whole of it."""
+        """Collects an evaluation's batch from the processes: each has seen the whole of it."""
         return lambda tensors: tensors
 
     @gather_function.setter
@@ -122,7 +122,7 @@ class TensorParallelTrainer(Seq2SeqTrainer):
         return {**built, "parallelism_config": UncheckedParallelism(tp_size=self.model.tp_size)}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        """Nothing: the model has been read from there."""
+        """Does nothing: the model has been read from there."""
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -138,4 +138,5 @@ class TensorParallelTrainer(Seq2SeqTrainer):
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER_NAME), weights_only=True))
 
     def _optimizer_shards(self) -> dict:
+        """Returns this process's part of the optimizer's state."""
         return {"optimizer": get_optimizer_state_dict(self.model, self.optimizer.optimizer)}

@@ -7,7 +7,6 @@ from argparse import Namespace
 
 import pytest
 import torch
-import yaml
 from accelerate.commands import launch as accelerate_launch
 from accelerate.utils.launch import (
     prepare_deepspeed_cmd_env,
@@ -19,6 +18,7 @@ from small_runs import ROOT
 from transformers import Seq2SeqTrainingArguments
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
+from hf_xformer.files import read_yaml
 from hf_xformer.training import launch
 
 
@@ -58,7 +58,7 @@ def test_a_launch_configuration_is_short_and_explains_every_key(path):
 
 @pytest.mark.parametrize("path", CONFIGS, **by_name)
 def test_the_launcher_passes_on_what_a_configuration_says(path, monkeypatch):
-    options = yaml.safe_load(path.read_text())
+    options = read_yaml(path.read_text())
     found = environment(path, monkeypatch)
     kind = options["distributed_type"]
     assert (found.get("ACCELERATE_USE_DEEPSPEED") == "true") == (kind == "DEEPSPEED")

@@ -7,12 +7,14 @@ from argparse import Namespace
 
 import pytest
 import torch
+from transformers import Seq2SeqTrainingArguments
+from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
 from hf_xformer import XformerConfig
 from hf_xformer.errors import ArgumentError, LaunchError
 from hf_xformer.training import launch_checks
 from hf_xformer.training.checks import check_division
-from hf_xformer.training.launch_checks import check_launch
+from hf_xformer.training.launch_checks import check_engine, check_launch
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +76,16 @@ def test_a_deepspeed_configuration_that_is_not_there_is_named_with_the_folder(mo
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", "configs/accelerate/zero2.json")
     with pytest.raises(LaunchError, match=re.escape(f"zero2.json: not found from {tmp_path}")):
         check_launch(options())
+
+
+def test_a_deepspeed_configuration_with_another_batch_than_the_options_is_refused_with_both(tmp_path):
+    args = Seq2SeqTrainingArguments(output_dir=tmp_path, use_cpu=True, per_device_train_batch_size=3)
+    for size, agrees in (("auto", True), (3, True), (4, False)):
+        engine = HfTrainerDeepSpeedConfig({"train_micro_batch_size_per_gpu": size, "zero_optimization": {"stage": 2}})
+        engine.trainer_config_process(args)
+        if agrees:
+            check_engine(Namespace(hf_ds_config=engine))
+            continue
+        with pytest.raises(LaunchError, match="train_micro_batch_size_per_gpu=4 vs hf per_device_train_batch_size=3"):
+            check_engine(Namespace(hf_ds_config=engine))
+    check_engine(None)
