@@ -9,15 +9,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ArgumentError
-from ..files import write_whole
 
 
-# Tokens of either side whose names can still be read in a heat map.
+# Of either side, that a heat map can show so that its names are read.
 PICTURE_TOKENS = 100
 
 
 def can_plot() -> bool:
-    """Whether matplotlib, an extra, is installed."""
     return util.find_spec("matplotlib") is not None
 
 
@@ -32,19 +30,18 @@ def cross_attention(
     head: int | None = None,
 ) -> tuple[torch.Tensor, list[str], list[str]]:
     """
-    Returns the attention of each target token to each source token, in the step that generates it.
+    How much each token of a target looks at each of its source, in the step that makes it.
 
     Args:
         model: Loaded with `attn_implementation="eager"`, which returns weights.
-        source, target: Tokenizers.
-        target_text: Text to be forced on the model; by default the one that it decodes, greedily.
-        layer, head: Numbers in the decoder, from 1; by default the mean over all.
+        target_text: What the model is made to say; by default what it says.
+        layer, head: Of the decoder, from 1; by default the mean of all of them.
 
     Returns:
         Weights (T, S), each row a distribution, and the tokens of both sides.
 
     Raises:
-        ArgumentError: There is no such layer or head, or a side has too many tokens for a picture.
+        ArgumentError: There is no such layer or head, or a side is too long to be looked at.
     """
     model.eval()
     encoded = source(source_text, return_tensors="pt").to(model.device)
@@ -70,7 +67,8 @@ def cross_attention(
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> list[str]:
     """
-    Returns each token as a reader knows it: a space as "␣"; a byte that is only part of a letter as in the vocabulary.
+    Each token as a reader knows it: spaces as "␣"; bytes that are no letter by themselves stay in the vocabulary's
+    spelling.
     """
     decoded = tokenizer.batch_decode([[i] for i in ids.tolist()])
     return [
@@ -81,21 +79,18 @@ def pieces(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> list[str]:
 
 def plot_attention(weights: torch.Tensor, source: list[str], target: list[str], path: Path, title: str = "") -> None:
     """
-    Draws attention weights as a heat map.
-
     Args:
-        weights: (T, S), a row for each token of the target.
+        weights: (T, S), one row a token of the target.
         source, target: The tokens' names, S and T of them.
-        path: PNG file to write.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2 + 0.32 * len(source), 1.5 + 0.32 * len(target)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(weights.numpy(), cmap="viridis", vmin=0, aspect="auto")
-    # A plain dollar sign would begin a formula.
+    # A dollar sign would begin a formula.
     axes.set_xticks(range(len(source)), [name.replace("$", r"\$") for name in source], rotation=90)
     axes.set_yticks(range(len(target)), [name.replace("$", r"\$") for name in target])
     axes.set(xlabel="source", ylabel="target", title=title)
     figure.colorbar(image, label="attention")
-    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=120, format="png"))
+    figure.savefig(path, dpi=120)
