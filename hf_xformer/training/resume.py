@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from ..checkpoints.weight_files import read_header, read_tensors
-from ..errors import ArgumentError, first_line
+from ..errors import ArgumentError, blame, first_line
 from ..files import (
     ADAPTER_WEIGHTS,
     ATTENTION,
@@ -32,6 +32,10 @@ from ..files import (
 from .adapters import configs_of, save_generation_config
 from .callbacks import LayoutRecord
 from .checks import refuse_averages
+
+
+class NotWholeError(ArgumentError):
+    """A checkpoint that was cut off while it was being saved, or is none."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def find_start(output_dir: Path, resume: str | bool | None, averages: bool, say:
     if wish.lower() != "true":
         try:
             state = read_state(Path(wish))
-        except ArgumentError as error:
+        except NotWholeError as error:
             raise ArgumentError(f"--resume_from_checkpoint {wish}: not a whole checkpoint: {error}") from error
         if state.has_averages != averages:
             refuse_averages(state.checkpoint, averages)
@@ -103,7 +107,7 @@ def find_start(output_dir: Path, resume: str | bool | None, averages: bool, say:
     for checkpoint in reversed(checkpoints_of(output_dir)):
         try:
             state = read_state(checkpoint)
-        except ArgumentError as error:
+        except NotWholeError as error:
             say(f"passing over {checkpoint}: it was cut off while it was being saved: {error}")
             continue
         if state.has_averages == averages:
@@ -122,26 +126,31 @@ def read_state(checkpoint: Path) -> SavedState:
     Reads a checkpoint's state, having seen that all processes have written their part. The Trainer waits for none.
 
     Raises:
-        ArgumentError: A file is missing or cut off; the message says which.
+        NotWholeError: A file is missing or cut off; the message says which.
+        ArgumentError: Another version of the library has written the state.
     """
     path = checkpoint / TRAINER_STATE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))  # the last file that the Trainer writes
+    except FileNotFoundError as error:
+        raise NotWholeError(f"no {TRAINER_STATE}") from error
+    except (OSError, ValueError) as error:
+        raise NotWholeError(f"{TRAINER_STATE} cannot be read: {first_line(error)}") from error
+    with blame(f"{path}: not a state of this version of transformers", TypeError, AttributeError):
         state = TrainerState(**content)
         record = content.get("stateful_callbacks", {}).get(LayoutRecord.__name__, {}).get("args", {})
-    except FileNotFoundError as error:
-        raise ArgumentError(f"no {TRAINER_STATE}") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ArgumentError(f"{TRAINER_STATE} cannot be read: {first_line(error)}") from error
     random_states = list(checkpoint.glob("rng_state*.pth"))
     # What torch saves is a zip file, whose end says whether it is whole.
     if broken := [path.name for path in random_states if not zipfile.is_zipfile(path)]:
-        raise ArgumentError(f"{broken[0]} is cut off")
+        raise NotWholeError(f"{broken[0]} is cut off")
     if 0 < len(random_states) < record.get("writers", 0):
-        raise ArgumentError(f"{len(random_states)} of {record['writers']} processes have written there")
-    read_tensors(checkpoint)
-    if (checkpoint / ADAPTER_WEIGHTS).exists():
-        read_header(checkpoint / ADAPTER_WEIGHTS)
+        raise NotWholeError(f"{len(random_states)} of {record['writers']} processes have written there")
+    try:
+        read_tensors(checkpoint)
+        if (checkpoint / ADAPTER_WEIGHTS).exists():
+            read_header(checkpoint / ADAPTER_WEIGHTS)
+    except ArgumentError as error:
+        raise NotWholeError(str(error)) from error
     return SavedState(
         checkpoint,
         state,
@@ -157,7 +166,7 @@ def whole(checkpoint: Path) -> bool:
     """Tells whether all files of a checkpoint are whole."""
     try:
         read_state(checkpoint)
-    except ArgumentError:
+    except NotWholeError:
         return False
     return True
 

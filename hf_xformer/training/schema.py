@@ -4,6 +4,7 @@
 
 import types
 import typing
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum
 from functools import cache
@@ -75,6 +76,8 @@ class Option:
             return value
         if kind == "string" and "array" in self.types:
             return [value]
+        if kind == "string" and not isinstance(unquoted(value), str):
+            return self.convert(unquoted(value))
         if kind == "integer" and "number" in self.types:
             return float(value)
         if kind == "number" and "integer" in self.types and value.is_integer():
@@ -86,6 +89,16 @@ class Option:
         """Returns what to say of a text that is none of the choices."""
         meant = did_you_mean(text, self.choices) or f"; there are {', '.join(self.choices)}"
         return f"{text!r} is none of its choices{meant}"
+
+
+def unquoted(text: str) -> bool | int | float | str:
+    """Returns the number or truth value that stands in quotes, where no text can; else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 class Row(NamedTuple):

@@ -13,7 +13,8 @@ RECIPE = {
     "learning_rat: 1": "recipe.yaml: unknown option 'learning_rat'; did you mean learning_rate?",
     "12: 1": "recipe.yaml: unknown option 12; --help lists those that there are",
     "seed: 2.5": "recipe.yaml: seed: expected integer, got 2.5",
-    "seed: '5'": "recipe.yaml: seed: expected integer, got '5'",
+    "seed: '2.5'": "recipe.yaml: seed: expected integer, got 2.5",
+    "seed: ''": "recipe.yaml: seed: expected integer, got ''",
     "learning_rate: fast": "recipe.yaml: learning_rate: expected number, got 'fast'",
     "streaming: 1": "recipe.yaml: streaming: expected true or false, got 1",
     "run_name: 12": "recipe.yaml: run_name: expected text, got 12; write it as a text: '12'",
@@ -69,6 +70,14 @@ def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_the_default(t
     assert (data_args.group_by_length, data_args.metrics, data_args.overlong) == (False, ["wer", "cer"], "truncate")
     assert training_args.seed == 42 and training_args.save_strategy == "no"
     assert parse_overrides(model_args.config_overrides) == {"dropout": 0.0, "norm_type": "layernorm"}
+
+
+def test_a_number_or_truth_value_in_quotes_is_one(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("seed: '5'\nlearning_rate: '1e-4'\npacking: 'True'\nsource_column: '3'\nuse_cpu: 'true'\n")
+    _, data_args, training_args = parse_run([str(recipe), "--output_dir", str(tmp_path)], "")
+    assert (training_args.seed, training_args.learning_rate) == (5, 1e-4)
+    assert (data_args.packing, data_args.source_column) == (True, "3")
 
 
 def test_overrides_are_one_whether_written_as_text_mapping_or_json():

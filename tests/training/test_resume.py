@@ -14,6 +14,7 @@ from transformers import TrainerState
 
 from hf_xformer.commands import train
 from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.errors import ArgumentError
 from hf_xformer.training.callbacks import LayoutRecord
 from hf_xformer.training.checks import check_layout
 from hf_xformer.training.resume import Start, find_start, read_state
@@ -160,3 +161,11 @@ def test_a_divided_optimizer_resumes_only_where_it_fits(layout, processes, refus
 def test_a_whole_optimizer_resumes_with_any_number_of_processes(tmp_path):
     state = read_state(write_checkpoint(tmp_path / "c", 2, layout="no sharding", processes=2, writers=2))
     check_layout(state.checkpoint, state.layout, state.processes, "no sharding", 4)
+
+
+def test_a_state_of_another_version_is_refused_and_not_taken_for_a_cut_off_one(tmp_path):
+    record = {"layout": "no sharding", "processes": 1, "writers": 1}
+    state = write_checkpoint(tmp_path / "checkpoint-5", 1, **record) / "trainer_state.json"
+    state.write_text(state.read_text().replace('"global_step"', '"global_stride"'))
+    with pytest.raises(ArgumentError, match="not a state of this version of transformers: .*global_stride"):
+        find_start(tmp_path, None, False, print)

@@ -56,7 +56,6 @@ VALUES = {
     "max_steps: 300": True,
     "max_steps: 1e5": True,
     "max_steps: 2.5": False,
-    "max_steps: '300'": False,
     "max_steps: true": False,
     "max_steps: [300]": False,
     "max_steps: null": True,
