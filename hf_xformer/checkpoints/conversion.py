@@ -38,6 +38,7 @@ from transformers.utils.hub import cached_file
 from ..errors import ArgumentError, blame
 from ..files import TARGET_TOKENIZER
 from ..models import XformerConfig, XformerForSeq2SeqLM
+from .languages import language_id
 from .loading import check_path, load_model, load_tokenizer
 from .vocabulary import CONFIG_ERRORS
 
@@ -433,20 +434,3 @@ def remove_tokenizer(folder: Path) -> None:
     shutil.rmtree(folder / TARGET_TOKENIZER, ignore_errors=True)
     for name in (*TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json", "source.spm", "target.spm"):
         (folder / name).unlink(missing_ok=True)
-
-
-def language_id(tokenizer: PreTrainedTokenizerBase | None, option: str, language: str) -> int:
-    """Sets the tokenizer's `src_lang` or `tgt_lang` and returns the id of that language's token."""
-    codes = getattr(tokenizer, "lang_code_to_token", {})  # M2M100's are not special tokens
-    if tokenizer is None or language not in languages_of(tokenizer):
-        raise ArgumentError(f"--{option} {language}: the tokenizer has no such language")
-    setattr(tokenizer, option, language)
-    return tokenizer.convert_tokens_to_ids(codes.get(language, language))  # type: ignore[return-value]
-
-
-def languages_of(tokenizer: PreTrainedTokenizerBase | None) -> set[str]:
-    """Returns the languages that a multilingual tokenizer marks its texts with; none for other tokenizers."""
-    if tokenizer is None or not hasattr(tokenizer, "tgt_lang"):
-        return set()
-    named = {getattr(tokenizer, f"{role}_token") for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")}
-    return set(getattr(tokenizer, "lang_code_to_token", ())) or {*tokenizer.all_special_tokens} - named

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..checkpoints.conversion import convert_checkpoint, languages_of
+from ..checkpoints.conversion import convert_checkpoint
+from ..checkpoints.languages import languages_of
 from ..errors import one_line_errors
 from .options import Parser, add_overwrite, check_output_folder
 

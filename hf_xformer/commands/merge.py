@@ -12,6 +12,7 @@ hf-xformer train --model_name_or_path trains it further.
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ def carry_record(adapter: Path, out: Path) -> None:
         update_record(out, kept | {"adapter_parameters": None})
         for name in (*RESULTS, TRAINER_STATE):
             if name != RECORD and (adapter / name).exists():
-                write_whole(out / name, lambda unfinished, name=name: shutil.copyfile(adapter / name, unfinished))
+                write_whole(out / name, partial(shutil.copyfile, adapter / name))
 
 
 def check_out(out: Path, adapter: str, base: str, overwrite: bool) -> None:

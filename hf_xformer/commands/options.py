@@ -4,7 +4,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
             **options,
         )
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         words = list(sys.argv[1:] if args is None else args)
         refuse_misspelt(words, self._option_string_actions)
         return super().parse_args(words, namespace)
