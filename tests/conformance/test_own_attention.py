@@ -11,6 +11,7 @@ from transformers import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RotaryEmbedding
 
 from hf_xformer import XformerConfig
+from hf_xformer.models.masks_xformer import WholeMask
 from hf_xformer.models.positions_xformer import XformerRotaryEmbedding
 
 
@@ -255,7 +256,7 @@ def test_rotated_self_attention_with_grouped_and_normed_heads_is_qwen3s():
     mask = torch.full((TARGET, TARGET), -torch.inf).triu(1)[None, None]
     expected, _ = stock(x, Qwen3RotaryEmbedding(config)(x, position_ids), mask)
     rotation = ours.positions.rotation(x, position_ids)
-    assert_close(attention(x, mask, rotation), expected, atol=1e-5, rtol=1e-5)
+    assert_close(attention(x, WholeMask(mask), rotation)[0], expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rope_type", ["linear", "dynamic", "yarn"])
