@@ -31,6 +31,7 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from ..checkpoints.adapters import base_of, check_peft
 from ..checkpoints.loading import IGNORED_FIELDS, load_tokenizer, load_tokenizers, position_limit
+from ..checkpoints.vocabulary import check_same_tokens
 from ..decoding.metrics import check_metric_names
 from ..errors import ArgumentError, blame, did_you_mean
 from ..files import ADAPTER_CONFIG, CONFIG, read_json
@@ -349,10 +350,7 @@ def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerB
         own, _ = load_tokenizers(model_args.model_name_or_path)
     except ArgumentError:
         return  # a checkpoint without a tokenizer, such as a converted one, which is given one now
-    if not own.get_vocab().items() <= source.get_vocab().items():
-        raise ArgumentError(
-            f"--tokenizer_name {model_args.tokenizer_name}: other tokens than those of {model_args.model_name_or_path}"
-        )
+    check_same_tokens(own, source, f"--tokenizer_name {model_args.tokenizer_name}")
 
 
 # The folders, before anything in them is moved.

@@ -116,7 +116,7 @@ def read_launch(path: Path, processes: int | None = None, half: bool | None = No
             launch = replace(launch, offloads=bool(options["fsdp_config"].get("fsdp_offload_params")))
         elif "parallelism_config" in options:
             launch = replace(launch, kind="tensor")
-    except Exception as error:  # of the YAML library, or a key that is not there or of another type
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArgumentError(f"{path}: not a launch configuration that can be estimated ({error!r:.80})") from error
     # Tensor parallelism fixes its own number of processes.
     if processes is not None and launch.kind not in ("single", "tensor"):

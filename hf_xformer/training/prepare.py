@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that a training run reads before its first step, checked; nothing is written but caches."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from ..data.batches import BatchedDataset, LengthGroupedDataset, OfCount, Packed
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
 from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
 from ..data.reading import load_named_rows, load_rows
-from ..errors import ArgumentError, blame, first_line
+from ..errors import blame
 from ..models import XformerConfig
 from .adapters import add_lora, make_lora
 from .arguments import DataArguments, ModelArguments
@@ -167,24 +166,13 @@ def make_config(
     overrides = parse_overrides(model_args.config_overrides)
     base = model_args.model_name_or_path
     option = f"--model_name_or_path {base}" if base is not None else f"--config_name {model_args.config_name}"
-    with refused_fields("--config_overrides" if overrides else option):
+    with blame("--config_overrides" if overrides else option, ValueError, TypeError, StrictDataclassError):
         if base is not None:
             config = change_config(AutoConfig.from_pretrained(base), overrides)
         else:
             config = fit_vocabulary(load_config(model_args.config_name, overrides), source, target, overrides)
     check_vocabulary(config, source, target)
     return config
-
-
-@contextmanager
-def refused_fields(where: str) -> Iterator[None]:
-    """Turns what a configuration's class says of its fields into an `ArgumentError` that begins with the option."""
-    try:
-        with blame(where, ValueError, TypeError):
-            yield
-    except StrictDataclassError as error:
-        # Of the library's two lines the first names a function.
-        raise ArgumentError(f"{where}: {first_line(error.__cause__ or error)}") from error
 
 
 def make_model(
