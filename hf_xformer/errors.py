@@ -49,7 +49,7 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     except known as error:
         if os.environ.get("HF_XFORMER_DEBUG") == "1":
             traceback.print_exc()
-        # Of several processes that meet the same error, one says so.
+        # One of several processes speaks for all that meet the same error.
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -26,16 +26,16 @@ PACKAGE = Path(__file__).parent
 # Where `configs/` and `model_cards/` are: inside an installed package, or beside it in the source tree.
 SHARE_ROOTS = (PACKAGE / "share", PACKAGE.parent)
 
-# Of every checkpoint.
+# In every checkpoint.
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
 TARGET_TOKENIZER = "target_tokenizer"  # a folder beside the source's tokenizer, if the target has its own
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# Of a run's checkpoints.
+# In a run's checkpoints.
 CHECKPOINT = "checkpoint-{step}"
 TRAINER_STATE = "trainer_state.json"
 AVERAGES = "averages.safetensors"  # weights averaged over the steps (--ema_decay)
 OPTIMIZER_SHARDS = "optimizer_shards"  # the optimizer's parts under tensor parallelism
-# Of a run's folder.
+# In a run's folder.
 RECORD = "run.json"
 TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS = "train_results.json", "eval_results.json", "test_results.json"
 CARD, CURVES, ATTENTION = "README.md", "curves.png", "attention.png"

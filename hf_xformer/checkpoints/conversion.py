@@ -329,7 +329,7 @@ def convert_weights(config: PreTrainedConfig, tensors: Tensors) -> Tensors:
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors have the same memory or the same values."""
+    """Returns True if two tensors have the same memory or the same values."""
     return a.shape == b.shape and (a.data_ptr() == b.data_ptr() or torch.equal(a, b))
 
 

@@ -18,7 +18,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ArgumentError
-from ..files import write_json
+from ..files import CONFIG, write_json
 from ..models import XformerConfig
 from .ctranslate2_spec import check_config, load_ctranslate2, make_spec
 from .loading import load_model, load_tokenizers, position_limit, read_own_config
@@ -27,7 +27,7 @@ from .vocabulary import check_vocabulary
 
 QUANTIZATIONS = ("int8", "int8_float32", "int16", "float16", "bfloat16", "float32")
 OPTIONS = "decoding.json"
-FILES = {"model.bin", "config.json", OPTIONS, *(f"{side}_vocabulary.json" for side in ("shared", "source", "target"))}
+FILES = {"model.bin", CONFIG, OPTIONS, *(f"{side}_vocabulary.json" for side in ("shared", "source", "target"))}
 # Log-probabilities in float32 differ by less because of rounding; a wrong export is off by far more.
 TOLERANCE = 1e-2
 # Exact arithmetic with the written weights: on every CPU, whatever their type.
@@ -261,7 +261,7 @@ class Export:
 
     @property
     def inexact(self) -> bool:
-        """Whether this machine's arithmetic adds more error than the type of the weights."""
+        """True if this machine's arithmetic adds more error than the type of the weights."""
         return self.difference > max(2 * self.rounding, TOLERANCE)
 
 

@@ -67,7 +67,7 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def is_sharded(folder: Path) -> bool:
-    """Whether a folder's weights are in several files, which an index names."""
+    """Returns True if a folder's weights are in several files, which an index names."""
     return (folder / SAFE_WEIGHTS_INDEX_NAME).exists() and not (folder / SAFE_WEIGHTS_NAME).exists()
 
 
@@ -156,7 +156,7 @@ def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Compar
 
 
 def is_one_of(name: str, *lists: Iterable[str] | None) -> bool:
-    """Whether a tensor's name matches a pattern by which a model's class allows it to be missing or extra."""
+    """Returns True if a tensor's name matches a pattern by which a model's class allows it to be missing or extra."""
     return any(re.search(pattern, name) for patterns in lists for pattern in patterns or ())
 
 

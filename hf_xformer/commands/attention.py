@@ -19,6 +19,7 @@ from ..checkpoints.loading import load_model, load_tokenizers
 from ..checkpoints.vocabulary import check_vocabulary
 from ..decoding.attention_maps import can_plot, cross_attention, plot_attention
 from ..errors import ArgumentError, one_line_errors
+from ..files import ATTENTION
 from .options import Parser, add_checkpoint, check_output_file, whole_number
 
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--target", help="target text (default: the model's own output)")
     parser.add_argument("--layer", type=whole_number(), help="decoder layer, from 1 (default: mean of all)")
     parser.add_argument("--head", type=whole_number(), help="attention head, from 1 (default: mean of all)")
-    parser.add_argument("--output", type=Path, default=Path("attention.png"), help="PNG file (default attention.png)")
+    parser.add_argument("--output", type=Path, default=Path(ATTENTION), help="PNG file (default attention.png)")
     args = parser.parse_args(argv)
     check_options(args)
     source, target = load_tokenizers(args.checkpoint)

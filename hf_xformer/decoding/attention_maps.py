@@ -17,7 +17,7 @@ PICTURE_TOKENS = 100
 
 
 def can_plot() -> bool:
-    """Whether matplotlib, an extra, is installed."""
+    """Returns True if matplotlib, an extra, is installed."""
     return util.find_spec("matplotlib") is not None
 
 

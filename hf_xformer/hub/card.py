@@ -171,7 +171,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a training took: measured seconds, given or guessed watts, and the grams of CO2 equivalent that follow."""
+    """Cost of a training: measured seconds, given or guessed watts, and the grams of CO2 equivalent that follow."""
 
     seconds: float
     watts: float

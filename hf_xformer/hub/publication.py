@@ -78,7 +78,7 @@ def of_a_model(name: str) -> bool:
 
 @dataclass
 class Publication:
-    """What goes to the Hub, `{path there: file here, or its content}`, and what does not, with the reason."""
+    """Files for the Hub, `{path there: file here, or its content}`, and those left out, with the reason."""
 
     files: dict[str, Path | bytes] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)

@@ -68,7 +68,7 @@ class BlockPattern:
         return self.keys(attended & ~is_leading, attended)
 
     def cuts(self, length: int) -> bool:
-        """Whether rows of so many tokens have more than one block; shorter ones are cheaper whole."""
+        """Returns True if rows of so many tokens have more than one block; shorter ones are cheaper whole."""
         return length > (self.shift or self.size)
 
     def padding(self, length: int) -> tuple[int, int]:

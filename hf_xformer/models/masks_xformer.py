@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a layer attends to: masks that split an attention into calls of the backend and join their results.
+"""Attention masks: they split an attention into calls of the backend and join the results.
 
 Shapes: B batch, T queries, S keys, H query heads, G key and value heads, K head width.
 """

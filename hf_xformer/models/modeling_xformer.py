@@ -292,7 +292,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         """
         if not getattr(self, "_hf_peft_config_loaded", False):  # then the adapter alone is saved
             self.check_embeddings()
-        # What divides a model among processes gives the weights back with a copy for each name of a tied one.
+        # Divided among processes, a model gives its weights back with a copy for each name of a tied one.
         if state_dict is None and self.is_distributed_loading_by_transformers:
             state_dict = self.state_dict()
         if state_dict is not None:

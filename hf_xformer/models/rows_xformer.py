@@ -93,7 +93,7 @@ class PaddedRows:
         return None
 
     def hold_all_keys(self) -> bool:
-        """Whether a token attends to tokens of these rows only, and its mask lets them be cut into blocks."""
+        """Returns True if the rows can be cut into blocks: no keys are in a cache, and the mask is one of tokens."""
         # A mask of more dimensions says itself what attends to what.
         mask, cache = self.attention_mask, self.cache
         can_be_cut = mask is None or isinstance(mask, torch.Tensor) and mask.ndim == 2

@@ -114,7 +114,7 @@ class XformerStack(XformerPreTrainedModel):
         return self.dropout(self.layernorm_embedding(x)), rotation, biases or [None] * len(self.layers)
 
     def masks(self, rows: Rows) -> dict[str, AttentionMask]:
-        """What the layers of each pattern attend to."""
+        """Returns the masks of self-attention, by the pattern of the layers."""
         return rows.masks(self.self_mask, rows, dict.fromkeys(self.layer_patterns))
 
     def self_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:
@@ -230,7 +230,7 @@ class XformerDecoder(XformerStack):
         return BaseModelOutputWithPastAndCrossAttentions(**state)
 
     def memory_mask(self, rows: Rows, memory_rows: Rows) -> AttentionMask:
-        """What cross-attention attends to."""
+        """Returns the mask of cross-attention."""
         return rows.masks(self.cross_mask, memory_rows, [FULL])[FULL]
 
     def self_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:

@@ -48,7 +48,7 @@ COUNTS = (
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_tokens"),
     *("max_train_samples", "max_eval_samples", "preprocessing_num_workers", "lora_rank", "lora_alpha"),
 )
-# Of numbers: which are possible, and how to say so.
+# Possible values of numbers, and their name in messages.
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(COUNTS, (lambda value: value >= 1, "1 or more")),
     **dict.fromkeys(
@@ -60,7 +60,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 # Extras of ours that bring what logs a run.
 TRACKER_EXTRAS = ("tensorboard", "trackio")
-# What makes two adapters' trainings different ones: fields of PEFT's file, and the options that they come from.
+# Two trainings of adapters are different if these fields of PEFT's file are; the options that they come from.
 ADAPTER_OPTIONS = {
     "base_model_name_or_path": "model_name_or_path",
     "r": "lora_rank",

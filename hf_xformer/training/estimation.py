@@ -76,7 +76,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Counted:
-    """Of a model: its parameters, and of one step of one process the arithmetic and the activations."""
+    """A model's parameters, and the arithmetic and activations of one step of one process."""
 
     parameters: int
     largest_layer: int  # parameters of the largest of its layers

@@ -23,11 +23,11 @@ import torch
 from transformers import TrainingArguments
 
 
-# How gloo and NCCL say that a peer is gone.
+# Messages of gloo and NCCL when a peer is gone.
 LOST_CONNECTION = re.compile(r"Connection (reset|closed|refused)|Broken pipe|remote process exited", re.IGNORECASE)
 # Layouts of a run: every process holds all weights and all of the optimizer; all weights; a part of each.
 WHOLE, OPTIMIZER_SHARDED, TENSOR_PARALLEL = "no sharding", "DeepSpeed ZeRO-1 or ZeRO-2", "tensor parallelism"
-# Of the C library's malloc.h: from which size on memory is the system's, and how much is kept at the end.
+# Options of the C library's mallopt: memory kept at the end of the heap, and the size from which on it is mapped.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 2**25  # larger tensors are given back all the same: kept ones of many sizes leave holes
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run's options come to: decided once, before the data are read, and never rewritten afterwards."""
+"""The plan of a run: what follows from its options, decided once and before the data are read."""
 
 from copy import copy
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ def make_plan(
         # The dataset's own order.
         train_sampling_strategy=training_args.train_sampling_strategy if batches == "drawn" else "sequential",
         per_device_train_batch_size=1 if batches == "planned" else training_args.per_device_train_batch_size,
-        # Of a stream one process would cut the batches for all, before they are padded to one length.
+        # Else one process would cut a stream's batches for all, before they are padded to one length.
         dispatch_batches=False if data_args.streaming else accelerator.dispatch_batches,
         eval_strategy=strategy if evaluates else IntervalStrategy.NO.value,
         predict_with_generate=training_args.predict_with_generate or (evaluates and bool(data_args.metrics)),

@@ -140,7 +140,7 @@ def read_state(checkpoint: Path) -> SavedState:
         state = TrainerState(**content)
         record = content.get("stateful_callbacks", {}).get(LayoutRecord.__name__, {}).get("args", {})
     random_states = list(checkpoint.glob("rng_state*.pth"))
-    # What torch saves is a zip file, whose end says whether it is whole.
+    # torch saves zip files, whose last bytes are missing if they are cut off.
     if broken := [path.name for path in random_states if not zipfile.is_zipfile(path)]:
         raise NotWholeError(f"{broken[0]} is cut off")
     if 0 < len(random_states) < record.get("writers", 0):

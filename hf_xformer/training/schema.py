@@ -20,7 +20,7 @@ from .arguments import DataArguments, ModelArguments
 GROUPS = {"model": ModelArguments, "data": DataArguments, "training": Seq2SeqTrainingArguments}
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
 JSON_TYPES |= {list: "array", dict: "object"}
-# How messages and tables call them.
+# Their names in messages and tables.
 WORDS = {
     "boolean": "true or false",
     "integer": "integer",
