@@ -23,7 +23,7 @@ from hf_xformer.errors import ArgumentError
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 # Words that some YAML or other takes for something else than text.
 RIDDLES = ["no", "yes", "on", "off", "12:30", "1:1", "010", "0o7", "1_000", "1e-4", ".5", "~", "null", "=", "<<", "*a"]
 DOCUMENTS = st.recursive(

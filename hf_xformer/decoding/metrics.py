@@ -166,12 +166,14 @@ METRICS: dict[str, type[TextMetric]] = {
 }
 
 
-def check_metric_names(names: Sequence[str]) -> None:
+def check_metric_names(names: Sequence[str], where: str = "metrics") -> None:
     """Raises ArgumentError, listing the known names, unless every name is in `METRICS`."""
     unknown = [name for name in names if name not in METRICS]
     if unknown:
         near = did_you_mean(unknown[0], METRICS)
-        raise ArgumentError(f"unknown metric {', '.join(map(repr, unknown))}; known are {', '.join(METRICS)}{near}")
+        raise ArgumentError(
+            f"{where}: unknown metric {', '.join(map(repr, unknown))}; known are {', '.join(METRICS)}{near}"
+        )
 
 
 def compute_metrics(

@@ -223,8 +223,7 @@ def check_batching(data_args: DataArguments, training_args: Seq2SeqTrainingArgum
 def check_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
     """Checks what is evaluated, and by which metrics."""
     metrics = data_args.metrics or []
-    with blame("--metrics", ValueError):
-        check_metric_names(metrics)
+    check_metric_names(metrics, "--metrics")
     evaluates = data_args.validation_file is not None or training_args.eval_strategy != "no"
     best = (training_args.metric_for_best_model or "loss").removeprefix("eval_")
     computed = ["loss", *metrics]

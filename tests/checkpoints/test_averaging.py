@@ -132,7 +132,7 @@ def test_averages_that_cannot_be_are_refused(options, tmp_path, capsys):
     capsys.readouterr()
     out = ["--output_dir", tmp_path / "mean"]
     assert "3 checkpoints, --last 9" in refused(average, [tmp_path / "run", "--last", 9, *out], capsys)
-    assert "--last must be 2 or more" in refused(average, [tmp_path / "run", "--last", 1, *out], capsys)
+    assert "--last: must be 2 or more" in refused(average, [tmp_path / "run", "--last", 1, *out], capsys)
     assert "not empty" in refused(average, [tmp_path / "run", "--last", 2, "--output_dir", tmp_path / "run"], capsys)
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "run/checkpoint-2", other)

@@ -257,5 +257,5 @@ def test_a_folder_in_use_is_replaced_only_if_it_is_an_export(checkpoint, tmp_pat
     assert "notes.txt" in refused(export, [folder, out, "--overwrite"], capsys)
     assert (out / "notes.txt").exists()
     assert "is not part of one" in refused(export, [folder, folder, "--overwrite"], capsys)
-    assert "a file of that name" in refused(export, [folder, out / "notes.txt"], capsys)
+    assert "not a folder" in refused(export, [folder, out / "notes.txt"], capsys)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "out"}

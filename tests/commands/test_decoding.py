@@ -129,10 +129,10 @@ def test_evaluation_equals_metrics_of_the_decoded_texts(task, checkpoint, tmp_pa
         (["{checkpoint}", "--dtype", "float3"], "float3"),
         (["{checkpoint}", "--top_k", "3"], "--do_sample"),
         (["{checkpoint}", "--device", "warp"], "warp"),
-        (["{checkpoint}", "--do_sample", "--temperature", "0"], "`temperature` (=0.0)"),
-        (["{checkpoint}", "--do_sample", "--top_p", "3"], "`top_p`"),
-        (["{checkpoint}", "--do_sample", "--top_k", "-1"], "`top_k`"),
-        (["{checkpoint}", "--max_new_tokens", "-4"], "`max_new_tokens`"),
+        (["{checkpoint}", "--do_sample", "--temperature", "0"], "--temperature: must be a number above 0, got 0"),
+        (["{checkpoint}", "--do_sample", "--top_p", "3"], "--top_p: must be a number above 0 and at most 1, got 3"),
+        (["{checkpoint}", "--do_sample", "--top_k", "-1"], "--top_k: must be 1 or more, got -1"),
+        (["{checkpoint}", "--max_new_tokens", "-4"], "--max_new_tokens: must be 1 or more, got -4"),
     ],
 )
 def test_bad_options_are_one_line(argv, said, checkpoint, capsys):

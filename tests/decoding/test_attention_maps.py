@@ -62,7 +62,7 @@ def test_the_command_writes_a_picture_and_refuses_what_there_is_not(model, token
     assert picture.read_bytes().startswith(PNG) and capsys.readouterr().out.endswith(": B A </s>\n")
     base = [tmp_path, "A B", "--output", picture]
     assert "--layer 4: the decoder has 3 layers" in refused(attention, [*base, "--layer", 4], capsys)
-    assert "--head 0: the decoder has 4 heads" in refused(attention, [*base, "--head", 0], capsys)
+    assert "--head: must be 1 or more, got 0" in refused(attention, [*base, "--head", 0], capsys)
     assert "the source is empty" in refused(attention, [tmp_path, " "], capsys)
     long = " ".join("A" * 100)
     assert "the source has 101 tokens; a picture has room for 100" in refused(attention, [tmp_path, long], capsys)

@@ -124,7 +124,10 @@ def test_the_command_prints_a_line_a_configuration_and_days(capsys):
     ("options", "words"),
     [
         (["--config_name", "nowhere/model.json"], "nowhere/model.json"),
-        (["--config_name", "configs/model/tiny.json", "--utilisation", "40"], "--utilisation 40"),
+        (
+            ["--config_name", "configs/model/tiny.json", "--utilisation", "40"],
+            "--utilisation: must be a number above 0 and at most 1, got 40",
+        ),
         (["--config_name", "configs/model/tiny.json", "--max_source_length", "0"], "--max_source_length"),
         (["--config_name", "configs/model/tiny.json", "--accelerate_config", "Makefile"], "Makefile"),
     ],

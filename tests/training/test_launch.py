@@ -89,9 +89,9 @@ def test_each_deepspeed_configuration_has_a_launch_configuration_of_its_name():
     assert {path.stem for path in ENGINES} <= {path.stem for path in CONFIGS}
 
 
-def test_the_readme_says_when_to_take_each_configuration():
-    readme = (ROOT / "README.md").read_text()
-    assert [path.stem for path in CONFIGS if f"`{path.stem}`" not in readme] == []
+def test_the_documents_say_when_to_take_each_configuration():
+    page = (ROOT / "docs/cluster.md").read_text()
+    assert [path.stem for path in CONFIGS if f"`{path.stem}`" not in page] == []
 
 
 @pytest.mark.parametrize(
