@@ -63,7 +63,7 @@ def test_the_command_writes_a_picture_and_refuses_what_there_is_not(model, token
     base = [tmp_path, "A B", "--output", picture]
     assert "--layer 4: the decoder has 3 layers" in refused(attention, [*base, "--layer", 4], capsys)
     assert "--head: must be 1 or more, got 0" in refused(attention, [*base, "--head", 0], capsys)
-    assert "the source is empty" in refused(attention, [tmp_path, " "], capsys)
+    assert "source is empty" in refused(attention, [tmp_path, " "], capsys)
     long = " ".join("A" * 100)
     assert "the source has 101 tokens; a picture has room for 100" in refused(attention, [tmp_path, long], capsys)
     for name, begins in (("a.pdf", b"%PDF"), ("plain", PNG)):
