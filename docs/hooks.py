@@ -37,8 +37,8 @@ INHERITED_FIELDS = {
     "bos_token_id": "Id of the token that begins a text, if the tokenizer has one.",
     "decoder_start_token_id": "Id of the token that the decoder starts with.",
 }
-# What a run's parser sets where the Trainer's own default would be wrong.
-RUN_DEFAULTS = {"use_cpu": "true if there is no GPU", "ddp_find_unused_parameters": "false"}
+# A default that depends on the machine.
+USE_CPU = "true if there is no GPU"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def option_of(row: Row) -> Option:
     kind, help = row.type, row.help
     if kind.startswith("one of ") and len(kind) > 40:
         kind, help = "text", f"{help} O{kind[1:]}."
-    return Option(row.name, kind, RUN_DEFAULTS.get(row.name, row.default), help)
+    return Option(row.name, kind, USE_CPU if row.name == "use_cpu" else row.default, help)
 
 
 def model_options() -> list[Option]:
@@ -131,7 +131,7 @@ def markdown_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> st
 
 
 def default_cell(default: str) -> str:
-    in_words = default == "required" or default == RUN_DEFAULTS["use_cpu"]
+    in_words = default == "required" or default == USE_CPU
     return f"`{default}`" if default and not in_words else default
 
 

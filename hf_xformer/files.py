@@ -72,7 +72,7 @@ def checkpoints_of(output_dir: Path) -> list[Path]:
 
 def step_of(checkpoint: Path) -> int | None:
     """Returns the step that a checkpoint's folder is named after, or None if it is named otherwise."""
-    match = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
+    match = re.fullmatch(CHECKPOINT.format(step=r"(\d+)"), checkpoint.name)
     return int(match[1]) if match else None
 
 

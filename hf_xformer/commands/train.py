@@ -11,7 +11,6 @@ A recipe is a YAML file of the options below; options on the command line win ov
 same command: it resumes from the last whole checkpoint in --output_dir; --resume_from_checkpoint false starts anew.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,7 +36,7 @@ from ..training.callbacks import (
     SaveGenerationConfig,
     SaveTargetTokenizer,
 )
-from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, tensor_parallel_size
+from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
 from ..training.launch_checks import check_engine
 from ..training.parallel import TensorParallelTrainer
 from ..training.plan import trainer_arguments
@@ -55,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if training_args.device.type == "cpu":
             keep_freed_memory()
         run = prepare(model_args, data_args, training_args)
-        hub = RunPublisher.of(training_args) if training_args.push_to_hub else None
         trainer = make_trainer(run, model_args, training_args)
+        hub = RunPublisher.of(training_args) if training_args.push_to_hub else None
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
             trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
         take_folder(run, trainer)
@@ -83,7 +82,7 @@ def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTra
     """Returns the stock Trainer of a run, having seen that it takes the options."""
     given = trainer_arguments(training_args, run.plan)
     trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
-    with blame(f"--optim {OptimizerNames(given.optim).value}", ImportError, ValueError, RuntimeError):
+    with blame(f"--optim {OptimizerNames(given.optim).value}", ImportError, ValueError):
         trainer_class.get_optimizer_cls_and_kwargs(given, run.model)
     if isinstance(run.model, PreTrainedModel):
         # Tied weights are saved once: the Trainer would warn at every resume that the others are missing.
@@ -108,7 +107,7 @@ def make_callbacks(
 ) -> list[TrainerCallback]:
     """Returns what a run saves and averages beside the Trainer."""
     processes = training_args.world_size
-    writers = processes if not training_args.save_on_each_node else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    writers = processes if not training_args.save_on_each_node else process_count("LOCAL_WORLD_SIZE")
     seconds = 0.0 if run.start.state is None else run.start.state.seconds
     callbacks: list[TrainerCallback] = [
         LayoutRecord(layout(training_args), processes, writers, run.plan.batch, seconds)
@@ -123,12 +122,12 @@ def make_callbacks(
 
 
 def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
-    """Moves what is in the way and claims the output folder: from here on nothing is refused."""
+    """Moves an earlier run's checkpoints and claims the output folder, now that all options are checked."""
     # All processes have looked at what is there.
     PartialState().wait_for_everyone()
     if trainer.args.should_save:
         output_dir = Path(trainer.args.output_dir)
-        set_aside(output_dir, run.start.set_aside, print)
+        set_aside(output_dir, run.start.superseded, print)
         claim(output_dir, run.model, run.source)
 
 
@@ -206,4 +205,4 @@ def report(trainer: Seq2SeqTrainer, record: dict, facts: CardFacts) -> None:
         print(f"{output_dir / CARD} was changed by hand and stays as it is")
     else:
         write_card(output_dir, facts_of(record))
-    print(f"checkpoint, tokenizer, results, model card and {CURVES} are in {output_dir}")
+    print(f"checkpoint, tokenizer, results and model card are in {output_dir}")

@@ -48,7 +48,7 @@ MARK = re.compile(rf"\[{TO_FILL_IN}(\w+)\]")
 @dataclass(frozen=True)
 class CardFacts:
     """
-    What only people know about a model.
+    Facts about a model that only people know.
 
     Args:
         summary: What it does, in a sentence.
@@ -246,6 +246,8 @@ def write_card(folder: Path, facts: CardFacts, overwrite: bool = False) -> None:
 
 def check_unedited(folder: Path) -> None:
     """
+    Checks that a card was not changed by hand since it was written.
+
     Raises:
         ArgumentError: The card was changed by hand.
     """

@@ -114,6 +114,8 @@ def remember(folder: Path, publication: Publication) -> None:
 
 def check_pushing(training_args: Seq2SeqTrainingArguments, facts: CardFacts, adapted: str | None) -> None:
     """
+    Checks that a run can be pushed as `push_to_hub` asks, before it trains.
+
     Args:
         adapted: The base model, if the run trains an adapter.
 

@@ -37,6 +37,8 @@ class BlockPattern:
 
     def mask(self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None) -> AttentionMask:
         """
+        Returns the mask of self-attention within these blocks.
+
         Args:
             x: Any features of the tokens, (B, S, ...). attention_mask: 1 for those to attend to, (B, S), or None.
         """
@@ -236,6 +238,8 @@ def block_patterns(config: XformerConfig, stack: str) -> tuple[list[str], dict[s
 
 def refuse_forgetful_caches(cache: EncoderDecoderCache | None) -> None:
     """
+    Checks that a cache keeps all keys that the decoder attends to.
+
     Raises:
         ValueError: The cache does not hold what the decoder attends to. The library would not notice.
     """

@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 class AttentionMask(Protocol):
     """
-    What the queries of a layer attend to.
+    The keys that the queries of a layer attend to.
 
     Every implementation is a named tuple, because accelerate moves the tensors of tuples to the device of a layer.
     """
@@ -77,6 +77,8 @@ class VariableLengthMask(NamedTuple):
     @classmethod
     def of(cls, attended: torch.Tensor, queries: int) -> "VariableLengthMask":
         """
+        Makes the mask of padded keys and of as many queries in every row.
+
         Args:
             attended: The keys to attend to are 1, (B, S). queries: Their number in every row, T.
         """

@@ -80,6 +80,8 @@ class XformerModel(XformerPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqModelOutput:
         """
+        Maps source and target tokens to the decoder's hidden states.
+
         Args:
             input_ids: Source tokens, (B, S); or `inputs_embeds`, (B, S, D); or `encoder_outputs` computed before.
             attention_mask: 1 for the source tokens to attend to, 0 for padding on either side, (B, S). A mask of four
@@ -216,6 +218,8 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqLMOutput:
         """
+        Maps source and target tokens to logits; given labels, also or only to the loss.
+
         Args:
             labels: Target tokens, (B, T), -100 where no loss is wanted. Unless the decoder's input is given, it is the
                 labels shifted right, in packed rows within each pair. In training the loss is smoothed by
@@ -320,6 +324,8 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
 
     def check_embeddings(self) -> None:
         """
+        Checks that the config says which embeddings the weights share.
+
         Raises:
             ValueError: The stacks do not share an embedding though the config says so, or the output layer shares one
                 though the config does not.

@@ -101,6 +101,8 @@ class XformerOutputLayer(nn.Linear):
     # weights in hooks around `forward`, so that a method of its own for the loss would find none.
     def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
         """
+        Returns logits; given labels, their summed loss.
+
         Args:
             x: (..., D); with labels (N, D). labels: (N,), -100 where no loss is wanted.
             smoothing: Share of every label that is spread over the vocabulary.

@@ -59,6 +59,8 @@ class Segments:
     @cached_property
     def spans(self) -> Spans:
         """
+        Start, length, row and id of every segment.
+
         Raises:
             ValueError: An id below 0, or one that stands in two places of a row.
         """
@@ -181,6 +183,8 @@ def concatenate_segments(
 
 def check_pairs(queries: Segments, keys: Segments) -> None:
     """
+    Checks that source and target rows hold the same segments in the same order.
+
     Raises:
         ValueError: A row has other segments in the source than in the target, or there are none at all.
     """
@@ -218,6 +222,8 @@ def shift_right(labels: torch.Tensor, segment_ids: torch.Tensor | None, start: i
 
 def check_both_sides(segment_ids: torch.Tensor | None, decoder_segment_ids: torch.Tensor | None) -> None:
     """
+    Checks that both sides have segments or neither.
+
     Raises:
         ValueError: Only one side has segments.
     """
@@ -229,6 +235,8 @@ def check_both_sides(segment_ids: torch.Tensor | None, decoder_segment_ids: torc
 
 def refuse_beside_segments(**arguments) -> None:
     """
+    Checks that no argument is given that packed rows cannot have.
+
     Raises:
         ValueError: An argument is given that packed rows cannot have.
     """

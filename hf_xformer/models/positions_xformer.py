@@ -46,6 +46,8 @@ class XformerNoPositions(nn.Module):
 
     def forward(self, x: torch.Tensor, at: TokenPositions) -> WithPositions:
         """
+        Adds positions to embedded tokens, or says how attention takes them into account.
+
         Args:
             x: Embedded tokens, (B, T, D). at: Their positions.
         """

@@ -119,7 +119,7 @@ class XformerStack(XformerPreTrainedModel):
 
     def self_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:
         """
-        What the layers of one pattern attend to.
+        Returns the mask of self-attention in the layers of one pattern.
 
         Args:
             queries, keys: The same rows. Those of unpacked segments have padding as keys only, which stands behind

@@ -47,7 +47,7 @@ class ExponentialMovingAverage(TrainerCallback):
     def __init__(self, decay: float, checkpoint: Path | None = None):
         self.decay, self.checkpoint = decay, checkpoint
         self.averages: dict[str, torch.Tensor] = {}
-        self.set_aside: list[torch.Tensor] | None = None
+        self.kept: list[torch.Tensor] | None = None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.parameters = trained(model)
@@ -68,14 +68,14 @@ class ExponentialMovingAverage(TrainerCallback):
 
     def take_places(self, control) -> None:
         """Puts the averages in the weights' places, if an evaluation comes next."""
-        if control.should_evaluate and self.set_aside is None:
-            self.set_aside = [each.detach().clone() for each in self.parameters.values()]
+        if control.should_evaluate and self.kept is None:
+            self.kept = [each.detach().clone() for each in self.parameters.values()]
             self.write(self.averages.values())
 
     def on_evaluate(self, args, state, control, **kwargs):
-        if self.set_aside is not None:
-            self.write(self.set_aside)
-            self.set_aside = None
+        if self.kept is not None:
+            self.write(self.kept)
+            self.kept = None
 
     def on_save(self, args, state, control, **kwargs):
         if args.should_save:

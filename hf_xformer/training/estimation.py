@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from ..errors import ArgumentError
-from ..files import read_json, read_yaml
+from ..files import read_json, read_yaml_file
 
 
 # DeepSpeed's own limit of parameters that ZeRO-3 keeps gathered (`stage3_max_live_parameters`).
@@ -102,12 +102,14 @@ def read_launch(path: Path, processes: int | None = None, half: bool | None = No
     if not path.is_file():
         raise ArgumentError(f"{path}: there is no such file; those of configs/accelerate end in .yaml")
     try:
-        options = read_yaml(path.read_text(encoding="utf-8"))
+        options = read_yaml_file(path)
         kind = {"NO": "single", "MULTI_GPU": "ddp", "DEEPSPEED": "zero", "FSDP": "fsdp"}[options["distributed_type"]]
         launch = Launch(path.stem, kind, options.get("num_processes", 1), options.get("mixed_precision", "no") != "no")
         if kind == "zero":
             # The precision is the recipe's: what one would take is assumed.
             engine = path.with_name(Path(options["deepspeed_config"]["deepspeed_config_file"]).name)
+            if not engine.is_file():
+                raise ArgumentError(f"{path}: its deepspeed_config_file {engine} is not there")
             zero = read_json(engine)["zero_optimization"]
             buckets = zero.get("reduce_bucket_size")
             buckets = buckets * (2 if zero.get("overlap_comm") else 1) if isinstance(buckets, int) else None
@@ -116,7 +118,7 @@ def read_launch(path: Path, processes: int | None = None, half: bool | None = No
             launch = replace(launch, offloads=bool(options["fsdp_config"].get("fsdp_offload_params")))
         elif "parallelism_config" in options:
             launch = replace(launch, kind="tensor")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ArgumentError(f"{path}: not a launch configuration that can be estimated ({error!r:.80})") from error
     # Tensor parallelism fixes its own number of processes.
     if processes is not None and launch.kind not in ("single", "tensor"):

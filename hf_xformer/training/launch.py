@@ -93,7 +93,7 @@ def prepare_launch(options: Namespace) -> None:
     Says where the run will be, and prepares DeepSpeed, which looks for an accelerator when it is imported.
 
     Args:
-        options: Checked by `checks.check_launch`.
+        options: Checked by `launch_checks.check_launch`.
     """
     on_cpu = options.use_cpu or is_set("ACCELERATE_USE_CPU")
     if on_cpu and not has_accelerator() and process_count() > 1:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that a training run reads before its first step, checked; nothing is written but caches."""
+"""Everything that a training run reads before its first step, checked. Of the output folder nothing is changed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ class Run:
 
 def prepare(model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> Run:
     """
-    Reads and checks everything, and writes nothing but caches.
+    Reads and checks everything. It writes caches, and under tensor parallelism a new model's weights for a moment.
 
     Raises:
         ArgumentError, DataError: An option or the data cannot be; one line says which and why.

@@ -13,11 +13,11 @@ from typing import Any
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from ..errors import ArgumentError, blame, one_line
-from ..files import find, read_yaml
+from ..files import find, read_yaml, read_yaml_file
 from .arguments import DataArguments, ModelArguments
 from .launch import prepare_launch, runs_on_cpu
 from .launch_checks import check_launch
-from .schema import GROUPS, json_schema, options, unknown
+from .schema import GROUPS, RUN_DEFAULTS, json_schema, options, unknown
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -52,8 +52,7 @@ def parse_run(
     )
     try:
         trainer = Seq2SeqTrainingArguments(**of_trainer)
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        # By these the library refuses values, each with the option's name.
+    except (ValueError, ImportError) as error:  # by which the library refuses values, each with the option's name
         raise ArgumentError(f"options of the Trainer: {one_line(error)}") from error
     return ModelArguments(**of_model), DataArguments(**of_data), trainer
 
@@ -119,9 +118,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         "--schema", action=PrintSchema, nargs=0, dest=argparse.SUPPRESS, help="print a JSON schema of recipes and exit"
     )
     # Else several processes on a machine without accelerators for them would each train alone.
-    parser.set_defaults(use_cpu=runs_on_cpu())
-    # The Trainer's own choice looks at every step for parameters that were not used: there are none.
-    parser.set_defaults(ddp_find_unused_parameters=False)
+    parser.set_defaults(use_cpu=runs_on_cpu(), **RUN_DEFAULTS)
     return parser
 
 
@@ -133,10 +130,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         ArgumentError: The file cannot be read, has an unknown option or a value of the wrong type; the message names
             file, option and value.
     """
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArgumentError(f"{path}: not a readable YAML file: {one_line(error)}") from error
+    content = read_yaml_file(path)
     if not isinstance(content, dict):
         raise ArgumentError(f"{path}: expected lines of 'option: value', got {content!r:.60}")
     known = options()
@@ -159,16 +153,24 @@ def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
 
     Args:
         overrides: `"d_model=256,norm_type=layernorm"`, or a mapping, as such or as JSON.
+
+    Raises:
+        ArgumentError: It is neither, or the name of a field is missing, doubled or no text.
     """
-    if not overrides or isinstance(overrides, dict):
-        return overrides or {}
+    if not overrides:
+        return {}
     try:
-        if overrides.startswith("{"):
-            return read_yaml(overrides)
-        items = [item.partition("=") for item in re.split(r",(?=\s*\w+\s*=)", overrides)]
-        parsed = {name.strip(): read_yaml(value) for name, _, value in items}
+        if isinstance(overrides, str) and not overrides.startswith("{"):
+            items = [item.partition("=") for item in re.split(r",(?=\s*\w+\s*=)", overrides)]
+            names = [name.strip() for name, equals, _ in items if equals]
+            if len(names) < len(items) or "" in names:
+                raise ArgumentError(f"expected 'field=value,...', got {overrides!r}")
+            if doubled := [name for name in names if names.count(name) > 1]:
+                raise ArgumentError(f"{doubled[0]!r} stands there twice")
+            return {name: read_yaml(value) for name, (_, _, value) in zip(names, items, strict=True)}
+        parsed = read_yaml(overrides) if isinstance(overrides, str) else overrides
+        if wrong := [name for name in parsed if not isinstance(name, str)]:
+            raise ArgumentError(f"expected names of fields, got {wrong[0]!r}")
+        return parsed
     except ArgumentError as error:
-        raise ArgumentError(f"--config_overrides: {overrides!r} is not 'field=value,...'") from error
-    if wrong := [name for name, equals, _ in items if not equals]:
-        raise ArgumentError(f"--config_overrides: expected 'field=value', got {wrong[0]!r}")
-    return parsed
+        raise ArgumentError(f"--config_overrides: {error}") from error

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from transformers import (
@@ -73,11 +74,11 @@ class Start:
 
     Args:
         state: The checkpoint that it goes on from; None at the first step.
-        set_aside: Checkpoints of an earlier run that have to be moved first.
+        superseded: Checkpoints of an earlier run that have to be moved first.
     """
 
     state: SavedState | None = None
-    set_aside: tuple[Path, ...] = ()
+    superseded: tuple[Path, ...] = ()
 
 
 def find_start(output_dir: Path, resume: str | bool | None, averages: bool, say: Callable) -> Start:
@@ -94,7 +95,7 @@ def find_start(output_dir: Path, resume: str | bool | None, averages: bool, say:
     """
     wish = "true" if resume is None else str(resume)
     if wish.lower() == "false":
-        return Start(set_aside=tuple(checkpoints_of(output_dir)))
+        return Start(superseded=tuple(checkpoints_of(output_dir)))
     if wish.lower() != "true":
         try:
             state = read_state(Path(wish))
@@ -175,8 +176,7 @@ def set_aside(output_dir: Path, checkpoints: Sequence[Path], say: Callable) -> N
     """Moves an earlier run's checkpoints, which would be taken for this run's later on; none is ever deleted."""
     if not checkpoints:
         return
-    number = 1 + sum(1 for path in output_dir.glob("previous-*") if path.is_dir())
-    aside = output_dir / f"previous-{number}"
+    aside = next(path for number in count(1) if not (path := output_dir / f"previous-{number}").exists())
     aside.mkdir()
     for checkpoint in checkpoints:
         checkpoint.rename(aside / checkpoint.name)

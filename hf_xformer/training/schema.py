@@ -29,6 +29,9 @@ WORDS = {
     "array": "list of texts",
     "object": "mapping",
 }
+# Defaults of a run that are not the Trainer's, which would look at every step for parameters that were not used: there
+# are none.
+RUN_DEFAULTS = {"ddp_find_unused_parameters": False}
 # `resume_from_checkpoint: false` starts anew, `fsdp: true` switches it on; the library declares texts.
 MORE_TYPES = {"resume_from_checkpoint": ("boolean",), "fsdp": ("boolean",)}
 
@@ -43,7 +46,7 @@ class Option:
         types: JSON's names of the types that it takes; none if it takes an object of Python's alone. The items of an
             array are strings.
         choices: The texts that it takes, if not all.
-        default: As the dataclass has it, whatever the machine.
+        default: The same on every machine.
     """
 
     name: str
@@ -131,7 +134,7 @@ def make_option(group: str, each: Field, hint: Any) -> Option:
     default = each.default
     if default is MISSING:
         default = None if each.default_factory is MISSING else each.default_factory()
-    default = default.value if isinstance(default, Enum) else default
+    default = RUN_DEFAULTS.get(each.name, default.value if isinstance(default, Enum) else default)
     # argparse wants a percent sign twice.
     help = " ".join(each.metadata.get("help", "").replace("%%", "%").split())
     return Option(each.name, group, tuple(dict.fromkeys(kinds)), choices, default, help)
