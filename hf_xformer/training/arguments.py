@@ -5,6 +5,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers import TrainingArguments
+
 
 def option(help: str, default=None, **more):
     """Returns a dataclass field with the text that `--help`, the JSON schema and the documents show for it."""
@@ -108,3 +110,12 @@ class DataArguments:
         "Metrics of generated text to compute in evaluation: sacrebleu, chrf, exact_match, wer, per. By default only "
         "the loss is computed, and nothing is generated."
     )
+
+    @property
+    def plans_batches(self) -> bool:
+        """True if whole batches are made before an epoch: packed ones, or ones of so many tokens."""
+        return self.packing or self.max_tokens is not None
+
+    def evaluates(self, training_args: TrainingArguments) -> bool:
+        """Returns True if the run has a validation set: it is evaluated at the end, whatever `eval_strategy`."""
+        return self.validation_file is not None or training_args.eval_strategy != "no"

@@ -169,7 +169,7 @@ def check_lora(model_args: ModelArguments, training_args: Seq2SeqTrainingArgumen
 def check_steps(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
     """Checks how long the run is, and in which order it meets the data."""
     endless = training_args.max_steps <= 0
-    planned = data_args.group_by_length or data_args.packing or data_args.max_tokens
+    planned = data_args.group_by_length or data_args.plans_batches
     table = [
         (
             endless and not training_args.num_train_epochs > 0,
@@ -224,7 +224,7 @@ def check_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArg
     """Checks what is evaluated, and by which metrics."""
     metrics = data_args.metrics or []
     check_metric_names(metrics, "--metrics")
-    evaluates = data_args.validation_file is not None or training_args.eval_strategy != "no"
+    evaluates = data_args.evaluates(training_args)
     best = (training_args.metric_for_best_model or "loss").removeprefix("eval_")
     computed = ["loss", *metrics]
     table = [

@@ -56,14 +56,13 @@ def make_plan(
         is_finished: Whether the run needs no further step and is only evaluated. DeepSpeed and FSDP evaluate only what
             they train.
     """
-    is_planned = data_args.packing or data_args.max_tokens is not None
     is_grouped = data_args.group_by_length and not data_args.streaming
     batches = "drawn"
-    if training_args.train_sampling_strategy == "random" and (is_planned or is_grouped):
-        batches = "planned" if is_planned else "grouped"
+    if training_args.train_sampling_strategy == "random" and (data_args.plans_batches or is_grouped):
+        batches = "planned" if data_args.plans_batches else "grouped"
     accelerator: Any = training_args.accelerator_config
     strategy = IntervalStrategy(training_args.eval_strategy).value
-    evaluates = data_args.validation_file is not None or strategy != "no"
+    evaluates = data_args.evaluates(training_args)
     if is_finished and layout(training_args) not in (WHOLE, TENSOR_PARALLEL):
         evaluates = False
     return Plan(

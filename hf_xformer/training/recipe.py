@@ -52,7 +52,7 @@ def parse_run(
     )
     try:
         trainer = Seq2SeqTrainingArguments(**of_trainer)
-    except (ValueError, ImportError) as error:  # by which the library refuses values, each with the option's name
+    except (ValueError, TypeError, ImportError) as error:  # by which the library refuses values, with their names
         raise ArgumentError(f"options of the Trainer: {one_line(error)}") from error
     return ModelArguments(**of_model), DataArguments(**of_data), trainer
 
