@@ -12,7 +12,8 @@ blocks of 256, windows of 127 to either side, LongT5's local radius of 127, LED'
 process, warm, and seconds are medians. Memory is the highest above what was in use before; on a CPU it is measured in
 a process of its own for each, in which the allocator gives back at once what is freed.
 
-Writes benchmarks/results/long_input.json and .png and prints the ratios that matter. On a CPU it needs Linux.
+Writes benchmarks/results/long_input.json and .png and prints the ratios that matter. On a CPU it needs Linux. With
+--against FOLDER, the `*_xformer.py` of another version, it prints the seconds of both and writes nothing.
 """
 
 import argparse
@@ -20,6 +21,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from costs import peak_mib, seconds_in_turn
@@ -27,8 +31,10 @@ from measuring import RESULTS, write_results
 from torch import nn
 from transformers import LEDConfig, LongT5Config, LongT5EncoderModel
 from transformers.models.led.modeling_led import LEDEncoder
+from versions import load_version
 
-from hf_xformer import XformerConfig, XformerEncoderModel
+import hf_xformer
+from hf_xformer import XformerEncoderModel
 from hf_xformer.models.rows_xformer import PaddedRows
 
 
@@ -41,8 +47,10 @@ def without_attention(q, k, v, mask, *args, **kwargs):
     return (q + k + v).transpose(1, 2).flatten(2), None
 
 
-def make_xformer(length: int, layer_type: str, block_size: int = BLOCK, **overrides) -> XformerEncoderModel:
-    config = XformerConfig(
+def make_xformer(
+    length: int, layer_type: str, block_size: int = BLOCK, version: Any = hf_xformer, **overrides
+) -> XformerEncoderModel:
+    config = version.XformerConfig(
         vocab_size=VOCABULARY,
         d_model=WIDTH,
         encoder_layers=LAYERS,
@@ -56,7 +64,7 @@ def make_xformer(length: int, layer_type: str, block_size: int = BLOCK, **overri
         max_position_embeddings=length,
         **overrides,
     )
-    return XformerEncoderModel(config)
+    return version.XformerEncoderModel(config)
 
 
 def make_without_attention(length: int) -> XformerEncoderModel:
@@ -83,10 +91,13 @@ def make_led(length: int) -> LEDEncoder:
     return LEDEncoder(config)
 
 
+OURS: dict[str, Callable[..., nn.Module]] = {
+    "blocks": partial(make_xformer, layer_type="chunked_attention"),
+    "blocks, 16 global tokens": partial(make_xformer, layer_type="chunked_attention", num_global_tokens=16),
+    "windows": partial(make_xformer, layer_type="sliding_attention", block_size=RADIUS),
+}
 ENCODERS: dict[str, Callable[[int], nn.Module]] = {
-    "blocks": lambda length: make_xformer(length, "chunked_attention"),
-    "blocks, 16 global tokens": lambda length: make_xformer(length, "chunked_attention", num_global_tokens=16),
-    "windows": lambda length: make_xformer(length, "sliding_attention", block_size=RADIUS),
+    **OURS,
     "full": lambda length: make_xformer(length, "full_attention"),
     "without attention": make_without_attention,
     "LongT5": make_longt5,
@@ -98,11 +109,11 @@ LONGEST = {"full": 16384, "LED": 16384}
 
 def whole_models(length: int, device: torch.device) -> dict[str, Callable]:
     names = [name for name in ENCODERS if length <= LONGEST.get(name, length)]
-    return {name: whole_model(name, length, device) for name in names}
+    return {name: whole_model(ENCODERS[name](length), length, device) for name in names}
 
 
-def whole_model(name: str, length: int, device: torch.device) -> Callable:
-    model = ENCODERS[name](length).to(device).train()
+def whole_model(model: nn.Module, length: int, device: torch.device) -> Callable:
+    model = model.to(device).train()
     ids = torch.randint(3, VOCABULARY, (1, length), device=device)
     mask = torch.ones_like(ids)
 
@@ -218,6 +229,19 @@ def show_ratios(models: dict[int, dict], core: dict) -> None:
             print(f"  {longer:>31,}" + "".join(f"{each:24.2f}" for each in growth))
 
 
+def compare_versions(folder: Path, length: int, rounds: int, device: torch.device) -> None:
+    """Prints the seconds of our encoders in this version and in another one, in turn, and their ratios."""
+    version, runs = load_version(folder), {}
+    for name, make in OURS.items():
+        runs[name] = whole_model(make(length), length, device)
+        runs[f"{name}, another version"] = whole_model(make(length, version=version), length, device)
+    seconds = seconds_in_turn(runs, rounds)
+    print(f"{f'{length:,} tokens, whole encoder':40}{'seconds':>10}{'another version':>18}{'ratio':>8}")
+    for name in OURS:
+        ours, other = seconds[name], seconds[f"{name}, another version"]
+        print(f"  {name:38}{ours:10.3f}{other:18.3f}{ours / other:8.2f}")
+
+
 def plot(models: dict[int, dict], path) -> None:
     import matplotlib
 
@@ -250,12 +274,18 @@ def main() -> None:
     parser.add_argument(
         "--name", default="long_input", help="of the files in benchmarks/results (default: %(default)s)"
     )
+    parser.add_argument(
+        "--against", type=Path, help="folder with the *_xformer.py of another version, to compare with"
+    )
     parser.add_argument("--memory_of", nargs=3, help=argparse.SUPPRESS)  # for the processes that measure memory
     args = parser.parse_args()
     if args.core_length > LONGEST["LED"]:
         parser.error(f"--core_length {args.core_length}: LED is not measured above {LONGEST['LED']:,} tokens")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
+    if args.against is not None:
+        compare_versions(args.against, args.core_length, args.rounds, device)
+        return
     if args.memory_of:
         what, name, length = args.memory_of
         run = MEASURED[what](int(length), device)[name]
