@@ -5,6 +5,7 @@
 from pathlib import Path
 
 from transformers import (
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -151,6 +152,25 @@ def load_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase:
         ) from error
 
 
+def read_config(name_or_path: str, option: str = "") -> PreTrainedConfig:
+    """
+    Loads the configuration of a sequence-to-sequence model from a folder or the Hub.
+
+    Args:
+        option: The one that names the model, such as "--config_name", for the message.
+
+    Raises:
+        ArgumentError: It cannot be read, a value in it is refused, or it is another kind of model's.
+    """
+    where = f"{option} {name_or_path}".strip()
+    check_path(name_or_path)
+    with blame(f"{where}: cannot read its configuration", Exception):  # of a dozen types, as when a model is loaded
+        config = AutoConfig.from_pretrained(name_or_path)
+    if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        raise ArgumentError(f"{where}: model_type {config.model_type!r} is not one of a sequence-to-sequence model")
+    return config
+
+
 def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
     """
     Returns a new model's configuration, from a JSON file, a folder or the Hub, with some fields changed.
@@ -168,9 +188,7 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
         near = did_you_mean(unknown[0], known) or f"; it has {', '.join(XformerConfig.__annotations__)}"
         raise ArgumentError(f"--config_overrides: XformerConfig has no field {', '.join(unknown)}{near}")
     name_or_path = str(find(name_or_path))
-    check_path(name_or_path)
-    with blame(f"--config_name {name_or_path}", OSError, *CONFIG_ERRORS):
-        loaded = AutoConfig.from_pretrained(name_or_path)
+    loaded = read_config(name_or_path, "--config_name")
     if not isinstance(loaded, XformerConfig):
         raise ArgumentError(f"--config_name {name_or_path}: model_type {loaded.model_type!r} is not 'xformer'")
     fields = loaded.to_diff_dict()
@@ -200,11 +218,7 @@ def read_own_config(name_or_path: str, otherwise: str) -> XformerConfig:
     Raises:
         ArgumentError: It cannot be read, or is another model's.
     """
-    check_path(name_or_path)
-    try:
-        config = AutoConfig.from_pretrained(name_or_path)
-    except Exception as error:
-        raise ArgumentError(f"{name_or_path}: cannot read its config.json: {first_line(error)}") from error
+    config = read_config(name_or_path)
     if not isinstance(config, XformerConfig):
         raise ArgumentError(f"{name_or_path}: model_type {config.model_type!r} is not 'xformer': {otherwise}")
     return config
@@ -232,3 +246,19 @@ def position_limit(config: PreTrainedConfig) -> int | None:
     """Returns the longest sequence, in tokens, that a model has positions for; None if there is no limit."""
     limited = getattr(config, "position_embedding_type", None) in ("sinusoidal", "learned")
     return config.max_position_embeddings if limited else None
+
+
+def check_length(config: PreTrainedConfig, length: int | None, where: str) -> None:
+    """
+    Checks that a model has positions for a sequence.
+
+    Args:
+        length: Tokens; None if there is no limit to them.
+        where: The option, with its value, for the message.
+
+    Raises:
+        ArgumentError: The sequence is longer.
+    """
+    limit = position_limit(config)
+    if limit is not None and length is not None and length > limit:
+        raise ArgumentError(f"{where} is beyond the model's `max_position_embeddings` of {limit}: shorten it")
