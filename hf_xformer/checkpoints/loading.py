@@ -16,7 +16,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from ..errors import ArgumentError, blame, did_you_mean, first_line
-from ..files import ADAPTER_CONFIG, TARGET_TOKENIZER, find
+from ..files import ADAPTER_CONFIG, CONFIG, TARGET_TOKENIZER, find
 from ..models import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
 from .vocabulary import CONFIG_ERRORS
@@ -147,6 +147,8 @@ def load_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(name_or_path, **options)
     except Exception as error:  # of many types, from the Hub, the files and the tokenizers' own libraries
+        if Path(name_or_path, CONFIG).exists():
+            read_config(name_or_path)  # if it was the model's configuration, this says so
         raise ArgumentError(
             f"{name_or_path}: cannot load a tokenizer: {first_line(error)} (hf-xformer tokenizer makes one)"
         ) from error
@@ -154,19 +156,30 @@ def load_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase:
 
 def read_config(name_or_path: str, option: str = "") -> PreTrainedConfig:
     """
-    Loads the configuration of a sequence-to-sequence model from a folder or the Hub.
+    Loads a configuration from a folder or the Hub.
 
     Args:
         option: The one that names the model, such as "--config_name", for the message.
 
     Raises:
-        ArgumentError: It cannot be read, a value in it is refused, or it is another kind of model's.
+        ArgumentError: It cannot be read, or a value in it is refused.
     """
     where = f"{option} {name_or_path}".strip()
     check_path(name_or_path)
     with blame(f"{where}: cannot read its configuration", Exception):  # of a dozen types, as when a model is loaded
-        config = AutoConfig.from_pretrained(name_or_path)
+        return AutoConfig.from_pretrained(name_or_path)
+
+
+def read_model_config(name_or_path: str, option: str = "") -> PreTrainedConfig:
+    """
+    Loads the configuration of a sequence-to-sequence model; arguments and errors as for [`read_config`].
+
+    Raises:
+        ArgumentError: It is another kind of model's.
+    """
+    config = read_config(name_or_path, option)
     if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        where = f"{option} {name_or_path}".strip()
         raise ArgumentError(f"{where}: model_type {config.model_type!r} is not one of a sequence-to-sequence model")
     return config
 

@@ -13,7 +13,7 @@ from huggingface_hub.utils import yaml_dump
 from transformers import PreTrainedConfig
 
 from ..checkpoints.adapters import base_of
-from ..checkpoints.loading import read_config
+from ..checkpoints.loading import read_model_config
 from ..checkpoints.weight_files import compare, read_header, read_tensors
 from ..errors import ArgumentError
 from ..files import (
@@ -144,7 +144,7 @@ def check_weights(folder: Path) -> PreTrainedConfig | None:
     stored = read_tensors(folder)
     if not stored:
         raise ArgumentError(f"{folder}: there are no weights (model.safetensors)")
-    config = read_config(str(folder))
+    config = read_model_config(str(folder))
     if problems := list(compare(config, stored).sentences()):
         raise ArgumentError(f"{folder}: {len(problems)} weights are not the model's, such as {problems[0]}")
     return config

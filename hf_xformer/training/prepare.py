@@ -21,7 +21,7 @@ from transformers import (
     set_seed,
 )
 
-from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers, read_config
+from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers, read_model_config
 from ..checkpoints.vocabulary import check_vocabulary, fit_vocabulary
 from ..data.batches import BatchedDataset, LengthGroupedDataset, OfCount, PackedWithin, PaddedWithin, Planner
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
@@ -163,7 +163,7 @@ def make_config(
     overrides = parse_overrides(model_args.config_overrides)
     base = model_args.model_name_or_path
     if base is not None:
-        config = change_config(read_config(base, "--model_name_or_path"), overrides)
+        config = change_config(read_model_config(base, "--model_name_or_path"), overrides)
     else:
         config = fit_vocabulary(load_config(model_args.config_name, overrides), source, target, overrides)
     check_vocabulary(config, source, target)
