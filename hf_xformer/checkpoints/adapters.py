@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import find_adapter_config_file
 
-from ..errors import ArgumentError, first_line
+from ..errors import ArgumentError, blame, first_line
 from ..files import ADAPTER_CONFIG, CONFIG, read_json
 
 
@@ -117,7 +117,7 @@ def merge_adapter(adapted: "PreTrainedModel | PeftModel", name_or_path: str) -> 
     if merge is None:
         raise ArgumentError(f"{name_or_path}: not an adapter that can be merged")
     tied = adapted.config.tie_word_embeddings
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), blame(name_or_path, ValueError):  # weights that are not finite
         warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
         merged = merge(safe_merge=True)
     # PEFT calls every model untied whose source has an embedding of its own, and knows of no embedding for each stack.

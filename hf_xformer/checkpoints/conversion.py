@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     MBartTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -39,7 +38,7 @@ from ..errors import ArgumentError, blame
 from ..files import TARGET_TOKENIZER
 from ..models import XformerConfig, XformerForSeq2SeqLM
 from .languages import language_id
-from .loading import check_path, load_model, load_tokenizer
+from .loading import load_model, load_tokenizer, read_config
 from .vocabulary import CONFIG_ERRORS
 
 
@@ -398,14 +397,11 @@ def convert_checkpoint(
     Raises:
         ArgumentError: `source` does not load or cannot be converted, `out` is in use, or a language is unknown.
     """
-    check_path(source)
     if out.exists() and (not out.is_dir() or out.resolve() == Path(source).resolve()):
         raise ArgumentError(f"{out}: cannot write the converted checkpoint there")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ArgumentError(f"{out}: the folder is not empty; --overwrite writes into it all the same")
-    with blame(f"{source}: cannot load a model", OSError, *CONFIG_ERRORS):
-        stock = AutoConfig.from_pretrained(source)
-    expected = convert_config(stock)  # may refuse, before anything else is read
+    expected = convert_config(read_config(source))  # may refuse, before anything else is read
     # Asked of the files, because for a known model type the library makes an empty tokenizer when there are none.
     files = (cached_file(source, name, _raise_exceptions_for_missing_entries=False) for name in TOKENIZER_FILES)
     tokenizer = load_tokenizer(source) if any(files) else None

@@ -5,6 +5,7 @@
 from pathlib import Path
 
 from transformers import (
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -15,7 +16,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from ..errors import ArgumentError, blame, did_you_mean, first_line
-from ..files import ADAPTER_CONFIG, TARGET_TOKENIZER, find
+from ..files import ADAPTER_CONFIG, CONFIG, TARGET_TOKENIZER, find
 from ..models import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
 from .vocabulary import CONFIG_ERRORS
@@ -146,9 +147,41 @@ def load_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(name_or_path, **options)
     except Exception as error:  # of many types, from the Hub, the files and the tokenizers' own libraries
+        if Path(name_or_path, CONFIG).exists():
+            read_config(name_or_path)  # if it was the model's configuration, this says so
         raise ArgumentError(
             f"{name_or_path}: cannot load a tokenizer: {first_line(error)} (hf-xformer tokenizer makes one)"
         ) from error
+
+
+def read_config(name_or_path: str, option: str = "") -> PreTrainedConfig:
+    """
+    Loads a configuration from a folder or the Hub.
+
+    Args:
+        option: The one that names the model, such as "--config_name", for the message.
+
+    Raises:
+        ArgumentError: It cannot be read, or a value in it is refused.
+    """
+    where = f"{option} {name_or_path}".strip()
+    check_path(name_or_path)
+    with blame(f"{where}: cannot read its configuration", Exception):  # of a dozen types, as when a model is loaded
+        return AutoConfig.from_pretrained(name_or_path)
+
+
+def read_model_config(name_or_path: str, option: str = "") -> PreTrainedConfig:
+    """
+    Loads the configuration of a sequence-to-sequence model; arguments and errors as for [`read_config`].
+
+    Raises:
+        ArgumentError: It is another kind of model's.
+    """
+    config = read_config(name_or_path, option)
+    if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        where = f"{option} {name_or_path}".strip()
+        raise ArgumentError(f"{where}: model_type {config.model_type!r} is not one of a sequence-to-sequence model")
+    return config
 
 
 def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
@@ -168,9 +201,7 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
         near = did_you_mean(unknown[0], known) or f"; it has {', '.join(XformerConfig.__annotations__)}"
         raise ArgumentError(f"--config_overrides: XformerConfig has no field {', '.join(unknown)}{near}")
     name_or_path = str(find(name_or_path))
-    check_path(name_or_path)
-    with blame(f"--config_name {name_or_path}", OSError, *CONFIG_ERRORS):
-        loaded = AutoConfig.from_pretrained(name_or_path)
+    loaded = read_config(name_or_path, "--config_name")
     if not isinstance(loaded, XformerConfig):
         raise ArgumentError(f"--config_name {name_or_path}: model_type {loaded.model_type!r} is not 'xformer'")
     fields = loaded.to_diff_dict()
@@ -200,11 +231,7 @@ def read_own_config(name_or_path: str, otherwise: str) -> XformerConfig:
     Raises:
         ArgumentError: It cannot be read, or is another model's.
     """
-    check_path(name_or_path)
-    try:
-        config = AutoConfig.from_pretrained(name_or_path)
-    except Exception as error:
-        raise ArgumentError(f"{name_or_path}: cannot read its config.json: {first_line(error)}") from error
+    config = read_config(name_or_path)
     if not isinstance(config, XformerConfig):
         raise ArgumentError(f"{name_or_path}: model_type {config.model_type!r} is not 'xformer': {otherwise}")
     return config
@@ -232,3 +259,19 @@ def position_limit(config: PreTrainedConfig) -> int | None:
     """Returns the longest sequence, in tokens, that a model has positions for; None if there is no limit."""
     limited = getattr(config, "position_embedding_type", None) in ("sinusoidal", "learned")
     return config.max_position_embeddings if limited else None
+
+
+def check_length(config: PreTrainedConfig, length: int | None, where: str) -> None:
+    """
+    Checks that a model has positions for a sequence.
+
+    Args:
+        length: Tokens; None if there is no limit to them.
+        where: The option, with its value, for the message.
+
+    Raises:
+        ArgumentError: The sequence is longer.
+    """
+    limit = position_limit(config)
+    if limit is not None and length is not None and length > limit:
+        raise ArgumentError(f"{where} is beyond the model's `max_position_embeddings` of {limit}: shorten it")

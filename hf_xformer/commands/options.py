@@ -11,12 +11,13 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import PartialState
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
-from ..checkpoints.loading import load_model, load_tokenizers, position_limit
+from ..checkpoints.loading import check_length, load_model, load_tokenizers, position_limit
 from ..checkpoints.vocabulary import check_vocabulary
-from ..decoding.decoder import Decoder
+from ..decoding.decoder import Decoder, longest_target
 from ..errors import ArgumentError, blame, refuse_misspelt
+from ..files import GENERATION_CONFIG
 
 
 class Parser(argparse.ArgumentParser):
@@ -191,6 +192,7 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
     source, target = load_tokenizers(args.checkpoint, **hub)
     model = load_model(args.checkpoint, dtype=args.dtype, **hub)
     check_vocabulary(model.config, source, target)
+    check_longest_target(model, args)
     return Decoder(
         model.to(device),  # type: ignore[arg-type]  # the library's wrapper loses `self`
         source,
@@ -200,6 +202,18 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
         scores=getattr(args, "scores", False),
         **generate_options(args),
     )
+
+
+def check_longest_target(model: PreTrainedModel, args: argparse.Namespace) -> None:
+    """
+    Raises:
+        ArgumentError: The longest target that may be decoded has more tokens than the model has positions.
+    """
+    longest, where = args.max_new_tokens, f"--max_new_tokens {args.max_new_tokens}"
+    if longest is None:
+        longest = longest_target(model.generation_config)
+        where = f"--max_new_tokens, {longest} by {args.checkpoint}'s {GENERATION_CONFIG},"
+    check_length(model.config, longest, where)
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..checkpoints.loading import position_limit
 from ..errors import ArgumentError
 from ..files import write_whole
+from .decoder import longest_target
 
 
 # Tokens of either side whose names can still be read in a heat map.
@@ -44,20 +46,19 @@ def cross_attention(
         Weights (T, S), each row a distribution, and the tokens of both sides.
 
     Raises:
-        ArgumentError: There is no such layer or head, or a side has too many tokens for a picture.
+        ArgumentError: There is no such layer or head, or a side has too many tokens for a picture or for
+            the model.
     """
     model.eval()
     encoded = source(source_text, return_tensors="pt").to(model.device)
+    room = check_room(model, "source", encoded["input_ids"])
     if target_text is None:
-        room = PICTURE_TOKENS + 1  # for the start token
-        length = min(model.generation_config.max_length or room, room)
-        options = {"num_beams": 1, "do_sample": False, "max_length": length}
+        length = min(longest_target(model.generation_config) or room, room)
+        options = {"num_beams": 1, "do_sample": False, "max_new_tokens": length}
         labels = model.generate(**encoded, **options)[:, 1:]  # type: ignore[operator]
     else:
         labels = target(text_target=target_text, return_tensors="pt")["input_ids"].to(model.device)
-    for side, ids in (("source", encoded["input_ids"]), ("target", labels)):
-        if ids.shape[1] > PICTURE_TOKENS:
-            raise ArgumentError(f"the {side} has {ids.shape[1]} tokens; a picture has room for {PICTURE_TOKENS}")
+    check_room(model, "target", labels)
     attentions = model(**encoded, labels=labels, output_attentions=True).cross_attentions
     weights = torch.stack(attentions)[:, 0].float().cpu()  # (layers, H, T, S)
     for name, number, count in (("layer", layer, weights.shape[0]), ("head", head, weights.shape[1])):
@@ -66,6 +67,22 @@ def cross_attention(
     chosen = weights[slice(None) if layer is None else slice(layer - 1, layer)]
     chosen = chosen[:, slice(None) if head is None else slice(head - 1, head)]
     return chosen.mean(dim=(0, 1)), pieces(source, encoded["input_ids"][0]), pieces(target, labels[0])
+
+
+def check_room(model: PreTrainedModel, side: str, ids: torch.Tensor) -> int:
+    """
+    Returns how many tokens a side may have.
+
+    Raises:
+        ArgumentError: It has more.
+    """
+    limit = position_limit(model.config)
+    room, whose = PICTURE_TOKENS, "a picture has room"
+    if limit is not None and limit < room:
+        room, whose = limit, "the model has positions"
+    if ids.shape[1] > room:
+        raise ArgumentError(f"the {side} has {ids.shape[1]} tokens; {whose} for {room}")
+    return room
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> list[str]:

@@ -9,7 +9,7 @@ from itertools import islice
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from ..data.tokenizers import cut
@@ -133,3 +133,10 @@ def check_options(model: PreTrainedModel, options: dict) -> None:
             # 0 switches `top_k` off, and 1 the others.
             if value not in (None, 1) and (name, value) != ("top_k", 0):
                 warper(value)
+
+
+def longest_target(config: GenerationConfig) -> int | None:
+    """Returns the most tokens that a generation config lets a model write; None if it leaves that to the library."""
+    if config.max_new_tokens is not None:
+        return config.max_new_tokens
+    return None if config.max_length is None else config.max_length - 1  # which counts the start token

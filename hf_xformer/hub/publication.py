@@ -10,9 +10,10 @@ from pathlib import Path
 from huggingface_hub import eval_result_entries_to_yaml
 from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.utils import yaml_dump
-from transformers import AutoConfig
+from transformers import PreTrainedConfig
 
 from ..checkpoints.adapters import base_of
+from ..checkpoints.loading import read_model_config
 from ..checkpoints.weight_files import compare, read_header, read_tensors
 from ..errors import ArgumentError
 from ..files import (
@@ -127,8 +128,10 @@ def check_base(base: str, wanted: str) -> None:
         )
 
 
-def check_weights(folder: Path) -> None:
+def check_weights(folder: Path) -> PreTrainedConfig | None:
     """
+    Returns the configuration that the weights were checked by; None for an adapter.
+
     Raises:
         ArgumentError: The folder is no checkpoint, or its weights are incomplete or not those of its configuration.
     """
@@ -137,20 +140,19 @@ def check_weights(folder: Path) -> None:
         if not (folder / ADAPTER_WEIGHTS).exists():
             raise ArgumentError(f"{folder}: there are no weights ({ADAPTER_WEIGHTS})")
         read_header(folder / ADAPTER_WEIGHTS)
-        return
+        return None
     stored = read_tensors(folder)
     if not stored:
         raise ArgumentError(f"{folder}: there are no weights (model.safetensors)")
-    if problems := list(compare(AutoConfig.from_pretrained(folder), stored).sentences()):
+    config = read_model_config(str(folder))
+    if problems := list(compare(config, stored).sentences()):
         raise ArgumentError(f"{folder}: {len(problems)} weights are not the model's, such as {problems[0]}")
+    return config
 
 
-def add_code(folder: Path, found: Publication) -> None:
+def add_code(config: PreTrainedConfig | None, found: Publication) -> None:
     """Adds this package's code, and a configuration that names it, to weights that were saved without."""
-    if CONFIG not in found.files or "modeling_xformer.py" in found.files:
-        return
-    config = AutoConfig.from_pretrained(folder)
-    if isinstance(config, XformerConfig):
+    if isinstance(config, XformerConfig) and "modeling_xformer.py" not in found.files:
         found.files[CONFIG] = config.to_json_string().encode()
         found.files |= {path.name: path for path in travelling_files()}
 
@@ -162,9 +164,9 @@ def prepare(folder: Path, repo_id: str) -> Publication:
     Raises:
         ArgumentError: Weights or card cannot be published.
     """
-    check_weights(folder)
+    config = check_weights(folder)
     found = gather(folder)
-    add_code(folder, found)
+    add_code(config, found)
     record = read_json(folder / RECORD)
     facts = facts_of(record)
     if not (folder / CARD).exists():

@@ -169,16 +169,22 @@ class RunPublisher:
     def push_checkpoint(self, folder: Path, message: str) -> None:
         """Starts pushing the weights, tokenizer and code of a checkpoint."""
         self.finish()
-        found = gather(folder)
-        # The Trainer may remove the folder while it is being sent.
-        found.files = {name: content_of(each) for name, each in found.files.items()}
+        try:
+            found = gather(folder)
+            # The Trainer may remove the folder while it is being sent.
+            found.files = {name: content_of(each) for name, each in found.files.items()}
+        except OSError as error:
+            return self.warn(error)
         self.pending = self.repository.api.run_as_future(self.repository.push, found, message)
 
     def finish(self) -> None:
         """Waits for the last push."""
         if self.pending is not None and (error := self.pending.exception()) is not None:
-            print(f"WARNING: a push to {self.repository.name} failed: {described(error)}")
+            self.warn(error)
         self.pending = None
+
+    def warn(self, error: BaseException) -> None:
+        print(f"WARNING: a push to {self.repository.name} failed: {described(error)}")
 
     def push_run(self, folder: Path) -> Iterable[str]:
         """Pushes the finished run, card and results included; yields lines for the user."""

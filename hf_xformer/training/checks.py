@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoModelForSeq2SeqLM,
     PreTrainedConfig,
@@ -30,7 +29,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from ..checkpoints.adapters import base_of, check_peft
-from ..checkpoints.loading import IGNORED_FIELDS, load_tokenizer, load_tokenizers, position_limit
+from ..checkpoints.loading import IGNORED_FIELDS, check_length, load_tokenizer, load_tokenizers, read_config
 from ..checkpoints.vocabulary import check_same_tokens
 from ..decoding.metrics import check_metric_names
 from ..errors import ArgumentError, blame, did_you_mean
@@ -275,12 +274,10 @@ def check_model(
     training_args: Seq2SeqTrainingArguments,
 ) -> None:
     """Refuses options that do not go with the model's configuration."""
-    limit = position_limit(config)
     for name in ("max_source_length", "max_target_length"):
-        if limit is not None and (length := getattr(data_args, name)) > limit:
-            raise ArgumentError(
-                f"--{name} {length} is beyond the model's `max_position_embeddings` of {limit}: shorten it"
-            )
+        check_length(config, getattr(data_args, name), f"--{name} {getattr(data_args, name)}")
+    if (longest := training_args.generation_max_length) is not None:
+        check_length(config, longest - 1, f"--generation_max_length {longest}")  # which counts the start token
     check_division(config)
     check_packing(config, model_args, data_args, training_args)
     if training_args.label_smoothing_factor and getattr(config, "label_smoothing", 0):
@@ -369,9 +366,7 @@ def check_output_dir(
     where, advice = f"--output_dir {output_dir}", "choose another folder or remove that one"
     check_adapter(output_dir, "--output_dir", lora)
     if lora is None:
-        with blame(where, ValueError, TypeError, StrictDataclassError):
-            theirs = type(config).from_pretrained(output_dir).to_dict()
-        ours = config.to_dict()
+        theirs, ours = read_config(str(output_dir), "--output_dir").to_dict(), config.to_dict()
         for name in sorted(ours.keys() - IGNORED_FIELDS):
             if theirs.get(name) != ours[name]:
                 raise ArgumentError(

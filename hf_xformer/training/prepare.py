@@ -11,9 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
-from huggingface_hub.errors import StrictDataclassError
 from transformers import (
-    AutoConfig,
     AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
     PreTrainedConfig,
@@ -23,13 +21,12 @@ from transformers import (
     set_seed,
 )
 
-from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers
+from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers, read_model_config
 from ..checkpoints.vocabulary import check_vocabulary, fit_vocabulary
 from ..data.batches import BatchedDataset, LengthGroupedDataset, OfCount, PackedWithin, PaddedWithin, Planner
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
 from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
 from ..data.reading import load_named_rows, load_rows
-from ..errors import blame
 from ..models import XformerConfig
 from .adapters import add_lora, make_lora
 from .arguments import DataArguments, ModelArguments
@@ -165,12 +162,10 @@ def make_config(
     """Returns an existing model's configuration as it is, or a new one fitted to the tokenizers."""
     overrides = parse_overrides(model_args.config_overrides)
     base = model_args.model_name_or_path
-    option = f"--model_name_or_path {base}" if base is not None else f"--config_name {model_args.config_name}"
-    with blame("--config_overrides" if overrides else option, ValueError, TypeError, StrictDataclassError):
-        if base is not None:
-            config = change_config(AutoConfig.from_pretrained(base), overrides)
-        else:
-            config = fit_vocabulary(load_config(model_args.config_name, overrides), source, target, overrides)
+    if base is not None:
+        config = change_config(read_model_config(base, "--model_name_or_path"), overrides)
+    else:
+        config = fit_vocabulary(load_config(model_args.config_name, overrides), source, target, overrides)
     check_vocabulary(config, source, target)
     return config
 

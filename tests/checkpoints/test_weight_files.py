@@ -207,7 +207,7 @@ def test_info_says_what_a_checkpoint_is(checkpoint, capsys):
 
 
 def test_info_refuses_what_is_no_checkpoint(tmp_path, task, capsys):
-    assert "cannot read its config.json" in refused(info, [task.folder], capsys)
+    assert "cannot read its configuration" in refused(info, [task.folder], capsys)
     assert "no such file or folder" in refused(info, [tmp_path / "nothing"], capsys)
     make_model().config.save_pretrained(tmp_path)
     assert "there are no weights" in refused(info, [tmp_path], capsys)

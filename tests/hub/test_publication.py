@@ -28,7 +28,7 @@ from transformers import (
 
 from hf_xformer.commands import card, evaluate, push, train
 from hf_xformer.hub.publication import PICKLES, prepare
-from hf_xformer.hub.repository import Repository
+from hf_xformer.hub.repository import Repository, RunPublisher
 from hf_xformer.training.callbacks import PushToHub
 
 
@@ -333,11 +333,14 @@ def test_the_trainers_push_to_hub_sends_every_save_and_the_end_without_pickles(h
 
 def test_a_hub_that_does_not_answer_in_mid_run_is_said_and_the_run_goes_on(run, tmp_path, capsys):
     repository = Repository(HfApi(endpoint="http://127.0.0.1:9", token="hf_x"), "tester/x")
-    pushes = PushToHub(repository, every_save=True, always=False)
+    publisher = RunPublisher(repository)
+    pushes = PushToHub(publisher, always=False)
     shutil.copytree(run, tmp_path / "out/checkpoint-3")
     state = TrainerState(global_step=3, is_world_process_zero=True)
     pushes.on_save(Seq2SeqTrainingArguments(str(tmp_path / "out"), use_cpu=True), state, TrainerControl())
-    assert [line for line in pushes.push_all(run) if line.startswith("WARNING: not pushed to tester/x: not to be had")]
+    assert [
+        line for line in publisher.push_run(run) if line.startswith("WARNING: not pushed to tester/x: not to be had")
+    ]
     assert "WARNING: a push to tester/x failed: not to be had from the Hub" in capsys.readouterr().out
 
 
