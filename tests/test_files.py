@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -178,6 +179,50 @@ def test_writers_at_the_same_time_do_not_mix(tmp_path):
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
 
 
+def killed(code: str, folder: Path) -> None:
+    """Runs code in a process of its own, in a folder, until it kills itself."""
+    start = "import os, signal; from pathlib import Path; from hf_xformer import files\n"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", start + code], cwd=folder, env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nobody can ask for a process there")
+def test_what_a_killed_writer_leaves_is_removed_by_the_next_and_a_running_ones_is_not(tmp_path):
+    killed(f"with files.open_whole(Path('a.txt')) as output: output.write('half'); output.flush(); {KILL}", tmp_path)
+    (left,) = tmp_path.iterdir()
+    mine = tmp_path / f".a.{'another_' + files.HOST}-{2**22 + 1}-00000000.partial.txt"
+    mine.touch()  # of a process on another machine
+    files.write_text(tmp_path / "b.txt", "")
+    assert left.exists()  # another file's
+    with files.open_whole(tmp_path / "a.txt") as first:
+        files.write_text(tmp_path / "a.txt", "second")
+        first.write("first")
+    assert (tmp_path / "a.txt").read_text() == "first"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "b.txt", mine.name}
+
+
+def test_an_unfinished_file_is_kept_when_asked_and_outlasts_a_kill(tmp_path, capsys):
+    path, kept = tmp_path / "a.txt", tmp_path / "a.txt.partial"
+    for text in ("", "line\n"):
+        with pytest.raises(KeyboardInterrupt), files.open_whole(path, keep=True) as output:
+            output.write(text)
+            raise KeyboardInterrupt
+        assert kept.exists() == (text != "")
+        assert capsys.readouterr().err.splitlines() == [
+            f"{path} is not finished: {kept} holds what was written"
+        ] * bool(text)
+    assert kept.read_text() == "line\n" and not path.exists()
+    killed(f"with files.open_whole(Path('a.txt'), keep=True) as output: output.write('more\\n'); {KILL}", tmp_path)
+    assert kept.read_text() == "more\n"
+    with files.open_whole(path, keep=True) as output:
+        output.write("all\n")
+    assert path.read_text() == "all\n" and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_folder_is_filled_whole_or_not_at_all(tmp_path):
     def write(folder: Path) -> None:
         (folder / "inner").mkdir()
@@ -208,3 +253,93 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
         files.checkpoint_folder(tmp_path, step).mkdir()
     (tmp_path / "checkpoint-last").mkdir()
     assert [files.step_of(path) for path in files.checkpoints_of(tmp_path)] == [50, 900, 1000]
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def new_model(folder: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("new")
+
+
+FILL = """
+def write(folder):
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("new")
+"""
+# A process that ends, as by `kill -9`, at the n-th renaming.
+KILLED_AT = (
+    FILL
+    + """
+import shutil
+counts = iter(range(9))
+def ending(function):
+    def call(*args):
+        if next(counts) == {at}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args)
+    return call
+os.rename, os.replace = ending(os.rename), ending(os.replace)
+Path.rename = lambda self, target: os.rename(self, target)
+files.fill_folder(Path("out"), write, ["*.json", "model*"])
+"""
+)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
+@pytest.mark.parametrize("existing", ["missing", "empty", "an earlier one", "an earlier one and notes"])
+def test_a_kill_leaves_no_mixture_and_does_not_stand_in_the_way(existing, tmp_path):
+    for at in range(9):
+        place = tmp_path / str(at)
+        place.mkdir()
+        before = {}
+        if existing != "missing":
+            (place / "out").mkdir()
+        if existing.startswith("an"):
+            before = {"config.json": "old", "model.safetensors": "old", "model-2.safetensors": "old"}
+        notes = {"notes.txt": "mine"} if "notes" in existing else {}
+        for name, text in {**before, **notes}.items():
+            (place / "out" / name).write_text(text)
+        try:
+            killed(KILLED_AT.format(at=at), place)
+        except AssertionError:
+            break
+        # Whoever loads it sees one model or none, which is there again at the latest when the next command begins.
+        models = {text for name, text in texts(place / "out").items() if name in before} if before else set()
+        if (place / "out/config.json").exists():
+            assert len(models) < 2
+        files.check_output_folder(place / "out", in_use=None if before else "give another")
+        if before and not notes:
+            assert texts(place / "out") == before
+        files.fill_folder(place / "out", new_model, ["*.json", "model*"])
+        assert texts(place / "out") == {"config.json": "new", "model.safetensors": "new", **notes}
+        assert os.listdir(place) == ["out"]
+    assert at == {"missing": 1, "empty": 2, "an earlier one": 2, "an earlier one and notes": 2}[existing]
+
+
+def test_a_folder_gets_its_place_back_when_the_new_one_cannot_have_it(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/model.bin").write_text("good")
+    rename = Path.rename
+
+    def full(self, target):
+        if ".partial" in self.name:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space"):
+        files.fill_folder(tmp_path / "out", new_model, ["*"])
+    assert texts(tmp_path / "out") == {"model.bin": "good"} and os.listdir(tmp_path) == ["out"]
+
+
+def test_the_folder_that_one_works_in_stays_the_same_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    number = tmp_path.stat().st_ino
+    killed(FILL + f"files.fill_folder(Path('.'), lambda folder: (write(folder), {KILL}))", tmp_path)
+    assert len(os.listdir(tmp_path)) == 1
+    files.check_output_folder(Path("."), in_use="give another")
+    files.fill_folder(Path("."), new_model)
+    assert tmp_path.stat().st_ino == number and texts(tmp_path) == {"config.json": "new", "model.safetensors": "new"}
