@@ -5,12 +5,14 @@
 import io
 import json
 import math
+import multiprocessing
 import os
 import signal
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -179,20 +181,30 @@ def test_writers_at_the_same_time_do_not_mix(tmp_path):
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
 
 
-def killed(code: str, folder: Path) -> None:
-    """Runs code in a process of its own, in a folder, until it kills itself."""
-    start = "import os, signal; from pathlib import Path; from hf_xformer import files\n"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", start + code], cwd=folder, env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+FORK = pytest.mark.skipif(os.name == "nt", reason="processes are not forked there, nor asked for by their number")
 
 
-KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="nobody can ask for a process there")
+def is_killed(work: Callable[[], object]) -> bool:
+    """Does some work in a process of its own; returns whether that was killed before its end."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+@FORK
 def test_what_a_killed_writer_leaves_is_removed_by_the_next_and_a_running_ones_is_not(tmp_path):
-    killed(f"with files.open_whole(Path('a.txt')) as output: output.write('half'); output.flush(); {KILL}", tmp_path)
+    def write_half() -> None:
+        with files.open_whole(tmp_path / "a.txt") as output:
+            output.write("half")
+            kill()
+
+    assert is_killed(write_half)
     (left,) = tmp_path.iterdir()
     mine = tmp_path / f".a.{'another_' + files.HOST}-{2**22 + 1}-00000000.partial.txt"
     mine.touch()  # of a process on another machine
@@ -205,6 +217,7 @@ def test_what_a_killed_writer_leaves_is_removed_by_the_next_and_a_running_ones_i
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "b.txt", mine.name}
 
 
+@FORK
 def test_an_unfinished_file_is_kept_when_asked_and_outlasts_a_kill(tmp_path, capsys):
     path, kept = tmp_path / "a.txt", tmp_path / "a.txt.partial"
     for text in ("", "line\n"):
@@ -216,7 +229,13 @@ def test_an_unfinished_file_is_kept_when_asked_and_outlasts_a_kill(tmp_path, cap
             f"{path} is not finished: {kept} holds what was written"
         ] * bool(text)
     assert kept.read_text() == "line\n" and not path.exists()
-    killed(f"with files.open_whole(Path('a.txt'), keep=True) as output: output.write('more\\n'); {KILL}", tmp_path)
+
+    def write_more() -> None:
+        with files.open_whole(path, keep=True) as output:
+            output.write("more\n")
+            kill()
+
+    assert is_killed(write_more)
     assert kept.read_text() == "more\n"
     with files.open_whole(path, keep=True) as output:
         output.write("all\n")
@@ -256,67 +275,52 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
 
 
 def texts(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {path.name: path.read_text() for path in folder.iterdir()} if folder.exists() else {}
 
 
-def new_model(folder: Path) -> None:
-    for name in ("config.json", "model.safetensors"):
-        (folder / name).write_text("new")
+OLD = {"config.json": "old", "model.safetensors": "old", "model-2.safetensors": "old"}
+NEW = {"config.json": "new", "model.safetensors": "new"}
+EARLIER = ["*.json", "model*"]
 
 
-FILL = """
-def write(folder):
-    for name in ("config.json", "model.safetensors"):
-        (folder / name).write_text("new")
-"""
-# A process that ends, as by `kill -9`, at the n-th renaming.
-KILLED_AT = (
-    FILL
-    + """
-import shutil
-counts = iter(range(9))
-def ending(function):
-    def call(*args):
-        if next(counts) == {at}:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args)
-    return call
-os.rename, os.replace = ending(os.rename), ending(os.replace)
-Path.rename = lambda self, target: os.rename(self, target)
-files.fill_folder(Path("out"), write, ["*.json", "model*"])
-"""
+def write_new(folder: Path) -> None:
+    for name, text in NEW.items():
+        (folder / name).write_text(text)
+
+
+def kill_at(renaming: int) -> None:
+    """Lets this process be killed when it renames something, after so many other times."""
+    left = iter([False] * renaming + [True])
+
+    def dying(function: Callable) -> Callable:
+        return lambda *args: kill() if next(left, False) else function(*args)
+
+    os.replace, Path.rename = dying(os.replace), dying(Path.rename)  # type: ignore[assignment,method-assign]
+
+
+@FORK
+@pytest.mark.parametrize(
+    ("before", "renamings"),
+    [(None, 1), ({}, 2), (OLD, 2), ({**OLD, "notes.txt": "mine"}, 2)],
+    ids=["missing", "empty", "earlier", "earlier with notes"],
 )
-
-
-@pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
-@pytest.mark.parametrize("existing", ["missing", "empty", "an earlier one", "an earlier one and notes"])
-def test_a_kill_leaves_no_mixture_and_does_not_stand_in_the_way(existing, tmp_path):
-    for at in range(9):
-        place = tmp_path / str(at)
-        place.mkdir()
-        before = {}
-        if existing != "missing":
-            (place / "out").mkdir()
-        if existing.startswith("an"):
-            before = {"config.json": "old", "model.safetensors": "old", "model-2.safetensors": "old"}
-        notes = {"notes.txt": "mine"} if "notes" in existing else {}
-        for name, text in {**before, **notes}.items():
-            (place / "out" / name).write_text(text)
-        try:
-            killed(KILLED_AT.format(at=at), place)
-        except AssertionError:
-            break
-        # Whoever loads it sees one model or none, which is there again at the latest when the next command begins.
-        models = {text for name, text in texts(place / "out").items() if name in before} if before else set()
-        if (place / "out/config.json").exists():
-            assert len(models) < 2
-        files.check_output_folder(place / "out", in_use=None if before else "give another")
-        if before and not notes:
-            assert texts(place / "out") == before
-        files.fill_folder(place / "out", new_model, ["*.json", "model*"])
-        assert texts(place / "out") == {"config.json": "new", "model.safetensors": "new", **notes}
-        assert os.listdir(place) == ["out"]
-    assert at == {"missing": 1, "empty": 2, "an earlier one": 2, "an earlier one and notes": 2}[existing]
+def test_a_kill_leaves_no_mixture_and_does_not_stand_in_the_way(before, renamings, tmp_path):
+    notes = {"notes.txt": "mine"} if "notes.txt" in (before or ()) else {}
+    for at in range(renamings + 1):
+        out = tmp_path / str(at) / "out"
+        out.parent.mkdir()
+        if before is not None:
+            out.mkdir()
+        for name, text in (before or {}).items():
+            (out / name).write_text(text)
+        assert is_killed(lambda: (kill_at(at), files.fill_folder(out, write_new, EARLIER))) == (at < renamings)  # noqa: B023
+        model = {name: text for name, text in texts(out).items() if name != "notes.txt"}
+        assert "config.json" not in model or model in (OLD, NEW)
+        files.check_output_folder(out, in_use=None if before or at == renamings else "give another")
+        if before == OLD and at < renamings:
+            assert texts(out) == OLD
+        files.fill_folder(out, write_new, EARLIER)
+        assert texts(out) == {**NEW, **notes} and os.listdir(out.parent) == ["out"]
 
 
 def test_a_folder_gets_its_place_back_when_the_new_one_cannot_have_it(tmp_path, monkeypatch):
@@ -331,15 +335,16 @@ def test_a_folder_gets_its_place_back_when_the_new_one_cannot_have_it(tmp_path, 
 
     monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(OSError, match="No space"):
-        files.fill_folder(tmp_path / "out", new_model, ["*"])
+        files.fill_folder(tmp_path / "out", write_new, ["*"])
     assert texts(tmp_path / "out") == {"model.bin": "good"} and os.listdir(tmp_path) == ["out"]
 
 
+@FORK
 def test_the_folder_that_one_works_in_stays_the_same_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     number = tmp_path.stat().st_ino
-    killed(FILL + f"files.fill_folder(Path('.'), lambda folder: (write(folder), {KILL}))", tmp_path)
+    assert is_killed(lambda: files.fill_folder(Path("."), lambda folder: (write_new(folder), kill())))
     assert len(os.listdir(tmp_path)) == 1
     files.check_output_folder(Path("."), in_use="give another")
-    files.fill_folder(Path("."), new_model)
-    assert tmp_path.stat().st_ino == number and texts(tmp_path) == {"config.json": "new", "model.safetensors": "new"}
+    files.fill_folder(Path("."), write_new)
+    assert tmp_path.stat().st_ino == number and texts(tmp_path) == NEW
