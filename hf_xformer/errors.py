@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
@@ -121,3 +122,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns "; did you mean X?" with the known name that is most like a misspelt one; nothing if none is."""
     near = get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def wrong_choice(value: Any, choices: Iterable[Any]) -> str:
+    """Returns what to say of a value that is none of the choices: the one that is most like it, or all of them."""
+    choices = list(map(str, choices))
+    meant = did_you_mean(str(value), choices) or f"; there are {', '.join(choices)}"
+    return f"{value!r} is none of its choices{meant}"

@@ -1,16 +1,18 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the files in a run's and a checkpoint's folder; reading them; writing a file whole or not at all."""
+"""Names of the files in a run's and a checkpoint's folder; reading them; writing files and folders whole."""
 
 import errno
 import json
 import os
+import platform
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 from uuid import uuid4
 
@@ -41,6 +43,10 @@ TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS = "train_results.json", "eval_results.
 CARD, CURVES, ATTENTION = "README.md", "curves.png", "attention.png"
 PUSHED = ".pushed.json"  # digests of the cards that were pushed from the folder
 CARD_TEMPLATE = "model_cards/template.md"  # ships with the package
+
+# A file or folder that is being written: its writer's machine, process and a number of its own are in the name.
+HOST = re.sub(r"\W", "_", platform.node())
+UNFINISHED = re.compile(rf"\..+\.{HOST}-([1-9]\d{{0,8}})-[0-9a-f]{{8}}\.partial(\.[^.]*)?")
 
 # More than any file of ours needs.
 YAML_LENGTH, YAML_DEPTH = 2**16, 30  # characters; lists and mappings inside each other
@@ -189,13 +195,16 @@ def yaml_fault(error: Exception) -> str:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, keep: bool = False) -> Iterator[Path]:
     """
     Yields the path of an unfinished file, which takes the place of `path` at the end of the block: whoever reads it
     sees all of it or what was there before. After an error the unfinished file is removed.
 
     A link is followed and an earlier file's permissions are kept. Devices and pipes, `/dev/stdout` say, are written to
     directly.
+
+    Args:
+        keep: Whether an unfinished file that holds something stays, as [`kept_path`], and a line on stderr says so.
 
     Raises:
         OSError: The file cannot be written. The error names `path`.
@@ -206,8 +215,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     if str(path.parent) in ("/dev", "/dev/fd", "/proc/self/fd") or (target.exists() and not target.is_file()):
         yield path
         return
-    # Its own for each writer, or two processes would write into one. The ending is kept: some libraries go by it.
-    unfinished = target.with_name(f".{target.stem}.{uuid4().hex[:8]}.partial{target.suffix}")
+    unfinished = kept_path(path) if keep else unfinished_path(target, target.parent)
     try:
         yield unfinished
         if target.exists():
@@ -216,10 +224,52 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(unfinished, target)
         flush_to_disk(target.parent)
     except BaseException as error:
-        unfinished.unlink(missing_ok=True)
+        if keep and unfinished.is_file() and unfinished.stat().st_size > 0:
+            print(f"{path} is not finished: {unfinished} holds what was written", file=sys.stderr)
+        elif not unfinished.is_dir():
+            unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(unfinished), unfinished):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
+
+
+def kept_path(path: Path) -> Path:
+    """Returns the name of an unfinished file that stays if it is not finished."""
+    target = Path(os.path.realpath(path))
+    return target.with_name(f"{target.name}.partial")
+
+
+def unfinished_path(target: Path, place: Path) -> Path:
+    """Returns a new path for an unfinished file or folder, and removes those of the same target left by a kill."""
+    start, end = f".{target.stem}.{HOST}-", f".partial{target.suffix}"
+    with suppress(OSError):
+        for path in place.iterdir():
+            if path.name.startswith(start) and path.name.endswith(end) and is_left_over(path):
+                remove(path)
+    # Its own for each writer, or two would write into one. The ending is kept: some libraries go by it.
+    return place / f"{start}{os.getpid()}-{uuid4().hex[:8]}{end}"
+
+
+def is_left_over(path: Path) -> bool:
+    """Returns whether a path is an unfinished file or folder whose writer has ended."""
+    match = UNFINISHED.fullmatch(path.name)
+    if match is None or os.name == "nt":  # where `os.kill` ends a process
+        return False
+    try:
+        os.kill(int(match[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        return False
+    return False
+
+
+def remove(path: Path) -> None:
+    """Deletes a file, a link, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def flush_to_disk(path: Path) -> None:
@@ -241,9 +291,13 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 @contextmanager
-def open_whole(path: Path) -> Iterator[TextIO]:
-    """Opens a text file for writing, in UTF-8; it takes its place when the block ends, as with [`whole_file`]."""
-    with whole_file(path) as unfinished, open(unfinished, "w", encoding="utf-8") as output:
+def open_whole(path: Path, keep: bool = False) -> Iterator[TextIO]:
+    """
+    Opens a text file for writing, in UTF-8; it takes its place when the block ends, as with [`whole_file`].
+
+    With `keep` each line is written at once, and outlasts a kill too.
+    """
+    with whole_file(path, keep) as unfinished, open(unfinished, "w", 1 if keep else -1, "utf-8") as output:
         yield output
 
 
@@ -264,24 +318,98 @@ def write_json_lines(path: Path, rows: Iterable[dict]) -> None:
         output.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def fill_folder(folder: Path, write: Callable[[Path], Any]) -> None:
+def check_output_folder(folder: Path, option: str = "", in_use: str | None = None) -> None:
     """
-    Writes the files of a folder, each whole: `write` fills another folder, whose files then move.
+    Checks that a folder can be written; one that a kill has left without its name gets it back (`replace_folder`).
 
-    What `folder` holds besides stays. If `write` fails, nothing has changed, and a folder that was made for it is
-    removed.
+    Args:
+        option: As it is typed; empty for an argument without a name.
+        in_use: What to type next if the folder holds something; None if it may.
+
+    Raises:
+        ArgumentError: There cannot be such a folder, or it is in use.
     """
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    target = Path(os.path.realpath(folder))
+    if not target.exists() and replaced_path(target).is_dir():
+        replaced_path(target).rename(target)
+    where = f"{option} {folder}".strip()
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise ArgumentError(f"{where}: not a folder" + (f": {path} is a file" if path != folder else ""))
+    if in_use is not None and contents(folder):
+        raise ArgumentError(f"{where}: the folder is not empty; {in_use}")
+
+
+def contents(folder: Path) -> list[Path]:
+    """Returns what is in a folder, if there is one, without what a kill has left unfinished."""
+    return [path for path in folder.iterdir() if not is_left_over(path)] if folder.is_dir() else []
+
+
+def fill_folder(folder: Path, write: Callable[[Path], Any], earlier: Iterable[str] = ()) -> Any:
+    """
+    Writes a folder whole: `write` fills another one, which then gets the name. If it fails, nothing has changed.
+
+    Where `folder` holds other files, they stay, and the new ones move in, CONFIG last, so that old weights and new
+    ones are never taken for one model.
+
+    Args:
+        earlier: Patterns of the names that an earlier content has, which is removed.
+
+    Returns:
+        What `write` returns.
+    """
+    target, earlier = Path(os.path.realpath(folder)), list(earlier)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    moved_into = target.is_dir() and has_fixed_place(target)
+    unfinished = unfinished_path(target, target if moved_into else target.parent)
     try:
-        with TemporaryDirectory(dir=folder, prefix=".partial-") as unfinished:
-            write(Path(unfinished))
-            for path in sorted(path for path in Path(unfinished).rglob("*") if path.is_file()):
-                target = folder / path.relative_to(unfinished)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, target)
+        unfinished.mkdir()
+        result = write(unfinished)
+        old = [path for path in contents(target) if any(fnmatchcase(path.name, pattern) for pattern in earlier)]
+        if moved_into or any(path not in old and not (unfinished / path.name).is_file() for path in contents(target)):
+            move_into(unfinished, target, old)
+        else:
+            replace_folder(unfinished, target)
+        return result
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def has_fixed_place(folder: Path) -> bool:
+    """Returns whether another folder cannot take a folder's name: it is mounted, the parent's is not ours, ..."""
+    other_disk = folder.stat().st_dev != folder.parent.stat().st_dev
+    return other_disk or not os.access(folder.parent, os.W_OK) or folder == Path(os.path.realpath(Path.cwd()))
+
+
+def move_into(new: Path, folder: Path, old: Iterable[Path]) -> None:
+    """Moves all files of a folder into another, from which the old ones are removed."""
+    if (new / CONFIG).exists():
+        (folder / CONFIG).unlink(missing_ok=True)
+    for path in old:
+        if path.exists():
+            remove(path)
+    for path in sorted((path for path in new.rglob("*") if path.is_file()), key=lambda path: path == new / CONFIG):
+        target = folder / path.relative_to(new)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Renames a folder to the name of another, which is deleted, if it is there, when the new one has its name."""
+    old = replaced_path(folder)
+    if folder.exists():
+        shutil.copymode(folder, new)
+        shutil.rmtree(old, ignore_errors=True)  # left by a kill when its successor was in place
+        folder.rename(old)
+    try:
+        new.rename(folder)
     except BaseException:
-        if new:
-            with suppress(OSError):
-                folder.rmdir()
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)
         raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def replaced_path(folder: Path) -> Path:
+    """Returns the name that a folder has while another takes its place."""
+    return folder.with_name(f".{folder.name}.old")

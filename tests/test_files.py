@@ -5,11 +5,14 @@
 import io
 import json
 import math
+import multiprocessing
 import os
+import signal
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -178,6 +181,67 @@ def test_writers_at_the_same_time_do_not_mix(tmp_path):
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
 
 
+FORK = pytest.mark.skipif(os.name == "nt", reason="processes are not forked there, nor asked for by their number")
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_killed(work: Callable[[], object]) -> bool:
+    """Does some work in a process of its own; returns whether that was killed before its end."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+@FORK
+def test_what_a_killed_writer_leaves_is_removed_by_the_next_and_a_running_ones_is_not(tmp_path):
+    def write_half() -> None:
+        with files.open_whole(tmp_path / "a.txt") as output:
+            output.write("half")
+            kill()
+
+    assert is_killed(write_half)
+    (left,) = tmp_path.iterdir()
+    mine = tmp_path / f".a.{'another_' + files.HOST}-{2**22 + 1}-00000000.partial.txt"
+    mine.touch()  # of a process on another machine
+    files.write_text(tmp_path / "b.txt", "")
+    assert left.exists()  # another file's
+    with files.open_whole(tmp_path / "a.txt") as first:
+        files.write_text(tmp_path / "a.txt", "second")
+        first.write("first")
+    assert (tmp_path / "a.txt").read_text() == "first"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "b.txt", mine.name}
+
+
+@FORK
+def test_an_unfinished_file_is_kept_when_asked_and_outlasts_a_kill(tmp_path, capsys):
+    path, kept = tmp_path / "a.txt", tmp_path / "a.txt.partial"
+    for text in ("", "line\n"):
+        with pytest.raises(KeyboardInterrupt), files.open_whole(path, keep=True) as output:
+            output.write(text)
+            raise KeyboardInterrupt
+        assert kept.exists() == (text != "")
+        assert capsys.readouterr().err.splitlines() == [
+            f"{path} is not finished: {kept} holds what was written"
+        ] * bool(text)
+    assert kept.read_text() == "line\n" and not path.exists()
+
+    def write_more() -> None:
+        with files.open_whole(path, keep=True) as output:
+            output.write("more\n")
+            kill()
+
+    assert is_killed(write_more)
+    assert kept.read_text() == "more\n"
+    with files.open_whole(path, keep=True) as output:
+        output.write("all\n")
+    assert path.read_text() == "all\n" and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_folder_is_filled_whole_or_not_at_all(tmp_path):
     def write(folder: Path) -> None:
         (folder / "inner").mkdir()
@@ -208,3 +272,79 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
         files.checkpoint_folder(tmp_path, step).mkdir()
     (tmp_path / "checkpoint-last").mkdir()
     assert [files.step_of(path) for path in files.checkpoints_of(tmp_path)] == [50, 900, 1000]
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()} if folder.exists() else {}
+
+
+OLD = {"config.json": "old", "model.safetensors": "old", "model-2.safetensors": "old"}
+NEW = {"config.json": "new", "model.safetensors": "new"}
+EARLIER = ["*.json", "model*"]
+
+
+def write_new(folder: Path) -> None:
+    for name, text in NEW.items():
+        (folder / name).write_text(text)
+
+
+def kill_at(renaming: int) -> None:
+    """Lets this process be killed when it renames something, after so many other times."""
+    left = iter([False] * renaming + [True])
+
+    def dying(function: Callable) -> Callable:
+        return lambda *args: kill() if next(left, False) else function(*args)
+
+    os.replace, Path.rename = dying(os.replace), dying(Path.rename)  # type: ignore[assignment,method-assign]
+
+
+@FORK
+@pytest.mark.parametrize(
+    ("before", "renamings"),
+    [(None, 1), ({}, 2), (OLD, 2), ({**OLD, "notes.txt": "mine"}, 2)],
+    ids=["missing", "empty", "earlier", "earlier with notes"],
+)
+def test_a_kill_leaves_no_mixture_and_does_not_stand_in_the_way(before, renamings, tmp_path):
+    notes = {"notes.txt": "mine"} if "notes.txt" in (before or ()) else {}
+    for at in range(renamings + 1):
+        out = tmp_path / str(at) / "out"
+        out.parent.mkdir()
+        if before is not None:
+            out.mkdir()
+        for name, text in (before or {}).items():
+            (out / name).write_text(text)
+        assert is_killed(lambda: (kill_at(at), files.fill_folder(out, write_new, EARLIER))) == (at < renamings)  # noqa: B023
+        model = {name: text for name, text in texts(out).items() if name != "notes.txt"}
+        assert "config.json" not in model or model in (OLD, NEW)
+        files.check_output_folder(out, in_use=None if before or at == renamings else "give another")
+        if before == OLD and at < renamings:
+            assert texts(out) == OLD
+        files.fill_folder(out, write_new, EARLIER)
+        assert texts(out) == {**NEW, **notes} and os.listdir(out.parent) == ["out"]
+
+
+def test_a_folder_gets_its_place_back_when_the_new_one_cannot_have_it(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/model.bin").write_text("good")
+    rename = Path.rename
+
+    def full(self, target):
+        if ".partial" in self.name:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space"):
+        files.fill_folder(tmp_path / "out", write_new, ["*"])
+    assert texts(tmp_path / "out") == {"model.bin": "good"} and os.listdir(tmp_path) == ["out"]
+
+
+@FORK
+def test_the_folder_that_one_works_in_stays_the_same_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    number = tmp_path.stat().st_ino
+    assert is_killed(lambda: files.fill_folder(Path("."), lambda folder: (write_new(folder), kill())))
+    assert len(os.listdir(tmp_path)) == 1
+    files.check_output_folder(Path("."), in_use="give another")
+    files.fill_folder(Path("."), write_new)
+    assert tmp_path.stat().st_ino == number and texts(tmp_path) == NEW

@@ -18,7 +18,6 @@ right, a converted model decodes as the stock one does. It differs in this:
 
 import copy
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,10 +34,10 @@ from transformers import (
 from transformers.utils.hub import cached_file
 
 from ..errors import ArgumentError, blame
-from ..files import TARGET_TOKENIZER
 from ..models import XformerConfig, XformerForSeq2SeqLM
 from .languages import language_id
 from .loading import load_model, load_tokenizer, read_config
+from .saving import TOKENIZER_FILES, check_checkpoint_folder, save_checkpoint
 from .vocabulary import CONFIG_ERRORS
 
 
@@ -85,8 +84,6 @@ GEMMA_SHARED = {
 GEMMA_ONLY = {"attn_logit_softcapping": None, "final_logit_softcapping": None, "attention_bias": False}
 # Missing in Pegasus's own checkpoints.
 SINUSOIDAL_TABLES = frozenset(f"model.{stack}.embed_positions.weight" for stack in ("encoder", "decoder"))
-# Every checkpoint that has a tokenizer has one of these.
-TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
 def namesakes(config: PreTrainedConfig) -> dict:
@@ -397,10 +394,7 @@ def convert_checkpoint(
     Raises:
         ArgumentError: `source` does not load or cannot be converted, `out` is in use, or a language is unknown.
     """
-    if out.exists() and (not out.is_dir() or out.resolve() == Path(source).resolve()):
-        raise ArgumentError(f"{out}: cannot write the converted checkpoint there")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise ArgumentError(f"{out}: the folder is not empty; --overwrite writes into it all the same")
+    check_checkpoint_folder(out, [source], overwrite)
     expected = convert_config(read_config(source))  # may refuse, before anything else is read
     # Asked of the files, because for a known model type the library makes an empty tokenizer when there are none.
     files = (cached_file(source, name, _raise_exceptions_for_missing_entries=False) for name in TOKENIZER_FILES)
@@ -418,15 +412,5 @@ def convert_checkpoint(
     elif "tgt_lang" in languages:
         # In later models the language's token follows the start token.
         model.generation_config.forced_bos_token_id = languages["tgt_lang"]
-    remove_tokenizer(out)
-    model.save_pretrained(out)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(out)
+    save_checkpoint(out, model, tokenizer, tokenizer)
     return model, tokenizer
-
-
-def remove_tokenizer(folder: Path) -> None:
-    """Deletes an earlier checkpoint's tokenizers from a folder, which must not decode the new one."""
-    shutil.rmtree(folder / TARGET_TOKENIZER, ignore_errors=True)
-    for name in (*TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json", "source.spm", "target.spm"):
-        (folder / name).unlink(missing_ok=True)

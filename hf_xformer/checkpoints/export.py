@@ -8,7 +8,6 @@ Shapes: T target length, V vocabulary.
 
 import copy
 import math
-import shutil
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ArgumentError
-from ..files import CONFIG, write_json
+from ..files import CONFIG, check_output_folder, contents, fill_folder, write_json
 from ..models import XformerConfig
 from .ctranslate2_spec import check_config, load_ctranslate2, make_spec
 from .loading import load_model, load_tokenizers, position_limit, read_own_config
@@ -218,26 +217,12 @@ def check_out(out: Path, overwrite: bool) -> None:
     Checks that an export may be written to a folder.
 
     Raises:
-        ArgumentError: It is a file, or a folder that is not empty; with `overwrite`, one that holds something else
+        ArgumentError: There cannot be such a folder, or it is not empty; with `overwrite`, it holds something else
             than an export.
     """
-    if out.exists() and not out.is_dir():
-        raise ArgumentError(f"{out}: there is a file of that name")
-    names = {path.name for path in out.iterdir()} if out.exists() else set()
-    if names and not overwrite:
-        raise ArgumentError(f"{out}: the folder is not empty; --overwrite replaces an earlier export")
-    if names - FILES:
-        raise ArgumentError(f"{out}: --overwrite replaces exports, and {min(names - FILES)} is not part of one")
-
-
-def replace_folder(new: Path, out: Path) -> None:
-    """Renames a folder to the name of another, which is deleted."""
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    new.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    check_output_folder(out, in_use=None if overwrite else "--overwrite replaces an earlier export")
+    if others := {path.name for path in contents(out)} - FILES:
+        raise ArgumentError(f"{out}: --overwrite replaces exports, and {min(others)} is not part of one")
 
 
 @dataclass(frozen=True)
@@ -289,11 +274,21 @@ def export_model(
             something else, the tokenizers do not fit, or `out` is in use. Nothing is written then.
     """
     load_ctranslate2()
-    out = Path(out).resolve()
     if not isinstance(model.config, XformerConfig):
         raise ArgumentError(f"model_type {model.config.model_type!r} is not 'xformer': {STOCK_MODELS}")
     check_config(model.config)
+    out = Path(out)
     check_out(out, overwrite)
+    return write_export(model, tokenizers, out, quantization)
+
+
+def write_export(
+    model: PreTrainedModel,
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+    out: Path,
+    quantization: str | None,
+) -> Export:
+    """Writes an export to a folder that has been checked; all else is as for [`export_model`]."""
     quantization = quantization or type_name(model.dtype)
     if quantization not in QUANTIZATIONS:
         raise ArgumentError(f"quantization {quantization!r}: CTranslate2 has {', '.join(QUANTIZATIONS)}")
@@ -303,21 +298,18 @@ def export_model(
     options, left = decoding_options(model.generation_config, vocabulary, position_limit(model.config))
     spec, comparison = make_spec(model), Comparison(model, vocabulary)
     vocabulary.register(spec)
-    unfinished = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        save(spec, quantization, options, unfinished)
-        difference, compute_type = comparison.difference(unfinished)
-        rounding = difference if compute_type == EXACT else comparison.difference(unfinished, EXACT)[0]
+
+    def write(folder: Path) -> tuple[float, float, str]:
+        save(spec, quantization, options, folder)
+        difference, compute_type = comparison.difference(folder)
+        rounding = difference if compute_type == EXACT else comparison.difference(folder, EXACT)[0]
         if (quantization == EXACT and not difference < TOLERANCE) or not math.isfinite(difference):
             raise ArgumentError(
                 f"CTranslate2 computes something else: its log-probabilities differ by {difference:.1e}"
             )
-        replace_folder(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return Export(quantization, difference, rounding, compute_type, left)
+        return difference, rounding, compute_type
+
+    return Export(quantization, *fill_folder(out, write, earlier=FILES), left)
 
 
 def type_name(dtype: Any) -> str:
@@ -336,10 +328,10 @@ def export_checkpoint(checkpoint: str, out: Path, quantization: str | None = Non
     load_ctranslate2()
     config = read_own_config(checkpoint, STOCK_MODELS)
     check_config(config)  # before weights are loaded
-    check_out(out.resolve(), overwrite)
+    check_out(out, overwrite)
     tokenizers = load_tokenizers(checkpoint)
     model = load_model(checkpoint, dtype=torch.float32)
     try:
-        return export_model(model, tokenizers, out, quantization or type_name(config.dtype), overwrite)
+        return write_export(model, tokenizers, out, quantization or type_name(config.dtype))
     except ArgumentError as error:
         raise ArgumentError(f"{checkpoint}: {error}") from error

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from ..checkpoints.averaging import average_checkpoints
 from ..checkpoints.loading import check_path, load_tokenizers
+from ..checkpoints.saving import save_checkpoint
 from ..errors import ArgumentError, one_line_errors
-from ..files import TARGET_TOKENIZER, checkpoints_of, fill_folder
+from ..files import check_output_folder, checkpoints_of
 from ..training.resume import whole
-from .options import Parser, check_output_folder, whole_number
+from .options import Parser, whole_number
 
 
 @one_line_errors()
@@ -34,14 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, target = load_tokenizers(names[-1])
     # The last one first, whose generation config the result takes over.
     model = average_checkpoints(names[::-1])
-
-    def write(folder: Path) -> None:
-        model.save_pretrained(folder)
-        source.save_pretrained(folder)
-        if target is not source:
-            target.save_pretrained(folder / TARGET_TOKENIZER)
-
-    fill_folder(args.output_dir, write)
+    save_checkpoint(args.output_dir, model, source, target)
     averaged = ", ".join(Path(name).name for name in names)
     print(f"{args.output_dir}: the average of {len(names)} checkpoints: {averaged}")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from ..checkpoints.conversion import convert_checkpoint
 from ..checkpoints.languages import languages_of
 from ..errors import one_line_errors
-from .options import Parser, add_overwrite, check_output_folder
+from .options import Parser, add_overwrite
 
 
 @one_line_errors()
@@ -31,7 +31,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     languages.add_argument("--src_lang", help="language of the sources")
     languages.add_argument("--tgt_lang", help="language to decode into")
     args = parser.parse_args(argv)
-    check_output_folder(args.out)
     model, tokenizer = convert_checkpoint(**vars(args))
     if tokenizer is None:
         print(f"{args.source} has no tokenizer: {args.out} has none either", file=sys.stderr)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..checkpoints.export import OPTIONS, QUANTIZATIONS, export_checkpoint
 from ..errors import one_line_errors
-from .options import Parser, add_checkpoint, add_overwrite, check_output_folder
+from .options import Parser, add_checkpoint, add_overwrite
 
 
 @one_line_errors()
@@ -28,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quantization", choices=QUANTIZATIONS, help="type of the weights (default: their own)")
     add_overwrite(parser, "replace an earlier export")
     args = parser.parse_args(argv)
-    check_output_folder(args.out)
     export = export_checkpoint(**vars(args))
     for name, value in export.left.items():
         print(f"generation config: `{name}={value!r}` is not, or not exactly, in {OPTIONS}", file=sys.stderr)

@@ -15,6 +15,7 @@ import argparse
 import gzip
 import io
 import json
+import signal
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from typing import TextIO
 
 from ..decoding.decoder import Hypothesis
 from ..errors import ArgumentError, one_line, one_line_errors
-from ..files import open_whole
+from ..files import kept_path, open_whole
 from .options import Parser, add_checkpoint, add_decoding_options, check_output_file, make_decoder, whole_number
 
 
@@ -33,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("generate", __doc__)
     add_checkpoint(parser)
     parser.add_argument("--input", type=Path, help="text file, one source a line; .gz too (default: standard input)")
-    parser.add_argument("--output", type=Path, help="file to write (default: standard output)")
+    parser.add_argument(
+        "--output", type=Path, help="file to write; X.partial until it is whole (default: standard output)"
+    )
     parser.add_argument("--format", choices=["text", "jsonl"], default="text", help="output format (default text)")
     parser.add_argument("--n_best", type=whole_number(), default=1, help="hypotheses per source (default 1)")
     parser.add_argument("--scores", action="store_true", help="print each hypothesis's log-probability")
@@ -45,9 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Lines in and lines out: the input is never held whole.
     sources = read_lines(args.input)
     echoed: list[str] = []
-    with open_whole(args.output) if args.output else nullcontext(sys.stdout) as output:
-        for hypotheses in decoder.decode(remember(sources, echoed), progress=True):
-            output.write(as_text(echoed.pop(0), hypotheses, args))
+    try:
+        with open_whole(args.output, keep=True) if args.output else nullcontext(sys.stdout) as output:
+            for hypotheses in decoder.decode(remember(sources, echoed), progress=True):
+                output.write(as_text(echoed.pop(0), hypotheses, args))
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
     if decoder.truncated:
         print(f"{decoder.truncated} sources were cut to {decoder.max_source_length} tokens", file=sys.stderr)
 
@@ -57,7 +63,8 @@ def check_options(args: argparse.Namespace) -> None:
         raise ArgumentError(f"--n_best {args.n_best} needs as many --num_beams, or --do_sample")
     check_output_file("--output", args.output)
     if args.input is not None:
-        if args.output is not None and args.input.resolve() == args.output.resolve():
+        taken = [] if args.output is None else [args.output.resolve(), kept_path(args.output)]
+        if args.input.resolve() in taken:
             raise ArgumentError(f"--output {args.output} would overwrite the input")
         open_text(args.input).close()  # fails here, and not when the model is loaded
 

@@ -19,11 +19,12 @@ import torch
 
 from ..checkpoints.adapters import base_of, merge_adapter
 from ..checkpoints.loading import check_path, load_model, load_tokenizers
+from ..checkpoints.saving import check_checkpoint_folder, save_checkpoint
 from ..errors import ArgumentError, one_line_errors
-from ..files import ADAPTER_CONFIG, RECORD, TARGET_TOKENIZER, TRAINER_STATE, read_json, write_whole
+from ..files import ADAPTER_CONFIG, RECORD, TRAINER_STATE, read_json, write_whole
 from ..hub.publication import RESULTS
 from ..hub.record import update_record
-from .options import Parser, add_overwrite, check_output_folder
+from .options import Parser, add_overwrite
 
 
 @one_line_errors()
@@ -39,15 +40,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     base = base_of(args.adapter)
     if base is None:
         raise ArgumentError(f"{args.adapter}: not an adapter: it has no {ADAPTER_CONFIG}")
-    check_out(args.out, args.adapter, base, args.overwrite)
+    check_checkpoint_folder(args.out, [args.adapter, base], args.overwrite)
     source, target = load_tokenizers(args.adapter)
     # In full precision, so that each weight is rounded once.
     model = merge_adapter(load_model(args.adapter, dtype=torch.float32), args.adapter)
-    model.to(getattr(torch, args.dtype)).save_pretrained(args.out)
-    source.save_pretrained(args.out)
-    if target is not source:
-        target.save_pretrained(args.out / TARGET_TOKENIZER)
-    carry_record(Path(args.adapter), args.out)
+    model = model.to(getattr(torch, args.dtype))
+    carry = partial(carry_record, Path(args.adapter))
+    save_checkpoint(args.out, model, source, target, add=carry, earlier=(*RESULTS, TRAINER_STATE))
     print(f"{args.out}: {args.adapter} merged into {base}, {args.dtype}")
 
 
@@ -59,12 +58,3 @@ def carry_record(adapter: Path, out: Path) -> None:
         for name in (*RESULTS, TRAINER_STATE):
             if name != RECORD and (adapter / name).exists():
                 write_whole(out / name, partial(shutil.copyfile, adapter / name))
-
-
-def check_out(out: Path, adapter: str, base: str, overwrite: bool) -> None:
-    for name in (adapter, base):
-        if out.resolve() == Path(name).resolve():
-            raise ArgumentError(f"{out}: the merged model would overwrite {name}")
-    check_output_folder(out, in_use=None if overwrite else "--overwrite writes into it all the same")
-    if (out / ADAPTER_CONFIG).exists():
-        raise ArgumentError(f"{out}: holds an adapter: give another folder")

@@ -5,7 +5,6 @@
 import argparse
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +15,7 @@ from transformers import PreTrainedModel, set_seed
 from ..checkpoints.loading import check_length, load_model, load_tokenizers, position_limit
 from ..checkpoints.vocabulary import check_vocabulary
 from ..decoding.decoder import Decoder, longest_target
-from ..errors import ArgumentError, blame, refuse_misspelt
+from ..errors import ArgumentError, blame, refuse_misspelt, wrong_choice
 from ..files import GENERATION_CONFIG
 
 
@@ -45,12 +44,8 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(words, namespace)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is None or value in action.choices:
-            return
-        choices = list(map(str, action.choices))
-        near = get_close_matches(str(value), choices, n=1)
-        hint = f"did you mean {near[0]}, " if near else ""
-        raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}of {', '.join(choices)}?")
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, wrong_choice(value, action.choices))
 
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
@@ -120,23 +115,6 @@ def check_output_file(option: str, path: Path | None) -> None:
         raise ArgumentError(f"{option} {path}: this is a folder, and a file is wanted")
     if not path.parent.is_dir():
         raise ArgumentError(f"{option} {path}: there is no folder {path.parent} to write it into")
-
-
-def check_output_folder(folder: Path, option: str = "", in_use: str | None = None) -> None:
-    """
-    Args:
-        option: As it is typed; empty for an argument without a name.
-        in_use: What to type next if the folder holds something; None if it may.
-
-    Raises:
-        ArgumentError: There cannot be such a folder, or it is in use.
-    """
-    where = f"{option} {folder}".strip()
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            raise ArgumentError(f"{where}: not a folder" + (f": {path} is a file" if path != folder else ""))
-    if in_use is not None and folder.is_dir() and any(folder.iterdir()):
-        raise ArgumentError(f"{where}: the folder is not empty; {in_use}")
 
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,6 @@ stand inside a column of objects:
 """
 
 import argparse
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,8 +24,8 @@ from transformers import PreTrainedTokenizerFast
 from ..data.reading import Row, load_named_rows, read_rows
 from ..data.tokenizers import TRAINERS, train_tokenizer
 from ..errors import ArgumentError, one_line_errors
-from ..files import TARGET_TOKENIZER, fill_folder
-from .options import Parser, add_columns, add_overwrite, check_output_folder, whole_number
+from ..files import TARGET_TOKENIZER, check_output_folder, fill_folder
+from .options import Parser, add_columns, add_overwrite, whole_number
 
 
 SAMPLE_ROWS = 10_000
@@ -61,12 +60,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         for side in folders
     }
-    # Only now, when nothing can be wrong with the data any more. A target tokenizer of an earlier run would be taken
-    # for a part of this one.
-    if (args.output_dir / TARGET_TOKENIZER).is_dir():
-        shutil.rmtree(args.output_dir / TARGET_TOKENIZER)
+
+    def write(new: Path) -> None:
+        for side, folder in folders.items():
+            trained[side].save_pretrained(new / folder.relative_to(args.output_dir))
+
+    # A target tokenizer of an earlier run would be taken for a part of this one.
+    fill_folder(args.output_dir, write, earlier=[TARGET_TOKENIZER])
     for side, folder in folders.items():
-        fill_folder(folder, trained[side].save_pretrained)
         print(f"{folder}: {description(trained[side], texts_of(islice(rows(), SAMPLE_ROWS), side))}")
 
 

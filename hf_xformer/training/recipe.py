@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
-from ..errors import ArgumentError, blame, one_line
+from ..errors import ArgumentError, blame, one_line, wrong_choice
 from ..files import find, read_yaml, read_yaml_file
 from .arguments import DataArguments, ModelArguments
 from .launch import prepare_launch, runs_on_cpu
@@ -100,7 +100,7 @@ def explain(error: argparse.ArgumentError, words: list[str]) -> str:
     option = options().get(name.removeprefix("--").replace("-", "_"))
     wrong = re.match(r"invalid choice: '(.*)' \(choose from", error.message)
     if option is not None and wrong is not None:
-        return f"{name}: {option.wrong_choice(wrong[1])}"
+        return f"{name}: {wrong_choice(wrong[1], option.choices)}"
     return f"{name}: {error.message} (see --help)"
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from transformers import Seq2SeqTrainingArguments
 
-from ..errors import ArgumentError, did_you_mean
+from ..errors import ArgumentError, did_you_mean, wrong_choice
 from .arguments import DataArguments, ModelArguments
 
 
@@ -75,7 +75,7 @@ class Option:
             if kind == "array" and not all(isinstance(item, str) for item in value):
                 raise ArgumentError(f"expected a list of texts, got {value!r:.80}")
             if self.choices and kind == "string" and value not in self.choices:
-                raise ArgumentError(self.wrong_choice(value))
+                raise ArgumentError(wrong_choice(value, self.choices))
             return value
         if kind == "string" and "array" in self.types:
             return [value]
@@ -87,11 +87,6 @@ class Option:
             return int(value)
         advice = f"; write it as a text: '{value}'" if "string" in self.types and kind in ("integer", "number") else ""
         raise ArgumentError(f"expected {self.type}, got {value!r:.80}{advice}")
-
-    def wrong_choice(self, text: str) -> str:
-        """Returns what to say of a text that is none of the choices."""
-        meant = did_you_mean(text, self.choices) or f"; there are {', '.join(self.choices)}"
-        return f"{text!r} is none of its choices{meant}"
 
 
 def unquoted(text: str) -> bool | int | float | str:

@@ -194,6 +194,9 @@ def test_what_cannot_be_merged_is_refused_and_nothing_overwritten(base, adapter,
     (tmp_path / "out/notes.txt").write_text("mine")
     assert "--overwrite writes into it all the same" in refused(merge, [adapter, tmp_path / "out"], capsys)
     assert os.listdir(tmp_path / "out") == ["notes.txt"]
+    train_tokenizer(["Z"], "symbol").save_pretrained(tmp_path / "out/target_tokenizer")  # an earlier model's
     merge.main([str(adapter), str(tmp_path / "out"), "--overwrite"])
     load_model(str(tmp_path / "out"))
+    merge.main([str(adapter), str(tmp_path / "alone")])
+    assert set(os.listdir(tmp_path / "out")) == {*os.listdir(tmp_path / "alone"), "notes.txt"}
     assert "not a folder" in refused(merge, [adapter, tmp_path / "out/notes.txt"], capsys)

@@ -151,6 +151,36 @@ def test_an_error_leaves_an_earlier_output_alone(checkpoint, tmp_path, capsys):
     assert output.read_text() == "precious"
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("bug")])
+def test_what_was_decoded_before_an_error_is_kept_and_said(error, checkpoint, lines, tmp_path, monkeypatch, capsys):
+    decode, output = Decoder.decode, tmp_path / "out.txt"
+
+    def stopped(self, sources, **options):
+        decoded = decode(self, sources, **options)
+        yield from (next(decoded) for _ in range(3))
+        raise error
+
+    generate.main([str(checkpoint), "--input", str(lines), "--output", str(output)])
+    whole = output.read_text().splitlines()
+    assert len(whole) == len(SOURCES)
+    output.write_text("precious")
+    monkeypatch.setattr(Decoder, "decode", stopped)
+    with pytest.raises(SystemExit if isinstance(error, KeyboardInterrupt) else RuntimeError):
+        generate.main([str(checkpoint), "--input", str(lines), "--output", str(output)])
+    assert output.read_text() == "precious"
+    assert (tmp_path / "out.txt.partial").read_text().splitlines() == whole[:3]
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "partial" in line]
+    assert said == f"{output} is not finished: {output}.partial holds what was written"
+
+
+def test_what_was_kept_is_no_input_for_the_same_output(checkpoint, lines, capsys):
+    kept = lines.rename(lines.with_name("out.txt.partial"))
+    before = kept.read_text()
+    with pytest.raises(SystemExit):
+        generate.main([str(checkpoint), "--input", str(kept), "--output", str(kept.with_suffix(""))])
+    assert "would overwrite the input" in capsys.readouterr().err and kept.read_text() == before
+
+
 def test_a_missing_weight_is_refused_by_its_name(checkpoint, tmp_path, capsys):
     for path in checkpoint.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -145,7 +145,12 @@ def test_each_misspelt_option_gets_the_nearest_one(verb, places, capsys):
 @pytest.mark.parametrize(
     ("verb", "words", "said"),
     [
-        ("generate", ["{checkpoint}", "--dtype", "float3"], "--dtype: invalid choice: 'float3'; did you mean float32"),
+        (
+            "generate",
+            ["{checkpoint}", "--dtype", "float3"],
+            "--dtype: 'float3' is none of its choices; did you mean float32?",
+        ),
+        ("tokenizer", ["--model_type", "zzz"], "'zzz' is none of its choices; there are bpe, unigram, char, symbol"),
         ("generate", ["{checkpoint}", "--num_beams", "two"], "--num_beams: must be a whole number, got 'two'"),
         ("generate", ["{checkpoint}", "--seed", "-1"], "--seed: must be 0 or more, got -1"),
         ("generate", ["{checkpoint}", "--seed", "4294967296"], "--seed: must be 4,294,967,295 or less"),

@@ -99,7 +99,7 @@ def refused(capsys, *arguments) -> str:
         ('{"source": "a", "target": "b"}\n', ["--vocab_size", "100"], "vocab_size 100 is too small"),
         ('{"source": "a", "target": "b"}\n', ["--model_type", "unigram"], "vocab_size 8000 is too large"),
         ('{"source": "a", "target": ""}\n', ["--separate"], "there is no text"),
-        ('{"source": "a", "target": "b"}\n', ["--model_type", "words"], "invalid choice: 'words'"),
+        ('{"source": "a", "target": "b"}\n', ["--model_type", "words"], "'words' is none of its choices; there are "),
         (
             '{"source": "a", "target": "b"}\n',
             ["--vocab_siz", "300"],
