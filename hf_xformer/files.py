@@ -376,9 +376,11 @@ def fill_folder(folder: Path, write: Callable[[Path], Any], earlier: Iterable[st
 
 
 def has_fixed_place(folder: Path) -> bool:
-    """Returns whether another folder cannot take a folder's name: it is mounted, the parent's is not ours, ..."""
+    """Returns whether no other folder can take this one's name: it is mounted, or its parent cannot be written."""
     other_disk = folder.stat().st_dev != folder.parent.stat().st_dev
-    return other_disk or not os.access(folder.parent, os.W_OK) or folder == Path(os.path.realpath(Path.cwd()))
+    # A shell that works in the folder would be left in a deleted one.
+    in_use = folder == Path(os.path.realpath(Path.cwd()))
+    return other_disk or in_use or not os.access(folder.parent, os.W_OK)
 
 
 def move_into(new: Path, folder: Path, old: Iterable[Path]) -> None:

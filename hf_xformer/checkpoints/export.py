@@ -309,7 +309,8 @@ def write_export(
             )
         return difference, rounding, compute_type
 
-    return Export(quantization, *fill_folder(out, write, earlier=FILES), left)
+    difference, rounding, compute_type = fill_folder(out, write, earlier=FILES)
+    return Export(quantization, difference, rounding, compute_type, left)
 
 
 def type_name(dtype: Any) -> str:

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_checkpoint(parser)
     parser.add_argument("--input", type=Path, help="text file, one source a line; .gz too (default: standard input)")
     parser.add_argument(
-        "--output", type=Path, help="file to write; X.partial until it is whole (default: standard output)"
+        "--output", type=Path, help="file to write, named .partial until it is whole (default: standard output)"
     )
     parser.add_argument("--format", choices=["text", "jsonl"], default="text", help="output format (default text)")
     parser.add_argument("--n_best", type=whole_number(), default=1, help="hypotheses per source (default 1)")
