@@ -74,6 +74,21 @@ def check_same_tokens(own: PreTrainedTokenizerBase, given: PreTrainedTokenizerBa
         raise ArgumentError(f"{where}: other tokens than those of {own.name_or_path}")
 
 
+def check_decoder_start(config: PreTrainedConfig) -> None:
+    """
+    Checks that the decoder's input can be made from targets.
+
+    Raises:
+        ArgumentError: The configuration lacks the start or the padding token.
+    """
+    for name in ("decoder_start_token_id", "pad_token_id"):
+        if getattr(config, name, None) is None:
+            raise ArgumentError(
+                f"{config.name_or_path}: `{name}` is null: the decoder's input cannot be made from targets; set it in "
+                "config.json"
+            )
+
+
 def fit_vocabulary(
     config: PreTrainedConfig, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase, overrides: dict
 ) -> PreTrainedConfig:

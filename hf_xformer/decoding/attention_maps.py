@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.loading import position_limit
+from ..checkpoints.vocabulary import check_decoder_start
 from ..errors import ArgumentError
 from ..files import write_whole
 from .decoder import longest_target
@@ -49,6 +50,7 @@ def cross_attention(
         ArgumentError: There is no such layer or head, or a side has too many tokens for a picture or for
             the model.
     """
+    check_decoder_start(model.config)
     model.eval()
     encoded = source(source_text, return_tensors="pt").to(model.device)
     room = check_room(model, "source", encoded["input_ids"])

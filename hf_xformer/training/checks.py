@@ -30,7 +30,7 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from ..checkpoints.adapters import base_of, check_peft
 from ..checkpoints.loading import IGNORED_FIELDS, check_length, load_tokenizer, load_tokenizers, read_config
-from ..checkpoints.vocabulary import check_same_tokens
+from ..checkpoints.vocabulary import check_decoder_start, check_same_tokens
 from ..decoding.metrics import check_metric_names
 from ..errors import ArgumentError, blame, did_you_mean
 from ..files import ADAPTER_CONFIG, CONFIG, read_json
@@ -278,6 +278,7 @@ def check_model(
         check_length(config, getattr(data_args, name), f"--{name} {getattr(data_args, name)}")
     if (longest := training_args.generation_max_length) is not None:
         check_length(config, longest - 1, f"--generation_max_length {longest}")  # which counts the start token
+    check_decoder_start(config)
     check_division(config)
     check_packing(config, model_args, data_args, training_args)
     if training_args.label_smoothing_factor and getattr(config, "label_smoothing", 0):

@@ -12,7 +12,7 @@ from small_models import make_model
 from hf_xformer import XformerConfig
 from hf_xformer.checkpoints import weight_files
 from hf_xformer.checkpoints.loading import change_config, load_config, load_model, load_tokenizer
-from hf_xformer.checkpoints.vocabulary import check_same_tokens, fit_vocabulary
+from hf_xformer.checkpoints.vocabulary import check_decoder_start, check_same_tokens, fit_vocabulary
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
 
@@ -101,3 +101,12 @@ def test_another_tokenizer_may_add_tokens_and_not_change_them():
     check_same_tokens(own, more, "--tokenizer_name more")
     with pytest.raises(ArgumentError, match="^--tokenizer_name other: other tokens than those of"):
         check_same_tokens(own, other, "--tokenizer_name other")
+
+
+@pytest.mark.parametrize("name", ["decoder_start_token_id", "pad_token_id"])
+def test_a_model_whose_decoder_cannot_start_is_refused_by_the_fields_name(name):
+    config = make_model().config
+    check_decoder_start(config)
+    setattr(config, name, None)
+    with pytest.raises(ArgumentError, match=f"`{name}` is null"):
+        check_decoder_start(config)
