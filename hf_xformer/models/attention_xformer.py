@@ -102,9 +102,9 @@ class XformerAttention(nn.Module):
         results = []
         # A loop and no comprehension or generator: nothing stands between here and the backend in a traceback.
         for part in mask.split(q, k, v, position_bias):
-            results.append(backend(self, part.q, part.k, part.v, part.mask, **{**kwargs, **part.options}))
-        x, weights = mask.join(iter(results))
-        return x.flatten(2), weights
+            x, weights = backend(self, part.q, part.k, part.v, part.mask, **{**kwargs, **part.options})
+            results.append((x.flatten(2), weights))
+        return mask.join(iter(results))
 
 
 class XformerSelfAttention(XformerAttention):

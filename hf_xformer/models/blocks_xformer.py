@@ -134,7 +134,7 @@ class BlockwiseMask(NamedTuple):
     def join(self, results: Iterator[Result]) -> Result:
         pattern = self.pattern
         x, weights = self.local.join(results)
-        x = pattern.to_rows(x, self.length)  # (B, S, H, K)
+        x = pattern.to_rows(x, self.length)  # (B, S, H * K)
         if self.everywhere is not None:
             leading, _ = self.everywhere.join(results)
             x = torch.cat((leading, x[:, pattern.global_tokens :]), dim=1)

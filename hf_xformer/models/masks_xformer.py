@@ -14,7 +14,7 @@ from torch.nn.attention.flex_attention import BlockMask
 
 
 Mask = torch.Tensor | BlockMask | None  # as the backend takes it
-Result = tuple[torch.Tensor, torch.Tensor | None]  # mixed values (B, T, H, K); weights if the backend returns them
+Result = tuple[torch.Tensor, torch.Tensor | None]  # mixed values (B, T, H * K); weights if the backend returns them
 
 
 class Part(NamedTuple):
@@ -99,7 +99,7 @@ class VariableLengthMask(NamedTuple):
         return (Part(q, k, v, None, self.lengths),)
 
     def join(self, results: Iterator[Result]) -> Result:
-        x, weights = next(results)  # (1, B * T, H, K)
+        x, weights = next(results)  # (1, B * T, H * K)
         return x.unflatten(1, (len(self.attended), -1)).squeeze(0), weights
 
 

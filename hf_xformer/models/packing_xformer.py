@@ -121,7 +121,7 @@ class PackedMask(NamedTuple):
             yield from mask.split(q_rows, k_rows, v_rows, bias)
 
     def join(self, results: Iterator[Result]) -> Result:
-        x = torch.cat([mask.join(results)[0].flatten(0, 1) for mask in self.masks])  # (tokens of all groups, H, K)
+        x = torch.cat([mask.join(results)[0].flatten(0, 1) for mask in self.masks])  # (tokens of all groups, H * K)
         return take(x, self.inverse), None
 
 
