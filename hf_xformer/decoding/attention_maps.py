@@ -56,7 +56,8 @@ def cross_attention(
     room = check_room(model, "source", encoded["input_ids"])
     if target_text is None:
         length = min(longest_target(model.generation_config) or room, room)
-        options = {"num_beams": 1, "do_sample": False, "max_new_tokens": length}
+        # The start token counts towards the length.
+        options = {"num_beams": 1, "do_sample": False, "max_length": length + 1, "max_new_tokens": None}
         labels = model.generate(**encoded, **options)[:, 1:]  # type: ignore[operator]
     else:
         labels = target(text_target=target_text, return_tensors="pt")["input_ids"].to(model.device)
