@@ -219,7 +219,7 @@ def action_table(actions: list[argparse.Action]) -> str:
 
 def action_row(action: argparse.Action) -> tuple[str, ...]:
     name = ", ".join(action.option_strings) or action.dest
-    # Of the types, those that check a range are functions.
+    # Types that check a range are functions.
     kind = {None: "text", str: "text", Path: "path"}.get(action.type, "number")
     value = ", ".join(map(str, action.choices)) if action.choices else kind
     value += "; one or more" if action.nargs == "+" else ""

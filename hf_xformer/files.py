@@ -356,7 +356,7 @@ def fill_folder(folder: Path, write: Callable[[Path], Any], earlier: Iterable[st
         earlier: Patterns of the names that an earlier content has, which is removed.
 
     Returns:
-        What `write` returns.
+        The result of `write`.
     """
     target, earlier = Path(os.path.realpath(folder)), list(earlier)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of processes, devices and precision, which the libraries would let go wrong silently, late or without a hint.
 
-Such as two processes that train apart into one folder, float16 on a CPU that is float32, or sharding there that shards
-nothing.
+Examples: two processes that train apart into one folder; float16 on a CPU, which is float32; sharding on a CPU, which
+shards nothing.
 """
 
 import os

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What CTranslate2 computes from our specifications is what the models compute; the rest is refused by name."""
+"""CTranslate2 computes from our specifications what the models compute; the rest is refused by name."""
 
 import pytest
 import torch
