@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What processes start from that are sent their weights, and that FSDP2 sends them."""
 
+import json
 from argparse import Namespace
 
 import pytest
@@ -67,20 +68,22 @@ def test_only_the_first_process_of_fsdp_has_weights(is_main, sends, expected, mo
 
 
 SHARD = """
+import json
 import os
+import sys
 from argparse import Namespace
+from pathlib import Path
 import torch
 import torch.distributed as dist
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from small_models import make_batch, make_model
-from test_parallel import MODELS
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from hf_xformer.training.parallel import empty_model
 
 dist.init_process_group("gloo")
 is_main = dist.get_rank() == 0
-for overrides in MODELS.values():
+for overrides in json.loads(Path(sys.argv[1], "models.json").read_text()).values():
     full = make_model(**overrides)
     expected, logits = {name: each.clone() for name, each in full.state_dict().items()}, full(**make_batch()).logits
     model = full if is_main else empty_model(full.config, dtype=torch.float32).eval()
@@ -109,5 +112,6 @@ os._exit(0)  # gloo's threads are not all ended in time for the interpreter's ow
 @pytest.mark.distributed
 def test_fsdp2_sends_an_empty_model_its_share_and_computes_what_the_full_one_does(tmp_path):
     """By accelerate's function; a stand-in has the fields that it reads of an `Accelerator`, which wants GPUs."""
+    (tmp_path / "models.json").write_text(json.dumps(MODELS))
     output = run_twice(SHARD, tmp_path, ACCELERATE_USE_FSDP="true", FSDP_CPU_RAM_EFFICIENT_LOADING="true")
     assert output.count("sharded") == len(MODELS)
