@@ -5,7 +5,8 @@
 The names are BART's if BART has one, else T5Gemma's or Llama's.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
@@ -51,6 +52,12 @@ AUTO_MAP = {
     "AutoModelForSeq2SeqLM": "modeling_xformer.XformerForSeq2SeqLM",
     "AutoModelForTextEncoding": "modeling_xformer.XformerEncoderModel",
 }
+
+
+def classes_of_others(auto_map: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of an `auto_map` that name a user's own classes and not those of this code, here or in a repository."""
+    modules = {name: str(value).split("--")[-1].split(".")[0] for name, value in auto_map.items()}
+    return {name: value for name, value in auto_map.items() if not modules[name].endswith("_xformer")}
 
 
 @strict
@@ -213,7 +220,7 @@ class XformerConfig(PreTrainedConfig):
         if self.decoder_layer_types is None and "layer_types" not in kwargs:
             # Aliases are among the keyword arguments until the library's own initialisation.
             self.decoder_layer_types = ["full_attention"] * kwargs.get("num_hidden_layers", self.decoder_layers)
-        super().__post_init__(**{**kwargs, "auto_map": dict(AUTO_MAP)})
+        super().__post_init__(**{**kwargs, "auto_map": AUTO_MAP | classes_of_others(kwargs.get("auto_map") or {})})
 
     def validate_format(self):
         """Refuses a checkpoint of a later version."""

@@ -109,7 +109,11 @@ class XformerOutputLayer(nn.Linear):
         """
         if labels is None:
             return super().forward(x)
-        return SummedCrossEntropy.apply(x, self.weight, self.bias, labels, smoothing, CHUNK_ELEMENTS)
+        tensors = x, self.weight, self.bias
+        if not torch.is_grad_enabled():
+            # An autograd function is told that gradients are wanted of every parameter all the same.
+            tensors = tuple(None if each is None else each.detach() for each in tensors)
+        return SummedCrossEntropy.apply(*tensors, labels, smoothing, CHUNK_ELEMENTS)
 
 
 def cross_entropy(
@@ -137,12 +141,12 @@ def mean_over(
     total: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
 ) -> torch.Tensor:
     """
-    Divides a summed loss by its number of tokens.
+    Divides a summed loss by its number of tokens; without any it is 0.
 
     Args:
         num_items_in_batch: Divide by this number instead of by the labels of this batch, so that accumulated steps
             and several processes weigh every token alike.
     """
     if num_items_in_batch is None:
-        return total / (labels != IGNORED).sum()
+        return total / (labels != IGNORED).sum().clamp(min=1)
     return total / (num_items_in_batch.to(total.device) if torch.is_tensor(num_items_in_batch) else num_items_in_batch)

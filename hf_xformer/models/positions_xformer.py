@@ -108,6 +108,15 @@ class XformerRotaryEmbedding(nn.Module):
         self.inv_freq = nn.Buffer(inv_freq, persistent=False)  # (K/2,)
         self.original_inv_freq = nn.Buffer(inv_freq.clone(), persistent=False)
 
+    def _apply(self, fn, recurse: bool = True):
+        # Rounded to 16 bits by `model.half()` or `model.to(dtype)`, the angles of far positions would be others.
+        exact = self.inv_freq, self.original_inv_freq
+        super()._apply(fn, recurse)
+        if self.inv_freq.dtype != exact[0].dtype and not self.inv_freq.is_meta:
+            device = self.inv_freq.device
+            self.inv_freq, self.original_inv_freq = (nn.Buffer(each.to(device), persistent=False) for each in exact)
+        return self
+
     @staticmethod
     def compute_default_rope_parameters(config: XformerConfig, device=None, **kwargs) -> tuple[torch.Tensor, float]:
         pairs = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device)

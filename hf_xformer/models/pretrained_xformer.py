@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The base class of all Xformer models: what transformers asks of a model, and corrections of what it does."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +14,18 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_xformer import XformerConfig
 from .positions_xformer import XformerSinusoidalPositions
+
+
+@contextmanager
+def as_its_own_class(model: PreTrainedModel) -> Iterator[None]:
+    """Gives a model that FSDP2 divided its own class back for a while: by the class saving finds the code to copy."""
+    given = type(model)
+    try:
+        # FSDP2 makes a class in a module of torch's and puts it in front of the model's.
+        model.__class__ = next(each for each in given.__mro__ if not each.__module__.startswith("torch."))
+        yield
+    finally:
+        model.__class__ = given
 
 
 class XformerPreTrainedModel(PreTrainedModel):
@@ -53,6 +67,10 @@ class XformerPreTrainedModel(PreTrainedModel):
         for plan in filter(None, (self._tp_plan, self._fsdp_plan)):
             for rule in plan.keys() - names:
                 del plan[rule]
+
+    def save_pretrained(self, *args, **kwargs):
+        with as_its_own_class(self):
+            super().save_pretrained(*args, **kwargs)
 
     def mark_tied_weights_as_initialized(self, loading_info):
         # The library marks tied tensors as loaded, for models outside it even those that no file has.

@@ -281,6 +281,18 @@ def test_buffers_are_right_after_from_pretrained(overrides, tmp_path):
         assert torch.equal(buffer, expected[name]), name
 
 
+@pytest.mark.parametrize("to_half", [lambda model: model.half(), lambda model: model.to(torch.bfloat16)])
+def test_rotations_stay_exact_when_the_weights_are_rounded(to_half):
+    exact, model = make_model(), to_half(make_model())
+    for one, other in zip(
+        (exact.model.encoder, exact.model.decoder), (model.model.encoder, model.model.decoder), strict=True
+    ):
+        assert other.embed_tokens.weight.dtype != torch.float32
+        assert torch.equal(one.positions.inv_freq, other.positions.inv_freq)
+        assert torch.equal(one.positions.original_inv_freq, other.positions.original_inv_freq)
+        assert not {name for name in other.state_dict() if "inv_freq" in name}
+
+
 @pytest.mark.parametrize(
     "parameters",
     [

@@ -92,6 +92,25 @@ def test_a_second_backward_pass_is_refused():
         loss.backward()
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_loss_that_nobody_differentiates_costs_no_gradients(mode, monkeypatch):
+    model = make_model()
+    expected = model(**make_batch(), output_logits=False).loss
+    monkeypatch.setattr(output_xformer, "add_product", None)
+    with mode():
+        assert torch.equal(model(**make_batch(), output_logits=False).loss, expected)
+
+
+def test_a_batch_without_labels_has_a_loss_of_zero():
+    batch = make_batch()
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    decoder_inputs = make_batch()["labels"].clamp(min=3)
+    for output_logits in (True, False):
+        loss = make_model().train()(**batch, decoder_input_ids=decoder_inputs, output_logits=output_logits).loss
+        loss.backward()
+        assert loss == 0
+
+
 def test_a_frozen_output_layer_gets_no_gradient():
     layer, x, labels = make_layer(True)
     layer.requires_grad_(False)

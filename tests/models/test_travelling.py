@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint's folder loads with this package and without it, and tomorrow's package loads today's."""
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from bare_environment import BareEnvironment
 from make_fixture import FIXTURES
 from safetensors.torch import load_file
 from small_models import VARIANTS, make_batch, make_model
+from small_runs import ROOT
 from test_structure import TRAVELLING
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
@@ -117,6 +120,63 @@ def test_a_checkpoint_names_its_own_code_wherever_its_config_came_from(tmp_path)
     for reference in auto_map.values():
         module, name = reference.split(".")
         assert f"{module}.py" in CODE and f"\nclass {name}(" in (source_of(module))
+
+
+MINE = """
+from hf_xformer import XformerForSeq2SeqLM
+
+class MyModel(XformerForSeq2SeqLM):
+    pass
+
+MyModel.register_for_auto_class("AutoModelForSeq2SeqLM")
+"""
+
+
+def test_a_users_own_class_stays_in_the_auto_map(tmp_path, monkeypatch):
+    (tmp_path / "modeling_mine.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module("modeling_mine").MyModel
+    mine(make_model().config).save_pretrained(tmp_path / "saved")
+    config = AutoConfig.from_pretrained(tmp_path / "saved")
+    assert config.auto_map["AutoModelForSeq2SeqLM"] == "modeling_mine.MyModel"
+    assert config.auto_map["AutoModel"] == "modeling_xformer.XformerModel"
+    reference = "someone/else--modeling_mine.MyModel"
+    assert XformerConfig(auto_map={"AutoModelForSeq2SeqLM": reference}).auto_map["AutoModelForSeq2SeqLM"] == reference
+
+
+DIVIDED = """
+import sys
+import torch
+from small_models import make_model
+from torch.distributed import init_process_group
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+init_process_group("gloo", init_method=f"file://{sys.argv[1]}/meeting", rank=0, world_size=1)
+model, mesh = make_model(), init_device_mesh("cpu", (1,))
+for layer in (*model.model.encoder.layers, *model.model.decoder.layers, model):
+    fully_shard(layer, mesh=mesh)
+divided = type(model)
+weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+model.save_pretrained(f"{sys.argv[1]}/saved", state_dict=weights)
+assert type(model) is divided
+"""
+
+
+def test_a_model_that_fsdp_divided_is_saved_with_its_code(bare, task, tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", DIVIDED, tmp_path],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert {path.name for path in (tmp_path / "saved").glob("*.py")} == CODE
+    batch = {name: each.tolist() for name, each in make_batch().items() if name != "labels"}
+    AutoTokenizer.from_pretrained(task.tokenizer).save_pretrained(tmp_path / "saved")
+    said = json.loads(bare.run(VISIT, tmp_path, json.dumps(batch), "saved"))
+    assert said["tokens"] == decoded(make_model())
 
 
 def source_of(module: str) -> str:
