@@ -169,7 +169,13 @@ def check_steps(data_args: DataArguments, training_args: Seq2SeqTrainingArgument
     """Checks how long the run is, and in which order it meets the data."""
     endless = training_args.max_steps <= 0
     planned = data_args.group_by_length or data_args.plans_batches
+    accelerator: Any = training_args.accelerator_config
     table = [
+        (
+            accelerator.dispatch_batches,
+            "--accelerator_config: dispatch_batches would cut one process's batches for all, which hold more than "
+            "tensors: leave it out, every process makes its own",
+        ),
         (
             endless and not training_args.num_train_epochs > 0,
             f"--num_train_epochs must be above 0, got {training_args.num_train_epochs}",

@@ -98,6 +98,8 @@ def prepare_launch(options: Namespace) -> None:
     on_cpu = options.use_cpu or is_set("ACCELERATE_USE_CPU")
     if on_cpu and not has_accelerator() and process_count() > 1:
         say_once(f"no accelerator found: {process_count()} processes train on the CPU")
+    # Behind a mask its gradients can be NaN (pytorch issue 196678); the other kernels of sdpa stay.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if not uses_deepspeed(options):
         return
     # It calls torch by names that torch has given up, and torch says so at every call.

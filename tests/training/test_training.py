@@ -112,6 +112,7 @@ def test_another_depth_keeps_the_type_of_layers_that_are_all_alike_and_asks_for_
         ({"attn_implementation": "flex_attention"}, "sdpa can"),
         ({"config_overrides": "decoder_start_token_id=55"}, "got 55"),
         ({"train_sampling_strategy": "group_by_length"}, "--group_by_length"),
+        ({"accelerator_config": '{"dispatch_batches": true}'}, "dispatch_batches"),
         ({"dataloader_persistent_workers": "true"}, "--dataloader_persistent_workers"),
         ({"metric_for_best_model": "bleu"}, "bleu"),
         ({"metrics": "per"}, "--validation_file"),
