@@ -65,7 +65,7 @@ class""",
         "under checkpointing a layer writes to the cache",
         "rotation, bias, **{CACHE: cache}, **kwargs)",
         "rotation, bias, cache, **kwargs)",
-        ("tests/models/test_naming_xformer.py",),
+        ("tests/models/test_versions_xformer.py",),
     ),
     # Output layer and loss
     Mutant(

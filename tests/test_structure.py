@@ -21,7 +21,7 @@ PACKAGE = Path(hf_xformer.__file__).parent
 TRAVELLING = [
     f"{name}_xformer"
     for name in (
-        *("naming", "configuration", "masks", "blocks", "packing", "positions", "rows", "attention", "sublayers"),
+        *("versions", "configuration", "masks", "blocks", "packing", "positions", "rows", "attention", "sublayers"),
         *("layers", "output", "pretrained", "stack", "generation", "modeling"),
     )
 ]

@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
 
-from .naming_xformer import CACHE
+from .versions_xformer import CACHE
 
 
 LayerType = Literal["full_attention", "chunked_attention", "sliding_attention"]

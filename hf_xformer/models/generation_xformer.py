@@ -7,8 +7,8 @@ import copy
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.utils.generic import is_flash_attention_requested
 
-from .naming_xformer import CACHE
 from .positions_xformer import count_positions
+from .versions_xformer import CACHE
 
 
 class XformerGeneration:

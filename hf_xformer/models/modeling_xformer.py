@@ -13,17 +13,16 @@ from torch import nn
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
-from transformers.modeling_utils import slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
 
 from .configuration_xformer import XformerConfig
 from .generation_xformer import XformerGeneration
-from .naming_xformer import CACHE, takes_cache
 from .output_xformer import IGNORED, XformerOutputLayer, cross_entropy, mean_over
 from .packing_xformer import refuse_beside_segments, shift_right
 from .pretrained_xformer import XformerPreTrainedModel
 from .stack_xformer import XformerDecoder, XformerEncoder
+from .versions_xformer import CACHE, is_divided, slice_logits_to_keep, takes_cache
 
 
 # From this share of labelled positions on, the loss is computed at all positions.
@@ -268,7 +267,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         """True if a loss comes with logits: on demand, in evaluation, and where it is computed from them."""
         # The output layer may be an adapter's, quantised or divided among processes; the loss may be another.
         is_own = isinstance(self.lm_head, XformerOutputLayer) and self.loss_function is cross_entropy
-        needed = not is_own or self.is_distributed_loading_by_transformers
+        needed = not is_own or is_divided(self)
         return needed or (not self.training if output_logits is None else output_logits)
 
     def loss_of(self, x: torch.Tensor, logits: torch.Tensor | None, labels: torch.Tensor, **kwargs) -> torch.Tensor:
@@ -297,7 +296,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         if not getattr(self, "_hf_peft_config_loaded", False):  # then the adapter alone is saved
             self.check_embeddings()
         # Divided among processes, a model gives its weights back with a copy for each name of a tied one.
-        if state_dict is None and self.is_distributed_loading_by_transformers:
+        if state_dict is None and is_divided(self):
             state_dict = self.state_dict()
         if state_dict is not None:
             copies = self.get_expanded_tied_weights_keys(all_submodels=True)

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The base class of all Xformer models: what transformers asks of a model, and corrections of what it does."""
 
+import re
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.distributed.parallel_utils import replace_layer_number_by_wildcard
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_xformer import XformerConfig
@@ -49,7 +49,7 @@ class XformerPreTrainedModel(PreTrainedModel):
         super().init_parallel_plans()
         # The config has one plan for all stacks and options: a model keeps the rules that it has modules for.
         names = {name for name, _ in (*self.named_modules(), *self.named_parameters())}
-        names = {replace_layer_number_by_wildcard(name) for name in names}
+        names = {re.sub(r"\.\d+(?=\.|$)", ".*", name) for name in names}  # "layers.0." is "layers.*." in a plan
         for plan in filter(None, (self._tp_plan, self._fsdp_plan)):
             for rule in plan.keys() - names:
                 del plan[rule]

@@ -19,7 +19,7 @@ from transformers import (
 
 from hf_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel
 from hf_xformer.checkpoints.conversion import convert_weights
-from hf_xformer.models.naming_xformer import CACHE
+from hf_xformer.models.versions_xformer import CACHE
 
 
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)

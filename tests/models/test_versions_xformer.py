@@ -9,7 +9,7 @@ from small_models import gradients, make_batch, make_model
 from torch.testing import assert_close
 from transformers import DynamicCache, EncoderDecoderCache
 
-from hf_xformer.models.naming_xformer import CACHE
+from hf_xformer.models.versions_xformer import CACHE
 
 
 NAMES = ("cache", "past_key_values")
