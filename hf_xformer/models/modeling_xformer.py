@@ -6,6 +6,7 @@ Shapes: B batch, S source, T target, D d_model, V vocabulary.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -263,6 +264,14 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         rest = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
 
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Sets the output layer; a plain linear one, as resizing makes it, gives its weights to the one there is."""
+        if type(new_embeddings) is not nn.Linear or not isinstance(self.lm_head, XformerOutputLayer):
+            self.lm_head = new_embeddings
+            return
+        self.lm_head.weight, self.lm_head.bias = new_embeddings.weight, new_embeddings.bias
+        self.lm_head.out_features = new_embeddings.out_features
+
     def returns_logits(self, output_logits: bool | None) -> bool:
         """True if a loss comes with logits: on demand, in evaluation, and where it is computed from them."""
         # The output layer may be an adapter's, quantised or divided among processes; the loss may be another.
@@ -293,7 +302,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
             ValueError: The config says otherwise than the weights which embeddings are shared, so that some would be
                 lost.
         """
-        if not getattr(self, "_hf_peft_config_loaded", False):  # then the adapter alone is saved
+        if not self.has_adapter():  # then the adapter alone is saved
             self.check_embeddings()
         # Divided among processes, a model gives its weights back with a copy for each name of a tied one.
         if state_dict is None and is_divided(self):
@@ -302,6 +311,12 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
             copies = self.get_expanded_tied_weights_keys(all_submodels=True)
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in copies}
         super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
+
+    def has_adapter(self) -> bool:
+        """Returns whether `add_adapter` or `load_adapter` of the library has given the model an adapter."""
+        with suppress(ValueError):  # there is none, or no PEFT
+            return bool(self.active_adapters())
+        return False
 
     def embeddings_as_they_are(self) -> dict[str, Any]:
         """The config's fields that say which embeddings are shared, read from the weights."""

@@ -50,7 +50,7 @@ class XformerPreTrainedModel(PreTrainedModel):
         # The config has one plan for all stacks and options: a model keeps the rules that it has modules for.
         names = {name for name, _ in (*self.named_modules(), *self.named_parameters())}
         names = {re.sub(r"\.\d+(?=\.|$)", ".*", name) for name in names}  # "layers.0." is "layers.*." in a plan
-        for plan in filter(None, (self._tp_plan, self._fsdp_plan)):
+        for plan in filter(None, (self.tp_plan, self.fsdp_plan)):
             for rule in plan.keys() - names:
                 del plan[rule]
 
@@ -59,16 +59,6 @@ class XformerPreTrainedModel(PreTrainedModel):
         missing = set(loading_info.missing_keys)
         super().mark_tied_weights_as_initialized(loading_info)
         loading_info.missing_keys |= {name for name in missing if self.get_parameter_or_buffer(name).is_meta}
-
-    def _get_resized_lm_head(self, old_lm_head: nn.Linear, *args, **kwargs) -> nn.Linear:
-        # The library would return a plain linear layer.
-        resized = super()._get_resized_lm_head(old_lm_head, *args, **kwargs)
-        old_lm_head.weight, old_lm_head.bias, old_lm_head.out_features = (
-            resized.weight,
-            resized.bias,
-            resized.out_features,
-        )
-        return old_lm_head
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -86,7 +76,7 @@ class XformerPreTrainedModel(PreTrainedModel):
         if source_size != target_size:
             raise ValueError(f"cannot resize vocabularies of {source_size} and {target_size} tokens at once")
         if decoder := getattr(self.base_model, "decoder", None):
-            decoder.embed_tokens = self._get_resized_embeddings(decoder.embed_tokens, new_num_tokens, **options)
+            decoder.resize_token_embeddings(new_num_tokens, **options)
         embedding = super().resize_token_embeddings(new_num_tokens, **options)
         self.config.encoder_vocab_size = self.config.vocab_size
         return embedding
