@@ -12,6 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_xformer import XformerConfig
 from .positions_xformer import XformerSinusoidalPositions
+from .versions_xformer import warn_untested
 
 
 class XformerPreTrainedModel(PreTrainedModel):
@@ -27,6 +28,10 @@ class XformerPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    def __init__(self, config: XformerConfig, *inputs, **kwargs):
+        warn_untested()
+        super().__init__(config, *inputs, **kwargs)
 
     @property
     def _supports_flash_attn(self) -> bool:  # type: ignore[override]

@@ -1,17 +1,67 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""All that differs among the supported versions of transformers, found by probes and not by version numbers."""
+"""
+All that differs among versions of transformers, found by probes and not by their numbers; a warning outside of them.
+
+Every checkpoint carries this file into later releases, where no installer has compared versions.
+"""
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import wraps
 
 import torch
+import transformers
 from torch import nn
-from transformers.modeling_outputs import Seq2SeqLMOutput
-from transformers.utils.deprecation import deprecate_kwarg
-from transformers.utils.output_capturing import OutputRecorder
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
+
+# The oldest and the newest minor release that this code was tested with.
+TESTED = {"transformers": ("5.18", "5.24"), "torch": ("2.11", "2.13")}
+
+
+def minor(version: str) -> tuple[int, ...]:
+    """Returns the first two numbers of a version: (5, 24) of "5.24.1"."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+def untested(installed: dict[str, str]) -> str:
+    """
+    Returns a line on the libraries that are outside `TESTED`, and what to do; "" if none is.
+
+    Args:
+        installed: Versions by the libraries' names.
+    """
+    outside = {
+        name: (oldest, newest)
+        for name, (oldest, newest) in TESTED.items()
+        if not minor(oldest) <= minor(installed[name]) <= minor(newest)
+    }
+    if not outside:
+        return ""
+    here = " and ".join(f"{name} {installed[name]}" for name in outside)
+    tested = " and ".join(f"{name} {oldest} to {newest}" for name, (oldest, newest) in outside.items())
+    install = " ".join(f"'{name}=={newest}.*'" for name, (_, newest) in outside.items())
+    return f"hf-xformer's models were tested with {tested}, not with {here}; if anything fails: pip install {install}"
+
+
+def warn_untested() -> None:
+    """Warns once in a process of libraries that are outside `TESTED`."""
+    if line := untested({"transformers": transformers.__version__, "torch": torch.__version__}):
+        logger.warning_once(line)
+
+
+try:
+    from transformers.initialization import copy_  # noqa: F401 - among the names that the models need, the youngest
+    from transformers.modeling_outputs import Seq2SeqLMOutput
+    from transformers.utils.deprecation import deprecate_kwarg
+    from transformers.utils.output_capturing import OutputRecorder
+except ImportError as error:
+    line = untested({"transformers": transformers.__version__, "torch": torch.__version__})
+    raise ImportError(f"{line} ({error})") from error
 
 try:
     from transformers.modeling_utils import slice_logits_to_keep
