@@ -123,16 +123,16 @@ class TensorParallelTrainer(Seq2SeqTrainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         Path(output_dir, OPTIMIZER_NAME).unlink(missing_ok=True)  # the main process's part alone
-        dcp.save(self._optimizer_shards(), checkpoint_id=Path(output_dir, OPTIMIZER_SHARDS))
+        dcp.save(self.optimizer_shards(), checkpoint_id=Path(output_dir, OPTIMIZER_SHARDS))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        shards = self._optimizer_shards()
+        shards = self.optimizer_shards()
         dcp.load(shards, checkpoint_id=Path(checkpoint, OPTIMIZER_SHARDS))
         set_optimizer_state_dict(self.model, self.optimizer.optimizer, shards["optimizer"])
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER_NAME), weights_only=True))
 
-    def _optimizer_shards(self) -> dict:
+    def optimizer_shards(self) -> dict:
         """Returns this process's part of the optimizer's state."""
         return {"optimizer": get_optimizer_state_dict(self.model, self.optimizer.optimizer)}
