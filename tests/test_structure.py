@@ -94,9 +94,7 @@ def private_names(path: Path) -> set[str]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr", "delattr"):
-            found.update(
-                each.value for each in node.args if isinstance(each, ast.Constant) if str(each.value) == each.value
-            )
+            found.update(str(each.value) for each in node.args if isinstance(each, ast.Constant))
     return {name for name in found if re.fullmatch(r"_(?!_)\w+", name)}
 
 
