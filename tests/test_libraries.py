@@ -33,10 +33,8 @@ def test_a_command_refuses_them_and_a_program_does_not(command, tmp_path):
     (tmp_path / "transformers.py").write_text("print('imported')\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     ran = subprocess.run([sys.executable, *command, "train"], env=environment, capture_output=True, text=True)
-    line = (
-        f"error: hf-xformer does not run with transformers {version('transformers')}: pip install 'transformers>=99'"
-    )
-    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", line + "\n")
+    line = f"hf-xformer does not run with transformers {version('transformers')}: pip install 'transformers>=99'"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", f"error: {line}\n")
     program = [sys.executable, "-c", "import hf_xformer"]
     ran = subprocess.run(program, env=environment, capture_output=True, text=True)
     assert ran.stdout == "imported\n" and "does not run with" not in ran.stderr
