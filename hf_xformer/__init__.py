@@ -7,6 +7,8 @@ Importing it registers the Auto classes, the pipeline "seq2seq" and, as soon as 
 its adapters change by default.
 """
 
+from . import libraries  # noqa: F401 # isort: skip - first: for a command it refuses what is too old
+
 import wrapt
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoModelForTextEncoding
 from transformers.pipelines import PIPELINE_REGISTRY

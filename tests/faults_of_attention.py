@@ -262,8 +262,8 @@ MUTANTS = (
     ),
     Mutant(
         "the cross-attention cache has the decoder's windows",
-        "isinstance(cache, EncoderDecoderCache) and any(cache.cross_attention_cache.is_sliding)",
-        "False",
+        "if not any(cross.is_sliding):",
+        "if True:",
         words="cache",
     ),
     Mutant(

@@ -4,6 +4,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +22,13 @@ PACKAGE = Path(hf_xformer.__file__).parent
 TRAVELLING = [
     f"{name}_xformer"
     for name in (
-        *("naming", "configuration", "masks", "blocks", "packing", "positions", "rows", "attention", "sublayers"),
+        *("versions", "configuration", "masks", "blocks", "packing", "positions", "rows", "attention", "sublayers"),
         *("layers", "output", "pretrained", "stack", "generation", "modeling"),
     )
 ]
 # Which of the package's rooms each may import; `models` stands for the public names in its `__init__` alone.
 MAY_IMPORT = {
+    "libraries": set(),
     "errors": set(),
     "files": {"errors"},
     "data": {"errors", "files"},
@@ -78,6 +80,41 @@ def test_dependencies_point_one_way(room, path):
             assert target != "models" or not module, f"{path.name} reaches into the models: {name}"
 
 
+def private_names(path: Path) -> set[str]:
+    """The names with a leading underscore that a file reads, imports or defines in a class: none of them is ours."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            found.update(part for module in modules for part in module.split("."))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr", "delattr"):
+            found.update(str(each.value) for each in node.args if isinstance(each, ast.Constant))
+    return {name for name in found if re.fullmatch(r"_(?!_)\w+", name)}
+
+
+def test_private_names_of_libraries_are_those_that_contributing_explains():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Private names of libraries\n")[2].partition("\n## ")[0]
+    used = set().union(*map(private_names, PACKAGE.rglob("*.py")))
+    assert used == set(re.findall(r"`(_\w+)`", section))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["model._buffers", "from torch._dynamo import reset", "import a._b", "class A(B):\n def _save(self): ...",
+     "class A(B):\n _x: int = 1", 'getattr(model, "_hf_hook")'],
+)  # fmt: skip
+def test_a_new_private_name_is_noticed(line, tmp_path):
+    (tmp_path / "a.py").write_text(f"self.__dict__, a.b\n{line}\n")
+    assert len(private_names(tmp_path / "a.py")) == 1
+
+
 CONTRACT = {
     "": (
         "XformerConfig", "XformerModel", "XformerEncoderModel", "XformerForSeq2SeqLM", "XformerPreTrainedModel",
@@ -101,7 +138,7 @@ def test_importing_the_package_imports_the_models_and_nothing_else():
     code = "import sys, hf_xformer; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     own = {name.partition(".")[2] for name in loaded if name.startswith("hf_xformer.")}
-    assert own == {"models", *(f"models.{name}" for name in TRAVELLING), "decoding", "decoding.pipeline"}
+    assert own == {"libraries", "models", *(f"models.{name}" for name in TRAVELLING), "decoding", "decoding.pipeline"}
     heavy = {"peft", "bitsandbytes", "datasets", "evaluate", "matplotlib", "deepspeed", "tensorboard"}
     assert heavy.isdisjoint(name.partition(".")[0] for name in loaded)
 

@@ -5,6 +5,8 @@
 The names are BART's if BART has one, else T5Gemma's or Llama's.
 """
 
+from .versions_xformer import CACHE  # isort: skip - first: it says which libraries are too old
+
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,8 +14,6 @@ from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
-
-from .naming_xformer import CACHE
 
 
 LayerType = Literal["full_attention", "chunked_attention", "sliding_attention"]

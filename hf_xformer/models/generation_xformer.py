@@ -4,11 +4,11 @@
 
 import copy
 
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.cache_utils import EncoderDecoderCache, StaticCache
 from transformers.utils.generic import is_flash_attention_requested
 
-from .naming_xformer import CACHE
 from .positions_xformer import count_positions
+from .versions_xformer import CACHE
 
 
 class XformerGeneration:
@@ -18,24 +18,25 @@ class XformerGeneration:
         # Counted here because a compiled step gets the mask only after the library has made it four-dimensional.
         if decoder_attention_mask is not None and kwargs.get("decoder_position_ids") is None:
             kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
+        if isinstance(kwargs.get(CACHE), EncoderDecoderCache):
+            self.keep_whole_source(kwargs[CACHE], kwargs)
         return super().prepare_inputs_for_generation(
             input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
         )
 
-    def _valid_auto_compile_criteria(self, *args, **kwargs):
-        # FlashAttention needs the lengths of padded sources, which are not known while a graph is made.
-        return not is_flash_attention_requested(self.config) and super()._valid_auto_compile_criteria(*args, **kwargs)
+    def keep_whole_source(self, cache: EncoderDecoderCache, kwargs: dict) -> None:
+        """Replaces a cross-attention cache with the decoder's windows, as the library makes it, by a full one."""
+        cross = cache.cross_attention_cache
+        if not any(cross.is_sliding):
+            return
+        config = copy.deepcopy(self.config)
+        config.decoder_layer_types = ["full_attention"] * config.decoder_layers
+        options = {"config": config, "offloading": cross.offloading}
+        if isinstance(cross, StaticCache):
+            options["max_cache_len"] = kwargs["encoder_outputs"][0].shape[1]
+        cache.cross_attention_cache = type(cross)(**options)
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
-        # The library gives the decoder's windows to the cross-attention too, which would forget most of the source.
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        cache = model_kwargs.get(CACHE)
-        if isinstance(cache, EncoderDecoderCache) and any(cache.cross_attention_cache.is_sliding):
-            config = copy.deepcopy(self.config)
-            config.decoder_layer_types = ["full_attention"] * config.decoder_layers
-            options = {"config": config, "offloading": cache.cross_attention_cache.offloading}
-            if isinstance(cache.cross_attention_cache, StaticCache):
-                source_length = model_kwargs["encoder_outputs"][0].shape[1]
-                cache.cross_attention_cache = StaticCache(max_cache_len=source_length, **options)
-            else:
-                cache.cross_attention_cache = DynamicCache(**options)
+    def get_compiled_call(self, compile_config):
+        # FlashAttention needs the lengths of padded sources, which are not known while a graph is made.
+        flash = is_flash_attention_requested(self.config)
+        return self.__call__ if flash else super().get_compiled_call(compile_config)

@@ -14,9 +14,9 @@ from transformers.utils import TransformersKwargs
 from .attention_xformer import XformerCrossAttention, XformerSelfAttention
 from .configuration_xformer import XformerConfig
 from .masks_xformer import AttentionMask
-from .naming_xformer import takes_cache
 from .positions_xformer import Rotation
 from .sublayers_xformer import FEED_FORWARDS, RESIDUALS, make_input_norm
+from .versions_xformer import takes_cache
 
 
 class XformerEncoderLayer(GradientCheckpointingLayer):

@@ -6,6 +6,7 @@ Shapes: B batch, S source, T target, D d_model, V vocabulary.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,17 +14,16 @@ from torch import nn
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
-from transformers.modeling_utils import slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
 
 from .configuration_xformer import XformerConfig
 from .generation_xformer import XformerGeneration
-from .naming_xformer import CACHE, takes_cache
 from .output_xformer import IGNORED, XformerOutputLayer, cross_entropy, mean_over
 from .packing_xformer import refuse_beside_segments, shift_right
 from .pretrained_xformer import XformerPreTrainedModel
 from .stack_xformer import XformerDecoder, XformerEncoder
+from .versions_xformer import CACHE, is_divided, slice_logits_to_keep, takes_cache
 
 
 # From this share of labelled positions on, the loss is computed at all positions.
@@ -91,7 +91,8 @@ class XformerModel(XformerPreTrainedModel):
                 cache, windows and blocks count padding between tokens, but not before them.
             decoder_position_ids: Positions of the target tokens, (B, T); counted from the mask when None. Relative
                 positions use the distance in the row instead.
-            cache: Keys and values of earlier target tokens and of the source; `past_key_values` in transformers 5.23.
+            cache: Keys and values of earlier target tokens and of the source; up to transformers 5.23 it is called
+                `past_key_values`.
             segment_ids, decoder_segment_ids: For packed rows, which hold several pairs one after another: the number
                 of each token's pair, from 1 on, 0 for padding, (B, S) and (B, T). Pairs do not attend to each other,
                 and each has positions from 0 on. They replace both attention masks; attention weights and caches are
@@ -264,11 +265,19 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         rest = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
 
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Sets the output layer; a plain linear one, as resizing makes it, gives its weights to the one there is."""
+        if type(new_embeddings) is not nn.Linear or not isinstance(self.lm_head, XformerOutputLayer):
+            self.lm_head = new_embeddings
+            return
+        self.lm_head.weight, self.lm_head.bias = new_embeddings.weight, new_embeddings.bias
+        self.lm_head.out_features = new_embeddings.out_features
+
     def returns_logits(self, output_logits: bool | None) -> bool:
         """True if a loss comes with logits: on demand, in evaluation, and where it is computed from them."""
         # The output layer may be an adapter's, quantised or divided among processes; the loss may be another.
         is_own = isinstance(self.lm_head, XformerOutputLayer) and self.loss_function is cross_entropy
-        needed = not is_own or self.is_distributed_loading_by_transformers
+        needed = not is_own or is_divided(self)
         return needed or (not self.training if output_logits is None else output_logits)
 
     def loss_of(self, x: torch.Tensor, logits: torch.Tensor | None, labels: torch.Tensor, **kwargs) -> torch.Tensor:
@@ -294,15 +303,21 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
             ValueError: The config says otherwise than the weights which embeddings are shared, so that some would be
                 lost.
         """
-        if not getattr(self, "_hf_peft_config_loaded", False):  # then the adapter alone is saved
+        if not self.has_adapter():  # then the adapter alone is saved
             self.check_embeddings()
         # Divided among processes, a model gives its weights back with a copy for each name of a tied one.
-        if state_dict is None and self.is_distributed_loading_by_transformers:
+        if state_dict is None and is_divided(self):
             state_dict = self.state_dict()
         if state_dict is not None:
             copies = self.get_expanded_tied_weights_keys(all_submodels=True)
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in copies}
         super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
+
+    def has_adapter(self) -> bool:
+        """Returns whether `add_adapter` or `load_adapter` of the library has given the model an adapter."""
+        with suppress(ValueError):  # there is none, or no PEFT
+            return bool(self.active_adapters())
+        return False
 
     def embeddings_as_they_are(self) -> dict[str, Any]:
         """The config's fields that say which embeddings are shared, read from the weights."""

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The base class of all Xformer models: what transformers asks of a model, and corrections of what it does."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.distributed.parallel_utils import replace_layer_number_by_wildcard
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_xformer import XformerConfig
 from .positions_xformer import XformerSinusoidalPositions
+from .versions_xformer import warn_untested
 
 
 @contextmanager
@@ -42,6 +43,10 @@ class XformerPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
+    def __init__(self, config: XformerConfig, *inputs, **kwargs):
+        warn_untested()
+        super().__init__(config, *inputs, **kwargs)
+
     @property
     def _supports_flash_attn(self) -> bool:  # type: ignore[override]
         # Its kernels cannot add to the scores, and know neither chunks in a cache nor windows with global tokens.
@@ -63,8 +68,8 @@ class XformerPreTrainedModel(PreTrainedModel):
         super().init_parallel_plans()
         # The config has one plan for all stacks and options: a model keeps the rules that it has modules for.
         names = {name for name, _ in (*self.named_modules(), *self.named_parameters())}
-        names = {replace_layer_number_by_wildcard(name) for name in names}
-        for plan in filter(None, (self._tp_plan, self._fsdp_plan)):
+        names = {re.sub(r"\.\d+(?=\.|$)", ".*", name) for name in names}  # "layers.0." is "layers.*." in a plan
+        for plan in filter(None, (self.tp_plan, self.fsdp_plan)):
             for rule in plan.keys() - names:
                 del plan[rule]
 
@@ -77,16 +82,6 @@ class XformerPreTrainedModel(PreTrainedModel):
         missing = set(loading_info.missing_keys)
         super().mark_tied_weights_as_initialized(loading_info)
         loading_info.missing_keys |= {name for name in missing if self.get_parameter_or_buffer(name).is_meta}
-
-    def _get_resized_lm_head(self, old_lm_head: nn.Linear, *args, **kwargs) -> nn.Linear:
-        # The library would return a plain linear layer.
-        resized = super()._get_resized_lm_head(old_lm_head, *args, **kwargs)
-        old_lm_head.weight, old_lm_head.bias, old_lm_head.out_features = (
-            resized.weight,
-            resized.bias,
-            resized.out_features,
-        )
-        return old_lm_head
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -104,7 +99,7 @@ class XformerPreTrainedModel(PreTrainedModel):
         if source_size != target_size:
             raise ValueError(f"cannot resize vocabularies of {source_size} and {target_size} tokens at once")
         if decoder := getattr(self.base_model, "decoder", None):
-            decoder.embed_tokens = self._get_resized_embeddings(decoder.embed_tokens, new_num_tokens, **options)
+            decoder.resize_token_embeddings(new_num_tokens, **options)
         embedding = super().resize_token_embeddings(new_num_tokens, **options)
         self.config.encoder_vocab_size = self.config.vocab_size
         return embedding

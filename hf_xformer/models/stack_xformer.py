@@ -23,12 +23,12 @@ from .blocks_xformer import block_patterns, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
 from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
 from .masks_xformer import AttentionMask, WholeMask, mask_across
-from .naming_xformer import CACHE, takes_cache
 from .packing_xformer import Segments, check_both_sides, refuse_beside_segments
 from .positions_xformer import POSITIONS, Rotation
 from .pretrained_xformer import XformerPreTrainedModel
 from .rows_xformer import PackedRows, PaddedRows, Rows, UnpackedRows
 from .sublayers_xformer import make_input_norm, make_norm
+from .versions_xformer import CACHE, recorder_of_layers, takes_cache
 
 
 FULL = "full_attention"
@@ -142,7 +142,7 @@ class XformerEncoder(XformerStack):
     """Reads the source: token ids (B, S) to the memory (B, S, D)."""
 
     _can_record_outputs = {
-        "hidden_states": OutputRecorder(XformerEncoderLayer, num_hidden_layers_key="encoder_layers"),
+        "hidden_states": recorder_of_layers(XformerEncoderLayer, "encoder_layers"),
         "attentions": OutputRecorder(XformerSelfAttention, index=1),
     }
 
@@ -183,7 +183,7 @@ class XformerDecoder(XformerStack):
     """Writes the target: token ids (B, T) and the memory (B, S, D) to hidden states (B, T, D)."""
 
     _can_record_outputs = {
-        "hidden_states": OutputRecorder(XformerDecoderLayer),
+        "hidden_states": recorder_of_layers(XformerDecoderLayer, "decoder_layers"),
         "attentions": OutputRecorder(XformerSelfAttention, index=1),
         "cross_attentions": OutputRecorder(XformerCrossAttention, index=1),
     }

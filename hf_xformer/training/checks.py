@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
-    AutoModelForSeq2SeqLM,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
     Seq2SeqTrainingArguments,
@@ -341,7 +341,7 @@ def check_attention(config: PreTrainedConfig, model_args: ModelArguments) -> Non
     tried._attn_implementation = name
     # By the class and not by from_config, which under ZeRO-3 would divide the weights.
     with torch.device("meta"), blame(f"--attn_implementation {name}", ImportError, ValueError, RuntimeError):
-        model_class: Any = AutoModelForSeq2SeqLM._model_mapping[type(config)]
+        model_class: Any = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING[type(config)]
         model_class(tried)
 
 

@@ -44,15 +44,14 @@ def empty_model(config: PreTrainedConfig, **options) -> PreTrainedModel:
         model = AutoModelForSeq2SeqLM.from_config(config, **options)
     modules = list(model.modules())
     for module in modules:
-        module._buffers = {name: torch.empty_like(each, device="cpu") for name, each in module._buffers.items()}
+        for name, each in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty_like(each, device="cpu"))
     model.apply(model._init_weights)  # computes the buffers; weights without memory it leaves alone
     weights: dict[nn.Parameter, nn.Parameter] = {}  # each once, for those that are tied
     for module in modules:
-        for name, each in module._parameters.items():
-            if each is not None:
-                module._parameters[name] = weights.setdefault(
-                    each, nn.Parameter(torch.empty_like(each, device="cpu"), each.requires_grad)
-                )
+        for name, each in list(module.named_parameters(recurse=False)):
+            empty = nn.Parameter(torch.empty_like(each, device="cpu"), each.requires_grad)
+            setattr(module, name, weights.setdefault(each, empty))
     return model
 
 
@@ -105,6 +104,7 @@ class TensorParallelTrainer(Seq2SeqTrainer):
 
     def __init__(self, *, args, **options):
         strategy, args.save_strategy = args.save_strategy, SaveStrategy.NO
+        args.parallelism_config = UncheckedParallelism(tp_size=options["model"].tp_size)
         super().__init__(args=args, **options)
         args.save_strategy = strategy
 
@@ -117,26 +117,22 @@ class TensorParallelTrainer(Seq2SeqTrainer):
     def gather_function(self, function):
         """The trainer sets it to accelerate's, after every evaluation again."""
 
-    def _build_accelerator_args(self, **options) -> dict:
-        built = super()._build_accelerator_args(**options)
-        return {**built, "parallelism_config": UncheckedParallelism(tp_size=self.model.tp_size)}
-
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         """Does nothing: the model has been read from there."""
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         Path(output_dir, OPTIMIZER_NAME).unlink(missing_ok=True)  # the main process's part alone
-        dcp.save(self._optimizer_shards(), checkpoint_id=Path(output_dir, OPTIMIZER_SHARDS))
+        dcp.save(self.optimizer_shards(), checkpoint_id=Path(output_dir, OPTIMIZER_SHARDS))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        shards = self._optimizer_shards()
+        shards = self.optimizer_shards()
         dcp.load(shards, checkpoint_id=Path(checkpoint, OPTIMIZER_SHARDS))
         set_optimizer_state_dict(self.model, self.optimizer.optimizer, shards["optimizer"])
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER_NAME), weights_only=True))
 
-    def _optimizer_shards(self) -> dict:
+    def optimizer_shards(self) -> dict:
         """Returns this process's part of the optimizer's state."""
         return {"optimizer": get_optimizer_state_dict(self.model, self.optimizer.optimizer)}

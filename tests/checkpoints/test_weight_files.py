@@ -20,7 +20,7 @@ from hf_xformer.checkpoints.loading import load_model
 from hf_xformer.checkpoints.weight_files import compare, read_header, read_tensors
 from hf_xformer.commands import evaluate, generate, info
 from hf_xformer.errors import ArgumentError
-from hf_xformer.models.naming_xformer import CACHE
+from hf_xformer.models.versions_xformer import CACHE
 
 
 KEY = "model.decoder.layers.1.cross_attention.k_proj.weight"

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from transformers import CompileConfig, DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.integrations.executorch import Seq2SeqLMExportableModule
 
-from hf_xformer.models.naming_xformer import CACHE
+from hf_xformer.models.versions_xformer import CACHE
 
 
 # Tracing takes seconds a layer.

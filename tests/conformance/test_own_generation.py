@@ -25,7 +25,7 @@ from torch.testing import assert_close
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, StaticCache
 from transformers.generation import GenerationMixin
 
-from hf_xformer.models.naming_xformer import CACHE
+from hf_xformer.models.versions_xformer import CACHE
 
 
 CHUNKS = [[7], [1] * 7, [3, 4], [1, 5, 1], [2, 1, 4]]

@@ -11,7 +11,7 @@ from small_models import SIZES, SOURCE, make_model
 from torch.testing import assert_close
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
-from hf_xformer.models.naming_xformer import CACHE
+from hf_xformer.models.versions_xformer import CACHE
 
 
 SLIDING, CHUNKED, FULL = "sliding_attention", "chunked_attention", "full_attention"

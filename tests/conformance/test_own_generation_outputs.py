@@ -21,7 +21,7 @@ from torch.testing import assert_close
 from transformers import EncoderDecoderCache
 from transformers.generation import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
 
-from hf_xformer.models.naming_xformer import CACHE
+from hf_xformer.models.versions_xformer import CACHE
 
 
 WANTED = {"return_dict_in_generate": True, **{f"output_{name}": True for name in ("scores", "logits")}}

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from hf_xformer import XformerConfig, XformerForSeq2SeqLM
 from hf_xformer.models.configuration_xformer import FORMAT_VERSION
-from hf_xformer.models.naming_xformer import CACHE
+from hf_xformer.models.versions_xformer import CACHE
 
 
 CONTRACT = {

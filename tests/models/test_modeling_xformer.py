@@ -9,7 +9,6 @@ from torch.testing import assert_close
 from transformers import (
     AutoModel,
     AutoModelForSeq2SeqLM,
-    GenerationConfig,
     M2M100Config,
     M2M100ForConditionalGeneration,
     MarianConfig,
@@ -19,7 +18,7 @@ from transformers import (
 
 from hf_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel
 from hf_xformer.checkpoints.conversion import convert_weights
-from hf_xformer.models.naming_xformer import CACHE
+from hf_xformer.models.versions_xformer import CACHE
 
 
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
@@ -183,14 +182,13 @@ def test_static_cache_under_autocast_holds_one_type(overrides, batch):
 
 def test_cross_attention_cache_keeps_the_whole_source_under_windowed_decoder_layers(batch):
     model = make_model(decoder_layer_types=["sliding_attention"] * SIZES["decoder_layers"], block_size=3)
-    memory = model.model.encoder(batch["input_ids"])
     for implementation in (None, "static"):
-        kwargs = {"encoder_outputs": memory}
-        options = GenerationConfig(cache_implementation=implementation, num_beams=1, num_return_sequences=1)
-        model._prepare_cache_for_generation(options, kwargs, None, 3, 8)
-        cross = kwargs[CACHE].cross_attention_cache
+        options = {"cache_implementation": implementation, "disable_compile": True, "return_dict_in_generate": True}
+        cache = model.generate(batch["input_ids"], max_new_tokens=5, **options)[CACHE]
+        cross = cache.cross_attention_cache
         assert isinstance(cross, StaticCache) == (implementation == "static")
-        assert not any(cross.is_sliding) and any(kwargs[CACHE].self_attention_cache.is_sliding)
+        assert not any(cross.is_sliding) and any(cache.self_attention_cache.is_sliding)
+        assert [layer.keys.shape[2] for layer in cross.layers] == [batch["input_ids"].shape[1]] * len(cross.layers)
 
 
 def test_loss_is_cross_entropy_of_unshifted_labels_and_ignores_minus_100(batch):

@@ -1,0 +1,115 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+All that differs among versions of transformers, found by probes and not by their numbers; a warning outside of them.
+
+Every checkpoint carries this file into later releases, where no installer has compared versions.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import wraps
+
+import torch
+import transformers
+from torch import nn
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+# The oldest and the newest minor release that this code was tested with.
+TESTED = {"transformers": ("5.18", "5.24"), "torch": ("2.11", "2.13")}
+
+
+def minor(version: str) -> tuple[int, ...]:
+    """Returns the first two numbers of a version: (5, 24) of "5.24.1"."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+def untested(installed: dict[str, str]) -> str:
+    """
+    Returns a line on the libraries that are outside `TESTED`, and what to do; "" if none is.
+
+    Args:
+        installed: Versions by the libraries' names.
+    """
+    outside = {
+        name: (oldest, newest)
+        for name, (oldest, newest) in TESTED.items()
+        if not minor(oldest) <= minor(installed[name]) <= minor(newest)
+    }
+    if not outside:
+        return ""
+    here = " and ".join(f"{name} {installed[name]}" for name in outside)
+    tested = " and ".join(f"{name} {oldest} to {newest}" for name, (oldest, newest) in outside.items())
+    install = " ".join(f"'{name}=={newest}.*'" for name, (_, newest) in outside.items())
+    return f"hf-xformer's models were tested with {tested}, not with {here}; if anything fails: pip install {install}"
+
+
+def warn_untested() -> None:
+    """Warns once in a process of libraries that are outside `TESTED`."""
+    if line := untested({"transformers": transformers.__version__, "torch": torch.__version__}):
+        logger.warning_once(line)
+
+
+try:
+    from transformers.initialization import copy_  # noqa: F401 - among the names that the models need, the youngest
+    from transformers.modeling_outputs import Seq2SeqLMOutput
+    from transformers.utils.deprecation import deprecate_kwarg
+    from transformers.utils.output_capturing import OutputRecorder
+except ImportError as error:
+    line = untested({"transformers": transformers.__version__, "torch": torch.__version__})
+    raise ImportError(f"{line} ({error})") from error
+
+try:
+    from transformers.modeling_utils import slice_logits_to_keep
+except ImportError:  # up to 5.20
+
+    def slice_logits_to_keep(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
+        """Keeps the last so many positions of (B, T, D), or those in a tensor; 0 for all."""
+        index = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        return hidden_states[:, index]
+
+
+# Name of the argument and of the outputs' field, `cache` from 5.24 on. Inside the forwards it is `cache` always.
+CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
+
+
+def under_its_name(forward: Callable) -> Callable:
+    """Gives a forward's parameter `cache` the library's name, by which `generate` knows what it may pass."""
+
+    @wraps(forward)
+    def renamed(*args, **kwargs):
+        if CACHE in kwargs:
+            kwargs["cache"] = kwargs.pop(CACHE)
+        return forward(*args, **kwargs)
+
+    signature = inspect.signature(forward)
+    parameters = [each.replace(name=CACHE) if each.name == "cache" else each for each in signature.parameters.values()]
+    renamed.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return renamed
+
+
+# Decorates every forward with a parameter `cache`. From 5.24 on the old name is accepted with the library's warning.
+takes_cache = deprecate_kwarg("past_key_values", "5.40.0", new_name="cache") if CACHE == "cache" else under_its_name
+
+
+def recorder_of_layers(layer: type[nn.Module], depth: str) -> OutputRecorder:
+    """
+    Records the hidden states of a stack.
+
+    Args:
+        depth: The config's field for the number of layers. Up to 5.22 nobody can choose hidden states by number.
+    """
+    known = "num_hidden_layers_key" in OutputRecorder.__dataclass_fields__
+    return OutputRecorder(layer, **({"num_hidden_layers_key": depth} if known else {}))
+
+
+def is_divided(model: nn.Module) -> bool:
+    """Returns whether `from_pretrained(distributed_config=...)` has given each process a part of the model."""
+    try:
+        return model.is_distributed_loading_by_transformers
+    except AttributeError:  # up to 5.18
+        return getattr(model, "tp_size", None) is not None
