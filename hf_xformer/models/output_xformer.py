@@ -16,6 +16,8 @@ CHUNK_ELEMENTS = 2**25
 # Tokens whose gradients are summed in 16 bits: sums of more might exceed float16's largest number, 65,504, and means
 # in place of sums might fall below its smallest.
 CHUNK_TOKENS = 1024
+# From this share of labelled positions on, the loss is computed at all positions.
+MOSTLY_LABELLED = 0.9
 
 
 class SummedCrossEntropy(torch.autograd.Function):
@@ -131,6 +133,16 @@ def cross_entropy(
         logits.float().view(-1, vocab_size), labels, reduction="sum", label_smoothing=label_smoothing
     )
     return mean_over(total, labels, num_items_in_batch)
+
+
+def labelled_positions(labels: torch.Tensor) -> torch.Tensor | None:
+    """
+    Returns the index, (n,), of the labelled positions of labels (N,), and None if they are most of them.
+
+    A few more positions cost less than a shape that no other batch has. Waits for the labels' device.
+    """
+    index = (labels != IGNORED).nonzero().squeeze(1)
+    return index if len(index) < MOSTLY_LABELLED * len(labels) else None
 
 
 def mean_over(
