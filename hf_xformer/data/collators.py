@@ -46,7 +46,7 @@ class DataCollatorForPackedSeq2Seq:
         """
         Packs pairs, each with `input_ids` and `labels`, lists of token ids; tensors are (rows, tokens).
 
-        `packing` is a dictionary: move a batch to a device with `accelerate.utils.send_to_device`, as the Trainer does.
+        `packing` is a dictionary: `accelerate.utils.send_to_device` moves a whole batch, as the Trainer does.
 
         Raises:
             ValueError: A pair is longer than a row.

@@ -45,7 +45,7 @@ class BlockPattern:
             x: Any features of the tokens, (B, S, ...). attention_mask: 1 for those to attend to, (B, S), or None.
             may_look: Look at the values of the mask where that may save work. Without, there is padding, behind.
         """
-        rows, length = x.shape[:2]
+        length = x.shape[1]
         attended = order = inverse = everywhere = None
         if attention_mask is not None:
             attended = attention_mask.to(x.device, torch.bool)
@@ -55,7 +55,7 @@ class BlockPattern:
                 inverse, attended = order.argsort(dim=1), attended.gather(1, order)
         if self.global_tokens:
             queries = min(self.global_tokens, length)
-            leading = bidirectional_mask(config, x, rows, length, attended, queries, may_look=may_look)
+            leading = bidirectional_mask(config, x[:, :queries], x, attended, may_look=may_look)
             everywhere = mask_across(leading, queries)
         local = mask_across(self.local_mask(config, x, attended, may_look), self.size)
         return BlockwiseMask(self, length, local, everywhere, order, inverse)
@@ -70,7 +70,8 @@ class BlockPattern:
         own = None if is_whole else keys
         # Without padding the places that fill up a row are masked: there is nothing to look for.
         may_look = may_look and attended is not None
-        return bidirectional_mask(config, x, keys.shape[0], keys.shape[1], own, queries, may_look=may_look)
+        q, k = x.new_empty(len(keys), queries, 0), x.new_empty(*keys.shape, 0)
+        return bidirectional_mask(config, q, k, own, may_look=may_look)
 
     def key_mask(self, x: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor:
         """The keys of each block to attend to, (B * n, c): neither padding nor a leading token a second time."""
@@ -214,7 +215,8 @@ class WindowPattern(BlockPattern):
             distance = key - leading - self.behind * self.size - query
             return (key < leading) | self.is_near(distance)
 
-        return bidirectional_mask(config, x, keys.shape[0], keys.shape[1], keys, self.size, is_in_band)
+        q, k = x.new_empty(len(keys), self.size, 0), x.new_empty(*keys.shape, 0)
+        return bidirectional_mask(config, q, k, keys, is_in_band, may_look)
 
     def neighbourhoods(self, blocks: torch.Tensor) -> torch.Tensor:
         count = blocks.shape[1]
@@ -224,29 +226,38 @@ class WindowPattern(BlockPattern):
 
 def bidirectional_mask(
     config: XformerConfig,
-    x: torch.Tensor,
-    rows: int,
-    keys: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
     attended: torch.Tensor | None,
-    queries: int,
     condition: Callable | None = None,
     may_look: bool = True,
 ) -> Mask:
     """
-    The backend's mask for so many rows, queries and keys; the keys to attend to are 1 in (rows, keys).
+    Returns the backend's mask of queries to keys on either side of them.
 
     Args:
-        may_look: Look whether all keys are attended to, which needs no mask.
+        q, k: Any features of the queries, (N, L, ...), and of the keys, (N, M, ...).
+        attended: The keys to attend to are 1, (N, M); with `may_look` also as the backend takes it.
+        may_look: Look whether all keys are attended to, which needs no mask but a wait for a device.
     """
-    q, k = x.new_empty(rows, queries, 0), x.new_empty(rows, keys, 0)
-    return create_bidirectional_mask(
-        config,
-        q,
-        attended,
-        encoder_hidden_states=k,
-        and_mask_function=condition,
-        allow_is_bidirectional_skip=may_look or attended is None,
-    )
+    backend = config._attn_implementation
+    if may_look or attended is None or backend not in ("eager", "sdpa"):
+        return create_bidirectional_mask(
+            config,
+            q,
+            attended,
+            encoder_hidden_states=k,
+            and_mask_function=condition,
+            allow_is_bidirectional_skip=may_look or attended is None,
+        )
+    # In few operations: there is a mask for every group of texts.
+    seen = attended[:, None, None]  # (N, 1, 1, M)
+    if condition is not None:
+        places = torch.arange(max(q.shape[1], k.shape[1]), device=q.device)
+        seen = seen & condition(None, None, places[: q.shape[1], None], places[: k.shape[1]])  # (N, 1, L, M)
+    if backend == "sdpa":
+        return seen
+    return q.new_zeros(seen.shape).masked_fill(~seen, torch.finfo(q.dtype).min)
 
 
 def reorder(x: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:

@@ -10,6 +10,7 @@ Shapes as in `packing_xformer.py`.
 
 import math
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -68,11 +69,9 @@ def make_packing(
     }
     for name, (queries, keys) in pairs.items():
         groups, inverse = group_segments(queries, keys)
-        fields = [field for group in groups for field in fields_of(group, queries is keys)]
-        parts[f"{name}, grouped"] = [inverse, *fields]
+        parts[f"{name}, grouped"] = [inverse, *chain(*(fields_of(group, queries is keys) for group in groups))]
         row, inverse, lengths = concatenate_segments(queries, keys)
-        fields = [field for item in lengths.items() for field in item]
-        parts[f"{name}, in a row"] = [inverse, *fields_of(row, queries is keys), *fields]
+        parts[f"{name}, in a row"] = [inverse, *fields_of(row, queries is keys), *chain(*lengths.items())]
     if labels is not None:
         parts[LABELS] = [labelled_positions(on_cpu[LABELS].flatten())]
     return join(parts)
@@ -96,7 +95,9 @@ def fields_of(group: SegmentGroup, is_own: bool) -> tuple[torch.Tensor | None, .
 
 def join(parts: dict[str, list]) -> Packing:
     """Writes all tensors into one, and their shapes and everything else into `sizes`."""
-    tensors, sizes, done = [], {"format": FORMAT}, 0
+    tensors: list[torch.Tensor] = []
+    sizes: dict[str, Any] = {}
+    done = 0
     for name, fields in parts.items():
         described: list = [done]
         for field in fields:
@@ -106,7 +107,7 @@ def join(parts: dict[str, list]) -> Packing:
                 field = tuple(field.shape)
             described.append(field)
         sizes[name] = tuple(described)
-    return {"index": torch.cat(tensors), "sizes": {"total": done, **sizes}}
+    return {"index": torch.cat(tensors), "sizes": {"format": FORMAT, "total": done, **sizes}}
 
 
 class Layout:

@@ -207,13 +207,13 @@ def same_segment(
         queries, keys: Numbers of the segments, (B, T) and (B, S).
         sees: Further condition, on the positions of a query and a key in their segment.
     """
-    query_positions, key_positions = (None, None) if sees is None else map(positions_in_segments, (queries, keys))
+    positions = None if sees is None else (positions_in_segments(queries), positions_in_segments(keys))
 
     def condition(row, head, query, key):
         own = queries[row, query]
         attended = own == keys[row, key]
-        if sees is not None:
-            attended = attended & sees(query_positions[row, query], key_positions[row, key])
+        if sees is not None and positions is not None:
+            attended = attended & sees(positions[0][row, query], positions[1][row, key])
         return attended | (own == 0)
 
     return condition

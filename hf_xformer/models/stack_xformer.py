@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
-from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING, create_bidirectional_mask
+from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, is_tracing
@@ -19,7 +19,7 @@ from transformers.utils.generic import is_flash_attention_requested, merge_with_
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_xformer import XformerCrossAttention, XformerSelfAttention
-from .blocks_xformer import BlockPattern, block_patterns, refuse_forgetful_caches
+from .blocks_xformer import BlockPattern, bidirectional_mask, block_patterns, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
 from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
 from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
@@ -124,14 +124,8 @@ class XformerStack(XformerPreTrainedModel):
 
     def mask_of_keys(self, queries: PaddedRows, keys: PaddedRows, blocks: BlockPattern | None = None) -> Mask:
         """Returns the backend's mask of tokens that attend to all of their keys, or of blocks that are not cut."""
-        return create_bidirectional_mask(
-            self.config,
-            queries.tokens,
-            keys.attention_mask,  # type: ignore[arg-type]
-            encoder_hidden_states=keys.tokens,
-            and_mask_function=queries.condition(keys, blocks),
-            allow_is_bidirectional_skip=keys.may_look or keys.attention_mask is None,
-        )
+        mask, condition = keys.attention_mask, queries.condition(keys, blocks)
+        return bidirectional_mask(self.config, queries.tokens, keys.tokens, mask, condition, keys.may_look)  # type: ignore[arg-type]
 
     def block_mask(self, rows: PaddedRows, pattern: str) -> AttentionMask | None:
         """The mask of a pattern of blocks; None for full attention, and where blocks would not cut the rows."""
