@@ -31,7 +31,8 @@ class SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, labels, smoothing: float, elements: int) -> torch.Tensor:
-        device_type = x.device.type
+        # There is none for "meta", on which nothing is computed.
+        device_type = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"
         # The type of a linear layer under autocast, whose own casts would be repeated in every chunk.
         dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
         matrix, vocabulary = weight.to(dtype), weight.shape[0]
