@@ -22,7 +22,7 @@ from .generation_xformer import XformerGeneration
 from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
 from .naming_xformer import CACHE, takes_cache
 from .output_xformer import IGNORED, XformerOutputLayer, cross_entropy, labelled_positions, mean_over
-from .packing_xformer import check_both_sides, check_ids, refuse_beside_segments, shift_right
+from .packing_xformer import check_ids, refuse_beside_segments, shift_right
 from .pretrained_xformer import XformerPreTrainedModel
 from .stack_xformer import XformerDecoder, XformerEncoder
 
@@ -100,12 +100,10 @@ class XformerModel(XformerPreTrainedModel):
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqModelOutput`]; its `last_hidden_state` is (B, T, D).
         """
-        options = given(kwargs)
+        options = given(kwargs) | {"return_dict": True}
         if segment_ids is not None:
             weights = options.get("output_attentions", self.config.output_attentions)
             refuse_beside_segments(output_attentions=weights, decoder_position_ids=decoder_position_ids)
-            # Before a layout is made of them.
-            check_both_sides(segment_ids, decoder_segment_ids)
             check_ids(SOURCE, segment_ids, input_ids, inputs_embeds)
             check_ids(TARGET, decoder_segment_ids, decoder_input_ids, decoder_inputs_embeds)
         packing = packing_of(packing, segment_ids, decoder_segment_ids)
@@ -116,7 +114,6 @@ class XformerModel(XformerPreTrainedModel):
                 inputs_embeds=inputs_embeds,
                 segment_ids=segment_ids,
                 packing=packing,
-                return_dict=True,
                 **options,
             )
         if not isinstance(encoder_outputs, BaseModelOutput):
@@ -133,7 +130,6 @@ class XformerModel(XformerPreTrainedModel):
             segment_ids=decoder_segment_ids,
             encoder_segment_ids=segment_ids,
             packing=packing,
-            return_dict=True,
             **options,
         )
         return Seq2SeqModelOutput(

@@ -99,7 +99,7 @@ def test_gradient_checkpointing_leaves_the_gradients_of_packed_rows_alone(overri
 
 
 GRAPHS = {
-    **{"rope": {}, "relative": VARIANTS["relative-pre"]},
+    **{name: {**PACKED_MODELS[name], "encoder_layers": 1, "decoder_layers": 1} for name in ("rope", "relative")},
     # Blocks, shifted blocks, windows on both sides, global tokens.
     "blocks": {
         **{"encoder_layers": 3, "encoder_layer_types": ["chunked_attention"] * 2 + ["sliding_attention"]},
@@ -107,16 +107,16 @@ GRAPHS = {
         **{"block_size": 3, "num_global_tokens": 1},
     },
 }
-GRAPHS["blocks-eager"] = {**GRAPHS["blocks"], "attn_implementation": "eager"}
 
 
 @pytest.mark.parametrize(
     ("overrides", "backend"),
     [
         *((overrides, "aot_eager") for overrides in GRAPHS.values()),
+        pytest.param({**GRAPHS["blocks"], "attn_implementation": "eager"}, "aot_eager", marks=pytest.mark.slow),
         *(pytest.param(GRAPHS[name], "inductor", marks=pytest.mark.slow) for name in ("rope", "blocks")),
     ],
-    ids=[*GRAPHS, "inductor", "blocks-inductor"],
+    ids=[*GRAPHS, "blocks-eager", "inductor", "blocks-inductor"],
 )
 def test_one_graph_serves_packed_rows_of_one_shape_whatever_their_segments(overrides, backend):
     torch.compiler.reset()
