@@ -190,7 +190,7 @@ class""",
     ),
     Mutant(
         "a packed step waits for the device",
-        "index = layout.labelled() if layout and layout.knows_labels() else labelled_positions(labels)",
+        "index = labelled_positions(labels) if packing is None else Layout(packing).labelled(labels)",
         "index = labelled_positions(labels)",
         (LAYOUT,),
         words="waits or labelled",

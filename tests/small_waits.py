@@ -56,7 +56,7 @@ def make_packed(layout=((2, 0), (1,)), lengths: tuple[int, int] | None = None) -
 def train_step(model: nn.Module, batch: dict, device: str) -> torch.Tensor:
     """Returns the loss of one step, forward and backward, on tensors that are on the device already."""
     batch = send_to_device(batch, device)
-    model, tokens = model.to(device).train(), torch.tensor(17, device=device)
+    model, tokens = model.to(device).train(), torch.full((), 17, device=device)
     with NoWaits():
         loss = model(**batch, num_items_in_batch=tokens).loss
         loss.backward()

@@ -148,13 +148,12 @@ class Layout:
         inverse, queries, keys, attended, *fields = self.fields(f"{name}, in a row")
         return group_of(queries, keys, attended), inverse, dict(zip(fields[::2], fields[1::2], strict=True))
 
-    def labelled(self) -> torch.Tensor | None:
-        """Index of the labelled positions, (n,); None where the loss is computed at all positions."""
+    def labelled(self, labels: torch.Tensor) -> torch.Tensor | None:
+        """Returns what [`labelled_positions`] does; the device is waited for only if the layout knows no labels."""
+        if LABELS not in self.sizes:
+            return labelled_positions(labels)
         (index,) = self.fields(LABELS)
         return index
-
-    def knows_labels(self) -> bool:
-        return LABELS in self.sizes
 
 
 def group_of(queries: torch.Tensor, keys: torch.Tensor | None, attended: torch.Tensor | None) -> SegmentGroup:
@@ -182,7 +181,7 @@ def packing_of(
     if is_tracing(segment_ids):
         return None
     if packing is None:
-        return make_packing(segment_ids, decoder_segment_ids)
+        packing = make_packing(segment_ids, decoder_segment_ids)
     check_packing(packing, {SOURCE: segment_ids, TARGET: decoder_segment_ids})
     if packing["index"].device == segment_ids.device:
         return packing

@@ -292,8 +292,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         x, labels = x.flatten(0, 1), labels.flatten().to(x.device)
         # The number of labelled positions is not known while a graph is made.
         if not is_tracing(labels):
-            layout = None if packing is None else Layout(packing)
-            index = layout.labelled() if layout and layout.knows_labels() else labelled_positions(labels)
+            index = labelled_positions(labels) if packing is None else Layout(packing).labelled(labels)
             if index is not None:
                 x, labels = x.index_select(0, index), labels.index_select(0, index)
         return mean_over(self.lm_head(x, labels, smoothing), labels, kwargs.get("num_items_in_batch"))
