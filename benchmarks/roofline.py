@@ -17,6 +17,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
+from accelerate.utils import send_to_device
 from costs import seconds_in_turn
 from measuring import write_results
 from peers import SHAPES, Padding, loss_of, xformer
@@ -53,7 +54,7 @@ def main() -> None:
     shape = SHAPES[args.shape]
     model = xformer(shape).to(device).train()
     pairs = draw_pairs(args.pairs, args.shortest, args.longest, shape.vocabulary)
-    batch = {name: each.to(device) for name, each in DataCollatorForPackedSeq2Seq(Padding())(pairs).items()}
+    batch = send_to_device(DataCollatorForPackedSeq2Seq(Padding())(pairs), device)
 
     def step():
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):

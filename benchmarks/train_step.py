@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from accelerate.utils import send_to_device
 from costs import seconds_in_turn
 from measuring import RESULTS, write_results
 from peers import OTHERS, SHAPES, STOCK, Padding, Shape, loss_of, padded, xformer
@@ -64,7 +65,7 @@ def make_steps(
 
 
 def make_step(model: nn.Module, batch: dict, device: torch.device, bf16: bool) -> Callable:
-    model, batch = model.to(device).train(), {name: each.to(device) for name, each in batch.items()}
+    model, batch = model.to(device).train(), send_to_device(batch, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step():

@@ -9,14 +9,14 @@ MUTANTS = (
     # Who attends to whom
     Mutant(
         "the encoder ignores the source mask",
-        "create_bidirectional_mask(self.config, keys.tokens, keys.attention_mask, and_mask_function=condition)",
-        "create_bidirectional_mask(self.config, keys.tokens, None, and_mask_function=condition)",
+        "return WholeMask(self.mask_of_keys(queries, keys, self.block_patterns.get(pattern)))",
+        "return WholeMask(bidirectional_mask(self.config, queries.tokens, keys.tokens, None))",
         words="padding or marian",
     ),
     Mutant(
         "cross-attention ignores the source mask",
-        "memory_rows = self.rows(memory, encoder_attention_mask, encoder_segment_ids)",
-        "memory_rows = self.rows(memory, None, encoder_segment_ids)",
+        "memory_rows = self.rows(memory, encoder_attention_mask, encoder_segment_ids, packing)",
+        "memory_rows = self.rows(memory, None, encoder_segment_ids, packing)",
         words="padding or marian",
     ),
     Mutant(
@@ -66,8 +66,8 @@ MUTANTS = (
     ),
     Mutant(
         "blocks: global queries attend to padding",
-        "bidirectional_mask(config, x, rows, length, attended, queries)",
-        "bidirectional_mask(config, x, rows, length, None, queries)",
+        "bidirectional_mask(config, x[:, :queries], x, attended, may_look=may_look)",
+        "bidirectional_mask(config, x[:, :queries], x, None, may_look=may_look)",
         (BLOCKS,),
     ),
     Mutant(
@@ -78,7 +78,7 @@ MUTANTS = (
     ),
     Mutant(
         "blocks: padding on the left stays there",
-        "if is_tracing(attended) or (attended[:, 1:] > attended[:, :-1]).any():",
+        "if may_look and (is_tracing(attended) or (attended[:, 1:] > attended[:, :-1]).any()):",
         "if False:",
         (BLOCKS,),
     ),
@@ -143,7 +143,7 @@ MUTANTS = (
     ),
     Mutant(
         "windows: there are none behind a cache",
-        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern]",
+        "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern if condition is None else FULL]",
         "LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[FULL]",
         (WINDOWS,),
     ),

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults of layers, stacks, the output layer and packed rows."""
 
-from mutant import CONFIG, MODEL, OUTPUT, PACKING, STOCK, TRAINING, Mutant
+from mutant import CONFIG, LAYOUT, MODEL, OUTPUT, PACKING, STOCK, TRAINING, Mutant
 
 
 MUTANTS = (
@@ -148,15 +148,15 @@ class""",
     # Packed rows
     Mutant(
         "positions count through a packed row",
-        "return places - (first_of_segments(self.ids) * places).cummax(dim=1).values",
-        "return places + 0 * self.ids",
+        "return places - (first_of_segments(ids) * places).cummax(dim=1).values",
+        "return places + 0 * ids",
         (PACKING,),
         words="padded",
     ),
     Mutant(
         "padding behind a segment is attended to",
-        "attended = None if attended.all() else attended.to(device)",
-        "attended = None",
+        "SegmentGroup(index, key_index, None if attended.all() else attended)",
+        "SegmentGroup(index, key_index, None)",
         (PACKING,),
         words="padded",
     ),
@@ -176,10 +176,38 @@ class""",
     ),
     Mutant(
         "in a graph segments see each other",
-        "return (own == keys.ids[row, key]) | (own == 0)",
-        "return own == own",
+        "attended = own == keys[row, key]",
+        "attended = own == own",
         (PACKING,),
         words="graph",
+    ),
+    Mutant(
+        "in a graph packed rows have no blocks",
+        "same_segment(self.segment_ids, keys.segment_ids, None if blocks is None else blocks.sees)",
+        "same_segment(self.segment_ids, keys.segment_ids, None)",
+        (PACKING,),
+        words="graph and blocks",
+    ),
+    Mutant(
+        "a packed step waits for the device",
+        "index = labelled_positions(labels) if packing is None else Layout(packing).labelled(labels)",
+        "index = labelled_positions(labels)",
+        (LAYOUT,),
+        words="waits or labelled",
+    ),
+    Mutant(
+        "a layout of other rows is taken",
+        "if ids is not None and tuple(ids.shape) != shape:",
+        "if False:",
+        (LAYOUT,),
+        words="refused",
+    ),
+    Mutant(
+        "a layout's tensors overlap",
+        "            first += count",
+        "            first += count - 1",
+        (LAYOUT,),
+        words="comes_back",
     ),
     Mutant(
         "relative positions of packed rows are those of the longest row",

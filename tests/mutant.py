@@ -10,6 +10,7 @@ ATTENTION, GENERATION = "tests/conformance/test_own_attention.py", "tests/confor
 OUTPUTS, TRAINING = "tests/conformance/test_own_generation_outputs.py", "tests/conformance/test_own_training.py"
 CONFIG, STOCK = "tests/models/test_configuration_xformer.py", "tests/checkpoints/test_conversion.py"
 PACKING, OUTPUT = "tests/models/test_packing_xformer.py", "tests/models/test_output_xformer.py"
+LAYOUT = "tests/models/test_layout_xformer.py"
 BLOCKS, WINDOWS = "tests/models/test_blocks_xformer.py", "tests/conformance/test_own_generation_blocks.py"
 
 

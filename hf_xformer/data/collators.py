@@ -3,17 +3,22 @@
 """Collators: turn the pairs of a batch into tensors, padded or packed."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..models import make_packing
 from .batches import best_fit
 
 
 class DataCollatorForPackedSeq2Seq:
     """
     Packs pairs into rows without padding between them; `segment_ids` and `decoder_segment_ids` tell them apart.
+
+    `packing` is the layout of the rows, which the model would otherwise make in every forward. Rows of a fixed length
+    have none: a compiled model does without.
 
     Args:
         tokenizer: The source's; its padding token fills the ends of rows.
@@ -37,9 +42,11 @@ class DataCollatorForPackedSeq2Seq:
         self.row_length, self.multiple = row_length, pad_to_multiple_of
         self.fixed_length = row_length if fixed else None
 
-    def __call__(self, features: Sequence[dict], return_tensors: str = "pt") -> dict[str, torch.Tensor]:
+    def __call__(self, features: Sequence[dict], return_tensors: str = "pt") -> dict[str, Any]:
         """
         Packs pairs, each with `input_ids` and `labels`, lists of token ids; tensors are (rows, tokens).
+
+        `packing` is a dictionary: `accelerate.utils.send_to_device` moves a whole batch, as the Trainer does.
 
         Raises:
             ValueError: A pair is longer than a row.
@@ -51,7 +58,7 @@ class DataCollatorForPackedSeq2Seq:
                 source, target = lengths[lengths.max(axis=1).argmax()]
                 raise ValueError(f"a pair of {source} and {target} tokens does not fit rows of {self.row_length}")
             rows = best_fit(lengths, self.row_length)
-        batch = {}
+        batch: dict[str, Any] = {}
         for side, segments, padding in (
             ("input_ids", "segment_ids", self.pad_token_id),
             ("labels", "decoder_segment_ids", -100),
@@ -64,6 +71,8 @@ class DataCollatorForPackedSeq2Seq:
         prepare = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
         if prepare is not None:
             batch["decoder_input_ids"] = prepare(batch["labels"], batch["decoder_segment_ids"])
+        if self.fixed_length is None:
+            batch["packing"] = make_packing(batch["segment_ids"], batch["decoder_segment_ids"], batch["labels"])
         return batch
 
     def lay_out(self, rows: list[list[torch.Tensor]], padding: int) -> torch.Tensor:

@@ -3,7 +3,15 @@
 """The models. Each `*_xformer.py` travels to the Hub beside the weights and imports its neighbours only."""
 
 from .configuration_xformer import XformerConfig
+from .layout_xformer import make_packing
 from .modeling_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel, XformerPreTrainedModel
 
 
-__all__ = ["XformerConfig", "XformerEncoderModel", "XformerForSeq2SeqLM", "XformerModel", "XformerPreTrainedModel"]
+__all__ = [
+    "XformerConfig",
+    "XformerEncoderModel",
+    "XformerForSeq2SeqLM",
+    "XformerModel",
+    "XformerPreTrainedModel",
+    "make_packing",
+]

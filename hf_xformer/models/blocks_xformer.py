@@ -35,39 +35,59 @@ class BlockPattern:
     def __init__(self, size: int, shift: int = 0, global_tokens: int = 0):
         self.size, self.shift, self.global_tokens = size, shift, global_tokens
 
-    def mask(self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None) -> AttentionMask:
+    def mask(
+        self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None, may_look: bool = True
+    ) -> AttentionMask:
         """
         Returns the mask of self-attention within these blocks.
 
         Args:
             x: Any features of the tokens, (B, S, ...). attention_mask: 1 for those to attend to, (B, S), or None.
+            may_look: Look at the values of the mask where that may save work. Without, there is padding, behind.
         """
-        rows, length = x.shape[:2]
+        length = x.shape[1]
         attended = order = inverse = everywhere = None
         if attention_mask is not None:
             attended = attention_mask.to(x.device, torch.bool)
             # A graph that is being made cannot look at the values.
-            if is_tracing(attended) or (attended[:, 1:] > attended[:, :-1]).any():
+            if may_look and (is_tracing(attended) or (attended[:, 1:] > attended[:, :-1]).any()):
                 order = attended.byte().argsort(dim=1, descending=True, stable=True)
                 inverse, attended = order.argsort(dim=1), attended.gather(1, order)
         if self.global_tokens:
             queries = min(self.global_tokens, length)
-            everywhere = mask_across(bidirectional_mask(config, x, rows, length, attended, queries), queries)
-        local = mask_across(self.local_mask(config, x, attended), self.size)
+            leading = bidirectional_mask(config, x[:, :queries], x, attended, may_look=may_look)
+            everywhere = mask_across(leading, queries)
+        local = mask_across(self.local_mask(config, x, attended, may_look), self.size)
         return BlockwiseMask(self, length, local, everywhere, order, inverse)
 
-    def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> Mask:
+    def local_mask(
+        self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None, may_look: bool
+    ) -> Mask:
         keys = self.key_mask(x, attended)
         # The queries of a block see the same keys: FlexAttention needs a mask for each, the others broadcast one.
         queries = self.size if config._attn_implementation == "flex_attention" else 1
         is_whole = attended is None and keys.numel() == x.shape[:2].numel()
-        return bidirectional_mask(config, x, keys.shape[0], keys.shape[1], None if is_whole else keys, queries)
+        own = None if is_whole else keys
+        # Without padding the places that fill up a row are masked: there is nothing to look for.
+        may_look = may_look and attended is not None
+        q, k = x.new_empty(len(keys), queries, 0), x.new_empty(*keys.shape, 0)
+        return bidirectional_mask(config, q, k, own, may_look=may_look)
 
     def key_mask(self, x: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor:
         """The keys of each block to attend to, (B * n, c): neither padding nor a leading token a second time."""
         attended = x.new_ones(x.shape[:2], dtype=torch.bool) if attended is None else attended
         is_leading = torch.arange(x.shape[1], device=x.device) < self.global_tokens
         return self.keys(attended & ~is_leading, attended)
+
+    def sees(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """True where a query attends to a key, by their positions: the same pattern for rows that are not cut."""
+        before, _ = self.padding(0)
+        return self.with_leading((query + before) // self.size == (key + before) // self.size, query, key)
+
+    def with_leading(self, seen: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        if not self.global_tokens:
+            return seen
+        return seen | (query < self.global_tokens) | (key < self.global_tokens)
 
     def cuts(self, length: int) -> bool:
         """Returns True if rows of so many tokens have more than one block; shorter ones are cheaper whole."""
@@ -149,7 +169,9 @@ class BlockwiseMask(NamedTuple):
 class CausalBlockPattern(BlockPattern):
     """Blocks of a decoder: within its block, a token attends to itself and to those before it."""
 
-    def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> Mask:
+    def local_mask(
+        self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None, may_look: bool
+    ) -> Mask:
         # Padding stands behind every attended token, where none looks.
         blocks = self.to_blocks(x[..., :0])
         return create_causal_mask(config, blocks.flatten(0, 1), None, None)
@@ -166,24 +188,35 @@ class WindowPattern(BlockPattern):
         self.first, self.last = first, last
         self.behind, self.ahead = int(first < 0), int(last > 0)
 
-    def mask(self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None) -> AttentionMask:
+    def mask(
+        self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None, may_look: bool = True
+    ) -> AttentionMask:
         if is_flash_attention_requested(config):
             # Its kernels have windows of their own, and would ignore the band.
             return WholeMask(create_bidirectional_mask(config, x, attention_mask))
-        return super().mask(config, x, attention_mask)
+        return super().mask(config, x, attention_mask, may_look)
+
+    def sees(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return self.with_leading(self.is_near(key - query), query, key)
+
+    def is_near(self, distance: torch.Tensor) -> torch.Tensor:
+        return (distance >= self.first) & (distance <= self.last)
 
     def cuts(self, length: int) -> bool:
         return length - 1 > max(-self.first, self.last)
 
-    def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> Mask:
+    def local_mask(
+        self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None, may_look: bool
+    ) -> Mask:
         keys = self.key_mask(x, attended)
         leading = min(self.global_tokens, x.shape[1])
 
         def is_in_band(row, head, query, key):
             distance = key - leading - self.behind * self.size - query
-            return (key < leading) | (distance >= self.first) & (distance <= self.last)
+            return (key < leading) | self.is_near(distance)
 
-        return bidirectional_mask(config, x, keys.shape[0], keys.shape[1], keys, self.size, is_in_band)
+        q, k = x.new_empty(len(keys), self.size, 0), x.new_empty(*keys.shape, 0)
+        return bidirectional_mask(config, q, k, keys, is_in_band, may_look)
 
     def neighbourhoods(self, blocks: torch.Tensor) -> torch.Tensor:
         count = blocks.shape[1]
@@ -193,16 +226,38 @@ class WindowPattern(BlockPattern):
 
 def bidirectional_mask(
     config: XformerConfig,
-    x: torch.Tensor,
-    rows: int,
-    keys: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
     attended: torch.Tensor | None,
-    queries: int,
     condition: Callable | None = None,
+    may_look: bool = True,
 ) -> Mask:
-    """The backend's mask for so many rows, queries and keys; the keys to attend to are 1 in (rows, keys)."""
-    q, k = x.new_empty(rows, queries, 0), x.new_empty(rows, keys, 0)
-    return create_bidirectional_mask(config, q, attended, encoder_hidden_states=k, and_mask_function=condition)
+    """
+    Returns the backend's mask of queries to keys on either side of them.
+
+    Args:
+        q, k: Any features of the queries, (N, L, ...), and of the keys, (N, M, ...).
+        attended: The keys to attend to are 1, (N, M); with `may_look` also as the backend takes it.
+        may_look: Look whether all keys are attended to, which needs no mask but a wait for a device.
+    """
+    backend = config._attn_implementation
+    if may_look or attended is None or backend not in ("eager", "sdpa"):
+        return create_bidirectional_mask(
+            config,
+            q,
+            attended,
+            encoder_hidden_states=k,
+            and_mask_function=condition,
+            allow_is_bidirectional_skip=may_look or attended is None,
+        )
+    # In few operations: there is a mask for every group of texts.
+    seen = attended[:, None, None]  # (N, 1, 1, M)
+    if condition is not None:
+        places = torch.arange(max(q.shape[1], k.shape[1]), device=q.device)
+        seen = seen & condition(None, None, places[: q.shape[1], None], places[: k.shape[1]])  # (N, 1, L, M)
+    if backend == "sdpa":
+        return seen
+    return q.new_zeros(seen.shape).masked_fill(~seen, torch.finfo(q.dtype).min)
 
 
 def reorder(x: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:

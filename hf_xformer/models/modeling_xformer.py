@@ -19,15 +19,12 @@ from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
 
 from .configuration_xformer import XformerConfig
 from .generation_xformer import XformerGeneration
-from .output_xformer import IGNORED, XformerOutputLayer, cross_entropy, mean_over
-from .packing_xformer import refuse_beside_segments, shift_right
+from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
+from .output_xformer import IGNORED, XformerOutputLayer, cross_entropy, labelled_positions, mean_over
+from .packing_xformer import check_ids, refuse_beside_segments, shift_right
 from .pretrained_xformer import XformerPreTrainedModel
 from .stack_xformer import XformerDecoder, XformerEncoder
 from .versions_xformer import CACHE, is_divided, slice_logits_to_keep, takes_cache
-
-
-# From this share of labelled positions on, the loss is computed at all positions.
-MOSTLY_LABELLED = 0.9
 
 
 def given(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +74,7 @@ class XformerModel(XformerPreTrainedModel):
         use_cache: bool | None = None,
         segment_ids: torch.Tensor | None = None,
         decoder_segment_ids: torch.Tensor | None = None,
+        packing: Packing | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqModelOutput:
         """
@@ -97,21 +95,26 @@ class XformerModel(XformerPreTrainedModel):
                 of each token's pair, from 1 on, 0 for padding, (B, S) and (B, T). Pairs do not attend to each other,
                 and each has positions from 0 on. They replace both attention masks; attention weights and caches are
                 refused.
+            packing: Layout of the packed rows, from the collator or `make_packing`; made here, which is a wait for a
+                GPU, if it is None.
 
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqModelOutput`]; its `last_hidden_state` is (B, T, D).
         """
-        options = given(kwargs)
+        options = given(kwargs) | {"return_dict": True}
         if segment_ids is not None:
             weights = options.get("output_attentions", self.config.output_attentions)
             refuse_beside_segments(output_attentions=weights, decoder_position_ids=decoder_position_ids)
+            check_ids(SOURCE, segment_ids, input_ids, inputs_embeds)
+            check_ids(TARGET, decoder_segment_ids, decoder_input_ids, decoder_inputs_embeds)
+        packing = packing_of(packing, segment_ids, decoder_segment_ids)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 inputs_embeds=inputs_embeds,
                 segment_ids=segment_ids,
-                return_dict=True,
+                packing=packing,
                 **options,
             )
         if not isinstance(encoder_outputs, BaseModelOutput):
@@ -127,7 +130,7 @@ class XformerModel(XformerPreTrainedModel):
             use_cache=use_cache,
             segment_ids=decoder_segment_ids,
             encoder_segment_ids=segment_ids,
-            return_dict=True,
+            packing=packing,
             **options,
         )
         return Seq2SeqModelOutput(
@@ -166,6 +169,7 @@ class XformerEncoderModel(XformerPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         segment_ids: torch.Tensor | None = None,
+        packing: Packing | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """Source tokens (B, S), or `inputs_embeds` (B, S, D), to the memory (B, S, D); see [`XformerModel`]."""
@@ -174,6 +178,7 @@ class XformerEncoderModel(XformerPreTrainedModel):
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
             segment_ids=segment_ids,
+            packing=packing,
             return_dict=True,
             **given(kwargs),
         )
@@ -214,6 +219,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         use_cache: bool | None = None,
         segment_ids: torch.Tensor | None = None,
         decoder_segment_ids: torch.Tensor | None = None,
+        packing: Packing | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         output_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -253,6 +259,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
             use_cache=use_cache,
             segment_ids=segment_ids,
             decoder_segment_ids=decoder_segment_ids,
+            packing=packing,
             return_dict=True,
             **kwargs,
         )
@@ -261,7 +268,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         if labels is None or self.returns_logits(output_logits):
             logits = self.lm_head(x)
         if labels is not None:
-            loss = self.loss_of(x, logits, labels, **kwargs)
+            loss = self.loss_of(x, logits, labels, packing, **kwargs)
         rest = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
 
@@ -280,16 +287,22 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         needed = not is_own or is_divided(self)
         return needed or (not self.training if output_logits is None else output_logits)
 
-    def loss_of(self, x: torch.Tensor, logits: torch.Tensor | None, labels: torch.Tensor, **kwargs) -> torch.Tensor:
+    def loss_of(
+        self,
+        x: torch.Tensor,
+        logits: torch.Tensor | None,
+        labels: torch.Tensor,
+        packing: Packing | None = None,
+        **kwargs,
+    ) -> torch.Tensor:
         smoothing = self.config.label_smoothing if self.training else 0.0
         if logits is not None:
             return self.loss_function(logits, labels, logits.shape[-1], label_smoothing=smoothing, **kwargs)
         x, labels = x.flatten(0, 1), labels.flatten().to(x.device)
         # The number of labelled positions is not known while a graph is made.
         if not is_tracing(labels):
-            index = (labels != IGNORED).nonzero().squeeze(1)
-            # A few more positions cost less than a shape that no other batch has.
-            if len(index) < MOSTLY_LABELLED * len(labels):
+            index = labelled_positions(labels) if packing is None else Layout(packing).labelled(labels)
+            if index is not None:
                 x, labels = x.index_select(0, index), labels.index_select(0, index)
         return mean_over(self.lm_head(x, labels, smoothing), labels, kwargs.get("num_items_in_batch"))
 

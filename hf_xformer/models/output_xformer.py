@@ -16,6 +16,8 @@ CHUNK_ELEMENTS = 2**25
 # Tokens whose gradients are summed in 16 bits: sums of more might exceed float16's largest number, 65,504, and means
 # in place of sums might fall below its smallest.
 CHUNK_TOKENS = 1024
+# From this share of labelled positions on, the loss is computed at all positions.
+MOSTLY_LABELLED = 0.9
 
 
 class SummedCrossEntropy(torch.autograd.Function):
@@ -29,7 +31,8 @@ class SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, labels, smoothing: float, elements: int) -> torch.Tensor:
-        device_type = x.device.type
+        # There is none for "meta", on which nothing is computed.
+        device_type = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"
         # The type of a linear layer under autocast, whose own casts would be repeated in every chunk.
         dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
         matrix, vocabulary = weight.to(dtype), weight.shape[0]
@@ -135,6 +138,16 @@ def cross_entropy(
         logits.float().view(-1, vocab_size), labels, reduction="sum", label_smoothing=label_smoothing
     )
     return mean_over(total, labels, num_items_in_batch)
+
+
+def labelled_positions(labels: torch.Tensor) -> torch.Tensor | None:
+    """
+    Returns the index, (n,), of the labelled positions of labels (N,), and None if they are most of them.
+
+    A few more positions cost less than a shape that no other batch has. Waits for the labels' device.
+    """
+    index = (labels != IGNORED).nonzero().squeeze(1)
+    return index if len(index) < MOSTLY_LABELLED * len(labels) else None
 
 
 def mean_over(

@@ -36,25 +36,15 @@ class Spans(NamedTuple):
 
 class Segments:
     """
-    The segments of packed rows (B, T).
+    The segments of packed rows, on the CPU.
 
     Args:
         ids: (B, T), from 1 on, the same for all tokens of a segment, which stand together; 0 for padding.
-        name: Name of the user's argument. x: The tokens, (B, T, D).
-
-    Raises:
-        ValueError: The ids are not one for each token.
+        name: Name of the user's argument.
     """
 
-    def __init__(self, ids: torch.Tensor, name: str, x: torch.Tensor):
-        if ids.shape != x.shape[:2]:
-            raise ValueError(f"`{name}` must be {tuple(x.shape[:2])}, one number a token, got {tuple(ids.shape)}")
+    def __init__(self, ids: torch.Tensor, name: str):
         self.ids, self.name = ids, name
-
-    def position_ids(self) -> torch.Tensor:
-        """Position of each token in its segment, (B, T)."""
-        places = torch.arange(self.ids.shape[1], device=self.ids.device)
-        return places - (first_of_segments(self.ids) * places).cummax(dim=1).values
 
     @cached_property
     def spans(self) -> Spans:
@@ -64,7 +54,7 @@ class Segments:
         Raises:
             ValueError: An id below 0, or one that stands in two places of a row.
         """
-        ids = self.ids.cpu()  # a wait for the device, one a stack and side
+        ids = self.ids
         starts = first_of_segments(ids).flatten().nonzero().squeeze(1)
         lengths = torch.diff(starts, append=torch.tensor([ids.numel()]))
         is_text = ids.flatten()[starts] != 0
@@ -81,6 +71,12 @@ class Segments:
     def longest(self) -> int:
         """Number of tokens of the longest segment."""
         return int(self.spans.lengths.max())
+
+
+def positions_in_segments(ids: torch.Tensor) -> torch.Tensor:
+    """Position of each token in its segment, (B, T), counted from the segments' numbers (B, T)."""
+    places = torch.arange(ids.shape[1], device=ids.device)
+    return places - (first_of_segments(ids) * places).cummax(dim=1).values
 
 
 def first_of_segments(ids: torch.Tensor) -> torch.Tensor:
@@ -131,23 +127,20 @@ def take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def group_segments(queries: Segments, keys: Segments) -> tuple[tuple[SegmentGroup, ...], torch.Tensor]:
-    """Groups segments of similar length: the `groups` and `inverse` of a [`PackedMask`]."""
+    """Groups segments of similar length: the `groups` and `inverse` of a [`PackedMask`], on the CPU."""
     of_queries, of_keys = queries.spans, keys.spans
-    device = queries.ids.device
     # Both lengths, up to the next power of two, as one number.
     query_size, key_size = (of.lengths.clamp(min=SHORT_SEGMENT).log2().ceil() for of in (of_queries, of_keys))
     sizes = 64 * query_size + key_size
     inverse, groups, done = torch.zeros(queries.ids.numel(), dtype=torch.long), [], 0
-    attended: torch.Tensor | None
     for size in sizes.unique():
         group = sizes == size
         index, is_query = table(of_queries, group)
         inverse[index[is_query]] = done + is_query.flatten().nonzero().squeeze(1)
         done += index.numel()
         key_index, attended = table(of_keys, group)
-        attended = None if attended.all() else attended.to(device)
-        groups.append(SegmentGroup(index.to(device), key_index.to(device), attended))
-    return tuple(groups), inverse.view_as(queries.ids).to(device)
+        groups.append(SegmentGroup(index, key_index, None if attended.all() else attended))
+    return tuple(groups), inverse.view_as(queries.ids)
 
 
 def table(spans: Spans, group: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,7 +181,7 @@ def check_pairs(queries: Segments, keys: Segments) -> None:
     Raises:
         ValueError: A row has other segments in the source than in the target, or there are none at all.
     """
-    of_queries, of_keys = queries.spans, keys.spans
+    of_keys, of_queries = keys.spans, queries.spans
     if not (torch.equal(of_queries.rows, of_keys.rows) and torch.equal(of_queries.ids, of_keys.ids)):
         raise ValueError(
             "packed rows need the same segments in the same order on both sides, each in one piece: `segment_ids` has "
@@ -202,12 +195,26 @@ def first_ids(spans: Spans) -> list[int]:
     return spans.ids[spans.rows == 0].tolist()
 
 
-def same_segment(queries: Segments, keys: Segments) -> Callable:
-    """Condition of a mask over whole rows. Padding attends to everything: attending to nothing would give NaN."""
+def same_segment(
+    queries: torch.Tensor, keys: torch.Tensor, sees: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+) -> Callable:
+    """
+    Returns the condition of a mask over whole packed rows: a token attends within its segment.
+
+    Padding attends to everything: attending to nothing would give NaN.
+
+    Args:
+        queries, keys: Numbers of the segments, (B, T) and (B, S).
+        sees: Further condition, on the positions of a query and a key in their segment.
+    """
+    positions = None if sees is None else (positions_in_segments(queries), positions_in_segments(keys))
 
     def condition(row, head, query, key):
-        own = queries.ids[row, query]
-        return (own == keys.ids[row, key]) | (own == 0)
+        own = queries[row, query]
+        attended = own == keys[row, key]
+        if sees is not None and positions is not None:
+            attended = attended & sees(positions[0][row, query], positions[1][row, key])
+        return attended | (own == 0)
 
     return condition
 
@@ -218,6 +225,21 @@ def shift_right(labels: torch.Tensor, segment_ids: torch.Tensor | None, start: i
     if segment_ids is None:
         return shifted
     return torch.where(first_of_segments(segment_ids), start, shifted)
+
+
+def check_ids(name: str, ids: torch.Tensor | None, *tokens: torch.Tensor | None) -> None:
+    """
+    Checks that there is one segment id for each token.
+
+    Args:
+        name: Name of the user's argument. ids: (B, T). tokens: Their ids, (B, T), or features, (B, T, D).
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    for each in tokens:
+        if ids is not None and each is not None and ids.shape != each.shape[:2]:
+            raise ValueError(f"`{name}` must be {tuple(each.shape[:2])}, one number a token, got {tuple(ids.shape)}")
 
 
 def check_both_sides(segment_ids: torch.Tensor | None, decoder_segment_ids: torch.Tensor | None) -> None:

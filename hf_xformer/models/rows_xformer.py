@@ -10,17 +10,11 @@ from typing import Protocol
 
 import torch
 from transformers.cache_utils import Cache
-from transformers.utils import is_tracing
 
+from .blocks_xformer import BlockPattern
+from .layout_xformer import ACROSS, Layout
 from .masks_xformer import AttentionMask, WholeMask
-from .packing_xformer import (
-    PackedMask,
-    Segments,
-    check_pairs,
-    concatenate_segments,
-    group_segments,
-    same_segment,
-)
+from .packing_xformer import PackedMask, positions_in_segments, same_segment
 from .positions_xformer import TokenPositions, count_positions
 
 
@@ -55,6 +49,8 @@ class PaddedRows:
             backend takes it; or one for each pattern.
         position_ids: (B or 1, T); counted from the mask when None.
         cache: Keys and values of tokens before these.
+        is_padded_behind: The mask is known to have padding, all of it behind a row's tokens. Otherwise its values are
+            looked at where that may save work, which is a wait for a device.
     """
 
     def __init__(
@@ -63,10 +59,12 @@ class PaddedRows:
         attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
         position_ids: torch.Tensor | None = None,
         cache: Cache | None = None,
+        is_padded_behind: bool = False,
     ):
         # Without features: masks are made by the shape, the type and the device of the tokens.
         self.tokens = x.new_empty(*x.shape[:2], 0)
         self.attention_mask, self.position_ids, self.cache = attention_mask, position_ids, cache
+        self.may_look = not is_padded_behind
 
     def longest(self) -> int | None:
         past = 0 if self.cache is None else self.cache.get_seq_length()
@@ -88,8 +86,13 @@ class PaddedRows:
     def masks(self, make: MakeMask, keys: "PaddedRows", patterns: Iterable[str]) -> dict[str, AttentionMask]:
         return {pattern: make(self, keys, pattern) for pattern in patterns}
 
-    def condition(self, keys: "PaddedRows") -> Callable | None:
-        """Condition under which a token attends to one of `keys`, besides that of the mask."""
+    def condition(self, keys: "PaddedRows", blocks: BlockPattern | None = None) -> Callable | None:
+        """
+        Condition under which a token attends to one of `keys`, besides that of the mask.
+
+        Args:
+            blocks: The layer's blocks, for rows that are not cut into them.
+        """
         return None
 
     def hold_all_keys(self) -> bool:
@@ -101,23 +104,31 @@ class PaddedRows:
 
 
 class PackedRows(PaddedRows):
-    """Rows of several texts that attend as they are, under a mask that keeps the texts apart."""
+    """
+    Rows of several texts that attend as they are, under a mask that keeps the texts apart.
 
-    def __init__(self, x: torch.Tensor, segments: Segments):
+    Args:
+        x: Features of the tokens, (B, T, D). segment_ids: Numbers of their texts, (B, T).
+        longest: Number of tokens of the longest text; None in a graph, which knows no numbers.
+    """
+
+    def __init__(self, x: torch.Tensor, segment_ids: torch.Tensor, longest: int | None = None):
         super().__init__(x)
-        self.segments = segments
+        self.segment_ids, self.longest_text = segment_ids, longest
 
     def longest(self) -> int | None:
-        return None if is_tracing(self.tokens) else self.segments.longest()
+        return self.longest_text
 
     def positions(self) -> TokenPositions:
         length = self.tokens.shape[1]
-        return TokenPositions(self.segments.position_ids(), 0, length, length)
+        return TokenPositions(positions_in_segments(self.segment_ids), 0, length, length)
 
-    def condition(self, keys: "PackedRows") -> Callable:  # type: ignore[override]
-        if not is_tracing(self.tokens):
-            check_pairs(self.segments, keys.segments)
-        return same_segment(self.segments, keys.segments)
+    def condition(self, keys: "PackedRows", blocks: BlockPattern | None = None) -> Callable:  # type: ignore[override]
+        return same_segment(self.segment_ids, keys.segment_ids, None if blocks is None else blocks.sees)
+
+    def hold_all_keys(self) -> bool:
+        # Their blocks begin at the first token of each text, wherever that stands.
+        return False
 
 
 class UnpackedRows:
@@ -126,33 +137,34 @@ class UnpackedRows:
 
     Args:
         x: Features of the tokens, (B, T, D).
-        concatenated: Patterns whose layers take all texts in one row, as kernels for variable lengths do.
+        layout: Where the texts stand. side: The argument with their numbers.
+        in_a_row: Patterns whose layers take all texts in one row, as kernels for variable lengths do.
     """
 
-    def __init__(self, x: torch.Tensor, segments: Segments, concatenated: tuple[str, ...]):
-        self.tokens, self.segments, self.concatenated = x.new_empty(0), segments, concatenated
+    def __init__(self, x: torch.Tensor, layout: Layout, side: str, in_a_row: tuple[str, ...]):
+        self.tokens, self.layout, self.side, self.in_a_row = x.new_empty(0), layout, side, in_a_row
 
     def longest(self) -> int:
-        return self.segments.longest()
+        return self.layout.side(self.side)[0]
 
     def positions(self) -> TokenPositions:
-        longest = self.longest()
-        return TokenPositions(self.segments.position_ids(), 0, longest, longest)
+        longest, positions = self.layout.side(self.side)
+        return TokenPositions(positions, 0, longest, longest)
 
     def masks(self, make: MakeMask, keys: "UnpackedRows", patterns: Iterable[str]) -> dict[str, AttentionMask]:
-        check_pairs(self.segments, keys.segments)
+        name = self.side if keys is self else ACROSS
         masks: dict[str, AttentionMask] = {}
-        concatenated = [pattern for pattern in patterns if pattern in self.concatenated]
-        if concatenated:
-            group, inverse, lengths = concatenate_segments(self.segments, keys.segments)
-            masks = dict.fromkeys(concatenated, PackedMask((group,), inverse, (WholeMask(None, lengths),)))
-        grouped = [pattern for pattern in patterns if pattern not in self.concatenated]
+        in_a_row = [pattern for pattern in patterns if pattern in self.in_a_row]
+        if in_a_row:
+            row, inverse, lengths = self.layout.row(name)
+            masks = dict.fromkeys(in_a_row, PackedMask((row,), inverse, (WholeMask(None, lengths),)))
+        grouped = [pattern for pattern in patterns if pattern not in self.in_a_row]
         if grouped:
-            groups, inverse = group_segments(self.segments, keys.segments)
+            groups, inverse = self.layout.groups(name)
             rows = [
                 (
                     PaddedRows(self.tokens.new_empty(*group.queries.shape, 0)),
-                    PaddedRows(keys.tokens.new_empty(*group.keys.shape, 0), group.attended),
+                    PaddedRows(keys.tokens.new_empty(*group.keys.shape, 0), group.attended, is_padded_behind=True),
                 )
                 for group in groups
             ]

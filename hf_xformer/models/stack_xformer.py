@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
-from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING, create_bidirectional_mask
+from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, is_tracing
@@ -19,11 +19,12 @@ from transformers.utils.generic import is_flash_attention_requested, merge_with_
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_xformer import XformerCrossAttention, XformerSelfAttention
-from .blocks_xformer import block_patterns, refuse_forgetful_caches
+from .blocks_xformer import BlockPattern, bidirectional_mask, block_patterns, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
 from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
-from .masks_xformer import AttentionMask, WholeMask, mask_across
-from .packing_xformer import Segments, check_both_sides, refuse_beside_segments
+from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
+from .masks_xformer import AttentionMask, Mask, WholeMask, mask_across
+from .packing_xformer import check_both_sides, check_ids, refuse_beside_segments
 from .positions_xformer import POSITIONS, Rotation
 from .pretrained_xformer import XformerPreTrainedModel
 from .rows_xformer import PackedRows, PaddedRows, Rows, UnpackedRows
@@ -64,36 +65,30 @@ class XformerStack(XformerPreTrainedModel):
         x: torch.Tensor,
         attention_mask: torch.Tensor | dict[str, torch.Tensor] | None,
         segment_ids: torch.Tensor | None,
-        name: str = "segment_ids",
+        packing: Packing | None,
+        side: str = SOURCE,
         position_ids: torch.Tensor | None = None,
         cache: Cache | None = None,
     ) -> Rows:
         """
-        The rows of a batch x (B, T, D): padded, or packed if there are segment ids.
+        Returns the rows of a batch x (B, T, D): padded, or packed if there are segment ids.
 
         Args:
-            name: Name of the user's argument for the segment ids.
+            packing: Layout of packed rows; None in a graph. side: The user's argument for the segment ids.
         """
         if segment_ids is None:
             return PaddedRows(x, attention_mask, position_ids, cache)
         refuse_beside_segments(attention_mask=attention_mask, position_ids=position_ids, **{CACHE: cache})
-        segments = Segments(segment_ids, name, x)
-        if self.keeps_rows_packed(x):
-            return PackedRows(x, segments)
-        return UnpackedRows(x, segments, KERNEL_PATTERNS if is_flash_attention_requested(self.config) else ())
-
-    def keeps_rows_packed(self, x: torch.Tensor) -> bool:
-        """Use one mask over whole packed rows: FlexAttention skips what is masked, and a graph has fixed shapes."""
-        if not is_tracing(x) and self.config._attn_implementation != "flex_attention":
-            return False
-        if set(self.layer_patterns) - {FULL}:
-            raise ValueError(
-                "packed rows with block layers take eager, sdpa or FlashAttention without torch.compile; "
-                f"the layers are {sorted(set(self.layer_patterns))}"
-            )
-        if is_flash_attention_requested(self.config):
+        is_flash = is_flash_attention_requested(self.config)
+        if packing is None and is_flash:
             raise ValueError("packed rows under FlashAttention do not go with torch.compile, which knows no lengths")
-        return True
+        # One mask over whole rows: a graph has fixed shapes, and FlexAttention skips what is masked.
+        if packing is None:
+            return PackedRows(x, segment_ids)
+        layout = Layout(packing)
+        if self.config._attn_implementation == "flex_attention":
+            return PackedRows(x, segment_ids, layout.side(side)[0])
+        return UnpackedRows(x, layout, side, KERNEL_PATTERNS if is_flash else ())
 
     def add_positions(
         self, x: torch.Tensor, rows: Rows
@@ -127,6 +122,11 @@ class XformerStack(XformerPreTrainedModel):
         """
         raise NotImplementedError
 
+    def mask_of_keys(self, queries: PaddedRows, keys: PaddedRows, blocks: BlockPattern | None = None) -> Mask:
+        """Returns the backend's mask of tokens that attend to all of their keys, or of blocks that are not cut."""
+        mask, condition = keys.attention_mask, queries.condition(keys, blocks)
+        return bidirectional_mask(self.config, queries.tokens, keys.tokens, mask, condition, keys.may_look)  # type: ignore[arg-type]
+
     def block_mask(self, rows: PaddedRows, pattern: str) -> AttentionMask | None:
         """The mask of a pattern of blocks; None for full attention, and where blocks would not cut the rows."""
         blocks = self.block_patterns.get(pattern)
@@ -135,7 +135,7 @@ class XformerStack(XformerPreTrainedModel):
         # A graph that is being made may serve rows of other lengths.
         if not (is_tracing(rows.tokens) or blocks.cuts(rows.tokens.shape[1])):
             return None
-        return blocks.mask(self.config, rows.tokens, rows.attention_mask)  # type: ignore[arg-type]
+        return blocks.mask(self.config, rows.tokens, rows.attention_mask, rows.may_look)  # type: ignore[arg-type]
 
 
 class XformerEncoder(XformerStack):
@@ -159,10 +159,12 @@ class XformerEncoder(XformerStack):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         segment_ids: torch.Tensor | None = None,
+        packing: Packing | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         x = self.embed(input_ids, inputs_embeds)  # (B, S, D)
-        rows = self.rows(x, attention_mask, segment_ids)
+        check_ids(SOURCE, segment_ids, x)
+        rows = self.rows(x, attention_mask, segment_ids, packing_of(packing, segment_ids))
         masks = self.masks(rows)
         x, rotation, biases = self.add_positions(x, rows)
         for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
@@ -173,10 +175,7 @@ class XformerEncoder(XformerStack):
         """Every token attends to all of its row, block or window."""
         if (blocks := self.block_mask(keys, pattern)) is not None:
             return blocks
-        condition = queries.condition(keys)
-        return WholeMask(
-            create_bidirectional_mask(self.config, keys.tokens, keys.attention_mask, and_mask_function=condition)  # type: ignore[arg-type]
-        )
+        return WholeMask(self.mask_of_keys(queries, keys, self.block_patterns.get(pattern)))
 
 
 class XformerDecoder(XformerStack):
@@ -208,6 +207,7 @@ class XformerDecoder(XformerStack):
         use_cache: bool | None = None,
         segment_ids: torch.Tensor | None = None,
         encoder_segment_ids: torch.Tensor | None = None,
+        packing: Packing | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         if encoder_hidden_states is None:
@@ -219,8 +219,11 @@ class XformerDecoder(XformerStack):
             cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
         refuse_forgetful_caches(cache)
         own_cache = None if cache is None else cache.self_attention_cache
-        rows = self.rows(x, attention_mask, segment_ids, "decoder_segment_ids", position_ids, own_cache)
-        memory_rows = self.rows(memory, encoder_attention_mask, encoder_segment_ids)
+        check_ids(TARGET, segment_ids, x)
+        check_ids(SOURCE, encoder_segment_ids, memory)
+        packing = packing_of(packing, encoder_segment_ids, segment_ids)
+        rows = self.rows(x, attention_mask, segment_ids, packing, TARGET, position_ids, own_cache)
+        memory_rows = self.rows(memory, encoder_attention_mask, encoder_segment_ids, packing)
         masks, memory_mask = self.masks(rows), self.memory_mask(rows, memory_rows)
         x, rotation, biases = self.add_positions(x, rows)
         for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
@@ -245,16 +248,11 @@ class XformerDecoder(XformerStack):
         if mask is None and isinstance(cache, StaticCache) and is_flash_attention_requested(self.config):
             # From the mask alone FlashAttention learns how many of the cache's slots are filled.
             mask = tokens.new_ones(tokens.shape[0], cache.get_seq_length() + tokens.shape[1])
-        make = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern]
-        return WholeMask(make(self.config, tokens, mask, cache, and_mask_function=queries.condition(keys)))  # type: ignore[operator]
+        condition = queries.condition(keys, self.block_patterns.get(pattern))
+        # The library counts its blocks and windows through whole rows: the condition has those of packed texts.
+        make = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern if condition is None else FULL]
+        return WholeMask(make(self.config, tokens, mask, cache, and_mask_function=condition))  # type: ignore[operator]
 
     def cross_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:
         """A token attends to all of its source."""
-        mask = create_bidirectional_mask(
-            self.config,
-            queries.tokens,
-            keys.attention_mask,  # type: ignore[arg-type]
-            encoder_hidden_states=keys.tokens,
-            and_mask_function=queries.condition(keys),
-        )
-        return mask_across(mask, queries.tokens.shape[1])
+        return mask_across(self.mask_of_keys(queries, keys), queries.tokens.shape[1])

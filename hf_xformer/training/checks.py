@@ -315,21 +315,9 @@ def check_packing(
         return
     if not isinstance(config, XformerConfig):
         raise ArgumentError(f"--packing: a model of type {config.model_type!r} would mix the pairs of a row")
-    types = sorted({*config.encoder_layer_types, *config.decoder_layer_types} - {"full_attention"})
     attention = model_args.attn_implementation or ""
-    compiled = training_args.torch_compile
-    table = [
-        (types and compiled, f"--packing with layers of {types} does not go with --torch_compile"),
-        (
-            types and attention == "flex_attention",
-            f"--packing with layers of {types} takes sdpa, eager or FlashAttention, not flex_attention",
-        ),
-        (
-            "flash" in attention and compiled,
-            f"--packing with --attn_implementation {attention} does not go with --torch_compile",
-        ),
-    ]
-    refuse(table)
+    if "flash" in attention and training_args.torch_compile:
+        raise ArgumentError(f"--packing with --attn_implementation {attention} does not go with --torch_compile")
 
 
 def check_attention(config: PreTrainedConfig, model_args: ModelArguments) -> None:

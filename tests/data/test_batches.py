@@ -9,6 +9,7 @@ from small_models import make_model
 
 from hf_xformer.data.batches import BatchedDataset, LengthGroupedDataset, OfCount, PackedWithin, PaddedWithin
 from hf_xformer.data.collators import BatchCollator, DataCollatorForPackedSeq2Seq
+from hf_xformer.models import make_packing
 
 
 ROWS, BATCH = 1003, 10
@@ -135,6 +136,9 @@ def make_features(*lengths: tuple[int, int]) -> list[dict]:
 
 def test_the_packed_collator_lays_pairs_behind_one_another():
     batch = DataCollatorForPackedSeq2Seq(Tokenizer())(make_features((2, 1), (1, 3)))
+    packing = batch.pop("packing")
+    expected = make_packing(batch["segment_ids"], batch["decoder_segment_ids"], batch["labels"])
+    assert packing["sizes"] == expected["sizes"] and packing["index"].equal(expected["index"])
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "input_ids": [[11, 11, 21]],
         "segment_ids": [[1, 1, 2]],
@@ -158,7 +162,7 @@ def test_the_packed_collator_fills_rows_where_pairs_fit_best():
 def test_rows_of_a_fixed_length_are_filled_up_and_a_longer_pair_is_refused():
     collate = DataCollatorForPackedSeq2Seq(Tokenizer(), row_length=9, fixed=True)
     batch = collate(make_features((2, 3), (1, 1)))
-    assert all(tensor.shape == (1, 9) for tensor in batch.values())
+    assert "packing" not in batch and all(tensor.shape == (1, 9) for tensor in batch.values())
     with pytest.raises(ValueError, match="a pair of 4 and 10 tokens does not fit rows of 9"):
         collate(make_features((4, 10)))
     with pytest.raises(ValueError, match="row_length"):

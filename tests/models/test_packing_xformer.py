@@ -5,19 +5,15 @@
 import pytest
 import torch
 from small_models import BATCH, SIZES, VANILLA, VARIANTS, LargestTensor, gradients, make_batch, make_model, pack
+from small_waits import PACKED_MODELS, make_packed
 from torch.testing import assert_close
 
 from hf_xformer import XformerEncoderModel
 from hf_xformer.models import packing_xformer
 
 
-MODELS = {
-    **VARIANTS,
-    "windows": {
-        **{"encoder_layer_types": ["sliding_attention"] * 2, "decoder_layer_types": ["sliding_attention"] * 3},
-        **{"block_size": 2, "num_global_tokens": 1, "num_key_value_heads": 2},
-    },
-}
+MODELS = {**VARIANTS, "windows": PACKED_MODELS["windows"]}
+packed_models = pytest.mark.parametrize("overrides", PACKED_MODELS.values(), ids=PACKED_MODELS)
 models = pytest.mark.parametrize("overrides", MODELS.values(), ids=MODELS)
 # One row, two, one each; pairs in another order.
 LAYOUTS = {"one row": [[2, 0, 1]], "two rows": [[1], [0, 2]], "three rows": [[0], [1], [2]]}
@@ -70,7 +66,7 @@ def test_packed_rows_give_the_loss_logits_and_gradients_of_padded_ones(overrides
     assert_packed_equals_padded(model, layout)
 
 
-@pytest.mark.parametrize("overrides", [{}, VANILLA, VARIANTS["relative-pre"]], ids=["modern", "vanilla", "relative"])
+@packed_models
 @layouts
 def test_packed_rows_under_flex_attention_equal_padded_ones(overrides, layout, plain_flex_attention):
     # In double precision: how far torch's own rounding moves the gradients of relative positions differs between CPUs.
@@ -102,37 +98,48 @@ def test_gradient_checkpointing_leaves_the_gradients_of_packed_rows_alone(overri
     assert_close(gradients(checkpointed), gradients(plain), atol=1e-5, rtol=1e-5)
 
 
+GRAPHS = {
+    **{name: {**PACKED_MODELS[name], "encoder_layers": 1, "decoder_layers": 1} for name in ("rope", "relative")},
+    # Blocks, shifted blocks, windows on both sides, global tokens.
+    "blocks": {
+        **{"encoder_layers": 3, "encoder_layer_types": ["chunked_attention"] * 2 + ["sliding_attention"]},
+        **{"decoder_layers": 2, "decoder_layer_types": ["chunked_attention", "sliding_attention"]},
+        **{"block_size": 3, "num_global_tokens": 1},
+    },
+}
+
+
 @pytest.mark.parametrize(
     ("overrides", "backend"),
-    [({}, "aot_eager"), (VARIANTS["relative-pre"], "aot_eager"), pytest.param({}, "inductor", marks=pytest.mark.slow)],
-    ids=["modern", "relative", "inductor"],
+    [
+        *((overrides, "aot_eager") for overrides in GRAPHS.values()),
+        pytest.param({**GRAPHS["blocks"], "attn_implementation": "eager"}, "aot_eager", marks=pytest.mark.slow),
+        *(pytest.param(GRAPHS[name], "inductor", marks=pytest.mark.slow) for name in ("rope", "blocks")),
+    ],
+    ids=[*GRAPHS, "blocks-eager", "inductor", "blocks-inductor"],
 )
 def test_one_graph_serves_packed_rows_of_one_shape_whatever_their_segments(overrides, backend):
     torch.compiler.reset()
-    batches = [pack(make_batch(), layout, (32, 24)) for layout in ([[0, 1, 2]], [[2, 0]], [[1]])]
-    plain, compiled = (make_model(**overrides, dropout=0.0, encoder_layers=1, decoder_layers=1).train() for _ in "ab")
+    # With their layouts, which a graph does not look at.
+    batches = [make_packed(layout, (32, 24)) for layout in ([[0, 1, 2]], [[2, 0]], [[1]])]
+    plain, compiled = (make_model(**overrides, dropout=0.0).train() for _ in "ab")
     graph = torch.compile(compiled, fullgraph=True, backend=backend)
     with torch.compiler.set_stance("default"), torch._dynamo.config.patch(error_on_recompile=True):
         for batch in batches:
             plain.zero_grad(), compiled.zero_grad()
-            plain(**batch).loss.backward()
-            graph(**batch).loss.backward()
+            expected, output = (model(**batch, output_logits=True) for model in (plain, graph))
+            is_text = batch["decoder_segment_ids"] > 0
+            assert_close(output.logits[is_text], expected.logits[is_text], atol=1e-5, rtol=1e-5)
+            for each in (expected, output):
+                each.loss.backward()
             assert_close(gradients(compiled), gradients(plain), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "backend", "said"),
-    [
-        (VARIANTS["rope-pre-blocks"], "sdpa", "packed rows with block layers"),
-        ({}, "flash_attention_2", "FlashAttention do not go with torch.compile"),
-    ],
-    ids=["blocks", "flash"],
-)
-def test_a_graph_of_packed_rows_is_refused_where_pairs_would_mix(overrides, backend, said):
+def test_a_graph_of_packed_rows_is_refused_where_pairs_would_mix():
     torch.compiler.reset()
-    model = make_model(**overrides)
-    model.config._attn_implementation = backend  # without asking for the package
-    with pytest.raises(Exception, match=said):
+    model = make_model()
+    model.config._attn_implementation = "flash_attention_2"  # without asking for the package
+    with pytest.raises(Exception, match="FlashAttention do not go with torch.compile"):
         torch.compile(model, backend="eager", fullgraph=True)(**pack(make_batch(), [[0, 1, 2]]))
 
 

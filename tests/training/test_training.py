@@ -121,13 +121,6 @@ def test_another_depth_keeps_the_type_of_layers_that_are_all_alike_and_asks_for_
         ({"max_tokens": "11"}, "--max_tokens 11 has no room for --max_source_length 12"),
         ({"packing": "true", "train_sampling_strategy": "sequential"}, "--train_sampling_strategy"),
         ({"packing": "true", "torch_compile": "true"}, "give --max_tokens"),
-        (
-            {
-                **{"packing": "true", "torch_compile": "true", "max_tokens": "40"},
-                "config_overrides": "encoder_layers=1,decoder_layers=1,encoder_layer_types=[chunked_attention]",
-            },
-            "--packing with layers of ['chunked_attention']",
-        ),
         ({"packing": "true", "dataloader_persistent_workers": "true"}, "--dataloader_persistent_workers"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
