@@ -17,10 +17,10 @@ from torch import nn
 from transformers.cache_utils import DynamicSlidingWindowLayer, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.utils import is_tracing
-from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_xformer import XformerConfig
-from .masks_xformer import AttentionMask, Mask, Part, Result, WholeMask, mask_across
+from .masks_xformer import AttentionMask, Mask, Part, Result
+from .varlen_xformer import mask_across, reorder
 
 
 class BlockPattern:
@@ -34,6 +34,8 @@ class BlockPattern:
 
     def __init__(self, size: int, shift: int = 0, global_tokens: int = 0):
         self.size, self.shift, self.global_tokens = size, shift, global_tokens
+        # As kernels for variable lengths have them.
+        self.segment_cuts = {"size": size, "shift": shift}
 
     def mask(self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None) -> AttentionMask:
         """
@@ -52,8 +54,9 @@ class BlockPattern:
                 inverse, attended = order.argsort(dim=1), attended.gather(1, order)
         if self.global_tokens:
             queries = min(self.global_tokens, length)
-            everywhere = mask_across(bidirectional_mask(config, x, rows, length, attended, queries), queries)
-        local = mask_across(self.local_mask(config, x, attended), self.size)
+            everywhere = bidirectional_mask(config, x, rows, length, attended, queries)
+            everywhere = mask_across(config, everywhere, queries)
+        local = mask_across(config, self.local_mask(config, x, attended), self.size)
         return BlockwiseMask(self, length, local, everywhere, order, inverse)
 
     def local_mask(self, config: XformerConfig, x: torch.Tensor, attended: torch.Tensor | None) -> Mask:
@@ -165,12 +168,7 @@ class WindowPattern(BlockPattern):
         super().__init__(size, global_tokens=global_tokens)
         self.first, self.last = first, last
         self.behind, self.ahead = int(first < 0), int(last > 0)
-
-    def mask(self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None) -> AttentionMask:
-        if is_flash_attention_requested(config):
-            # Its kernels have windows of their own, and would ignore the band.
-            return WholeMask(create_bidirectional_mask(config, x, attention_mask))
-        return super().mask(config, x, attention_mask)
+        self.segment_cuts = {}  # whose windows are their own
 
     def cuts(self, length: int) -> bool:
         return length - 1 > max(-self.first, self.last)
@@ -203,13 +201,6 @@ def bidirectional_mask(
     """The backend's mask for so many rows, queries and keys; the keys to attend to are 1 in (rows, keys)."""
     q, k = x.new_empty(rows, queries, 0), x.new_empty(rows, keys, 0)
     return create_bidirectional_mask(config, q, attended, encoder_hidden_states=k, and_mask_function=condition)
-
-
-def reorder(x: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
-    """Puts the tokens (B, S, ...) in another order, (B, S)."""
-    if order is None:
-        return x
-    return x.gather(1, order.view(*order.shape, *[1] * (x.ndim - 2)).expand_as(x))
 
 
 def block_patterns(config: XformerConfig, stack: str) -> tuple[list[str], dict[str, BlockPattern]]:

@@ -5,10 +5,10 @@
 import copy
 
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
-from transformers.utils.generic import is_flash_attention_requested
 
 from .naming_xformer import CACHE
 from .positions_xformer import count_positions
+from .varlen_xformer import takes_segments
 
 
 class XformerGeneration:
@@ -23,8 +23,8 @@ class XformerGeneration:
         )
 
     def _valid_auto_compile_criteria(self, *args, **kwargs):
-        # FlashAttention needs the lengths of padded sources, which are not known while a graph is made.
-        return not is_flash_attention_requested(self.config) and super()._valid_auto_compile_criteria(*args, **kwargs)
+        # Their mask of tokens grows with every step, where a graph wants masks of one shape.
+        return not takes_segments(self.config) and super()._valid_auto_compile_criteria(*args, **kwargs)
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         # The library gives the decoder's windows to the cross-attention too, which would forget most of the source.

@@ -15,9 +15,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from .masks_xformer import AttentionMask, Part, Result
+from .varlen_xformer import VariableLengthMask
 
 
 # Segments of up to so many tokens share a group; longer ones share theirs with those of up to twice their length, so
@@ -158,27 +158,29 @@ def table(spans: Spans, group: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return torch.where(is_inside, starts + places, starts), is_inside
 
 
-def concatenate_segments(
-    queries: Segments, keys: Segments
-) -> tuple[SegmentGroup, torch.Tensor, dict[str, torch.Tensor | int]]:
+def concatenate_segments(queries: Segments, keys: Segments, size: int = 0, shift: int = 0) -> VariableLengthMask:
     """
-    Puts all segments into one row without padding, as kernels for variable lengths take them.
+    Returns the mask of all segments at once, as kernels for variable lengths take it; those of a side attend to their
+    like on the other, and so does the padding before and behind them.
 
-    Returns:
-        The only group and the `inverse` of a [`PackedMask`], and the lengths as the kernels take them.
+    Args:
+        size: Blocks of so many tokens from a segment's first one on; 0 for none, as where the sides differ. shift:
+            Tokens of the first block, if not so many.
     """
-    of_queries, of_keys, device = queries.spans, keys.spans, queries.ids.device
-    tokens, key_tokens = (each.ids.flatten().nonzero().squeeze(1) for each in (queries, keys))
-    inverse = torch.zeros(queries.ids.numel(), dtype=torch.long, device=device)
-    inverse[tokens] = torch.arange(len(tokens), device=device)
-    lengths: dict[str, torch.Tensor | int] = {}
-    for side, spans in (("q", of_queries), ("k", of_keys)):
-        borders = nn.functional.pad(spans.lengths.cumsum(0), (1, 0))
-        lengths |= {
-            f"cu_seq_lens_{side}": borders.to(device, torch.int32),
-            f"max_length_{side}": int(spans.lengths.max()),
-        }
-    return SegmentGroup(tokens[None], key_tokens[None]), inverse.view_as(queries.ids), lengths
+    sides, longest = [], []
+    for side in (queries, keys):
+        spans = side.spans
+        ends = spans.starts + spans.lengths
+        cuts = [torch.tensor([0]), spans.starts, ends, torch.tensor([side.ids.numel()])]
+        if size:
+            firsts = spans.starts + (shift or size)
+            counts = (ends - firsts + size - 1).div(size, rounding_mode="floor").clamp(min=0)
+            places = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+            cuts.append(firsts.repeat_interleave(counts) + size * places)
+        borders = torch.cat(cuts).sort().values
+        longest.append(int(borders.diff().max()))
+        sides.append(borders.to(side.ids.device, torch.int32))
+    return VariableLengthMask(len(queries.ids), *sides, *longest)  # type: ignore[arg-type]
 
 
 def check_pairs(queries: Segments, keys: Segments) -> None:

@@ -12,7 +12,7 @@ import torch
 from transformers.cache_utils import Cache
 from transformers.utils import is_tracing
 
-from .masks_xformer import AttentionMask, WholeMask
+from .masks_xformer import AttentionMask
 from .packing_xformer import (
     PackedMask,
     Segments,
@@ -92,6 +92,14 @@ class PaddedRows:
         """Condition under which a token attends to one of `keys`, besides that of the mask."""
         return None
 
+    def hold_no_others(self, layer: int) -> bool:
+        """Returns True if each token may attend to all keys of a layer, but for those of tokens behind it."""
+        if self.cache is None:
+            return True
+        queries = self.tokens.shape[1]
+        keys = self.cache.get_mask_sizes(queries, layer)[0]
+        return keys == queries or (queries == 1 and not self.cache.is_compileable)
+
     def hold_all_keys(self) -> bool:
         """Returns True if the rows can be cut into blocks: no keys are in a cache, and the mask is one of tokens."""
         # A mask of more dimensions says itself what attends to what.
@@ -126,10 +134,11 @@ class UnpackedRows:
 
     Args:
         x: Features of the tokens, (B, T, D).
-        concatenated: Patterns whose layers take all texts in one row, as kernels for variable lengths do.
+        concatenated: Patterns whose layers take all texts at once, as kernels for variable lengths do, each with the
+            size and the shift of its blocks.
     """
 
-    def __init__(self, x: torch.Tensor, segments: Segments, concatenated: tuple[str, ...]):
+    def __init__(self, x: torch.Tensor, segments: Segments, concatenated: dict[str, dict[str, int]]):
         self.tokens, self.segments, self.concatenated = x.new_empty(0), segments, concatenated
 
     def longest(self) -> int:
@@ -142,11 +151,12 @@ class UnpackedRows:
     def masks(self, make: MakeMask, keys: "UnpackedRows", patterns: Iterable[str]) -> dict[str, AttentionMask]:
         check_pairs(self.segments, keys.segments)
         masks: dict[str, AttentionMask] = {}
-        concatenated = [pattern for pattern in patterns if pattern in self.concatenated]
-        if concatenated:
-            group, inverse, lengths = concatenate_segments(self.segments, keys.segments)
-            masks = dict.fromkeys(concatenated, PackedMask((group,), inverse, (WholeMask(None, lengths),)))
-        grouped = [pattern for pattern in patterns if pattern not in self.concatenated]
+        grouped = []
+        for pattern in patterns:
+            if pattern in self.concatenated:
+                masks[pattern] = concatenate_segments(self.segments, keys.segments, **self.concatenated[pattern])
+            else:
+                grouped.append(pattern)
         if grouped:
             groups, inverse = group_segments(self.segments, keys.segments)
             rows = [

@@ -10,30 +10,29 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING, create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, is_tracing
-from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_xformer import XformerCrossAttention, XformerSelfAttention
 from .blocks_xformer import block_patterns, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
 from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
-from .masks_xformer import AttentionMask, WholeMask, mask_across
+from .masks_xformer import AttentionMask, WholeMask
 from .naming_xformer import CACHE, takes_cache
 from .packing_xformer import Segments, check_both_sides, refuse_beside_segments
 from .positions_xformer import POSITIONS, Rotation
 from .pretrained_xformer import XformerPreTrainedModel
 from .rows_xformer import PackedRows, PaddedRows, Rows, UnpackedRows
 from .sublayers_xformer import make_input_norm, make_norm
+from .varlen_xformer import segments_across, segments_within, takes_segments
 
 
 FULL = "full_attention"
-# Patterns that FlashAttention's kernels for variable lengths have themselves.
-KERNEL_PATTERNS = (FULL, "sliding_attention")
 
 
 class XformerStack(XformerPreTrainedModel):
@@ -80,7 +79,7 @@ class XformerStack(XformerPreTrainedModel):
         segments = Segments(segment_ids, name, x)
         if self.keeps_rows_packed(x):
             return PackedRows(x, segments)
-        return UnpackedRows(x, segments, KERNEL_PATTERNS if is_flash_attention_requested(self.config) else ())
+        return UnpackedRows(x, segments, self.segment_cuts())
 
     def keeps_rows_packed(self, x: torch.Tensor) -> bool:
         """Use one mask over whole packed rows: FlexAttention skips what is masked, and a graph has fixed shapes."""
@@ -88,11 +87,12 @@ class XformerStack(XformerPreTrainedModel):
             return False
         if set(self.layer_patterns) - {FULL}:
             raise ValueError(
-                "packed rows with block layers take eager, sdpa or FlashAttention without torch.compile; "
+                "packed rows with block layers take eager, sdpa, varlen or FlashAttention without torch.compile; "
                 f"the layers are {sorted(set(self.layer_patterns))}"
             )
-        if is_flash_attention_requested(self.config):
-            raise ValueError("packed rows under FlashAttention do not go with torch.compile, which knows no lengths")
+        if takes_segments(self.config):
+            name = self.config._attn_implementation
+            raise ValueError(f"packed rows under {name} do not go with torch.compile, which knows no lengths")
         return True
 
     def add_positions(
@@ -130,12 +130,31 @@ class XformerStack(XformerPreTrainedModel):
     def block_mask(self, rows: PaddedRows, pattern: str) -> AttentionMask | None:
         """The mask of a pattern of blocks; None for full attention, and where blocks would not cut the rows."""
         blocks = self.block_patterns.get(pattern)
-        if blocks is None or not rows.hold_all_keys():
+        if blocks is None or pattern in self.segment_cuts() or not rows.hold_all_keys():
             return None
         # A graph that is being made may serve rows of other lengths.
         if not (is_tracing(rows.tokens) or blocks.cuts(rows.tokens.shape[1])):
             return None
         return blocks.mask(self.config, rows.tokens, rows.attention_mask)  # type: ignore[arg-type]
+
+    def segment_cuts(self) -> dict[str, dict[str, int]]:
+        """
+        Patterns whose masks are the borders of segments, each with the size and the shift of its blocks.
+
+        There are none unless the backend takes such masks. Blocks with global tokens attend to more than a segment.
+        """
+        if not takes_segments(self.config):
+            return {}
+        own = {name: blocks.segment_cuts for name, blocks in self.block_patterns.items() if not blocks.global_tokens}
+        return {FULL: {}, **own}
+
+    def segment_mask(self, rows: PaddedRows, attended: torch.Tensor | None, pattern: str) -> AttentionMask:
+        """The mask of self-attention by a kernel for variable lengths; `attended` is 1 for tokens to attend to."""
+        layer, is_full = self.layer_patterns.index(pattern), pattern not in self.block_patterns
+        if attended is None and is_full and rows.hold_no_others(layer):
+            return WholeMask(None)
+        cuts = self.segment_cuts().get(pattern, {})
+        return segments_within(rows.tokens, attended, rows.cache, layer, **cuts)
 
 
 class XformerEncoder(XformerStack):
@@ -173,6 +192,8 @@ class XformerEncoder(XformerStack):
         """Every token attends to all of its row, block or window."""
         if (blocks := self.block_mask(keys, pattern)) is not None:
             return blocks
+        if takes_segments(self.config):
+            return self.segment_mask(keys, keys.attention_mask, pattern)  # type: ignore[arg-type]
         condition = queries.condition(keys)
         return WholeMask(
             create_bidirectional_mask(self.config, keys.tokens, keys.attention_mask, and_mask_function=condition)  # type: ignore[arg-type]
@@ -242,19 +263,21 @@ class XformerDecoder(XformerStack):
         if isinstance(mask, dict):
             # `generate` makes the masks itself when it compiles, one for each layer type.
             mask = mask[pattern]
-        if mask is None and isinstance(cache, StaticCache) and is_flash_attention_requested(self.config):
-            # From the mask alone FlashAttention learns how many of the cache's slots are filled.
-            mask = tokens.new_ones(tokens.shape[0], cache.get_seq_length() + tokens.shape[1])
+        if takes_segments(self.config):
+            return self.segment_mask(queries, mask, pattern)
         make = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern]
         return WholeMask(make(self.config, tokens, mask, cache, and_mask_function=queries.condition(keys)))  # type: ignore[operator]
 
     def cross_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:
         """A token attends to all of its source."""
+        attended: torch.Tensor | None = keys.attention_mask  # type: ignore[assignment]
+        if attended is not None and takes_segments(self.config):
+            return segments_across(attended.to(queries.tokens.device), queries.tokens.shape[1])
         mask = create_bidirectional_mask(
             self.config,
             queries.tokens,
-            keys.attention_mask,  # type: ignore[arg-type]
+            attended,
             encoder_hidden_states=keys.tokens,
             and_mask_function=queries.condition(keys),
         )
-        return mask_across(mask, queries.tokens.shape[1])
+        return WholeMask(mask)
