@@ -11,7 +11,7 @@ Shapes: B rows, T queries, S keys, H query heads, G key and value heads, K head 
 """
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -34,9 +34,17 @@ except ImportError:  # torch before 2.11
 logger = logging.get_logger(__name__)
 
 VARLEN = "varlen"
-# What the kernel takes. A newer torch wants to be told that there are fewer key heads than query heads.
+# What the kernel takes.
 KERNEL_DEVICE, KERNEL_DTYPES, OLDEST_GPU = "cuda", (torch.float16, torch.bfloat16), (8, 0)
-GROUPED = {"enable_gqa": True} if varlen_attn and "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+
+
+def grouped_heads(kernel: Callable | None) -> dict[str, bool]:
+    """Returns the argument by which a kernel is told of fewer key heads than query heads; torch 2.11's has none."""
+    is_told = kernel is not None and "enable_gqa" in inspect.signature(kernel).parameters
+    return {"enable_gqa": True} if is_told else {}
+
+
+GROUPED = grouped_heads(varlen_attn)
 
 
 def takes_segments(config: XformerConfig) -> bool:

@@ -124,9 +124,10 @@ def test_one_graph_serves_packed_rows_of_one_shape_whatever_their_segments(overr
     ("overrides", "backend", "said"),
     [
         (VARIANTS["rope-pre-blocks"], "sdpa", "packed rows with block layers"),
-        ({}, "flash_attention_2", "FlashAttention do not go with torch.compile"),
+        ({}, "flash_attention_2", "flash_attention_2 do not go with torch.compile"),
+        ({}, "varlen", "varlen do not go with torch.compile"),
     ],
-    ids=["blocks", "flash"],
+    ids=["blocks", "flash", "varlen"],
 )
 def test_a_graph_of_packed_rows_is_refused_where_pairs_would_mix(overrides, backend, said):
     torch.compiler.reset()
