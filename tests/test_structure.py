@@ -21,8 +21,8 @@ PACKAGE = Path(hf_xformer.__file__).parent
 TRAVELLING = [
     f"{name}_xformer"
     for name in (
-        *("naming", "configuration", "masks", "blocks", "packing", "positions", "rows", "attention", "sublayers"),
-        *("layers", "output", "pretrained", "stack", "generation", "modeling"),
+        *("naming", "configuration", "masks", "varlen", "blocks", "packing", "positions", "rows", "attention"),
+        *("sublayers", "layers", "output", "pretrained", "stack", "generation", "modeling"),
     )
 ]
 # Which of the package's rooms each may import; `models` stands for the public names in its `__init__` alone.

@@ -4,6 +4,14 @@
 
 from .configuration_xformer import XformerConfig
 from .modeling_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel, XformerPreTrainedModel
+from .varlen_xformer import why_not_varlen
 
 
-__all__ = ["XformerConfig", "XformerEncoderModel", "XformerForSeq2SeqLM", "XformerModel", "XformerPreTrainedModel"]
+__all__ = [
+    "XformerConfig",
+    "XformerEncoderModel",
+    "XformerForSeq2SeqLM",
+    "XformerModel",
+    "XformerPreTrainedModel",
+    "why_not_varlen",
+]

@@ -5,6 +5,7 @@
 import copy
 
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.masking_utils import create_masks_for_generate
 
 from .naming_xformer import CACHE
 from .positions_xformer import count_positions
@@ -21,6 +22,12 @@ class XformerGeneration:
         return super().prepare_inputs_for_generation(
             input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
         )
+
+    def create_masks_for_generate(self, attention_mask=None, **kwargs):
+        # The decoder finds borders in the mask of tokens, and the library would refuse blocks to FlashAttention.
+        if takes_segments(self.config):
+            return attention_mask
+        return create_masks_for_generate(attention_mask=attention_mask, **kwargs)
 
     def _valid_auto_compile_criteria(self, *args, **kwargs):
         # Their mask of tokens grows with every step, where a graph wants masks of one shape.

@@ -12,7 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_xformer import XformerConfig
 from .positions_xformer import XformerSinusoidalPositions
-from .varlen_xformer import VARLEN, unfit_config, why_not_varlen
+from .varlen_xformer import VARLEN, refusal, unfit_config, why_not_varlen
 
 
 class XformerPreTrainedModel(PreTrainedModel):
@@ -41,7 +41,7 @@ class XformerPreTrainedModel(PreTrainedModel):
             ValueError: The model or the machine cannot have it.
         """
         if requested_attention == VARLEN and (reason := why_not_varlen(self.config)) is not None:
-            raise ValueError(reason)
+            raise ValueError(refusal(reason))
         return super().get_correct_attn_implementation(requested_attention, is_init_check)
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ Shapes: B rows, T queries, S keys, H query heads, G key and value heads, K head 
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from transformers.utils import logging
 from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_xformer import XformerConfig
-from .masks_xformer import AttentionMask, Part, Result, WholeMask
+from .masks_xformer import AttentionMask, Mask, Part, Result, WholeMask
 
 
 try:
@@ -155,7 +155,7 @@ def text_of(attended: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     if attended.ndim != 2:
         raise ValueError(
-            f"kernels for variable lengths take a mask of tokens, of 2 dimensions, not of {attended.ndim}: use "
+            f"kernels for variable lengths take a mask of tokens, of 2 dimensions and not of {attended.ndim}: use "
             'attn_implementation="sdpa"'
         )
     attended, length = attended.bool(), attended.shape[1]
@@ -200,11 +200,15 @@ def reorder(x: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
     return x.gather(1, order.view(*order.shape, *[1] * (x.ndim - 2)).expand_as(x))
 
 
-def mask_across(config: XformerConfig, attended: torch.Tensor | None, queries: int) -> AttentionMask:
-    """Attention of so many queries a row to the keys (B, S) that are 1, between which padding may stand."""
-    if attended is None or not takes_segments(config):
-        return WholeMask(attended)
-    return segments_across(attended, queries, has_holes=True)
+def mask_across(config: XformerConfig, mask: Mask, queries: int) -> AttentionMask:
+    """
+    Attention of so many queries a row, under a mask as the backend takes it.
+
+    That of kernels for variable lengths is 1 for the keys to attend to, (B, S), between which padding may stand.
+    """
+    if isinstance(mask, torch.Tensor) and takes_segments(config):
+        return segments_across(mask, queries, has_holes=True)
+    return WholeMask(mask)
 
 
 # The backend, as transformers calls it.
@@ -279,7 +283,7 @@ AttentionInterface.register(VARLEN, varlen_attention)
 AttentionMaskInterface.register(VARLEN, token_mask)
 
 
-# What it does not run on.
+# Where it does not run.
 
 
 def refusal(why: str) -> str:
@@ -289,35 +293,27 @@ def refusal(why: str) -> str:
 def missing_kernel() -> str | None:
     """Returns why the kernel does not run on this machine, or None."""
     if varlen_attn is None:
-        return refusal(f"needs torch 2.11 or newer, and this is {torch.__version__}")
+        return f"needs torch 2.11 or newer, and this is {torch.__version__}"
     if not torch.cuda.is_available():
-        return refusal("needs a GPU, and there is none")
+        return "needs a GPU, and there is none"
     if (capability := torch.cuda.get_device_capability()) < OLDEST_GPU:
         have, need = (".".join(map(str, version)) for version in (capability, OLDEST_GPU))
-        return refusal(f"needs a GPU of compute capability {need} or higher, and this one has {have}")
+        return f"needs a GPU of compute capability {need} or higher, and this one has {have}"
     return None
 
 
 def unfit_config(config: XformerConfig) -> str | None:
-    """Returns what kernels for variable lengths lack for such a model, or None."""
+    """Returns what kernels for variable lengths lack for a model, or None."""
     if config.position_embedding_type == "relative":
         return "cannot add relative positions to the scores"
     if config.num_global_tokens and "sliding_attention" in config.layer_types_of("encoder"):
-        return f"knows no windows with global tokens, and `num_global_tokens` is {config.num_global_tokens}"
+        return f"has no windows with global tokens, and `num_global_tokens` is {config.num_global_tokens}"
     return None
 
 
 def why_not_varlen(config: XformerConfig) -> str | None:
-    """Returns why a model with this config cannot have the backend on this machine, in one line, or None."""
-    if (unfit := unfit_config(config)) is not None:
-        return refusal(unfit)
+    """Returns why a model cannot have this backend on this machine, as the end of a sentence that names it, or None."""
     widths = sorted({config.heads_of(stack)[1] for stack in ("encoder", "decoder")})
     if any(width % 8 or width > 256 for width in widths):
-        return refusal(f"takes heads of a multiple of 8 and up to 256 features, and these have {widths}")
-    return missing_kernel()
-
-
-def varlen_or_none(config: Any, half_precision: bool) -> str | None:
-    """Returns the backend's name if a model with this config trains through it on this machine, else None."""
-    fits = half_precision and not config.attention_dropout and why_not_varlen(config) is None
-    return VARLEN if fits else None
+        return f"takes heads of a multiple of 8 and at most 256 features, and these have {widths}"
+    return unfit_config(config) or missing_kernel()

@@ -34,9 +34,9 @@ from ..checkpoints.vocabulary import check_decoder_start, check_same_tokens
 from ..decoding.metrics import check_metric_names
 from ..errors import ArgumentError, blame, did_you_mean
 from ..files import ADAPTER_CONFIG, CONFIG, read_json
-from ..models import XformerConfig
+from ..models import XformerConfig, why_not_varlen
 from .arguments import DataArguments, ModelArguments
-from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size
+from .launch import OPTIMIZER_SHARDED, WHOLE, layout, precision, tensor_parallel_size
 from .launch_checks import check_world
 
 
@@ -134,7 +134,7 @@ def check_attention_name(model_args: ModelArguments, training_args: Seq2SeqTrain
         return
     known = ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
     if name.removeprefix("paged|") not in known:
-        usual = "eager, sdpa, flex_attention, flash_attention_2"
+        usual = "eager, sdpa, varlen, flex_attention, flash_attention_2"
         raise ArgumentError(f"--attn_implementation {name}: none of {usual}{did_you_mean(name, known)}")
     if name == "flex_attention" and training_args.device.type == "cpu":
         raise ArgumentError("--attn_implementation flex_attention: torch cannot train through it on a CPU; sdpa can")
@@ -286,7 +286,7 @@ def check_model(
             f"--label_smoothing_factor {training_args.label_smoothing_factor} and the model's `label_smoothing` of "
             f"{config.label_smoothing}: the Trainer's would hide the model's; give one"
         )
-    check_attention(config, model_args)
+    check_attention(config, model_args, training_args)
 
 
 def check_division(config: PreTrainedConfig) -> None:
@@ -316,20 +316,26 @@ def check_packing(
         (types and compiled, f"--packing with layers of {types} does not go with --torch_compile"),
         (
             types and attention == "flex_attention",
-            f"--packing with layers of {types} takes sdpa, eager or FlashAttention, not flex_attention",
+            f"--packing with layers of {types} takes sdpa, eager, varlen or FlashAttention, not flex_attention",
         ),
         (
-            "flash" in attention and compiled,
+            ("flash" in attention or attention == "varlen") and compiled,
             f"--packing with --attn_implementation {attention} does not go with --torch_compile",
         ),
     ]
     refuse(table)
 
 
-def check_attention(config: PreTrainedConfig, model_args: ModelArguments) -> None:
+def check_attention(
+    config: PreTrainedConfig, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments
+) -> None:
     """Checks that the model has the attention and that its package is installed, on a model without memory."""
     name = model_args.attn_implementation
     if name is None or name in ("eager", "sdpa"):
+        return
+    if name == "varlen":
+        if (reason := why_not_trained(config, training_args)) is not None:
+            raise ArgumentError(f"--attn_implementation varlen {reason}: take sdpa")
         return
     tried = deepcopy(config)
     tried._attn_implementation = name
@@ -337,6 +343,21 @@ def check_attention(config: PreTrainedConfig, model_args: ModelArguments) -> Non
     with torch.device("meta"), blame(f"--attn_implementation {name}", ImportError, ValueError, RuntimeError):
         model_class: Any = AutoModelForSeq2SeqLM._model_mapping[type(config)]
         model_class(tried)
+
+
+def why_not_trained(config: PreTrainedConfig, training_args: Seq2SeqTrainingArguments) -> str | None:
+    """Returns why a run cannot train through torch's kernel for variable lengths, or None."""
+    if not isinstance(config, XformerConfig):
+        return f"is for Xformer models, and this one is of type {config.model_type!r}"
+    if config.attention_dropout:
+        return (
+            f"has no dropout of attention weights, and the model's `attention_dropout` is {config.attention_dropout}"
+        )
+    if precision(training_args) == "no":
+        return "computes in half precision, and the run has neither --bf16 nor --fp16"
+    if training_args.device.type == "cpu":
+        return "needs a GPU, and the run is on the CPU"
+    return why_not_varlen(config)
 
 
 def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerBase) -> None:

@@ -6,10 +6,11 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import Seq2SeqTrainingArguments
+from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from .arguments import DataArguments, ModelArguments
+from .checks import why_not_trained
 from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision
 
 
@@ -48,6 +49,7 @@ def make_plan(
     data_args: DataArguments,
     training_args: Seq2SeqTrainingArguments,
     is_finished: bool = False,
+    config: PreTrainedConfig | None = None,
 ) -> Plan:
     """
     Decides what the options leave open.
@@ -55,6 +57,7 @@ def make_plan(
     Args:
         is_finished: Whether the run needs no further step and is only evaluated. DeepSpeed and FSDP evaluate only what
             they train.
+        config: The model's; None where it is not known yet.
     """
     is_grouped = data_args.group_by_length and not data_args.streaming
     batches = "drawn"
@@ -67,7 +70,7 @@ def make_plan(
         evaluates = False
     return Plan(
         batch=batch_of_a_step(data_args, training_args),
-        attn_implementation=model_args.attn_implementation or choose_attention(data_args, training_args),
+        attn_implementation=model_args.attn_implementation or choose_attention(config, data_args, training_args),
         batches=batches,
         evaluates=evaluates,
         # The dataset's own order.
@@ -98,8 +101,16 @@ def batch_of_a_step(data_args: DataArguments, training_args: Seq2SeqTrainingArgu
     return f"{size} per step ({', '.join(details)})"
 
 
-def choose_attention(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> str | None:
-    """Returns eager where torch's own attention is slow, its backward pass in bfloat16 on a CPU; else None."""
+def choose_attention(
+    config: PreTrainedConfig | None, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
+) -> str | None:
+    """
+    Returns varlen on a GPU that has its kernel, for a model that it trains; eager where torch's own attention is slow,
+    its backward pass in bfloat16 on a CPU; else None.
+    """
+    is_compiled_packed = data_args.packing and training_args.torch_compile  # where lengths are not known
+    if config is not None and not is_compiled_packed and why_not_trained(config, training_args) is None:
+        return "varlen"
     is_slow = precision(training_args) == "bf16" and training_args.device.type == "cpu"
     is_short = max(data_args.max_source_length, data_args.max_target_length) <= EAGER_LENGTH
     return "eager" if is_slow and is_short else None

@@ -13,7 +13,6 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BartConfig, BartForConditionalGeneration, DynamicCache, EncoderDecoderCache, StaticCache
 
-from hf_xformer import XformerConfig
 from hf_xformer.models import varlen_xformer
 from hf_xformer.models.naming_xformer import CACHE
 
@@ -276,6 +275,19 @@ def test_a_step_of_training_waits_for_nothing_and_makes_no_mask(overrides, side,
     assert largest.elements <= mask.numel() * SIZES["vocab_size"] < 700 * 700
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_one_graph_serves_padded_rows_of_one_shape_whatever_their_lengths(side, varlen, monkeypatch):
+    torch.compiler.reset()
+    monkeypatch.setattr(varlen_xformer, "varlen_attn", lambda q, k, v, *args, **kwargs: q + k.mean() + v.mean())
+    model = with_varlen(make_model(**MODELS["mixed"], dropout=0.0)).train()
+    graph = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.compiler.set_stance("default"), torch._dynamo.config.patch(error_on_recompile=True):
+        for shorter in (0, 2, 4):
+            batch = pad_on(side, make_batch())
+            batch["attention_mask"][:, :shorter] = 0
+            graph(**batch).logits.mean().backward()
+
+
 # What it does not take
 
 
@@ -290,7 +302,7 @@ def test_a_mask_of_more_dimensions_is_refused(varlen):
     batch = make_batch()
     batch["attention_mask"] = torch.ones(3, 1, 11, 11)
     with pytest.raises(
-        ValueError, match='a mask of tokens, of 2 dimensions, not of 4: use attn_implementation="sdpa"'
+        ValueError, match='a mask of tokens, of 2 dimensions and not of 4: use attn_implementation="sdpa"'
     ):
         with_varlen(make_model())(**batch)
 
@@ -298,9 +310,9 @@ def test_a_mask_of_more_dimensions_is_refused(varlen):
 REFUSED = {
     "relative-positions": ({"position_embedding_type": "relative"}, "cannot add relative positions to the scores"),
     "windows-and-global-tokens": (
-        {"encoder_layer_types": [SLIDING, FULL], "num_global_tokens": 1}, "no windows with global tokens",
+        {"encoder_layer_types": [SLIDING, FULL], "num_global_tokens": 1}, "has no windows with global tokens",
     ),
-    "odd heads": ({"head_dim": 10}, r"heads of a multiple of 8 and up to 256 features, and these have \[10\]"),
+    "odd heads": ({"head_dim": 10}, r"heads of a multiple of 8 and at most 256 features, and these have \[10\]"),
     "wide heads": ({"head_dim": 264}, r"these have \[264\]"),
 }  # fmt: skip
 
@@ -363,14 +375,3 @@ def test_dropout_in_a_config_is_no_matter_where_nothing_is_trained(varlen):
     batch, model = make_batch(), make_model(attention_dropout=0.1)
     expected = model(**batch).logits
     assert_close(with_varlen(model)(**batch).logits, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_it_is_the_default_of_training_only_where_it_trains(varlen):
-    choose = varlen_xformer.varlen_or_none
-    assert choose(XformerConfig(), half_precision=True) == "varlen"
-    for config, half in (
-        (XformerConfig(), False),
-        (XformerConfig(attention_dropout=0.1), True),
-        (XformerConfig(position_embedding_type="relative"), True),
-    ):
-        assert choose(config, half) is None
