@@ -54,8 +54,8 @@ class BlockPattern:
                 inverse, attended = order.argsort(dim=1), attended.gather(1, order)
         if self.global_tokens:
             queries = min(self.global_tokens, length)
-            everywhere = bidirectional_mask(config, x, rows, length, attended, queries)
-            everywhere = mask_across(config, everywhere, queries)
+            whole = bidirectional_mask(config, x, rows, length, attended, queries)
+            everywhere = mask_across(config, whole, queries)
         local = mask_across(config, self.local_mask(config, x, attended), self.size)
         return BlockwiseMask(self, length, local, everywhere, order, inverse)
 

@@ -12,7 +12,7 @@ Shapes: B rows, T queries, S keys, H query heads, G key and value heads, K head 
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -26,10 +26,11 @@ from .configuration_xformer import XformerConfig
 from .masks_xformer import AttentionMask, Mask, Part, Result, WholeMask
 
 
+varlen_attn: Any
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # torch before 2.11
-    varlen_attn = None  # type: ignore[assignment]
+    varlen_attn = None
 
 logger = logging.get_logger(__name__)
 
@@ -117,8 +118,9 @@ def segments_within(
         start, end = text_of(attended.to(tokens.device))
     key_borders = borders(start - first, end - first, keys, size, shift)
     query_borders = (key_borders + first - past).clamp(0, queries)
-    longest = (min(size, length) if size else length for length in (queries, keys))
-    return VariableLengthMask(rows, through_rows(query_borders, queries), through_rows(key_borders, keys), *longest)
+    max_queries, max_keys = (min(size, length) if size else length for length in (queries, keys))
+    query_borders, key_borders = through_rows(query_borders, queries), through_rows(key_borders, keys)
+    return VariableLengthMask(rows, query_borders, key_borders, max_queries, max_keys)
 
 
 def segments_across(attended: torch.Tensor, queries: int, has_holes: bool = False) -> VariableLengthMask:
@@ -253,7 +255,7 @@ def varlen_attention(
         return sdpa_attention_forward(module, q, k, v, None, scaling=scaling)
     if q.device.type != KERNEL_DEVICE:
         raise ValueError(refusal(f"needs a model on a GPU, and this one is on {q.device}"))
-    dtype = q.dtype
+    dtype, is_grouped = q.dtype, q.shape[1] != k.shape[1]
     if dtype not in KERNEL_DTYPES:
         if torch.is_grad_enabled() and q.requires_grad:
             raise ValueError(refusal(f"trains with `bf16=True` or `fp16=True`, and these features are {dtype}"))
@@ -261,15 +263,18 @@ def varlen_attention(
         logger.warning_once(f'attn_implementation="{VARLEN}" computes in bfloat16 where features are {dtype}')
         q, k, v = (y.bfloat16() for y in (q, k, v))
     behind = -1 if sliding_window is None else sliding_window - 1
+    q, k, v = (y[0].transpose(0, 1) for y in (q, k, v))  # (B * T, H, K), (B * S, G, K) twice
     x = varlen_attn(
-        *(y[0].transpose(0, 1) for y in (q, k, v)),  # (B * T, H, K), (B * S, G, K) twice
+        q,
+        k,
+        v,
         cu_seq_lens_q,
         cu_seq_lens_k,
         max_length_q,
         max_length_k,
         scale=scaling,
         window_size=(behind, 0 if module.is_causal else behind),
-        **GROUPED if q.shape[1] != k.shape[1] else {},
+        **(GROUPED if is_grouped else {}),
     )
     return x[None].to(dtype), None
 
@@ -312,7 +317,7 @@ def unfit_config(config: XformerConfig) -> str | None:
 
 
 def why_not_varlen(config: XformerConfig) -> str | None:
-    """Returns why a model cannot have this backend on this machine, as the end of a sentence that names it, or None."""
+    """Returns why a model cannot have this backend on this machine, as the end of a sentence, or None."""
     widths = sorted({config.heads_of(stack)[1] for stack in ("encoder", "decoder")})
     if any(width % 8 or width > 256 for width in widths):
         return f"takes heads of a multiple of 8 and at most 256 features, and these have {widths}"

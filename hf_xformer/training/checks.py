@@ -34,9 +34,9 @@ from ..checkpoints.vocabulary import check_decoder_start, check_same_tokens
 from ..decoding.metrics import check_metric_names
 from ..errors import ArgumentError, blame, did_you_mean
 from ..files import ADAPTER_CONFIG, CONFIG, read_json
-from ..models import XformerConfig, why_not_varlen
+from ..models import XformerConfig
 from .arguments import DataArguments, ModelArguments
-from .launch import OPTIMIZER_SHARDED, WHOLE, layout, precision, tensor_parallel_size
+from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size, why_not_varlen
 from .launch_checks import check_world
 
 
@@ -334,7 +334,7 @@ def check_attention(
     if name is None or name in ("eager", "sdpa"):
         return
     if name == "varlen":
-        if (reason := why_not_trained(config, training_args)) is not None:
+        if (reason := why_not_varlen(config, training_args)) is not None:
             raise ArgumentError(f"--attn_implementation varlen {reason}: take sdpa")
         return
     tried = deepcopy(config)
@@ -343,21 +343,6 @@ def check_attention(
     with torch.device("meta"), blame(f"--attn_implementation {name}", ImportError, ValueError, RuntimeError):
         model_class: Any = AutoModelForSeq2SeqLM._model_mapping[type(config)]
         model_class(tried)
-
-
-def why_not_trained(config: PreTrainedConfig, training_args: Seq2SeqTrainingArguments) -> str | None:
-    """Returns why a run cannot train through torch's kernel for variable lengths, or None."""
-    if not isinstance(config, XformerConfig):
-        return f"is for Xformer models, and this one is of type {config.model_type!r}"
-    if config.attention_dropout:
-        return (
-            f"has no dropout of attention weights, and the model's `attention_dropout` is {config.attention_dropout}"
-        )
-    if precision(training_args) == "no":
-        return "computes in half precision, and the run has neither --bf16 nor --fp16"
-    if training_args.device.type == "cpu":
-        return "needs a GPU, and the run is on the CPU"
-    return why_not_varlen(config)
 
 
 def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerBase) -> None:

@@ -10,8 +10,7 @@ from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from .arguments import DataArguments, ModelArguments
-from .checks import why_not_trained
-from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision
+from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision, why_not_varlen
 
 
 # Tokens. Up to here the scores of a row, which eager attention holds, are no more than its features.
@@ -109,7 +108,7 @@ def choose_attention(
     its backward pass in bfloat16 on a CPU; else None.
     """
     is_compiled_packed = data_args.packing and training_args.torch_compile  # where lengths are not known
-    if config is not None and not is_compiled_packed and why_not_trained(config, training_args) is None:
+    if config is not None and not is_compiled_packed and why_not_varlen(config, training_args) is None:
         return "varlen"
     is_slow = precision(training_args) == "bf16" and training_args.device.type == "cpu"
     is_short = max(data_args.max_source_length, data_args.max_target_length) <= EAGER_LENGTH

@@ -13,7 +13,8 @@ BEFORE_READING = {
     "attention": ({"attn_implementation": "foo"}, "--attn_implementation foo: none of eager, sdpa"),
     "misspelt attention": (
         {"attn_implementation": "flash_attention2"},
-        "--attn_implementation flash_attention2: none of eager, sdpa, varlen, flex_attention, flash_attention_2; did you mean",
+        "--attn_implementation flash_attention2: none of eager, sdpa, varlen, flex_attention, "
+        "flash_attention_2; did you mean",
     ),
     "attention not installed": (
         {"attn_implementation": "flash_attention_2"},
@@ -21,7 +22,7 @@ BEFORE_READING = {
     ),
     "varlen in single precision": (
         {"attn_implementation": "varlen"},
-        "--attn_implementation varlen computes in half precision, and the run has neither --bf16 nor --fp16: take sdpa",
+        "--attn_implementation varlen computes in half precision, and the run has neither --bf16 nor --fp16: ",
     ),
     "varlen on a CPU": (
         {"attn_implementation": "varlen", "bf16": "true"},
