@@ -91,7 +91,7 @@ def precision(options: Namespace | TrainingArguments) -> str:
 
 
 def why_not_varlen(config: PreTrainedConfig, training_args: TrainingArguments) -> str | None:
-    """Returns why a run cannot train through torch's kernel for variable lengths, as the end of a sentence, or None."""
+    """Returns why a run cannot train by torch's kernel for variable lengths, as the end of a sentence, or None."""
     if not isinstance(config, models.XformerConfig):
         return f"is for Xformer models, and this one is of type {config.model_type!r}"
     if config.attention_dropout:
