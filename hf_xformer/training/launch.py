@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, TrainingArguments
 
-from .. import models
+from ..models import XformerConfig
+from ..models import why_not_varlen as why_not_with
 
 
 # Messages of gloo and NCCL when a peer is gone.
@@ -92,7 +93,7 @@ def precision(options: Namespace | TrainingArguments) -> str:
 
 def why_not_varlen(config: PreTrainedConfig, training_args: TrainingArguments) -> str | None:
     """Returns why a run cannot train by torch's kernel for variable lengths, as the end of a sentence, or None."""
-    if not isinstance(config, models.XformerConfig):
+    if not isinstance(config, XformerConfig):
         return f"is for Xformer models, and this one is of type {config.model_type!r}"
     if config.attention_dropout:
         return (
@@ -102,7 +103,7 @@ def why_not_varlen(config: PreTrainedConfig, training_args: TrainingArguments) -
         return "computes in half precision, and the run has neither --bf16 nor --fp16"
     if training_args.device.type == "cpu":
         return "needs a GPU, and the run is on the CPU"
-    return models.why_not_varlen(config)
+    return why_not_with(config)
 
 
 def prepare_launch(options: Namespace) -> None:
