@@ -17,12 +17,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 if not torch.accelerator.is_available():
     os.environ["DS_ACCELERATOR"] = "cpu"
 
+from small_kernels import StandIn  # noqa: E402
 from small_runs import ROOT, Task  # noqa: E402
 from torch.nn.attention import flex_attention  # noqa: E402
 from transformers import masking_utils  # noqa: E402
 from transformers.integrations import flex_attention as flex_integration  # noqa: E402
 
 from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.models import varlen_xformer
 
 
 # The models here are tiny and the workers several: more threads would only wait for each other.
@@ -61,3 +63,14 @@ def plain_flex_attention(plain_flex_masks, monkeypatch):
     """All of it uncompiled: that has a backward pass on a CPU, though torch refuses because the compiled has none."""
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
     monkeypatch.setattr(flex_integration.WrappedFlexAttention, "__call__", lambda self: flex_attention.flex_attention)
+
+
+@pytest.fixture
+def varlen(monkeypatch) -> StandIn:
+    """A stand-in for torch's kernel for variable lengths, which needs a GPU and half precision."""
+    stand_in = StandIn()
+    monkeypatch.setattr(varlen_xformer, "varlen_attn", stand_in.of_torch_2_13)
+    monkeypatch.setattr(varlen_xformer, "missing_kernel", lambda: None)
+    monkeypatch.setattr(varlen_xformer, "KERNEL_DEVICE", "cpu")
+    monkeypatch.setattr(varlen_xformer, "KERNEL_DTYPES", (torch.float32, torch.float64))
+    return stand_in

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults of attention: masks, blocks, positions, caches."""
 
-from mutant import ATTENTION, BLOCKS, CONFIG, CORE, GENERATION, STOCK, WINDOWS, Mutant
+from mutant import ATTENTION, BLOCKS, CONFIG, CORE, GENERATION, STOCK, VARLEN, WINDOWS, Mutant
 
 
 MUTANTS = (
@@ -37,10 +37,39 @@ MUTANTS = (
         words="padding",
     ),
     Mutant(
-        "FlashAttention cuts the target with the source's mask",
-        "if not isinstance(mask, torch.Tensor) or mask.ndim != 2:",
-        "if True:",
-        (CORE,),
+        "FlashAttention and varlen: the queries are cut as the keys are",
+        "query_borders = torch.arange(4, device=attended.device) // 2 * queries",
+        "query_borders = key_borders[0].clamp(max=queries)",
+        (CORE, VARLEN),
+        words="padded",
+    ),
+    Mutant(
+        "varlen: a cache begins with the first token of its rows",
+        "query_borders = (key_borders + first - past).clamp(0, queries)",
+        "query_borders = (key_borders - past).clamp(0, queries)",
+        (VARLEN,),
+        words="cached",
+    ),
+    Mutant(
+        "varlen: blocks begin with the row and not with its text",
+        "cuts.append((start + shift) % size",
+        "cuts.append((0 * start + shift) % size",
+        (VARLEN,),
+        words="padded",
+    ),
+    Mutant(
+        "varlen: blocks of packed segments are not shifted",
+        "firsts = spans.starts + (shift or size)",
+        "firsts = spans.starts + size",
+        (VARLEN,),
+        words="packed",
+    ),
+    Mutant(
+        "varlen: the windows of the decoder look ahead",
+        "0 if module.is_causal else behind",
+        "behind",
+        (VARLEN,),
+        words="windows",
     ),
     # Blocks and windows
     Mutant(

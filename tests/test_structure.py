@@ -22,8 +22,8 @@ PACKAGE = Path(hf_xformer.__file__).parent
 TRAVELLING = [
     f"{name}_xformer"
     for name in (
-        *("versions", "configuration", "masks", "blocks", "packing", "positions", "output", "layout", "rows"),
-        *("attention", "sublayers", "layers", "pretrained", "stack", "generation", "modeling"),
+        *("versions", "configuration", "masks", "varlen", "blocks", "packing", "positions", "output", "layout"),
+        *("rows", "attention", "sublayers", "layers", "pretrained", "stack", "generation", "modeling"),
     )
 ]
 # Which of the package's rooms each may import; `models` stands for the public names in its `__init__` alone.

@@ -17,8 +17,8 @@ class DataCollatorForPackedSeq2Seq:
     """
     Packs pairs into rows without padding between them; `segment_ids` and `decoder_segment_ids` tell them apart.
 
-    `packing` is the layout of the rows, which the model would otherwise make in every forward. Rows of a fixed length
-    have none: a compiled model does without.
+    `packing` is the layout of the rows, which the model would otherwise make in every forward. That of rows of a fixed
+    length is one that a compiled model can read.
 
     Args:
         tokenizer: The source's; its padding token fills the ends of rows.
@@ -71,8 +71,9 @@ class DataCollatorForPackedSeq2Seq:
         prepare = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
         if prepare is not None:
             batch["decoder_input_ids"] = prepare(batch["labels"], batch["decoder_segment_ids"])
-        if self.fixed_length is None:
-            batch["packing"] = make_packing(batch["segment_ids"], batch["decoder_segment_ids"], batch["labels"])
+        batch["packing"] = make_packing(
+            batch["segment_ids"], batch["decoder_segment_ids"], batch["labels"], fixed=self.fixed_length is not None
+        )
         return batch
 
     def lay_out(self, rows: list[list[torch.Tensor]], padding: int) -> torch.Tensor:

@@ -5,6 +5,7 @@
 from .configuration_xformer import XformerConfig
 from .layout_xformer import make_packing
 from .modeling_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel, XformerPreTrainedModel
+from .varlen_xformer import why_not_varlen
 
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "XformerModel",
     "XformerPreTrainedModel",
     "make_packing",
+    "why_not_varlen",
 ]

@@ -17,10 +17,10 @@ from torch import nn
 from transformers.cache_utils import DynamicSlidingWindowLayer, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.utils import is_tracing
-from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_xformer import XformerConfig
-from .masks_xformer import AttentionMask, Mask, Part, Result, WholeMask, mask_across
+from .masks_xformer import AttentionMask, Mask, Part, Result
+from .varlen_xformer import mask_across, reorder
 
 
 class BlockPattern:
@@ -34,6 +34,8 @@ class BlockPattern:
 
     def __init__(self, size: int, shift: int = 0, global_tokens: int = 0):
         self.size, self.shift, self.global_tokens = size, shift, global_tokens
+        # As kernels for variable lengths have them.
+        self.segment_cuts = {"size": size, "shift": shift}
 
     def mask(
         self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None, may_look: bool = True
@@ -56,8 +58,8 @@ class BlockPattern:
         if self.global_tokens:
             queries = min(self.global_tokens, length)
             leading = bidirectional_mask(config, x[:, :queries], x, attended, may_look=may_look)
-            everywhere = mask_across(leading, queries)
-        local = mask_across(self.local_mask(config, x, attended, may_look), self.size)
+            everywhere = mask_across(config, leading, queries)
+        local = mask_across(config, self.local_mask(config, x, attended, may_look), self.size)
         return BlockwiseMask(self, length, local, everywhere, order, inverse)
 
     def local_mask(
@@ -187,14 +189,7 @@ class WindowPattern(BlockPattern):
         super().__init__(size, global_tokens=global_tokens)
         self.first, self.last = first, last
         self.behind, self.ahead = int(first < 0), int(last > 0)
-
-    def mask(
-        self, config: XformerConfig, x: torch.Tensor, attention_mask: torch.Tensor | None, may_look: bool = True
-    ) -> AttentionMask:
-        if is_flash_attention_requested(config):
-            # Its kernels have windows of their own, and would ignore the band.
-            return WholeMask(create_bidirectional_mask(config, x, attention_mask))
-        return super().mask(config, x, attention_mask, may_look)
+        self.segment_cuts = {}  # whose windows are their own
 
     def sees(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         return self.with_leading(self.is_near(key - query), query, key)
@@ -258,13 +253,6 @@ def bidirectional_mask(
     if backend == "sdpa":
         return seen
     return q.new_zeros(seen.shape).masked_fill(~seen, torch.finfo(q.dtype).min)
-
-
-def reorder(x: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
-    """Puts the tokens (B, S, ...) in another order, (B, S)."""
-    if order is None:
-        return x
-    return x.gather(1, order.view(*order.shape, *[1] * (x.ndim - 2)).expand_as(x))
 
 
 def block_patterns(config: XformerConfig, stack: str) -> tuple[list[str], dict[str, BlockPattern]]:

@@ -3,16 +3,21 @@
 """Corrections of the library's `generate()` for encoder-decoders with windows, blocks or FlashAttention."""
 
 import copy
+from typing import Any
 
 from transformers.cache_utils import EncoderDecoderCache, StaticCache
-from transformers.utils.generic import is_flash_attention_requested
+from transformers.masking_utils import create_masks_for_generate
 
+from .configuration_xformer import XformerConfig
 from .positions_xformer import count_positions
+from .varlen_xformer import takes_segments
 from .versions_xformer import CACHE
 
 
 class XformerGeneration:
     """Base class to stand in front of `GenerationMixin`."""
+
+    config: XformerConfig
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
         # Counted here because a compiled step gets the mask only after the library has made it four-dimensional.
@@ -31,12 +36,17 @@ class XformerGeneration:
             return
         config = copy.deepcopy(self.config)
         config.decoder_layer_types = ["full_attention"] * config.decoder_layers
-        options = {"config": config, "offloading": cross.offloading}
+        options: dict[str, Any] = {"config": config, "offloading": cross.offloading}
         if isinstance(cross, StaticCache):
             options["max_cache_len"] = kwargs["encoder_outputs"][0].shape[1]
         cache.cross_attention_cache = type(cross)(**options)
 
+    def create_masks_for_generate(self, attention_mask=None, **kwargs):
+        # The decoder finds borders in the mask of tokens, and the library would refuse blocks to FlashAttention.
+        if takes_segments(self.config):
+            return attention_mask
+        return create_masks_for_generate(attention_mask=attention_mask, **kwargs)
+
     def get_compiled_call(self, compile_config):
-        # FlashAttention needs the lengths of padded sources, which are not known while a graph is made.
-        flash = is_flash_attention_requested(self.config)
-        return self.__call__ if flash else super().get_compiled_call(compile_config)
+        # The mask of tokens of kernels for variable lengths grows with every step: a graph wants masks of one shape.
+        return self.__call__ if takes_segments(self.config) else super().get_compiled_call(compile_config)

@@ -9,9 +9,9 @@ Shapes as in `packing_xformer.py`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,11 +21,12 @@ from .output_xformer import labelled_positions
 from .packing_xformer import (
     SegmentGroup,
     Segments,
+    borders_of,
     check_pairs,
-    concatenate_segments,
     group_segments,
     positions_in_segments,
 )
+from .varlen_xformer import VariableLengthMask, cut_segments
 
 
 # A dictionary of plain things around one tensor: data loaders pin it, and the Trainer and Accelerate move it to a
@@ -33,6 +34,8 @@ from .packing_xformer import (
 Packing = dict[str, Any]
 # Version of the fields. The code that travelled with a checkpoint may be older than the collator.
 FORMAT = 1
+# Borders of rows of a fixed size are filled up to a multiple of so many: few graphs serve all batches.
+FIXED_BORDERS = 256
 BOOLS = 4  # in one integer of 32 bits
 # The attention of a stack to its own rows, by the argument with its segments' numbers, and of target to source.
 SOURCE, TARGET, ACROSS = "segment_ids", "decoder_segment_ids", "across"
@@ -40,7 +43,10 @@ LABELS = "labels"
 
 
 def make_packing(
-    segment_ids: torch.Tensor, decoder_segment_ids: torch.Tensor | None = None, labels: torch.Tensor | None = None
+    segment_ids: torch.Tensor,
+    decoder_segment_ids: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
+    fixed: bool = False,
 ) -> Packing:
     """
     Returns the layout of packed rows, which the models take as `packing`.
@@ -50,6 +56,8 @@ def make_packing(
     Args:
         segment_ids, decoder_segment_ids: Numbers of the segments, (B, S) and (B, T); an encoder's has no target.
         labels: (B, T). With them the loss need not ask the device which positions have a label.
+        fixed: Make what a graph can read, whose sizes are those of every batch of rows of one shape: no more than the
+            borders of segments, for kernels for variable lengths.
 
     Returns:
         `index`, a tensor of integers, (n,), and `sizes`, by which it is cut.
@@ -64,17 +72,34 @@ def make_packing(
     if TARGET in segments:
         pairs[ACROSS] = (segments[TARGET], segments[SOURCE])
     check_pairs(*pairs.get(ACROSS, pairs[SOURCE]))
-    parts: dict[str, list] = {
-        name: [each.longest(), positions_in_segments(each.ids)] for name, each in segments.items()
-    }
+    parts: dict[str, Iterable] = {name: side_of(each, fixed) for name, each in segments.items()}
+    if fixed:
+        return join(parts)
     for name, (queries, keys) in pairs.items():
         groups, inverse = group_segments(queries, keys)
         parts[f"{name}, grouped"] = [inverse, *chain(*(fields_of(group, queries is keys) for group in groups))]
-        row, inverse, lengths = concatenate_segments(queries, keys)
-        parts[f"{name}, in a row"] = [inverse, *fields_of(row, queries is keys), *chain(*lengths.items())]
     if labels is not None:
         parts[LABELS] = [labelled_positions(on_cpu[LABELS].flatten())]
     return join(parts)
+
+
+class Side(NamedTuple):
+    """The segments of the rows of one side."""
+
+    longest: int | None  # tokens of the longest segment; None in rows of a fixed size
+    positions: torch.Tensor  # of each token in its segment, (B, T)
+    longest_piece: int  # no segment, and no padding before, between or behind them, has more tokens
+    borders: torch.Tensor  # of segments and padding, from 0 to B * T, (2N + 2,) or, in rows of a fixed size, more
+
+
+def side_of(segments: Segments, fixed: bool) -> Side:
+    """Describes the segments of one side, on the CPU."""
+    positions, borders = positions_in_segments(segments.ids), borders_of(segments)
+    if fixed:
+        # Empty pieces at the end.
+        borders = nn.functional.pad(borders, (0, -len(borders) % FIXED_BORDERS), value=segments.ids.numel())
+        return Side(None, positions, segments.ids.numel(), borders)
+    return Side(segments.longest(), positions, int(borders.diff().max()), borders)
 
 
 def to_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -93,7 +118,7 @@ def fields_of(group: SegmentGroup, is_own: bool) -> tuple[torch.Tensor | None, .
     return group.queries, None if is_own else group.keys, attended
 
 
-def join(parts: dict[str, list]) -> Packing:
+def join(parts: dict[str, Iterable]) -> Packing:
     """Writes all tensors into one, and their shapes and everything else into `sizes`."""
     tensors: list[torch.Tensor] = []
     sizes: dict[str, Any] = {}
@@ -132,21 +157,37 @@ class Layout:
             yield self.index.narrow(0, first, count).view(field)
             first += count
 
-    def side(self, name: str) -> tuple[int, torch.Tensor]:
-        """Number of tokens of the longest segment, and the position of each token in its segment, (B, T)."""
-        longest, positions = self.fields(name)
-        return longest, positions
+    def side(self, name: str) -> Side:
+        """The segments of the rows of one side, by the argument with their numbers."""
+        return Side(*self.fields(name))
+
+    def borders(self, queries: str, keys: str, size: int = 0, shift: int = 0) -> VariableLengthMask:
+        """
+        Returns the mask of all segments at once, as kernels for variable lengths take it.
+
+        Those of a side attend to their like on the other, and so does the padding before, between and behind them.
+
+        Args:
+            queries, keys: The sides. size: Blocks of so many tokens from a segment's first one on; 0 for none, as
+                where the sides differ. shift: Tokens of the first block, if not so many.
+        """
+        sides = [self.side(name) for name in (queries, keys)]
+        borders, longest = ([getattr(side, field) for side in sides] for field in ("borders", "longest_piece"))
+        if size:
+            borders = [cut_segments(side.borders, side.positions, size, shift) for side in sides]
+            longest = [min(size, each) for each in longest]
+        return VariableLengthMask(len(sides[0].positions), *borders, *longest)  # type: ignore[arg-type]
 
     def groups(self, name: str) -> tuple[tuple[SegmentGroup, ...], torch.Tensor]:
         """The `groups` and `inverse` of a [`PackedMask`]."""
+        if f"{name}, grouped" not in self.sizes:
+            raise ValueError(
+                "`packing` is of rows of a fixed size, which kernels for variable lengths read, and not for blocks "
+                "with global tokens: make it with `fixed=False`, or leave it out"
+            )
         inverse, *fields = self.fields(f"{name}, grouped")
         groups = zip(fields[::3], fields[1::3], fields[2::3], strict=True)
         return tuple(group_of(*each) for each in groups), inverse
-
-    def row(self, name: str) -> tuple[SegmentGroup, torch.Tensor, dict[str, torch.Tensor | int]]:
-        """All segments in one row: what `concatenate_segments` returns."""
-        inverse, queries, keys, attended, *fields = self.fields(f"{name}, in a row")
-        return group_of(queries, keys, attended), inverse, dict(zip(fields[::2], fields[1::2], strict=True))
 
     def labelled(self, labels: torch.Tensor) -> torch.Tensor | None:
         """Returns what [`labelled_positions`] does; the device is waited for only if the layout knows no labels."""
@@ -167,9 +208,9 @@ def packing_of(
     packing: Packing | None, segment_ids: torch.Tensor | None, decoder_segment_ids: torch.Tensor | None = None
 ) -> Packing | None:
     """
-    Returns the layout of a batch, made here if it was given none; None for padded rows, and in a graph.
+    Returns the layout of a batch, made here if it was given none; None for padded rows.
 
-    A graph serves all rows of one shape, whatever their segments are.
+    A graph makes none: it serves all rows of one shape, whatever their segments are.
 
     Raises:
         ValueError: The layout that was given is not one of these rows, as far as is known without a wait.
@@ -179,7 +220,7 @@ def packing_of(
             raise ValueError("`packing` is the layout of packed rows: give it with `segment_ids`")
         return None
     if is_tracing(segment_ids):
-        return None
+        return packing
     if packing is None:
         packing = make_packing(segment_ids, decoder_segment_ids)
     check_packing(packing, {SOURCE: segment_ids, TARGET: decoder_segment_ids})

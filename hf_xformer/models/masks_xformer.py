@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import nn
 from torch.nn.attention.flex_attention import BlockMask
 
 
@@ -61,54 +60,3 @@ class WholeMask(NamedTuple):
 
     def join(self, results: Iterator[Result]) -> Result:
         return next(results)
-
-
-class VariableLengthMask(NamedTuple):
-    """
-    Attention to padded rows of another sequence by FlashAttention.
-
-    The library would cut the queries by the mask of the keys (transformers issue 35032). Given the lengths of both, it
-    calls the kernel for variable lengths.
-    """
-
-    attended: torch.Tensor  # keys, (B, S)
-    lengths: dict[str, torch.Tensor | int]
-
-    @classmethod
-    def of(cls, attended: torch.Tensor, queries: int) -> "VariableLengthMask":
-        """
-        Makes the mask of padded keys and of as many queries in every row.
-
-        Args:
-            attended: The keys to attend to are 1, (B, S). queries: Their number in every row, T.
-        """
-        key_lengths = attended.sum(dim=-1, dtype=torch.int32)
-        lengths: dict[str, torch.Tensor | int] = {
-            "cu_seq_lens_q": torch.arange(len(attended) + 1, dtype=torch.int32, device=attended.device) * queries,
-            "cu_seq_lens_k": nn.functional.pad(key_lengths.cumsum(0, dtype=torch.int32), (1, 0)),
-            "max_length_q": queries,
-            "max_length_k": int(key_lengths.max()),
-        }
-        return cls(attended.bool(), lengths)
-
-    def split(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, position_bias: torch.Tensor | None = None
-    ) -> Iterable[Part]:
-        q = q.transpose(0, 1).flatten(1, 2)[None]  # (1, H, B * T, K)
-        k, v = (y.transpose(1, 2)[self.attended].transpose(0, 1)[None] for y in (k, v))  # (1, G, all keys, K)
-        return (Part(q, k, v, None, self.lengths),)
-
-    def join(self, results: Iterator[Result]) -> Result:
-        x, weights = next(results)  # (1, B * T, H * K)
-        return x.unflatten(1, (len(self.attended), -1)).squeeze(0), weights
-
-
-def mask_across(mask: Mask, queries: int) -> AttentionMask:
-    """
-    Attention of so many queries a row to keys of another sequence, under a mask as the backend takes it.
-
-    The mask of the keys alone, (B, S), is FlashAttention's.
-    """
-    if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
-        return WholeMask(mask)
-    return VariableLengthMask.of(mask, queries)

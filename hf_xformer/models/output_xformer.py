@@ -112,7 +112,7 @@ class XformerOutputLayer(nn.Linear):
         """
         if labels is None:
             return super().forward(x)
-        tensors = x, self.weight, self.bias
+        tensors: tuple = x, self.weight, self.bias
         if not torch.is_grad_enabled():
             # An autograd function is told that gradients are wanted of every parameter all the same.
             tensors = tuple(None if each is None else each.detach() for each in tensors)

@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from .masks_xformer import AttentionMask, Part, Result
 
@@ -151,27 +150,15 @@ def table(spans: Spans, group: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return torch.where(is_inside, starts + places, starts), is_inside
 
 
-def concatenate_segments(
-    queries: Segments, keys: Segments
-) -> tuple[SegmentGroup, torch.Tensor, dict[str, torch.Tensor | int]]:
+def borders_of(segments: Segments) -> torch.Tensor:
     """
-    Puts all segments into one row without padding, as kernels for variable lengths take them.
+    Returns the borders of all segments and of the padding before, between and behind them, (2N + 2,).
 
-    Returns:
-        The only group and the `inverse` of a [`PackedMask`], and the lengths as the kernels take them.
+    They are counted through all rows. Sides with the same segments have as many: their pieces are pairs.
     """
-    of_queries, of_keys, device = queries.spans, keys.spans, queries.ids.device
-    tokens, key_tokens = (each.ids.flatten().nonzero().squeeze(1) for each in (queries, keys))
-    inverse = torch.zeros(queries.ids.numel(), dtype=torch.long, device=device)
-    inverse[tokens] = torch.arange(len(tokens), device=device)
-    lengths: dict[str, torch.Tensor | int] = {}
-    for side, spans in (("q", of_queries), ("k", of_keys)):
-        borders = nn.functional.pad(spans.lengths.cumsum(0), (1, 0))
-        lengths |= {
-            f"cu_seq_lens_{side}": borders.to(device, torch.int32),
-            f"max_length_{side}": int(spans.lengths.max()),
-        }
-    return SegmentGroup(tokens[None], key_tokens[None]), inverse.view_as(queries.ids), lengths
+    starts, lengths = segments.spans.starts, segments.spans.lengths
+    ends = torch.tensor([0, segments.ids.numel()])
+    return torch.cat((starts, starts + lengths, ends)).sort().values
 
 
 def check_pairs(queries: Segments, keys: Segments) -> None:

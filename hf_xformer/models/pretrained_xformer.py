@@ -14,6 +14,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_xformer import XformerConfig
 from .positions_xformer import XformerSinusoidalPositions
+from .varlen_xformer import VARLEN, refusal, unfit_config, why_not_varlen
 from .versions_xformer import warn_untested
 
 
@@ -49,13 +50,18 @@ class XformerPreTrainedModel(PreTrainedModel):
 
     @property
     def _supports_flash_attn(self) -> bool:  # type: ignore[override]
-        # Its kernels cannot add to the scores, and know neither chunks in a cache nor windows with global tokens.
-        config = self.config
-        return not (
-            config.position_embedding_type == "relative"
-            or "chunked_attention" in config.layer_types_of("decoder")
-            or (config.num_global_tokens and "sliding_attention" in config.layer_types_of("encoder"))
-        )
+        return unfit_config(self.config) is None
+
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        """
+        Checks the attention that a model is made with or given.
+
+        Raises:
+            ValueError: The model or the machine cannot have it.
+        """
+        if requested_attention == VARLEN and (reason := why_not_varlen(self.config)) is not None:
+            raise ValueError(refusal(reason))
+        return super().get_correct_attn_implementation(requested_attention, is_init_check)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 
 from .blocks_xformer import BlockPattern
 from .layout_xformer import ACROSS, Layout
-from .masks_xformer import AttentionMask, WholeMask
+from .masks_xformer import AttentionMask
 from .packing_xformer import PackedMask, positions_in_segments, same_segment
 from .positions_xformer import TokenPositions, count_positions
 
@@ -95,6 +95,14 @@ class PaddedRows:
         """
         return None
 
+    def hold_no_others(self, layer: int) -> bool:
+        """Returns True if each token may attend to all keys of a layer, but for those of tokens behind it."""
+        if self.cache is None:
+            return True
+        queries = self.tokens.shape[1]
+        keys = self.cache.get_mask_sizes(queries, layer)[0]
+        return keys == queries or (queries == 1 and not self.cache.is_compileable)
+
     def hold_all_keys(self) -> bool:
         """Returns True if the rows can be cut into blocks: no keys are in a cache, and the mask is one of tokens."""
         # A mask of more dimensions says itself what attends to what.
@@ -138,29 +146,31 @@ class UnpackedRows:
     Args:
         x: Features of the tokens, (B, T, D).
         layout: Where the texts stand. side: The argument with their numbers.
-        in_a_row: Patterns whose layers take all texts in one row, as kernels for variable lengths do.
+        cuts: Patterns whose layers take all texts at once, as kernels for variable lengths do, each with the size and
+            the shift of its blocks.
     """
 
-    def __init__(self, x: torch.Tensor, layout: Layout, side: str, in_a_row: tuple[str, ...]):
-        self.tokens, self.layout, self.side, self.in_a_row = x.new_empty(0), layout, side, in_a_row
+    def __init__(self, x: torch.Tensor, layout: Layout, side: str, cuts: dict[str, dict[str, int]]):
+        self.tokens, self.layout, self.side, self.cuts = x.new_empty(0), layout, side, cuts
 
-    def longest(self) -> int:
-        return self.layout.side(self.side)[0]
+    def longest(self) -> int | None:
+        return self.layout.side(self.side).longest
 
     def positions(self) -> TokenPositions:
-        longest, positions = self.layout.side(self.side)
-        return TokenPositions(positions, 0, longest, longest)
+        side = self.layout.side(self.side)
+        longest = side.longest or side.positions.shape[1]
+        return TokenPositions(side.positions, 0, longest, longest)
 
     def masks(self, make: MakeMask, keys: "UnpackedRows", patterns: Iterable[str]) -> dict[str, AttentionMask]:
-        name = self.side if keys is self else ACROSS
         masks: dict[str, AttentionMask] = {}
-        in_a_row = [pattern for pattern in patterns if pattern in self.in_a_row]
-        if in_a_row:
-            row, inverse, lengths = self.layout.row(name)
-            masks = dict.fromkeys(in_a_row, PackedMask((row,), inverse, (WholeMask(None, lengths),)))
-        grouped = [pattern for pattern in patterns if pattern not in self.in_a_row]
+        grouped = []
+        for pattern in patterns:
+            if pattern in self.cuts:
+                masks[pattern] = self.layout.borders(self.side, keys.side, **self.cuts[pattern])
+            else:
+                grouped.append(pattern)
         if grouped:
-            groups, inverse = self.layout.groups(name)
+            groups, inverse = self.layout.groups(self.side if keys is self else ACROSS)
             rows = [
                 (
                     PaddedRows(self.tokens.new_empty(*group.queries.shape, 0)),

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, is_tracing
-from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_xformer import XformerCrossAttention, XformerSelfAttention
@@ -23,18 +23,17 @@ from .blocks_xformer import BlockPattern, bidirectional_mask, block_patterns, re
 from .configuration_xformer import XformerConfig
 from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
 from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
-from .masks_xformer import AttentionMask, Mask, WholeMask, mask_across
+from .masks_xformer import AttentionMask, Mask, WholeMask
 from .packing_xformer import check_both_sides, check_ids, refuse_beside_segments
 from .positions_xformer import POSITIONS, Rotation
 from .pretrained_xformer import XformerPreTrainedModel
 from .rows_xformer import PackedRows, PaddedRows, Rows, UnpackedRows
 from .sublayers_xformer import make_input_norm, make_norm
+from .varlen_xformer import segments_across, segments_within, takes_segments
 from .versions_xformer import CACHE, recorder_of_layers, takes_cache
 
 
 FULL = "full_attention"
-# Patterns that FlashAttention's kernels for variable lengths have themselves.
-KERNEL_PATTERNS = (FULL, "sliding_attention")
 
 
 class XformerStack(XformerPreTrainedModel):
@@ -74,21 +73,26 @@ class XformerStack(XformerPreTrainedModel):
         Returns the rows of a batch x (B, T, D): padded, or packed if there are segment ids.
 
         Args:
-            packing: Layout of packed rows; None in a graph. side: The user's argument for the segment ids.
+            packing: Layout of packed rows; in a graph None, or one of a fixed size.
+            side: The user's argument for the segment ids.
         """
         if segment_ids is None:
             return PaddedRows(x, attention_mask, position_ids, cache)
         refuse_beside_segments(attention_mask=attention_mask, position_ids=position_ids, **{CACHE: cache})
-        is_flash = is_flash_attention_requested(self.config)
-        if packing is None and is_flash:
-            raise ValueError("packed rows under FlashAttention do not go with torch.compile, which knows no lengths")
+        takes_borders = takes_segments(self.config)
+        if packing is None and takes_borders:
+            name = self.config._attn_implementation
+            raise ValueError(
+                f"packed rows under {name} in a graph need their layout, `packing=make_packing(..., fixed=True)`, as "
+                "`DataCollatorForPackedSeq2Seq(fixed=True)` makes it"
+            )
         # One mask over whole rows: a graph has fixed shapes, and FlexAttention skips what is masked.
-        if packing is None:
+        if packing is None or (is_tracing(x) and not takes_borders):
             return PackedRows(x, segment_ids)
         layout = Layout(packing)
         if self.config._attn_implementation == "flex_attention":
-            return PackedRows(x, segment_ids, layout.side(side)[0])
-        return UnpackedRows(x, layout, side, KERNEL_PATTERNS if is_flash else ())
+            return PackedRows(x, segment_ids, layout.side(side).longest)
+        return UnpackedRows(x, layout, side, self.segment_cuts())
 
     def add_positions(
         self, x: torch.Tensor, rows: Rows
@@ -130,12 +134,31 @@ class XformerStack(XformerPreTrainedModel):
     def block_mask(self, rows: PaddedRows, pattern: str) -> AttentionMask | None:
         """The mask of a pattern of blocks; None for full attention, and where blocks would not cut the rows."""
         blocks = self.block_patterns.get(pattern)
-        if blocks is None or not rows.hold_all_keys():
+        if blocks is None or pattern in self.segment_cuts() or not rows.hold_all_keys():
             return None
         # A graph that is being made may serve rows of other lengths.
         if not (is_tracing(rows.tokens) or blocks.cuts(rows.tokens.shape[1])):
             return None
         return blocks.mask(self.config, rows.tokens, rows.attention_mask, rows.may_look)  # type: ignore[arg-type]
+
+    def segment_cuts(self) -> dict[str, dict[str, int]]:
+        """
+        Patterns whose masks are the borders of segments, each with the size and the shift of its blocks.
+
+        There are none unless the backend takes such masks. Blocks with global tokens attend to more than a segment.
+        """
+        if not takes_segments(self.config):
+            return {}
+        own = {name: blocks.segment_cuts for name, blocks in self.block_patterns.items() if not blocks.global_tokens}
+        return {FULL: {}, **own}
+
+    def segment_mask(self, rows: PaddedRows, attended: torch.Tensor | None, pattern: str) -> AttentionMask:
+        """The mask of self-attention by a kernel for variable lengths; `attended` is 1 for tokens to attend to."""
+        layer, is_full = self.layer_patterns.index(pattern), pattern not in self.block_patterns
+        if attended is None and is_full and rows.hold_no_others(layer):
+            return WholeMask(None)
+        cuts = self.segment_cuts().get(pattern, {})
+        return segments_within(rows.tokens, attended, rows.cache, layer, **cuts)
 
 
 class XformerEncoder(XformerStack):
@@ -175,6 +198,8 @@ class XformerEncoder(XformerStack):
         """Every token attends to all of its row, block or window."""
         if (blocks := self.block_mask(keys, pattern)) is not None:
             return blocks
+        if takes_segments(self.config):
+            return self.segment_mask(keys, keys.attention_mask, pattern)  # type: ignore[arg-type]
         return WholeMask(self.mask_of_keys(queries, keys, self.block_patterns.get(pattern)))
 
 
@@ -245,9 +270,8 @@ class XformerDecoder(XformerStack):
         if isinstance(mask, dict):
             # `generate` makes the masks itself when it compiles, one for each layer type.
             mask = mask[pattern]
-        if mask is None and isinstance(cache, StaticCache) and is_flash_attention_requested(self.config):
-            # From the mask alone FlashAttention learns how many of the cache's slots are filled.
-            mask = tokens.new_ones(tokens.shape[0], cache.get_seq_length() + tokens.shape[1])
+        if takes_segments(self.config):
+            return self.segment_mask(queries, mask, pattern)
         condition = queries.condition(keys, self.block_patterns.get(pattern))
         # The library counts its blocks and windows through whole rows: the condition has those of packed texts.
         make = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern if condition is None else FULL]
@@ -255,4 +279,7 @@ class XformerDecoder(XformerStack):
 
     def cross_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:
         """A token attends to all of its source."""
-        return mask_across(self.mask_of_keys(queries, keys), queries.tokens.shape[1])
+        attended: torch.Tensor | None = keys.attention_mask  # type: ignore[assignment]
+        if attended is not None and takes_segments(self.config):
+            return segments_across(attended.to(queries.tokens.device), queries.tokens.shape[1])
+        return WholeMask(self.mask_of_keys(queries, keys))

@@ -35,8 +35,9 @@ class ModelArguments:
         "source's folder if there is one, else the source's tokenizer."
     )
     attn_implementation: str | None = option(
-        "Attention: eager, sdpa, flex_attention (needs a GPU) or flash_attention_2 (needs its package). By default "
-        "sdpa, but eager for texts of at most 512 tokens in bfloat16 on a CPU, where it is faster."
+        "Attention: eager, sdpa, varlen (torch's FlashAttention: 16 bits on a GPU), flex_attention (needs a GPU) "
+        "or flash_attention_2 (needs its package). By default varlen where it can train the model, eager for texts of "
+        "at most 512 tokens in bfloat16 on a CPU, where it is faster, else sdpa."
     )
     card_facts: str | None = option(
         "YAML file with what the model card says beside the run's figures: language, licences, data, use, limits; see "

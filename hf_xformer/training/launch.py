@@ -20,7 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedConfig, TrainingArguments
+
+from ..models import XformerConfig
+from ..models import why_not_varlen as why_not_with
 
 
 # Messages of gloo and NCCL when a peer is gone.
@@ -86,6 +89,21 @@ def precision(options: Namespace | TrainingArguments) -> str:
         if getattr(options, name):
             return name
     return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+
+
+def why_not_varlen(config: PreTrainedConfig, training_args: TrainingArguments) -> str | None:
+    """Returns why a run cannot train by torch's kernel for variable lengths, as the end of a sentence, or None."""
+    if not isinstance(config, XformerConfig):
+        return f"is for Xformer models, and this one is of type {config.model_type!r}"
+    if config.attention_dropout:
+        return (
+            f"has no dropout of attention weights, and the model's `attention_dropout` is {config.attention_dropout}"
+        )
+    if precision(training_args) == "no":
+        return "computes in half precision, and the run has neither --bf16 nor --fp16"
+    if training_args.device.type == "cpu":
+        return "needs a GPU, and the run is on the CPU"
+    return why_not_with(config)
 
 
 def prepare_launch(options: Namespace) -> None:

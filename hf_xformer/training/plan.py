@@ -6,11 +6,11 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import Seq2SeqTrainingArguments
+from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from .arguments import DataArguments, ModelArguments
-from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision
+from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision, why_not_varlen
 
 
 # Tokens. Up to here the scores of a row, which eager attention holds, are no more than its features.
@@ -48,6 +48,7 @@ def make_plan(
     data_args: DataArguments,
     training_args: Seq2SeqTrainingArguments,
     is_finished: bool = False,
+    config: PreTrainedConfig | None = None,
 ) -> Plan:
     """
     Decides what the options leave open.
@@ -55,6 +56,7 @@ def make_plan(
     Args:
         is_finished: Whether the run needs no further step and is only evaluated. DeepSpeed and FSDP evaluate only what
             they train.
+        config: The model's; None where it is not known yet.
     """
     is_grouped = data_args.group_by_length and not data_args.streaming
     batches = "drawn"
@@ -67,7 +69,7 @@ def make_plan(
         evaluates = False
     return Plan(
         batch=batch_of_a_step(data_args, training_args),
-        attn_implementation=model_args.attn_implementation or choose_attention(data_args, training_args),
+        attn_implementation=model_args.attn_implementation or choose_attention(config, data_args, training_args),
         batches=batches,
         evaluates=evaluates,
         # The dataset's own order.
@@ -98,8 +100,17 @@ def batch_of_a_step(data_args: DataArguments, training_args: Seq2SeqTrainingArgu
     return f"{size} per step ({', '.join(details)})"
 
 
-def choose_attention(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> str | None:
-    """Returns eager where torch's own attention is slow, its backward pass in bfloat16 on a CPU; else None."""
+def choose_attention(
+    config: PreTrainedConfig | None, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
+) -> str | None:
+    """
+    Returns varlen on a GPU that has its kernel, for a model that it trains; eager where torch's own attention is slow,
+    its backward pass in bfloat16 on a CPU; else None.
+    """
+    # Their blocks cannot be cut in a graph of packed rows.
+    has_global = data_args.packing and training_args.torch_compile and getattr(config, "num_global_tokens", None)
+    if config is not None and not has_global and why_not_varlen(config, training_args) is None:
+        return "varlen"
     is_slow = precision(training_args) == "bf16" and training_args.device.type == "cpu"
     is_short = max(data_args.max_source_length, data_args.max_target_length) <= EAGER_LENGTH
     return "eager" if is_slow and is_short else None

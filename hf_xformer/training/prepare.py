@@ -43,6 +43,11 @@ from .resume import SavedState, Start, find_start
 SHUFFLE_BUFFER = 10_000
 # Tokens, to a multiple of which packed rows are filled up: kernels of 16 bits are made anew for every shape they meet.
 ROW_MULTIPLE = 64
+# Why a run has an attention that nobody asked for.
+REASONS = {
+    "eager": "the fastest for short texts in bfloat16 on a CPU",
+    "varlen": "torch's FlashAttention, which this GPU has; it needs no masks",
+}
 
 TrainingSet: TypeAlias = Dataset | IterableDataset | LengthGroupedDataset | BatchedDataset
 
@@ -101,7 +106,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         check_adapter(state.checkpoint, "--resume_from_checkpoint", lora)
         check_layout(state.checkpoint, state.layout, state.processes, layout(training_args), training_args.world_size)
     finished = None if state is None or not state.is_end(training_args) else end_of(state, training_args)
-    plan = make_plan(model_args, data_args, training_args, finished is not None)
+    plan = make_plan(model_args, data_args, training_args, finished is not None, config)
     announce(plan, state, finished, model_args, training_args, say)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
@@ -139,8 +144,8 @@ def announce(
 ) -> None:
     """Says what the run will do, and what its options may have overlooked."""
     say(plan.batch)
-    if plan.attn_implementation != model_args.attn_implementation:
-        say(f"{plan.attn_implementation} attention: the fastest for short texts in bfloat16 on a CPU")
+    if plan.attn_implementation is not None and model_args.attn_implementation is None:
+        say(f"{plan.attn_implementation} attention: {REASONS[plan.attn_implementation]}")
     if training_args.label_smoothing_factor:
         say(
             "label_smoothing_factor is the Trainer's, which wants all logits of a batch in memory; an Xformer's own "

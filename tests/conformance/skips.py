@@ -76,7 +76,6 @@ NEVER = {
     "weights within blocks are put together for the output, where no gradient flows": (
         "BlocksXformerTest.test_retain_grad_hidden_states_attentions",
     ),
-    "FlashAttention cannot keep blocks apart in a decoder's cache": ("BlocksXformerTest.test_flash_attn_*",),
     "its cross-attention cache has the decoder's windows, which is refused": (
         "BlocksXformerTest.test_bc_cache_name_forward",
     ),

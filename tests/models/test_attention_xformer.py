@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from small_kernels import StandIn
 from small_models import SIZES, gradients, make_batch, make_model, pack
 from torch.testing import assert_close
 from transformers import modeling_flash_attention_utils as flash_utils
@@ -47,43 +48,6 @@ def test_relative_positions_shared_by_the_layers_are_one_table_and_else_one_each
     assert not torch.allclose(own(**batch).logits, shared(**batch).logits, atol=1e-3)
 
 
-def dense(q, k, v, softmax_scale, causal, window_size):
-    """
-    One sequence's attention, (T, H, K) and (S, G, K). As in the kernels, the last query stands at the last key, a
-    window is of so many keys before a query and after it, and -1 is no end.
-    """
-    k, v = (y.repeat_interleave(q.shape[1] // y.shape[1], dim=1) for y in (k, v))
-    scores = torch.einsum("thk,shk->hts", q, k) * softmax_scale
-    distance = torch.arange(len(k)) - torch.arange(len(q))[:, None] + len(q) - len(k)
-    before, after = window_size[0], 0 if causal else window_size[1]
-    hidden = (distance < -before) & (before >= 0) | (distance > after) & (after >= 0)
-    return torch.einsum("hts,shk->thk", scores.masked_fill(hidden, float("-inf")).softmax(dim=-1), v)
-
-
-class StandIn:
-    """The two kernels of FlashAttention 2 that transformers calls, in plain torch, and what they were called with."""
-
-    def __init__(self):
-        self.varlen_calls, self.windows = [], set()
-
-    def func(self, q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1)):
-        self.windows.add((causal, window_size))
-        return torch.stack([dense(*row, softmax_scale, causal, window_size) for row in zip(q, k, v, strict=True)])
-
-    def varlen_func(
-        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-        dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1),
-    ):  # fmt: skip
-        queries, keys = cu_seqlens_q.diff(), cu_seqlens_k.diff()
-        assert (cu_seqlens_q[-1], cu_seqlens_k[-1]) == (len(q), len(k))
-        assert (max_seqlen_q, max_seqlen_k) == (queries.max(), keys.max())
-        self.varlen_calls.append((queries.tolist(), keys.tolist()))
-        self.windows.add((causal, window_size))
-        pieces = (x.split(lengths.tolist()) for x, lengths in ((q, queries), (k, keys), (v, keys)))
-        rows = [dense(*piece, softmax_scale, causal, window_size) for piece in zip(*pieces, strict=True)]
-        return torch.cat(rows)
-
-
 @pytest.fixture
 def flash(monkeypatch) -> StandIn:
     stand_in = StandIn()
@@ -109,6 +73,7 @@ VARIANTS = {
         **{"encoder_layer_types": ["chunked_attention"] * 2, "block_size": 3, "num_global_tokens": 2},
         "decoder_layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     },
+    "decoder-blocks": {"decoder_layer_types": ["chunked_attention"] * 3, "block_size": 3},
     "windows": {
         **{"encoder_layer_types": ["sliding_attention"] * 2, "block_size": 2, "num_key_value_heads": 2},
         "decoder_layer_types": ["sliding_attention"] * 3,
@@ -152,7 +117,7 @@ def test_flash_attention_generates_what_eager_generates(overrides, beams, cache,
 
 def test_flash_attention_over_whole_sources_needs_no_lengths(flash):
     batch = make_batch()
-    batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
+    del batch["attention_mask"]
     expected = make_model(attn_implementation="eager")(**batch).logits
     assert_close(with_flash(make_model())(**batch).logits, expected, atol=1e-5, rtol=1e-5)
     assert flash.varlen_calls == []
@@ -176,7 +141,6 @@ def test_flash_attention_generates_over_three_windows_what_eager_does(flash):
 
 REFUSED = {
     "relative-positions": {"position_embedding_type": "relative"},
-    "decoder-blocks": {"decoder_layer_types": ["full_attention", "full_attention", "chunked_attention"]},
     "windows-and-global-tokens": {
         "encoder_layer_types": ["sliding_attention", "full_attention"], "num_global_tokens": 1,
     },
@@ -229,5 +193,5 @@ def test_flash_attention_of_packed_rows_equals_eager_of_padded_ones(overrides, f
     model = with_flash(make_model(**overrides, attn_implementation="eager"))
     model(**pack(batch, layout)).loss.backward()
     assert_close(gradients(model), expected, atol=1e-5, rtol=1e-4)
-    # One call has all segments, and none of the padding.
-    assert flash.varlen_calls.count(([6, 7, 4], [5, 11, 8])) == SIZES["decoder_layers"]
+    # One call has all segments, and the padding behind those of a row by itself.
+    assert flash.varlen_calls.count(([6, 7, 2, 4, 11], [5, 11, 3, 8, 11])) == SIZES["decoder_layers"]

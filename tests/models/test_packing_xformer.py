@@ -135,11 +135,12 @@ def test_one_graph_serves_packed_rows_of_one_shape_whatever_their_segments(overr
             assert_close(gradients(compiled), gradients(plain), atol=1e-5, rtol=1e-4)
 
 
-def test_a_graph_of_packed_rows_is_refused_where_pairs_would_mix():
+@pytest.mark.parametrize("backend", ["flash_attention_2", "varlen"])
+def test_a_graph_of_packed_rows_is_refused_where_pairs_would_mix(backend):
     torch.compiler.reset()
     model = make_model()
-    model.config._attn_implementation = "flash_attention_2"  # without asking for the package
-    with pytest.raises(Exception, match="FlashAttention do not go with torch.compile"):
+    model.config._attn_implementation = backend  # without asking for the package
+    with pytest.raises(Exception, match=f"packed rows under {backend} in a graph need their layout"):
         torch.compile(model, backend="eager", fullgraph=True)(**pack(make_batch(), [[0, 1, 2]]))
 
 

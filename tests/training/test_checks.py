@@ -13,11 +13,24 @@ BEFORE_READING = {
     "attention": ({"attn_implementation": "foo"}, "--attn_implementation foo: none of eager, sdpa"),
     "misspelt attention": (
         {"attn_implementation": "flash_attention2"},
-        "--attn_implementation flash_attention2: none of eager, sdpa, flex_attention, flash_attention_2; did you mean",
+        "--attn_implementation flash_attention2: none of eager, sdpa, varlen, flex_attention, "
+        "flash_attention_2; did you mean",
     ),
     "attention not installed": (
         {"attn_implementation": "flash_attention_2"},
         "--attn_implementation flash_attention_2",
+    ),
+    "varlen in single precision": (
+        {"attn_implementation": "varlen"},
+        "--attn_implementation varlen computes in half precision, and the run has neither --bf16 nor --fp16: ",
+    ),
+    "varlen on a CPU": (
+        {"attn_implementation": "varlen", "bf16": "true"},
+        "--attn_implementation varlen needs a GPU, and the run is on the CPU: take sdpa",
+    ),
+    "varlen with dropout": (
+        {"attn_implementation": "varlen", "bf16": "true", "config_overrides": "attention_dropout=0.1"},
+        "--attn_implementation varlen has no dropout of attention weights, and the model's `attention_dropout` is 0.1",
     ),
     "tracker": ({"report_to": "wandbb"}, "--report_to wandbb: no such tracker; did you mean wandb?"),
     "tracker not installed": ({"report_to": "neptune"}, "--report_to neptune: not installed, or not set up: pip"),

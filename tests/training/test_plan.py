@@ -6,7 +6,9 @@ import copy
 import json
 
 import pytest
+import torch
 
+from hf_xformer import XformerConfig
 from hf_xformer.commands import train
 from hf_xformer.training.plan import make_plan, trainer_arguments
 from hf_xformer.training.recipe import parse_run
@@ -48,6 +50,27 @@ BATCHES = {
 @pytest.mark.parametrize(("said", "more"), BATCHES.items(), ids=BATCHES)
 def test_the_batch_is_said_in_words(said, more, task, tmp_path):
     assert make_plan(*parse_run(task.options(tmp_path, **more), "")).batch == said
+
+
+ATTENTIONS = {
+    "half precision on a GPU": ({"bf16": "true"}, "cuda", {}, "varlen"),
+    "half precision on a CPU": ({"bf16": "true"}, "cpu", {}, "eager"),
+    "single precision": ({}, "cuda", {}, None),
+    "dropout": ({"bf16": "true"}, "cuda", {"attention_dropout": 0.1}, None),
+    "relative positions": ({"bf16": "true"}, "cuda", {"position_embedding_type": "relative"}, None),
+    "packed": ({"bf16": "true", "packing": "true"}, "cuda", {}, "varlen"),
+    "packed and compiled": ({"bf16": "true", "packing": "true", "torch_compile": "true"}, "cuda", {}, None),
+    "chosen": ({"bf16": "true", "attn_implementation": "sdpa"}, "cuda", {}, "sdpa"),
+}
+
+
+@pytest.mark.parametrize(("more", "device", "fields", "expected"), ATTENTIONS.values(), ids=ATTENTIONS)
+def test_a_run_has_the_best_attention_that_trains_its_model(
+    more, device, fields, expected, task, tmp_path, monkeypatch, varlen
+):
+    arguments = parse_run(task.options(tmp_path, **more), "")
+    monkeypatch.setattr(type(arguments[2]), "device", torch.device(device))
+    assert make_plan(*arguments, config=XformerConfig(**fields)).attn_implementation == expected
 
 
 def test_metrics_are_of_generated_text_where_there_is_an_evaluation(task, tmp_path):
