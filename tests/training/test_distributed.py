@@ -141,7 +141,7 @@ def test_saved_weights_load_whole_and_tied_and_are_those_of_the_last_checkpoint(
 @pytest.mark.parametrize("mode", ["cpu-2proc", "zero2", "zero3", "tp2"])
 def test_a_run_that_lost_a_process_says_so_and_goes_on_bit_by_bit(mode, runs, tmp_path):
     options = runs.options("modern", mode, tmp_path)
-    process = launch(options, mode)
+    process = launch(options, mode, cold=True)
     victim = find_rank_1(process, tmp_path)
     while not (tmp_path / "checkpoint-10").exists():  # by then the one before it is whole
         assert process.poll() is None, output_of(process)
@@ -222,7 +222,7 @@ Path(sys.argv[1], f"share-{args.process_index}").write_text(str(share))  # lines
 def test_zero3_builds_a_model_that_no_process_holds_whole(tmp_path):
     # Tensors of some size come from the system and go back to it: the heap would keep them.
     environment = {"ACCELERATE_USE_DEEPSPEED": "true", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    run_twice(BUILD, tmp_path, **environment)
+    run_twice(BUILD, tmp_path, cold=True, **environment)
     shares = [float(path.read_text()) for path in tmp_path.glob("share-*")]
     assert len(shares) == 2 and max(shares) < 0.8
 

@@ -36,7 +36,7 @@ def test_a_killed_run_resumes_and_ends_with_the_weights_of_an_unbroken_one(confi
     options = {"max_steps": 100, "save_strategy": "steps", "save_steps": 25, "config_overrides": overrides}
     run(task.options(tmp_path / "unbroken", **options), config)
     killed = task.options(tmp_path / "killed", **options)
-    process = launch(killed, config)
+    process = launch(killed, config, cold=True)
     while not (tmp_path / "killed/checkpoint-50").exists():  # by then the one before it is whole
         assert process.poll() is None, output_of(process)
         time.sleep(0.005)
