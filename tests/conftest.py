@@ -4,6 +4,8 @@
 
 import json
 import os
+import sys
+import zlib
 from pathlib import Path
 from random import Random
 
@@ -16,6 +18,11 @@ import torch
 os.environ["HF_HUB_OFFLINE"] = "1"
 if not torch.accelerator.is_available():
     os.environ["DS_ACCELERATOR"] = "cpu"
+# Where DeepSpeed compiles: what another interpreter or torch has compiled there would be compiled anew, by turns.
+os.environ.setdefault(
+    "TORCH_EXTENSIONS_DIR",
+    str(Path.home() / f".cache/torch_extensions/{torch.__version__}-{zlib.crc32(sys.prefix.encode()):08x}"),
+)
 
 from small_runs import ROOT, Task  # noqa: E402
 from torch.nn.attention import flex_attention  # noqa: E402

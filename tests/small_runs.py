@@ -65,6 +65,13 @@ class Task:
         return [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
 
 
+def nightly(*values) -> list:
+    """Values of a parameter that are tried at night only, not at every push."""
+    return [
+        pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=pytest.mark.nightly) for each in values
+    ]
+
+
 @functools.cache
 def warm_start() -> WarmStart:
     """The process that runs are forked from."""

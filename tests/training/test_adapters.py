@@ -24,7 +24,7 @@ from small_adapters import (
     train_and_keep,
     train_base,
 )
-from small_runs import launch, output_of, refused, run
+from small_runs import launch, nightly, output_of, refused, run
 from small_stock_models import make_stock
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -243,6 +243,7 @@ def test_checkpointed_activations_train_the_same_adapters(reentrant, options, tm
         assert_close(two[name], one[name], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_packed_rows_are_compiled_once(options, tmp_path):
     """ "aot_eager" traces all and generates no code, which takes long."""
     torch.compiler.reset()
@@ -359,7 +360,7 @@ def test_a_merged_model_trains_on(options, adapter, tmp_path):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("mode", ["cpu-2proc", "zero2"])
+@pytest.mark.parametrize("mode", ["zero2", *nightly("cpu-2proc")])
 def test_two_processes_train_the_adapters_of_one_and_resume_to_the_bit(mode, options, tmp_path):
     # 21 rows in batches of 4 of two processes: both the last batch and the last process come out short.
     more = {"learning_rate": 1e-3, "max_steps": 9, "per_device_eval_batch_size": 4, **EVALUATION, **SAVING}
@@ -385,7 +386,7 @@ def test_two_processes_train_the_adapters_of_one_and_resume_to_the_bit(mode, opt
 @pytest.mark.distributed
 @pytest.mark.parametrize(
     ("mode", "more"),
-    [("cpu-2proc", {"ema_decay": 0.9}), ("zero2", {"ema_decay": 0.9}), ("zero2", {"bf16": "true"})],
+    [("cpu-2proc", {"ema_decay": 0.9}), *nightly(("zero2", {"ema_decay": 0.9}), ("zero2", {"bf16": "true"}))],
     ids=["cpu-2proc-averages", "zero2-averages", "zero2-bf16"],
 )
 def test_two_processes_average_and_round_as_one(mode, more, options, tmp_path):
@@ -399,7 +400,7 @@ def test_two_processes_average_and_round_as_one(mode, more, options, tmp_path):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("mode", ["zero3", "tp2"])
+@pytest.mark.parametrize("mode", ["zero3", *nightly("tp2")])
 def test_two_processes_that_divide_the_weights_are_refused(mode, options, tmp_path):
     process = launch(options(tmp_path / "run"), mode)
     output = output_of(process)

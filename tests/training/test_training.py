@@ -395,6 +395,7 @@ def test_a_packed_run_that_stopped_in_mid_epoch_goes_on_with_the_batches_of_an_u
     assert torch.equal(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
 
 
+@pytest.mark.slow
 def test_packed_rows_are_compiled_once(task, tmp_path):
     """By the Trainer's switch, over two epochs; "aot_eager" traces all and generates no code, which takes long."""
     torch.compiler.reset()
