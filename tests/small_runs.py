@@ -79,6 +79,17 @@ def warm_start() -> WarmStart:
     return WarmStart(*launchers, "deepspeed", "tensorboard", "hf_xformer.commands.train")
 
 
+@functools.cache
+def libraries() -> WarmStart:
+    """A process with what the libraries use; they themselves read the environment when they are imported."""
+    return WarmStart("torch.distributed.tensor", "torch._inductor.compile_fx", "pandas", "pyarrow")
+
+
+def python(*argv: str | Path, cwd: Path = ROOT, input: str = "", **environment: str) -> subprocess.CompletedProcess:
+    """Runs a program, with the environment of the tests and this beside it, and returns what it printed."""
+    return libraries().run(list(argv), {**os.environ, "OMP_NUM_THREADS": "1", **environment}, cwd, input)
+
+
 def start(argv: list, environment: dict[str, str], cold: bool) -> subprocess.Popen | Program:
     """
     Starts a program in the source tree, whose output is in its `log`.

@@ -3,8 +3,6 @@
 """Adapters and quantisation by other libraries, which know the model by its names only."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from peft import (
     prepare_model_for_kbit_training,
 )
 from small_models import VANILLA, VARIANTS, make_batch, make_model
+from small_runs import python
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig
 
@@ -119,9 +118,7 @@ print(type(AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1])).__name__)
 
 def said_by(code: str, *words, **environment: str) -> str:
     path = os.pathsep.join([environment.pop("PYTHONPATH", ""), str(Path(hf_xformer.__file__).parent.parent)])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path.strip(os.pathsep), **environment}
-    argv = [sys.executable, "-c", code, *map(str, words)]
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    done = python("-c", code, *words, PYTHONPATH=path.strip(os.pathsep), **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

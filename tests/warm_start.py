@@ -7,6 +7,7 @@ A program gets its own session, environment, folder and streams, and ends as any
 library's first look at the environment: every way of starting is tested by a process of its own too.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 
 TORCH_LAUNCHER = "torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler"
@@ -31,7 +33,7 @@ class Program:
 
     Args:
         address: Socket of the process that is forked.
-        argv: The program's words, without the interpreter: a file, or `-m` and a module that has a `main`.
+        argv: The program's words, without the interpreter: a file, `-m` and a module, or `-c` and code.
         streams: Descriptors of its input, output and errors.
     """
 
@@ -87,6 +89,24 @@ class WarmStart:
         """Starts a program whose output and errors go to a descriptor."""
         with open(os.devnull) as nothing:
             return Program(self.address, argv, env, cwd, [nothing.fileno(), output, output])
+
+    def run(
+        self, argv: list, env: dict[str, str], cwd: Path | str, input: str = "", timeout: float = 600
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a program to its end, as `subprocess.run` does, and returns what it printed."""
+        with contextlib.ExitStack() as stack:
+            streams = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
+            streams[0].write(input)
+            streams[0].seek(0)
+            words = list(map(str, argv))
+            program = Program(self.address, words, env, cwd, [each.fileno() for each in streams])
+            try:
+                program.wait(timeout)
+            finally:
+                program.kill()
+            for each in streams[1:]:
+                each.seek(0)
+            return subprocess.CompletedProcess(words, program.wait(), *(each.read() for each in streams[1:]))
 
 
 def serve(address: str) -> dict:
@@ -155,9 +175,17 @@ def run(argv: list[str], env: dict[str, str], cwd: str) -> None:
         launcher.subprocess = Launching()
     if launcher := sys.modules.get(TORCH_LAUNCHER):
         launcher.Popen = start_program
+    sys.path[1:1] = [each for each in env.get("PYTHONPATH", "").split(os.pathsep) if each and each not in sys.path]
     if argv[0] == "-m":
         sys.argv, sys.path[0] = argv[1:], cwd
-        importlib.import_module(argv[1]).main()
+        if argv[1] in sys.modules:
+            sys.modules[argv[1]].main()
+        else:
+            runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+    elif argv[0] == "-c":
+        sys.argv, sys.path[0] = ["-c", *argv[2:]], ""
+        program = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(argv[1], "<string>", "exec"), program.__dict__)
     else:
         sys.argv, sys.path[0] = argv, str(Path(argv[0]).resolve().parent)
         runpy.run_path(argv[0], run_name="__main__")
