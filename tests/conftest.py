@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures that every test may ask for."""
 
+import gc
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from random import Random
 
 import pytest
 import torch
+from hypothesis import settings
 
 
 # Read when the libraries are imported: a name that is no folder fails at once and not after many tries, and DeepSpeed
@@ -32,8 +34,19 @@ from transformers.integrations import flex_attention as flex_integration  # noqa
 from hf_xformer.data.tokenizers import train_tokenizer
 
 
+# How many random examples a property is tried on.
+settings.register_profile("push", max_examples=40, deadline=None)
+settings.register_profile("nightly", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "push"))
+
 # The models here are tiny and the workers several: more threads would only wait for each other.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Takes what the imports have made out of the garbage collector's sight: trainings have it look often."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
