@@ -35,6 +35,17 @@ MODELS = {
 models = pytest.mark.parametrize("overrides", MODELS.values(), ids=MODELS)
 BITS = {"8bit": {"load_in_8bit": True}, "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
 
+# At every push each model once, and both ways of quantising.
+QUANTISED = {
+    *(
+        ("rope-pre", "4bit"),
+        ("vanilla", "8bit"),
+        ("relative", "4bit"),
+        ("two-vocabularies", "8bit"),
+        ("blocks", "4bit"),
+    ),
+}
+
 
 def with_lora(model):
     torch.manual_seed(6)
@@ -181,8 +192,16 @@ def gradients_of_adapters(model):
     return {name: each.grad for name, each in model.named_parameters() if each.requires_grad}
 
 
-@pytest.mark.parametrize("bits", BITS)
-@models
+@pytest.mark.parametrize(
+    ("overrides", "bits"),
+    [
+        pytest.param(
+            MODELS[name], bits, id=f"{name}-{bits}", marks=[] if (name, bits) in QUANTISED else pytest.mark.nightly
+        )
+        for name in MODELS
+        for bits in BITS
+    ],
+)
 def test_quantised_weights_nearly_compute_the_same_decode_and_take_adapters(overrides, bits, tmp_path):
     pytest.importorskip("bitsandbytes")
     sizes = {"d_model": 64, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128}

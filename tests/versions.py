@@ -72,9 +72,16 @@ class Lane:
         return python
 
     def requirements(self) -> list[str]:
-        """Returns what pip installs: of torch its own requirements too, which are made for the release."""
+        """
+        Returns what pip installs: beside torch the requirements that are made for its release, beside the oldest
+        transformers the oldest library of the Hub.
+        """
         specification = f"{self.package}=={self.release}"
-        return [specification] if self.package == "torch" else ["--no-deps", specification]
+        if self.package == "torch":
+            return [specification]
+        oldest = self.release == release_of("transformers", "oldest")
+        hub = [f"huggingface_hub=={release_of('huggingface_hub', 'oldest')}"] if oldest else []
+        return ["--no-deps", specification, *hub]
 
 
 PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
