@@ -149,7 +149,13 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("more", RESUMED.values(), ids=RESUMED)
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(options, id=name, marks=pytest.mark.nightly if name == "bf16" else [])
+        for name, options in RESUMED.items()
+    ],
+)
 def test_a_stopped_run_ends_with_the_adapters_of_an_unbroken_one(more, options, tmp_path, capsys):
     more = {"max_steps": 9, **EVALUATION, **SAVING, **more}
     train.main(options(tmp_path / "unbroken", **more))
@@ -206,12 +212,10 @@ def test_averages_are_of_the_adapters_after_every_step(options, tmp_path):
 
 
 COMBINATIONS = [
-    {"packing": "true"},
-    {"max_tokens": 40},
     {"packing": "true", "max_tokens": 40, "bf16": "true"},
-    {"label_smoothing_factor": 0.1},
-    {"gradient_accumulation_steps": 2, "group_by_length": "false"},
+    {"label_smoothing_factor": 0.1, "gradient_accumulation_steps": 2, "group_by_length": "false"},
     {"lora_alpha": 4, "lora_dropout": 0.2, "lora_target_modules": "gate_proj"},
+    *nightly({"packing": "true"}, {"max_tokens": 40}),
 ]
 
 

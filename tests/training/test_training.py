@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import make_batch, make_model
-from small_runs import SMALL, refused, weights
+from small_runs import SMALL, nightly, refused, weights
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -357,16 +357,15 @@ def test_a_step_on_packed_rows_is_one_on_padded_rows(task, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"packing": "true"},
         {"max_tokens": 40},
         {"packing": "true", "max_tokens": 40},
-        {"packing": "true", "bf16": "true"},
         {"packing": "true", "label_smoothing_factor": 0.1},
         {"packing": "true", "gradient_checkpointing": "true", "dataloader_num_workers": 1},
         {
             "packing": "true",
             "config_overrides": SMALL + ",encoder_layer_types=[chunked_attention],block_size=3,label_smoothing=0.1",
         },
+        *nightly({"packing": "true"}, {"packing": "true", "bf16": "true"}),
     ],
     ids=lambda options: ",".join(options),
 )
