@@ -14,7 +14,7 @@ BIBLE := data/bible
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-slow test-oldest test-newest test-wheel lint parity mutants docs clean
+.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-nightly test-slow test-versions test-wheel lint parity mutants docs clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,35 +63,26 @@ bible: bible-data  ## full against block attention on whole chapters: loss, seco
 		--max_length 16384 --output_dir $(BIBLE)/tokenizer --overwrite
 	$(BIN)/python benchmarks/long_text.py
 
-test: test-fast test-slow  ## all tests, installing what they need
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope
 
-test-fast: install-test  ## the tests that take seconds each
-	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+test: install-test  ## the tests of every push, installing what they need
+	$(PYTEST) -m 'not nightly and not gpu'
 
-test-slow: install-test  ## the rest: several processes, killed and resumed runs, compilation
-	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m 'slow and not distributed'
-	$(BIN)/python -m pytest -q -m distributed
+test-fast: install-test  ## of them those that take seconds each, a few minutes in all
+	$(PYTEST)
 
-test-distributed: install-test  ## two processes each: data parallel, ZeRO, offload, tensor parallel, killed, two machines
-	$(BIN)/python -m pytest -q -m distributed tests/training
+test-slow: install-test  ## of them the rest: several processes, killed and resumed runs, compilation
+	$(PYTEST) -m '(slow or distributed) and not nightly and not gpu'
 
-test-oldest: install-test  ## the fast tests with the oldest transformers that pyproject.toml allows
-test-newest: install-test  ## the same with the newest there is, to see whether pyproject.toml may allow it
+test-distributed: install-test  ## two processes each: data parallel, ZeRO, tensor parallel, killed, two machines
+	$(PYTEST) -m 'distributed and not nightly' tests/training
 
-test-oldest: SPEC := $(shell sed -n 's/^ *"\(transformers\)>=\([0-9.]*\),.*/\1==\2/p' pyproject.toml)
-test-newest: SPEC := transformers
-# The list of skips is that of the pinned version's own tests.
-test-oldest: OPTIONS := --ignore-glob='*/test_upstream_*.py' --ignore=tests/conformance/test_skips.py
-test-oldest test-newest: ENVIRONMENT = .cache/$@
-PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+test-nightly: install-test  ## further modes, kinds and random examples, for the night
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m 'nightly and not gpu'
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) tests/test_files.py tests/test_errors.py tests/checkpoints/test_weight_files.py
 
-# An environment of its own for transformers, so that processes that tests start have it too; the rest is borrowed.
-test-oldest test-newest:
-	$(BIN)/python -m venv --clear --without-pip $(ENVIRONMENT)
-	site=$$($(ENVIRONMENT)/bin/python $(PURELIB)) && borrowed=$$($(BIN)/python $(PURELIB)) && \
-		echo "import site; site.addsitedir('$$borrowed')" > $$site/borrowed.pth && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $$site '$(SPEC)'
-	$(ENVIRONMENT)/bin/python -m pytest -q -n 2 --dist loadscope $(OPTIONS)
+test-versions: install-test  ## the tests with older and newer transformers and torch; ARGS="--help" says more
+	$(BIN)/python tests/versions.py $(ARGS)
 
 test-wheel: install-test  ## the fast tests on the built wheel, in an environment of its own, without the source tree
 	rm -rf build/wheel && mkdir -p build/wheel

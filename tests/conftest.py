@@ -2,13 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures that every test may ask for."""
 
+import gc
 import json
 import os
+import sys
+import zlib
 from pathlib import Path
 from random import Random
 
 import pytest
 import torch
+from hypothesis import settings
 
 
 # Read when the libraries are imported: a name that is no folder fails at once and not after many tries, and DeepSpeed
@@ -16,6 +20,11 @@ import torch
 os.environ["HF_HUB_OFFLINE"] = "1"
 if not torch.accelerator.is_available():
     os.environ["DS_ACCELERATOR"] = "cpu"
+# Where DeepSpeed compiles: what another interpreter or torch has compiled there would be compiled anew, by turns.
+os.environ.setdefault(
+    "TORCH_EXTENSIONS_DIR",
+    str(Path.home() / f".cache/torch_extensions/{torch.__version__}-{zlib.crc32(sys.prefix.encode()):08x}"),
+)
 
 from small_kernels import StandIn  # noqa: E402
 from small_runs import ROOT, Task  # noqa: E402
@@ -27,8 +36,19 @@ from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.models import varlen_xformer
 
 
+# How many random examples a property is tried on.
+settings.register_profile("push", max_examples=40, deadline=None)
+settings.register_profile("nightly", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "push"))
+
 # The models here are tiny and the workers several: more threads would only wait for each other.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Takes what the imports have made out of the garbage collector's sight: trainings have it look often."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,11 @@
 """Code run against the local Hub by a process of its own, as the libraries read their addresses when imported."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 
 from hub_server import HubServer
+from small_runs import libraries
 
 
 START = """
@@ -40,9 +39,7 @@ def run_client(hub: HubServer, folder: Path, code: str, **options) -> dict:
     folder.mkdir(exist_ok=True)
     environment = hub.environment(folder / "home", **options)
     end = "Path('answer.json').write_text(json.dumps(answer))"
-    command = [sys.executable, "-c", f"{START}\n{dedent(code)}\n{end}"]
     # Without an input, because transformers asks there whether to run a repository's code.
-    streams = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
-    done = subprocess.run(command, cwd=folder, env=environment, **streams)
+    done = libraries().run(["-c", f"{START}\n{dedent(code)}\n{end}"], environment, folder)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "answer.json").read_text())

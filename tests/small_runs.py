@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small task on disk, the command line of a run of a few seconds on it, and that run as users start it."""
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -14,6 +15,7 @@ from types import ModuleType
 import pytest
 import torch
 from safetensors.torch import load_file
+from warm_start import Program, WarmStart
 
 from hf_xformer.files import travelling_files
 
@@ -63,41 +65,76 @@ class Task:
         return [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
 
 
+def nightly(*values) -> list:
+    """Values of a parameter that are tried at night only, not at every push."""
+    return [
+        pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=pytest.mark.nightly) for each in values
+    ]
+
+
+@functools.cache
+def warm_start() -> WarmStart:
+    """The process that runs are forked from."""
+    launchers = ("accelerate.commands.launch", "torch.distributed.run")
+    return WarmStart(*launchers, "deepspeed", "tensorboard", "hf_xformer.commands.train")
+
+
+@functools.cache
+def libraries() -> WarmStart:
+    """A process with what the libraries use; they themselves read the environment when they are imported."""
+    return WarmStart("torch.distributed.tensor", "torch._inductor.compile_fx", "pandas", "pyarrow")
+
+
+def python(*argv: str | Path, cwd: Path = ROOT, input: str = "", **environment: str) -> subprocess.CompletedProcess:
+    """Runs a program, with the environment of the tests and this beside it, and returns what it printed."""
+    return libraries().run(list(argv), {**os.environ, "OMP_NUM_THREADS": "1", **environment}, cwd, input)
+
+
+def start(argv: list, environment: dict[str, str], cold: bool) -> subprocess.Popen | Program:
+    """
+    Starts a program in the source tree, whose output is in its `log`.
+
+    Args:
+        argv: Its words, without the interpreter.
+        cold: Start it as users do; by default it is forked where forks can use what computes.
+    """
+    # Not a pipe, which is full before a run ends that nobody reads meanwhile.
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    if cold or torch.accelerator.is_available():
+        process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True)
+    else:
+        process = warm_start().start(argv[1:], environment, ROOT, log.fileno())
+    process.log = log
+    return process
+
+
 def launch(
     options: list[str],
     config: str = "cpu",
     launcher: tuple[str, ...] = (),
     prefix: tuple[str, ...] = (),
+    cold: bool = False,
     **environment: str,
-) -> subprocess.Popen:
+) -> subprocess.Popen | Program:
     """
     `accelerate launch` with a file of configs/accelerate; of the processes that it names, two at most.
 
     Args:
         options: The training script's command line.
         launcher: More words for the launcher.
-        prefix: Words before the whole command.
+        prefix: Words before the whole command, which is then started as users do.
+        cold: Start every process as users do, and do not fork it from one that has imported the libraries.
     """
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", f"configs/accelerate/{config}.yaml"]
     command += ["--num_processes", "1" if config == "cpu" else "2", "--mixed_precision", "no", *launcher]
     if "--main_process_port" not in launcher:
         command += ["--main_process_port", "0"]
-    # Not a pipe, which is full before a run ends that nobody reads meanwhile.
-    log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
-    process = subprocess.Popen(
-        [*prefix, *command, "scripts/train.py", *options],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    process.log = log
-    return process
+    return start([*prefix, *command, "scripts/train.py", *options], environment, cold or bool(prefix))
 
 
-def output_of(process: subprocess.Popen, timeout: float = 600) -> str:
+def output_of(process: subprocess.Popen | Program, timeout: float = 600) -> str:
     """Waits for a launched run to end, and returns all that it printed."""
     try:
         process.wait(timeout)
@@ -117,16 +154,15 @@ def run(options: list[str], config: str = "cpu") -> str:
     return output
 
 
-def run_twice(code: str, folder: Path, **environment: str) -> str:
+def run_twice(code: str, folder: Path, cold: bool = False, **environment: str) -> str:
     """What two processes that can find each other printed, which ran the code with `folder` as its argument."""
     (folder / "code.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **environment}
-    finished = subprocess.run(
-        [*command, folder / "code.py", folder], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished.stdout
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **environment}
+    process = start([*command, str(folder / "code.py"), str(folder)], environment, cold)
+    output = output_of(process, timeout=300)
+    assert process.returncode == 0
+    return output
 
 
 def weights(folder: Path) -> torch.Tensor:

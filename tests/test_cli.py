@@ -11,16 +11,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from small_runs import ROOT, Task
+from small_runs import ROOT, Task, python
 
 from hf_xformer import __version__, cli
 from hf_xformer.cli import VERBS
 
 
-def hf_xformer(*words: str | Path, folder: Path = ROOT, **streams) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
-    argv = [sys.executable, "-m", "hf_xformer", *map(str, words)]
-    return subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, **streams)
+def hf_xformer(*words: str | Path, folder: Path = ROOT, **options) -> subprocess.CompletedProcess:
+    return python("-m", "hf_xformer", *words, cwd=folder, PYTHONPATH=str(Path(cli.__file__).parent.parent), **options)
 
 
 def test_every_verb_is_a_command_and_every_command_is_a_verb():

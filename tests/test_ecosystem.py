@@ -3,8 +3,6 @@
 """Adapters and quantisation by other libraries, which know the model by its names only."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from peft import (
     prepare_model_for_kbit_training,
 )
 from small_models import VANILLA, VARIANTS, make_batch, make_model
+from small_runs import python
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig
 
@@ -35,6 +34,17 @@ MODELS = {
 }
 models = pytest.mark.parametrize("overrides", MODELS.values(), ids=MODELS)
 BITS = {"8bit": {"load_in_8bit": True}, "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
+
+# At every push each model once, and both ways of quantising.
+QUANTISED = {
+    *(
+        ("rope-pre", "4bit"),
+        ("vanilla", "8bit"),
+        ("relative", "4bit"),
+        ("two-vocabularies", "8bit"),
+        ("blocks", "4bit"),
+    ),
+}
 
 
 def with_lora(model):
@@ -119,9 +129,7 @@ print(type(AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1])).__name__)
 
 def said_by(code: str, *words, **environment: str) -> str:
     path = os.pathsep.join([environment.pop("PYTHONPATH", ""), str(Path(hf_xformer.__file__).parent.parent)])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path.strip(os.pathsep), **environment}
-    argv = [sys.executable, "-c", code, *map(str, words)]
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    done = python("-c", code, *words, PYTHONPATH=path.strip(os.pathsep), **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -184,8 +192,16 @@ def gradients_of_adapters(model):
     return {name: each.grad for name, each in model.named_parameters() if each.requires_grad}
 
 
-@pytest.mark.parametrize("bits", BITS)
-@models
+@pytest.mark.parametrize(
+    ("overrides", "bits"),
+    [
+        pytest.param(
+            MODELS[name], bits, id=f"{name}-{bits}", marks=[] if (name, bits) in QUANTISED else pytest.mark.nightly
+        )
+        for name in MODELS
+        for bits in BITS
+    ],
+)
 def test_quantised_weights_nearly_compute_the_same_decode_and_take_adapters(overrides, bits, tmp_path):
     pytest.importorskip("bitsandbytes")
     sizes = {"d_model": 64, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128}

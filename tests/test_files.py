@@ -9,8 +9,6 @@ import multiprocessing
 import os
 import signal
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
-from small_runs import ROOT
+from small_runs import python
 
 from hf_xformer import files
 from hf_xformer.errors import ArgumentError
@@ -168,9 +166,7 @@ def test_links_are_followed_and_devices_are_written_to(tmp_path):
     files.write_text(Path(os.devnull), "text")
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
     code = "from pathlib import Path; from hf_xformer import files; files.write_text(Path('/dev/stdout'), 'text')"
-    with open(tmp_path / "out.txt", "w") as output:
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=output, check=True)
-    assert (tmp_path / "out.txt").read_text() == "text"
+    assert python("-c", code).stdout == "text"
 
 
 def test_writers_at_the_same_time_do_not_mix(tmp_path):

@@ -205,7 +205,8 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
     if not isinstance(loaded, XformerConfig):
         raise ArgumentError(f"--config_name {name_or_path}: model_type {loaded.model_type!r} is not 'xformer'")
     fields = loaded.to_diff_dict()
-    if unknown := [name for name in vars(loaded) if name not in {*known, *vars(XformerConfig())}]:
+    names = {*known, *vars(XformerConfig())}
+    if unknown := [name for name in vars(loaded) if name not in names]:
         raise ArgumentError(f"--config_name {name_or_path}: XformerConfig has no field {', '.join(unknown)}")
     for stack in ("encoder", "decoder"):
         depth, types = overrides.get(f"{stack}_layers"), getattr(loaded, f"{stack}_layer_types")

@@ -3,16 +3,14 @@
 """Every verb refuses unusable input with one line and status 2, writing nothing; a bug keeps its traceback."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from small_models import make_model
-from small_runs import ROOT
+from small_runs import ROOT, python
 
 from hf_xformer.cli import VERBS
 from hf_xformer.data.tokenizers import train_tokenizer
@@ -200,6 +198,5 @@ from hf_xformer.commands import info
 info.read_config = lambda folder: {{}}["bug"]
 cli.main(["info", {str(checkpoint)!r}])
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = python("-c", code, PYTHONPATH=str(ROOT))
     assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.endswith("KeyError: 'bug'\n")

@@ -27,15 +27,21 @@ CONFIGS = {
     },
 }
 configs = pytest.mark.parametrize("overrides", CONFIGS.values(), ids=CONFIGS)
+# Blocks trace the most of their own; the others share nearly all of it with "modern".
+MARKS = {"modern": [], "blocks": pytest.mark.slow, "vanilla": pytest.mark.nightly, "relative": pytest.mark.nightly}
 modern_and_slow_others = pytest.mark.parametrize(
+    "overrides", [pytest.param(overrides, id=name, marks=MARKS[name]) for name, overrides in CONFIGS.items()]
+)
+slow_ones = pytest.mark.parametrize(
     "overrides",
-    [
-        pytest.param(overrides, id=name, marks=[] if name == "modern" else pytest.mark.slow)
-        for name, overrides in CONFIGS.items()
-    ],
+    [pytest.param(CONFIGS[name], id=name, marks=MARKS[name] or pytest.mark.slow) for name in CONFIGS],
 )
 # "aot_eager" traces forward and backward as one graph each but generates no code, which is what takes long.
-backends = pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+GRAPHS = [
+    *((name, "aot_eager", MARKS[name]) for name in CONFIGS),
+    ("blocks", "inductor", pytest.mark.slow),
+    *((name, "inductor", pytest.mark.nightly) for name in CONFIGS if name != "blocks"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +67,10 @@ def count_of_graphs(overrides) -> int:
     return 2 + any(layer_type != "full_attention" for layer_type in overrides.get("decoder_layer_types", []))
 
 
-@modern_and_slow_others
-@backends
+@pytest.mark.parametrize(
+    ("overrides", "backend"),
+    [pytest.param(CONFIGS[name], backend, marks=marks, id=f"{name}-{backend}") for name, backend, marks in GRAPHS],
+)
 def test_one_graph_of_forward_and_backward_gives_the_plain_gradients(overrides, backend):
     batch, plain, compiled = make_batch(), make_model(**overrides), make_model(**overrides)
     plain(**batch).loss.backward()
@@ -97,8 +105,7 @@ def test_sources_of_ten_lengths_in_one_bucket_need_no_more_graphs_than_one(overr
         assert compiler.graphs == count_of_graphs(overrides)
 
 
-@pytest.mark.slow
-@configs
+@slow_ones
 def test_nothing_breaks_the_graph_of_training_or_of_a_decoding_step(overrides):
     model, ids = make_model(**overrides), target()
     explained = [torch._dynamo.explain(model)(**make_batch())]
@@ -115,8 +122,7 @@ def test_nothing_breaks_the_graph_of_training_or_of_a_decoding_step(overrides):
     assert [(each.graph_count, each.graph_break_count) for each in explained] == [(1, 0)] * 5
 
 
-@pytest.mark.slow
-@configs
+@slow_ones
 def test_generate_compiles_itself_with_a_static_cache(overrides):
     model = make_model(**overrides, tie_word_embeddings=False)
     options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
@@ -138,9 +144,15 @@ def test_the_exported_forward_is_the_forward(overrides):
 
 
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
-@pytest.mark.slow
 # The library exports for sources of any length, blocks are for any number of whole ones: see below.
-@pytest.mark.parametrize("overrides", [CONFIGS[name] for name in CONFIGS if name != "blocks"], ids=list(CONFIGS)[:-1])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(CONFIGS[name], id=name, marks=MARKS[name] or pytest.mark.slow)
+        for name in CONFIGS
+        if name != "blocks"
+    ],
+)
 def test_an_exported_encoder_and_decoding_step_with_a_static_cache_are_the_model(overrides):
     # The library's wrapper calls the decoder and the output layer, between which T5 scales too.
     model = make_model(**{**overrides, "scale_decoder_outputs": False})

@@ -8,7 +8,7 @@ import itertools
 import pytest
 import torch
 from generation_cases import ENDLESS, EOS, FULL_LENGTH, PAD, START, count_calls, source, variants
-from small_models import SIZES, make_model
+from small_models import SIZES, VARIANTS, make_model
 from torch.testing import assert_close
 from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
@@ -137,8 +137,22 @@ def unused(sequence: torch.LongTensor) -> int:
     return next(word for word in range(4, SIZES["vocab_size"]) if word not in sequence)
 
 
-@variants
-@pytest.mark.parametrize(("help_from", "drafts"), [(agreeing, 4), (right_at_times, 4), (never_right, 1)])
+ASSISTANTS = {
+    **{(name, right_at_times): [] for name in VARIANTS},
+    **{(name, other): pytest.mark.nightly for name in VARIANTS for other in (agreeing, never_right)},
+    **{("rope-pre-blocks", agreeing): [], ("relative-pre", never_right): []},
+}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "help_from", "drafts"),
+    [
+        pytest.param(
+            VARIANTS[name], helper, 1 if helper is never_right else 4, marks=marks, id=f"{name}-{helper.__name__}"
+        )
+        for (name, helper), marks in ASSISTANTS.items()
+    ],
+)
 def test_an_assistant_changes_the_number_of_forwards_and_nothing_else(overrides, help_from, drafts):
     model, ids, steps = make_model(**overrides, use_final_logits_bias=True), source()["input_ids"][:1], 15
     options = {**ENDLESS, "max_new_tokens": steps, "return_dict_in_generate": True, "output_logits": True}

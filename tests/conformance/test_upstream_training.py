@@ -5,6 +5,7 @@
 import unittest
 import unittest.mock
 
+import pytest
 import torch
 import upstream
 from upstream_tester import (
@@ -44,10 +45,12 @@ class ModernOverfitTest(OverfitTests, unittest.TestCase):
     overrides = MODERN
 
 
+@pytest.mark.nightly
 class VanillaOverfitTest(OverfitTests, unittest.TestCase):
     overrides = VANILLA
 
 
+@pytest.mark.nightly
 class RelativeOverfitTest(OverfitTests, unittest.TestCase):
     overrides = RELATIVE
     # Embeddings that are not scaled up, and an output that is scaled down, want larger steps.
@@ -88,6 +91,7 @@ class ModernTensorParallelTest(TensorParallelTests, unittest.TestCase):
     overrides = MODERN
 
 
+@pytest.mark.nightly
 class VanillaTensorParallelTest(TensorParallelTests, unittest.TestCase):
     overrides = VANILLA
 
@@ -96,6 +100,7 @@ class RelativeTensorParallelTest(TensorParallelTests, unittest.TestCase):
     overrides = RELATIVE
 
 
+@pytest.mark.nightly
 class BlocksTensorParallelTest(TensorParallelTests, unittest.TestCase):
     overrides = BLOCKS
 
@@ -121,9 +126,11 @@ class ModernShardedTest(ShardedTests, unittest.TestCase):
     overrides = MODERN
 
 
+@pytest.mark.nightly
 class VanillaShardedTest(ShardedTests, unittest.TestCase):
     overrides = VANILLA
 
 
+@pytest.mark.nightly
 class RelativeShardedTest(ShardedTests, unittest.TestCase):
     overrides = RELATIVE

@@ -5,7 +5,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from hub_server import HubServer
 from huggingface_hub import HfApi, ModelCard, parse_eval_result_entries
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from small_runs import ROOT, refused
+from small_runs import ROOT, libraries, refused
 from test_structure import TRAVELLING
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -86,8 +85,7 @@ def command(hub: HubServer, folder: Path, *words: str | Path, **options) -> subp
     """`hf-xformer ...` on a machine that has the local Hub for the real one."""
     folder.mkdir(exist_ok=True)
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **hub.environment(folder, **options)}
-    argv = [sys.executable, "-m", "hf_xformer", *map(str, words)]
-    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return libraries().run(["-m", "hf_xformer", *words], environment, ROOT)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from bare_environment import BareEnvironment
 from make_fixture import FIXTURES
 from safetensors.torch import load_file
 from small_models import VARIANTS, make_batch, make_model
-from small_runs import ROOT
+from small_runs import ROOT, python
 from test_structure import TRAVELLING
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
@@ -105,7 +105,7 @@ for model in (remote, local, remote):
 
 
 def test_code_from_a_checkpoint_and_the_package_live_in_one_process(checkpoints):
-    ran = subprocess.run([sys.executable, "-c", BOTH, checkpoints / VISITED[-1]], capture_output=True, text=True)
+    ran = python("-c", BOTH, checkpoints / VISITED[-1])
     assert ran.returncode == 0, ran.stderr
     first, second, third = (line.split(maxsplit=2) for line in ran.stdout.splitlines())
     assert first[0].startswith("transformers_modules.") and second[0] == "hf_xformer.models.modeling_xformer"

@@ -24,7 +24,7 @@ from small_adapters import (
     train_and_keep,
     train_base,
 )
-from small_runs import launch, output_of, refused, run
+from small_runs import launch, nightly, output_of, refused, run
 from small_stock_models import make_stock
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -149,7 +149,13 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("more", RESUMED.values(), ids=RESUMED)
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(options, id=name, marks=pytest.mark.nightly if name == "bf16" else [])
+        for name, options in RESUMED.items()
+    ],
+)
 def test_a_stopped_run_ends_with_the_adapters_of_an_unbroken_one(more, options, tmp_path, capsys):
     more = {"max_steps": 9, **EVALUATION, **SAVING, **more}
     train.main(options(tmp_path / "unbroken", **more))
@@ -206,12 +212,10 @@ def test_averages_are_of_the_adapters_after_every_step(options, tmp_path):
 
 
 COMBINATIONS = [
-    {"packing": "true"},
-    {"max_tokens": 40},
     {"packing": "true", "max_tokens": 40, "bf16": "true"},
-    {"label_smoothing_factor": 0.1},
-    {"gradient_accumulation_steps": 2, "group_by_length": "false"},
+    {"label_smoothing_factor": 0.1, "gradient_accumulation_steps": 2, "group_by_length": "false"},
     {"lora_alpha": 4, "lora_dropout": 0.2, "lora_target_modules": "gate_proj"},
+    *nightly({"packing": "true"}, {"max_tokens": 40}),
 ]
 
 
@@ -243,6 +247,7 @@ def test_checkpointed_activations_train_the_same_adapters(reentrant, options, tm
         assert_close(two[name], one[name], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_packed_rows_are_compiled_once(options, tmp_path):
     """ "aot_eager" traces all and generates no code, which takes long."""
     torch.compiler.reset()
@@ -359,7 +364,7 @@ def test_a_merged_model_trains_on(options, adapter, tmp_path):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("mode", ["cpu-2proc", "zero2"])
+@pytest.mark.parametrize("mode", ["zero2", *nightly("cpu-2proc")])
 def test_two_processes_train_the_adapters_of_one_and_resume_to_the_bit(mode, options, tmp_path):
     # 21 rows in batches of 4 of two processes: both the last batch and the last process come out short.
     more = {"learning_rate": 1e-3, "max_steps": 9, "per_device_eval_batch_size": 4, **EVALUATION, **SAVING}
@@ -385,7 +390,7 @@ def test_two_processes_train_the_adapters_of_one_and_resume_to_the_bit(mode, opt
 @pytest.mark.distributed
 @pytest.mark.parametrize(
     ("mode", "more"),
-    [("cpu-2proc", {"ema_decay": 0.9}), ("zero2", {"ema_decay": 0.9}), ("zero2", {"bf16": "true"})],
+    [("cpu-2proc", {"ema_decay": 0.9}), *nightly(("zero2", {"ema_decay": 0.9}), ("zero2", {"bf16": "true"}))],
     ids=["cpu-2proc-averages", "zero2-averages", "zero2-bf16"],
 )
 def test_two_processes_average_and_round_as_one(mode, more, options, tmp_path):
@@ -399,7 +404,7 @@ def test_two_processes_average_and_round_as_one(mode, more, options, tmp_path):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("mode", ["zero3", "tp2"])
+@pytest.mark.parametrize("mode", ["zero3", *nightly("tp2")])
 def test_two_processes_that_divide_the_weights_are_refused(mode, options, tmp_path):
     process = launch(options(tmp_path / "run"), mode)
     output = output_of(process)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import has_code, launch, output_of, run, run_twice, weights
+from small_runs import has_code, launch, nightly, output_of, run, run_twice, weights
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -37,8 +37,11 @@ MODELS = {
         **{"use_bias": True, "gated_ffn": False, "activation_function": "relu", "max_position_embeddings": 16},
     },
 }
-MODES = ["cpu-2proc", "zero1", "zero2", "zero3", "zero3-offload", "tp2"]
-RUNS = [("modern", mode) for mode in MODES] + [("vanilla", "zero3"), ("vanilla", "tp2")]
+# Those of the night share their code with one of the others.
+AT_EVERY_PUSH, AT_NIGHT = ("cpu-2proc", "zero2", "zero3", "tp2"), ("zero1", "zero3-offload")
+MODES = [*AT_EVERY_PUSH, *nightly(*AT_NIGHT)]
+RUNS = [*(("modern", mode) for mode in AT_EVERY_PUSH), *nightly(*(("modern", mode) for mode in AT_NIGHT))]
+RUNS += nightly(("vanilla", "zero3"), ("vanilla", "tp2"))
 
 
 @dataclass
@@ -89,7 +92,7 @@ def results(folder: Path) -> dict:
     return json.loads((folder / "eval_results.json").read_text())
 
 
-@pytest.mark.parametrize(("model", "mode"), RUNS, ids=map("-".join, RUNS))
+@pytest.mark.parametrize(("model", "mode"), RUNS)
 def test_two_processes_end_with_the_weights_and_metrics_of_one(model, mode, runs):
     one, two = runs.done(model, "cpu"), runs.done(model, mode)
     assert (weights(one) - weights(runs.start(model))).abs().max() > 2e-3
@@ -97,7 +100,7 @@ def test_two_processes_end_with_the_weights_and_metrics_of_one(model, mode, runs
     assert results(two)["eval_per"] == pytest.approx(results(one)["eval_per"], abs=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["cpu-2proc", "zero3", "tp2"])
+@pytest.mark.parametrize("mode", ["cpu-2proc", *nightly("zero3", "tp2")])
 def test_packed_rows_of_two_processes_end_with_the_weights_of_padded_ones_of_one(mode, runs):
     """All 160 pairs at every step, so that both have the same."""
     whole = {"validation_file": None, "metrics": None, "max_steps": 20, "num_train_epochs": 20}
@@ -138,10 +141,10 @@ def test_saved_weights_load_whole_and_tied_and_are_those_of_the_last_checkpoint(
     assert torch.equal(torch.cat([tensor.flatten() for _, tensor in sorted(own.items())]), weights(folder))
 
 
-@pytest.mark.parametrize("mode", ["cpu-2proc", "zero2", "zero3", "tp2"])
+@pytest.mark.parametrize("mode", ["cpu-2proc", "zero3", *nightly("zero2", "tp2")])
 def test_a_run_that_lost_a_process_says_so_and_goes_on_bit_by_bit(mode, runs, tmp_path):
     options = runs.options("modern", mode, tmp_path)
-    process = launch(options, mode)
+    process = launch(options, mode, cold=True)
     victim = find_rank_1(process, tmp_path)
     while not (tmp_path / "checkpoint-10").exists():  # by then the one before it is whole
         assert process.poll() is None, output_of(process)
@@ -177,7 +180,7 @@ def test_a_checkpoint_is_not_resumed_in_another_way_than_it_was_written(mode, ru
     assert f"--model_name_or_path {tmp_path}/checkpoint-20" in error
 
 
-@pytest.mark.parametrize("mode", ["zero2", "zero3"])
+@pytest.mark.parametrize("mode", ["zero3", *nightly("zero2")])
 def test_a_finished_run_that_is_started_again_ends_well(mode, runs, tmp_path):
     shutil.copytree(runs.done("modern", mode), tmp_path, dirs_exist_ok=True)
     (tmp_path / "model.safetensors").unlink()
@@ -222,15 +225,15 @@ Path(sys.argv[1], f"share-{args.process_index}").write_text(str(share))  # lines
 def test_zero3_builds_a_model_that_no_process_holds_whole(tmp_path):
     # Tensors of some size come from the system and go back to it: the heap would keep them.
     environment = {"ACCELERATE_USE_DEEPSPEED": "true", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    run_twice(BUILD, tmp_path, **environment)
+    run_twice(BUILD, tmp_path, cold=True, **environment)
     shares = [float(path.read_text()) for path in tmp_path.glob("share-*")]
     assert len(shares) == 2 and max(shares) < 0.8
 
 
-NODES = {"multi-node": "cpu-2proc", "multi-node-zero3": "zero3"}
+NODES = [("multi-node", "cpu-2proc"), *nightly(("multi-node-zero3", "zero3"))]
 
 
-@pytest.mark.parametrize(("config", "mode"), NODES.items(), ids=NODES)
+@pytest.mark.parametrize(("config", "mode"), NODES)
 def test_two_machines_end_with_the_weights_of_two_processes_of_one(config, mode, machines, runs, tmp_path):
     options = runs.options("modern", mode, tmp_path)
     meeting_point = ("--main_process_ip", machines[0].address, "--main_process_port", str(free_port()))

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from small_runs import SMALL, launch, output_of, run, weights
+from small_runs import SMALL, launch, nightly, output_of, run, weights
 
 
 pytestmark = pytest.mark.distributed
@@ -29,14 +29,14 @@ def test_processes_that_would_train_apart_are_refused_in_one_line(task, tmp_path
     assert "--use_cpu true" in line
 
 
-@pytest.mark.parametrize("config", ["cpu", "cpu-2proc"])
+@pytest.mark.parametrize("config", ["cpu-2proc", *nightly("cpu")])
 def test_a_killed_run_resumes_and_ends_with_the_weights_of_an_unbroken_one(config, task, tmp_path):
     # With dropout, the weights are equal only if the random states are restored too.
     overrides = SMALL.replace("dropout=0.0", "dropout=0.2")
     options = {"max_steps": 100, "save_strategy": "steps", "save_steps": 25, "config_overrides": overrides}
     run(task.options(tmp_path / "unbroken", **options), config)
     killed = task.options(tmp_path / "killed", **options)
-    process = launch(killed, config)
+    process = launch(killed, config, cold=True)
     while not (tmp_path / "killed/checkpoint-50").exists():  # by then the one before it is whole
         assert process.poll() is None, output_of(process)
         time.sleep(0.005)

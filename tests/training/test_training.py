@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import make_batch, make_model
-from small_runs import SMALL, refused, weights
+from small_runs import SMALL, nightly, refused, weights
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -351,16 +351,15 @@ def test_a_step_on_packed_rows_is_one_on_padded_rows(task, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"packing": "true"},
         {"max_tokens": 40},
         {"packing": "true", "max_tokens": 40},
-        {"packing": "true", "bf16": "true"},
         {"packing": "true", "label_smoothing_factor": 0.1},
         {"packing": "true", "gradient_checkpointing": "true", "dataloader_num_workers": 1},
         {
             "packing": "true",
             "config_overrides": SMALL + ",encoder_layer_types=[chunked_attention],block_size=3,label_smoothing=0.1",
         },
+        *nightly({"packing": "true"}, {"packing": "true", "bf16": "true"}),
     ],
     ids=lambda options: ",".join(options),
 )
@@ -389,6 +388,7 @@ def test_a_packed_run_that_stopped_in_mid_epoch_goes_on_with_the_batches_of_an_u
     assert torch.equal(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
 
 
+@pytest.mark.slow
 def test_packed_rows_are_compiled_once(task, tmp_path):
     """By the Trainer's switch, over two epochs; "aot_eager" traces all and generates no code, which takes long."""
     torch.compiler.reset()
