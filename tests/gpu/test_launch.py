@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_models import make_model
 from small_runs import ROOT, Task, has_code, launch, output_of, weights
 from torch.testing import assert_close
+from transformers import AutoTokenizer
 
 from hf_xformer.files import read_yaml_file
 from hf_xformer.training.launch import compiles_deepspeed
@@ -32,7 +34,7 @@ class Launch:
     words: tuple[str, ...] = ()
     tolerance: float = 1e-4  # of its weights to those of one process in float32, whose steps move them by up to 0.1
     on_gpu: bool = True
-    on_cpu: bool = False
+    on_cpu: bool = False  # tests/training launches more there
 
     @property
     def name(self) -> str:
@@ -45,7 +47,7 @@ class Launch:
 
 LAUNCHES = [
     Launch("cpu", on_gpu=False, on_cpu=True),
-    Launch("gpu", on_cpu=True),
+    Launch("gpu"),
     Launch("gpu-bf16", tolerance=5e-2, on_cpu=True),
     Launch("gpu-fp16", tolerance=5e-2),
     Launch("multi-gpu", tolerance=5e-2),
@@ -54,7 +56,7 @@ LAUNCHES = [
     Launch("fsdp2", tolerance=5e-2),
     Launch("fsdp2-offload", FLOAT32),
     Launch("zero1"),
-    Launch("zero2", on_cpu=True),
+    Launch("zero2"),
     Launch("zero3", on_cpu=True),
     Launch("zero3-offload"),
     Launch("multi-node-zero3", ONE_MACHINE),
@@ -73,6 +75,10 @@ class Runs:
         self.started: dict[Launch, Future] = {}
 
     def start(self) -> None:
+        """Saves the weights that all begin with, ZeRO-3 too, which would draw others, and starts the launches."""
+        tokenizer = AutoTokenizer.from_pretrained(self.task.tokenizer)
+        tokenizer.save_pretrained(self.folder / "start")
+        make_model(vocab_size=len(tokenizer), dropout=0.0).save_pretrained(self.folder / "start")
         for each in LAUNCHES:
             if self.why_not(each) is None:
                 self.started[each] = self.pool.submit(self.run, each)
@@ -93,7 +99,9 @@ class Runs:
 
     def run(self, each: Launch) -> tuple[int, str]:
         """Returns a launch's exit status and what it printed."""
-        options = self.task.options(self.folder / each.name, use_cpu="true" if self.device.type == "cpu" else None)
+        start = {"config_name": None, "config_overrides": None, "tokenizer_name": None}
+        start |= {"model_name_or_path": self.folder / "start", "use_cpu": "true" if self.device.type == "cpu" else None}
+        options = self.task.options(self.folder / each.name, **start)
         precision = read_yaml_file(CONFIGS / f"{each.config}.yaml").get("mixed_precision", "no")
         words = ("--num_processes", "1", "--mixed_precision", precision, *each.words)
         process = launch(options, each.config, words)
