@@ -23,6 +23,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -40,6 +41,7 @@ COLUMNS = {
     "model_flops_utilisation": "model-FLOPs utilisation",
     "seconds": "seconds",
     "first_step_seconds": "first step, s",
+    "graphs": "graphs",
     "first_call_seconds": "first call, s",
     "peak_mib": "peak MiB",
     "logits_mib": "logits, MiB",
@@ -95,10 +97,10 @@ def folder_of(tiny: bool) -> Path:
     return TINY_RESULTS if tiny else RESULTS
 
 
-def table(folder: Path) -> str:
-    """Returns the stored figures as Markdown tables, each under the machine that gave it."""
+def table(folder: Path, cases: Iterable[str] = CASES) -> str:
+    """Returns the stored figures of cases as Markdown tables, each with the machine that gave it."""
     parts = []
-    for case in CASES:
+    for case in cases:
         path = folder / f"gpu_{case}.json"
         if not path.exists():
             continue
@@ -134,14 +136,17 @@ def main() -> None:
     elif not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU; --device cpu --tiny rehearses on the CPU")
     setting = Setting(torch.device(args.device), args.tiny, args.whole)
-    faults = []
-    for case in [args.only] if args.only else CASES:
+    faults, rows = [], []
+    cases = [args.only] if args.only else list(CASES)
+    for case in cases:
         print(case, flush=True)
         sheet = Sheet(case, setting, args.seconds)
         for measurement in CASES[case](setting):
             sheet.add(measurement)
         faults += sheet.faults()
-    print(f"\n{table(folder_of(args.tiny))}")
+        rows += sheet.rows
+    print(f"\n{table(folder_of(args.tiny), cases)}\n")
+    print(f"{len(rows)} rows, {sum('failed' in row for row in rows)} of them failed or not run")
     if faults:
         raise SystemExit(f"error: {'; '.join(faults)}: see above")
 

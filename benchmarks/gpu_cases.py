@@ -12,6 +12,7 @@ import torch
 from costs import peak_mib, seconds_in_turn, wait_for_device
 from peers import STOCK, Padding, Shape, loss_of, padded, xformer
 from torch import nn
+from torch._dynamo.utils import counters
 from train_step import draw_pairs
 from transformers import CompileConfig
 
@@ -98,7 +99,10 @@ def training(shape_name: str, setting: Setting) -> Iterator[Measurement]:
         "padded": padded(pairs),
         "packed": DataCollatorForPackedSeq2Seq(Padding(), row_length=row, fixed=True)(pairs),
     }
-    work = {"tokens": sum(len(text) for pair in pairs for text in pair.values()), "flops": training_flops(shape, pairs)}
+    work = {
+        "tokens": sum(len(text) for pair in pairs for text in pair.values()),
+        "flops": training_flops(shape, pairs),
+    }
 
     def measured(name: str, layout: str, compiled: str = "") -> Measurement:
         measure = partial(train, setting, name, shape, batches[layout], work, compiled)
@@ -131,6 +135,7 @@ def train(setting: Setting, name: str, shape: Shape, batch: dict, work: dict, co
         optimizer.step()
         optimizer.zero_grad()
 
+    counters.clear()
     first = timed(step)
     seconds = seconds_in_turn({name: step}, 1 if setting.tiny else 10)[name]
     rate = work["flops"] / seconds
@@ -141,6 +146,7 @@ def train(setting: Setting, name: str, shape: Shape, batch: dict, work: dict, co
         "model_flops_utilisation": card and round(rate / card, 4),
         "seconds": round(seconds, 5),
         "first_step_seconds": round(first, 2),
+        "graphs": counters["stats"]["unique_graphs"] if compiled else None,
         "peak_mib": round(peak_mib(step)),
         "parameters": parameters,
         "useful_tokens": work["tokens"],
@@ -149,7 +155,7 @@ def train(setting: Setting, name: str, shape: Shape, batch: dict, work: dict, co
 
 def compile_training(model: nn.Module, compiled: str, setting: Setting) -> None:
     """Compiles a model in place, whole or each layer of its stacks; on a CPU it is traced, not made into code."""
-    options = {} if setting.device.type == "cuda" else {"backend": "aot_eager"}
+    options = {} if setting.device.type == "cuda" else {"backend": "eager"}
     if compiled == "whole":
         model.compile(**options)
     elif compiled:
@@ -164,7 +170,11 @@ def decoding(setting: Setting) -> Iterator[Measurement]:
     """Greedy search and beams: bfloat16 weights, as many new tokens in every row, a growing or a static cache."""
     shape = TINY if setting.tiny else Shape(6, 512, 8, 2048, 32_000)
     length, new = (8, 4) if setting.tiny else (128, 64)
-    ways = {"greedy, batch 1": (1, 1), "greedy, batch 128": (4 if setting.tiny else 128, 1), "4 beams, batch 8": (8, 4)}
+    ways = {
+        "greedy, batch 1": (1, 1),
+        "greedy, batch 128": (4 if setting.tiny else 128, 1),
+        "4 beams, batch 8": (8, 4),
+    }
 
     def measured(name: str, way: str, is_compiled: bool) -> Measurement:
         words = f"{name}, {way}, {'compiled, static cache' if is_compiled else 'eager'}"
@@ -189,7 +199,7 @@ def decode(setting: Setting, name: str, shape: Shape, sizes: tuple[int, int, int
     if is_compiled:
         options["cache_implementation"] = "static"
         if setting.device.type != "cuda":
-            options["compile_config"] = CompileConfig(backend="aot_eager")
+            options["compile_config"] = CompileConfig(backend="eager")
             options["compile_config"]._compile_all_devices = True
 
     def generate() -> torch.Tensor:

@@ -100,7 +100,10 @@ class Runs:
     def run(self, each: Launch) -> tuple[int, str]:
         """Returns a launch's exit status and what it printed."""
         start = {"config_name": None, "config_overrides": None, "tokenizer_name": None}
-        start |= {"model_name_or_path": self.folder / "start", "use_cpu": "true" if self.device.type == "cpu" else None}
+        start |= {
+            "model_name_or_path": self.folder / "start",
+            "use_cpu": "true" if self.device.type == "cpu" else None,
+        }
         options = self.task.options(self.folder / each.name, **start)
         precision = read_yaml_file(CONFIGS / f"{each.config}.yaml").get("mixed_precision", "no")
         words = ("--num_processes", "1", "--mixed_precision", precision, *each.words)
