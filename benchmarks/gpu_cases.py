@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from accelerate.utils import send_to_device
 from costs import peak_mib, seconds_in_turn, wait_for_device
 from peers import STOCK, Padding, Shape, loss_of, padded, xformer
 from torch import nn
@@ -124,7 +125,7 @@ def train(setting: Setting, name: str, shape: Shape, batch: dict, work: dict, co
         if hasattr(config, "use_cache"):
             config.use_cache = False
     parameters = sum(each.numel() for each in model.parameters())
-    batch = {key: each.to(setting.device) for key, each in batch.items()}
+    batch = send_to_device(batch, setting.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     compile_training(model, compiled, setting)
 

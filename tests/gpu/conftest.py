@@ -51,6 +51,13 @@ def on_gpu(device):
         pytest.skip(f"of a GPU alone, and this is {device}")
 
 
+@pytest.fixture(autouse=True)
+def on_gpu_unless_any_device(request):
+    """Skips on a CPU the tests that do not ask for a device: they name the GPU themselves."""
+    if "device" not in request.fixturenames:
+        request.getfixturevalue("on_gpu")
+
+
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of the tensors that operations have made and that still exist, and the most at any time."""
 

@@ -143,5 +143,5 @@ def test_a_launch_ends_with_the_weights_of_one_process(each, runs, one_process):
     assert_close(weights(folder).float(), one_process, atol=each.tolerance, rtol=0)
 
 
-def test_every_launch_configuration_is_launched_or_needs_two_devices():
+def test_every_launch_configuration_is_launched_or_needs_two_devices(device):
     assert {each.config for each in LAUNCHES} | OF_TWO == {path.stem for path in CONFIGS.glob("*.yaml")}
