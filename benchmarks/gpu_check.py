@@ -140,7 +140,7 @@ class Check:
     def run_all(self, parts: Iterable[Part]) -> None:
         """Runs tests side by side and then benchmarks alone; all of them two at a time where no time is measured."""
         parts = list(parts)
-        beside = parts if self.tiny else [part for part in parts if part.tests]
+        beside = sorted((part for part in parts if self.tiny or part.tests), key=lambda part: -part.seconds)
         with ThreadPoolExecutor(2 if self.tiny else 4) as pool:
             for done in [pool.submit(self.run, part) for part in beside]:
                 done.result()

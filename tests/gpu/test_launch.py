@@ -48,7 +48,7 @@ class Launch:
 LAUNCHES = [
     Launch("cpu", on_gpu=False, on_cpu=True),
     Launch("gpu"),
-    Launch("gpu-bf16", tolerance=5e-2, on_cpu=True),
+    Launch("gpu-bf16", tolerance=5e-2),
     Launch("gpu-fp16", tolerance=5e-2),
     Launch("multi-gpu", tolerance=5e-2),
     Launch("multi-node", ONE_MACHINE, tolerance=5e-2),
