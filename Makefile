@@ -14,7 +14,7 @@ BIBLE := data/bible
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-nightly test-slow test-versions test-wheel lint parity mutants docs clean
+.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-nightly test-slow test-versions test-wheel lint parity gpu-check mutants docs clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -96,6 +96,9 @@ test-wheel: install-test  ## the fast tests on the built wheel, in an environmen
 
 parity: install-test  ## logits, gradients and tokens of stock models against their conversions
 	$(BIN)/python benchmarks/parity.py
+
+gpu-check:  ## tests and benchmarks for one GPU in eight minutes; ARGS="--device cpu --tiny" rehearses on a CPU
+	$(or $(PYTHON_GPU),$(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu_check.py $(ARGS)
 
 mutants: install-test  ## plants faults in a copy of the package and shows which test catches each: some minutes
 	$(BIN)/python tests/mutants.py

@@ -26,14 +26,14 @@ def machine() -> dict:
     }
 
 
-def write_results(name: str, rows: list[dict] | dict, **about) -> Path:
+def write_results(name: str, rows: list[dict] | dict, folder: Path = RESULTS, **about) -> Path:
     """
-    Puts the rows, with the machine that gave them, in `benchmarks/results/NAME.json`, in place of earlier ones.
+    Puts the rows, with the machine that gave them, in NAME.json in a folder, in place of earlier ones.
 
     Args:
         about: What the caller knows better of the machine, such as its device.
     """
-    path = RESULTS / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": {**machine(), **about}, "rows": rows}, indent=2) + "\n")
     return path

@@ -7,12 +7,14 @@ unbroken one.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
-import pyarrow.compute
-from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
+
+
+if TYPE_CHECKING:  # packing, which the collators take from here, needs neither `datasets` nor `pyarrow`
+    from datasets import Dataset
 
 
 class LengthGroupedDataset(TorchDataset):
@@ -29,7 +31,7 @@ class LengthGroupedDataset(TorchDataset):
         window: Batches drawn at random and then sorted by length; more means less padding and less randomness.
     """
 
-    def __init__(self, rows: Dataset, batch_size: int, seed: int, window: int = 100):
+    def __init__(self, rows: "Dataset", batch_size: int, seed: int, window: int = 100):
         self.rows, self.batch_size, self.seed, self.window = rows, batch_size, seed, window
         self.lengths = np.asarray(rows["length"][:])
         self.set_epoch(0)
@@ -83,7 +85,7 @@ class BatchedDataset(TorchDataset):
         processes: Number of processes that share the batches.
     """
 
-    def __init__(self, rows: Dataset, planner: Planner, seed: int, processes: int = 1):
+    def __init__(self, rows: "Dataset", planner: Planner, seed: int, processes: int = 1):
         self.rows, self.planner, self.seed = rows, planner, seed
         self.lengths = np.stack([list_lengths(rows, name) for name in ("input_ids", "labels")], axis=1)
         self.first = self.plan(0)
@@ -117,8 +119,10 @@ class BatchedDataset(TorchDataset):
         return self.rows.__getitems__(self.batches[index].tolist())
 
 
-def list_lengths(rows: Dataset, column: str) -> np.ndarray:
+def list_lengths(rows: "Dataset", column: str) -> np.ndarray:
     """Returns the number of tokens in every row, counted in the Arrow table without copying."""
+    import pyarrow.compute
+
     table = rows.with_format("arrow").select_columns(column)[:]
     return pyarrow.compute.list_value_length(table.column(column)).to_numpy().astype(np.int64)
 
