@@ -59,8 +59,8 @@ MUTANTS = (
     ),
     Mutant(
         "varlen: blocks of packed segments are not shifted",
-        "firsts = spans.starts + (shift or size)",
-        "firsts = spans.starts + size",
+        "((positions - shift) % size == 0)",
+        "(positions % size == 0)",
         (VARLEN,),
         words="packed",
     ),

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stand-ins in plain torch for the kernels of FlashAttention, which need a GPU."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 
 
@@ -65,3 +67,56 @@ class StandIn:
         assert enable_gqa or query.shape[1] == key.shape[1]
         borders = (cu_seq_q, cu_seq_k, max_q, max_k)
         return self.of_torch_2_11(query, key, value, *borders, scale=scale, window_size=window_size)
+
+
+def in_a_graph(kernel):
+    """Makes one opaque operation of a stand-in, as torch's kernel is one: a graph cannot look at borders."""
+    names = ("scale", "window_size")
+
+    def call(q, k, v, *rest: object):
+        *borders, scale, window = rest
+        return kernel(q, k, v, *borders, **dict(zip(names, (scale, tuple(window)), strict=True)))
+
+    @torch.library.custom_op("xformer_tests::varlen", mutates_args=())
+    def forward(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor,
+        max_q: int, max_k: int, scale: float, window: list[int],
+    ) -> torch.Tensor:  # fmt: skip
+        return call(q, k, v, cu_q, cu_k, max_q, max_k, scale, window)
+
+    @forward.register_fake
+    def _(q, k, v, *rest):
+        return torch.empty_like(q)
+
+    @torch.library.custom_op("xformer_tests::varlen_backward", mutates_args=())
+    def backward(
+        grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor,
+        max_q: int, max_k: int, scale: float, window: list[int],
+    ) -> list[torch.Tensor]:  # fmt: skip
+        def differentiate() -> list[torch.Tensor]:
+            inputs = [each.detach().requires_grad_() for each in (q, k, v)]
+            out = call(*inputs, cu_q, cu_k, max_q, max_k, scale, window)
+            return list(torch.autograd.grad(out, inputs, grad))
+
+        # In this thread torch records no operations within an operation.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(differentiate).result()
+
+    @backward.register_fake
+    def _(grad, q, k, v, *rest):
+        return [torch.empty_like(each) for each in (q, k, v)]
+
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.max_q, ctx.max_k, ctx.scale, ctx.window = inputs
+        ctx.save_for_backward(*tensors)
+
+    def differentiate(ctx, grad):
+        numbers = (ctx.max_q, ctx.max_k, ctx.scale, ctx.window)
+        return *backward(grad, *ctx.saved_tensors, *numbers), *[None] * 6
+
+    forward.register_autograd(differentiate, setup_context=setup_context)
+
+    def varlen_attn(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size):
+        return forward(q, k, v, cu_q, cu_k, max_q, max_k, scale, list(window_size))
+
+    return varlen_attn

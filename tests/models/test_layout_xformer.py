@@ -119,11 +119,13 @@ def test_every_token_attends_in_one_group_to_all_of_its_segment_and_comes_back(r
                 for row, is_own in zip(group.keys, attended, strict=True)
             )
     for side, each in ids.items():
-        longest, positions = layout.side(side)
+        longest, positions, longest_piece, borders = layout.side(side)
         before = [(each[:, :i] == each[:, i : i + 1]).sum(dim=1) for i in range(each.shape[1])]
         counts = torch.stack(before, dim=1)
         assert torch.equal(positions[each > 0], counts[each > 0].int())
         assert longest == counts[each > 0].max() + 1
+        assert (borders[0], borders[-1], borders.diff().max()) == (0, each.numel(), longest_piece)
+        assert {*each.flatten().diff().nonzero().flatten().add(1).tolist()} <= {*borders.tolist()}
 
 
 def as_pinned(value):
@@ -165,7 +167,10 @@ def test_a_layout_left_on_the_host_is_moved():
         (lambda batch: {"packing": make_packed([[0, 1, 2]])["packing"]}, r"another batch: `segment_ids` is \(2, 19\)"),
         (lambda batch: {"packing": make_packing(batch["segment_ids"])}, r"`decoder_segment_ids` is \(2, 15\).*None"),
         (lambda batch: {"segment_ids": None, "decoder_segment_ids": None}, "give it with `segment_ids`"),
-        (lambda batch: {"packing": {**batch["packing"], "index": batch["packing"]["index"][:-1]}}, "518 numbers"),
+        (
+            lambda batch: {"packing": {**batch["packing"], "index": batch["packing"]["index"][:-1]}},
+            "reads format 1 with",
+        ),
         (lambda batch: {"packing": {**batch["packing"], "sizes": {"format": 0}}}, "has format 0"),
         (lambda batch: {"packing": batch["packing"]["index"]}, "must be a dictionary"),
     ],

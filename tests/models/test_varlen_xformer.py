@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from small_kernels import in_a_graph
 from small_models import SIZES, VARIANTS, LargestTensor, gradients, make_batch, make_model, pack
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BartConfig, BartForConditionalGeneration, DynamicCache, EncoderDecoderCache, StaticCache
 
-from hf_xformer.models import varlen_xformer
+from hf_xformer.models import make_packing, varlen_xformer
 from hf_xformer.models.versions_xformer import CACHE
 
 
@@ -94,6 +96,43 @@ def test_packed_rows_give_the_gradients_that_padded_ones_give_under_sdpa(overrid
     model.zero_grad()
     with_varlen(model)(**pack(make_batch(), layout)).loss.backward()
     assert_close(gradients(model), expected, atol=1e-5, rtol=1e-4)
+
+
+PACKED_GRAPHS = {
+    "full": {"encoder_layers": 1, "decoder_layers": 1},
+    "blocks": {
+        **{"encoder_layers": 3, "encoder_layer_types": ["chunked_attention"] * 2 + ["sliding_attention"]},
+        **{"decoder_layers": 2, "decoder_layer_types": ["chunked_attention", "sliding_attention"], "block_size": 3},
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", PACKED_GRAPHS.values(), ids=PACKED_GRAPHS)
+def test_one_graph_serves_packed_rows_of_one_shape(overrides, varlen, monkeypatch):
+    """Of a fixed layout; without a graph it gives what the usual layout does."""
+    torch.compiler.reset()
+    compilations = CompileCounterWithBackend("aot_eager")
+    batches = [pack(make_batch(), layout, (32, 24)) for layout in ([[0, 1, 2]], [[2, 0]], [[1]])]
+    expected = []
+    plain = make_model(**overrides, dropout=0.0).train()
+    for batch in batches:
+        plain.zero_grad()
+        loss = plain(**batch).loss
+        loss.backward()
+        expected.append({"loss": loss, **gradients(plain)})
+    monkeypatch.setattr(varlen_xformer, "varlen_attn", in_a_graph(varlen.of_torch_2_11))
+    monkeypatch.setattr(varlen_xformer, "GROUPED", {})
+    model = with_varlen(make_model(**overrides, dropout=0.0).train())
+    graph = torch.compile(model, backend=compilations, fullgraph=True)
+    for batch, each in zip(batches, expected, strict=True):
+        packing = make_packing(*(batch[name] for name in ("segment_ids", "decoder_segment_ids")), fixed=True)
+        for how in (model, graph):
+            model.zero_grad()
+            loss = how(**batch, packing=packing).loss
+            loss.backward()
+            assert_close({"loss": loss, **gradients(model)}, each, atol=1e-5, rtol=1e-4)
+    assert compilations.frame_count == 1
 
 
 @pytest.mark.parametrize("version", ["2.11", "2.13"])

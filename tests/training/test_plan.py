@@ -59,7 +59,13 @@ ATTENTIONS = {
     "dropout": ({"bf16": "true"}, "cuda", {"attention_dropout": 0.1}, None),
     "relative positions": ({"bf16": "true"}, "cuda", {"position_embedding_type": "relative"}, None),
     "packed": ({"bf16": "true", "packing": "true"}, "cuda", {}, "varlen"),
-    "packed and compiled": ({"bf16": "true", "packing": "true", "torch_compile": "true"}, "cuda", {}, None),
+    "packed and compiled": ({"bf16": "true", "packing": "true", "torch_compile": "true"}, "cuda", {}, "varlen"),
+    "packed, compiled, with global tokens": (
+        {"bf16": "true", "packing": "true", "torch_compile": "true"},
+        "cuda",
+        {"num_global_tokens": 1, "encoder_layer_types": ["chunked_attention"] * 6},
+        None,
+    ),
     "chosen": ({"bf16": "true", "attn_implementation": "sdpa"}, "cuda", {}, "sdpa"),
 }
 
