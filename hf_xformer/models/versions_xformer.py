@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import torch
 import transformers
@@ -104,12 +105,13 @@ def recorder_of_layers(layer: type[nn.Module], depth: str) -> OutputRecorder:
         depth: The config's field for the number of layers. Up to 5.22 nobody can choose hidden states by number.
     """
     known = "num_hidden_layers_key" in OutputRecorder.__dataclass_fields__
-    return OutputRecorder(layer, **({"num_hidden_layers_key": depth} if known else {}))
+    options: dict[str, Any] = {"num_hidden_layers_key": depth} if known else {}
+    return OutputRecorder(layer, **options)
 
 
 def is_divided(model: nn.Module) -> bool:
     """Returns whether `from_pretrained(distributed_config=...)` has given each process a part of the model."""
-    try:
-        return model.is_distributed_loading_by_transformers
-    except AttributeError:  # up to 5.18
+    divided = getattr(model, "is_distributed_loading_by_transformers", None)
+    if divided is None:  # up to 5.18
         return getattr(model, "tp_size", None) is not None
+    return bool(divided)
