@@ -29,7 +29,7 @@ class XformerGeneration:
             input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
         )
 
-    def keep_whole_source(self, cache: EncoderDecoderCache, kwargs: dict) -> None:
+    def keep_whole_source(self, cache, kwargs):
         """Replaces a cross-attention cache with the decoder's windows, as the library makes it, by a full one."""
         cross = cache.cross_attention_cache
         if not any(cross.is_sliding):

@@ -111,7 +111,7 @@ def recorder_of_layers(layer: type[nn.Module], depth: str) -> OutputRecorder:
 
 def is_divided(model: nn.Module) -> bool:
     """Returns whether `from_pretrained(distributed_config=...)` has given each process a part of the model."""
-    try:
-        return bool(model.is_distributed_loading_by_transformers)
-    except AttributeError:  # up to 5.18
+    divided = getattr(model, "is_distributed_loading_by_transformers", None)
+    if divided is None:  # up to 5.18
         return getattr(model, "tp_size", None) is not None
+    return bool(divided)

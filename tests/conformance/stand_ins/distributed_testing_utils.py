@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 from transformers import AutoModelForCausalLM
-from transformers.distributed.utils import get_distributed_backend
 
 from hf_xformer import XformerConfig, XformerForSeq2SeqLM
 
@@ -26,7 +25,7 @@ def _get_distributed_device_type() -> str:
 
 
 def _get_distributed_backend() -> str:
-    return get_distributed_backend(_get_distributed_device_type())
+    return dist.get_default_backend_for_device(_get_distributed_device_type())
 
 
 def _get_rank_device(rank: int) -> torch.device:
