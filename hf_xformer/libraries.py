@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 
 
 # Names of what Python runs when it imports the package for a command; "-m" is `python -m hf_xformer`.
-COMMANDS = ("hf-xformer", "hf-xformer.exe", "-m", "train.py")
+COMMANDS = ("hf-xformer", "hf-xformer.exe", "-m")
+LAUNCHED = Path(__file__).resolve().parent.parent / "scripts/train.py"
 
 
 def unsupported(requirements: list[str]) -> str:
@@ -48,5 +49,5 @@ def refuse_unsupported() -> None:
         raise SystemExit(2)
 
 
-if Path(sys.argv[0]).name in COMMANDS:
+if Path(sys.argv[0]).name in COMMANDS or Path(sys.argv[0]).resolve() == LAUNCHED:
     refuse_unsupported()

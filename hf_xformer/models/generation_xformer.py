@@ -7,11 +7,15 @@ from typing import Any
 
 from transformers.cache_utils import EncoderDecoderCache, StaticCache
 from transformers.masking_utils import create_masks_for_generate
+from transformers.utils import logging
 
 from .configuration_xformer import XformerConfig
 from .positions_xformer import count_positions
 from .varlen_xformer import takes_segments
 from .versions_xformer import CACHE
+
+
+logger = logging.get_logger(__name__)
 
 
 class XformerGeneration:
@@ -32,7 +36,7 @@ class XformerGeneration:
     def keep_whole_source(self, cache, kwargs):
         """Replaces a cross-attention cache with the decoder's windows, as the library makes it, by a full one."""
         cross = cache.cross_attention_cache
-        if not any(cross.is_sliding):
+        if not any(cross.is_sliding) or any(cache.is_updated.values()):
             return
         config = copy.deepcopy(self.config)
         config.decoder_layer_types = ["full_attention"] * config.decoder_layers
@@ -48,5 +52,9 @@ class XformerGeneration:
         return create_masks_for_generate(attention_mask=attention_mask, **kwargs)
 
     def get_compiled_call(self, compile_config):
-        # The mask of tokens of kernels for variable lengths grows with every step: a graph wants masks of one shape.
-        return self.__call__ if takes_segments(self.config) else super().get_compiled_call(compile_config)
+        if not takes_segments(self.config):
+            return super().get_compiled_call(compile_config)
+        # Their mask of tokens grows with every step, where a graph wants masks of one shape.
+        name = self.config._attn_implementation
+        logger.warning_once(f'decoding is not compiled under attn_implementation="{name}", but under "sdpa"')
+        return self.__call__

@@ -34,8 +34,8 @@ from .varlen_xformer import VariableLengthMask, cut_segments
 Packing = dict[str, Any]
 # Version of the fields. The code that travelled with a checkpoint may be older than the collator.
 FORMAT = 1
-# Borders of rows of a fixed size are filled up to a multiple of so many: few graphs serve all batches.
-FIXED_BORDERS = 256
+# Borders of rows of a fixed size are filled up to a multiple of so many: a few graphs serve all batches.
+FIXED_BORDERS = 64
 BOOLS = 4  # in one integer of 32 bits
 # The attention of a stack to its own rows, by the argument with its segments' numbers, and of target to source.
 SOURCE, TARGET, ACROSS = "segment_ids", "decoder_segment_ids", "across"
@@ -56,8 +56,8 @@ def make_packing(
     Args:
         segment_ids, decoder_segment_ids: Numbers of the segments, (B, S) and (B, T); an encoder's has no target.
         labels: (B, T). With them the loss need not ask the device which positions have a label.
-        fixed: Make what a graph can read, whose sizes are those of every batch of rows of one shape: no more than the
-            borders of segments, for kernels for variable lengths.
+        fixed: Make a layout for a graph, with the same sizes for nearly all batches of rows of one shape. It holds the
+            borders of segments alone, for kernels for variable lengths. Outside a graph nothing reads it.
 
     Returns:
         `index`, a tensor of integers, (n,), and `sizes`, by which it is cut.
@@ -86,20 +86,21 @@ def make_packing(
 class Side(NamedTuple):
     """The segments of the rows of one side."""
 
-    longest: int | None  # tokens of the longest segment; None in rows of a fixed size
+    longest: int | None  # tokens of the longest segment; None in a layout for a graph
     positions: torch.Tensor  # of each token in its segment, (B, T)
-    longest_piece: int  # no segment, and no padding before, between or behind them, has more tokens
-    borders: torch.Tensor  # of segments and padding, from 0 to B * T, (2N + 2,) or, in rows of a fixed size, more
+    room: int  # no segment, and no padding before, between or behind them, has more tokens
+    borders: torch.Tensor  # of segments and padding, from 0 to B * T, (2N + 2,); in a layout for a graph some more
 
 
 def side_of(segments: Segments, fixed: bool) -> Side:
     """Describes the segments of one side, on the CPU."""
     positions, borders = positions_in_segments(segments.ids), borders_of(segments)
+    room = int(borders.diff().max())
     if fixed:
-        # Empty pieces at the end.
+        # A kernel looks at as many places for each segment as the longest has, and for the empty ones at the end too.
+        room = 2 ** (room - 1).bit_length()
         borders = nn.functional.pad(borders, (0, -len(borders) % FIXED_BORDERS), value=segments.ids.numel())
-        return Side(None, positions, segments.ids.numel(), borders)
-    return Side(segments.longest(), positions, int(borders.diff().max()), borders)
+    return Side(None if fixed else segments.longest(), positions, room, borders)
 
 
 def to_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -157,6 +158,10 @@ class Layout:
             yield self.index.narrow(0, first, count).view(field)
             first += count
 
+    def is_whole(self) -> bool:
+        """Returns False for a layout that is for a graph alone."""
+        return f"{SOURCE}, grouped" in self.sizes
+
     def side(self, name: str) -> Side:
         """The segments of the rows of one side, by the argument with their numbers."""
         return Side(*self.fields(name))
@@ -172,18 +177,18 @@ class Layout:
                 where the sides differ. shift: Tokens of the first block, if not so many.
         """
         sides = [self.side(name) for name in (queries, keys)]
-        borders, longest = ([getattr(side, field) for side in sides] for field in ("borders", "longest_piece"))
+        borders, room = [side.borders for side in sides], [side.room for side in sides]
         if size:
             borders = [cut_segments(side.borders, side.positions, size, shift) for side in sides]
-            longest = [min(size, each) for each in longest]
-        return VariableLengthMask(len(sides[0].positions), *borders, *longest)  # type: ignore[arg-type]
+            room = [min(size, each) for each in room]
+        return VariableLengthMask(len(sides[0].positions), *borders, *room)  # type: ignore[arg-type]
 
     def groups(self, name: str) -> tuple[tuple[SegmentGroup, ...], torch.Tensor]:
         """The `groups` and `inverse` of a [`PackedMask`]."""
         if f"{name}, grouped" not in self.sizes:
             raise ValueError(
-                "`packing` is of rows of a fixed size, which kernels for variable lengths read, and not for blocks "
-                "with global tokens: make it with `fixed=False`, or leave it out"
+                "a graph of packed rows has no blocks with global tokens under kernels for variable lengths: use "
+                'attn_implementation="sdpa"'
             )
         inverse, *fields = self.fields(f"{name}, grouped")
         groups = zip(fields[::3], fields[1::3], fields[2::3], strict=True)
@@ -221,9 +226,10 @@ def packing_of(
         return None
     if is_tracing(segment_ids):
         return packing
-    if packing is None:
+    if packing is not None:
+        check_packing(packing, {SOURCE: segment_ids, TARGET: decoder_segment_ids})
+    if packing is None or not Layout(packing).is_whole():
         packing = make_packing(segment_ids, decoder_segment_ids)
-    check_packing(packing, {SOURCE: segment_ids, TARGET: decoder_segment_ids})
     if packing["index"].device == segment_ids.device:
         return packing
     return {**packing, "index": packing["index"].to(segment_ids.device, non_blocking=True)}
@@ -240,10 +246,14 @@ def check_packing(packing: Packing, sides: dict[str, torch.Tensor | None]) -> No
     if not isinstance(packing, dict) or set(packing) != {"index", "sizes"}:
         raise ValueError(f"`packing` must be a dictionary of `index` and `sizes`: {advice}")
     index, sizes = packing["index"], packing["sizes"]
-    if sizes.get("format") != FORMAT or sizes["total"] != index.numel():
+    if sizes.get("format") != FORMAT:
         raise ValueError(
-            f"`packing` has format {sizes.get('format')} and {index.numel()} numbers, this version of the code reads "
-            f"format {FORMAT} with {sizes.get('total')} numbers: {advice}"
+            f"`packing` has format {sizes.get('format')}, this version of the code reads format {FORMAT}: {advice}"
+        )
+    if sizes["total"] != index.numel():
+        raise ValueError(
+            f"`packing` has {index.numel()} of its {sizes['total']} numbers: {advice}. If nn.DataParallel has cut it, "
+            "start a process for each GPU"
         )
     for name, ids in sides.items():
         shape = tuple(sizes[name][2]) if name in sizes else None

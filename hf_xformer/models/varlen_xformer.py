@@ -230,9 +230,6 @@ def mask_across(config: XformerConfig, mask: Mask, queries: int) -> AttentionMas
     return WholeMask(mask)
 
 
-# The backend, as transformers calls it.
-
-
 def varlen_attention(
     module: nn.Module,
     q: torch.Tensor,
@@ -303,9 +300,6 @@ def token_mask(*args, attention_mask: torch.Tensor | None = None, **kwargs) -> t
 
 AttentionInterface.register(VARLEN, varlen_attention)
 AttentionMaskInterface.register(VARLEN, token_mask)
-
-
-# Where it does not run.
 
 
 def refusal(why: str) -> str:

@@ -36,7 +36,7 @@ from ..errors import ArgumentError, blame, did_you_mean
 from ..files import ADAPTER_CONFIG, CONFIG, read_json
 from ..models import XformerConfig
 from .arguments import DataArguments, ModelArguments
-from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size, why_not_varlen
+from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size, why_not_train_by_varlen
 from .launch_checks import check_world
 
 
@@ -292,7 +292,7 @@ def check_model(
             f"--label_smoothing_factor {training_args.label_smoothing_factor} and the model's `label_smoothing` of "
             f"{config.label_smoothing}: the Trainer's would hide the model's; give one"
         )
-    check_attention(config, model_args, training_args)
+    check_attention(config, model_args, data_args, training_args)
 
 
 def check_division(config: PreTrainedConfig) -> None:
@@ -316,29 +316,24 @@ def check_packing(
     if not isinstance(config, XformerConfig):
         raise ArgumentError(f"--packing: a model of type {config.model_type!r} would mix the pairs of a row")
     attention = model_args.attn_implementation or ""
-    types = sorted({*config.encoder_layer_types, *config.decoder_layer_types} - {"full_attention"})
-    table = [
-        (
-            "flash" in attention,
-            f"--packing with --attn_implementation {attention} does not go with --torch_compile: take varlen or sdpa",
-        ),
-        (
-            attention == "varlen" and types and config.num_global_tokens,
-            "--packing under varlen with global tokens does not go with --torch_compile: --attn_implementation sdpa",
-        ),
-    ]
-    refuse((training_args.torch_compile and wrong, message) for wrong, message in table)
+    if "flash" in attention and training_args.torch_compile:
+        raise ArgumentError(
+            f"--packing with --attn_implementation {attention} does not go with --torch_compile: take varlen or sdpa"
+        )
 
 
 def check_attention(
-    config: PreTrainedConfig, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments
+    config: PreTrainedConfig,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
 ) -> None:
     """Checks that the model has the attention and that its package is installed, on a model without memory."""
     name = model_args.attn_implementation
     if name is None or name in ("eager", "sdpa"):
         return
     if name == "varlen":
-        if (reason := why_not_varlen(config, training_args)) is not None:
+        if (reason := why_not_train_by_varlen(config, training_args, data_args.packing)) is not None:
             raise ArgumentError(f"--attn_implementation varlen {reason}: take sdpa")
         return
     tried = deepcopy(config)

@@ -22,8 +22,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, TrainingArguments
 
-from ..models import XformerConfig
-from ..models import why_not_varlen as why_not_with
+from ..models import XformerConfig, why_not_varlen
 
 
 # Messages of gloo and NCCL when a peer is gone.
@@ -91,7 +90,7 @@ def precision(options: Namespace | TrainingArguments) -> str:
     return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
 
 
-def why_not_varlen(config: PreTrainedConfig, training_args: TrainingArguments) -> str | None:
+def why_not_train_by_varlen(config: PreTrainedConfig, training_args: TrainingArguments, packing: bool) -> str | None:
     """Returns why a run cannot train by torch's kernel for variable lengths, as the end of a sentence, or None."""
     if not isinstance(config, XformerConfig):
         return f"is for Xformer models, and this one is of type {config.model_type!r}"
@@ -103,7 +102,10 @@ def why_not_varlen(config: PreTrainedConfig, training_args: TrainingArguments) -
         return "computes in half precision, and the run has neither --bf16 nor --fp16"
     if training_args.device.type == "cpu":
         return "needs a GPU, and the run is on the CPU"
-    return why_not_with(config)
+    has_global = config.num_global_tokens and set(config.layer_types_of("encoder")) != {"full_attention"}
+    if packing and training_args.torch_compile and has_global:
+        return "cannot cut blocks with global tokens in a graph of packed rows, as --packing --torch_compile makes it"
+    return why_not_varlen(config)
 
 
 def prepare_launch(options: Namespace) -> None:

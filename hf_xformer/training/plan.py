@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from .arguments import DataArguments, ModelArguments
-from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision, why_not_varlen
+from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision, why_not_train_by_varlen
 
 
 # Tokens. Up to here the scores of a row, which eager attention holds, are no more than its features.
@@ -107,9 +107,7 @@ def choose_attention(
     Returns varlen on a GPU that has its kernel, for a model that it trains; eager where torch's own attention is slow,
     its backward pass in bfloat16 on a CPU; else None.
     """
-    # Their blocks cannot be cut in a graph of packed rows.
-    has_global = data_args.packing and training_args.torch_compile and getattr(config, "num_global_tokens", None)
-    if config is not None and not has_global and why_not_varlen(config, training_args) is None:
+    if config is not None and why_not_train_by_varlen(config, training_args, data_args.packing) is None:
         return "varlen"
     is_slow = precision(training_args) == "bf16" and training_args.device.type == "cpu"
     is_short = max(data_args.max_source_length, data_args.max_target_length) <= EAGER_LENGTH
