@@ -110,7 +110,7 @@ PACKED_GRAPHS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", PACKED_GRAPHS.values(), ids=PACKED_GRAPHS)
 def test_one_graph_serves_packed_rows_of_one_shape(overrides, varlen, monkeypatch):
-    """Of a fixed layout; without a graph it gives what the usual layout does."""
+    """By a layout for a graph, of which two batches have the same sizes; the numbers are those without a graph."""
     torch.compiler.reset()
     compilations = CompileCounterWithBackend("aot_eager")
     batches = [pack(make_batch(), layout, (32, 24)) for layout in ([[0, 1, 2]], [[2, 0]], [[1]])]
@@ -125,14 +125,16 @@ def test_one_graph_serves_packed_rows_of_one_shape(overrides, varlen, monkeypatc
     monkeypatch.setattr(varlen_xformer, "GROUPED", {})
     model = with_varlen(make_model(**overrides, dropout=0.0).train())
     graph = torch.compile(model, backend=compilations, fullgraph=True)
+    sizes = set()
     for batch, each in zip(batches, expected, strict=True):
         packing = make_packing(*(batch[name] for name in ("segment_ids", "decoder_segment_ids")), fixed=True)
+        sizes.add(str(packing["sizes"]))
         for how in (model, graph):
             model.zero_grad()
             loss = how(**batch, packing=packing).loss
             loss.backward()
             assert_close({"loss": loss, **gradients(model)}, each, atol=1e-5, rtol=1e-4)
-    assert compilations.frame_count == 1
+    assert compilations.frame_count <= len(sizes) < len(batches)
 
 
 @pytest.mark.parametrize("version", ["2.11", "2.13"])
