@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 import xml.etree.ElementTree as xml
 from collections.abc import Callable
@@ -172,13 +173,14 @@ def run_tests(python: Path, column: str) -> dict:
 
 def run_round_trip(python: Path) -> dict:
     """Saves models here, loads and saves them with the other release, and loads them here."""
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         there, back = Path(folder, "there"), Path(folder, "back")
         script = ROOT / "tests/round_trip.py"
         call([sys.executable, script, "save", there])
         call([python, script, "load", there, "--again", back])
         call([sys.executable, script, "load", back])
-        return {"passed": len(list(there.iterdir())), "failed": 0}
+        return {"passed": len(list(there.iterdir())), "failed": 0, "seconds": round(time.monotonic() - begun)}
 
 
 def run_column(python: Path, column: str) -> dict:
