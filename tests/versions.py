@@ -13,11 +13,15 @@ environment that runs this. A result is in the file of results as soon as there 
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+import tomllib
 import xml.etree.ElementTree as xml
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,13 +29,14 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ROOT / ".cache/versions"
 RESULTS = ROOT / "benchmarks/results/versions.json"
-# Oldest: the lowest that pyproject.toml allows. Newest: the highest that pip finds.
+# Oldest: the lowest that pyproject.toml allows. Newest: the highest that it allows and pip finds.
 TRANSFORMERS = ("oldest", "5.20.2", "5.22.2", "5.23.0", "newest")
 TORCH = ("oldest", "newest")
 UPSTREAM = ["tests/conformance/test_upstream_modeling.py", "tests/conformance/test_upstream_training.py"]
@@ -57,19 +62,25 @@ class Lane:
         return f"{self.package}-{self.release}"
 
     def python(self) -> Path:
-        """Returns the interpreter that has the release, which is made unless it is there."""
+        """Returns the interpreter that has the release; makes its environment unless one as `contents` is there."""
         if version(self.package).split("+")[0] == self.release:
             return Path(sys.executable)
         folder = ENVIRONMENTS / self.name
         python, done = folder / "bin/python", folder / "installed"
-        if not done.exists():
+        contents = self.contents()
+        if not done.exists() or done.read_text() != contents:
             call([sys.executable, "-m", "venv", "--clear", "--without-pip", folder])
             site = call([python, "-c", PURELIB]).strip()
             borrowed = call([sys.executable, "-c", PURELIB]).strip()
             Path(site, "borrowed.pth").write_text(f"import site; site.addsitedir({borrowed!r})\n")
             pip("install", "--target", site, *self.requirements())
-            done.touch()
+            done.write_text(contents)
         return python
+
+    def contents(self) -> str:
+        """Returns the text that tells whether an environment is out of date: all that decides what is installed."""
+        words = [*self.requirements(), *project()["dependencies"]]
+        return "\n".join([*words, (ROOT / "constraints.txt").read_text()])
 
     def requirements(self) -> list[str]:
         """
@@ -91,11 +102,27 @@ VERSIONS = "import json, sys, torch, transformers, huggingface_hub as hub; print
 )
 
 
+def run(command: list, **options) -> subprocess.CompletedProcess[str]:
+    """
+    Runs a command from the root of the source tree, as `subprocess.run` does, in a session of its own.
+
+    When it takes too long, or something else interrupts this program, all processes of the session are killed.
+    """
+    words = list(map(str, command))
+    with subprocess.Popen(words, cwd=ROOT, text=True, start_new_session=True, **options) as process:
+        try:
+            output, errors = process.communicate(timeout=SECONDS)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(words, process.returncode, output, errors)
+
+
 def call(command: list) -> str:
     """Returns the output of a command that must succeed."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    words = list(map(str, command))
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    done = run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
         raise RuntimeError((done.stderr.strip() or done.stdout.strip()).splitlines()[-1])
     return done.stdout
@@ -105,17 +132,21 @@ def pip(*words: str) -> str:
     return call([sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words])
 
 
+def project() -> dict:
+    """Returns the table `project` of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
 def release_of(package: str, wanted: str) -> str:
-    """Returns the number of a release, which may be asked for as "oldest" or "newest"."""
+    """Returns the number of a release, which may be "oldest" or "newest" of those that pyproject.toml allows."""
+    if wanted not in ("oldest", "newest"):
+        return wanted
+    (allowed,) = [each for each in map(Requirement, project()["dependencies"]) if each.name == package]
     if wanted == "oldest":
-        lines = (ROOT / "pyproject.toml").read_text().splitlines()
-        (line,) = [each for each in lines if each.strip().startswith(f'"{package}>=')]
-        lowest = line.split(">=")[1].split(",")[0].strip(' ",')
+        (lowest,) = [each.version for each in allowed.specifier if each.operator == ">="]
         return lowest if lowest.count(".") == 2 else f"{lowest}.0"
-    if wanted == "newest":
-        report = pip("install", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-", package)
-        return json.loads(report)["install"][0]["metadata"]["version"].split("+")[0]
-    return wanted
+    report = pip("install", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-", str(allowed))
+    return json.loads(report)["install"][0]["metadata"]["version"].split("+")[0]
 
 
 def run_tests(python: Path, column: str) -> dict:
@@ -124,8 +155,7 @@ def run_tests(python: Path, column: str) -> dict:
         report = Path(folder, "report.xml")
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadscope"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        words = list(map(str, [*command, f"--junitxml={report}", *PYTEST[column]]))
-        done = subprocess.run(words, cwd=ROOT, env=environment, timeout=SECONDS)
+        done = run([*command, f"--junitxml={report}", *PYTEST[column]], env=environment)
         if not report.exists():
             return {"error": f"pytest ended with status {done.returncode} and no report"}
         (suite,) = xml.parse(report).getroot().iter("testsuite")
@@ -143,13 +173,14 @@ def run_tests(python: Path, column: str) -> dict:
 
 def run_round_trip(python: Path) -> dict:
     """Saves models here, loads and saves them with the other release, and loads them here."""
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         there, back = Path(folder, "there"), Path(folder, "back")
         script = ROOT / "tests/round_trip.py"
         call([sys.executable, script, "save", there])
         call([python, script, "load", there, "--again", back])
         call([sys.executable, script, "load", back])
-        return {"passed": len(list(there.iterdir())), "failed": 0}
+        return {"passed": len(list(there.iterdir())), "failed": 0, "seconds": round(time.monotonic() - begun)}
 
 
 def run_column(python: Path, column: str) -> dict:

@@ -45,11 +45,15 @@ class Program:
         request = {"argv": argv, "env": {**env, ADDRESS: address}, "cwd": str(cwd)}
         self.connection.sendall(json.dumps(request).encode() + b"\n")
         self.answers = self.connection.makefile()
-        self.pid = int(self.answers.readline())
+        answer = self.answers.readline()
+        if not answer:
+            raise ChildProcessError(f"{address}: the process to be forked ended before it started {argv}")
+        self.pid = int(answer)
 
     def poll(self) -> int | None:
         if self.returncode is None and self.ended_within(0):
-            self.returncode = int(self.answers.readline())
+            # Without an answer, the process that waits for the program was killed.
+            self.returncode = int(self.answers.readline() or -signal.SIGKILL)
             self.answers.close()
             self.connection.close()
         return self.returncode
@@ -65,8 +69,10 @@ class Program:
         return self.poll()
 
     def kill(self) -> None:
+        """Kills the program with all processes of its group, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 class WarmStart:
@@ -83,6 +89,8 @@ class WarmStart:
         command = [sys.executable, __file__, self.address, *modules]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        # The server ends when its input is closed everywhere: also in the forks of this process.
+        os.register_at_fork(after_in_child=self.server.stdin.close)
         assert self.server.stdout.readline() == b"ready\n"
 
     def start(self, argv: list[str], env: dict[str, str], cwd: Path, output: int) -> Program:
@@ -134,12 +142,12 @@ def serve(address: str) -> dict:
     if pid := os.fork():
         for each in streams:
             os.close(each)
-        connection.sendall(f"{pid}\n".encode())
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         connection.sendall(f"{status}\n".encode())
         os._exit(0)
-    connection.close()
     os.setsid()
+    connection.sendall(f"{os.getpid()}\n".encode())  # not before it leads its group, which may then be killed
+    connection.close()
     for number, each in enumerate(streams):
         os.dup2(each, number)
         os.close(each)

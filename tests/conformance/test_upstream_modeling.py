@@ -61,6 +61,8 @@ class UpstreamTests(common.ModelTesterMixin, generation.GenerationTesterMixin):
     @pytest.mark.filterwarnings("always::FutureWarning")
     def test_bc_cache_name_forward(self):
         # It waits for a warning, and here FutureWarnings are ignored.
+        if not hasattr(super(), "test_bc_cache_name_forward"):
+            self.skipTest("the cache has one name in this release")
         super().test_bc_cache_name_forward()
 
     def test_config(self):
