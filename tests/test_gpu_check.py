@@ -1,0 +1,100 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""The check for a machine with one GPU: its time, what it ends, and what it says of packages that are missing."""
+
+import importlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from small_runs import ROOT
+
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "benchmarks/gpu_check.py").exists(), reason="no benchmarks beside the tests"
+)
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A100 80GB PCIe", 312e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA A1000", None),
+        (None, None),
+    ],
+)
+def test_a_cards_peak_is_found_by_its_name(card, expected):
+    assert importlib.import_module("gpu_cases").peak_flops(card) == expected
+
+
+def test_packed_rows_of_the_benchmark_have_hardly_any_padding():
+    cases = importlib.import_module("gpu_cases")
+    pairs = [{"input_ids": [5] * a, "labels": [5] * b} for a, b in ((300, 80), (80, 300), (17, 500), (500, 17))]
+    batches = cases.batches_of(pairs)
+    assert batches["packed"]["input_ids"].shape == batches["packed"]["labels"].shape == (1, 897)
+    assert batches["fixed"]["input_ids"].shape == batches["fixed"]["labels"].shape == (1, 960)
+    assert "labels" in batches["packed"]["packing"]["sizes"] and "labels" not in batches["fixed"]["packing"]["sizes"]
+
+
+def test_all_parts_fit_the_time_of_the_check():
+    check = importlib.import_module("gpu_check")
+    beside = max(part.seconds for part in check.PARTS if part.tests)
+    assert beside + sum(part.seconds for part in check.PARTS if not part.tests) <= check.SECONDS <= 480
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="processes are found in /proc")
+def test_whatever_a_part_has_started_is_ended_and_nothing_else():
+    """A process in a session of its own, whose parent has ended before it."""
+    check = importlib.import_module("gpu_check")
+    sleeper = "import time; print(flush=True); time.sleep(100)"
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleeper!r}], start_new_session=True)"
+    name = f"test-{os.getpid()}"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, check.MARK: f"{name}-numbers."}
+    ) as parent:
+        assert parent.wait() == 0
+        other = subprocess.Popen([sys.executable, "-c", sleeper], env={**os.environ, check.MARK: f"{name}-loss."})
+        parent.stdout.readline()
+        start = time.monotonic()
+        check.end_marked(f"{name}-numbers.")
+        assert parent.stdout.read() == b""  # closed by the last process that had it
+        assert time.monotonic() - start < 20
+        assert other.poll() is None
+        check.end_marked(name)
+        assert other.wait() < 0
+
+
+def test_parts_without_their_packages_are_left_out_and_the_wheels_to_bring_named(tmp_path, monkeypatch):
+    """An interpreter where ruamel.yaml cannot be imported runs no tests; benchmarks do not need it."""
+    check = importlib.import_module("gpu_check")
+    (tmp_path / "ruamel").mkdir()
+    (tmp_path / "ruamel/__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'ruamel'\")\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(check, "version", lambda name: missing(name, "ruamel.yaml"))
+    check.why_left_out.cache_clear()
+    reason = check.why_left_out(True)
+    check.why_left_out.cache_clear()
+    assert (
+        reason.startswith("ModuleNotFoundError: No module named 'ruamel") and "bring wheels of ruamel.yaml>" in reason
+    )
+    assert check.missing_packages("tests") == []
+
+
+def missing(name: str, wanted: str) -> str:
+    if name == wanted:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return "1"
