@@ -68,7 +68,7 @@ class Measurement:
 
 
 def peak_flops(card: str | None) -> float | None:
-    """Returns a card's dense bfloat16 operations a second; None if its name, as torch gives it, is not in the table."""
+    """Returns a card's dense bfloat16 operations a second; None if its name is not in the table."""
     words = set(re.split("[ -]", card or ""))
     fitting = [name for name in PEAK_FLOPS if set(name.split()) <= words and not words & SMALLER]
     return PEAK_FLOPS[max(fitting, key=len)] if fitting else None
@@ -106,8 +106,8 @@ def training(shape_name: str, setting: Setting) -> Iterator[Measurement]:
     """
     Training steps: forward, backward, AdamW (fused); float32 weights under bfloat16 autocast, dropout 0.1.
 
-    Ours have on a GPU the attention that the train command chooses there. Packed rows have the usual layout, and one of
-    a fixed size where they are compiled.
+    Ours have on a GPU the attention that the train command chooses there. Packed rows have the usual layout; one of a
+    fixed size where they are compiled.
     """
     shape = TINY if setting.tiny else SHAPES[shape_name]
     count, shortest, longest = (6, 4, 24) if setting.tiny else (32, 16, 512)
