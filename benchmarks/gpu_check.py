@@ -69,8 +69,8 @@ class Part:
 
 
 # What an H100 with 16 cores has time for. The tests start together and take as long as the slowest; a process needs
-# some ten seconds to import the libraries, a compiled model of 24 layers over a minute, launches two at a time. Of the
-# larger models there is time for those that are not compiled.
+# some ten seconds to import the libraries, a compiled model of 24 layers over a minute. Of the larger models there is
+# time for those that are not compiled.
 PARTS = [
     Part("numbers", 90, ("test_against_cpu", "test_packed_step"), "not flex_attention"),
     Part("decoding", 110, ("test_decoding", "test_memory")),
@@ -92,7 +92,8 @@ class Check:
 
     def __init__(self, device: str, tiny: bool):
         self.device, self.tiny, self.rows = device, tiny, []
-        self.name, self.lock, self.is_cut_off = uuid.uuid4().hex, threading.RLock(), False
+        self.name, self.lock, self.is_cut_off = uuid.uuid4().hex, threading.Lock(), False
+        self.processes: set[subprocess.Popen] = set()
         self.end = None if tiny else time.monotonic() + SECONDS
         OUTPUT.mkdir(parents=True, exist_ok=True)
 
@@ -100,6 +101,8 @@ class Check:
         """Runs a part to its end or to the end of its time, and takes down how it went."""
         start = time.monotonic()
         seconds = part.seconds * TINY_FACTOR if self.tiny else min(part.seconds, self.end - start)
+        if self.is_cut_off:
+            return
         if seconds < 20:
             self.add(part, OUT_OF_TIME, 0, f"not begun: the {SECONDS} s of all parts are over")
             return
@@ -117,15 +120,15 @@ class Check:
                 **{"cwd": ROOT, "env": {**self.environment(), MARK: mark}, "stdout": log, "stderr": subprocess.STDOUT},
                 start_new_session=True,
             )
+            self.processes.add(process)
             try:
                 status = FAILED if process.wait(seconds) else PASSED
             except subprocess.TimeoutExpired:
                 status = OUT_OF_TIME
             finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                end_marked(mark)
+                end_marked(mark, [process])
                 process.wait()
+                self.processes.discard(process)
         return status, time.monotonic() - start
 
     def environment(self) -> dict[str, str]:
@@ -139,7 +142,7 @@ class Check:
     def cut_off(self, number: int, frame) -> None:
         """Ends the parts that run; those before have their results on the disk."""
         self.is_cut_off = True
-        end_marked(self.name)
+        end_marked(self.name, list(self.processes))
         print(f"error: cut off; so far: {OUTPUT}/summary.json", file=sys.stderr, flush=True)
         os._exit(128 + number)
 
@@ -166,15 +169,21 @@ class Check:
                 self.run(part)
 
 
-def end_marked(mark: str) -> None:
+def end_marked(mark: str, processes: Iterable[subprocess.Popen] = ()) -> None:
     """
-    Ends all processes with a mark in their environment: whatever a part has started, in other sessions too, as
-    torchrun's workers are, and without the parents that it had.
+    Ends the processes with a mark in their environment: whatever a part has started, in other sessions too, as
+    torchrun's workers are, and without the parents that they had.
+
+    Args:
+        processes: First ones of their groups, which are ended where there is no /proc too.
     """
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     wanted, end = f"{MARK}={mark}".encode(), time.monotonic() + 10
     while time.monotonic() < end:
         found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):  # elsewhere than on Linux there is none
+        for path in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):
                 if wanted in path.read_bytes():  # nothing of those that have ended
                     found.append(int(path.parent.name))
@@ -213,9 +222,9 @@ def why_left_out(of_tests: bool) -> str | None:
     missing = missing_packages("everything", *["tests"] * of_tests)
     if not missing:
         return None
-    names = "pytest, small_runs, small_waits, hf_xformer.training.launch" if of_tests else "gpu_cases"
-    path = os.pathsep.join(str(ROOT / name) for name in (".", "tests", "benchmarks"))
-    environment = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    folder, names = ("tests", "conftest, hf_xformer.training.launch") if of_tests else ("benchmarks", "gpu_cases")
+    path = os.pathsep.join([str(ROOT / folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
     ran = subprocess.run([sys.executable, "-c", f"import {names}"], capture_output=True, text=True, env=environment)
     if ran.returncode == 0:
         return None
