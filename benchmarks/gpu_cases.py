@@ -138,7 +138,7 @@ def training(shape_name: str, setting: Setting) -> Iterator[Measurement]:
 def train(setting: Setting, name: str, shape: Shape, batch: dict, work: dict, compiled: str) -> dict:
     """Returns useful tokens a second, operations a second and memory of a model's training steps."""
     model = setting.make(name, shape).train()
-    if name == OURS and setting.device.type == "cuda" and why_not_varlen(model.config) is None:
+    if name == OURS and why_not_varlen(model.config) is None:
         model.set_attn_implementation("varlen")
     for config in (model.config, getattr(model.config, "decoder", None)):
         if hasattr(config, "use_cache"):

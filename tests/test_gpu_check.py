@@ -10,7 +10,11 @@ import sys
 import time
 
 import pytest
+import torch
+from small_kernels import in_a_graph
 from small_runs import ROOT
+
+from hf_xformer.models import varlen_xformer
 
 
 pytestmark = pytest.mark.skipif(
@@ -48,6 +52,24 @@ def test_packed_rows_of_the_benchmark_have_hardly_any_padding():
     assert batches["packed"]["input_ids"].shape == batches["packed"]["labels"].shape == (1, 897)
     assert batches["fixed"]["input_ids"].shape == batches["fixed"]["labels"].shape == (1, 960)
     assert "labels" in batches["packed"]["packing"]["sizes"] and "labels" not in batches["fixed"]["packing"]["sizes"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "compiled"), [("padded", ""), ("packed", ""), pytest.param("fixed", "whole", marks=pytest.mark.slow)]
+)
+def test_ours_train_under_varlen_where_its_kernel_runs(layout, compiled, varlen, monkeypatch):
+    cases = importlib.import_module("gpu_cases")
+    monkeypatch.setattr(varlen_xformer, "KERNEL_DTYPES", (torch.bfloat16,))
+    monkeypatch.setattr(varlen_xformer, "varlen_attn", in_a_graph(varlen.of_torch_2_11))
+    monkeypatch.setattr(varlen_xformer, "GROUPED", {})
+    torch.compiler.reset()
+    pairs = [{"input_ids": [5] * a, "labels": [5] * b} for a, b in ((7, 3), (3, 7))]
+    batch = cases.batches_of(pairs)[layout]
+    setting = cases.Setting(torch.device("cpu"), tiny=True)
+    found = cases.train(setting, cases.OURS, cases.TINY, batch, {"tokens": 20, "flops": 1.0}, compiled)
+    assert found["attention"] == "varlen" and found["graphs"] == (1 if compiled else None)
+    assert found["padding"] == {"padded": 0.2857, "packed": 0.0, "fixed": 0.8438}[layout]
+    assert varlen.varlen_calls
 
 
 def test_all_parts_fit_the_time_of_the_check():
