@@ -45,6 +45,7 @@ COLUMNS = {
     "first_call_seconds": "first call, s",
     "peak_mib": "peak MiB",
     "logits_mib": "logits, MiB",
+    "attention": "attention",
 }
 
 
@@ -90,7 +91,13 @@ class Sheet:
 def short(figures: dict) -> str:
     if "failed" in figures:
         return figures["failed"]
-    return "  ".join(f"{title} {figures[key]:,}" for key, title in COLUMNS.items() if figures.get(key) is not None)
+    return "  ".join(
+        f"{title} {shown(figures[key])}" for key, title in COLUMNS.items() if figures.get(key) is not None
+    )
+
+
+def shown(figure: float | str) -> str:
+    return figure if isinstance(figure, str) else f"{figure:,}"
 
 
 def folder_of(tiny: bool) -> Path:
@@ -108,7 +115,7 @@ def table(folder: Path, cases: Iterable[str] = CASES) -> str:
         keys = [key for key in COLUMNS if any(row.get(key) is not None for row in stored["rows"])]
         lines = [f"| {case} | {' | '.join(COLUMNS[key] for key in keys)} |", "|---" * (len(keys) + 1) + "|"]
         for row in stored["rows"]:
-            cells = [f"{row[key]:,}" if row.get(key) is not None else "" for key in keys]
+            cells = [shown(row[key]) if row.get(key) is not None else "" for key in keys]
             if "failed" in row:
                 cells[0] = row["failed"].replace("|", "/")
             lines.append(f"| {row['name']} | {' | '.join(cells)} |")

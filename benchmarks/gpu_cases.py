@@ -3,6 +3,7 @@
 """The cases of benchmarks/gpu.py: what is measured, of ours and of stock models with the same shape."""
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from train_step import draw_pairs
 from transformers import CompileConfig
 
 from hf_xformer.data.collators import DataCollatorForPackedSeq2Seq
+from hf_xformer.models import why_not_varlen
 
 
 OURS = "hf-xformer"
@@ -28,11 +30,13 @@ MAKERS: dict[str, Callable[..., nn.Module]] = {OURS: xformer, **{name: STOCK[nam
 SHAPES = {"base": Shape(12, 768, 12, 3072, 32_000, 1024), "large": Shape(12, 1024, 16, 4096, 32_000, 1024)}
 TINY = Shape(2, 64, 4, 96, 256, 1024)
 # Dense bfloat16 operations a second, from the makers' data sheets; the longest name that fits counts.
+# A part of a card (MIG) and a laptop's have the name of the whole one too.
 PEAK_FLOPS = {
     "A100": 312e12, "A10": 125e12, "A30": 165e12, "A40": 150e12, "RTX A6000": 155e12, "L4": 121e12, "L40S": 362e12,
     "RTX 3090": 71e12, "RTX 4090": 165e12, "H100": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200": 989e12,
     "GH200": 989e12, "B200": 2250e12,
 }  # fmt: skip
+SMALLER = {"MIG", "Laptop"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Measurement:
 
 def peak_flops(card: str | None) -> float | None:
     """Returns a card's dense bfloat16 operations a second; None if its name is not in the table."""
-    fitting = [name for name in PEAK_FLOPS if card is not None and set(name.split()) <= set(card.split())]
+    words = set(re.split("[ -]", card or ""))
+    fitting = [name for name in PEAK_FLOPS if set(name.split()) <= words and not words & SMALLER]
     return PEAK_FLOPS[max(fitting, key=len)] if fitting else None
 
 
@@ -90,24 +95,36 @@ def training_flops(shape: Shape, pairs: list[dict]) -> float:
     return total
 
 
+def batches_of(pairs: list[dict]) -> dict[str, dict]:
+    """Returns pairs as a padded batch, as a packed row of as many tokens as they have, and as one of a fixed size."""
+    longest = max(sum(len(pair[side]) for pair in pairs) for side in ("input_ids", "labels"))
+    fixed = DataCollatorForPackedSeq2Seq(Padding(), row_length=-(-longest // 64) * 64, fixed=True)
+    return {"padded": padded(pairs), "packed": DataCollatorForPackedSeq2Seq(Padding())(pairs), "fixed": fixed(pairs)}
+
+
 def training(shape_name: str, setting: Setting) -> Iterator[Measurement]:
-    """Training steps: forward, backward, AdamW (fused); float32 weights under bfloat16 autocast, dropout 0.1."""
+    """
+    Training steps: forward, backward, AdamW (fused); float32 weights under bfloat16 autocast, dropout 0.1.
+
+    Ours have on a GPU the attention that the train command chooses there. Packed rows have the usual layout; one of a
+    fixed size where they are compiled.
+    """
     shape = TINY if setting.tiny else SHAPES[shape_name]
-    count, shortest, longest, row = (6, 4, 24, 48) if setting.tiny else (32, 16, 512, 2048)
+    count, shortest, longest = (6, 4, 24) if setting.tiny else (32, 16, 512)
     torch.manual_seed(0)
-    pairs = draw_pairs(count, shortest, longest, shape.vocabulary)
-    batches = {
-        "padded": padded(pairs),
-        "packed": DataCollatorForPackedSeq2Seq(Padding(), row_length=row, fixed=True)(pairs),
-    }
+    pairs = draw_pairs(count // 2, shortest, longest, shape.vocabulary)
+    # Each there and back: both sides have as many tokens, and a row that fits one fits the other.
+    pairs += [{"input_ids": pair["labels"], "labels": pair["input_ids"]} for pair in pairs]
+    batches = batches_of(pairs)
     work = {
         "tokens": sum(len(text) for pair in pairs for text in pair.values()),
         "flops": training_flops(shape, pairs),
     }
 
     def measured(name: str, layout: str, compiled: str = "") -> Measurement:
-        measure = partial(train, setting, name, shape, batches[layout], work, compiled)
-        seconds = {"": 5.0, "layers": 15.0, "whole": 40.0}[compiled]
+        batch = batches["fixed" if layout == "packed" and compiled else layout]
+        measure = partial(train, setting, name, shape, batch, work, compiled)
+        seconds = {"": 5.0, "layers": 15.0, "whole": 75.0}[compiled]
         words = [name, layout, *({"layers": ["compiled by the layer"], "whole": ["compiled"]}.get(compiled, []))]
         return Measurement(", ".join(words), measure, 0.0 if setting.tiny else seconds)
 
@@ -121,10 +138,13 @@ def training(shape_name: str, setting: Setting) -> Iterator[Measurement]:
 def train(setting: Setting, name: str, shape: Shape, batch: dict, work: dict, compiled: str) -> dict:
     """Returns useful tokens a second, operations a second and memory of a model's training steps."""
     model = setting.make(name, shape).train()
+    if name == OURS and why_not_varlen(model.config) is None:
+        model.set_attn_implementation("varlen")
     for config in (model.config, getattr(model.config, "decoder", None)):
         if hasattr(config, "use_cache"):
             config.use_cache = False
     parameters = sum(each.numel() for each in model.parameters())
+    slots = batch["input_ids"].numel() + batch["labels"].numel()
     batch = send_to_device(batch, setting.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     compile_training(model, compiled, setting)
@@ -151,6 +171,8 @@ def train(setting: Setting, name: str, shape: Shape, batch: dict, work: dict, co
         "peak_mib": round(peak_mib(step)),
         "parameters": parameters,
         "useful_tokens": work["tokens"],
+        "padding": round(1 - work["tokens"] / slots, 4),
+        "attention": model.config._attn_implementation,
     }
 
 
@@ -207,19 +229,20 @@ def decode(setting: Setting, name: str, shape: Shape, sizes: tuple[int, int, int
             options["compile_config"] = CompileConfig(**backend)
             options["compile_config"]._compile_all_devices = True
 
-    def generate() -> torch.Tensor:
-        return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
+    def generate() -> None:
+        tokens = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
+        assert tokens.shape == (rows, new + 1)
 
     counters.clear()
     first = timed(generate)
-    assert generate().shape == (rows, new + 1)
-    seconds = seconds_in_turn({name: generate}, 1)[name]
+    seconds = seconds_in_turn({name: generate}, 1 if setting.tiny else 3)[name]
     return {
         "tokens_per_second": round(rows * new / seconds, 1),
         "seconds": round(seconds, 4),
         "first_call_seconds": round(first, 2),
         "graphs": counters["stats"]["unique_graphs"] if is_compiled else None,
         "peak_mib": round(peak_mib(generate)),
+        "attention": model.config._attn_implementation,
     }
 
 
@@ -250,6 +273,7 @@ def encode(setting: Setting, name: str, shape: Shape, overrides: dict) -> dict:
         "tokens_per_second": round(shape.positions / seconds, 1),
         "seconds": round(seconds, 4),
         "peak_mib": round(peak_mib(run)),
+        "attention": stack.config._attn_implementation,
     }
 
 
@@ -281,6 +305,7 @@ def lose(setting: Setting, name: str, shape: Shape, tokens: int, options: dict) 
         "peak_mib": round(peak_mib(run)),
         "logits_mib": round(4 * tokens * shape.vocabulary / 2**20),
         "target_tokens": tokens,
+        "attention": model.config._attn_implementation,
     }
 
 

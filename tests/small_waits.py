@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training steps that may not wait for the device: nothing in them may depend on a tensor's values."""
 
+from contextlib import nullcontext
+
 import torch
 from accelerate.utils import send_to_device
 from small_models import VANILLA, VARIANTS, make_batch, pack
@@ -53,11 +55,17 @@ def make_packed(layout=((2, 0), (1,)), lengths: tuple[int, int] | None = None) -
     return {**batch, "packing": make_packing(*(batch[name] for name in names))}
 
 
-def train_step(model: nn.Module, batch: dict, device: str) -> torch.Tensor:
-    """Returns the loss of one step, forward and backward, on tensors that are on the device already."""
+def autocast(device: str, dtype: torch.dtype | None):
+    """Returns the context of a forward pass that computes in this type; None is that of the weights."""
+    return nullcontext() if dtype is None else torch.autocast(device, dtype)
+
+
+def train_step(model: nn.Module, batch: dict, device: str, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Returns the loss of one step, forward, under autocast to `dtype`, and backward, on tensors that are there."""
     batch = send_to_device(batch, device)
     model, tokens = model.to(device).train(), torch.full((), 17, device=device)
     with NoWaits():
-        loss = model(**batch, num_items_in_batch=tokens).loss
+        with autocast(device, dtype):
+            loss = model(**batch, num_items_in_batch=tokens).loss
         loss.backward()
     return loss
