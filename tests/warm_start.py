@@ -183,7 +183,8 @@ def run(argv: list[str], env: dict[str, str], cwd: str) -> None:
         launcher.subprocess = Launching()
     if launcher := sys.modules.get(TORCH_LAUNCHER):
         launcher.Popen = start_program
-    sys.path[1:1] = [each for each in env.get("PYTHONPATH", "").split(os.pathsep) if each and each not in sys.path]
+    # The first is this file's folder, and becomes the program's.
+    sys.path[1:1] = [each for each in env.get("PYTHONPATH", "").split(os.pathsep) if each and each not in sys.path[1:]]
     if argv[0] == "-m":
         sys.argv, sys.path[0] = argv[1:], cwd
         if argv[1] in sys.modules:

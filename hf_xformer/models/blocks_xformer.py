@@ -72,7 +72,7 @@ class BlockPattern:
         own = None if is_whole else keys
         # Without padding the places that fill up a row are masked: there is nothing to look for.
         may_look = may_look and attended is not None
-        q, k = x.new_empty(len(keys), queries, 0), x.new_empty(*keys.shape, 0)
+        q, k = x.new_empty(keys.shape[0], queries, 0), x.new_empty(*keys.shape, 0)
         return bidirectional_mask(config, q, k, own, may_look=may_look)
 
     def key_mask(self, x: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor:
@@ -210,7 +210,7 @@ class WindowPattern(BlockPattern):
             distance = key - leading - self.behind * self.size - query
             return (key < leading) | self.is_near(distance)
 
-        q, k = x.new_empty(len(keys), self.size, 0), x.new_empty(*keys.shape, 0)
+        q, k = x.new_empty(keys.shape[0], self.size, 0), x.new_empty(*keys.shape, 0)
         return bidirectional_mask(config, q, k, keys, is_in_band, may_look)
 
     def neighbourhoods(self, blocks: torch.Tensor) -> torch.Tensor:

@@ -181,7 +181,7 @@ class Layout:
         if size:
             borders = [cut_segments(side.borders, side.positions, size, shift) for side in sides]
             room = [min(size, each) for each in room]
-        return VariableLengthMask(len(sides[0].positions), *borders, *room)  # type: ignore[arg-type]
+        return VariableLengthMask(sides[0].positions.shape[0], *borders, *room)  # type: ignore[arg-type]
 
     def groups(self, name: str) -> tuple[tuple[SegmentGroup, ...], torch.Tensor]:
         """The `groups` and `inverse` of a [`PackedMask`]."""

@@ -196,18 +196,18 @@ def cut_segments(borders: torch.Tensor, positions: torch.Tensor, size: int, shif
         borders: Of the segments and the padding between them, counted through all rows, (n + 1,).
         positions: Of each token in its segment, or in its padding, (B, T). size, shift: As in `segments_within`.
     """
-    rows, count = len(positions), positions.numel()
+    rows, count = positions.shape[0], positions.numel()
     places = torch.arange(count, device=positions.device, dtype=borders.dtype).view_as(positions)
     is_first = (positions == 0) | ((positions - shift) % size == 0)
     # Of these there are no more, because each segment and its padding have two besides one for every `size` tokens.
-    most = min(count, count // size + 2 * (len(borders) + rows))
+    most = min(count, count // size + 2 * (borders.shape[0] + rows))
     firsts = torch.where(is_first, places, count).flatten().sort().values[:most]
     return torch.cat((borders, firsts.to(borders.dtype))).sort().values
 
 
 def through_rows(places: torch.Tensor, length: int) -> torch.Tensor:
     """Counts the borders of rows of so many tokens, (B, n + 1), through all rows, (B * n + 1)."""
-    rows = len(places)
+    rows = places.shape[0]
     firsts = places[:, :-1] + length * torch.arange(rows, device=places.device)[:, None]
     return nn.functional.pad(firsts.flatten(), (0, 1), value=rows * length).int()
 
