@@ -68,9 +68,9 @@ class Part:
         return ["benchmarks/gpu.py", *options]
 
 
-# What an H100 with 16 cores has time for. The tests start together and take as long as the slowest; a process needs
-# some ten seconds to import the libraries, a compiled model of 24 layers over a minute. Of the larger models there is
-# time for those that are not compiled.
+# Parts that fit the time on an H100 with 16 cores. The tests start together and take as long as the slowest; a process
+# needs some ten seconds to import the libraries, a compiled model of 24 layers over a minute. Of the larger
+# models there is time for those that are not compiled.
 PARTS = [
     Part("numbers", 90, ("test_against_cpu", "test_packed_step"), "not flex_attention"),
     Part("decoding", 110, ("test_decoding", "test_memory")),

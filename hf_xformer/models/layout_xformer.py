@@ -170,7 +170,7 @@ class Layout:
         """
         Returns the mask of all segments at once, as kernels for variable lengths take it.
 
-        Those of a side attend to their like on the other, and so does the padding before, between and behind them.
+        A segment attends to its like on the other side, and so does the padding before, between and behind segments.
 
         Args:
             queries, keys: The sides. size: Blocks of so many tokens from a segment's first one on; 0 for none, as

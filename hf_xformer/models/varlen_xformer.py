@@ -35,7 +35,7 @@ except ImportError:  # torch before 2.11
 logger = logging.get_logger(__name__)
 
 VARLEN = "varlen"
-# What the kernel takes.
+# Devices, types and GPUs that the kernel supports.
 KERNEL_DEVICE, KERNEL_DTYPES, OLDEST_GPU = "cuda", (torch.float16, torch.bfloat16), (8, 0)
 
 
@@ -77,7 +77,7 @@ class VariableLengthMask(NamedTuple):
         borders = {
             "cu_seq_lens_q": self.query_borders,
             "cu_seq_lens_k": self.key_borders,
-            # Of one query each, the kernel expects exactly one in every segment when key heads are grouped.
+            # With 1 and grouped key heads the kernel expects exactly one query in every segment.
             "max_length_q": max(self.max_queries, 2),
             "max_length_k": self.max_keys,
         }
@@ -199,7 +199,7 @@ def cut_segments(borders: torch.Tensor, positions: torch.Tensor, size: int, shif
     rows, count = positions.shape[0], positions.numel()
     places = torch.arange(count, device=positions.device, dtype=borders.dtype).view_as(positions)
     is_first = (positions == 0) | ((positions - shift) % size == 0)
-    # Of these there are no more, because each segment and its padding have two besides one for every `size` tokens.
+    # An upper bound: each segment and its padding have two borders besides one for every `size` tokens.
     most = min(count, count // size + 2 * (borders.shape[0] + rows))
     firsts = torch.where(is_first, places, count).flatten().sort().values[:most]
     return torch.cat((borders, firsts.to(borders.dtype))).sort().values

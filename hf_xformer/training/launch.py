@@ -118,8 +118,9 @@ def prepare_launch(options: Namespace) -> None:
     on_cpu = options.use_cpu or is_set("ACCELERATE_USE_CPU")
     if on_cpu and not has_accelerator() and process_count() > 1:
         say_once(f"no accelerator found: {process_count()} processes train on the CPU")
-    # Behind a mask its gradients can be NaN (pytorch issue 196678); the other kernels of sdpa stay.
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    if not on_cpu and torch.cuda.is_available() and torch.backends.cuda.cudnn_sdp_enabled():
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        say_once("cuDNN's kernel of sdpa is off: its gradients behind a mask can be NaN (pytorch issue 196678)")
     if not uses_deepspeed(options):
         return
     # It calls torch by names that torch has given up, and torch says so at every call.

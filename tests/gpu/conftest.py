@@ -68,7 +68,7 @@ class LiveBytes(TorchDispatchMode):
         self.counted: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        # What is there already is none of the run's.
+        # Memory that is taken already is not the run's.
         known = {each.untyped_storage()._cdata for each in tree_leaves((args, kwargs)) if torch.is_tensor(each)}
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):

@@ -151,7 +151,7 @@ def test_logits_and_gradients_are_those_of_the_cpu(name, backend, layout, device
     assert found.keys() == expected.keys()
     total = torch.cat([each.flatten() for each in expected.values()]).norm()
     for key, gradient in found.items():
-        # Of gradients that are all but zero a share says nothing.
+        # A relative error says nothing of gradients that are all but zero.
         gap = (gradient.cpu().double() - expected[key]).norm() / max(expected[key].norm(), total / 50)
         assert gap < 4 * backend.tolerance, key
 

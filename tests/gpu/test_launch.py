@@ -61,7 +61,7 @@ LAUNCHES = [
     Launch("zero3-offload"),
     Launch("multi-node-zero3", ONE_MACHINE),
 ]
-# Of two processes at least: tensor parallelism, and two processes on a CPU, which tests/training has.
+# Both need two processes, which tests/training starts on a CPU: tensor and data parallel.
 OF_TWO = {"tp2", "cpu-2proc"}
 launches = pytest.mark.parametrize("each", LAUNCHES, ids=lambda each: each.name)
 
