@@ -6,13 +6,12 @@ import copy
 from typing import Any
 
 from transformers.cache_utils import EncoderDecoderCache, StaticCache
-from transformers.masking_utils import create_masks_for_generate
 from transformers.utils import logging
 
 from .configuration_xformer import XformerConfig
 from .positions_xformer import count_positions
 from .varlen_xformer import takes_segments
-from .versions_xformer import CACHE
+from .versions_xformer import CACHE, create_masks_for_generate
 
 
 logger = logging.get_logger(__name__)

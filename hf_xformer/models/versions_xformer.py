@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
+from transformers import PreTrainedConfig
+from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING, create_chunked_causal_mask
 from transformers.utils import logging
 
 
@@ -72,6 +74,20 @@ except ImportError:  # up to 5.20
         """Keeps the last so many positions of (B, T, D), or those in a tensor; 0 for all."""
         index = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return hidden_states[:, index]
+
+
+if "block_sequence_ids" in inspect.signature(create_chunked_causal_mask).parameters:
+    from transformers.masking_utils import create_masks_for_generate
+else:  # up to 5.19 the library's own gives chunks an argument that they do not take
+
+    def create_masks_for_generate(config: PreTrainedConfig, **options) -> dict[str, Any]:
+        """Returns the masks of a decoder with a static cache, by the patterns of its layers."""
+        taken = inspect.signature(create_chunked_causal_mask).parameters
+        given = {name: value for name, value in options.items() if name in taken}
+        return {
+            pattern: LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern](config=config, **given)
+            for pattern in set(config.layer_types)
+        }
 
 
 # Name of the argument and of the outputs' field, `cache` from 5.24 on. Inside the forwards it is `cache` always.
