@@ -37,7 +37,6 @@ from ..files import ADAPTER_CONFIG, CONFIG, read_json
 from ..models import XformerConfig
 from .arguments import DataArguments, ModelArguments
 from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size, why_not_train_by_varlen
-from .launch_checks import check_world
 
 
 if TYPE_CHECKING:  # PEFT is an extra
@@ -93,7 +92,6 @@ def check_options(
                 raise ArgumentError(f"--{name} must be {words}, got {value}")
     if model_args.ema_decay is not None and layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED):
         raise ArgumentError(f"--ema_decay averages whole weights, which {layout(training_args)} divides")
-    check_world(training_args)
     check_steps(data_args, training_args)
     check_batching(data_args, training_args)
     check_evaluation(data_args, training_args)

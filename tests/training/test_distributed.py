@@ -247,6 +247,36 @@ def test_two_machines_end_with_the_weights_of_two_processes_of_one(config, mode,
     assert torch.equal(weights(tmp_path), weights(runs.done("modern", mode)))
 
 
+def test_a_second_machine_is_refused_until_the_first_has_died(machines, task, tmp_path):
+    """Each has a network and a host name of its own, and sees the other's sign of life only."""
+    names = [f"node-{side}" for side in "ab"]
+    prefixes = [
+        (*machine.prefix, "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name)
+        for machine, name in zip(machines, names, strict=True)
+    ]
+    if subprocess.run([*prefixes[0], "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs root: host names for processes")
+    options = task.options(tmp_path, max_steps=100_000, save_strategy="steps", save_steps=5, save_total_limit=2)
+    first = launch(options, prefix=prefixes[0])
+    while len(list(tmp_path.glob("checkpoint-*"))) < 2:  # by then the first is whole
+        assert first.poll() is None, output_of(first)
+        time.sleep(0.02)
+    (lock,) = tmp_path.glob(".run-*.lock")
+    pid = json.loads(lock.read_text())["pid"]
+    try:
+        second = launch(options, prefix=prefixes[1])
+        (line,) = [line for line in output_of(second).splitlines() if line.startswith("error:")]
+        assert second.returncode != 0 and f"process {pid} on node-a has been writing there since" in line
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        output_of(first)
+    os.utime(lock, (lock.stat().st_mtime - 90,) * 2)  # it waits no minute here
+    third = launch(task.options(tmp_path, max_steps=1), prefix=prefixes[1])
+    output = output_of(third)
+    assert third.returncode == 0 and f"process {pid} on node-a" in output and "has died" in output
+    assert "is the end of this run" in output
+
+
 @dataclass
 class Machine:
     """Where a node's processes run: `prefix` goes before their command."""
