@@ -99,7 +99,7 @@ def test_a_second_start_is_refused_at_once_and_a_dead_process_keeps_nothing(tmp_
         assert f"process {process.pid}" in said and "has died" in said
         assert read_writer(the_lock(folder)).pid == os.getpid()
     release_locks()
-    assert not (tmp_path / "runs").exists()
+    assert not list(folder.iterdir())
 
 
 def start_with_others(folder: Path, barrier, answers) -> None:
