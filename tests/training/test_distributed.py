@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import has_code, launch, nightly, output_of, run, run_twice, weights
+from small_runs import has_code, launch, nightly, output_of, run, run_twice, start, weights
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -256,24 +257,24 @@ def test_a_second_machine_is_refused_until_the_first_has_died(machines, task, tm
     ]
     if subprocess.run([*prefixes[0], "true"], capture_output=True).returncode != 0:
         pytest.skip("needs root: host names for processes")
+    script = (sys.executable, "scripts/train.py")
     options = task.options(tmp_path, max_steps=100_000, save_strategy="steps", save_steps=5, save_total_limit=2)
-    first = launch(options, prefix=prefixes[0])
+    first = start([*prefixes[0], *script, *options], {}, cold=True)
     while len(list(tmp_path.glob("checkpoint-*"))) < 2:  # by then the first is whole
         assert first.poll() is None, output_of(first)
         time.sleep(0.02)
-    (lock,) = tmp_path.glob(".run-*.lock")
-    pid = json.loads(lock.read_text())["pid"]
     try:
-        second = launch(options, prefix=prefixes[1])
+        second = start([*prefixes[1], *script, *options], {}, cold=True)
         (line,) = [line for line in output_of(second).splitlines() if line.startswith("error:")]
-        assert second.returncode != 0 and f"process {pid} on node-a has been writing there since" in line
+        assert second.returncode == 2 and f"process {first.pid} on node-a has been writing there since" in line
     finally:
-        os.kill(pid, signal.SIGKILL)
+        first.kill()
         output_of(first)
+    (lock,) = tmp_path.glob(".run-*.lock")
     os.utime(lock, (lock.stat().st_mtime - 90,) * 2)  # it waits no minute here
-    third = launch(task.options(tmp_path, max_steps=1), prefix=prefixes[1])
+    third = start([*prefixes[1], *script, *task.options(tmp_path, max_steps=1)], {}, cold=True)
     output = output_of(third)
-    assert third.returncode == 0 and f"process {pid} on node-a" in output and "has died" in output
+    assert third.returncode == 0 and f"process {first.pid} on node-a" in output and "has died" in output
     assert "is the end of this run" in output
 
 
