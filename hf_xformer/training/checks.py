@@ -28,7 +28,7 @@ from transformers.integrations.integration_utils import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
-from ..checkpoints.adapters import base_of, check_peft
+from ..checkpoints.adapters import base_of, check_peft, is_moved
 from ..checkpoints.loading import IGNORED_FIELDS, check_length, load_tokenizer, load_tokenizers, read_config
 from ..checkpoints.vocabulary import check_decoder_start, check_same_tokens
 from ..decoding.metrics import check_metric_names
@@ -404,7 +404,8 @@ def check_adapter(folder: str | Path, where: str, lora: "LoraConfig | None") -> 
             sorted(value) if isinstance(value, (list, set)) else value
             for value in (theirs.get(field), getattr(lora, field))
         )
-        if stored != wanted:
+        moved = option == "model_name_or_path" and is_moved(str(stored), str(wanted))
+        if stored != wanted and not moved:
             raise ArgumentError(f"{where} {folder}: holds a run with {option}={stored!r}, this one has {wanted!r}")
 
 

@@ -29,7 +29,7 @@ from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
 from ..data.reading import load_named_rows, load_rows
 from ..errors import ArgumentError
 from ..models import XformerConfig
-from .adapters import add_lora, make_lora
+from .adapters import add_lora, make_lora, tell_moved_base
 from .arguments import DataArguments, ModelArguments
 from .checks import check_adapter, check_layout, check_model, check_options, check_output_dir, check_own_tokenizer
 from .evaluation import GenerationMetrics
@@ -102,6 +102,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     lora = make_lora(model_args, config)
     output_dir = Path(training_args.output_dir)
     check_output_dir(output_dir, config, source, lora)
+    if lora is not None:
+        tell_moved_base(output_dir, lora, say)
 
     averages = model_args.ema_decay is not None
     start = find_start(output_dir, training_args.resume_from_checkpoint, averages, say)
