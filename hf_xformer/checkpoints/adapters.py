@@ -41,8 +41,7 @@ def base_of(name_or_path: str, **hub) -> str | None:
         hub: As `from_pretrained` takes them, such as `revision`.
 
     Raises:
-        ArgumentError: The folder holds a whole model too, or its configuration does not name the adapter's model, or
-            names a folder that is no more.
+        ArgumentError: The folder holds a whole model too, or its configuration does not name the adapter's model.
     """
     try:
         found = find_adapter_config_file(name_or_path, **hub)
@@ -55,11 +54,6 @@ def base_of(name_or_path: str, **hub) -> str | None:
     base = read_json(Path(found)).get("base_model_name_or_path")
     if not base:
         raise ArgumentError(f"{name_or_path}: {ADAPTER_CONFIG} does not say which model it is an adapter of")
-    if Path(base).is_absolute() and not Path(base).exists():
-        raise ArgumentError(
-            f"{name_or_path}: an adapter of {base}, a folder that is no more: if it was moved, write its new place "
-            f"into {ADAPTER_CONFIG}, as base_model_name_or_path"
-        )
     return base
 
 

@@ -84,7 +84,7 @@ def test_adapters_and_their_base_may_be_moved(options, task, base, adapter, tmp_
         path.write_text(path.read_text().replace(str(base), str(old / "base")))
     old.rename(new)
     evaluation = [new / "run", "--test_file", task.validation, "--metrics", "per", "--max_samples", "1"]
-    assert f"an adapter of {old}/base, a folder that is no more" in refused(evaluate, evaluation, capsys)
+    assert f"{old}/base: there is no such file or folder" in refused(evaluate, evaluation, capsys)
     more = {"max_steps": 33, "model_name_or_path": new / "base", **SAVING}
     train.main(options(new / "run", **more))
     said = capsys.readouterr().out
