@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import getnode, uuid4
 
 from accelerate import PartialState
@@ -200,7 +201,7 @@ class OutputLock:
     def __init__(self, path: Path, run: str, made: list[Path]):
         self.path, self.made, self.pid = path, made, os.getpid()
         self.ended, self.renewing = threading.Event(), threading.Lock()
-        self.own = {
+        self.own: dict[str, Any] = {
             **{"pid": self.pid, "host": socket.gethostname(), "machine": this_machine()},
             **{"start": start_of(self.pid) or "", "since": datetime.now().astimezone().isoformat(" ", "seconds")},
             **{"run": run, "place": os.path.realpath(path)},
