@@ -57,6 +57,12 @@ def base_of(name_or_path: str, **hub) -> str | None:
     return base
 
 
+def is_moved(earlier: str, now: str) -> bool:
+    """Returns whether a base model's folder seems to have been moved: it is gone, and another has its name."""
+    was, is_now = Path(earlier), Path(now)
+    return was.is_absolute() and not was.exists() and is_now.is_dir() and was.name == is_now.name
+
+
 def load_adapter(model: PreTrainedModel, name_or_path: str, **hub) -> "PeftModel":
     """
     Returns the model with an adapter from a folder or the Hub, frozen, and with the adapter's generation config.

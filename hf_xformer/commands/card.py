@@ -24,6 +24,7 @@ from ..files import ATTENTION, CARD, CURVES, RECORD, TRAINER_STATE, read_json, r
 from ..hub.card import CardFacts, check_unedited, facts_of, problems_of, read_facts, render, write_card
 from ..hub.curves import plot_curves
 from ..hub.publication import gather
+from ..training.output_lock import refuse_live
 from .options import Parser, add_checkpoint, add_overwrite
 
 
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_overwrite(parser, "replace a card that was changed by hand")
     args = parser.parse_args(argv)
     check_path(str(args.checkpoint))
+    refuse_live(args.checkpoint, "write the card of")
     facts = choose_facts(args)
     # All that may be refused, before anything is drawn.
     render(args.checkpoint, facts, str(args.checkpoint))

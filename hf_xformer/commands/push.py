@@ -26,6 +26,7 @@ from ..checkpoints.loading import check_path
 from ..errors import ArgumentError, blame, one_line_errors
 from ..hub.publication import Publication, prepare
 from ..hub.repository import Repository, remember
+from ..training.output_lock import refuse_live
 from .options import Parser, add_checkpoint, add_overwrite
 
 
@@ -78,5 +79,6 @@ def check_options(args: argparse.Namespace) -> None:
     check_path(str(args.checkpoint))
     if not args.checkpoint.is_dir():
         raise ArgumentError(f"{args.checkpoint}: there is no such folder")
+    refuse_live(args.checkpoint, "push")
     with blame(args.repo_id, HFValidationError):
         validate_repo_id(args.repo_id)

@@ -38,17 +38,21 @@ from ..training.callbacks import (
 )
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
 from ..training.launch_checks import check_engine
+from ..training.output_lock import lock_output, locks_released
 from ..training.parallel import TensorParallelTrainer
 from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
 from ..training.recipe import parse_run, split_command_line
 from ..training.resume import claim, copy_weights, set_aside, set_results_aside
+from ..training.rotation import BestCheckpoint, RotateCheckpoints, bring_best
 
 
+@locks_released()
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains, evaluates, records and publishes a run, or resumes it where it was stopped."""
     with one_line_errors():
         model_args, data_args, training_args = parse_run(argv, __doc__)
+        lock_output(training_args)
         facts = read_facts(model_args.card_facts)
         check_pushing(training_args, facts, model_args.model_name_or_path if model_args.lora_rank else None)
         if training_args.device.type == "cpu":
@@ -96,7 +100,7 @@ def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTra
             processing_class=run.source,
             data_collator=run.collator,
             compute_metrics=run.metrics,
-            callbacks=make_callbacks(run, model_args, given),
+            callbacks=make_callbacks(run, model_args, training_args),
         )
     check_engine(trainer.accelerator.state.deepspeed_plugin)
     return trainer
@@ -108,7 +112,8 @@ def make_callbacks(
     """Returns what a run saves and averages beside the Trainer."""
     processes = training_args.world_size
     writers = processes if not training_args.save_on_each_node else process_count("LOCAL_WORLD_SIZE")
-    seconds = 0.0 if run.start.state is None else run.start.state.seconds
+    state = run.start.state
+    seconds = 0.0 if state is None else state.seconds
     callbacks: list[TrainerCallback] = [
         LayoutRecord(layout(training_args), processes, writers, run.plan.batch, seconds)
     ]
@@ -118,6 +123,10 @@ def make_callbacks(
         callbacks.append(SaveGenerationConfig())
     if model_args.ema_decay is not None:
         callbacks.append(ExponentialMovingAverage(model_args.ema_decay, run.checkpoint))
+    if state is not None and run.finished is None:
+        callbacks.append(BestCheckpoint(run.best))
+    if (limit := training_args.save_total_limit) is not None and limit > 0:
+        callbacks.append(RotateCheckpoints(limit))
     return callbacks
 
 
@@ -128,6 +137,8 @@ def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
     if trainer.args.should_save:
         output_dir = Path(trainer.args.output_dir)
         set_aside(output_dir, run.start.superseded, print)
+        if run.start.state is not None and run.finished is None:
+            bring_best(run.start.state.trainer, run.best, print)
         claim(output_dir, run.model, run.source)
 
 

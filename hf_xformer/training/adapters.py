@@ -14,9 +14,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from ..checkpoints.adapters import load_weights
+from ..checkpoints.adapters import is_moved, load_weights
 from ..errors import ArgumentError, first_line
-from ..files import GENERATION_CONFIG, write_whole
+from ..files import ADAPTER_CONFIG, GENERATION_CONFIG, read_json, write_whole
 from .arguments import ModelArguments
 
 
@@ -62,6 +62,13 @@ def make_lora(model_args: ModelArguments, config: PreTrainedConfig) -> "LoraConf
     base = model_args.model_name_or_path
     lora.base_model_name_or_path = str(Path(base).resolve()) if base is not None and Path(base).is_dir() else base
     return lora
+
+
+def tell_moved_base(output_dir: Path, lora: "LoraConfig", say: Callable) -> None:
+    """Says that a run goes on with adapters of a base model that was elsewhere when they were written."""
+    earlier, now = read_json(output_dir / ADAPTER_CONFIG).get("base_model_name_or_path"), lora.base_model_name_or_path
+    if earlier and now and is_moved(earlier, now):
+        say(f"{output_dir}: its adapters are of {earlier}, which is no more; {now} is taken for the same model")
 
 
 def check_targets(adapted: "PeftModel", names: list[str]) -> None:

@@ -28,7 +28,7 @@ from transformers.integrations.integration_utils import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
-from ..checkpoints.adapters import base_of, check_peft
+from ..checkpoints.adapters import base_of, check_peft, is_moved
 from ..checkpoints.loading import IGNORED_FIELDS, check_length, load_tokenizer, load_tokenizers, read_config
 from ..checkpoints.vocabulary import check_decoder_start, check_same_tokens
 from ..decoding.metrics import check_metric_names
@@ -37,7 +37,6 @@ from ..files import ADAPTER_CONFIG, CONFIG, read_json
 from ..models import XformerConfig
 from .arguments import DataArguments, ModelArguments
 from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size, why_not_train_by_varlen
-from .launch_checks import check_world
 
 
 if TYPE_CHECKING:  # PEFT is an extra
@@ -93,7 +92,6 @@ def check_options(
                 raise ArgumentError(f"--{name} must be {words}, got {value}")
     if model_args.ema_decay is not None and layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED):
         raise ArgumentError(f"--ema_decay averages whole weights, which {layout(training_args)} divides")
-    check_world(training_args)
     check_steps(data_args, training_args)
     check_batching(data_args, training_args)
     check_evaluation(data_args, training_args)
@@ -406,7 +404,8 @@ def check_adapter(folder: str | Path, where: str, lora: "LoraConfig | None") -> 
             sorted(value) if isinstance(value, (list, set)) else value
             for value in (theirs.get(field), getattr(lora, field))
         )
-        if stored != wanted:
+        moved = option == "model_name_or_path" and is_moved(str(stored), str(wanted))
+        if stored != wanted and not moved:
             raise ArgumentError(f"{where} {folder}: holds a run with {option}={stored!r}, this one has {wanted!r}")
 
 

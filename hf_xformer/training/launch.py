@@ -23,6 +23,7 @@ import torch
 from transformers import PreTrainedConfig, TrainingArguments
 
 from ..models import XformerConfig, why_not_varlen
+from .output_lock import release_locks
 
 
 # Messages of gloo and NCCL when a peer is gone.
@@ -161,6 +162,7 @@ def one_line_when_stopped(output_dir: str) -> Iterator[None]:
             file=sys.stderr,
             flush=True,
         )
+        release_locks()
         os._exit(128 + signal.SIGTERM)
 
     def wait_for_signal() -> None:

@@ -116,7 +116,8 @@ def choose_attention(
 
 def trainer_arguments(training_args: Seq2SeqTrainingArguments, plan: Plan) -> Seq2SeqTrainingArguments:
     """
-    Returns the arguments that the Trainer is given: a copy with the plan's decisions, and without its own pushes.
+    Returns the arguments that the Trainer is given: a copy with the plan's decisions, and without its own pushes
+    and deletions.
 
     The one place where arguments are set after they were made. `dataclasses.replace` would make them anew, and with
     them the process group, devices and DeepSpeed's engine; a copy shares those.
@@ -131,4 +132,6 @@ def trainer_arguments(training_args: Seq2SeqTrainingArguments, plan: Plan) -> Se
     given.accelerator_config = accelerator
     # The Trainer would send pickles; `PushToHub` pushes.
     given.push_to_hub = False
+    # It would delete by the clock; `RotateCheckpoints` goes by the steps.
+    given.save_total_limit = None
     return given

@@ -27,8 +27,9 @@ from ..data.batches import BatchedDataset, LengthGroupedDataset, OfCount, Packed
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
 from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
 from ..data.reading import load_named_rows, load_rows
+from ..errors import ArgumentError
 from ..models import XformerConfig
-from .adapters import add_lora, make_lora
+from .adapters import add_lora, make_lora, tell_moved_base
 from .arguments import DataArguments, ModelArguments
 from .checks import check_adapter, check_layout, check_model, check_options, check_output_dir, check_own_tokenizer
 from .evaluation import GenerationMetrics
@@ -37,6 +38,7 @@ from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_
 from .plan import Plan, make_plan
 from .recipe import parse_overrides
 from .resume import SavedState, Start, find_start
+from .rotation import place_of_best
 
 
 # Rows of a stream that are held in memory to be drawn from at random.
@@ -61,6 +63,7 @@ class Run:
         plan: What the Trainer is told beside the options.
         start: The state to resume, and checkpoints that have to be moved first.
         finished: The checkpoint that a finished run ends with; None if there are steps to take.
+        best: Where the best checkpoint until now will be in the output folder of a run that resumes; None without one.
     """
 
     model: PreTrainedModel
@@ -73,6 +76,7 @@ class Run:
     plan: Plan
     start: Start
     finished: Path | None
+    best: Path | None
 
     @property
     def checkpoint(self) -> Path | None:
@@ -98,6 +102,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     lora = make_lora(model_args, config)
     output_dir = Path(training_args.output_dir)
     check_output_dir(output_dir, config, source, lora)
+    if lora is not None:
+        tell_moved_base(output_dir, lora, say)
 
     averages = model_args.ema_decay is not None
     start = find_start(output_dir, training_args.resume_from_checkpoint, averages, say)
@@ -125,13 +131,19 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         model = add_lora(model, lora, finished or (None if state is None else state.checkpoint), say)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
     collator = make_collator(source, model, data_args, training_args)
-    return Run(model, source, target, train_set, collator, validation, metrics, plan, start, finished)
+    best = None if state is None or finished is not None else place_of_best(state.trainer, training_args, say)
+    return Run(model, source, target, train_set, collator, validation, metrics, plan, start, finished, best)
 
 
 def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:
     """Returns the checkpoint that a finished run ends with: its best one, if that was asked for, or its last."""
     best = state.trainer.best_model_checkpoint if training_args.load_best_model_at_end else None
-    return Path(best) if best else state.checkpoint
+    if best is not None and not Path(best).is_dir():
+        raise ArgumentError(
+            f"{state.checkpoint}: the best checkpoint of its run, {Path(best).name}, is not beside it: copy it there, "
+            "or give --load_best_model_at_end false to end with this one"
+        )
+    return state.checkpoint if best is None else Path(best)
 
 
 def announce(

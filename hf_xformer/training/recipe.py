@@ -16,7 +16,7 @@ from ..errors import ArgumentError, blame, one_line, wrong_choice
 from ..files import find, read_yaml, read_yaml_file
 from .arguments import DataArguments, ModelArguments
 from .launch import prepare_launch, runs_on_cpu
-from .launch_checks import check_launch
+from .launch_checks import check_launch, check_world
 from .schema import GROUPS, RUN_DEFAULTS, json_schema, options, unknown
 
 
@@ -54,6 +54,7 @@ def parse_run(
         trainer = Seq2SeqTrainingArguments(**of_trainer)
     except (ValueError, TypeError, ImportError) as error:  # by which the library refuses values, with their names
         raise ArgumentError(f"options of the Trainer: {one_line(error)}") from error
+    check_world(trainer)
     return ModelArguments(**of_model), DataArguments(**of_data), trainer
 
 

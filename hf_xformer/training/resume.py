@@ -3,13 +3,15 @@
 """The output folder of a run: where to resume, read once; and what is moved, claimed and copied there."""
 
 import json
+import os
+import re
 import shutil
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from transformers import (
     PreTrainedModel,
@@ -28,6 +30,7 @@ from ..files import (
     TEST_RESULTS,
     TRAINER_STATE,
     checkpoints_of,
+    step_of,
     write_whole,
 )
 from .adapters import configs_of, save_generation_config
@@ -103,7 +106,7 @@ def find_start(output_dir: Path, resume: str | bool | None, averages: bool, say:
             raise ArgumentError(f"--resume_from_checkpoint {wish}: not a whole checkpoint: {error}") from error
         if state.has_averages != averages:
             refuse_averages(state.checkpoint, averages)
-        return Start(state)
+        return Start(state, superseded=left_behind(state.checkpoint, output_dir))
     others = []
     for checkpoint in reversed(checkpoints_of(output_dir)):
         try:
@@ -120,6 +123,17 @@ def find_start(output_dir: Path, resume: str | bool | None, averages: bool, say:
     if others:
         refuse_averages(others[0], averages)
     return Start()
+
+
+def left_behind(checkpoint: Path, output_dir: Path) -> tuple[Path, ...]:
+    """
+    Returns the checkpoints in a run's folder that do not lead to one which is named to go on from: those of later
+    steps, or all if it lies elsewhere. The next start would take them for later ones of this run.
+    """
+    others = checkpoints_of(output_dir)
+    if checkpoint.resolve().parent != output_dir.resolve():
+        return tuple(others)
+    return tuple(each for each in others if (step_of(each) or 0) > (step_of(checkpoint.resolve()) or 0))
 
 
 def read_state(checkpoint: Path) -> SavedState:
@@ -139,6 +153,10 @@ def read_state(checkpoint: Path) -> SavedState:
         raise NotWholeError(f"{TRAINER_STATE} cannot be read: {first_line(error)}") from error
     with blame(f"{path}: not a state of this version of transformers", TypeError, AttributeError):
         state = TrainerState(**content)
+        if state.best_model_checkpoint is not None:
+            # It is beside this one, whatever their folder was called when that was written.
+            folder = checkpoint.parent if step_of(checkpoint) is not None else checkpoint.resolve().parent
+            state.best_model_checkpoint = str(folder / PureWindowsPath(state.best_model_checkpoint).name)
         record = content.get("stateful_callbacks", {}).get(LayoutRecord.__name__, {}).get("args", {})
     random_states = list(checkpoint.glob("rng_state*.pth"))
     # torch saves zip files, whose last bytes are missing if they are cut off.
@@ -174,22 +192,31 @@ def whole(checkpoint: Path) -> bool:
 
 def set_aside(output_dir: Path, checkpoints: Sequence[Path], say: Callable) -> None:
     """Moves an earlier run's checkpoints, which would be taken for this run's later on; none is ever deleted."""
-    if not checkpoints:
-        return
-    aside = next(path for number in count(1) if not (path := output_dir / f"previous-{number}").exists())
-    aside.mkdir()
-    for checkpoint in checkpoints:
-        checkpoint.rename(aside / checkpoint.name)
-    say(f"moved {len(checkpoints)} checkpoints of an earlier run to {aside}")
+    if checkpoints:
+        aside = move_aside(output_dir, checkpoints)
+        say(f"moved {len(checkpoints)} checkpoints of an earlier run to {aside}")
 
 
 def set_results_aside(output_dir: Path, say: Callable) -> None:
     """Moves scores of the weights before the run went on, which would be taken for those of its end."""
-    for name in (TEST_RESULTS, ATTENTION):
-        path = output_dir / name
-        if path.exists():
-            path.replace(output_dir / f"previous-{name}")
-            say(f"{path} is of earlier weights: it is now previous-{name}")
+    if found := [path for name in (TEST_RESULTS, ATTENTION) if (path := output_dir / name).exists()]:
+        aside = move_aside(output_dir, found)
+        say(f"{' and '.join(path.name for path in found)} of earlier weights: moved to {aside}")
+
+
+def move_aside(output_dir: Path, paths: Iterable[Path]) -> Path:
+    """Moves files and folders into a new `previous-N`, with a number higher than any there is, and returns that."""
+    numbers = (re.fullmatch(r"previous-([0-9]+)", name) for name in os.listdir(output_dir))
+    for number in count(1 + max((int(match[1]) for match in numbers if match), default=0)):
+        aside = output_dir / f"previous-{number}"
+        try:
+            aside.mkdir()  # which only one can
+        except FileExistsError:
+            continue
+        break
+    for path in paths:
+        path.rename(aside / path.name)
+    return aside
 
 
 def copy_weights(checkpoint: Path, output_dir: Path) -> None:

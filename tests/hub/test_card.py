@@ -79,7 +79,7 @@ def test_a_run_that_goes_on_keeps_no_scores_of_earlier_weights(run, tmp_path, ca
     assert scores_of(tmp_path)["test"] == {"per": 1.5}
     set_results_aside(tmp_path, print)
     assert "test" not in scores_of(tmp_path) and not (tmp_path / "attention.png").exists()
-    assert (tmp_path / "previous-test_results.json").exists() and "earlier weights" in capsys.readouterr().out
+    assert (tmp_path / "previous-1/test_results.json").exists() and "earlier weights" in capsys.readouterr().out
 
 
 def test_a_finished_run_looked_at_again_keeps_its_record(run):

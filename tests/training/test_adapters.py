@@ -76,6 +76,23 @@ def test_a_run_trains_adapters_alone_and_writes_them_with_all_that_they_need(opt
     assert f"(LoRA) of 768 of them to\n{base.name}, which it needs" in text and "[to fill in: limits]" in text
 
 
+def test_adapters_and_their_base_may_be_moved(options, task, base, adapter, tmp_path, capsys):
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(base, old / "base")
+    shutil.copytree(adapter, old / "run")
+    for path in (old / "run").rglob("adapter_config.json"):
+        path.write_text(path.read_text().replace(str(base), str(old / "base")))
+    old.rename(new)
+    evaluation = [new / "run", "--test_file", task.validation, "--metrics", "per", "--max_samples", "1"]
+    assert f"{old}/base: there is no such file or folder" in refused(evaluate, evaluation, capsys)
+    more = {"max_steps": 33, "model_name_or_path": new / "base", **SAVING}
+    train.main(options(new / "run", **more))
+    said = capsys.readouterr().out
+    assert f"{old}/base, which is no more; {new}/base is taken" in said and "resuming from" in said
+    evaluate.main(list(map(str, evaluation)))
+    assert not old.exists()
+
+
 def losses(folder: Path) -> list[float]:
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return [entry["loss"] for entry in history if "loss" in entry]

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import has_code, launch, nightly, output_of, run, run_twice, weights
+from small_runs import has_code, launch, nightly, output_of, run, run_twice, start, weights
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -245,6 +246,36 @@ def test_two_machines_end_with_the_weights_of_two_processes_of_one(config, mode,
         output_of(process)
     assert [process.returncode for process in processes] == [0, 0]
     assert torch.equal(weights(tmp_path), weights(runs.done("modern", mode)))
+
+
+def test_a_second_machine_is_refused_until_the_first_has_died(machines, task, tmp_path):
+    """Each has a network and a host name of its own, and sees the other's sign of life only."""
+    names = [f"node-{side}" for side in "ab"]
+    prefixes = [
+        (*machine.prefix, "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name)
+        for machine, name in zip(machines, names, strict=True)
+    ]
+    if subprocess.run([*prefixes[0], "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs root: host names for processes")
+    script = (sys.executable, "scripts/train.py")
+    options = task.options(tmp_path, max_steps=100_000, save_strategy="steps", save_steps=5, save_total_limit=2)
+    first = start([*prefixes[0], *script, *options], {}, cold=True)
+    while len(list(tmp_path.glob("checkpoint-*"))) < 2:  # by then the first is whole
+        assert first.poll() is None, output_of(first)
+        time.sleep(0.02)
+    try:
+        second = start([*prefixes[1], *script, *options], {}, cold=True)
+        (line,) = [line for line in output_of(second).splitlines() if line.startswith("error:")]
+        assert second.returncode == 2 and f"process {first.pid} on node-a has been writing there since" in line
+    finally:
+        first.kill()
+        output_of(first)
+    (lock,) = tmp_path.glob(".run-*.lock")
+    os.utime(lock, (lock.stat().st_mtime - 90,) * 2)  # it waits no minute here
+    third = start([*prefixes[1], *script, *task.options(tmp_path, max_steps=1)], {}, cold=True)
+    output = output_of(third)
+    assert third.returncode == 0 and f"process {first.pid} on node-a" in output and "has died" in output
+    assert "is the end of this run" in output
 
 
 @dataclass

@@ -1,0 +1,120 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which checkpoints of a run stay, by their steps, and which of them is the best.
+
+The Trainer goes by the times of folders, so that a clock that is set back has it delete the newest ones, and by the
+path that the best one had when it was saved, so that a folder that was moved or copied loses it.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import TrainerCallback, TrainerState, TrainingArguments
+
+from ..files import TRAINER_STATE, checkpoint_folder, checkpoints_of, fill_folder, flush_to_disk, step_of
+
+
+def surplus(checkpoints: list[Path], limit: int, step: int, best: int | None) -> list[Path]:
+    """
+    Returns the checkpoints that a run can do without, the earliest first.
+
+    The one that was just saved and the best one stay, whatever the limit. Those of later steps are not this run's.
+
+    Args:
+        checkpoints: In the order of their steps.
+        limit: How many may stay.
+        step, best: Steps of the one that was just saved and of the best one; None if there is none.
+    """
+    earlier = [each for each in checkpoints if (step_of(each) or 0) <= step]
+    spare = [each for each in earlier if step_of(each) not in (step, best)]
+    return spare[: max(0, len(earlier) - limit)]
+
+
+class RotateCheckpoints(TrainerCallback):
+    """
+    Deletes the earliest checkpoints beyond `save_total_limit`, in place of the Trainer.
+
+    It has to be the last callback: an earlier checkpoint goes only when the new one is whole, and on the disk.
+
+    Args:
+        limit: How many stay.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control, **kwargs):
+        PartialState().wait_for_everyone()  # others may still write their parts
+        if not args.should_save:
+            return
+        output_dir, best = Path(str(args.output_dir)), state.best_model_checkpoint
+        best_step = None if best is None else step_of(Path(best))
+        gone = surplus(checkpoints_of(output_dir), self.limit, state.global_step, best_step)
+        if gone:
+            new = checkpoint_folder(output_dir, state.global_step)
+            for path in (*new.rglob("*"), new, output_dir):
+                flush_to_disk(path)
+        for checkpoint in gone:
+            try:
+                # First, so that what a kill leaves is not taken for whole.
+                (checkpoint / TRAINER_STATE).unlink(missing_ok=True)
+                shutil.rmtree(checkpoint)
+            except OSError as error:
+                print(f"WARNING: {checkpoint} is beyond --save_total_limit and cannot be deleted: {error}")
+
+
+def is_not_about_the_best(record: logging.LogRecord) -> bool:
+    """Returns False for the Trainer's warning that the best checkpoint is not where it was when it was saved."""
+    return not record.getMessage().startswith("The best checkpoint ")
+
+
+class BestCheckpoint(TrainerCallback):
+    """
+    Tells the Trainer, when it has read the state that it resumes, where the best checkpoint is now.
+
+    Args:
+        best: None if there is none any more.
+    """
+
+    def __init__(self, best: Path | None):
+        self.best = best
+        logging.getLogger("transformers.trainer").addFilter(is_not_about_the_best)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        logging.getLogger("transformers.trainer").removeFilter(is_not_about_the_best)
+        state.best_model_checkpoint = None if self.best is None else str(self.best)
+
+
+def place_of_best(trainer: TrainerState, training_args: TrainingArguments, say: Callable) -> Path | None:
+    """
+    Returns where the best checkpoint will be in the output folder of a run that resumes, see [`bring_best`].
+
+    Args:
+        trainer: The state that the run resumes, whose best checkpoint is beside it.
+    """
+    if trainer.best_model_checkpoint is None:
+        return None
+    output_dir, recorded = Path(str(training_args.output_dir)), Path(trainer.best_model_checkpoint)
+    if not recorded.is_dir():
+        if training_args.load_best_model_at_end:
+            say(
+                f"WARNING: {recorded}, the best checkpoint until step {trainer.global_step}, is not there any more: "
+                "the run ends with a better one, or else with its last weights"
+            )
+        return None
+    if recorded.parent.resolve() != output_dir.resolve() and not training_args.load_best_model_at_end:
+        return None  # nobody will ask for it
+    return output_dir / recorded.name
+
+
+def bring_best(trainer: TrainerState, place: Path | None, say: Callable) -> None:
+    """Copies the best checkpoint to its place in the output folder, if the run goes on from another folder's."""
+    if place is None or place.is_dir():
+        return
+    recorded = Path(str(trainer.best_model_checkpoint))
+    fill_folder(place, lambda new: shutil.copytree(recorded, new, dirs_exist_ok=True))
+    say(f"copied {recorded}, the best checkpoint until step {trainer.global_step}, to {place}")
