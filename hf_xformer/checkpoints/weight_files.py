@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight files of a checkpoint: which tensors they hold, by their headers, and whether these are the model's."""
 
+import copy
 import json
 import re
 from collections.abc import Iterable
@@ -12,15 +13,17 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoModelForTextEncoding, PreTrainedConfig
+from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..errors import ArgumentError, first_line
+from ..models import XformerConfig, XformerEncoderModel, XformerForSeq2SeqLM, XformerModel
 
 
 LENGTH_BYTES = 8  # at the start of a safetensors file, the length of its header
 # Classes without an output layer, as a configuration names them.
-HEADLESS = {"XformerModel": AutoModel, "XformerEncoderModel": AutoModelForTextEncoding}
+HEADLESS = {"XformerModel": XformerModel, "XformerEncoderModel": XformerEncoderModel}
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,10 @@ class Comparison:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)  # with both shapes
+    mistyped: list[str] = field(default_factory=list)  # with both types
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.mismatched)
+        return any(vars(self).values())
 
     def sentences(self) -> Iterable[str]:
         """Yields one line for each tensor that differs."""
@@ -79,6 +83,11 @@ def read_shards(folder: Path) -> dict[str, StoredTensor]:
     for tensor, name in where.items():
         if tensor not in shards[name]:
             raise ArgumentError(f"{index}: `{tensor}` should be in {name}, which does not hold it")
+    for name, shard in shards.items():
+        for tensor in shard:
+            if where.get(tensor) != name:  # the library reads whole files, and the last of two wins
+                place = f"should be in {where[tensor]}" if tensor in where else "is not named"
+                raise ArgumentError(f"{index}: `{tensor}` {place}, but {name} holds it")
     return {tensor: stored for shard in shards.values() for tensor, stored in shard.items()}
 
 
@@ -136,10 +145,9 @@ def first_cut_off(path: Path, size: int) -> tuple[str, int]:
 
 def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Comparison:
     """Compares stored tensors with those of the model that a configuration describes, built without memory."""
-    auto_class = HEADLESS.get((config.architectures or [""])[0], AutoModelForSeq2SeqLM)
-    with torch.device("meta"):
-        model = auto_class.from_config(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    model = build_without_memory(config)
+    tensors = model.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     found = Comparison()
     together = tied_names(model)
     for name in expected:
@@ -152,7 +160,40 @@ def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Compar
                 found.unexpected.append(name)
         elif tensor.shape != expected[name]:
             found.mismatched.append(f"{name} {list(tensor.shape)}, where the model has {list(expected[name])}")
+    weights = {name: stored[name] for name, tensor in tensors.items() if name in stored and tensor.is_floating_point()}
+    found.mistyped = mistyped(config, weights)
     return found
+
+
+def build_without_memory(config: PreTrainedConfig) -> PreTrainedModel:
+    """Returns the model that a configuration describes, on the device that holds no numbers."""
+    with torch.device("meta"):
+        if not isinstance(config, XformerConfig):
+            return AutoModelForSeq2SeqLM.from_config(config)
+        config = copy.deepcopy(config)
+        config._attn_implementation = "eager"  # which every machine has
+        # Not through the Auto class, where DeepSpeed ZeRO-3 would divide it.
+        return HEADLESS.get((config.architectures or [""])[0], XformerForSeq2SeqLM)(config)
+
+
+def mistyped(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> list[str]:
+    """
+    Returns the weights of another type than `dtype` in the configuration, each with both; loading would convert them.
+
+    A model that is not ours may keep some in another precision.
+    """
+    floats = [tensor.dtype for tensor in stored.values() if tensor.dtype in FLOATS]
+    wanted = config.dtype if isinstance(config, XformerConfig) else None
+    if isinstance(wanted, str):
+        wanted = getattr(torch, wanted)
+    if wanted is None:
+        wanted = FLOATS[floats[0]] if floats else torch.float32
+    own = isinstance(config, XformerConfig)
+    return [
+        f"{name} {tensor.dtype}, where the model has {str(wanted).removeprefix('torch.')}"
+        for name, tensor in stored.items()
+        if tensor.dtype not in FLOATS or own and FLOATS[tensor.dtype] != wanted
+    ]
 
 
 def is_one_of(name: str, *lists: Iterable[str] | None) -> bool:
