@@ -5,6 +5,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ def check_json(path: Path, where: str | None = None) -> dict[str, Any]:
     text = read_text(path, named)
     try:
         content = json.loads(text, object_pairs_hook=without_repetition, parse_constant=refuse, parse_float=finite)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise ArgumentError(f"{named}: lists or objects inside each other without end") from error
+    except ValueError as error:
         raise ArgumentError(f"{named}: not valid JSON: {one_line(error)[:200]}") from error
     if not isinstance(content, dict):
         raise ArgumentError(f"{named}: expected a JSON object, got {content!r:.40}")
@@ -187,10 +190,25 @@ def unfit(name: str, value: Any, vocabulary: int, positions: int) -> str:
     if name == "bad_words_ids":
         fits = isinstance(value, list) and value and all(are_tokens(each, vocabulary) for each in value)
         return "" if fits else f"must list lists of tokens of the vocabulary of {vocabulary:,}"
+    if name == "exponential_decay_length_penalty":
+        fits = isinstance(value, list) and len(value) == 2 and is_token(value[0], MOST) and is_positive(value[1])
+        return "" if fits else "must list the token from which on texts get a penalty, and its positive factor"
+    if name == "sequence_bias":
+        fits = isinstance(value, list) and all(map(partial(is_bias, vocabulary=vocabulary), value)) and bool(value)
+        return "" if fits else f"must list pairs of tokens of the vocabulary of {vocabulary:,} and a number"
     if name == "early_stopping":
         return "" if isinstance(value, bool) or value == "never" else "must be true, false or 'never'"
     wrong = name in UNSUPPORTED and value not in (0, 1)
     return "is not for a file: give it to `generate()`" if wrong else ""
+
+
+def is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= MOST
+
+
+def is_bias(value: Any, vocabulary: int) -> bool:
+    fits = isinstance(value, list) and len(value) == 2 and are_tokens(value[0], vocabulary)
+    return fits and isinstance(value[1], float) and math.isfinite(value[1])
 
 
 def is_token(value: Any, vocabulary: int) -> bool:

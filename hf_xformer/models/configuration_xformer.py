@@ -321,8 +321,8 @@ class XformerConfig(PreTrainedConfig):
                 raise ValueError(f"sinusoidal positions come in pairs: `d_model` must be even, got {self.d_model}")
             if self.d_model * self.max_position_embeddings > MOST_POSITIONS:
                 raise ValueError(
-                    f"a table of `max_position_embeddings` {self.max_position_embeddings:,} sinusoidal positions of width "
-                    f"{self.d_model:,} has more than {MOST_POSITIONS:,} numbers: take fewer, or rotary positions"
+                    f"`max_position_embeddings` {self.max_position_embeddings:,} times `d_model` {self.d_model:,} is "
+                    f"a table of more than {MOST_POSITIONS:,} numbers: take fewer positions, or rotary ones"
                 )
 
     def validate_encoder_decoder(self):

@@ -51,8 +51,9 @@ KNOWN = {
     "attn_implementation",
     "output_attentions",
     "experts_implementation",
-    "base_model_tp_plan",
 }
+# Attributes by which the library recognises a config of several models.
+PARTS = {"text_config", "decoder", "generator", "encoder", "text_encoder"}
 
 
 def shown(value: Any) -> str:
@@ -144,13 +145,23 @@ def check_without_fields(config: Any, others: dict[str, Any]) -> None:
     for each in (config.rope_parameters, others.get("rope_scaling")):
         if each is not None and not isinstance(each, Mapping):
             raise ValueError(f"`rope_parameters` must be an object with rope_type and rope_theta, got {shown(each)}")
-        if nested := [name for name, value in (each or {}).items() if isinstance(value, Mapping)]:
+        if nested := [name for name in each or () if str(name).endswith("_attention")]:
             raise ValueError(f"`rope_parameters` are those of all layers: {shown(nested)} cannot have its own")
     labels = others.get("num_labels")
     if labels is not None and (type(labels) is not int or not 0 <= labels <= MOST_LABELS):
         raise ValueError(f"`num_labels` must be a whole number of at most {MOST_LABELS:,}, got {shown(labels)}")
     if any(not str(name).removeprefix("-").isdecimal() for name in config.id2label or ()):
         raise ValueError(f"`id2label` must have numbers for keys, got {shown(list(config.id2label))}")
+    packing = others.get("quantization_config")
+    if packing is not None and not (
+        isinstance(packing, Mapping) and "quant_method" in packing or hasattr(packing, "to_dict")
+    ):
+        raise ValueError(f"`quantization_config` must be an object with `quant_method`, got {shown(packing)}")
+    ours = {*KNOWN, *type(config).attribute_map}
+    for name in others:
+        # An attribute of that name would stand in front of a method, or make the library look elsewhere for fields.
+        if name not in ours and (hasattr(type(config), name) or name in PARTS):
+            raise ValueError(f"`{name}` is no field: delete it")
     if others.get("per_layer_config") is not None:
         raise ValueError("`per_layer_config` is not supported: all layers of a stack are alike but in their types")
 

@@ -17,6 +17,7 @@ from .positions_xformer import XformerSinusoidalPositions
 from .varlen_xformer import VARLEN, refusal, unfit_config, why_not_varlen
 from .versions_xformer import warn_untested
 
+
 # So many numbers may be drawn at random where weights are loaded, 1 GiB of float32.
 MOST_NEW = 2**28
 
