@@ -14,7 +14,7 @@ BIBLE := data/bible
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-nightly test-slow test-versions test-wheel lint parity gpu-check mutants docs clean
+.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-nightly test-slow test-versions test-wheel lint parity gpu-check mutants mutations docs clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -102,6 +102,9 @@ gpu-check:  ## tests and benchmarks for one GPU in eight minutes; ARGS="--device
 
 mutants: install-test  ## plants faults in a copy of the package and shows which test catches each: some minutes
 	$(BIN)/python tests/mutants.py
+
+mutations: install-test  ## loads checkpoints with 870 random faults in their files: some minutes; ARGS="--examples 10" more
+	cd tests && ../$(BIN)/python run_mutations.py $(ARGS)
 
 lint: install-test  ## ruff and mypy
 	$(BIN)/ruff check .

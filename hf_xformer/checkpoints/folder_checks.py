@@ -39,6 +39,7 @@ WHOLE = {
     "prompt_lookup_num_tokens": (1, MOST_TOKENS),
     "max_matching_ngram_size": (1, MOST_TOKENS),
     "num_assistant_tokens": (1, MOST_TOKENS),
+    "prefill_chunk_size": (1, MOST_TOKENS),
 }
 POSITIVE = (lambda x: 0 < x <= MOST, "a positive number")
 FINITE = (lambda x: -MOST <= x <= MOST, "a finite number")

@@ -21,7 +21,7 @@ from ..models import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
 from .folder_checks import check_folder, check_json
 from .vocabulary import CONFIG_ERRORS
-from .weight_files import read_tensors
+from .weight_files import check_finite_tensor, read_tensors
 
 
 # Fields of a configuration in which the same model's may differ.
@@ -64,6 +64,8 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
         if info[problem]:
             names = ", ".join(sorted(map(described, info[problem]))[:3])
             raise ArgumentError(f"{name_or_path}: {len(info[problem])} {problem.replace('_', ' ')}, such as {names}")
+    for name, tensor in model.state_dict().items():
+        check_finite_tensor(name_or_path, name, tensor)
     return model
 
 

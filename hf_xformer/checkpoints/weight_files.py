@@ -5,7 +5,7 @@
 import copy
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
@@ -17,6 +17,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedMode
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..errors import ArgumentError, first_line
+from ..files import ADAPTER_WEIGHTS
 from ..models import XformerConfig, XformerEncoderModel, XformerForSeq2SeqLM, XformerModel
 
 
@@ -73,6 +74,44 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
 def is_sharded(folder: Path) -> bool:
     """Returns True if a folder's weights are in several files, which an index names."""
     return (folder / SAFE_WEIGHTS_INDEX_NAME).exists() and not (folder / SAFE_WEIGHTS_NAME).exists()
+
+
+def check_finite(folder: Path) -> None:
+    """
+    Reads every tensor of a folder's weight files, one at a time, and sees that its numbers are finite.
+
+    Raises:
+        ArgumentError: One is infinite or not a number; the message has the tensor's name.
+    """
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no dictionary
+                check_finite_tensor(path, name, file.get_tensor(name))
+
+
+def check_finite_tensor(where: str | Path, name: str, tensor: torch.Tensor) -> None:
+    """Raises ArgumentError, which begins with `where`, if a number of this tensor is not finite."""
+    tensor = getattr(tensor, "to_local", lambda: tensor)()  # of a divided one this process's part
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return
+    if tensor.element_size() == 1:
+        tensor = tensor.float()
+    # One pass without a copy, and infinite or NaN if any number is.
+    if not torch.linalg.vector_norm(tensor.detach(), torch.inf).isfinite():
+        wrong = int((~tensor.isfinite()).sum())
+        raise ArgumentError(
+            f"{where}: `{name}` is not finite: {wrong:,} of its {tensor.numel():,} numbers are infinite or NaN. A "
+            "training went wrong: take an earlier checkpoint"
+        )
+
+
+def weight_files(folder: Path) -> Iterator[Path]:
+    """Yields the paths of the safetensors files that hold a folder's weights, an adapter's included."""
+    for path in (folder / SAFE_WEIGHTS_NAME, folder / ADAPTER_WEIGHTS):
+        if path.exists():
+            yield path
+    if is_sharded(folder):
+        yield from sorted({folder / name for name in read_index(folder / SAFE_WEIGHTS_INDEX_NAME).values()})
 
 
 def read_shards(folder: Path) -> dict[str, StoredTensor]:
@@ -143,9 +182,9 @@ def first_cut_off(path: Path, size: int) -> tuple[str, int]:
     return "", 0
 
 
-def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Comparison:
+def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor], trust_remote_code: bool = False) -> Comparison:
     """Compares stored tensors with those of the model that a configuration describes, built without memory."""
-    model = build_without_memory(config)
+    model = build_without_memory(config, trust_remote_code)
     tensors = model.state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     found = Comparison()
@@ -165,11 +204,11 @@ def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Compar
     return found
 
 
-def build_without_memory(config: PreTrainedConfig) -> PreTrainedModel:
+def build_without_memory(config: PreTrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
     """Returns the model that a configuration describes, on the device that holds no numbers."""
     with torch.device("meta"):
         if not isinstance(config, XformerConfig):
-            return AutoModelForSeq2SeqLM.from_config(config)
+            return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trust_remote_code)
         config = copy.deepcopy(config)
         config._attn_implementation = "eager"  # which every machine has
         # Not through the Auto class, where DeepSpeed ZeRO-3 would divide it.
