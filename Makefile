@@ -103,8 +103,8 @@ gpu-check:  ## tests and benchmarks for one GPU in eight minutes; ARGS="--device
 mutants: install-test  ## plants faults in a copy of the package and shows which test catches each: some minutes
 	$(BIN)/python tests/mutants.py
 
-mutations: install-test  ## loads checkpoints with 870 random faults in their files: some minutes; ARGS="--examples 10" more
-	cd tests && ../$(BIN)/python run_mutations.py $(ARGS)
+mutations: install-test  ## loads checkpoints with 870 random faults in their files; ARGS="--examples 10" for more
+	$(BIN)/python tests/run_mutations.py $(ARGS)
 
 lint: install-test  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -228,6 +228,7 @@ class XformerConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """Makes a config from a file's content; one that was saved with weights must hold all that they depend on."""
+        # A field that a later version adds must be left out: older checkpoints do not have it.
         check_whole(config_dict, list(XformerConfig.__annotations__), cls.attribute_map)
         return super().from_dict(config_dict, **kwargs)
 
