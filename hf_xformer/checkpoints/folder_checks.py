@@ -41,12 +41,13 @@ WHOLE = {
     "num_assistant_tokens": (1, MOST_TOKENS),
     "prefill_chunk_size": (1, MOST_TOKENS),
 }
-POSITIVE = (lambda x: 0 < x <= MOST, "a positive number")
-FINITE = (lambda x: -MOST <= x <= MOST, "a finite number")
-SHARE = (lambda x: 0 <= x <= 1, "a number from 0 to 1")
-POSITIVE_SHARE = (lambda x: 0 < x <= 1, "a number above 0, at most 1")
+Kind = tuple[Callable[[float], bool], str]
+POSITIVE: Kind = (lambda x: 0 < x <= MOST, "a positive number")
+FINITE: Kind = (lambda x: -MOST <= x <= MOST, "a finite number")
+SHARE: Kind = (lambda x: 0 <= x <= 1, "a number from 0 to 1")
+POSITIVE_SHARE: Kind = (lambda x: 0 < x <= 1, "a number above 0, at most 1")
 # Those that are numbers.
-NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
+NUMBERS: dict[str, Kind] = {
     **dict.fromkeys(("temperature", "repetition_penalty", "encoder_repetition_penalty", "max_time"), POSITIVE),
     **dict.fromkeys(("length_penalty", "guidance_scale"), FINITE),
     **dict.fromkeys(("min_p", "epsilon_cutoff", "eta_cutoff", "assistant_confidence_threshold"), SHARE),

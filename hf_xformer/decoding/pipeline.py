@@ -39,8 +39,9 @@ class Seq2SeqPipeline(Pipeline):
         from ..checkpoints.vocabulary import check_sides
         from ..files import GENERATION_CONFIG
 
-        path = Path(self.model.name_or_path, GENERATION_CONFIG)  # which the library passes over if it is broken
-        check_generation(check_json(path), self.model.config, str(path))
+        if self.model.name_or_path:  # not made in memory
+            path = Path(self.model.name_or_path, GENERATION_CONFIG)  # which the library passes over if it is broken
+            check_generation(check_json(path), self.model.config, str(path))
 
         if target_tokenizer is None:
             target_tokenizer = load_target_tokenizer(self.tokenizer.name_or_path)
