@@ -79,7 +79,8 @@ test-distributed: install-test  ## two processes each: data parallel, ZeRO, tens
 
 test-nightly: install-test  ## further modes, kinds and random examples, for the night
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m 'nightly and not gpu'
-	HYPOTHESIS_PROFILE=nightly $(PYTEST) tests/test_files.py tests/test_errors.py tests/checkpoints/test_weight_files.py
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) tests/test_files.py tests/test_errors.py tests/checkpoints/test_weight_files.py \
+		tests/checkpoints/test_mutations.py
 
 test-versions: install-test  ## the tests with older and newer transformers and torch; ARGS="--help" says more
 	$(BIN)/python tests/versions.py $(ARGS)
