@@ -29,7 +29,7 @@ from hf_xformer.checkpoints.loading import load_model
 from hf_xformer.errors import ArgumentError
 
 
-SECONDS = 20  # for one example; most take a tenth of one
+SECONDS = 20  # of the processor, for one example; most take a tenth of one
 MEMORY = 2**31  # more than any of these models needs by far
 HEAD_WIDTH = SIZES["d_model"] // SIZES["encoder_attention_heads"]
 YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 16}
@@ -118,15 +118,15 @@ def limits() -> Iterator[None]:
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
-    handler = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
+    handler = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, handler)
 
 
 def through_ours(folder: Path) -> Any:
