@@ -14,7 +14,7 @@ BIBLE := data/bible
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-nightly test-slow test-versions test-wheel lint parity gpu-check mutants docs clean
+.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-nightly test-slow test-versions test-wheel lint parity gpu-check mutants mutations docs clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -79,7 +79,8 @@ test-distributed: install-test  ## two processes each: data parallel, ZeRO, tens
 
 test-nightly: install-test  ## further modes, kinds and random examples, for the night
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m 'nightly and not gpu'
-	HYPOTHESIS_PROFILE=nightly $(PYTEST) tests/test_files.py tests/test_errors.py tests/checkpoints/test_weight_files.py
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) tests/test_files.py tests/test_errors.py tests/checkpoints/test_weight_files.py \
+		tests/checkpoints/test_mutations.py
 
 test-versions: install-test  ## the tests with older and newer transformers and torch; ARGS="--help" says more
 	$(BIN)/python tests/versions.py $(ARGS)
@@ -102,6 +103,9 @@ gpu-check:  ## tests and benchmarks for one GPU in eight minutes; ARGS="--device
 
 mutants: install-test  ## plants faults in a copy of the package and shows which test catches each: some minutes
 	$(BIN)/python tests/mutants.py
+
+mutations: install-test  ## loads checkpoints with 870 random faults in their files; ARGS="--examples 10" for more
+	$(BIN)/python tests/run_mutations.py $(ARGS)
 
 lint: install-test  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -22,7 +22,18 @@ PACKAGE = Path(hf_xformer.__file__).parent
 TRAVELLING = [
     f"{name}_xformer"
     for name in (
-        *("versions", "configuration", "masks", "varlen", "blocks", "packing", "positions", "output", "layout"),
+        *(
+            "versions",
+            "fields",
+            "configuration",
+            "masks",
+            "varlen",
+            "blocks",
+            "packing",
+            "positions",
+            "output",
+            "layout",
+        ),
         *("rows", "attention", "sublayers", "layers", "pretrained", "stack", "generation", "modeling"),
     )
 ]

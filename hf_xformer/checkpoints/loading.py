@@ -19,8 +19,9 @@ from ..errors import ArgumentError, blame, did_you_mean, first_line
 from ..files import ADAPTER_CONFIG, CONFIG, TARGET_TOKENIZER, find
 from ..models import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
+from .folder_checks import check_folder, check_json
 from .vocabulary import CONFIG_ERRORS
-from .weight_files import is_sharded, read_shards, read_tensors
+from .weight_files import check_finite_tensor, read_tensors
 
 
 # Fields of a configuration in which the same model's may differ.
@@ -41,15 +42,16 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
 
     Raises:
         ArgumentError: There is no such checkpoint, a file is cut off, a weight is missing, unexpected or of another
-            shape (the library would fill it with random numbers), or an option cannot be met on this machine.
+            shape (the library would fill it with random numbers) or type than `config.json` says, the file for
+            decoding holds what `generate()` cannot use, or an option cannot be met on this machine.
     """
     check_path(name_or_path)
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
     if (base := base_of(name_or_path, **hub)) is not None:
         return load_adapted(name_or_path, base, computed, **options)
     folder = Path(name_or_path)
-    if folder.is_dir() and is_sharded(folder):
-        read_shards(folder)  # the library would follow the index out of the folder
+    if folder.is_dir():
+        check_folder(folder, options.get("config") or read_config(name_or_path), computed)
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         model, info = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, **options)
@@ -62,6 +64,8 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
         if info[problem]:
             names = ", ".join(sorted(map(described, info[problem]))[:3])
             raise ArgumentError(f"{name_or_path}: {len(info[problem])} {problem.replace('_', ' ')}, such as {names}")
+    for name, tensor in model.state_dict().items():
+        check_finite_tensor(name_or_path, name, tensor)
     return model
 
 
@@ -166,6 +170,7 @@ def read_config(name_or_path: str, option: str = "") -> PreTrainedConfig:
     """
     where = f"{option} {name_or_path}".strip()
     check_path(name_or_path)
+    check_json(Path(name_or_path) / CONFIG if Path(name_or_path).is_dir() else Path(name_or_path), where)
     with blame(f"{where}: cannot read its configuration", Exception):  # of a dozen types, as when a model is loaded
         return AutoConfig.from_pretrained(name_or_path)
 

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight files of a checkpoint: which tensors they hold, by their headers, and whether these are the model's."""
 
+import copy
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
@@ -12,15 +13,18 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoModelForTextEncoding, PreTrainedConfig
+from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..errors import ArgumentError, first_line
+from ..files import ADAPTER_WEIGHTS
+from ..models import XformerConfig, XformerEncoderModel, XformerForSeq2SeqLM, XformerModel
 
 
 LENGTH_BYTES = 8  # at the start of a safetensors file, the length of its header
 # Classes without an output layer, as a configuration names them.
-HEADLESS = {"XformerModel": AutoModel, "XformerEncoderModel": AutoModelForTextEncoding}
+HEADLESS = {"XformerModel": XformerModel, "XformerEncoderModel": XformerEncoderModel}
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,10 @@ class Comparison:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)  # with both shapes
+    mistyped: list[str] = field(default_factory=list)  # with both types
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.mismatched)
+        return any(vars(self).values())
 
     def sentences(self) -> Iterable[str]:
         """Yields one line for each tensor that differs."""
@@ -71,6 +76,44 @@ def is_sharded(folder: Path) -> bool:
     return (folder / SAFE_WEIGHTS_INDEX_NAME).exists() and not (folder / SAFE_WEIGHTS_NAME).exists()
 
 
+def check_finite(folder: Path) -> None:
+    """
+    Reads every tensor of a folder's weight files, one at a time, and sees that its numbers are finite.
+
+    Raises:
+        ArgumentError: One is infinite or not a number; the message has the tensor's name.
+    """
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no dictionary
+                check_finite_tensor(path, name, file.get_tensor(name))
+
+
+def check_finite_tensor(where: str | Path, name: str, tensor: torch.Tensor) -> None:
+    """Raises ArgumentError, which begins with `where`, if a number of this tensor is not finite."""
+    tensor = getattr(tensor, "to_local", lambda: tensor)()  # of a divided one this process's part
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return
+    if tensor.element_size() == 1:
+        tensor = tensor.float()
+    # One pass without a copy, and infinite or NaN if any number is.
+    if not torch.linalg.vector_norm(tensor.detach(), torch.inf).isfinite():
+        wrong = int((~tensor.isfinite()).sum())
+        raise ArgumentError(
+            f"{where}: `{name}` is not finite: {wrong:,} of its {tensor.numel():,} numbers are infinite or NaN. A "
+            "training went wrong: take an earlier checkpoint"
+        )
+
+
+def weight_files(folder: Path) -> Iterator[Path]:
+    """Yields the paths of the safetensors files that hold a folder's weights, an adapter's included."""
+    for path in (folder / SAFE_WEIGHTS_NAME, folder / ADAPTER_WEIGHTS):
+        if path.exists():
+            yield path
+    if is_sharded(folder):
+        yield from sorted({folder / name for name in read_index(folder / SAFE_WEIGHTS_INDEX_NAME).values()})
+
+
 def read_shards(folder: Path) -> dict[str, StoredTensor]:
     """Returns the tensors of several weight files, having checked their index; raises as `read_tensors` does."""
     index = folder / SAFE_WEIGHTS_INDEX_NAME
@@ -79,6 +122,11 @@ def read_shards(folder: Path) -> dict[str, StoredTensor]:
     for tensor, name in where.items():
         if tensor not in shards[name]:
             raise ArgumentError(f"{index}: `{tensor}` should be in {name}, which does not hold it")
+    for name, shard in shards.items():
+        for tensor in shard:
+            if where.get(tensor) != name:  # the library reads whole files, and the last of two wins
+                place = f"should be in {where[tensor]}" if tensor in where else "is not named"
+                raise ArgumentError(f"{index}: `{tensor}` {place}, but {name} holds it")
     return {tensor: stored for shard in shards.values() for tensor, stored in shard.items()}
 
 
@@ -134,12 +182,11 @@ def first_cut_off(path: Path, size: int) -> tuple[str, int]:
     return "", 0
 
 
-def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Comparison:
+def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor], trust_remote_code: bool = False) -> Comparison:
     """Compares stored tensors with those of the model that a configuration describes, built without memory."""
-    auto_class = HEADLESS.get((config.architectures or [""])[0], AutoModelForSeq2SeqLM)
-    with torch.device("meta"):
-        model = auto_class.from_config(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    model = build_without_memory(config, trust_remote_code)
+    tensors = model.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     found = Comparison()
     together = tied_names(model)
     for name in expected:
@@ -152,7 +199,40 @@ def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Compar
                 found.unexpected.append(name)
         elif tensor.shape != expected[name]:
             found.mismatched.append(f"{name} {list(tensor.shape)}, where the model has {list(expected[name])}")
+    weights = {name: stored[name] for name, tensor in tensors.items() if name in stored and tensor.is_floating_point()}
+    found.mistyped = mistyped(config, weights)
     return found
+
+
+def build_without_memory(config: PreTrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
+    """Returns the model that a configuration describes, on the device that holds no numbers."""
+    with torch.device("meta"):
+        if not isinstance(config, XformerConfig):
+            return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trust_remote_code)
+        config = copy.deepcopy(config)
+        config._attn_implementation = "eager"  # which every machine has
+        # Not through the Auto class, where DeepSpeed ZeRO-3 would divide it.
+        return HEADLESS.get((config.architectures or [""])[0], XformerForSeq2SeqLM)(config)
+
+
+def mistyped(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> list[str]:
+    """
+    Returns the weights of another type than `dtype` in the configuration, each with both; loading would convert them.
+
+    A model that is not ours may keep some in another precision.
+    """
+    floats = [tensor.dtype for tensor in stored.values() if tensor.dtype in FLOATS]
+    wanted = config.dtype if isinstance(config, XformerConfig) else None
+    if isinstance(wanted, str):
+        wanted = getattr(torch, wanted)
+    if wanted is None:
+        wanted = FLOATS[floats[0]] if floats else torch.float32
+    own = isinstance(config, XformerConfig)
+    return [
+        f"{name} {tensor.dtype}, where the model has {str(wanted).removeprefix('torch.')}"
+        for name, tensor in stored.items()
+        if tensor.dtype not in FLOATS or own and FLOATS[tensor.dtype] != wanted
+    ]
 
 
 def is_one_of(name: str, *lists: Iterable[str] | None) -> bool:

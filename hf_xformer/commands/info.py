@@ -19,6 +19,7 @@ from huggingface_hub import snapshot_download
 from transformers import GenerationConfig
 
 from ..checkpoints.adapters import base_of
+from ..checkpoints.folder_checks import check_generation, check_json
 from ..checkpoints.loading import check_path, load_tokenizers, read_own_config
 from ..checkpoints.vocabulary import check_vocabulary
 from ..checkpoints.weight_files import StoredTensor, compare, count_parameters, read_tensors
@@ -107,7 +108,7 @@ def lines(folder: Path, config: XformerConfig, stored: dict[str, StoredTensor]) 
     )
     yield "memory", memory(config, stored)
     yield "tokenizer", describe_tokenizers(folder, config)
-    yield "decoding", describe_generation(folder)
+    yield "decoding", describe_generation(folder, config)
     yield "code", describe_code(folder)
     yield "format", f"{config.format_version}"
 
@@ -151,14 +152,15 @@ def describe_tokenizers(folder: Path, config: XformerConfig) -> str:
     )
 
 
-def describe_generation(folder: Path) -> str:
+def describe_generation(folder: Path, config: XformerConfig) -> str:
     if not (folder / GENERATION_CONFIG).exists():
         return f"no {GENERATION_CONFIG}: greedy"
     try:
-        config = GenerationConfig.from_pretrained(folder)
+        check_generation(check_json(folder / GENERATION_CONFIG), config, GENERATION_CONFIG)
+        options = GenerationConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
         return f"WARNING: {GENERATION_CONFIG}: {first_line(error)}"
-    shown = {name: value for name in SHOWN if (value := getattr(config, name, None)) is not None}
+    shown = {name: value for name in SHOWN if (value := getattr(options, name, None)) is not None}
     return ", ".join(f"{name}={value}" for name, value in shown.items()) or "greedy, to the library's default length"
 
 

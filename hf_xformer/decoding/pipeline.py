@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pipeline `pipeline("seq2seq", model=...)`: text in, text out, without calling `generate()`."""
 
+from pathlib import Path
+
 from transformers import Pipeline, PreTrainedTokenizerBase
 
 
@@ -32,8 +34,14 @@ class Seq2SeqPipeline(Pipeline):
     def __init__(self, *args, target_tokenizer: PreTrainedTokenizerBase | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         # Imported here, because they would add seconds to the import of the package.
+        from ..checkpoints.folder_checks import check_generation, check_json
         from ..checkpoints.loading import load_target_tokenizer
         from ..checkpoints.vocabulary import check_sides
+        from ..files import GENERATION_CONFIG
+
+        if self.model.name_or_path:  # not made in memory
+            path = Path(self.model.name_or_path, GENERATION_CONFIG)  # which the library passes over if it is broken
+            check_generation(check_json(path), self.model.config, str(path))
 
         if target_tokenizer is None:
             target_tokenizer = load_target_tokenizer(self.tokenizer.name_or_path)

@@ -15,6 +15,17 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
 
+from .fields_xformer import (
+    MOST,
+    MOST_OF,
+    MOST_POSITIONS,
+    check_rope,
+    check_whole,
+    check_without_fields,
+    shown,
+    warn_of_ignored,
+)
+
 
 LayerType = Literal["full_attention", "chunked_attention", "sliding_attention"]
 
@@ -39,7 +50,6 @@ POSITIVE_FIELDS = (
     "initializer_range",
     "format_version",
 )
-ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 TOKEN_ID_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
 
@@ -56,6 +66,8 @@ AUTO_MAP = {
 
 def classes_of_others(auto_map: Mapping[str, Any]) -> dict[str, Any]:
     """Entries of an `auto_map` that name a user's own classes and not those of this code, here or in a repository."""
+    if not isinstance(auto_map, Mapping):
+        raise ValueError(f"`auto_map` names a class for each Auto class, got {shown(auto_map)}")
     modules = {name: str(value).split("--")[-1].split(".")[0] for name, value in auto_map.items()}
     return {name: value for name, value in auto_map.items() if not modules[name].endswith("_xformer")}
 
@@ -213,14 +225,24 @@ class XformerConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = 2
     format_version: int = FORMAT_VERSION
 
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Makes a config from a file's content; one that was saved with weights must hold all that they depend on."""
+        # A field that a later version adds must be left out: older checkpoints do not have it.
+        check_whole(config_dict, list(XformerConfig.__annotations__), cls.attribute_map)
+        return super().from_dict(config_dict, **kwargs)
+
     def __post_init__(self, **kwargs):
+        check_without_fields(self, kwargs)
         # Filled here and not where it is read: for caches and masks of `generate` None means sliding windows.
         if self.encoder_layer_types is None:
             self.encoder_layer_types = ["full_attention"] * self.encoder_layers
         if self.decoder_layer_types is None and "layer_types" not in kwargs:
             # Aliases are among the keyword arguments until the library's own initialisation.
             self.decoder_layer_types = ["full_attention"] * kwargs.get("num_hidden_layers", self.decoder_layers)
-        super().__post_init__(**{**kwargs, "auto_map": AUTO_MAP | classes_of_others(kwargs.get("auto_map") or {})})
+        own = classes_of_others({} if kwargs.get("auto_map") is None else kwargs["auto_map"])
+        super().__post_init__(**{**kwargs, "auto_map": AUTO_MAP | own})
+        warn_of_ignored(self, kwargs)
 
     def validate_format(self):
         """Refuses a checkpoint of a later version."""
@@ -233,25 +255,32 @@ class XformerConfig(PreTrainedConfig):
     def validate_ranges(self):
         """Refuses numbers that no model can be built from."""
         for name in POSITIVE_FIELDS:
-            value = getattr(self, name)
+            value, most = getattr(self, name), MOST_OF.get(name, MOST)
             if value is not None and not value > 0:
-                raise ValueError(f"`{name}` must be positive, got {value}")
+                raise ValueError(f"`{name}` must be positive, got {shown(value)}")
+            if value is not None and not value <= most:
+                raise ValueError(f"`{name}` must be at most {most:,}, got {shown(value)}")
         for name in PROBABILITY_FIELDS:
             value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise ValueError(f"`{name}` is a probability between 0 and 1, got {value}")
+                raise ValueError(f"`{name}` is a probability between 0 and 1, got {shown(value)}")
         for name in TOKEN_ID_FIELDS:
             value = getattr(self, name)
+            if value == []:
+                raise ValueError(f"`{name}` is an empty list: name a token, or null for none")
             for token_id in value if isinstance(value, list) else [value]:
                 if token_id is not None and not 0 <= token_id < self.vocab_size:
-                    raise ValueError(f"`{name}` must be within the vocabulary of {self.vocab_size}, got {token_id}")
+                    raise ValueError(
+                        f"`{name}` must be within the vocabulary of {self.vocab_size}, got {shown(token_id)}"
+                    )
         if self.pad_token_id is not None and not self.pad_token_id < (self.encoder_vocab_size or self.vocab_size):
             raise ValueError(
                 f"`pad_token_id` must be within the source vocabulary of {self.encoder_vocab_size} too, "
                 f"got {self.pad_token_id}"
             )
-        if self.num_global_tokens < 0:
-            raise ValueError(f"`num_global_tokens` must not be negative, got {self.num_global_tokens}")
+        if not 0 <= self.num_global_tokens <= MOST:
+            problem = "must not be negative" if self.num_global_tokens < 0 else f"must be at most {MOST:,}"
+            raise ValueError(f"`num_global_tokens` {problem}, got {shown(self.num_global_tokens)}")
         if self.activation_function not in ACT2FN:
             raise ValueError(
                 f"`activation_function` {self.activation_function!r} is unknown; transformers has {', '.join(ACT2FN)}"
@@ -259,6 +288,7 @@ class XformerConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Refuses numbers that do not fit each other."""
+        self.validate_ranges()  # validators are called by the alphabet, and here numbers are divided
         for stack in ("encoder", "decoder"):
             heads, head_dim = self.heads_of(stack)
             if self.head_dim is None and self.d_model % heads:
@@ -287,21 +317,23 @@ class XformerConfig(PreTrainedConfig):
                 f"`relative_attention_num_buckets` must be at least 4, and less than twice "
                 f"`relative_attention_max_distance`, got {buckets} and {distance}"
             )
-        if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"sinusoidal positions come in pairs: `d_model` must be even, got {self.d_model}")
+        if self.position_embedding_type == "sinusoidal":
+            if self.d_model % 2:
+                raise ValueError(f"sinusoidal positions come in pairs: `d_model` must be even, got {self.d_model}")
+            if self.d_model * self.max_position_embeddings > MOST_POSITIONS:
+                raise ValueError(
+                    f"`max_position_embeddings` {self.max_position_embeddings:,} times `d_model` {self.d_model:,} is "
+                    f"a table of more than {MOST_POSITIONS:,} numbers: take fewer positions, or rotary ones"
+                )
 
     def validate_encoder_decoder(self):
         """Refuses what the library would take for the config of a decoder alone."""
         if not self.is_encoder_decoder:
             raise ValueError(f"`is_encoder_decoder` must be True, got {self.is_encoder_decoder}")
 
-    def validate_rotary(self):
-        """Refuses rope types that the library would pass with a warning."""
-        rope_type = self.rope_parameters["rope_type"]
-        if rope_type not in ROPE_TYPES:
-            raise ValueError(f"`rope_parameters`: unknown rope_type {rope_type!r}; known are {', '.join(ROPE_TYPES)}")
-        if self.rope_parameters.get("partial_rotary_factor", 1.0) != 1.0:
-            raise ValueError("`rope_parameters`: `partial_rotary_factor` is not supported; whole heads are rotated")
+    def validate_rope(self):
+        """Refuses rotary parameters that the library would pass with a warning."""
+        check_rope(self.rope_parameters, max(self.heads_of(stack)[1] for stack in ("encoder", "decoder")) // 2)
 
     def validate_blocks(self):
         """Refuses what block layers cannot be combined with."""

@@ -18,6 +18,10 @@ from .varlen_xformer import VARLEN, refusal, unfit_config, why_not_varlen
 from .versions_xformer import warn_untested
 
 
+# So many numbers may be drawn at random where weights are loaded, 1 GiB of float32.
+MOST_NEW = 2**28
+
+
 @contextmanager
 def as_its_own_class(model: PreTrainedModel) -> Iterator[None]:
     """Gives a model that FSDP2 divided its own class back for a while: by the class saving finds the code to copy."""
@@ -86,8 +90,19 @@ class XformerPreTrainedModel(PreTrainedModel):
     def mark_tied_weights_as_initialized(self, loading_info):
         # The library marks tied tensors as loaded, for models outside it even those that no file has.
         missing = set(loading_info.missing_keys)
+        self.refuse_random_weights(missing | {name for name, *_ in loading_info.mismatched_keys})
         super().mark_tied_weights_as_initialized(loading_info)
         loading_info.missing_keys |= {name for name in missing if self.get_parameter_or_buffer(name).is_meta}
+
+    def refuse_random_weights(self, names: set[str]):
+        """Refuses tensors that no file holds before memory is taken for them, if they dwarf those that one holds."""
+        sizes = {name: each.numel() for name, each in self.named_parameters()}
+        new = sum(sizes.get(name, 0) for name in names)
+        if new > MOST_NEW and new > 100 * (sum(sizes.values()) - new):
+            raise ValueError(
+                f"{new:,} numbers of this config's model, such as {min(names)}, are in no weight file: the sizes in "
+                "config.json are not those of the weights"
+            )
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True

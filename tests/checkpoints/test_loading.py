@@ -3,14 +3,11 @@
 """Configurations and models that cannot be had are refused in one line that says by whom and for what."""
 
 import importlib.util
-import json
 
 import pytest
-from safetensors import safe_open
 from small_models import make_model
 
 from hf_xformer import XformerConfig
-from hf_xformer.checkpoints import weight_files
 from hf_xformer.checkpoints.loading import change_config, load_config, load_model, load_tokenizer
 from hf_xformer.checkpoints.vocabulary import check_decoder_start, check_same_tokens, fit_vocabulary
 from hf_xformer.data.tokenizers import train_tokenizer
@@ -78,21 +75,6 @@ def test_a_tokenizer_that_is_broken_is_an_input_error(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ArgumentError, match=f"{tmp_path}: cannot load a tokenizer: "):
         load_tokenizer(str(tmp_path))
-
-
-def test_the_header_of_a_whole_file_is_left_to_the_library(tmp_path, monkeypatch):
-    """Whose reading of it is enough: ours says what is wrong where that fails, and looks at indices beforehand."""
-    opened = []
-    monkeypatch.setattr(
-        weight_files, "safe_open", lambda path, **how: opened.append(path.name) or safe_open(path, **how)
-    )
-    make_model().save_pretrained(tmp_path)
-    load_model(str(tmp_path))
-    assert opened == []
-    make_model().save_pretrained(tmp_path / "shards", max_shard_size="20KB")
-    load_model(str(tmp_path / "shards"))
-    index = json.loads((tmp_path / "shards/model.safetensors.index.json").read_text())
-    assert sorted(opened) == sorted(set(index["weight_map"].values()))
 
 
 def test_another_tokenizer_may_add_tokens_and_not_change_them():

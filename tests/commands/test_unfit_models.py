@@ -64,6 +64,7 @@ BROKEN = {
     "dropout": ({"dropout": 7}, "`dropout` is a probability"),
     "rope": ({"rope_parameters": {"rope_type": "linear"}, "position_embedding_type": "rope"}, "rope_parameters"),
     "type": ({"d_model": "wide"}, "d_model"),
+    "architectures": ({"architectures": 5}, "architectures"),
     "bert": ({}, "BertConfig|model_type 'bert'|convert a 'bert'"),
 }
 
