@@ -36,6 +36,7 @@ from ..training.callbacks import (
     SaveGenerationConfig,
     SaveTargetTokenizer,
 )
+from ..training.evaluation import EarlyStopping, average_over_tokens, scores_at_end
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
 from ..training.launch_checks import check_engine
 from ..training.parallel import TensorParallelTrainer
@@ -43,6 +44,7 @@ from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
 from ..training.recipe import parse_run, split_command_line
 from ..training.resume import claim, copy_weights, set_aside, set_results_aside
+from ..training.throughput import log_throughput
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if training_args.device.type == "cpu":
             keep_freed_memory()
         run = prepare(model_args, data_args, training_args)
-        trainer = make_trainer(run, model_args, training_args)
+        trainer = make_trainer(run, model_args, data_args, training_args)
         hub = RunPublisher.of(training_args) if training_args.push_to_hub else None
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
             trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
@@ -65,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         take_up(trainer, run, model_args)
     save_rest(trainer, run)
     if run.validation is not None:
-        scores = trainer.evaluate()
+        scores = scores_at_end(trainer) if run.finished is None else None
+        scores = trainer.evaluate() if scores is None else scores
         trainer.log_metrics("eval", scores)
         trainer.save_metrics("eval", scores)
     if trainer.is_world_process_zero():
@@ -78,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(line)
 
 
-def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTrainer:
+def make_trainer(
+    run: Run, model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
+) -> Seq2SeqTrainer:
     """Returns the stock Trainer of a run, having seen that it takes the options."""
     given = trainer_arguments(training_args, run.plan)
     trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
@@ -96,14 +101,18 @@ def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTra
             processing_class=run.source,
             data_collator=run.collator,
             compute_metrics=run.metrics,
-            callbacks=make_callbacks(run, model_args, given),
+            callbacks=make_callbacks(run, model_args, data_args, given),
         )
     check_engine(trainer.accelerator.state.deepspeed_plugin)
+    if run.validation is not None:
+        average_over_tokens(trainer, len(run.validation.places))
+    if run.finished is None:
+        log_throughput(trainer, trainer.accelerator.print)
     return trainer
 
 
 def make_callbacks(
-    run: Run, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments
+    run: Run, model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
 ) -> list[TrainerCallback]:
     """Returns what a run saves and averages beside the Trainer."""
     processes = training_args.world_size
@@ -118,6 +127,8 @@ def make_callbacks(
         callbacks.append(SaveGenerationConfig())
     if model_args.ema_decay is not None:
         callbacks.append(ExponentialMovingAverage(model_args.ema_decay, run.checkpoint))
+    if data_args.early_stopping_patience is not None:
+        callbacks.append(EarlyStopping(data_args.early_stopping_patience, data_args.early_stopping_threshold))
     return callbacks
 
 
