@@ -44,7 +44,7 @@ from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
 from ..training.recipe import parse_run, split_command_line
 from ..training.resume import claim, copy_weights, set_aside, set_results_aside
-from ..training.throughput import log_throughput
+from ..training.throughput import log_throughput, results_of_training
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -147,9 +147,10 @@ def train(trainer: Seq2SeqTrainer, run: Run) -> None:
     output_dir = str(trainer.args.output_dir)
     # A stream is checked only as it is read.
     with one_line_errors(DataError), one_line_when_stopped(output_dir):
-        result = trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
-    trainer.log_metrics("train", result.metrics)
-    trainer.save_metrics("train", result.metrics)
+        trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
+    results = results_of_training(trainer)
+    trainer.log_metrics("train", results)
+    trainer.save_metrics("train", results)
     trainer.save_model()
     if trainer.args.should_save:
         set_results_aside(Path(output_dir), print)

@@ -343,3 +343,9 @@ def log_throughput(trainer: Trainer, say: Callable[[str], None] = print) -> Thro
     observe_smoothing(trainer, throughput.see_labels)
     add_before_trackers(trainer, throughput)
     return throughput
+
+
+def results_of_training(trainer: Trainer) -> dict[str, float]:
+    """Returns the results of a run that has just ended, whole: what prints a log takes some out."""
+    entry = next(entry for entry in reversed(trainer.state.log_history) if "train_runtime" in entry)
+    return {name: value for name, value in entry.items() if name != "step"}
