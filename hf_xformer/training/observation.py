@@ -34,7 +34,8 @@ def observe_smoothing(trainer: Trainer, observer: Callable[[torch.Tensor, torch.
     Returns:
         False if the Trainer does not smooth labels.
     """
-    smooth: Any = trainer.label_smoother
+    observed_trainer: Any = trainer  # whose attribute is declared as of one class
+    smooth = observed_trainer.label_smoother
     if smooth is None:
         return False
 
@@ -45,5 +46,5 @@ def observe_smoothing(trainer: Trainer, observer: Callable[[torch.Tensor, torch.
         observer(labels, loss)
         return loss
 
-    trainer.label_smoother = observed
+    observed_trainer.label_smoother = observed
     return True

@@ -97,11 +97,11 @@ class Arithmetic:
     seen: dict[tuple[int, int | None], float]
 
     @classmethod
-    def of(cls, model: nn.Module) -> "Arithmetic":
+    def of(cls, model: Any) -> "Arithmetic":
         """Returns a model's arithmetic, from the sizes of its linear layers. Stock models count as attending fully."""
         of_token, of_both = [0.0, 0.0], 0.0
         seen: dict[tuple[int, int | None], float] = {}
-        of_encoder = {id(each) for each in model.get_encoder().modules()}  # type: ignore[operator]
+        of_encoder = {id(each) for each in model.get_encoder().modules()}
         modules: dict[str, Any] = dict(model.named_modules())
         for name, layer in modules.items():
             if not hasattr(layer, "in_features") or not hasattr(layer, "out_features") or any(layer.children()):
@@ -117,7 +117,7 @@ class Arithmetic:
                 of_both += scores
             else:
                 attention = modules[name.removesuffix(".base_layer").rpartition(".")[0]]
-                kind = stack, window_of(model.config, attention, stack)  # type: ignore[arg-type]
+                kind = stack, window_of(model.config, attention, stack)
                 # A decoder's query sees half of the keys, those before it.
                 seen[kind] = seen.get(kind, 0.0) + scores / (2 if stack else 1)
         return cls(*of_token, of_both, seen)
@@ -149,7 +149,7 @@ class Arithmetic:
         return total + sum(each * count for each, count in zip(self.seen.values(), of_attention, strict=True))
 
 
-def window_of(config: Any, attention: nn.Module, stack: int) -> int | None:
+def window_of(config: Any, attention: Any, stack: int) -> int | None:
     """Returns the keys that a query of a self-attention sees at most, in our models; None for all."""
     if not hasattr(config, "layer_types_of"):
         return None
@@ -188,7 +188,7 @@ class Throughput(TrainerCallback):
         say: Is told why there is no utilisation.
     """
 
-    def __init__(self, model: nn.Module, say: Callable[[str], None] = print):
+    def __init__(self, model: Any, say: Callable[[str], None] = print):
         self.say, self.arithmetic = say, Arithmetic.of(model)
         self.pad_token_id = getattr(model.config, "pad_token_id", None)
         self.counts: torch.Tensor | None = None  # of this process since this start
@@ -338,8 +338,9 @@ class Throughput(TrainerCallback):
 
 def log_throughput(trainer: Trainer, say: Callable[[str], None] = print) -> Throughput:
     """Has a Trainer count what it trains on, and log tokens and pairs a second and utilisation."""
-    throughput = Throughput(trainer.model, say)  # type: ignore[arg-type]
-    trainer.model.register_forward_pre_hook(throughput.see, with_kwargs=True)  # type: ignore[union-attr]
+    model: Any = trainer.model
+    throughput = Throughput(model, say)
+    model.register_forward_pre_hook(throughput.see, with_kwargs=True)
     observe_smoothing(trainer, throughput.see_labels)
     add_before_trackers(trainer, throughput)
     return throughput
