@@ -3,7 +3,6 @@
 """The cases of benchmarks/gpu.py: what is measured, of ours and of stock models with the same shape."""
 
 import dataclasses
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from transformers import CompileConfig
 
 from hf_xformer.data.collators import DataCollatorForPackedSeq2Seq
 from hf_xformer.models import why_not_varlen
+from hf_xformer.training.throughput import peak_flops
 
 
 OURS = "hf-xformer"
@@ -29,14 +29,6 @@ MAKERS: dict[str, Callable[..., nn.Module]] = {OURS: xformer, **{name: STOCK[nam
 # Twelve and twelve layers, width 768, gated feed-forward of 2048: 248 M with an output layer of its own, as nanoT5's.
 SHAPES = {"base": Shape(12, 768, 12, 3072, 32_000, 1024), "large": Shape(12, 1024, 16, 4096, 32_000, 1024)}
 TINY = Shape(2, 64, 4, 96, 256, 1024)
-# Dense bfloat16 operations a second, from the makers' data sheets; the longest name that fits counts.
-# A part of a card (MIG) and a laptop's have the name of the whole one too.
-PEAK_FLOPS = {
-    "A100": 312e12, "A10": 125e12, "A30": 165e12, "A40": 150e12, "RTX A6000": 155e12, "L4": 121e12, "L40S": 362e12,
-    "RTX 3090": 71e12, "RTX 4090": 165e12, "H100": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200": 989e12,
-    "GH200": 989e12, "B200": 2250e12,
-}  # fmt: skip
-SMALLER = {"MIG", "Laptop"}
 
 
 @dataclass(frozen=True)
@@ -65,13 +57,6 @@ class Measurement:
     name: str
     run: Callable[[], dict]
     seconds: float = 5.0
-
-
-def peak_flops(card: str | None) -> float | None:
-    """Returns a card's dense bfloat16 operations a second; None if its name is not in the table."""
-    words = set(re.split("[ -]", card or ""))
-    fitting = [name for name in PEAK_FLOPS if set(name.split()) <= words and not words & SMALLER]
-    return PEAK_FLOPS[max(fitting, key=len)] if fitting else None
 
 
 def training_flops(shape: Shape, pairs: list[dict]) -> float:

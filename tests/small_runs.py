@@ -4,6 +4,7 @@
 
 import functools
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from warm_start import Program, WarmStart
 
-from hf_xformer.files import travelling_files
+from hf_xformer.files import TRAIN_RESULTS, travelling_files
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -169,6 +170,11 @@ def weights(folder: Path) -> torch.Tensor:
     """All that a checkpoint's file holds."""
     tensors = load_file(folder / "model.safetensors")
     return torch.cat([tensor.flatten() for _, tensor in sorted(tensors.items())])
+
+
+def train_results(folder: Path) -> dict:
+    """What a run has written of its training."""
+    return json.loads((folder / TRAIN_RESULTS).read_text())
 
 
 def has_code(folder: Path) -> bool:

@@ -36,6 +36,7 @@ from ..training.callbacks import (
     SaveGenerationConfig,
     SaveTargetTokenizer,
 )
+from ..training.evaluation import EarlyStopping, average_over_tokens, scores_at_end
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
 from ..training.launch_checks import check_engine
 from ..training.output_lock import lock_output, locks_released
@@ -45,6 +46,7 @@ from ..training.prepare import Run, prepare
 from ..training.recipe import parse_run, split_command_line
 from ..training.resume import claim, copy_weights, set_aside, set_results_aside
 from ..training.rotation import BestCheckpoint, RotateCheckpoints, bring_best
+from ..training.throughput import log_throughput, results_of_training
 
 
 @locks_released()
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if training_args.device.type == "cpu":
             keep_freed_memory()
         run = prepare(model_args, data_args, training_args)
-        trainer = make_trainer(run, model_args, training_args)
+        trainer = make_trainer(run, model_args, data_args, training_args)
         hub = RunPublisher.of(training_args) if training_args.push_to_hub else None
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
             trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
@@ -69,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         take_up(trainer, run, model_args)
     save_rest(trainer, run)
     if run.validation is not None:
-        scores = trainer.evaluate()
+        scores = scores_at_end(trainer) if run.finished is None else None
+        scores = trainer.evaluate() if scores is None else scores
         trainer.log_metrics("eval", scores)
         trainer.save_metrics("eval", scores)
     if trainer.is_world_process_zero():
@@ -82,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(line)
 
 
-def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTrainer:
+def make_trainer(
+    run: Run, model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
+) -> Seq2SeqTrainer:
     """Returns the stock Trainer of a run, having seen that it takes the options."""
     given = trainer_arguments(training_args, run.plan)
     trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
@@ -100,14 +105,18 @@ def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTra
             processing_class=run.source,
             data_collator=run.collator,
             compute_metrics=run.metrics,
-            callbacks=make_callbacks(run, model_args, training_args),
+            callbacks=make_callbacks(run, model_args, data_args, training_args),
         )
     check_engine(trainer.accelerator.state.deepspeed_plugin)
+    if run.validation is not None:
+        average_over_tokens(trainer, len(run.validation.places))
+    if run.finished is None:
+        log_throughput(trainer, trainer.accelerator.print)
     return trainer
 
 
 def make_callbacks(
-    run: Run, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments
+    run: Run, model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
 ) -> list[TrainerCallback]:
     """Returns what a run saves and averages beside the Trainer."""
     processes = training_args.world_size
@@ -123,6 +132,8 @@ def make_callbacks(
         callbacks.append(SaveGenerationConfig())
     if model_args.ema_decay is not None:
         callbacks.append(ExponentialMovingAverage(model_args.ema_decay, run.checkpoint))
+    if data_args.early_stopping_patience is not None:
+        callbacks.append(EarlyStopping(data_args.early_stopping_patience, data_args.early_stopping_threshold))
     if state is not None and run.finished is None:
         callbacks.append(BestCheckpoint(run.best))
     if (limit := training_args.save_total_limit) is not None and limit > 0:
@@ -147,9 +158,10 @@ def train(trainer: Seq2SeqTrainer, run: Run) -> None:
     output_dir = str(trainer.args.output_dir)
     # A stream is checked only as it is read.
     with one_line_errors(DataError), one_line_when_stopped(output_dir):
-        result = trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
-    trainer.log_metrics("train", result.metrics)
-    trainer.save_metrics("train", result.metrics)
+        trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
+    results = results_of_training(trainer)
+    trainer.log_metrics("train", results)
+    trainer.save_metrics("train", results)
     trainer.save_model()
     if trainer.args.should_save:
         set_results_aside(Path(output_dir), print)

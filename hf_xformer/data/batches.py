@@ -6,6 +6,7 @@ The order depends on seed and epoch alone: all processes agree on it, and a resu
 unbroken one.
 """
 
+import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -59,6 +60,8 @@ class LengthGroupedDataset(TorchDataset):
 
 
 Batches = list[np.ndarray]  # the numbers of each one's rows
+FILLER = -1  # number of a row that only fills a batch up
+FOR_COLLATOR = ("input_ids", "attention_mask", "labels")
 
 
 class Planner(Protocol):
@@ -119,6 +122,54 @@ class BatchedDataset(TorchDataset):
         return self.rows.__getitems__(self.batches[index].tolist())
 
 
+class EvaluationBatch(list):
+    """Rows of an evaluation set, by whose type a collator knows them."""
+
+
+class EvaluationBatches(TorchDataset):
+    """
+    An evaluation set in batches of like length, the longest first, for a loader that takes one at a time in order.
+
+    Processes gather their predictions, so the batches that they work on together have equally many rows: the last ones
+    are filled up with rows without labels. `places` says where the prediction of each row is.
+
+    Args:
+        rows: With the columns `input_ids` and `labels`.
+        size: Most rows of a batch.
+        max_tokens: In place of `size`, most tokens of a batch on each side, padding included.
+        processes: Number of processes that share the batches.
+    """
+
+    def __init__(self, rows: "Dataset", size: int, max_tokens: int | None = None, processes: int = 1):
+        self.rows = rows.select_columns([name for name in FOR_COLLATOR if name in rows.column_names])
+        longest = np.maximum(list_lengths(rows, "input_ids"), list_lengths(rows, "labels"))
+        order = np.argsort(-longest, kind="stable")
+        self.batches: Batches = []
+        start = 0
+        while start < len(order):
+            most = size if max_tokens is None else max(1, max_tokens // int(longest[order[start]]))
+            together = order[start : start + most * processes]
+            share = -(-len(together) // processes)
+            filled = np.full(share * processes, FILLER)
+            filled[: len(together)] = together
+            self.batches += np.split(filled, processes)
+            start += len(together)
+        predicted = np.concatenate(self.batches)
+        self.places = np.empty(len(rows), dtype=np.int64)
+        self.places[predicted[predicted != FILLER]] = np.flatnonzero(predicted != FILLER)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> EvaluationBatch:
+        numbers = self.batches[index]
+        found = self.rows.__getitems__(np.maximum(numbers, 0).tolist())
+        return EvaluationBatch(
+            {**row, "labels": [-100] * len(row["labels"])} if number == FILLER else row
+            for number, row in zip(numbers, found, strict=True)
+        )
+
+
 def list_lengths(rows: "Dataset", column: str) -> np.ndarray:
     """Returns the number of tokens in every row, counted in the Arrow table without copying."""
     import pyarrow.compute
@@ -128,14 +179,17 @@ def list_lengths(rows: "Dataset", column: str) -> np.ndarray:
 
 
 def divide(batches: Batches, count: int) -> Batches:
-    """Cuts the largest batch in two until there are `count`."""
+    """Cuts the largest batch in two until there are `count`; of equally large ones the last, in order of size."""
     batches = sorted(batches, key=len)
-    while len(batches) < count:
-        largest = batches.pop()
-        for half in np.array_split(largest, 2):
-            place = np.searchsorted([len(each) for each in batches], len(half))
-            batches.insert(int(place), half)
-    return batches
+    # A half comes before all batches of its size: the later it was made, the earlier it stands.
+    heap = [(-len(batch), -place, batch) for place, batch in enumerate(batches)]
+    heapq.heapify(heap)
+    for half in range(1, 2 * (count - len(batches)), 2):
+        _, _, largest = heapq.heappop(heap)
+        first, second = np.array_split(largest, 2)
+        heapq.heappush(heap, (-len(first), half, first))
+        heapq.heappush(heap, (-len(second), half + 1, second))
+    return [batch for *_, batch in sorted(heap, key=lambda entry: entry[:2], reverse=True)]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..models import make_packing
-from .batches import best_fit
+from .batches import EvaluationBatch, best_fit
 
 
 class DataCollatorForPackedSeq2Seq:
@@ -85,7 +85,8 @@ class DataCollatorForPackedSeq2Seq:
 
 class BatchCollator:
     """
-    Collates for both of the Trainer's datasets: batches of a [`BatchedDataset`], and single rows of an evaluation.
+    Collates for both of the Trainer's datasets: batches of a [`BatchedDataset`], and those of [`EvaluationBatches`] or
+    single rows.
 
     Args:
         training, evaluation: Collators of pairs.
@@ -95,9 +96,10 @@ class BatchCollator:
         self.training, self.evaluation = training, evaluation
 
     def __call__(self, features: list) -> dict[str, torch.Tensor]:
-        if isinstance(features[0], list):
-            return self.training([pair for batch in features for pair in batch])
-        return self.evaluation(features)
+        if not isinstance(features[0], list):
+            return self.evaluation(features)
+        collate = self.evaluation if isinstance(features[0], EvaluationBatch) else self.training
+        return collate([pair for batch in features for pair in batch])
 
 
 def without_logits(collate: Callable, features: list[dict]) -> dict:

@@ -26,6 +26,7 @@ from ..files import (
     RECORD,
     TARGET_TOKENIZER,
     TEST_RESULTS,
+    TRAIN_RESULTS,
     find,
     read_json,
     read_text,
@@ -129,6 +130,16 @@ def scores_of(folder: Path) -> dict[str, dict[str, float]]:
     return {split: scores for split, scores in (("validation", validation), ("test", test)) if scores}
 
 
+def speed_of(folder: Path) -> str:
+    """Returns a training's useful tokens a second and utilisation in words; an empty text if nobody counted them."""
+    results = read_json(folder / TRAIN_RESULTS)
+    if not (source := results.get("train_source_tokens_per_second")):
+        return ""
+    tokens = f"{source:,.0f} source and {results['train_target_tokens_per_second']:,.0f} target tokens a second"
+    mfu = results.get("train_mfu")
+    return tokens if mfu is None else f"{tokens}, {mfu:.1%} of the hardware's peak"
+
+
 def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
     """
     Returns the card of a run's folder.
@@ -161,6 +172,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             has_target=(folder / TARGET_TOKENIZER).is_dir(),
             pictures=[each for each in (CURVES, ATTENTION) if (folder / each).exists()],
             footprint=footprint,
+            speed=speed_of(folder),
         )
     except (KeyError, jinja2.UndefinedError) as error:
         raise ArgumentError(

@@ -104,6 +104,11 @@ class DataArguments:
         "--max_tokens on each side, or else --per_device_train_batch_size pairs. Not in a stream.",
         False,
     )
+    eval_max_tokens: int | None = option(
+        "Most tokens of a process's batch in evaluation on each side, padding included, in place of "
+        "--per_device_eval_batch_size rows. By default that of --max_tokens, if there is one and "
+        "--per_device_eval_batch_size is left at its default."
+    )
     max_train_samples: int | None = option("Number of rows to train on, the first ones; all by default.")
     max_eval_samples: int | None = option("Number of rows to evaluate on, the first ones; all by default.")
     preprocessing_num_workers: int | None = option("Number of processes that tokenise; one by default.")
@@ -111,6 +116,11 @@ class DataArguments:
         "Metrics of generated text to compute in evaluation: sacrebleu, chrf, exact_match, wer, per. By default only "
         "the loss is computed, and nothing is generated."
     )
+    early_stopping_patience: int | None = option(
+        "End the run after so many evaluations one after another that do not improve on the best "
+        "--metric_for_best_model. By default it runs to its end."
+    )
+    early_stopping_threshold: float = option("By how much an evaluation has to be better to count as better.", 0.0)
 
     @property
     def plans_batches(self) -> bool:

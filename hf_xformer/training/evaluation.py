@@ -1,11 +1,29 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of the text that a model generates during evaluation, for the Trainer's `compute_metrics`."""
+"""Evaluation during training: its batches, its loss, metrics of generated text, and when it stops the run."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from transformers import EvalPrediction, PreTrainedTokenizerBase
+import torch
+from accelerate.utils import reduce
+from torch import nn
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import IntervalStrategy
 
 from ..decoding.metrics import compute_metrics
+from ..errors import ArgumentError
+from .arguments import DataArguments
+from .observation import IGNORED, add_before_trackers, add_to_log, observe_smoothing
 
 
 class GenerationMetrics:
@@ -16,16 +34,168 @@ class GenerationMetrics:
         names: Keys of `METRICS`.
         tokenizer: The target's.
         references: Of every row of the evaluation set, in its order.
+        places: Where the prediction for each row is among those that the Trainer has collected.
     """
 
-    def __init__(self, names: list[str], tokenizer: PreTrainedTokenizerBase, references: list[list[str]]):
-        self.names, self.tokenizer, self.references = names, tokenizer, references
+    def __init__(
+        self, names: list[str], tokenizer: PreTrainedTokenizerBase, references: list[list[str]], places: np.ndarray
+    ):
+        self.names, self.tokenizer, self.references, self.places = names, tokenizer, references, places
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        # Several processes fill their last batch with repeated rows, which come after the last one.
-        predictions = np.asarray(prediction.predictions)[: len(self.references)]
+        predictions = np.asarray(prediction.predictions)[self.places]
         # -100 fills predictions of unequal lengths, and is no token.
-        tokens = np.where(predictions == -100, self.tokenizer.pad_token_id, predictions)
+        tokens = np.where(predictions == IGNORED, self.tokenizer.pad_token_id, predictions)
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         scores = compute_metrics(self.names, texts, self.references)
         return {name: score for name, score in scores.items() if not isinstance(score, str)}
+
+
+class TokenMeanLoss(TrainerCallback):
+    """
+    Makes an evaluation's loss the mean over all labels, which no batches change; the Trainer's is a mean of batches.
+    Also makes its samples a second those of rows, not of batches.
+
+    Args:
+        rows: Number of rows of the evaluation set.
+    """
+
+    def __init__(self, rows: int):
+        self.rows = rows
+        self.sums: torch.Tensor | None = None  # of losses, and of labels
+
+    def own_mean(self, model: nn.Module, args: tuple, inputs: dict[str, Any]) -> tuple[tuple, dict] | None:
+        """Hook before the model's forward pass: has its loss be a mean over the batch's own labels."""
+        if model.training or "num_items_in_batch" not in inputs:
+            return None
+        return args, {name: value for name, value in inputs.items() if name != "num_items_in_batch"}
+
+    def see(self, model: nn.Module, args: tuple, inputs: Mapping[str, Any], outputs: Any) -> None:
+        """Hook behind the model's forward pass."""
+        if not model.training and inputs.get("labels") is not None:
+            self.add(inputs["labels"], outputs["loss"] if isinstance(outputs, dict) else outputs[0])
+
+    def add(self, labels: torch.Tensor, loss: torch.Tensor) -> None:
+        """Adds the loss of a batch in evaluation, a mean over its labels."""
+        if loss.requires_grad:
+            return
+        wide = torch.float32 if loss.device.type == "mps" else torch.float64
+        count = (labels != IGNORED).sum().to(loss.device, wide)
+        sums = torch.stack([torch.where(count > 0, loss.to(wide) * count, 0.0), count])
+        self.sums = sums if self.sums is None else self.sums + sums.to(self.sums.device)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        prefix = next((name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")), "train")
+        if prefix == "train":
+            return
+        more = {f"{prefix}_samples_per_second": round(self.rows / max(logs[f"{prefix}_runtime"], 1e-9), 3)}
+        if self.sums is not None:
+            loss, count = reduce(self.sums, "sum").tolist()
+            if count:
+                more[f"{prefix}_loss"] = loss / count
+        add_to_log(state, logs, more)
+        self.sums = None
+
+
+def average_over_tokens(trainer: Trainer, rows: int) -> None:
+    """Has a Trainer's evaluations give the mean loss over all labels of so many rows."""
+    callback = TokenMeanLoss(rows)
+    if not observe_smoothing(trainer, callback.add):
+        model: Any = trainer.model
+        model.register_forward_pre_hook(torch.compiler.disable(callback.own_mean), with_kwargs=True)
+        model.register_forward_hook(torch.compiler.disable(callback.see), with_kwargs=True)
+    add_before_trackers(trainer, callback)
+
+
+def batch_of_an_evaluation(data_args: DataArguments, training_args: TrainingArguments) -> tuple[int, int | None]:
+    """
+    Returns the most rows and the most tokens of an evaluation's batch; None for tokens where rows decide.
+
+    `eval_max_tokens` decides, else a `per_device_eval_batch_size` other than its default, else `max_tokens`.
+    """
+    size = training_args.per_device_eval_batch_size
+    if data_args.eval_max_tokens is not None:
+        return size, data_args.eval_max_tokens
+    return size, data_args.max_tokens if size == TrainingArguments.per_device_eval_batch_size else None
+
+
+def check_evaluation_options(data_args: DataArguments, training_args: TrainingArguments) -> None:
+    """
+    Checks the batches of an evaluation, and that a run that may stop early knows by what.
+
+    Raises:
+        ArgumentError: Options contradict each other, or one is missing that another needs.
+    """
+    most, size = data_args.eval_max_tokens, training_args.per_device_eval_batch_size
+    if most is not None:
+        if not data_args.evaluates(training_args):
+            raise ArgumentError(f"--eval_max_tokens {most} needs an evaluation: give --validation_file")
+        if size != TrainingArguments.per_device_eval_batch_size:
+            raise ArgumentError(f"--eval_max_tokens {most} and --per_device_eval_batch_size {size}: give one of them")
+        for side in ("max_source_length", "max_target_length"):
+            if most < (length := getattr(data_args, side)):
+                raise ArgumentError(
+                    f"--eval_max_tokens {most} has no room for --{side} {length}: give more or shorten that"
+                )
+    patience, threshold = data_args.early_stopping_patience, data_args.early_stopping_threshold
+    if patience is None:
+        if threshold:
+            raise ArgumentError(
+                f"--early_stopping_threshold {threshold} does nothing without --early_stopping_patience"
+            )
+        return
+    if patience < 1 or threshold < 0:
+        name, value, least = (
+            ("patience", patience, "1 or more") if patience < 1 else ("threshold", threshold, "0 or more")
+        )
+        raise ArgumentError(f"--early_stopping_{name} must be {least}, got {value}")
+    missing = [
+        word
+        for word, is_missing in (
+            ("--eval_strategy steps or epoch", training_args.eval_strategy == IntervalStrategy.NO),
+            ("--load_best_model_at_end true", not training_args.load_best_model_at_end),
+        )
+        if is_missing
+    ]
+    if missing:
+        raise ArgumentError(
+            f"--early_stopping_patience {patience} stops where evaluations no longer improve on the best: give "
+            + " and ".join(missing)
+        )
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """The library's callback, which goes on counting where a run resumes."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        # The Trainer finds no place for its state in a checkpoint that was written without.
+        saved = state.stateful_callbacks.setdefault(type(self).__name__, {})
+        self.early_stopping_patience_counter = evaluations_without_gain(state)
+        saved |= self.state()
+
+
+def evaluations_without_gain(state: TrainerState) -> int:
+    """Returns how many evaluations, up to a checkpoint, have not improved on the best one."""
+    saved = state.stateful_callbacks.get(EarlyStopping.__name__, {})
+    return saved.get("attributes", {}).get("early_stopping_patience_counter", 0)
+
+
+def has_stopped_early(state: TrainerState, data_args: DataArguments) -> bool:
+    """Tells whether a checkpoint is the end of a run whose evaluations no longer improved."""
+    patience = data_args.early_stopping_patience
+    return patience is not None and evaluations_without_gain(state) >= patience
+
+
+def scores_at_end(trainer: Trainer) -> dict[str, float] | None:
+    """Returns the scores of the last evaluation in training if the weights are still those that it was of."""
+    state, args = trainer.state, trainer.args
+    changed = args.load_best_model_at_end and state.best_global_step != state.global_step
+    if changed or args.bf16_full_eval or args.fp16_full_eval:  # which convert the weights after training alone
+        return None
+    for entry in reversed(state.log_history):
+        if entry["step"] < state.global_step:
+            return None
+        if "eval_loss" in entry:
+            return {name: value for name, value in entry.items() if name != "step"}
+    return None

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from .arguments import DataArguments, ModelArguments
+from .evaluation import batch_of_an_evaluation
 from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision, why_not_train_by_varlen
 
 
@@ -28,6 +29,7 @@ class Plan:
         batches: "planned" (the dataset gives whole batches), "grouped" (it gives rows in an order of like lengths) or
             "drawn" (the Trainer draws rows).
         evaluates: Whether the run evaluates at all; it does so at the end, whatever `eval_strategy`.
+        eval_batch: Rows or tokens of an evaluation's batch, in words. To the Trainer a whole batch is one item.
         train_sampling_strategy, per_device_train_batch_size, dispatch_batches, eval_strategy, predict_with_generate:
             As the Trainer is told them.
     """
@@ -36,6 +38,7 @@ class Plan:
     attn_implementation: str | None
     batches: str
     evaluates: bool
+    eval_batch: str
     train_sampling_strategy: str
     per_device_train_batch_size: int
     dispatch_batches: bool | None
@@ -72,6 +75,7 @@ def make_plan(
         attn_implementation=model_args.attn_implementation or choose_attention(config, data_args, training_args),
         batches=batches,
         evaluates=evaluates,
+        eval_batch=words_of_an_evaluation(data_args, training_args),
         # The dataset's own order.
         train_sampling_strategy=training_args.train_sampling_strategy if batches == "drawn" else "sequential",
         per_device_train_batch_size=1 if batches == "planned" else training_args.per_device_train_batch_size,
@@ -100,6 +104,14 @@ def batch_of_a_step(data_args: DataArguments, training_args: Seq2SeqTrainingArgu
     return f"{size} per step ({', '.join(details)})"
 
 
+def words_of_an_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> str:
+    """Returns the batch of an evaluation on one process."""
+    size, most = batch_of_an_evaluation(data_args, training_args)
+    if most is None:
+        return f"{size:,} row{'' if size == 1 else 's'} of like length"
+    return f"at most {most:,} source and {most:,} target tokens"
+
+
 def choose_attention(
     config: PreTrainedConfig | None, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
 ) -> str | None:
@@ -125,6 +137,7 @@ def trainer_arguments(training_args: Seq2SeqTrainingArguments, plan: Plan) -> Se
     given = copy(training_args)
     given.train_sampling_strategy = plan.train_sampling_strategy
     given.per_device_train_batch_size = plan.per_device_train_batch_size
+    given.per_device_eval_batch_size = 1
     given.predict_with_generate = plan.predict_with_generate
     given.eval_strategy = IntervalStrategy(plan.eval_strategy)
     accelerator: Any = copy(training_args.accelerator_config)

@@ -23,7 +23,15 @@ from transformers import (
 
 from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers, read_model_config
 from ..checkpoints.vocabulary import check_vocabulary, fit_vocabulary
-from ..data.batches import BatchedDataset, LengthGroupedDataset, OfCount, PackedWithin, PaddedWithin, Planner
+from ..data.batches import (
+    BatchedDataset,
+    EvaluationBatches,
+    LengthGroupedDataset,
+    OfCount,
+    PackedWithin,
+    PaddedWithin,
+    Planner,
+)
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
 from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
 from ..data.reading import load_named_rows, load_rows
@@ -32,7 +40,7 @@ from ..models import XformerConfig
 from .adapters import add_lora, make_lora, tell_moved_base
 from .arguments import DataArguments, ModelArguments
 from .checks import check_adapter, check_layout, check_model, check_options, check_output_dir, check_own_tokenizer
-from .evaluation import GenerationMetrics
+from .evaluation import GenerationMetrics, batch_of_an_evaluation, check_evaluation_options, has_stopped_early
 from .launch import data_parallel_size, layout, tensor_parallel_size
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .plan import Plan, make_plan
@@ -71,7 +79,7 @@ class Run:
     target: PreTrainedTokenizerBase
     train: TrainingSet
     collator: Callable
-    validation: Dataset | None
+    validation: EvaluationBatches | None
     metrics: GenerationMetrics | None
     plan: Plan
     start: Start
@@ -93,6 +101,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     """
     say = PartialState().print
     check_options(model_args, data_args, training_args)
+    check_evaluation_options(data_args, training_args)
     set_seed(training_args.seed)
     tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name)
@@ -111,7 +120,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     if state is not None:
         check_adapter(state.checkpoint, "--resume_from_checkpoint", lora)
         check_layout(state.checkpoint, state.layout, state.processes, layout(training_args), training_args.world_size)
-    finished = None if state is None or not state.is_end(training_args) else end_of(state, training_args)
+    is_end = state is not None and (state.is_end(training_args) or has_stopped_early(state.trainer, data_args))
+    finished = end_of(state, training_args) if state is not None and is_end else None
     plan = make_plan(model_args, data_args, training_args, finished is not None, config)
     announce(plan, state, finished, model_args, training_args, say)
 
@@ -120,7 +130,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         train_set = read_training(data_args, training_args, plan, tokenize, say)
         validation, metrics = (None, None)
         if plan.evaluates:
-            validation, metrics = read_validation(data_args, tokenize, target, say)
+            validation, metrics = read_validation(data_args, training_args, tokenize, target, say)
 
     if finished is not None and lora is None:
         options = {"attn_implementation": plan.attn_implementation, **tensor_parallel_options()}
@@ -156,6 +166,8 @@ def announce(
 ) -> None:
     """Says what the run will do, and what its options may have overlooked."""
     say(plan.batch)
+    if plan.evaluates:
+        say(f"{plan.eval_batch} per evaluation batch of a process")
     if plan.attn_implementation is not None and model_args.attn_implementation is None:
         say(f"{plan.attn_implementation} attention: {REASONS[plan.attn_implementation]}")
     if training_args.label_smoothing_factor:
@@ -261,14 +273,20 @@ def read_training(
 
 
 def read_validation(
-    data_args: DataArguments, tokenize: PairTokenizer, target: PreTrainedTokenizerBase, say: Callable
-) -> tuple[Dataset, GenerationMetrics | None]:
-    """Returns the validation set and, where metrics are asked for, what computes them."""
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+    tokenize: PairTokenizer,
+    target: PreTrainedTokenizerBase,
+    say: Callable,
+) -> tuple[EvaluationBatches, GenerationMetrics | None]:
+    """Returns the validation set in batches and, where metrics are asked for, what computes them."""
     rows = first(read(data_args, "validation"), data_args.max_eval_samples)
     tokenised = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
+    size, most = batch_of_an_evaluation(data_args, training_args)
+    batches = EvaluationBatches(tokenised, size, most, data_parallel_size(training_args))
     if not data_args.metrics:
-        return tokenised, None
-    return tokenised, GenerationMetrics(data_args.metrics, target, rows["target"][:])
+        return batches, None
+    return batches, GenerationMetrics(data_args.metrics, target, rows["target"][:], batches.places)
 
 
 def make_collator(

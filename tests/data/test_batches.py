@@ -5,9 +5,20 @@
 import numpy as np
 import pytest
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 from small_models import make_model
 
-from hf_xformer.data.batches import BatchedDataset, LengthGroupedDataset, OfCount, PackedWithin, PaddedWithin
+from hf_xformer.data.batches import (
+    BatchedDataset,
+    EvaluationBatch,
+    EvaluationBatches,
+    LengthGroupedDataset,
+    OfCount,
+    PackedWithin,
+    PaddedWithin,
+    divide,
+)
 from hf_xformer.data.collators import BatchCollator, DataCollatorForPackedSeq2Seq
 from hf_xformer.models import make_packing
 from hf_xformer.models.layout_xformer import Layout
@@ -124,6 +135,76 @@ def test_a_set_smaller_than_its_processes_has_a_batch_a_row(pairs):
     assert len(BatchedDataset(pairs.select(range(3)), PackedWithin(200), 1, processes=8)) == 3
 
 
+def divide_slowly(batches: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """What `divide` does, by a list that is searched from its beginning for every half."""
+    batches = sorted(batches, key=len)
+    while len(batches) < count:
+        largest = batches.pop()
+        for half in np.array_split(largest, 2):
+            place = np.searchsorted([len(each) for each in batches], len(half))
+            batches.insert(int(place), half)
+    return batches
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=12), st.data())
+def test_batches_are_cut_in_two_as_in_a_sorted_list(sizes, data):
+    """To the same order, so that runs of one seed keep their batches."""
+    batches = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    count = data.draw(st.integers(1, sum(sizes)))
+    found, expected = (cut([*batches], count) for cut in (divide, divide_slowly))
+    assert [batch.tolist() for batch in found] == [batch.tolist() for batch in expected]
+
+
+def test_cutting_tens_of_thousands_of_batches_looks_at_each_a_few_times(monkeypatch):
+    """Cutting as many again takes as many cuts, and not a search through all batches for each."""
+    compared = 0
+
+    class Batch(np.ndarray):
+        def __len__(self):
+            nonlocal compared
+            compared += 1
+            return super().__len__()
+
+    for count in (1000, 2000):
+        compared = 0
+        divide([np.arange(20).view(Batch) for _ in range(count)], 2 * count)
+        assert compared < 20 * count
+
+
+EVALUATIONS = st.tuples(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=30),
+    st.integers(1, 7), st.one_of(st.none(), st.integers(1, 40)), st.integers(1, 4),
+)  # fmt: skip
+
+
+@given(EVALUATIONS)
+def test_an_evaluation_has_each_row_once_and_processes_as_many_at_a_time(drawn):
+    lengths, size, most, processes = drawn
+    rows = Dataset.from_dict(
+        {
+            name: [[i] * pair[side] for i, pair in enumerate(lengths)]
+            for side, name in enumerate(("input_ids", "labels"))
+        }
+    )
+    dataset = EvaluationBatches(rows, size, most, processes)
+    batches = [dataset[i] for i in range(len(dataset))]
+    assert len(batches) % processes == 0
+    for start in range(0, len(batches), processes):
+        assert len({len(batch) for batch in batches[start : start + processes]}) == 1
+    predicted = [row["input_ids"][0] for batch in batches for row in batch]
+    assert [predicted[place] for place in dataset.places] == list(range(len(lengths)))
+    assert all(len(predicted) > place >= 0 for place in dataset.places)
+    labelled = [row["labels"][0] for batch in batches for row in batch if row["labels"][0] != -100]
+    assert sorted(labelled) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(len(row[name]) for row in batch for name in ("input_ids", "labels"))
+        assert len(batch) <= size if most is None else len(batch) == 1 or longest * len(batch) <= most
+    longest = [
+        max(len(row[name]) for row in batch for name in ("input_ids", "labels")) for batch in batches[::processes]
+    ]
+    assert longest == sorted(longest, reverse=True)
+
+
 class Tokenizer:
     pad_token_id = 0
 
@@ -181,4 +262,4 @@ def test_the_trainers_collator_knows_a_planned_batch_from_evaluation_rows():
     collate = BatchCollator(lambda pairs: ("training", pairs), lambda pairs: ("evaluation", pairs))
     one, two = make_features((1, 1), (2, 2))
     assert collate([[one], [two]]) == ("training", [one, two])
-    assert collate([one, two]) == ("evaluation", [one, two])
+    assert collate([one, two]) == collate([EvaluationBatch([one, two])]) == ("evaluation", [one, two])

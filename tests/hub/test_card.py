@@ -63,6 +63,7 @@ def test_the_card_has_the_runs_figures_and_marks_what_no_file_says(run):
         record["hardware"]["name"],
         record["recipe"],
         "0.01",
+        "target tokens a second, ",
         "![training and",
     ):
         assert figure in text

@@ -7,6 +7,7 @@ import torch
 from small_models import SIZES, VANILLA, VARIANTS, LargestTensor, gradients, make_batch, make_model
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from hf_xformer.models import output_xformer
 from hf_xformer.models.output_xformer import XformerOutputLayer
@@ -99,6 +100,17 @@ def test_a_loss_that_nobody_differentiates_costs_no_gradients(mode, monkeypatch)
     monkeypatch.setattr(output_xformer, "add_product", None)
     with mode():
         assert torch.equal(model(**make_batch(), output_logits=False).loss, expected)
+
+
+def test_an_evaluations_loss_multiplies_no_more_than_its_logits_do():
+    model, batch = make_model(), make_batch()
+    batch["labels"] = batch["labels"].clamp(min=0)  # at every position, as the logits are
+    counted = []
+    for output_logits in (True, False):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(**batch, output_logits=output_logits)
+        counted.append(counter.get_total_flops())
+    assert counted[0] == counted[1] > 0
 
 
 def test_a_batch_without_labels_has_a_loss_of_zero():

@@ -262,7 +262,7 @@ def test_metrics_do_not_meet_minus_100_nor_count_repeated_rows(task):
     ids = [[2, *tokenizer(answer)["input_ids"]] for answer in answers]
     predictions = np.array([row + [-100] * (9 - len(row)) for row in ids])
     references = [["B A", "A"], ["C"], ["F E D"]]
-    scores = GenerationMetrics(["exact_match", "sacrebleu"], tokenizer, references)(
+    scores = GenerationMetrics(["exact_match", "sacrebleu"], tokenizer, references, np.arange(3))(
         EvalPrediction(predictions=predictions, label_ids=predictions)
     )
     assert scores["exact_match"] == pytest.approx(100 * 2 / 3)

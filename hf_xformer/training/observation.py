@@ -1,0 +1,50 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Looking on at what a Trainer gives its model, and adding to what it logs, from outside of the stock classes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerState
+
+
+IGNORED = -100  # as a label: no loss is wanted there
+
+
+def add_before_trackers(trainer: Trainer, callback: TrainerCallback) -> None:
+    """Adds a callback that sees each log before what prints or sends it, and each step after what decides on it."""
+    trainer.add_callback(callback)
+    callbacks = trainer.callback_handler.callbacks
+    callbacks.insert(1, callbacks.pop())  # the first one decides when to log, evaluate and save
+
+
+def add_to_log(state: TrainerState, logs: dict[str, float], more: dict[str, float]) -> None:
+    """Adds figures to a log, which trackers have still to see, and to its entry in the history."""
+    logs.update(more)
+    state.log_history[-1].update(more)
+
+
+def observe_smoothing(trainer: Trainer, observer: Callable[[torch.Tensor, torch.Tensor], None]) -> bool:
+    """
+    Has an observer called with labels and loss wherever the Trainer's own label smoothing computes the loss.
+
+    The smoothing takes the labels away before the model is called. In evaluation the loss is a mean over the labels.
+
+    Returns:
+        False if the Trainer does not smooth labels.
+    """
+    observed_trainer: Any = trainer  # whose attribute is declared as of one class
+    smooth = observed_trainer.label_smoother
+    if smooth is None:
+        return False
+
+    def observed(output, labels, shift_labels: bool = False, num_items_in_batch=None) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            num_items_in_batch = None
+        loss = smooth(output, labels, shift_labels=shift_labels, num_items_in_batch=num_items_in_batch)
+        observer(labels, loss)
+        return loss
+
+    observed_trainer.label_smoother = observed
+    return True

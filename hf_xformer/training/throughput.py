@@ -1,0 +1,352 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Throughput of a run: useful tokens and pairs a second, and the share of the hardware's arithmetic that it reaches.
+
+Everything is of the whole run, over all its starts: checkpoints keep the sums.
+"""
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from accelerate.utils import reduce
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from .launch import precision, tensor_parallel_size
+from .observation import IGNORED, add_before_trackers, add_to_log, observe_smoothing
+
+
+# Dense operations a second in 16 bits, from the makers' data sheets; the longest name that fits counts. TF32 has half.
+# A part of a card (MIG) and a laptop's have the name of the whole one too.
+PEAK_FLOPS = {
+    "A100": 312e12, "A10": 125e12, "A30": 165e12, "A40": 150e12, "RTX A6000": 155e12, "L4": 121e12, "L40S": 362e12,
+    "RTX 3090": 71e12, "RTX 4090": 165e12, "H100": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200": 989e12,
+    "GH200": 989e12, "B200": 2250e12,
+}  # fmt: skip
+SMALLER = {"MIG", "Laptop"}
+# A CPU's peak is measured: square matrices of this size are multiplied for so many seconds, and the fastest counts.
+PRODUCT_SIZE, PRODUCT_SECONDS = 1024, 0.15
+# Projections of the memory to keys and values, in our names and the stock models'.
+OF_MEMORY = re.compile(r"(cross_attention|cross_attn|encoder_attn|EncDecAttention)\.(k|v)(_proj)?\b")
+QUERY = re.compile(r"\b(q|q_proj)(\.base_layer)?$")
+CROSS = re.compile(r"cross_attention|cross_attn|encoder_attn|EncDecAttention")
+# Name of the sums in a checkpoint's `trainer_state.json`.
+STATE = "throughput"
+
+
+def peak_flops(card: str | None) -> float | None:
+    """Returns a card's dense operations a second in 16 bits; None if its name is not in the table."""
+    words = set(re.split("[ -]", card or ""))
+    fitting = [name for name in PEAK_FLOPS if set(name.split()) <= words and not words & SMALLER]
+    return PEAK_FLOPS[max(fitting, key=len)] if fitting else None
+
+
+@cache
+def measured_peak(dtype: torch.dtype) -> float:
+    """Returns the operations a second of the fastest matrix product on this CPU, measured once."""
+    a = torch.full((PRODUCT_SIZE, PRODUCT_SIZE), 0.5, dtype=dtype)  # drawn numbers would move the random state
+    fastest, end = math.inf, time.perf_counter() + PRODUCT_SECONDS
+    while (begin := time.perf_counter()) < end:
+        a @ a
+        fastest = min(fastest, time.perf_counter() - begin)
+    return 2 * PRODUCT_SIZE**3 / fastest
+
+
+def peak_of(device: torch.device, number_format: str) -> float | None:
+    """
+    Returns the operations a second that a device may reach; None if nobody has said.
+
+    Args:
+        number_format: "fp16", "bf16" or "no", as [`precision`] returns it.
+    """
+    if device.type == "cpu":
+        return measured_peak(torch.bfloat16 if number_format == "bf16" else torch.float32)
+    if device.type != "cuda":
+        return None
+    peak = peak_flops(torch.cuda.get_device_name(device))
+    if peak is None or number_format != "no":
+        return peak
+    return peak / 2 if torch.backends.cuda.matmul.allow_tf32 else None
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """
+    Operations of forward and backward pass that the pairs need, padding and recomputation left out.
+
+    Six a weight and token (Kaplan et al. 2020): two forward, two for the gradient of the input, two for that of the
+    weight, if it is trained. Source tokens meet the encoder's weights and the decoder's projections of the memory,
+    labels the rest. Attention has 12 d for each query and key that it may see.
+
+    Args:
+        of_source, of_target: For a source token, and for a label.
+        of_both: For a source and a target token that meet in cross-attention.
+        seen: For a query and key of the encoder (0) or decoder (1), `{(stack, window): operations}`. A query sees as
+            many keys as its text has tokens, at most the window; None is no limit.
+    """
+
+    of_source: float
+    of_target: float
+    of_both: float
+    seen: dict[tuple[int, int | None], float]
+
+    @classmethod
+    def of(cls, model: Any) -> "Arithmetic":
+        """Returns a model's arithmetic, from the sizes of its linear layers. Stock models count as attending fully."""
+        of_token, of_both = [0.0, 0.0], 0.0
+        seen: dict[tuple[int, int | None], float] = {}
+        of_encoder = {id(each) for each in model.get_encoder().modules()}
+        modules: dict[str, Any] = dict(model.named_modules())
+        for name, layer in modules.items():
+            if not hasattr(layer, "in_features") or not hasattr(layer, "out_features") or any(layer.children()):
+                continue
+            stack = 0 if id(layer) in of_encoder else 1
+            is_trained = any(weight.requires_grad for weight in layer.parameters(recurse=False))
+            products = (6 if is_trained else 4) * layer.in_features * layer.out_features
+            of_token[0 if OF_MEMORY.search(name) else stack] += products
+            if not QUERY.search(name):
+                continue
+            scores = 12 * layer.out_features
+            if CROSS.search(name):
+                of_both += scores
+            else:
+                attention = modules[name.removesuffix(".base_layer").rpartition(".")[0]]
+                kind = stack, window_of(model.config, attention, stack)
+                # A decoder's query sees half of the keys, those before it.
+                seen[kind] = seen.get(kind, 0.0) + scores / (2 if stack else 1)
+        return cls(*of_token, of_both, seen)
+
+    def count(self, inputs: Mapping[str, Any], pad_token_id: int | None) -> torch.Tensor:
+        """
+        Returns the counts of a batch, padded or packed, as one tensor on its device, for which nobody waits.
+
+        They are source tokens, labels, pairs, meetings in cross-attention, and queries times keys for each of `seen`.
+        """
+        labelled = inputs["labels"] != IGNORED
+        if inputs.get("segment_ids") is not None:
+            segments, decoder_segments = inputs["segment_ids"], inputs["decoder_segment_ids"]
+            most = max(segments.shape[1], decoder_segments.shape[1])
+            texts = [lengths_of(segments, most), lengths_of(decoder_segments, most)]  # (B, most)
+        else:
+            texts = [source_mask(inputs, pad_token_id).sum(1), labelled.sum(1)]  # (B,)
+        source, target = texts
+        of_attention = [
+            (texts[stack] * (texts[stack] if window is None else texts[stack].clamp(max=window))).sum()
+            for stack, window in self.seen
+        ]
+        return torch.stack([source.sum(), labelled.sum(), (source > 0).sum(), (source * target).sum(), *of_attention])
+
+    def operations(self, counts: list[int]) -> float:
+        """Returns the operations for counts of batches."""
+        source, target, _, both, *of_attention = counts
+        total = self.of_source * source + self.of_target * target + self.of_both * both
+        return total + sum(each * count for each, count in zip(self.seen.values(), of_attention, strict=True))
+
+
+def window_of(config: Any, attention: Any, stack: int) -> int | None:
+    """Returns the keys that a query of a self-attention sees at most, in our models; None for all."""
+    if not hasattr(config, "layer_types_of"):
+        return None
+    kind = config.layer_types_of(("encoder", "decoder")[stack])[attention.layer_idx]
+    if kind == "sliding_attention":
+        # The decoder's windows lie before the query, and half of each is counted.
+        return 2 * config.block_size + (1 - stack)
+    return config.block_size if kind == "chunked_attention" else None
+
+
+def lengths_of(segments: torch.Tensor, most: int) -> torch.Tensor:
+    """Returns the tokens of each text in packed rows (B, T) of at most so many texts, (B, most)."""
+    lengths = segments.new_zeros(len(segments), most + 1, dtype=torch.long)
+    return lengths.scatter_add_(1, segments.long(), torch.ones_like(segments, dtype=torch.long))[:, 1:]
+
+
+def source_mask(inputs: Mapping[str, Any], pad_token_id: int | None) -> torch.Tensor:
+    """Returns where padded rows have a token, (B, S)."""
+    if inputs.get("attention_mask") is not None:
+        return inputs["attention_mask"] != 0
+    tokens = inputs["input_ids"]
+    return torch.ones_like(tokens) if pad_token_id is None else tokens != pad_token_id
+
+
+class Throughput(TrainerCallback):
+    """
+    Counts what the model is trained on and logs its rates; corrects the Trainer's results, which are of batches in
+    place of pairs, and of the last start in place of the run.
+
+    Counts stay on the device until the Trainer logs, and are summed over the processes then. A log's rates are of the
+    steps since the last one, those of the results of all the time of the run, evaluation and saving included. The loss
+    is logged with every checkpoint and evaluation too, so that none is lost when a run resumes.
+
+    Args:
+        model: The one that is trained, before it is wrapped.
+        say: Is told why there is no utilisation.
+    """
+
+    def __init__(self, model: Any, say: Callable[[str], None] = print):
+        self.say, self.arithmetic = say, Arithmetic.of(model)
+        self.pad_token_id = getattr(model.config, "pad_token_id", None)
+        self.counts: torch.Tensor | None = None  # of this process since this start
+        self.unlabelled: Mapping[str, Any] = {}  # a batch whose labels the Trainer keeps to itself
+        self.earlier = [0] * (4 + len(self.arithmetic.seen))  # of the starts before, all processes
+        self.now, self.last = list(self.earlier), list(self.earlier)  # of the run, now and at the last log
+        self.seconds_before, self.steps_before, self.loss_sum = 0.0, 0, 0.0
+        self.start: float | None = None  # of this training, while it lasts
+
+    @torch.compiler.disable
+    def see(self, model: nn.Module, args: tuple, inputs: Mapping[str, Any]) -> None:
+        """Hook before the model's forward pass."""
+        if not model.training or not torch.is_grad_enabled():
+            return
+        if inputs.get("labels") is None:
+            self.unlabelled = inputs
+        else:
+            self.add(inputs)
+
+    def see_labels(self, labels: torch.Tensor, loss: torch.Tensor) -> None:
+        """Observer of the Trainer's label smoothing."""
+        if loss.requires_grad:
+            self.add({**self.unlabelled, "labels": labels})
+            self.unlabelled = {}
+
+    @torch.no_grad()
+    def add(self, inputs: Mapping[str, Any]) -> None:
+        """Counts a batch."""
+        counts = self.arithmetic.count(inputs, self.pad_token_id)
+        self.counts = counts if self.counts is None else self.counts + counts.to(self.counts.device)
+
+    def on_train_begin(self, args: TrainingArguments, state, control, **kwargs):
+        saved = state.stateful_callbacks.get(STATE)
+        if saved is not None:
+            self.earlier, self.loss_sum = list(saved["counts"]), saved["loss_sum"]
+            self.seconds_before, self.steps_before = saved["seconds"], saved["steps"]
+        elif state.global_step:
+            self.say("the checkpoint has no counts: rates, times and the mean loss will be of this start alone")
+        self.now, self.last = list(self.earlier), list(self.earlier)
+        self.first_step = self.logged_step = state.global_step
+        self.loss_before = self.loss_sum
+        number_format = precision(args)
+        peak = peak_of(args.device, number_format)
+        wide = torch.float32 if args.device.type == "mps" else torch.float64
+        together = reduce(torch.tensor(peak or math.nan, dtype=wide, device=args.device), "sum").item()
+        self.peak = together if math.isfinite(together) else None
+        if self.peak is None:
+            name = torch.cuda.get_device_name() if args.device.type == "cuda" else args.device.type
+            kind = "float32" if number_format == "no" else number_format
+            self.say(f"no utilisation (mfu) in the log: the peak of {name} in {kind} is not known")
+        self.start = self.window = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        is_last = state.global_step >= state.max_steps
+        control.should_log |= control.should_save or control.should_evaluate or is_last
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_log |= control.should_save or control.should_evaluate
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            add_to_log(state, logs, self.since_last_log(logs["loss"], state.global_step))
+            self.keep(state)
+        elif "train_runtime" in logs:
+            add_to_log(state, logs, self.of_run(logs["train_loss"], state.global_step))
+            self.keep(state)
+            self.start = None
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.leave_out_until_now(state)
+
+    def on_save(self, args, state, control, **kwargs):
+        self.leave_out_until_now(state)
+
+    def leave_out_until_now(self, state) -> None:
+        """Leaves the time of an evaluation or a save out of the next log's rates; they come right after a log."""
+        if self.start is not None:
+            self.keep(state)
+            if state.global_step == self.logged_step:
+                self.window = time.monotonic()
+
+    def keep(self, state) -> None:
+        """Puts the run's sums where the next checkpoint has them."""
+        state.stateful_callbacks[STATE] = {
+            "counts": self.now,
+            "loss_sum": self.loss_sum,
+            "seconds": self.seconds,
+            "steps": self.steps(self.logged_step),
+        }
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training until now, over all starts."""
+        return self.seconds_before + (0.0 if self.start is None else time.monotonic() - self.start)
+
+    def steps(self, global_step: int) -> int:
+        """Returns the steps that the sums are of: all of the run, unless it began without counts."""
+        return self.steps_before + global_step - self.first_step
+
+    def sum_up(self) -> None:
+        """Brings `now` up to date; all processes do it together."""
+        if self.counts is not None:
+            # Processes of tensor parallelism work on the same pairs.
+            counted = (reduce(self.counts, "sum") // tensor_parallel_size()).tolist()
+            self.now = [before + count for before, count in zip(self.earlier, counted, strict=True)]
+
+    def since_last_log(self, loss: float, global_step: int) -> dict[str, float]:
+        """Returns the rates of the steps since the last log, and remembers this one."""
+        self.sum_up()
+        self.loss_sum += loss * (global_step - self.logged_step)
+        seconds = max(time.monotonic() - self.window, 1e-9)
+        counts = [now - last for now, last in zip(self.now, self.last, strict=True)]
+        self.logged_step, self.last, self.window = global_step, list(self.now), time.monotonic()
+        names = ("source_tokens_per_second", "target_tokens_per_second", "pairs_per_second")
+        return self.rates(names, counts, seconds)
+
+    def of_run(self, loss: float, global_step: int) -> dict[str, float]:
+        """
+        Returns the results of the whole run.
+
+        Args:
+            loss: Mean over the steps of this start, as the Trainer has it.
+        """
+        self.sum_up()
+        steps, seconds = self.steps(global_step), round(self.seconds, 4)
+        loss_sum = self.loss_sum
+        if global_step > self.logged_step:
+            loss_sum = self.loss_before + loss * (global_step - self.first_step)
+        names = ("train_source_tokens_per_second", "train_target_tokens_per_second", "train_samples_per_second")
+        totals = dict(zip(("train_source_tokens", "train_target_tokens", "train_samples"), self.now, strict=False))
+        return {
+            "train_runtime": seconds,
+            "train_steps_per_second": round(steps / seconds, 3),
+            "train_loss": loss_sum / max(steps, 1),
+            "total_flos": self.arithmetic.operations(self.now),
+            **totals,
+            **self.rates(names, self.now, seconds, "train_"),
+        }
+
+    def rates(self, names: tuple[str, ...], counts: list[int], seconds: float, prefix: str = "") -> dict[str, float]:
+        """Returns counts by the second, and the utilisation where the peak is known."""
+        found = {name: round(count / seconds, 3) for name, count in zip(names, counts, strict=False)}
+        if self.peak is not None:
+            found[f"{prefix}mfu"] = round(self.arithmetic.operations(counts) / seconds / self.peak, 4)
+        return found
+
+
+def log_throughput(trainer: Trainer, say: Callable[[str], None] = print) -> Throughput:
+    """Has a Trainer count what it trains on, and log tokens and pairs a second and utilisation."""
+    model: Any = trainer.model
+    throughput = Throughput(model, say)
+    model.register_forward_pre_hook(throughput.see, with_kwargs=True)
+    observe_smoothing(trainer, throughput.see_labels)
+    add_before_trackers(trainer, throughput)
+    return throughput
+
+
+def results_of_training(trainer: Trainer) -> dict[str, float]:
+    """Returns the results of a run that has just ended, whole: what prints a log takes some out."""
+    entry = next(entry for entry in reversed(trainer.state.log_history) if "train_runtime" in entry)
+    return {name: value for name, value in entry.items() if name != "step"}

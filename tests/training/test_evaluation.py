@@ -1,0 +1,166 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation while training: no batches change its results, it is not done twice, and it may stop the run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import refused, run, weights
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq
+
+from hf_xformer.commands import train
+
+
+def eval_results(folder: Path) -> dict:
+    return json.loads((folder / "eval_results.json").read_text())
+
+
+def evaluations(folder: Path) -> list[dict]:
+    """The entries of a run's history that are evaluations."""
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry for entry in history if "eval_loss" in entry]
+
+
+def mean_loss(folder: Path, task) -> float:
+    """The mean over all labels of the validation set, in one padded batch."""
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    rows = [json.loads(line) for line in Path(task.validation).read_text().splitlines()]
+    pairs = [
+        {"input_ids": tokenizer(r["source"])["input_ids"], "labels": tokenizer(r["target"])["input_ids"]} for r in rows
+    ]
+    with torch.no_grad():
+        return model(**DataCollatorForSeq2Seq(tokenizer, model=model)(pairs)).loss.item()
+
+
+BATCHES = {
+    "rows": {"per_device_eval_batch_size": 5},
+    "one row": {"per_device_eval_batch_size": 1},
+    "tokens": {"eval_max_tokens": 30},
+    "tokens of the training": {"max_tokens": 40, "packing": "true"},
+}
+
+
+def test_no_batches_change_the_loss_and_the_metrics(task, tmp_path, capsys):
+    """The learning rate is zero, so that the weights are the same though training has other batches."""
+    fixed = {"max_steps": 1, "learning_rate": 0.0, "validation_file": task.validation, "metrics": "per"}
+    found = {}
+    for name, more in BATCHES.items():
+        train.main(task.options(tmp_path / name, **fixed, **more))
+        found[name] = eval_results(tmp_path / name)
+        said = capsys.readouterr().out
+        expected = {
+            "rows": "5 rows",
+            "one row": "1 row ",
+            "tokens": "at most 30",
+            "tokens of the training": "at most 40",
+        }
+        assert f"{expected[name]}" in next(line for line in said.splitlines() if "per evaluation batch" in line)
+    by_hand = mean_loss(tmp_path / "rows", task)
+    for results in found.values():
+        assert results["eval_loss"] == pytest.approx(by_hand, abs=1e-6)
+        assert results["eval_per"] == found["rows"]["eval_per"]
+        samples = results["eval_samples_per_second"] * results["eval_runtime"]
+        assert samples == pytest.approx(21, abs=0.001 * results["eval_runtime"])
+
+
+def test_the_trainers_label_smoothing_is_a_mean_over_labels_too(task, tmp_path):
+    fixed = {"max_steps": 1, "learning_rate": 0.0, "validation_file": task.validation, "label_smoothing_factor": 0.1}
+    losses = []
+    for name, more in {"rows": {}, "one row": {"per_device_eval_batch_size": 1}}.items():
+        train.main(task.options(tmp_path / name, **fixed, **more))
+        losses.append(eval_results(tmp_path / name)["eval_loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert losses[0] != pytest.approx(mean_loss(tmp_path / "rows", task), abs=1e-4)
+
+
+@pytest.mark.distributed
+def test_two_processes_evaluate_as_one_does(task, tmp_path):
+    fixed = {"max_steps": 1, "learning_rate": 0.0, "validation_file": task.validation, "metrics": "per"}
+    options = task.options(tmp_path / "one", **fixed)
+    train.main(options)
+    run(task.options(tmp_path / "two", **fixed, eval_max_tokens=30), "cpu-2proc")
+    one, two = eval_results(tmp_path / "one"), eval_results(tmp_path / "two")
+    assert two["eval_loss"] == pytest.approx(one["eval_loss"], abs=1e-6)
+    assert two["eval_per"] == one["eval_per"]
+
+
+EVALUATING = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
+
+
+@pytest.mark.parametrize("more", [{}, {"ema_decay": 0.5}], ids=["plain", "averages"])
+def test_the_last_step_is_evaluated_once(more, task, tmp_path):
+    train.main(task.options(tmp_path, validation_file=task.validation, metrics="per", **EVALUATING, **more))
+    assert [entry["step"] for entry in evaluations(tmp_path)] == [3, 6]
+    last = evaluations(tmp_path)[-1]
+    assert eval_results(tmp_path) == {name: value for name, value in last.items() if name != "step"}
+    if not more:
+        assert last["eval_loss"] == pytest.approx(mean_loss(tmp_path, task), abs=1e-6)
+
+
+def test_a_best_checkpoint_that_is_not_the_last_is_evaluated(task, tmp_path):
+    """So large a learning rate makes the model worse and worse."""
+    best = {"load_best_model_at_end": "true", "learning_rate": 30, "lr_scheduler_type": "constant"}
+    train.main(task.options(tmp_path, validation_file=task.validation, **{**EVALUATING, **best, "max_steps": 9}))
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    assert state["best_global_step"] < 9 and eval_results(tmp_path)["epoch"] == evaluations(tmp_path)[-1]["epoch"]
+    assert eval_results(tmp_path)["eval_loss"] == pytest.approx(state["best_metric"], abs=1e-6)
+
+
+STOPPING = {**EVALUATING, "load_best_model_at_end": "true", "early_stopping_patience": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"early_stopping_patience": 0}, "--early_stopping_patience must be 1 or more, got 0"),
+        ({"early_stopping_threshold": -1}, "--early_stopping_threshold must be 0 or more, got -1"),
+        ({"early_stopping_patience": None, "early_stopping_threshold": 0.1}, "does nothing without"),
+        ({"load_best_model_at_end": None}, "give --load_best_model_at_end true"),
+        (
+            {"load_best_model_at_end": None, "eval_strategy": "no"},
+            "give --eval_strategy steps or epoch and --load_best_model_at_end true",
+        ),
+        ({"eval_max_tokens": 40, "per_device_eval_batch_size": 4}, "give one of them"),
+        ({"eval_max_tokens": 11}, "--eval_max_tokens 11 has no room for --max_source_length 12"),
+        (
+            {"eval_max_tokens": 40, "validation_file": None, "eval_strategy": "no", "load_best_model_at_end": None},
+            "needs an evaluation",
+        ),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_options_of_an_evaluation_that_cannot_be_are_one_line(changes, said, task, tmp_path, capsys):
+    options = {"validation_file": task.validation, **STOPPING, **changes}
+    assert said in refused(train, task.options(tmp_path / "run", **options), capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_stops_where_evaluations_no_longer_improve_killed_or_not(task, tmp_path, capsys):
+    """Nothing is learnt, so that the first evaluation stays the best."""
+    options = {"validation_file": task.validation, **STOPPING, "learning_rate": 0.0, "max_steps": 30, "metrics": "per"}
+    train.main(task.options(tmp_path / "unbroken", **options))
+    assert [entry["step"] for entry in evaluations(tmp_path / "unbroken")] == [3, 6, 9]
+    # Killed after one evaluation without gain: one more is left.
+    for name, kept in (("after one", 6), ("after all", 9)):
+        broken = tmp_path / name
+        shutil.copytree(tmp_path / "unbroken", broken)
+        for path in broken.glob("checkpoint-*"):
+            if int(path.name.partition("-")[2]) > kept:
+                shutil.rmtree(path)
+        state = broken / f"checkpoint-{kept}/trainer_state.json"  # whose paths are those of the other folder
+        state.write_text(state.read_text().replace(str(tmp_path / "unbroken"), str(broken)))
+        capsys.readouterr()
+        train.main(task.options(broken, **options))
+        assert ("is the end of this run" in capsys.readouterr().out) == (kept == 9)
+        assert json.loads((broken / "trainer_state.json").read_text())["global_step"] == 9
+        assert torch.equal(weights(broken), weights(tmp_path / "unbroken"))
+
+
+def test_patience_may_be_given_where_a_run_resumes_without(task, tmp_path):
+    options = {"validation_file": task.validation, **STOPPING, "learning_rate": 0.0}
+    train.main(task.options(tmp_path, **{**options, "early_stopping_patience": None, "max_steps": 3}))
+    train.main(task.options(tmp_path, **{**options, "max_steps": 30}))
+    assert json.loads((tmp_path / "trainer_state.json").read_text())["global_step"] == 9
