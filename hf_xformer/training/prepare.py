@@ -30,8 +30,10 @@ from ..data.reading import load_named_rows, load_rows
 from ..models import XformerConfig
 from .adapters import add_lora, make_lora
 from .arguments import DataArguments, ModelArguments
+from .changes import Recipe, settle
 from .checks import check_adapter, check_layout, check_model, check_options, check_output_dir, check_own_tokenizer
 from .evaluation import GenerationMetrics
+from .fingerprint import recipe_of
 from .launch import data_parallel_size, layout, tensor_parallel_size
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .plan import Plan, make_plan
@@ -59,6 +61,7 @@ class Run:
 
     Args:
         plan: What the Trainer is told beside the options.
+        recipe: Everything that decides the weights, and how it has changed on the way.
         start: The state to resume, and checkpoints that have to be moved first.
         finished: The checkpoint that a finished run ends with; None if there are steps to take.
     """
@@ -71,6 +74,7 @@ class Run:
     validation: Dataset | None
     metrics: GenerationMetrics | None
     plan: Plan
+    recipe: Recipe
     start: Start
     finished: Path | None
 
@@ -107,6 +111,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         check_layout(state.checkpoint, state.layout, state.processes, layout(training_args), training_args.world_size)
     finished = None if state is None or not state.is_end(training_args) else end_of(state, training_args)
     plan = make_plan(model_args, data_args, training_args, finished is not None, config)
+    recipe = recipe_of(model_args, data_args, training_args, plan, config, source, target)
+    recipe = settle(recipe, state, training_args, data_args.change_recipe, finished is not None, say)
     announce(plan, state, finished, model_args, training_args, say)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
@@ -125,7 +131,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         model = add_lora(model, lora, finished or (None if state is None else state.checkpoint), say)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
     collator = make_collator(source, model, data_args, training_args)
-    return Run(model, source, target, train_set, collator, validation, metrics, plan, start, finished)
+    return Run(model, source, target, train_set, collator, validation, metrics, plan, recipe, start, finished)
 
 
 def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:
