@@ -56,8 +56,8 @@ NEUTRAL = frozenset(
         *("hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),
         # What it saves, and where it begins.
         *("save_only_model", "save_strategy", "save_steps", "save_on_each_node", "save_total_limit"),
-        *("enable_jit_checkpoint", "resume_from_checkpoint", "change_recipe"),
-        *("restore_callback_states_from_checkpoint",),
+        *("enable_jit_checkpoint", "resume_from_checkpoint", "restore_callback_states_from_checkpoint"),
+        "change_recipe",
         # How it evaluates, beside `EVALUATING`.
         *("per_device_eval_batch_size", "prediction_loss_only", "eval_on_start", "eval_do_concat_batches"),
         *("eval_use_gather_object", "eval_accumulation_steps", "include_for_metrics", "batch_eval_metrics"),
@@ -67,17 +67,10 @@ NEUTRAL = frozenset(
         *("gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_empty_cache_steps", "use_cpu"),
         *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
         *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_find_unused_parameters"),
-        *(
-            "ddp_bucket_cap_mb",
-            "ddp_broadcast_buffers",
-            "ddp_static_graph",
-            "ddp_backend",
-            "ddp_timeout",
-            "local_rank",
-        ),
+        *("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_backend", "ddp_timeout"),
         # What this package sees to itself or does not use.
         *("remove_unused_columns", "label_names", "length_column_name", "sortish_sampler"),
-        *("do_train", "do_eval", "do_predict"),
+        *("do_train", "do_eval", "do_predict", "local_rank"),
     )
 )
 # Names that stand in a recipe only where they decide something; what makes them do so stands there too.
@@ -116,8 +109,10 @@ def recipe_of(
             found[name] = plain(getattr(groups[option.group], name))
     found |= batches_of(data_args, training_args, plan) | length_of(training_args)
     found |= {f"config.{name}": value for name, value in config.to_dict().items() if name not in IGNORED_FIELDS}
-    for option, tokenizer in (("tokenizer_name", source), ("target_tokenizer_name", target)):
-        found |= {f"{option}.{part}": value for part, value in parts_of(tokenizer).items()}
+    parts = parts_of(source)
+    found |= {f"tokenizer_name.{part}": value for part, value in parts.items()}
+    own = dict.fromkeys(parts) if target is source else parts_of(target)
+    found |= {f"target_tokenizer_name.{part}": value for part, value in own.items()}
     found |= {"layout": layout(training_args), "processes": training_args.world_size}
     found |= {"precision": precision(training_args), "deepspeed": engine_of(training_args)}
     digests = [digests_of(model_args, data_args, training_args) if PartialState().is_main_process else {}]
@@ -136,14 +131,9 @@ def batches_of(data_args: DataArguments, training_args: Seq2SeqTrainingArguments
     """Returns how batches are made and shared, beside what the options say themselves."""
     accelerator: Any = training_args.accelerator_config
     found: dict[str, Any] = {"group_by_length": plan.batches == "grouped"}
-    names = (
-        "split_batches",
-        "dispatch_batches",
-        "even_batches",
-        "use_seedable_sampler",
-        "gradient_accumulation_kwargs",
-    )
-    found["accelerator_config"] = {name: plain(getattr(accelerator, name, None)) for name in names}
+    names = ("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler")
+    found["accelerator_config"] = {name: getattr(accelerator, name) for name in names}
+    found["accelerator_config"]["gradient_accumulation_kwargs"] = plain(accelerator.gradient_accumulation_kwargs)
     if data_args.max_tokens is None:
         found["per_device_train_batch_size"] = training_args.train_batch_size
     if training_args.world_size > 1:

@@ -125,7 +125,7 @@ def lowercase(task, folder: Path) -> dict:
 CHANGED = {
     "another file": (other_file, "train_file", ".jsonl of", ".jsonl of"),
     "a file edited": (edited_file, "train_file", ".jsonl of", ".jsonl of"),
-    "normalizer": (lowercase, "tokenizer_name normalizer", "null", '{"type": "Lowercase"}'),
+    "normalizer": (lowercase, "tokenizer_name normalizer", '{"normalizers": [{"type": "NFC"', '{"type": "Lowercase"}'),
     "learning_rate": ({"learning_rate": 1e-5}, "learning_rate", "0.01", "1e-05"),
     "optim": ({"optim": "adafactor"}, "optim", "adamw_torch", "adafactor"),
     "seed": ({"seed": 7}, "seed", "42", "7"),
