@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Seq2SeqTrainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Seq2SeqTrainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_callback import ExportableState
 
 from ..checkpoints.loading import TRAINING_FIELDS
@@ -105,9 +105,8 @@ def settle(
     if state is None:
         return Recipe(now)
     checkpoint, step = state.checkpoint, state.trainer.global_step + 1
-    record = (state.trainer.stateful_callbacks or {}).get(RecipeRecord.__name__, {}).get("args", {})
-    was, history = record.get("recipe"), record.get("history", [])
-    if not was:
+    was, history = recorded(state.trainer)
+    if was is None:
         say(f"{checkpoint} has no record of its recipe: it was not compared with the options of this start")
         return Recipe(now, history if is_finished else [*history, {"from_step": step, "changes": None}], NUMBERS)
     if None in (was.get("dataset_revision", ""), now.get("dataset_revision", "")):
@@ -121,6 +120,17 @@ def settle(
     if names & ORDER:
         say("some pairs of this pass over the data may come twice or never")
     return Recipe(now, [*history, {"from_step": step, "changes": {name: [*values] for name, *values in found}}], names)
+
+
+def recorded(state: TrainerState) -> tuple[dict[str, Any] | None, list[dict]]:
+    """Returns the recipe and the history in a checkpoint's state; None and nothing if it has none."""
+    callbacks: Any = state.stateful_callbacks
+    try:
+        record = callbacks[RecipeRecord.__name__]["args"]
+        was, history = dict(record["recipe"]), list(record["history"])
+    except (KeyError, TypeError, ValueError):
+        return None, []
+    return was, history
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
@@ -186,10 +196,10 @@ def why_not(difference: Difference, was: dict[str, Any]) -> str | None:
         return "it began with other weights"
     if name.startswith("lora_"):
         return "its adapters are of another kind"
-    schedules = (was["lr_scheduler_type"], difference.now if name == "lr_scheduler_type" else None)
+    schedules = (was.get("lr_scheduler_type"), difference.now if name == "lr_scheduler_type" else None)
     if name in SCHEDULE and any(each in schedules for each in BY_SCORES):
         return "the learning rate follows from all scores until now"
-    if name == "weight_decay" and was["layout"] == TENSOR_PARALLEL and not difference.was:
+    if name == "weight_decay" and was.get("layout") == TENSOR_PARALLEL and not difference.was:
         return "which parts of its optimizer decay is not known"
     return None
 

@@ -111,8 +111,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         check_layout(state.checkpoint, state.layout, state.processes, layout(training_args), training_args.world_size)
     finished = None if state is None or not state.is_end(training_args) else end_of(state, training_args)
     plan = make_plan(model_args, data_args, training_args, finished is not None, config)
-    recipe = recipe_of(model_args, data_args, training_args, plan, config, source, target)
-    recipe = settle(recipe, state, training_args, data_args.change_recipe, finished is not None, say)
+    now = recipe_of(model_args, data_args, training_args, plan, config, source, target)
+    recipe = settle(now, state, training_args, data_args.change_recipe, finished is not None, say)
     announce(plan, state, finished, model_args, training_args, say)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
