@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import SMALL, refused, weights
+from small_runs import SMALL, launch, nightly, output_of, refused, run, weights
 from torch.optim import AdamW
 from transformers import AutoModelForSeq2SeqLM
 
@@ -190,3 +190,18 @@ def test_scores_of_another_kind_are_not_compared_with_the_best_until_now(task, t
 def test_callbacks_are_not_restored_over_the_record(stopped, task, capsys):
     more = {"restore_callback_states_from_checkpoint": "true"}
     assert "leave it out" in refused(train, task.options(stopped, **BEFORE, **more), capsys)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("mode", ["zero2", *nightly("zero3", "cpu-2proc")])
+def test_two_processes_refuse_in_one_line_and_apply_truly(mode, task, tmp_path):
+    options = {"max_steps": 12, "save_strategy": "steps", "save_steps": 6, "logging_steps": 1, "max_train_samples": 64}
+    run(task.options(tmp_path, **options), mode)
+    shutil.rmtree(tmp_path / "checkpoint-12")
+    process = launch(task.options(tmp_path, **options, adam_beta2=0.9), mode)
+    lines = [line for line in output_of(process).splitlines() if line.startswith("error:")]
+    assert process.returncode != 0 and len(lines) == 1 and "adam_beta2 0.999, now 0.9" in lines[0]
+    changed = {**options, "learning_rate": 1e-4, "weight_decay": 0.1, "change_recipe": "true"}
+    run(task.options(tmp_path, **changed), mode)
+    rates = log(tmp_path, "learning_rate")
+    assert (rates[6], rates[7]) == (pytest.approx(1e-2 * 7 / 12), pytest.approx(1e-4 * 6 / 12))
