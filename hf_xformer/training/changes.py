@@ -165,10 +165,10 @@ def refuse(
     """
     fixed = [(each, reason) for each in found if (reason := why_not(each, was)) is not None]
     anew = "--resume_from_checkpoint false starts anew"
-    if change and is_finished:
+    if is_finished:
         raise ArgumentError(
-            f"{checkpoint} is the end of this run, at step {step}: there is no step to take with {listed(found)}. "
-            f"Give more --max_steps or --num_train_epochs, or {anew}"
+            f"{checkpoint} is the end of this run, which was trained with {listed(found)}; no step is left to take. "
+            f"{anew}, more --max_steps or --num_train_epochs with --change_recipe goes on"
         )
     if fixed:
         each, reason = fixed[0]
