@@ -26,7 +26,7 @@ from ..errors import DataError, blame, one_line_errors
 from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER
 from ..hub.card import CardFacts, facts_of, is_edited, read_facts, write_card
 from ..hub.curves import plot_curves
-from ..hub.record import make_record, update_record
+from ..hub.record import listed, make_record, update_record
 from ..hub.repository import RunPublisher, check_pushing
 from ..training.arguments import DataArguments, ModelArguments
 from ..training.callbacks import (
@@ -36,6 +36,7 @@ from ..training.callbacks import (
     SaveGenerationConfig,
     SaveTargetTokenizer,
 )
+from ..training.changes import RecipeRecord
 from ..training.evaluation import EarlyStopping, average_over_tokens, scores_at_end
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
 from ..training.launch_checks import check_engine
@@ -126,6 +127,7 @@ def make_callbacks(
     callbacks: list[TrainerCallback] = [
         LayoutRecord(layout(training_args), processes, writers, run.plan.batch, seconds)
     ]
+    callbacks.append(RecipeRecord(run.recipe.options, run.recipe.history, run.recipe.changed))
     if run.target is not run.source:
         callbacks.append(SaveTargetTokenizer(run.target))
     if model_args.lora_rank is not None:
@@ -193,9 +195,10 @@ def record_of(
     model_args: ModelArguments,
     data_args: DataArguments,
 ) -> dict:
-    """Returns what is to be written of a run; nothing of a finished one, which is recorded as it was trained."""
+    """Returns what is to be written of a run; of a finished one that has a record, its evaluation alone."""
+    evaluated_on = data_args.dataset_name or data_args.validation_file or []
     if run.finished is not None and Path(trainer.args.output_dir, RECORD).exists():
-        return {}
+        return {} if run.validation is None else {"evaluated_on": listed(evaluated_on)}
     recipe, words = split_command_line(argv)
     if run.finished is not None:
         seconds = run.start.state.seconds
@@ -208,11 +211,11 @@ def record_of(
         words,
         model_args.model_name_or_path,
         data_args.dataset_name or data_args.train_file or [],
-        data_args.dataset_name or data_args.validation_file or [],
+        evaluated_on,
         run.plan.batch,
         seconds,
     )
-    return record | {"decisions": asdict(run.plan)}
+    return record | {"decisions": asdict(run.plan), "recipe_changes": run.recipe.history}
 
 
 def report(trainer: Seq2SeqTrainer, record: dict, facts: CardFacts) -> None:

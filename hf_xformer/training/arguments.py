@@ -112,6 +112,11 @@ class DataArguments:
     max_train_samples: int | None = option("Number of rows to train on, the first ones; all by default.")
     max_eval_samples: int | None = option("Number of rows to evaluate on, the first ones; all by default.")
     preprocessing_num_workers: int | None = option("Number of processes that tokenise; one by default.")
+    change_recipe: bool = option(
+        "Go on from a checkpoint although options that decide the weights have changed: the new values count from "
+        "there on, and run.json and the model card say which steps had which. By default such a start is refused.",
+        False,
+    )
     metrics: list[str] | None = option(
         "Metrics of generated text to compute in evaluation: sacrebleu, chrf, exact_match, wer, per. By default only "
         "the loss is computed, and nothing is generated."

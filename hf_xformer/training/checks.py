@@ -29,7 +29,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from ..checkpoints.adapters import base_of, check_peft, is_moved
-from ..checkpoints.loading import IGNORED_FIELDS, check_length, load_tokenizer, load_tokenizers, read_config
+from ..checkpoints.loading import (
+    IGNORED_FIELDS,
+    TRAINING_FIELDS,
+    check_length,
+    load_tokenizer,
+    load_tokenizers,
+    read_config,
+)
 from ..checkpoints.vocabulary import check_decoder_start, check_same_tokens
 from ..decoding.metrics import check_metric_names
 from ..errors import ArgumentError, blame, did_you_mean
@@ -371,7 +378,7 @@ def check_output_dir(
     check_adapter(output_dir, "--output_dir", lora)
     if lora is None:
         theirs, ours = read_config(str(output_dir), "--output_dir").to_dict(), config.to_dict()
-        for name in sorted(ours.keys() - IGNORED_FIELDS):
+        for name in sorted(ours.keys() - IGNORED_FIELDS - {*TRAINING_FIELDS}):
             if theirs.get(name) != ours[name]:
                 raise ArgumentError(
                     f"{where}: holds a run with {name}={theirs.get(name)!r}, this one has {ours[name]!r}; {advice}"

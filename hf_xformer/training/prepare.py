@@ -39,8 +39,10 @@ from ..errors import ArgumentError
 from ..models import XformerConfig
 from .adapters import add_lora, make_lora, tell_moved_base
 from .arguments import DataArguments, ModelArguments
+from .changes import Recipe, settle
 from .checks import check_adapter, check_layout, check_model, check_options, check_output_dir, check_own_tokenizer
 from .evaluation import GenerationMetrics, batch_of_an_evaluation, check_evaluation_options, has_stopped_early
+from .fingerprint import recipe_of
 from .launch import data_parallel_size, layout, tensor_parallel_size
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .plan import Plan, make_plan
@@ -69,6 +71,7 @@ class Run:
 
     Args:
         plan: What the Trainer is told beside the options.
+        recipe: Everything that decides the weights, and how it has changed on the way.
         start: The state to resume, and checkpoints that have to be moved first.
         finished: The checkpoint that a finished run ends with; None if there are steps to take.
         best: Where the best checkpoint until now will be in the output folder of a run that resumes; None without one.
@@ -82,6 +85,7 @@ class Run:
     validation: EvaluationBatches | None
     metrics: GenerationMetrics | None
     plan: Plan
+    recipe: Recipe
     start: Start
     finished: Path | None
     best: Path | None
@@ -123,6 +127,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     is_end = state is not None and (state.is_end(training_args) or has_stopped_early(state.trainer, data_args))
     finished = end_of(state, training_args) if state is not None and is_end else None
     plan = make_plan(model_args, data_args, training_args, finished is not None, config)
+    now = recipe_of(model_args, data_args, training_args, plan, config, source, target)
+    recipe = settle(now, state, training_args, data_args.change_recipe, finished is not None, say)
     announce(plan, state, finished, model_args, training_args, say)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
@@ -142,7 +148,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
     collator = make_collator(source, model, data_args, training_args)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args, say)
-    return Run(model, source, target, train_set, collator, validation, metrics, plan, start, finished, best)
+    return Run(model, source, target, train_set, collator, validation, metrics, plan, recipe, start, finished, best)
 
 
 def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:

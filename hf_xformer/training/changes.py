@@ -1,0 +1,284 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Changes of a run's recipe between two starts: refused, or applied under `--change_recipe` and recorded.
+
+The Trainer takes optimizer and schedule as the checkpoint has them, with the numbers of the earlier start. What was
+changed is therefore set after they are loaded.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import Seq2SeqTrainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
+from transformers.trainer_callback import ExportableState
+
+from ..checkpoints.loading import TRAINING_FIELDS
+from ..errors import ArgumentError
+from .fingerprint import BY_SCORES, CONDITIONAL, EVALUATING, plain
+from .launch import TENSOR_PARALLEL
+from .resume import SavedState
+from .schema import options
+
+
+# Options whose numbers the optimizer and the schedule hold, and get from the checkpoint.
+NUMBERS = frozenset(
+    (
+        *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_steps"),
+        *("num_train_epochs", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
+    )
+)
+SCHEDULE = frozenset(("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs"))
+# Options that change which pairs a step meets: a pass over the data that has begun does not end as it would have.
+ORDER = frozenset(
+    (
+        *("train_file", "dataset_name", "dataset_revision", "max_train_samples", "overlong", "max_source_length"),
+        *("max_target_length", "max_tokens", "packing", "group_by_length", "streaming", "seed", "data_seed"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps", "processes", "train_sampling_strategy"),
+        *("train_split", "dataset_config_name", "accelerator_config", "dataloader_drop_last", "ignore_data_skip"),
+    )
+)
+OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "deepspeed", "layout")
+SHOWN = 6  # differences in a message
+
+
+class Difference(NamedTuple):
+    """A name in two recipes and its values."""
+
+    name: str
+    was: Any
+    now: Any
+
+    @property
+    def option(self) -> str:
+        """The name as a recipe or a command line has it: `config_overrides dropout`."""
+        return re.sub(r"^config\.", "config_overrides ", self.name).replace(".", " ")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    The recipe that a run is trained by, and how it came to it.
+
+    Args:
+        options: As `recipe_of` returns them.
+        history: Earlier changes and this start's: the step from which each counts, and `{name: [was, now]}`, or None
+            if an earlier version wrote the checkpoint, so that nobody knows.
+        changed: Names that this start has changed.
+    """
+
+    options: dict[str, Any]
+    history: list[dict] = field(default_factory=list)
+    changed: frozenset[str] = frozenset()
+
+
+def settle(
+    now: dict[str, Any],
+    state: SavedState | None,
+    training_args: TrainingArguments,
+    change: bool,
+    is_finished: bool,
+    say: Callable,
+) -> Recipe:
+    """
+    Compares a start's recipe with the one that its checkpoint was trained by.
+
+    Args:
+        now: The recipe of this start.
+        state: Where the run resumes; None at the first step.
+        change: `--change_recipe`: differences are applied and not refused.
+        is_finished: Whether the run needs no further step.
+
+    Raises:
+        ArgumentError: There are differences that nobody has asked to apply, or that cannot be applied.
+    """
+    if training_args.restore_callback_states_from_checkpoint:
+        raise ArgumentError(
+            "--restore_callback_states_from_checkpoint true would put the checkpoint's record of the recipe in "
+            "place of this start's: leave it out"
+        )
+    if state is None:
+        return Recipe(now)
+    checkpoint, step = state.checkpoint, state.trainer.global_step + 1
+    was, history = recorded(state.trainer)
+    if was is None:
+        say(f"{checkpoint} has no record of its recipe: it was not compared with the options of this start")
+        return Recipe(now, history if is_finished else [*history, {"from_step": step, "changes": None}], NUMBERS)
+    if None in (was.get("dataset_revision", ""), now.get("dataset_revision", "")):
+        say(f"--dataset_name {now['dataset_name']}: its revision is not known, and was not compared with {checkpoint}")
+    found = differences(was, now)
+    if not found:
+        return Recipe(now, history)
+    refuse(found, checkpoint, was, change, is_finished, step - 1)
+    names = frozenset(each.name for each in found)
+    say(f"--change_recipe: {'; '.join(mixed(each, history, step) for each in found)}")
+    if names & ORDER:
+        say("some pairs of this pass over the data may come twice or never")
+    return Recipe(now, [*history, {"from_step": step, "changes": {name: [*values] for name, *values in found}}], names)
+
+
+def recorded(state: TrainerState) -> tuple[dict[str, Any] | None, list[dict]]:
+    """Returns the recipe and the history in a checkpoint's state; None and nothing if it has none."""
+    callbacks: Any = state.stateful_callbacks
+    try:
+        record = callbacks[RecipeRecord.__name__]["args"]
+        was, history = dict(record["recipe"]), list(record["history"])
+    except (KeyError, TypeError, ValueError):
+        return None, []
+    return was, history
+
+
+def differences(was: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
+    """
+    Returns what differs between two recipes, in the order of the second.
+
+    A name that one of them does not have is an option that the other start's version of the libraries did not have:
+    that start had its default.
+    """
+    found = []
+    for name in dict.fromkeys((*now, *was)):
+        if name in was and name in now:
+            before, after = was[name], now[name]
+        elif name in options() and name not in CONDITIONAL:
+            default = json.loads(json.dumps(plain(options()[name].default), default=str))
+            before, after = was.get(name, default), now.get(name, default)
+        else:
+            continue
+        if before != after and not (name == "dataset_revision" and None in (before, after)):
+            found.append(Difference(name, before, after))
+    return found
+
+
+def refuse(
+    found: list[Difference], checkpoint: Path, was: dict[str, Any], change: bool, is_finished: bool, step: int
+) -> None:
+    """
+    Checks that differences are to be applied and can be.
+
+    Raises:
+        ArgumentError: They are not or cannot; the message has all names, both values of each and the way out.
+    """
+    fixed = [(each, reason) for each in found if (reason := why_not(each, was)) is not None]
+    anew = "--resume_from_checkpoint false starts anew"
+    if is_finished:
+        raise ArgumentError(
+            f"{checkpoint} is the end of this run, which was trained with {listed(found)}; no step is left to take. "
+            f"{anew}, more --max_steps or --num_train_epochs with --change_recipe goes on"
+        )
+    if fixed:
+        each, reason = fixed[0]
+        raise ArgumentError(
+            f"{checkpoint} was trained with {listed(found)}: {reason}, so {each.option} cannot change on the way. "
+            f"{anew}; or begin a new run from its weights: --model_name_or_path {checkpoint} and another --output_dir"
+        )
+    if not change:
+        raise ArgumentError(
+            f"{checkpoint} was trained with {listed(found)}. {anew}, --change_recipe goes on with the new "
+            f"value{'' if len(found) == 1 else 's'} from step {step + 1}"
+        )
+
+
+def why_not(difference: Difference, was: dict[str, Any]) -> str | None:
+    """Returns why a difference cannot be applied to a checkpoint, or None if it can."""
+    name = difference.name
+    if name in OPTIMIZER:
+        return "its optimizer's state fits no other"
+    if name.startswith("config.") and name.removeprefix("config.") not in TRAINING_FIELDS:
+        return "its weights are of another architecture"
+    if name.endswith(".vocabulary"):
+        return "its embeddings are of another vocabulary"
+    if name == "model_name_or_path":
+        return "it began with other weights"
+    if name.startswith("lora_"):
+        return "its adapters are of another kind"
+    schedules = (was.get("lr_scheduler_type"), difference.now if name == "lr_scheduler_type" else None)
+    if name in SCHEDULE and any(each in schedules for each in BY_SCORES):
+        return "the learning rate follows from all scores until now"
+    if name == "weight_decay" and was.get("layout") == TENSOR_PARALLEL and not difference.was:
+        return "which parts of its optimizer decay is not known"
+    return None
+
+
+def listed(found: list[Difference]) -> str:
+    """Returns differences in words, with their number if there are several: `learning_rate 0.01, now 1e-05`."""
+    shown_ones = "; ".join(f"{each.option} {shown(each.was)}, now {shown(each.now)}" for each in found[:SHOWN])
+    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"{'' if len(found) == 1 else f'{len(found)} other options: '}{shown_ones}{more}"
+
+
+def shown(value: Any) -> str:
+    """Returns a value for a message, digests cut short."""
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        text = " and ".join(value)
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return re.sub(r"(sha256 \w{8})\w+", r"\1...", text)
+
+
+def mixed(difference: Difference, history: Iterable[dict], step: int) -> str:
+    """Returns in words which steps had which value; `step` is the first with the new one."""
+    earlier = [each["from_step"] for each in history if difference.name in (each["changes"] or {})]
+    first = earlier[-1] if earlier else 1
+    before = f"step {first}" if first == step - 1 else f"steps {first} to {step - 1}"
+    return f"{before} with {difference.option} {shown(difference.was)}, from {step} with {shown(difference.now)}"
+
+
+class RecipeRecord(TrainerCallback, ExportableState):
+    """
+    Leaves the recipe and its history in every checkpoint's `trainer_state.json`, and puts changes in force.
+
+    Args:
+        recipe, history, changed: As [`Recipe`] has them.
+    """
+
+    def __init__(self, recipe: dict[str, Any], history: list[dict], changed: Iterable[str] = ()):
+        self.recipe, self.history, self.changed = recipe, history, frozenset(changed)
+        self.seeds = False
+
+    def state(self) -> dict:
+        """Returns what the Trainer writes into `trainer_state.json`."""
+        return {"args": {"recipe": self.recipe, "history": self.history}, "attributes": {}}
+
+    def on_train_begin(self, args, state, control, model=None, optimizer=None, lr_scheduler=None, **kwargs):
+        # An earlier version's state does not have it, and the Trainer adds no name.
+        state.stateful_callbacks.setdefault(type(self).__name__, {})
+        if state.global_step == 0:
+            return
+        # The Trainer takes the intervals of logging, evaluating and saving from the checkpoint.
+        state.compute_steps(args, state.max_steps)
+        if self.changed & EVALUATING:
+            # Scores of another kind.
+            state.best_metric = state.best_global_step = state.best_model_checkpoint = None
+        if self.changed & NUMBERS:
+            set_numbers(args, model, optimizer, lr_scheduler)
+        self.seeds = "seed" in self.changed
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        # The Trainer restores the random states after the beginning.
+        if self.seeds:
+            set_seed(args.seed)
+            self.seeds = False
+
+
+def set_numbers(args: TrainingArguments, model: Any, optimizer: Any, lr_scheduler: Any) -> None:
+    """Sets the numbers of an optimizer and the learning rate of its schedule to those of the arguments."""
+    _, numbers = Seq2SeqTrainer.get_optimizer_cls_and_kwargs(args, model)
+    groups = optimizer.param_groups
+    for group in groups:
+        group.update({name: each for name, each in numbers.items() if name in group and name not in ("lr", "params")})
+    # The Trainer has weights in the first group, and norms and biases, which never decay, in the second.
+    for group in [each for each in groups if each.get("weight_decay")] or groups[:1]:
+        group["weight_decay"] = args.weight_decay
+    if not isinstance(lr_scheduler, LambdaLR):
+        return
+    rates = [args.learning_rate * factor(lr_scheduler.last_epoch) for factor in lr_scheduler.lr_lambdas]
+    for group, rate in zip(groups, rates, strict=True):
+        group.update(initial_lr=args.learning_rate, lr=rate)
+    # The public way to what the schedule holds.
+    state = {"base_lrs": [args.learning_rate] * len(groups), "_last_lr": rates}
+    lr_scheduler.load_state_dict(lr_scheduler.state_dict() | state)

@@ -1,0 +1,245 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The recipe of a run: one flat mapping of everything that decides its weights, by which two starts are compared.
+
+Data, tokenizers and base models stand in it by their content, wherever they lie and however an option names them.
+An option that is in none of the tables below decides the weights, until somebody has looked at it.
+"""
+
+import hashlib
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from huggingface_hub import HfApi, try_to_load_from_cache
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
+from transformers.trainer_utils import SchedulerType
+
+from ..checkpoints.loading import IGNORED_FIELDS
+from ..data.reading import format_of
+from ..files import CONFIG
+from .arguments import DataArguments, ModelArguments
+from .launch import layout, precision
+from .plan import Plan
+from .schema import options
+
+
+# Options that stand in a recipe by what they lead to: content, fields of the configuration, numbers of a batch.
+DERIVED = frozenset(
+    (
+        *("model_name_or_path", "config_name", "config_overrides", "tokenizer_name", "target_tokenizer_name"),
+        *("train_file", "dataset_name", "group_by_length", "per_device_train_batch_size", "max_steps"),
+        *("num_train_epochs", "average_tokens_across_devices", "bf16", "fp16", "accelerator_config"),
+        *("parallelism_config", "fsdp", "fsdp_config", "deepspeed"),
+    )
+)
+# Options that decide the weights only where the scores of evaluation do: by the best checkpoint or the learning rate.
+EVALUATING = frozenset(
+    (
+        *("validation_file", "validation_split", "max_eval_samples", "metrics", "eval_strategy", "eval_steps"),
+        *("eval_delay", "metric_for_best_model", "greater_is_better", "generation_max_length"),
+        *("generation_num_beams", "generation_config"),
+    )
+)
+# Options that are in force from the next start on and leave the weights as they are.
+NEUTRAL = frozenset(
+    (
+        # What a run writes and shows, and where.
+        *("card_facts", "output_dir", "run_name", "report_to", "project", "disable_tqdm", "debug", "log_level"),
+        *("log_level_replica", "log_on_each_node", "logging_dir", "logging_strategy", "logging_steps"),
+        *("logging_first_step", "logging_nan_inf_filter", "include_num_input_tokens_seen", "skip_memory_metrics"),
+        *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "push_to_hub", "hub_token"),
+        *("hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),
+        # What it saves, and where it begins.
+        *("save_only_model", "save_strategy", "save_steps", "save_on_each_node", "save_total_limit"),
+        *("enable_jit_checkpoint", "resume_from_checkpoint", "restore_callback_states_from_checkpoint"),
+        "change_recipe",
+        # How it evaluates, beside `EVALUATING`.
+        *("per_device_eval_batch_size", "prediction_loss_only", "eval_on_start", "eval_do_concat_batches"),
+        *("eval_use_gather_object", "eval_accumulation_steps", "include_for_metrics", "batch_eval_metrics"),
+        *("bf16_full_eval", "fp16_full_eval", "predict_with_generate", "use_cache"),
+        # Speed and memory.
+        *("preprocessing_num_workers", "activation_checkpointing", "activation_checkpointing_kwargs"),
+        *("gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_empty_cache_steps", "use_cpu"),
+        *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
+        *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_find_unused_parameters"),
+        *("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_backend", "ddp_timeout"),
+        # What this package sees to itself or does not use.
+        *("remove_unused_columns", "label_names", "length_column_name", "sortish_sampler"),
+        *("do_train", "do_eval", "do_predict", "local_rank"),
+    )
+)
+# Names that stand in a recipe only where they decide something; what makes them do so stands there too.
+CONDITIONAL = EVALUATING | {
+    *("max_steps", "num_train_epochs", "per_device_train_batch_size", "average_tokens_across_devices"),
+    "dataset_revision",
+}
+# Schedules that know nothing of a run's length, if the warm-up is a number of steps.
+ENDLESS = (SchedulerType.CONSTANT_WITH_WARMUP, SchedulerType.INVERSE_SQRT)
+# Schedules that go by the scores or losses until now, and know nothing of a run's length.
+BY_SCORES = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+# Parts of a tokenizer that decide a text's ids.
+TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "model", "post_processor", "added_tokens")
+
+
+def recipe_of(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+    plan: Plan,
+    config: PreTrainedConfig,
+    source: PreTrainedTokenizerBase,
+    target: PreTrainedTokenizerBase,
+) -> dict[str, Any]:
+    """
+    Returns the recipe of a run, as JSON holds it; files are read by the first process alone.
+
+    Args:
+        config: The model's, as the run trains it.
+        source, target: The tokenizers as they were loaded.
+    """
+    found: dict[str, Any] = {}
+    groups = {"model": model_args, "data": data_args, "training": training_args}
+    for name, option in options().items():
+        if name not in NEUTRAL | DERIVED | EVALUATING:
+            found[name] = plain(getattr(groups[option.group], name))
+    found |= batches_of(data_args, training_args, plan) | length_of(training_args)
+    found |= {f"config.{name}": value for name, value in config.to_dict().items() if name not in IGNORED_FIELDS}
+    parts = parts_of(source)
+    found |= {f"tokenizer_name.{part}": value for part, value in parts.items()}
+    own = dict.fromkeys(parts) if target is source else parts_of(target)
+    found |= {f"target_tokenizer_name.{part}": value for part, value in own.items()}
+    found |= {"layout": layout(training_args), "processes": training_args.world_size}
+    found |= {"precision": precision(training_args), "deepspeed": engine_of(training_args)}
+    digests = [digests_of(model_args, data_args, training_args) if PartialState().is_main_process else {}]
+    found |= broadcast_object_list(digests)[0]
+    return json.loads(json.dumps(found, default=str))
+
+
+def plain(value: Any) -> Any:
+    """Returns an option's value as JSON holds it; an empty text, list or mapping is None."""
+    if isinstance(value, Enum):
+        return value.value
+    return None if value in ("", [], {}, ()) else value
+
+
+def batches_of(data_args: DataArguments, training_args: Seq2SeqTrainingArguments, plan: Plan) -> dict[str, Any]:
+    """Returns how batches are made and shared, beside what the options say themselves."""
+    accelerator: Any = training_args.accelerator_config
+    found: dict[str, Any] = {"group_by_length": plan.batches == "grouped"}
+    names = ("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler")
+    found["accelerator_config"] = {name: getattr(accelerator, name) for name in names}
+    found["accelerator_config"]["gradient_accumulation_kwargs"] = plain(accelerator.gradient_accumulation_kwargs)
+    if data_args.max_tokens is None:
+        found["per_device_train_batch_size"] = training_args.train_batch_size
+    if training_args.world_size > 1:
+        found["average_tokens_across_devices"] = training_args.average_tokens_across_devices
+    return found
+
+
+def length_of(training_args: Seq2SeqTrainingArguments) -> dict[str, Any]:
+    """Returns the length of a run where the learning rate depends on it; else it may be longer and stay the same."""
+    schedule, warmup = SchedulerType(training_args.lr_scheduler_type), training_args.warmup_steps
+    if schedule is SchedulerType.CONSTANT or schedule in BY_SCORES or (schedule in ENDLESS and not 0 < warmup < 1):
+        return {}
+    name = "max_steps" if training_args.max_steps > 0 else "num_train_epochs"
+    return {name: getattr(training_args, name)}
+
+
+def engine_of(training_args: Seq2SeqTrainingArguments) -> dict[str, Any] | None:
+    """Returns the parts of DeepSpeed's configuration that would take the place of the Trainer's options."""
+    plugin = training_args.deepspeed_plugin
+    if plugin is None:
+        return None
+    names = ("optimizer", "scheduler", "gradient_clipping")
+    return plain({name: plugin.deepspeed_config[name] for name in names if name in plugin.deepspeed_config})
+
+
+def parts_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Returns a tokenizer's vocabulary, special tokens and `TOKENIZER_PARTS`: short ones whole, others by digest."""
+    parts: dict[str, Any] = {"vocabulary": tokenizer.get_vocab()}
+    languages = {name: getattr(tokenizer, name, None) for name in ("src_lang", "tgt_lang")}
+    parts["special_tokens"] = {name: str(token) for name, token in tokenizer.special_tokens_map.items()} | languages
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        whole = json.loads(backend.to_str())
+        parts |= {part: whole.get(part) for part in TOKENIZER_PARTS}
+    else:
+        parts |= dict.fromkeys(TOKENIZER_PARTS)
+        vocabulary = getattr(tokenizer, "vocab_file", None)
+        parts["model"] = content_of(Path(vocabulary)) if vocabulary and Path(vocabulary).is_file() else None
+    return {part: short(value) for part, value in parts.items()}
+
+
+def short(value: Any) -> Any:
+    """Returns JSON of a line as it is, and the digest of more."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return value if len(text) <= 100 else f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def digests_of(
+    model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
+) -> dict[str, Any]:
+    """Returns the content of what the options name; of something on the Hub its commit."""
+    found: dict[str, Any] = {"model_name_or_path": weights_of(model_args.model_name_or_path)}
+    found["train_file"] = files_of(data_args.train_file)
+    name = found["dataset_name"] = data_args.dataset_name
+    if name is not None and Path(name).is_dir():
+        found["dataset_name"] = content_of(Path(name))
+    elif name is not None:
+        found["dataset_revision"] = revision_of(name)
+    schedule = SchedulerType(training_args.lr_scheduler_type)
+    if training_args.load_best_model_at_end or schedule in BY_SCORES:
+        for each in EVALUATING:
+            found[each] = plain(getattr(data_args, each, getattr(training_args, each, None)))
+        found["validation_file"] = files_of(data_args.validation_file)
+        generation = training_args.generation_config
+        if isinstance(generation, str | Path) and Path(generation).exists():
+            found["generation_config"] = content_of(Path(generation))
+    return found
+
+
+def files_of(files: list[str] | None) -> list[str] | None:
+    """Returns the kind and the content of files of data, in their order."""
+    return None if files is None else [f"{format_of(Path(file))} of {content_of(Path(file))}" for file in files]
+
+
+def content_of(*paths: Path) -> str:
+    """Returns size and SHA-256 of a file, or of several and of folders: of all files in them, with their names."""
+    if len(paths) == 1 and not paths[0].is_dir():
+        with paths[0].open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return f"{paths[0].stat().st_size:,} bytes, sha256 {digest}"
+    whole, size = hashlib.sha256(), 0
+    for path in paths:
+        inside = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        for each in inside:
+            name = each.relative_to(path if path.is_dir() else path.parent)
+            if not any(part.startswith(".") for part in name.parts):
+                whole.update(f"{name.as_posix()}: {content_of(each)}\n".encode())
+                size += each.stat().st_size
+    return f"{size:,} bytes, sha256 {whole.hexdigest()}"
+
+
+def weights_of(name_or_path: str | None) -> str | None:
+    """Returns the content of the weights that a run begins with, or name and commit of a model on the Hub."""
+    if name_or_path is None:
+        return None
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+        return content_of(*files)
+    cached = try_to_load_from_cache(name_or_path, CONFIG)
+    return f"{name_or_path}, commit {Path(cached).parent.name}" if isinstance(cached, str) else name_or_path
+
+
+def revision_of(name: str) -> str | None:
+    """Returns the commit of a dataset on the Hub; None if the Hub does not answer."""
+    try:
+        return HfApi().dataset_info(name, timeout=10).sha
+    except Exception:  # of many types, from the network and the Hub
+        return None
