@@ -61,7 +61,10 @@ NEUTRAL = frozenset(
         # How it evaluates, beside `EVALUATING`.
         *("per_device_eval_batch_size", "prediction_loss_only", "eval_on_start", "eval_do_concat_batches"),
         *("eval_use_gather_object", "eval_accumulation_steps", "include_for_metrics", "batch_eval_metrics"),
-        *("bf16_full_eval", "fp16_full_eval", "predict_with_generate", "use_cache"),
+        *("bf16_full_eval", "fp16_full_eval", "predict_with_generate", "use_cache", "eval_max_tokens"),
+        *("early_stopping_patience", "early_stopping_threshold"),
+        # Whom it trusts.
+        *("trust_remote_code", "hub_overwrite"),
         # Speed and memory.
         *("preprocessing_num_workers", "activation_checkpointing", "activation_checkpointing_kwargs"),
         *("gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_empty_cache_steps", "use_cpu"),
