@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoModelForTextEncoding, PreTrainedConfig
+from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..errors import ArgumentError, first_line
@@ -139,6 +139,11 @@ def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Compar
     auto_class = HEADLESS.get((config.architectures or [""])[0], AutoModelForSeq2SeqLM)
     with torch.device("meta"):
         model = auto_class.from_config(config)
+    return compare_model(model, stored)
+
+
+def compare_model(model: PreTrainedModel, stored: dict[str, StoredTensor]) -> Comparison:
+    """Compares stored tensors with a model's, which may be without memory."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = Comparison()
     together = tied_names(model)

@@ -13,6 +13,7 @@ same command: it resumes from the last whole checkpoint in --output_dir; --resum
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -22,7 +23,7 @@ from transformers.training_args import OptimizerNames
 
 from ..checkpoints.averaging import load_averages
 from ..decoding.attention_maps import can_plot
-from ..errors import DataError, blame, one_line_errors
+from ..errors import ArgumentError, DataError, blame, one_line_errors
 from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER
 from ..hub.card import CardFacts, facts_of, is_edited, read_facts, write_card
 from ..hub.curves import plot_curves
@@ -30,6 +31,7 @@ from ..hub.record import make_record, update_record
 from ..hub.repository import RunPublisher, check_pushing
 from ..training.arguments import DataArguments, ModelArguments
 from ..training.callbacks import (
+    BestCheckpoint,
     ExponentialMovingAverage,
     LayoutRecord,
     PushToHub,
@@ -42,7 +44,7 @@ from ..training.parallel import TensorParallelTrainer
 from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
 from ..training.recipe import parse_run, split_command_line
-from ..training.resume import claim, copy_weights, set_aside, set_results_aside
+from ..training.resume import check_end, claim, copy_weights, set_aside, set_damaged_aside, set_results_aside
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -85,8 +87,9 @@ def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTra
     with blame(f"--optim {OptimizerNames(given.optim).value}", ImportError, ValueError):
         trainer_class.get_optimizer_cls_and_kwargs(given, run.model)
     if isinstance(run.model, PreTrainedModel):
-        # Tied weights are saved once: the Trainer would warn at every resume that the others are missing.
-        run.model._keys_to_ignore_on_save = set(run.model.all_tied_weights_keys)
+        # Xformers say so themselves: tied weights are saved once, and the Trainer would warn that others are missing.
+        ignored = run.model._keys_to_ignore_on_save or ()
+        run.model._keys_to_ignore_on_save = {*ignored, *run.model.all_tied_weights_keys}
     with blame("options of the Trainer", ImportError, ValueError):
         trainer = trainer_class(
             model=run.model,
@@ -110,7 +113,10 @@ def make_callbacks(
     writers = processes if not training_args.save_on_each_node else process_count("LOCAL_WORLD_SIZE")
     seconds = 0.0 if run.start.state is None else run.start.state.seconds
     callbacks: list[TrainerCallback] = [
-        LayoutRecord(layout(training_args), processes, writers, run.plan.batch, seconds)
+        LayoutRecord(
+            layout(training_args), processes, writers, run.plan.batch, seconds, model_args.ema_decay is not None
+        ),
+        BestCheckpoint(partial(check_end, needs=run.needs)),
     ]
     if run.target is not run.source:
         callbacks.append(SaveTargetTokenizer(run.target))
@@ -128,14 +134,15 @@ def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
     if trainer.args.should_save:
         output_dir = Path(trainer.args.output_dir)
         set_aside(output_dir, run.start.superseded, print)
+        set_damaged_aside(output_dir, print)
         claim(output_dir, run.model, run.source)
 
 
 def train(trainer: Seq2SeqTrainer, run: Run) -> None:
     """Trains from the first step or from a checkpoint, and saves the model."""
     output_dir = str(trainer.args.output_dir)
-    # A stream is checked only as it is read.
-    with one_line_errors(DataError), one_line_when_stopped(output_dir):
+    # A stream is checked only as it is read, and the best checkpoint when it is taken.
+    with one_line_errors(ArgumentError, DataError), one_line_when_stopped(output_dir):
         result = trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)

@@ -4,7 +4,7 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -93,6 +93,23 @@ class ExponentialMovingAverage(TrainerCallback):
             parameter.copy_(tensor)
 
 
+class BestCheckpoint(TrainerCallback):
+    """
+    Checks the best checkpoint before the Trainer loads it, whose own words for a damaged one are a traceback.
+
+    Args:
+        check: Raises for a folder that is gone or damaged.
+    """
+
+    def __init__(self, check: Callable[[Path], None]):
+        self.check = check
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        is_last = "train_runtime" in (logs or {})  # the Trainer's sum of a training, before it loads
+        if is_last and args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self.check(Path(state.best_model_checkpoint))
+
+
 class LayoutRecord(TrainerCallback, ExportableState):
     """
     Leaves in every checkpoint's `trainer_state.json` what the run's next start has to know of it.
@@ -103,10 +120,20 @@ class LayoutRecord(TrainerCallback, ExportableState):
         writers: How many of them write a random state into a checkpoint's folder.
         batch: What a step works on, in words.
         seconds: Of training before this start.
+        averages: Whether averages of the weights are written after this record.
     """
 
-    def __init__(self, layout: str, processes: int, writers: int, batch: str = "", seconds: float = 0.0):
+    def __init__(
+        self,
+        layout: str,
+        processes: int,
+        writers: int,
+        batch: str = "",
+        seconds: float = 0.0,
+        averages: bool = False,
+    ):
         self.layout, self.processes, self.writers, self.batch = layout, processes, writers, batch
+        self.averages = averages
         self.earlier, self.start = seconds, time.monotonic()
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -122,7 +149,7 @@ class LayoutRecord(TrainerCallback, ExportableState):
 
     def state(self) -> dict:
         """Returns what the Trainer writes into `trainer_state.json`."""
-        names = ("layout", "processes", "writers", "batch", "seconds")
+        names = ("layout", "processes", "writers", "batch", "seconds", "averages")
         return {"args": {name: getattr(self, name) for name in names}, "attributes": {}}
 
 

@@ -30,13 +30,14 @@ from ..data.reading import load_named_rows, load_rows
 from ..models import XformerConfig
 from .adapters import add_lora, make_lora
 from .arguments import DataArguments, ModelArguments
-from .checks import check_adapter, check_layout, check_model, check_options, check_output_dir, check_own_tokenizer
+from .checkpoint_files import Needs
+from .checks import check_model, check_options, check_output_dir, check_own_tokenizer
 from .evaluation import GenerationMetrics
-from .launch import data_parallel_size, layout, tensor_parallel_size
+from .launch import data_parallel_size, tensor_parallel_size
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .plan import Plan, make_plan
 from .recipe import parse_overrides
-from .resume import SavedState, Start, find_start
+from .resume import SavedState, Start, check_resumable, find_start, without_lost_best
 
 
 # Rows of a stream that are held in memory to be drawn from at random.
@@ -60,6 +61,7 @@ class Run:
     Args:
         plan: What the Trainer is told beside the options.
         start: The state to resume, and checkpoints that have to be moved first.
+        needs: What checkpoints of the run have to hold.
         finished: The checkpoint that a finished run ends with; None if there are steps to take.
     """
 
@@ -72,6 +74,7 @@ class Run:
     metrics: GenerationMetrics | None
     plan: Plan
     start: Start
+    needs: Needs
     finished: Path | None
 
     @property
@@ -89,6 +92,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     """
     say = PartialState().print
     check_options(model_args, data_args, training_args)
+    check_resumable(training_args)
     set_seed(training_args.seed)
     tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name)
@@ -99,13 +103,13 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     output_dir = Path(training_args.output_dir)
     check_output_dir(output_dir, config, source, lora)
 
-    averages = model_args.ema_decay is not None
-    start = find_start(output_dir, training_args.resume_from_checkpoint, averages, say)
+    needs = Needs.of(config, lora, model_args, training_args)
+    start = find_start(output_dir, training_args.resume_from_checkpoint, needs, say)
+    is_end = start.state is not None and start.state.is_end(training_args)
+    if training_args.load_best_model_at_end:
+        start = without_lost_best(start, is_end, needs, say)
     state = start.state
-    if state is not None:
-        check_adapter(state.checkpoint, "--resume_from_checkpoint", lora)
-        check_layout(state.checkpoint, state.layout, state.processes, layout(training_args), training_args.world_size)
-    finished = None if state is None or not state.is_end(training_args) else end_of(state, training_args)
+    finished = end_of(state, training_args) if state is not None and is_end else None
     plan = make_plan(model_args, data_args, training_args, finished is not None, config)
     announce(plan, state, finished, model_args, training_args, say)
 
@@ -125,7 +129,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         model = add_lora(model, lora, finished or (None if state is None else state.checkpoint), say)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
     collator = make_collator(source, model, data_args, training_args)
-    return Run(model, source, target, train_set, collator, validation, metrics, plan, start, finished)
+    return Run(model, source, target, train_set, collator, validation, metrics, plan, start, needs, finished)
 
 
 def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:

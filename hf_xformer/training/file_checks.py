@@ -1,0 +1,117 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of one file of a checkpoint, of any run: it is there, whole, and all its numbers are finite."""
+
+import random
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch.distributed.checkpoint import FileSystemReader
+from transformers.trainer_pt_utils import safe_globals
+
+from ..errors import ArgumentError, first_line
+
+
+class NotWholeError(ArgumentError):
+    """A file of a checkpoint that is missing, cut off or damaged, as a kill or a disk leaves it."""
+
+
+class UnfitError(ArgumentError):
+    """A file of a checkpoint that cannot be opened, or can be read but not gone on from."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged file does to its reader into a line with its name, and what is wrong with it."""
+    try:
+        yield
+    except (NotWholeError, UnfitError):
+        raise
+    except ArgumentError as error:  # of ours, which begins with the path
+        raise NotWholeError(str(error).removeprefix(f"{path.parent}/")) from error
+    except PermissionError as error:
+        raise UnfitError(f"{path.name}: {error.strerror}") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotWholeError(f"{path.name}: missing") from error
+    except IsADirectoryError as error:
+        raise NotWholeError(f"{path.name}: a folder, and should be a file") from error
+    except Exception as error:  # of many types, from zip files, pickles, JSON and safetensors
+        if path.is_file() and path.stat().st_size == 0:
+            raise NotWholeError(f"{path.name}: empty") from error
+        raise NotWholeError(f"{path.name}: cut off or damaged: {first_line(error)}") from error
+
+
+def check_finite(path: Path) -> None:
+    """Checks that all numbers of a safetensors file are finite; the format has no sum to find another change by."""
+    with naming(path), safe_open(path, framework="pt") as file:
+        refuse_not_finite(path, ((name, file.get_tensor(name)) for name in file.keys()))  # noqa: SIM118
+
+
+def refuse_not_finite(path: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Raises an `UnfitError` that names the first tensor that holds NaN or infinity."""
+    for name, tensor in tensors:
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        extremes = torch.aminmax(tensor.float() if tensor.itemsize == 1 else tensor)  # NaN if there is any
+        if not all(map(torch.isfinite, extremes)):
+            raise UnfitError(f"{path.name}: `{name}` holds a NaN or an infinity")
+
+
+def check_random_state(path: Path) -> None:
+    """Checks that the generators take their states."""
+    state = load(path)
+    with naming(path):
+        random.Random().setstate(state["python"])
+        np.random.RandomState().set_state(state["numpy"])
+        torch.Generator().set_state(state["cpu"])
+
+
+def check_schedule(path: Path) -> None:
+    """Checks that a learning rate's schedule has a state."""
+    state = load(path)
+    if not isinstance(state, dict) or not state:
+        raise NotWholeError(f"{path.name}: not a schedule's state: {state!r:.40}")
+
+
+def load(path: Path, **how: Any) -> Any:
+    """Returns what one of torch's files holds, as the Trainer reads it, having checked it as `check_zip` does."""
+    check_zip(path)
+    with naming(path), safe_globals():
+        return torch.load(path, map_location="cpu", weights_only=True, **how)
+
+
+def check_zip(path: Path) -> None:
+    """Checks the sums of all parts of one of torch's files, which are zip files; torch itself does not."""
+    with naming(path), path.open("rb") as file:
+        check_sums(file)
+
+
+def check_sums(file: BinaryIO) -> None:
+    """Reads all of a zip file, a piece at a time."""
+    with zipfile.ZipFile(file) as parts:
+        if (broken := parts.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the sum of {broken} is another")
+
+
+def check_shards(folder: Path) -> None:
+    """Checks a folder that `torch.distributed.checkpoint` has written: every tensor is where its metadata say."""
+    with naming(folder / ".metadata"):
+        if not folder.is_dir():
+            raise FileNotFoundError
+        places = list(FileSystemReader(folder).read_metadata().storage_data.values())
+    for place in places:
+        path = folder / place.relative_path
+        with naming(path), path.open("rb") as file:
+            file.seek(place.offset)
+            content = file.read(place.length)
+            if len(content) < place.length:
+                raise EOFError(f"it ends at byte {path.stat().st_size}")
+            if content.startswith(b"PK"):
+                check_sums(BytesIO(content))
