@@ -21,7 +21,6 @@ from transformers.training_args import OptimizerNames
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..checkpoints.averaging import trained
-from ..checkpoints.loading import read_config
 from ..checkpoints.weight_files import compare_model, is_sharded, read_header, read_index, read_tensors
 from ..errors import blame
 from ..files import (
@@ -279,10 +278,18 @@ def check_descriptions(checkpoint: Path, needs: Needs) -> None:
         with naming(path):
             if not path.is_file():
                 raise IsADirectoryError if path.is_dir() else FileNotFoundError
-            if not read_json(path):
+            content = read_json(path)
+            if not content:
                 raise NotWholeError(f"{path.name}: holds nothing")
             if path.name == CONFIG:
-                read_config(str(checkpoint))
+                check_config(path, content, needs.config)
+
+
+def check_config(path: Path, content: dict, config: PreTrainedConfig) -> None:
+    """Checks that a configuration is one of the run's kind of model; code of another kind is not run."""
+    if content.get("model_type") != config.model_type:
+        raise UnfitError(f"{path.name}: of a {content.get('model_type')!r}, this run trains a {config.model_type!r}")
+    type(config).from_dict(content)
 
 
 def weight_checks(checkpoint: Path, needs: Needs, required: bool, named: bool) -> Iterator[Callable[[], None]]:

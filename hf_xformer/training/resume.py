@@ -196,9 +196,7 @@ def without_lost_best(start: Start, is_end: bool, needs: Needs, say: Callable) -
     except (NotWholeError, UnfitError) as error:
         if is_end:
             raise ArgumentError(lost_best(best, error)) from error
-        say(
-            f"the best checkpoint until now, {best}, is lost: {error}; a better one or the last will be the end"
-        )
+        say(f"the best checkpoint until now, {best}, is lost: {error}; a better one or the last will be the end")
         moved = (best,) if best.is_dir() and best not in start.superseded else ()
         return Start(state, (*start.superseded, *moved))
     return start
