@@ -39,7 +39,7 @@ from .callbacks import LayoutRecord
 from .file_checks import (
     NotWholeError,
     UnfitError,
-    check_finite,
+    check_tensors,
     check_random_state,
     check_schedule,
     check_shards,
@@ -139,13 +139,13 @@ def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
         raise NotWholeError(f"{path.name}: expected a JSON object, got {content!r:.40}")
     with blame(f"{path}: not a state of this version of transformers", TypeError, AttributeError):
         state = TrainerState(**content)
-    for name, is_possible in STATE_FIELDS.items():
-        if not is_possible(content.get(name)):
+    for name, can_be in STATE_FIELDS.items():
+        if not can_be(content.get(name)):
             raise NotWholeError(f"{path.name}: `{name}` cannot be {content.get(name)!r:.40}")
     if step_of(checkpoint) not in (None, state.global_step):
         raise NotWholeError(f"{path.name}: is of step {state.global_step}, not of its folder's {step_of(checkpoint)}")
     callback: Any = content["stateful_callbacks"].get(LayoutRecord.__name__, {})
-    record = callback.get("args", {}) if isinstance(callback, dict) else None
+    record = callback.get("args", {}) | callback.get("attributes", {}) if isinstance(callback, dict) else None
     if not isinstance(record, dict) or not all(
         check(record[name]) for name, check in RECORD.items() if name in record
     ):
@@ -182,6 +182,7 @@ RECORD: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("processes", "writers"), is_count),
     "seconds": is_number,
     "averages": lambda value: isinstance(value, bool),
+    "sums": lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
 }
 
 
@@ -230,7 +231,7 @@ def checks_of_weights(checkpoint: Path, record: dict, needs: Needs) -> Iterator[
     divided = record.get("layout") or needs.layout
     if not has_shards(checkpoint, divided):
         yield partial(check_descriptions, checkpoint, needs)
-        yield from weight_checks(checkpoint, needs, required=divided != "DeepSpeed ZeRO-3", named=divided != "FSDP")
+        yield from weight_checks(checkpoint, divided, record.get("sums", {}), needs)
     yield from average_checks(checkpoint, record, needs)
 
 
@@ -292,13 +293,13 @@ def check_config(path: Path, content: dict, config: PreTrainedConfig) -> None:
     type(config).from_dict(content)
 
 
-def weight_checks(checkpoint: Path, needs: Needs, required: bool, named: bool) -> Iterator[Callable[[], None]]:
+def weight_checks(checkpoint: Path, divided: str, sums: dict[str, int], needs: Needs) -> Iterator[Callable[[], None]]:
     """
     Yields checks of the weight files, having compared their tensors' names and shapes with the run's model.
 
     Args:
-        required: Whether there have to be any: under ZeRO-3 they may be in DeepSpeed's files alone.
-        named: Whether their names are those of the model.
+        divided: How weights are divided. Under ZeRO-3 they may be in DeepSpeed's files alone.
+        sums: Of the files as they were saved, as far as they are known.
     """
     single = checkpoint / (SAFE_WEIGHTS_NAME if needs.lora is None else ADAPTER_WEIGHTS)
     with naming(single):
@@ -309,18 +310,18 @@ def weight_checks(checkpoint: Path, needs: Needs, required: bool, named: bool) -
             problems = compare_adapters(needs.model, {name: each.shape for name, each in stored.items()})
         else:
             stored = read_tensors(checkpoint)
-            problems = list(compare_model(needs.model, stored).sentences()) if named and stored else []
+            problems = list(compare_model(needs.model, stored).sentences()) if stored and divided != "FSDP" else []
             paths = [single]
             if is_sharded(checkpoint):
                 paths = [
                     checkpoint / name
                     for name in sorted(set(read_index(checkpoint / SAFE_WEIGHTS_INDEX_NAME).values()))
                 ]
-        if not stored and (required or single.exists()):
+        if not stored and (divided != "DeepSpeed ZeRO-3" or single.exists()):
             raise NotWholeError(f"{single.name}: {'holds no tensors' if single.exists() else 'missing'}")
     if problems:
         raise UnfitError(f"{single.name}: not the weights of this run's model: {some_of(problems)}")
-    yield from (partial(check_finite, path) for path in paths if stored)
+    yield from (partial(check_tensors, path, sums.get(path.name)) for path in paths if stored)
 
 
 def compare_adapters(model: torch.nn.Module, stored: dict[str, tuple[int, ...]]) -> list[str]:
@@ -365,7 +366,7 @@ def average_checks(checkpoint: Path, record: dict, needs: Needs) -> Iterator[Cal
             stored = {name: each.shape for name, each in read_header(path).items()}
         if problems := differences({name: tuple(each.shape) for name, each in trained(needs.model).items()}, stored):
             raise UnfitError(f"{path.name}: not the averages of this run's model: {some_of(problems)}")
-        yield partial(check_finite, path)
+        yield partial(check_tensors, path)
 
 
 def random_states(checkpoint: Path, record: dict) -> list[Path]:

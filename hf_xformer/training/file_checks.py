@@ -4,6 +4,7 @@
 
 import random
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -48,10 +49,27 @@ def naming(path: Path) -> Iterator[None]:
         raise NotWholeError(f"{path.name}: cut off or damaged: {first_line(error)}") from error
 
 
-def check_finite(path: Path) -> None:
-    """Checks that all numbers of a safetensors file are finite; the format has no sum to find another change by."""
-    with naming(path), safe_open(path, framework="pt") as file:
-        refuse_not_finite(path, ((name, file.get_tensor(name)) for name in file.keys()))  # noqa: SIM118
+def check_tensors(path: Path, expected: int | None = None) -> None:
+    """
+    Checks that all numbers of a safetensors file are finite, and are those that were written.
+
+    Args:
+        expected: As `sum_of` gave it when the file was written: the format has none.
+    """
+    with naming(path):
+        if expected is not None and sum_of(path) != expected:
+            raise NotWholeError(f"{path.name}: damaged, or of another step: its sum is not that which was saved")
+        with safe_open(path, framework="pt") as file:
+            refuse_not_finite(path, ((name, file.get_tensor(name)) for name in file.keys()))  # noqa: SIM118
+
+
+def sum_of(path: Path) -> int:
+    """Returns the CRC-32 of a file, read a piece at a time."""
+    found = 0
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            found = zlib.crc32(piece, found)
+    return found
 
 
 def refuse_not_finite(path: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:

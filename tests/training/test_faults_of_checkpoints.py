@@ -188,6 +188,9 @@ CONTENTS: list[tuple[str, str, Callable[[Path], None]]] = [
             ("no tensors", dict.clear),
         )
     ),
+    (WEIGHTS, "another number", partial(edit_tensors, edit=partial(set_first, 0.5))),
+    (WEIGHTS, "another step", lambda path: shutil.copy(path.parent.parent / "checkpoint-2" / WEIGHTS, path)),
+    (STATE, "sums text", partial(edit_json, stateful_callbacks={"LayoutRecord": {"attributes": {"sums": "1"}}})),
     (OPTIMIZER, "NaN", partial(edit_saved, edit=partial(set_state, "exp_avg", float("nan")))),
     (OPTIMIZER, "infinity", partial(edit_saved, edit=partial(set_state, "exp_avg_sq", float("inf")))),
     (OPTIMIZER, "another model", partial(edit_saved, edit=of_another_model)),
