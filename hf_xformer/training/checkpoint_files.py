@@ -39,10 +39,10 @@ from .callbacks import LayoutRecord
 from .file_checks import (
     NotWholeError,
     UnfitError,
-    check_tensors,
     check_random_state,
     check_schedule,
     check_shards,
+    check_tensors,
     check_zip,
     load,
     naming,

@@ -119,7 +119,7 @@ def test_the_stock_trainer_learns_alike_with_checkpointed_gradients_and_nearly_s
 TIES = {
     "one embedding": {},
     "an output layer of its own": {"tie_word_embeddings": False},
-    "two vocabularies": {"encoder_vocab_size": 40},
+    "two vocabularies": {"encoder_vocab_size": SIZES["vocab_size"] + 8},
 }
 
 

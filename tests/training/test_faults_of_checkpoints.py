@@ -9,7 +9,6 @@ was judged.
 
 import json
 import shutil
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -19,12 +18,30 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from safetensors.torch import load_file, save_file
-from small_runs import SMALL, refused, weights
+from small_faults import (
+    delete,
+    drop_weight,
+    edit_json,
+    edit_saved,
+    edit_tensors,
+    empty,
+    flip,
+    forget,
+    halve,
+    make_folder,
+    of_another_model,
+    of_another_optimizer,
+    rename_first,
+    scramble,
+    set_first,
+    set_state,
+    widen_first,
+    write,
+)
+from small_runs import SMALL, weights
 
 from hf_xformer.commands import train
 from hf_xformer.errors import ArgumentError
-from hf_xformer.training.callbacks import BestCheckpoint
 from hf_xformer.training.checkpoint_files import Needs
 from hf_xformer.training.resume import find_start, set_aside
 
@@ -64,92 +81,6 @@ def stopped(task, tmp_path_factory) -> Stopped:
     for path in folder.glob("*.safetensors"):
         path.unlink()
     return Stopped(folder, end, made[0].needs)
-
-
-def delete(path: Path) -> None:
-    path.unlink()
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def halve(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def scramble(path: Path) -> None:
-    path.write_bytes(bytes(range(256)) * 4)
-
-
-def make_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def flip(path: Path) -> None:
-    """Changes one bit in the middle of the longest part of one of torch's files, which are zip files."""
-    content = bytearray(path.read_bytes())
-    with zipfile.ZipFile(path) as parts:
-        longest = parts.read(max(parts.infolist(), key=lambda each: each.file_size))
-    content[content.index(longest) + len(longest) // 2] ^= 64
-    path.write_bytes(content)
-
-
-def edit_json(path: Path, **changes) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def write(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
-def edit_tensors(path: Path, edit: Callable[[dict], None]) -> None:
-    tensors = load_file(path)
-    edit(tensors)
-    save_file(tensors, path, {"format": "pt"})
-
-
-def set_first(value: float, tensors: dict) -> None:
-    next(iter(tensors.values())).view(-1)[0] = value
-
-
-def rename_first(tensors: dict) -> None:
-    name = next(iter(tensors))
-    tensors[f"{name}.other"] = tensors.pop(name)
-
-
-def widen_first(tensors: dict) -> None:
-    name = next(iter(tensors))
-    tensors[name] = torch.cat([tensors[name]] * 2).clone()
-
-
-def edit_saved(path: Path, edit: Callable[[dict], None]) -> None:
-    content = torch.load(path, weights_only=False)
-    edit(content)
-    torch.save(content, path)
-
-
-def set_state(key: str, value: float, content: dict) -> None:
-    content["state"][0][key].view(-1)[0] = value
-
-
-def of_another_model(content: dict) -> None:
-    for name, each in content["state"][0].items():
-        if each.dim():
-            content["state"][0][name] = torch.zeros(3, 5)
-
-
-def of_another_optimizer(content: dict) -> None:
-    content["state"] = {number: {"momentum_buffer": each["exp_avg"]} for number, each in content["state"].items()}
-
-
-def forget(key: str, content: dict) -> None:
-    del content[key]
-
-
-def drop_weight(content: dict) -> None:
-    content["param_groups"][0]["params"].pop()
 
 
 STATE, WEIGHTS, OPTIMIZER = "trainer_state.json", "model.safetensors", "optimizer.pt"
@@ -413,84 +344,3 @@ def test_a_checkpoint_of_two_processes_lacks_no_part_of_either(layout, stopped, 
             assert found is None and len(said) == 2 and said[0].startswith(f"passing over {checkpoint}: ")
             file = said[0].partition("/checkpoint-4: ")[2].partition(": ")[0]  # or a pattern for all of its kind
             assert fnmatch(name, file) or Path(name).name == file
-
-
-@pytest.mark.parametrize("changes", [{}, {"resume_from_checkpoint": "true"}], ids=["by default", "asked for"])
-def test_checkpoints_that_no_run_could_go_on_from_are_refused_before_training(changes, task, tmp_path, capsys):
-    options = {"save_only_model": "true", "train_file": "nowhere.jsonl", "save_strategy": "steps", **changes}
-    line = refused(train, task.options(tmp_path / "run", **options), capsys)
-    assert "--save_only_model" in line and "--resume_from_checkpoint false" in line and "nowhere" not in line
-    assert not (tmp_path / "run").exists()
-
-
-def test_checkpoints_of_weights_alone_never_start_a_run_anew(task, tmp_path, capsys):
-    saving = {"save_strategy": "steps", "save_steps": 3}
-    options = {"save_only_model": "true", "resume_from_checkpoint": "false", **saving}
-    train.main(task.options(tmp_path, **options))
-    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
-    line = refused(train, task.options(tmp_path, **saving), capsys)
-    assert "checkpoint-6: it holds weights alone, as --save_only_model" in line and line.endswith("false starts anew")
-    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
-
-
-# The loss falls, so that the first checkpoint is called the best.
-BEST = {
-    **{"load_best_model_at_end": "true", "metric_for_best_model": "loss", "greater_is_better": "true"},
-    **{"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2},
-}
-
-
-@pytest.fixture(scope="module")
-def with_best(task, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("best") / "run"
-    train.main(task.options(folder, validation_file=task.validation, **BEST))
-    assert json.loads((folder / STATE).read_text())["best_global_step"] == 2
-    return folder
-
-
-LOST = {
-    "gone": (shutil.rmtree, "it is gone"),
-    "cut off": (lambda best: halve(best / WEIGHTS), "model.safetensors: cut off"),
-    "NaN": (lambda best: edit_tensors(best / WEIGHTS, partial(set_first, float("nan"))), "holds a NaN"),
-}
-
-
-def moved(run: Path, folder: Path) -> None:
-    """Copies a run; its record of the best checkpoint then names the copy."""
-    shutil.copytree(run, folder)
-    for path in folder.rglob(STATE):
-        path.write_text(path.read_text().replace(str(run), str(folder)))
-
-
-@pytest.mark.parametrize(("lose", "why"), LOST.values(), ids=LOST)
-def test_a_best_checkpoint_that_is_lost_is_said_and_not_taken(lose, why, with_best, task, tmp_path, capfd):
-    moved(with_best, tmp_path / "run")
-    lose(tmp_path / "run/checkpoint-2")
-    options = task.options(tmp_path / "run", validation_file=task.validation, **BEST)
-    line = refused(train, options, capfd)
-    assert f"the run ends with its best checkpoint, {tmp_path}/run/checkpoint-2: " in line and why in line
-    assert "--load_best_model_at_end false takes its last" in line
-    shutil.rmtree(tmp_path / "run/checkpoint-6")
-    train.main(options)
-    output = "".join(capfd.readouterr())
-    assert output.count("the best checkpoint until now") == 1 and why in output and "Traceback" not in output
-    assert not (tmp_path / "run/checkpoint-2").exists()
-    last = load_file(tmp_path / "run/checkpoint-6" / WEIGHTS)
-    found = load_file(tmp_path / "run" / WEIGHTS)
-    assert all(torch.equal(found[name], last[name]) for name in last)
-
-
-def test_a_best_checkpoint_that_is_damaged_while_the_run_goes_on_ends_it_in_one_line(
-    task, tmp_path, capsys, monkeypatch
-):
-    on_log = BestCheckpoint.on_log
-
-    def lose(self, args, state, control, logs=None, **more):
-        if "train_runtime" in logs:
-            halve(tmp_path / "checkpoint-2" / WEIGHTS)
-        on_log(self, args, state, control, logs, **more)
-
-    monkeypatch.setattr(BestCheckpoint, "on_log", lose)
-    line = refused(train, task.options(tmp_path, validation_file=task.validation, **BEST), capsys)
-    assert "best checkpoint" in line and "checkpoint-2: model.safetensors: cut off" in line
-    assert (tmp_path / "checkpoint-6").is_dir()
