@@ -145,10 +145,10 @@ def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
     if step_of(checkpoint) not in (None, state.global_step):
         raise NotWholeError(f"{path.name}: is of step {state.global_step}, not of its folder's {step_of(checkpoint)}")
     callback: Any = content["stateful_callbacks"].get(LayoutRecord.__name__, {})
-    record = callback.get("args", {}) | callback.get("attributes", {}) if isinstance(callback, dict) else None
-    if not isinstance(record, dict) or not all(
-        check(record[name]) for name, check in RECORD.items() if name in record
-    ):
+    parts = [callback.get(part, {}) for part in ("args", "attributes")] if isinstance(callback, dict) else [None]
+    record = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+    is_possible = all(can_be(record[name]) for name, can_be in RECORD.items() if name in record)
+    if not is_possible or not all(isinstance(part, dict) for part in parts):
         raise NotWholeError(f"{path.name}: `{LayoutRecord.__name__}` cannot be {callback!r:.80}")
     return state, record
 
