@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of one file of a checkpoint, of any run: it is there, whole, and all its numbers are finite."""
 
+import errno
 import random
 import zipfile
 import zlib
@@ -18,6 +19,10 @@ from torch.distributed.checkpoint import FileSystemReader
 from transformers.trainer_pt_utils import safe_globals
 
 from ..errors import ArgumentError, first_line
+
+
+# Errors of the system that say nothing of what a file holds.
+NO_ANSWER = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 
 class NotWholeError(ArgumentError):
@@ -37,12 +42,14 @@ def naming(path: Path) -> Iterator[None]:
         raise
     except ArgumentError as error:  # of ours, which begins with the path
         raise NotWholeError(str(error).removeprefix(f"{path.parent}/")) from error
-    except PermissionError as error:
-        raise UnfitError(f"{path.name}: {error.strerror}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotWholeError(f"{path.name}: missing") from error
     except IsADirectoryError as error:
         raise NotWholeError(f"{path.name}: a folder, and should be a file") from error
+    except OSError as error:
+        # The file may be whole: for a disk or a network that does not answer now, nobody's training begins anew.
+        kind = UnfitError if error.errno in NO_ANSWER else NotWholeError
+        raise kind(f"{path.name}: cannot be read: {error.strerror or first_line(error)}") from error
     except Exception as error:  # of many types, from zip files, pickles, JSON and safetensors
         if path.is_file() and path.stat().st_size == 0:
             raise NotWholeError(f"{path.name}: empty") from error

@@ -233,7 +233,9 @@ def test_a_file_that_cannot_be_opened_is_passed_over_and_never_starts_a_run_anew
         return opened(self, *args, **options)
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(ArgumentError, match="checkpoint-4: optimizer.pt: Permission denied; no other checkpoint"):
+    with pytest.raises(
+        ArgumentError, match="checkpoint-4: optimizer.pt: cannot be read: Permission denied; no other checkpoint"
+    ):
         find_start(tmp_path / "run", None, stopped.needs, print)
 
 
