@@ -107,7 +107,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     start = find_start(output_dir, training_args.resume_from_checkpoint, needs, say)
     is_end = start.state is not None and start.state.is_end(training_args)
     if training_args.load_best_model_at_end:
-        start = without_lost_best(start, is_end, needs, say)
+        start = without_lost_best(start, output_dir, is_end, needs, say)
     state = start.state
     finished = end_of(state, training_args) if state is not None and is_end else None
     plan = make_plan(model_args, data_args, training_args, finished is not None, config)

@@ -171,7 +171,7 @@ def raise_first(fault: ArgumentError | None) -> None:
         raise faults[0]
 
 
-def without_lost_best(start: Start, is_end: bool, needs: Needs, say: Callable) -> Start:
+def without_lost_best(start: Start, output_dir: Path, is_end: bool, needs: Needs, say: Callable) -> Start:
     """
     Returns the start of a run that is to end with its best checkpoint, which is moved first if it is damaged.
 
@@ -179,7 +179,8 @@ def without_lost_best(start: Start, is_end: bool, needs: Needs, say: Callable) -
         is_end: Whether the run needs no further step.
 
     Raises:
-        ArgumentError: It has no further step to find a better one, and its best is gone or damaged.
+        ArgumentError: It has no further step to find a better one, and its best is gone or damaged; or that lies damaged
+            in another folder, of which nothing is moved.
     """
     state = start.state
     if state is None or state.trainer.best_model_checkpoint is None:
@@ -194,7 +195,7 @@ def without_lost_best(start: Start, is_end: bool, needs: Needs, say: Callable) -
     try:
         raise_first(fault)
     except (NotWholeError, UnfitError) as error:
-        if is_end:
+        if is_end or (best.is_dir() and best.parent.resolve() != output_dir.resolve()):
             raise ArgumentError(lost_best(best, error)) from error
         say(f"the best checkpoint until now, {best}, is lost: {error}; a better one or the last will be the end")
         moved = (best,) if best.is_dir() and best not in start.superseded else ()
