@@ -179,8 +179,8 @@ def without_lost_best(start: Start, output_dir: Path, is_end: bool, needs: Needs
         is_end: Whether the run needs no further step.
 
     Raises:
-        ArgumentError: It has no further step to find a better one, and its best is gone or damaged; or that lies damaged
-            in another folder, of which nothing is moved.
+        ArgumentError: It has no further step to find a better one, and its best is gone or damaged; or that is damaged
+            and lies in another folder, of which nothing is moved.
     """
     state = start.state
     if state is None or state.trainer.best_model_checkpoint is None:
