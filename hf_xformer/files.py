@@ -40,6 +40,7 @@ OPTIMIZER_SHARDS = "optimizer_shards"  # the optimizer's parts under tensor para
 # In a run's folder.
 RECORD = "run.json"
 TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS = "train_results.json", "eval_results.json", "test_results.json"
+ALL_RESULTS = "all_results.json"  # the first two in one, by the Trainer
 CARD, CURVES, ATTENTION = "README.md", "curves.png", "attention.png"
 PUSHED = ".pushed.json"  # digests of the cards that were pushed from the folder
 CARD_TEMPLATE = "model_cards/template.md"  # ships with the package

@@ -184,8 +184,12 @@ def first_cut_off(path: Path, size: int) -> tuple[str, int]:
 
 def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor], trust_remote_code: bool = False) -> Comparison:
     """Compares stored tensors with those of the model that a configuration describes, built without memory."""
-    model = build_without_memory(config, trust_remote_code)
-    tensors = model.state_dict()
+    return compare_model(build_without_memory(config, trust_remote_code), stored)
+
+
+def compare_model(model: PreTrainedModel, stored: dict[str, StoredTensor]) -> Comparison:
+    """Compares stored tensors with a model's, which may be without memory."""
+    config, tensors = model.config, model.state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     found = Comparison()
     together = tied_names(model)

@@ -50,7 +50,10 @@ def choose(names: list[str], last: int | None) -> list[str]:
         return names
     last = 5 if last is None else last
     check_path(names[0])
-    found = [str(path) for path in checkpoints_of(Path(names[0])) if whole(path)]
+    saved = checkpoints_of(Path(names[0]))
+    found = [str(path) for path in saved if whole(path)]
+    if cut_off := [str(path) for path in saved if str(path) not in found]:
+        print(f"passing over {len(cut_off)} of {len(saved)} checkpoints, which are not whole, such as {cut_off[-1]}")
     if len(found) < last:
         raise ArgumentError(
             f"{names[0]}: {len(found)} checkpoints, --last {last} wants more: give less, or train with a larger "

@@ -13,6 +13,7 @@ same command: it resumes from the last whole checkpoint in --output_dir; --resum
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -22,7 +23,7 @@ from transformers.training_args import OptimizerNames
 
 from ..checkpoints.averaging import load_averages
 from ..decoding.attention_maps import can_plot
-from ..errors import DataError, blame, one_line_errors
+from ..errors import ArgumentError, DataError, blame, one_line_errors
 from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER
 from ..hub.card import CardFacts, facts_of, is_edited, read_facts, write_card
 from ..hub.curves import plot_curves
@@ -45,7 +46,7 @@ from ..training.parallel import TensorParallelTrainer
 from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
 from ..training.recipe import parse_run, split_command_line
-from ..training.resume import claim, copy_weights, set_aside, set_results_aside
+from ..training.resume import check_end, claim, copy_weights, set_aside, set_damaged_aside, set_results_aside
 from ..training.rotation import BestCheckpoint, RotateCheckpoints, bring_best
 from ..training.throughput import log_throughput, results_of_training
 
@@ -95,8 +96,9 @@ def make_trainer(
     with blame(f"--optim {OptimizerNames(given.optim).value}", ImportError, ValueError):
         trainer_class.get_optimizer_cls_and_kwargs(given, run.model)
     if isinstance(run.model, PreTrainedModel):
-        # Tied weights are saved once: the Trainer would warn at every resume that the others are missing.
-        run.model._keys_to_ignore_on_save = set(run.model.all_tied_weights_keys)
+        # Xformers say so themselves: tied weights are saved once, and the Trainer would warn that others are missing.
+        ignored = run.model._keys_to_ignore_on_save or ()
+        run.model._keys_to_ignore_on_save = {*ignored, *run.model.all_tied_weights_keys}
     with blame("options of the Trainer", ImportError, ValueError):
         trainer = trainer_class(
             model=run.model,
@@ -125,7 +127,10 @@ def make_callbacks(
     state = run.start.state
     seconds = 0.0 if state is None else state.seconds
     callbacks: list[TrainerCallback] = [
-        LayoutRecord(layout(training_args), processes, writers, run.plan.batch, seconds)
+        LayoutRecord(
+            layout(training_args), processes, writers, run.plan.batch, seconds, model_args.ema_decay is not None
+        ),
+        BestCheckpoint(partial(check_end, needs=run.needs), state is not None and run.finished is None, run.best),
     ]
     callbacks.append(RecipeRecord(run.recipe.options, run.recipe.history, run.recipe.changed))
     if run.target is not run.source:
@@ -136,8 +141,6 @@ def make_callbacks(
         callbacks.append(ExponentialMovingAverage(model_args.ema_decay, run.checkpoint))
     if data_args.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(data_args.early_stopping_patience, data_args.early_stopping_threshold))
-    if state is not None and run.finished is None:
-        callbacks.append(BestCheckpoint(run.best))
     if (limit := training_args.save_total_limit) is not None and limit > 0:
         callbacks.append(RotateCheckpoints(limit))
     return callbacks
@@ -152,14 +155,15 @@ def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
         set_aside(output_dir, run.start.superseded, print)
         if run.start.state is not None and run.finished is None:
             bring_best(run.start.state.trainer, run.best, print)
+        set_damaged_aside(output_dir, print)
         claim(output_dir, run.model, run.source)
 
 
 def train(trainer: Seq2SeqTrainer, run: Run) -> None:
     """Trains from the first step or from a checkpoint, and saves the model."""
     output_dir = str(trainer.args.output_dir)
-    # A stream is checked only as it is read.
-    with one_line_errors(DataError), one_line_when_stopped(output_dir):
+    # A stream is checked only as it is read, and the best checkpoint when it is taken.
+    with one_line_errors(ArgumentError, DataError), one_line_when_stopped(output_dir):
         trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
     results = results_of_training(trainer)
     trainer.log_metrics("train", results)

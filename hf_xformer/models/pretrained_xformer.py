@@ -83,7 +83,17 @@ class XformerPreTrainedModel(PreTrainedModel):
             for rule in plan.keys() - names:
                 del plan[rule]
 
+    def post_init(self):
+        super().post_init()
+        # Tied weights are saved once: the Trainer would warn at every resume that the others are missing.
+        self._keys_to_ignore_on_save = {*(self._keys_to_ignore_on_save or ()), *self.all_tied_weights_keys}
+
     def save_pretrained(self, *args, **kwargs):
+        # A tensor of its own that somebody has put in a tied one's place would be lost. (In parts, none is another.)
+        if not self.tp_size:
+            tensors = dict(self.named_parameters(remove_duplicate=False))
+            untied = {a for a, b in self.all_tied_weights_keys.items() if tensors.get(a) is not tensors.get(b)}
+            self._keys_to_ignore_on_save -= untied
         with as_its_own_class(self):
             super().save_pretrained(*args, **kwargs)
 

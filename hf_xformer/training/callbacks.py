@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import (
     PreTrainedTokenizerBase,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 from transformers.trainer_callback import ExportableState
@@ -21,6 +22,7 @@ from transformers.trainer_callback import ExportableState
 from ..checkpoints.averaging import read_averages, trained
 from ..files import AVERAGES, TARGET_TOKENIZER, checkpoint_folder, write_whole
 from .adapters import save_generation_config
+from .file_checks import sum_of
 
 
 class SaveGenerationConfig(TrainerCallback):
@@ -95,7 +97,8 @@ class ExponentialMovingAverage(TrainerCallback):
 
 class LayoutRecord(TrainerCallback, ExportableState):
     """
-    Leaves in every checkpoint's `trainer_state.json` what the run's next start has to know of it.
+    Leaves in every checkpoint's `trainer_state.json` what the run's next start has to know of it, and sums of the
+    weight files, which are written before it and have none of their own.
 
     Args:
         layout: How weights and optimizer are divided among the processes.
@@ -103,14 +106,26 @@ class LayoutRecord(TrainerCallback, ExportableState):
         writers: How many of them write a random state into a checkpoint's folder.
         batch: What a step works on, in words.
         seconds: Of training before this start.
+        averages: Whether averages of the weights are written after this record.
     """
 
-    def __init__(self, layout: str, processes: int, writers: int, batch: str = "", seconds: float = 0.0):
+    def __init__(
+        self,
+        layout: str,
+        processes: int,
+        writers: int,
+        batch: str = "",
+        seconds: float = 0.0,
+        averages: bool = False,
+    ):
         self.layout, self.processes, self.writers, self.batch = layout, processes, writers, batch
+        self.averages = averages
+        self.run: tuple[TrainingArguments, TrainerState] | None = None
         self.earlier, self.start = seconds, time.monotonic()
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.start = time.monotonic()
+        self.run = (args, state)
 
     def on_train_end(self, args, state, control, **kwargs):
         self.earlier, self.start = self.seconds, math.inf
@@ -122,8 +137,13 @@ class LayoutRecord(TrainerCallback, ExportableState):
 
     def state(self) -> dict:
         """Returns what the Trainer writes into `trainer_state.json`."""
-        names = ("layout", "processes", "writers", "batch", "seconds")
-        return {"args": {name: getattr(self, name) for name in names}, "attributes": {}}
+        sums = {}
+        if self.run is not None:
+            args, state = self.run
+            folder = checkpoint_folder(str(args.output_dir), state.global_step)
+            sums = {path.name: sum_of(path) for path in sorted(folder.glob("*model*.safetensors"))}
+        names = ("layout", "processes", "writers", "batch", "seconds", "averages")
+        return {"args": {name: getattr(self, name) for name in names}, "attributes": {"sums": sums}}
 
 
 class SaveTargetTokenizer(TrainerCallback):

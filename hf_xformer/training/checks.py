@@ -434,9 +434,3 @@ def check_layout(checkpoint: Path, was: str, processes_were: int, now: str, proc
             "its optimizer cannot be divided anew. Go on as it was written, or begin a new run from its weights: "
             f"--model_name_or_path {checkpoint} and another --output_dir"
         )
-
-
-def refuse_averages(checkpoint: Path, averages: bool) -> None:
-    """Refuses a checkpoint that was written with averages where the run has none, or the other way round."""
-    was, now = ("without", "with") if averages else ("with", "without")
-    raise ArgumentError(f"{checkpoint} was written {was} --ema_decay: it cannot go on {now} it")

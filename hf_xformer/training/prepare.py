@@ -35,19 +35,19 @@ from ..data.batches import (
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
 from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
 from ..data.reading import load_named_rows, load_rows
-from ..errors import ArgumentError
 from ..models import XformerConfig
 from .adapters import add_lora, make_lora, tell_moved_base
 from .arguments import DataArguments, ModelArguments
 from .changes import Recipe, settle
-from .checks import check_adapter, check_layout, check_model, check_options, check_output_dir, check_own_tokenizer
+from .checkpoint_files import Needs
+from .checks import check_model, check_options, check_output_dir, check_own_tokenizer
 from .evaluation import GenerationMetrics, batch_of_an_evaluation, check_evaluation_options, has_stopped_early
 from .fingerprint import recipe_of
-from .launch import data_parallel_size, layout, tensor_parallel_size
+from .launch import data_parallel_size, tensor_parallel_size
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .plan import Plan, make_plan
 from .recipe import parse_overrides
-from .resume import SavedState, Start, find_start
+from .resume import SavedState, Start, check_resumable, find_start, without_lost_best
 from .rotation import place_of_best
 
 
@@ -73,6 +73,7 @@ class Run:
         plan: What the Trainer is told beside the options.
         recipe: Everything that decides the weights, and how it has changed on the way.
         start: The state to resume, and checkpoints that have to be moved first.
+        needs: What checkpoints of the run have to hold.
         finished: The checkpoint that a finished run ends with; None if there are steps to take.
         best: Where the best checkpoint until now will be in the output folder of a run that resumes; None without one.
     """
@@ -87,6 +88,7 @@ class Run:
     plan: Plan
     recipe: Recipe
     start: Start
+    needs: Needs
     finished: Path | None
     best: Path | None
 
@@ -106,6 +108,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     say = PartialState().print
     check_options(model_args, data_args, training_args)
     check_evaluation_options(data_args, training_args)
+    check_resumable(training_args)
     set_seed(training_args.seed)
     tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name)
@@ -118,13 +121,12 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     if lora is not None:
         tell_moved_base(output_dir, lora, say)
 
-    averages = model_args.ema_decay is not None
-    start = find_start(output_dir, training_args.resume_from_checkpoint, averages, say)
+    needs = Needs.of(config, lora, model_args, training_args)
+    start = find_start(output_dir, training_args.resume_from_checkpoint, needs, say)
     state = start.state
-    if state is not None:
-        check_adapter(state.checkpoint, "--resume_from_checkpoint", lora)
-        check_layout(state.checkpoint, state.layout, state.processes, layout(training_args), training_args.world_size)
     is_end = state is not None and (state.is_end(training_args) or has_stopped_early(state.trainer, data_args))
+    if training_args.load_best_model_at_end:
+        start = without_lost_best(start, output_dir, is_end, needs, say)
     finished = end_of(state, training_args) if state is not None and is_end else None
     plan = make_plan(model_args, data_args, training_args, finished is not None, config)
     now = recipe_of(model_args, data_args, training_args, plan, config, source, target)
@@ -147,18 +149,15 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         model = add_lora(model, lora, finished or (None if state is None else state.checkpoint), say)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
     collator = make_collator(source, model, data_args, training_args)
-    best = None if state is None or finished is not None else place_of_best(state.trainer, training_args, say)
-    return Run(model, source, target, train_set, collator, validation, metrics, plan, recipe, start, finished, best)
+    best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)
+    return Run(
+        model, source, target, train_set, collator, validation, metrics, plan, recipe, start, needs, finished, best
+    )
 
 
 def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:
     """Returns the checkpoint that a finished run ends with: its best one, if that was asked for, or its last."""
     best = state.trainer.best_model_checkpoint if training_args.load_best_model_at_end else None
-    if best is not None and not Path(best).is_dir():
-        raise ArgumentError(
-            f"{state.checkpoint}: the best checkpoint of its run, {Path(best).name}, is not beside it: copy it there, "
-            "or give --load_best_model_at_end false to end with this one"
-        )
     return state.checkpoint if best is None else Path(best)
 
 

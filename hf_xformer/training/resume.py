@@ -2,44 +2,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output folder of a run: where to resume, read once; and what is moved, claimed and copied there."""
 
-import json
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path, PureWindowsPath
 
+from accelerate.utils import gather_object
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import SaveStrategy
 
-from ..checkpoints.weight_files import read_header, read_tensors
-from ..errors import ArgumentError, blame, first_line
+from ..checkpoints.weight_files import read_tensors
+from ..errors import ArgumentError
 from ..files import (
-    ADAPTER_WEIGHTS,
+    ADAPTER_CONFIG,
+    ALL_RESULTS,
     ATTENTION,
-    AVERAGES,
+    CONFIG,
+    EVAL_RESULTS,
     GENERATION_CONFIG,
+    RECORD,
     TEST_RESULTS,
-    TRAINER_STATE,
+    TRAIN_RESULTS,
     checkpoints_of,
+    read_json,
     step_of,
     write_whole,
 )
 from .adapters import configs_of, save_generation_config
-from .callbacks import LayoutRecord
-from .checks import refuse_averages
-
-
-class NotWholeError(ArgumentError):
-    """A checkpoint that was cut off while it was being saved, or is none."""
+from .checkpoint_files import Needs, check_best, check_files, read_trainer_state
+from .checks import check_adapter, check_layout
+from .file_checks import NotWholeError, UnfitError, naming
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,20 @@ class SavedState:
     A whole checkpoint and the state of the run that wrote it.
 
     Args:
+        record: What `LayoutRecord` has left there.
         layout: How weights and optimizer were divided; "" if an earlier version wrote the checkpoint.
         processes: Among how many.
         batch: What a step worked on, in words.
         seconds: Of training until then, over all starts.
-        has_averages: Whether averages of the weights lie beside them.
     """
 
     checkpoint: Path
     trainer: TrainerState
+    record: dict
     layout: str
     processes: int
     batch: str
     seconds: float
-    has_averages: bool
 
     def is_end(self, training_args: TrainingArguments) -> bool:
         """Tells whether the run needs no further step; the Trainer would take one all the same."""
@@ -77,52 +78,145 @@ class Start:
 
     Args:
         state: The checkpoint that it goes on from; None at the first step.
-        superseded: Checkpoints of an earlier run that have to be moved first.
+        superseded: Checkpoints that the run does not go on from, and that have to be moved first.
     """
 
     state: SavedState | None = None
     superseded: tuple[Path, ...] = ()
 
 
-def find_start(output_dir: Path, resume: str | bool | None, averages: bool, say: Callable) -> Start:
+def check_resumable(training_args: TrainingArguments) -> None:
+    """Refuses a run that saves checkpoints from which its next start could not go on."""
+    anew = str(training_args.resume_from_checkpoint).lower() == "false"
+    if training_args.save_only_model and SaveStrategy(training_args.save_strategy) != SaveStrategy.NO and not anew:
+        raise ArgumentError(
+            "--save_only_model saves weights alone, from which a stopped run cannot go on: leave it out, or give "
+            "--resume_from_checkpoint false, and every start begins anew"
+        )
+
+
+def find_start(output_dir: Path, resume: str | bool | None, needs: Needs, say: Callable) -> Start:
     """
     Finds where a run begins: at the checkpoint that is named, at the last whole one in `output_dir`, or anew.
 
     Args:
         resume: `--resume_from_checkpoint`: a folder, "false" to start anew, None or "true" to look for one.
-        averages: Whether the run averages its weights, so that a checkpoint has to have those too.
 
     Raises:
-        ArgumentError: The one that is named is not whole, or what is there was written with averages and should be
-            without, or the other way.
+        ArgumentError: The one that is named is not whole or not of this run, or none of those that are there is, and
+            not because a kill has cut them off.
     """
     wish = "true" if resume is None else str(resume)
     if wish.lower() == "false":
         return Start(superseded=tuple(checkpoints_of(output_dir)))
     if wish.lower() != "true":
         try:
-            state = read_state(Path(wish))
-        except NotWholeError as error:
-            raise ArgumentError(f"--resume_from_checkpoint {wish}: not a whole checkpoint: {error}") from error
-        if state.has_averages != averages:
-            refuse_averages(state.checkpoint, averages)
-        return Start(state, superseded=left_behind(state.checkpoint, output_dir))
-    others = []
-    for checkpoint in reversed(checkpoints_of(output_dir)):
+            return Start(read_whole(Path(wish), needs), left_behind(Path(wish), output_dir))
+        except (NotWholeError, UnfitError) as error:
+            raise ArgumentError(
+                f"--resume_from_checkpoint {wish}: {error}; name another checkpoint, or leave the option out to go on "
+                "from the last whole one in --output_dir"
+            ) from error
+    passed, unfit = [], ""
+    # Machines may see a shared folder at different times.
+    for name in sorted(set(gather_object([path.name for path in checkpoints_of(output_dir)])), key=newest_first):
+        checkpoint = output_dir / name
         try:
-            state = read_state(checkpoint)
-        except NotWholeError as error:
-            say(f"passing over {checkpoint}: it was cut off while it was being saved: {error}")
+            state = read_whole(checkpoint, needs)
+        except (NotWholeError, UnfitError) as error:
+            say(f"passing over {checkpoint}: {error}")
+            passed.append(checkpoint)
+            if isinstance(error, UnfitError):
+                unfit = unfit or f"{checkpoint}: {error}"
             continue
-        if state.has_averages == averages:
-            say(f"resuming from {checkpoint}; --resume_from_checkpoint false starts anew")
-            return Start(state)
-        # Averages are written last: this one may have been cut off before them.
-        say(f"passing over {checkpoint}: it was saved with{'out' if averages else ''} averages")
-        others.append(checkpoint)
-    if others:
-        refuse_averages(others[0], averages)
-    return Start()
+        say(f"resuming from {checkpoint}; --resume_from_checkpoint false starts anew")
+        return Start(state, tuple(passed))
+    if unfit:
+        raise ArgumentError(f"{unfit}; no other checkpoint is whole; --resume_from_checkpoint false starts anew")
+    if passed:
+        say(f"no checkpoint in {output_dir} is whole: the run starts anew")
+    return Start(superseded=tuple(passed))
+
+
+def newest_first(name: str) -> int:
+    """Returns a checkpoint's step, counted down."""
+    return -(step_of(Path(name)) or 0)
+
+
+def read_whole(checkpoint: Path, needs: Needs) -> SavedState:
+    """
+    Reads the state of a checkpoint that this run can go on from; all processes come to the same result.
+
+    Raises:
+        NotWholeError, UnfitError: A file is not as it has to be; the message says which and why.
+        ArgumentError: The checkpoint is of another layout, of other adapters or of another version of the library.
+    """
+    state, fault = None, None
+    try:
+        state = read_state(checkpoint)
+        check_layout(checkpoint, state.layout, state.processes, needs.layout, needs.processes)
+        with naming(checkpoint / ADAPTER_CONFIG):
+            has_adapters = bool(read_json(checkpoint / ADAPTER_CONFIG))
+        if has_adapters or (checkpoint / CONFIG).exists():
+            check_adapter(checkpoint, "--resume_from_checkpoint", needs.lora)
+        check_files(checkpoint, state.record, needs)
+    except (NotWholeError, UnfitError) as error:
+        fault = error
+    raise_first(fault)
+    assert state is not None
+    return state
+
+
+def raise_first(fault: ArgumentError | None) -> None:
+    """Raises, in all processes alike, what the first of those has found that has found a fault."""
+    if faults := [each for each in gather_object([fault]) if each is not None]:
+        raise faults[0]
+
+
+def without_lost_best(start: Start, output_dir: Path, is_end: bool, needs: Needs, say: Callable) -> Start:
+    """
+    Returns the start of a run that is to end with its best checkpoint, which is moved first if it is damaged.
+
+    Args:
+        is_end: Whether the run needs no further step.
+
+    Raises:
+        ArgumentError: It has no further step to find a better one, and its best is gone or damaged; or that is damaged
+            and lies in another folder, of which nothing is moved.
+    """
+    state = start.state
+    if state is None or state.trainer.best_model_checkpoint is None:
+        return start
+    best, fault = Path(state.trainer.best_model_checkpoint), None
+    try:
+        check_best(best, needs)
+    except (NotWholeError, UnfitError) as error:
+        fault = error
+    try:
+        raise_first(fault)
+    except (NotWholeError, UnfitError) as error:
+        if is_end or (best.is_dir() and best.parent.resolve() != output_dir.resolve()):
+            raise ArgumentError(lost_best(best, error)) from error
+        say(f"the best checkpoint until now, {best}, is lost: {error}; a better one or the last will be the end")
+        state.trainer.best_model_checkpoint = None
+        moved = (best,) if best.is_dir() and best not in start.superseded else ()
+        return Start(state, (*start.superseded, *moved))
+    return start
+
+
+def check_end(best: Path, needs: Needs) -> None:
+    """Refuses to end a training with its best checkpoint if that is gone or damaged."""
+    fault = None
+    try:
+        check_best(best, needs)
+    except (NotWholeError, UnfitError) as error:
+        fault = ArgumentError(lost_best(best, error))
+    raise_first(fault)
+
+
+def lost_best(best: Path, error: ArgumentError) -> str:
+    """Returns what to say of a best checkpoint that a run cannot end with."""
+    return f"the run ends with its best checkpoint, {best}: {error}; --load_best_model_at_end false takes its last"
 
 
 def left_behind(checkpoint: Path, output_dir: Path) -> tuple[Path, ...]:
@@ -138,63 +232,38 @@ def left_behind(checkpoint: Path, output_dir: Path) -> tuple[Path, ...]:
 
 def read_state(checkpoint: Path) -> SavedState:
     """
-    Reads a checkpoint's state, having seen that all processes have written their part. The Trainer waits for none.
+    Reads a checkpoint's state of the Trainer, in which our record of the run is.
 
     Raises:
-        NotWholeError: A file is missing or cut off; the message says which.
+        NotWholeError: It is missing, cut off or damaged: no checkpoint, or one that was being saved.
         ArgumentError: Another version of the library has written the state.
     """
-    path = checkpoint / TRAINER_STATE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))  # the last file that the Trainer writes
-    except FileNotFoundError as error:
-        raise NotWholeError(f"no {TRAINER_STATE}") from error
-    except (OSError, ValueError) as error:
-        raise NotWholeError(f"{TRAINER_STATE} cannot be read: {first_line(error)}") from error
-    with blame(f"{path}: not a state of this version of transformers", TypeError, AttributeError):
-        state = TrainerState(**content)
-        if state.best_model_checkpoint is not None:
-            # It is beside this one, whatever their folder was called when that was written.
-            folder = checkpoint.parent if step_of(checkpoint) is not None else checkpoint.resolve().parent
-            state.best_model_checkpoint = str(folder / PureWindowsPath(state.best_model_checkpoint).name)
-        record = content.get("stateful_callbacks", {}).get(LayoutRecord.__name__, {}).get("args", {})
-    random_states = list(checkpoint.glob("rng_state*.pth"))
-    # torch saves zip files, whose last bytes are missing if they are cut off.
-    if broken := [path.name for path in random_states if not zipfile.is_zipfile(path)]:
-        raise NotWholeError(f"{broken[0]} is cut off")
-    if 0 < len(random_states) < record.get("writers", 0):
-        raise NotWholeError(f"{len(random_states)} of {record['writers']} processes have written there")
-    try:
-        read_tensors(checkpoint)
-        if (checkpoint / ADAPTER_WEIGHTS).exists():
-            read_header(checkpoint / ADAPTER_WEIGHTS)
-    except ArgumentError as error:
-        raise NotWholeError(str(error)) from error
-    return SavedState(
-        checkpoint,
-        state,
-        record.get("layout", ""),
-        record.get("processes", 0),
-        record.get("batch", ""),
-        record.get("seconds", 0.0),
-        (checkpoint / AVERAGES).exists(),
-    )
+    trainer, record = read_trainer_state(checkpoint)
+    if trainer.best_model_checkpoint is not None:
+        # It is beside this one, whatever their folder was called when that was written.
+        folder = checkpoint.parent if step_of(checkpoint) is not None else checkpoint.resolve().parent
+        trainer.best_model_checkpoint = str(folder / PureWindowsPath(trainer.best_model_checkpoint).name)
+    names = {"layout": "", "processes": 0, "batch": "", "seconds": 0.0}
+    return SavedState(checkpoint, trainer, record, **{name: record.get(name, value) for name, value in names.items()})
 
 
 def whole(checkpoint: Path) -> bool:
-    """Tells whether all files of a checkpoint are whole."""
+    """Tells whether a checkpoint's weights were saved whole, whatever else there is to go on from."""
     try:
         read_state(checkpoint)
-    except NotWholeError:
+        read_tensors(checkpoint)
+    except ArgumentError:
         return False
     return True
 
 
 def set_aside(output_dir: Path, checkpoints: Sequence[Path], say: Callable) -> None:
-    """Moves an earlier run's checkpoints, which would be taken for this run's later on; none is ever deleted."""
+    """
+    Moves checkpoints that the run does not go on from, which would be taken for its own later; none is ever deleted.
+    """
     if checkpoints:
         aside = move_aside(output_dir, checkpoints)
-        say(f"moved {len(checkpoints)} checkpoints of an earlier run to {aside}")
+        say(f"moved {', '.join(path.name for path in checkpoints)} to {aside}: this run does not go on from there")
 
 
 def set_results_aside(output_dir: Path, say: Callable) -> None:
@@ -217,6 +286,16 @@ def move_aside(output_dir: Path, paths: Iterable[Path]) -> Path:
     for path in paths:
         path.rename(aside / path.name)
     return aside
+
+
+def set_damaged_aside(output_dir: Path, say: Callable) -> None:
+    """Moves records of an earlier start that cannot be read, which the run reads again when it ends to add its own."""
+    for name in (RECORD, ALL_RESULTS, TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS):
+        path = output_dir / name
+        try:
+            read_json(path)
+        except ArgumentError as error:
+            say(f"{error}: moved to {move_aside(output_dir, [path])}, and a new one will be written")
 
 
 def copy_weights(checkpoint: Path, output_dir: Path) -> None:

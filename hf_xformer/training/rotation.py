@@ -74,22 +74,31 @@ def is_not_about_the_best(record: logging.LogRecord) -> bool:
 
 class BestCheckpoint(TrainerCallback):
     """
-    Tells the Trainer, when it has read the state that it resumes, where the best checkpoint is now.
+    Sees to the best checkpoint of a run: tells the Trainer where it is now, and checks it before the Trainer loads it.
 
     Args:
-        best: None if there is none any more.
+        check: Raises for a folder that is gone or damaged, for which the Trainer's own words are a traceback.
+        resumes: Whether the Trainer reads the state of a checkpoint.
+        best: Where the best checkpoint until then is; None if there is none any more.
     """
 
-    def __init__(self, best: Path | None):
-        self.best = best
-        logging.getLogger("transformers.trainer").addFilter(is_not_about_the_best)
+    def __init__(self, check: Callable[[Path], None], resumes: bool, best: Path | None):
+        self.check, self.resumes, self.best = check, resumes, best
+        if resumes:
+            logging.getLogger("transformers.trainer").addFilter(is_not_about_the_best)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        logging.getLogger("transformers.trainer").removeFilter(is_not_about_the_best)
-        state.best_model_checkpoint = None if self.best is None else str(self.best)
+        if self.resumes:
+            logging.getLogger("transformers.trainer").removeFilter(is_not_about_the_best)
+            state.best_model_checkpoint = None if self.best is None else str(self.best)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        is_last = "train_runtime" in (logs or {})  # the Trainer's sum of a training, before it loads
+        if is_last and args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self.check(Path(state.best_model_checkpoint))
 
 
-def place_of_best(trainer: TrainerState, training_args: TrainingArguments, say: Callable) -> Path | None:
+def place_of_best(trainer: TrainerState, training_args: TrainingArguments) -> Path | None:
     """
     Returns where the best checkpoint will be in the output folder of a run that resumes, see [`bring_best`].
 
@@ -100,11 +109,6 @@ def place_of_best(trainer: TrainerState, training_args: TrainingArguments, say: 
         return None
     output_dir, recorded = Path(str(training_args.output_dir)), Path(trainer.best_model_checkpoint)
     if not recorded.is_dir():
-        if training_args.load_best_model_at_end:
-            say(
-                f"WARNING: {recorded}, the best checkpoint until step {trainer.global_step}, is not there any more: "
-                "the run ends with a better one, or else with its last weights"
-            )
         return None
     if recorded.parent.resolve() != output_dir.resolve() and not training_args.load_best_model_at_end:
         return None  # nobody will ask for it

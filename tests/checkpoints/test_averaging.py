@@ -87,7 +87,7 @@ def test_averages_that_a_checkpoint_does_not_have_are_missed(options, tmp_path, 
     shutil.rmtree(tmp_path / "checkpoint-6")
     capsys.readouterr()
     line = refused(train, options(tmp_path, ema_decay=0.9), capsys)
-    assert "checkpoint-4 was written without --ema_decay: it cannot go on with it" in line
+    assert "checkpoint-4: it was written without --ema_decay: it cannot go on with it" in line
     assert (tmp_path / "checkpoint-4").exists()
 
 

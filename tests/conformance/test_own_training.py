@@ -7,6 +7,8 @@ import torch
 from small_models import SIZES, VANILLA, VARIANTS, gradients, make_batch, make_model
 from torch.testing import assert_close
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers.testing_utils import CaptureLogger
+from transformers.utils import logging
 
 
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
@@ -112,3 +114,33 @@ def test_the_stock_trainer_learns_alike_with_checkpointed_gradients_and_nearly_s
     assert len(plain) == 12 and plain[-1] < plain[0] / 2
     assert_close(losses(gradient_checkpointing=True), plain, atol=1e-4, rtol=1e-4)
     assert_close(losses(gradient_checkpointing=True, bf16=True), plain, atol=0.1, rtol=0.1)
+
+
+TIES = {
+    "one embedding": {},
+    "an output layer of its own": {"tie_word_embeddings": False},
+    "two vocabularies": {"encoder_vocab_size": SIZES["vocab_size"] + 8},
+}
+
+
+@pytest.mark.parametrize("overrides", TIES.values(), ids=TIES)
+def test_the_stock_trainer_misses_no_weight_that_is_saved_once(overrides, tmp_path):
+    batch = make_batch()
+    rows = [{name: tensor[row] for name, tensor in batch.items()} for row in range(3)]
+    options = {"save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True}
+    with CaptureLogger(logging.get_logger("transformers.trainer")) as log:
+        for steps in (1, 2):
+            arguments = Seq2SeqTrainingArguments(
+                tmp_path, max_steps=steps, report_to="none", use_cpu=True, disable_tqdm=True, **options
+            )
+            trainer = Seq2SeqTrainer(make_model(**overrides), arguments, train_dataset=rows, eval_dataset=rows)
+            trainer.train(resume_from_checkpoint=steps > 1)
+    assert "missing keys" not in log.out
+
+
+def test_an_output_layer_that_was_put_in_a_tied_ones_place_is_saved(tmp_path):
+    model = make_model()
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() + 1)
+    model.config.tie_word_embeddings = False
+    model.save_pretrained(tmp_path)
+    assert_close(type(model).from_pretrained(tmp_path).lm_head.weight, model.lm_head.weight)

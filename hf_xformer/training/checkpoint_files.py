@@ -1,0 +1,413 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Judges a checkpoint file by file: each that a run goes on from is there, whole, finite and of its own model."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils.constants import FSDP_MODEL_NAME
+from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, PreTrainedConfig, TrainerState, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME
+from transformers.training_args import OptimizerNames
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from ..checkpoints.averaging import trained
+from ..checkpoints.weight_files import compare_model, is_sharded, read_header, read_index, read_tensors
+from ..errors import blame
+from ..files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    AVERAGES,
+    CONFIG,
+    GENERATION_CONFIG,
+    OPTIMIZER_SHARDS,
+    TRAINER_STATE,
+    read_json,
+    step_of,
+)
+from .arguments import ModelArguments
+from .callbacks import LayoutRecord
+from .file_checks import (
+    NotWholeError,
+    UnfitError,
+    check_random_state,
+    check_schedule,
+    check_shards,
+    check_tensors,
+    check_zip,
+    load,
+    naming,
+    refuse_not_finite,
+)
+from .launch import TENSOR_PARALLEL, layout, precision, process_count
+
+
+if TYPE_CHECKING:  # PEFT is an extra
+    from peft import LoraConfig
+
+
+# Optimizers that keep tensors of the weights' own shapes, under these names; others project, quantise or divide them.
+PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop")
+FULL_SIZE = ("exp_avg", "exp_avg_sq", "momentum_buffer", "sum", "square_avg")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """
+    What a run needs of the checkpoint that it goes on from.
+
+    Args:
+        config, lora: Of the model and of its adapters.
+        layout, processes: How the run divides weights and optimizer, and among how many processes.
+        averages: Whether it averages its weights.
+        scales_loss: Whether it has a GradScaler, as PyTorch's training in float16 does.
+        optim: Its optimizer, as `--optim` has it.
+        own_scheduler: Whether the Trainer saves the schedule, and not DeepSpeed.
+        zero: Whether DeepSpeed divides the optimizer.
+        apart: Whether each machine saves into a folder of its own.
+    """
+
+    config: PreTrainedConfig
+    lora: "LoraConfig | None"
+    layout: str
+    processes: int
+    averages: bool
+    scales_loss: bool
+    optim: str
+    own_scheduler: bool
+    zero: bool
+    apart: bool
+
+    @classmethod
+    def of(
+        cls,
+        config: PreTrainedConfig,
+        lora: "LoraConfig | None",
+        model_args: ModelArguments,
+        training_args: TrainingArguments,
+    ) -> "Needs":
+        """Returns the needs of a run with these options."""
+        plugin: Any = training_args.deepspeed_plugin
+        return cls(
+            config=config,
+            lora=lora,
+            layout=layout(training_args),
+            processes=training_args.world_size,
+            averages=model_args.ema_decay is not None,
+            scales_loss=precision(training_args) == "fp16" and plugin is None,
+            optim=OptimizerNames(training_args.optim).value,
+            own_scheduler=plugin is None or "scheduler" not in plugin.deepspeed_config,
+            zero=plugin is not None and plugin.zero_stage > 0,
+            apart=training_args.save_on_each_node,
+        )
+
+    @cached_property
+    def model(self) -> Any:
+        """The run's model, with its adapters, whose weights take no memory."""
+        # By the class and not by from_config, which under ZeRO-3 would divide the weights.
+        model_class: Any = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING[type(self.config)]
+        with torch.device("meta"):
+            model = model_class(deepcopy(self.config))
+        if self.lora is None:
+            return model
+        from peft import get_peft_model
+
+        return get_peft_model(model, deepcopy(self.lora), low_cpu_mem_usage=True)
+
+
+def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
+    """
+    Returns a checkpoint's state of the Trainer, and in it our record of the run, empty in that of an earlier version.
+
+    Raises:
+        NotWholeError: It cannot be read, or a value in it cannot be.
+        ArgumentError: Another version of the library has written it.
+    """
+    path = checkpoint / TRAINER_STATE
+    with naming(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise NotWholeError(f"{path.name}: expected a JSON object, got {content!r:.40}")
+    with blame(f"{path}: not a state of this version of transformers", TypeError, AttributeError):
+        state = TrainerState(**content)
+    for name, can_be in STATE_FIELDS.items():
+        if not can_be(content.get(name)):
+            raise NotWholeError(f"{path.name}: `{name}` cannot be {content.get(name)!r:.40}")
+    if step_of(checkpoint) not in (None, state.global_step):
+        raise NotWholeError(f"{path.name}: is of step {state.global_step}, not of its folder's {step_of(checkpoint)}")
+    callback: Any = content["stateful_callbacks"].get(LayoutRecord.__name__, {})
+    parts = [callback.get(part, {}) for part in ("args", "attributes")] if isinstance(callback, dict) else [None]
+    record = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+    is_possible = all(can_be(record[name]) for name, can_be in RECORD.items() if name in record)
+    if not is_possible or not all(isinstance(part, dict) for part in parts):
+        raise NotWholeError(f"{path.name}: `{LayoutRecord.__name__}` cannot be {callback!r:.80}")
+    return state, record
+
+
+def is_number(value: Any) -> bool:
+    """Returns whether a value is a finite number, 0 or more."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def is_count(value: Any) -> bool:
+    return is_number(value) and isinstance(value, int)
+
+
+# Possible values in `trainer_state.json`. A logged loss may be NaN: steps whose gradients overflow are left out.
+STATE_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "global_step": lambda value: is_count(value) and value > 0,
+    "epoch": is_number,
+    "max_steps": is_count,
+    "num_train_epochs": is_count,
+    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), lambda value: is_number(value) and value > 0),
+    "num_input_tokens_seen": is_count,
+    "total_flos": is_number,
+    "log_history": lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value),
+    "best_global_step": lambda value: value is None or is_count(value),
+    "best_metric": lambda value: value is None or isinstance(value, int | float),
+    "best_model_checkpoint": lambda value: value is None or isinstance(value, str),
+    "stateful_callbacks": lambda value: isinstance(value, dict),
+}
+RECORD: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("layout", "batch"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("processes", "writers"), is_count),
+    "seconds": is_number,
+    "averages": lambda value: isinstance(value, bool),
+    "sums": lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
+}
+
+
+def check_files(checkpoint: Path, record: dict, needs: Needs) -> None:
+    """
+    Checks the files that a run goes on from, each process its share of them.
+
+    Everything is read once, as it is again when the run takes it up: half of a second for each gigabyte, against hours
+    of training from what a disk has damaged. Nothing is copied, and of weights one tensor at a time is in memory.
+
+    Raises:
+        NotWholeError: A file is missing, cut off or damaged.
+        UnfitError: A file has not this run's tensors, or ones that are not finite.
+    """
+    kept = ("optimizer*", "global_step*", SCHEDULER_NAME, "rng_state*")
+    if not any(any(checkpoint.glob(pattern)) for pattern in kept):
+        raise UnfitError("it holds weights alone, as --save_only_model saves them: no run can go on from it")
+    divided = record.get("layout") or needs.layout
+    run_share(
+        [*checks_of_weights(checkpoint, record, needs), *checks_of_state(checkpoint, divided, record, needs)], needs
+    )
+
+
+def check_best(checkpoint: Path, needs: Needs) -> None:
+    """Checks the files that a run ends with whose best checkpoint this is; raises as `check_files` does."""
+    if not checkpoint.is_dir():
+        raise NotWholeError("it is gone")
+    checks = list(checks_of_weights(checkpoint, {"averages": True}, needs))
+    if needs.layout.startswith("DeepSpeed"):
+        checks += [partial(check_zip, path) for path in deepspeed_files(checkpoint, {}, needs)]
+    run_share(checks, needs)
+
+
+def run_share(checks: list[Callable[[], None]], needs: Needs) -> None:
+    """Runs this process's share of the checks."""
+    state = PartialState()
+    index, count = state.process_index, state.num_processes
+    if needs.apart:
+        index, count = state.local_process_index, process_count("LOCAL_WORLD_SIZE")
+    for check in checks[index::count]:
+        check()
+
+
+def checks_of_weights(checkpoint: Path, record: dict, needs: Needs) -> Iterator[Callable[[], None]]:
+    """Yields a check for each file of the model and of its averages; raises for those that are not there."""
+    divided = record.get("layout") or needs.layout
+    if not has_shards(checkpoint, divided):
+        yield partial(check_descriptions, checkpoint, needs)
+        yield from weight_checks(checkpoint, divided, record.get("sums", {}), needs)
+    yield from average_checks(checkpoint, record, needs)
+
+
+def has_shards(checkpoint: Path, divided: str) -> bool:
+    """Returns whether FSDP has written the model in parts (SHARDED_STATE_DICT), and nothing else of it."""
+    return divided == "FSDP" and (checkpoint / f"{FSDP_MODEL_NAME}_0").is_dir()
+
+
+def checks_of_state(checkpoint: Path, divided: str, record: dict, needs: Needs) -> Iterator[Callable[[], None]]:
+    """Yields a check for each file of optimizer, schedule and random states; raises for those that are not there."""
+    for path in random_states(checkpoint, record):
+        yield partial(check_random_state, path)
+    if needs.own_scheduler or not divided.startswith("DeepSpeed"):
+        yield partial(check_schedule, checkpoint / SCHEDULER_NAME)
+    if needs.scales_loss != (checkpoint / SCALER_NAME).exists():
+        was, now = ("without", "with") if needs.scales_loss else ("with", "without")
+        raise UnfitError(f"{SCALER_NAME}: it was saved {was} the loss scaled for fp16, this run is {now}")
+    if needs.scales_loss:
+        yield partial(check_zip, checkpoint / SCALER_NAME)
+    if divided.startswith("DeepSpeed"):
+        yield from (partial(check_zip, path) for path in deepspeed_files(checkpoint, record, needs))
+    elif has_shards(checkpoint, divided):
+        yield from (partial(check_shards, checkpoint / f"{name}_0") for name in (FSDP_MODEL_NAME, "optimizer"))
+    elif divided == "FSDP":
+        for name in (FSDP_MODEL_NAME, "optimizer"):
+            yield from (partial(check_zip, path) for path in some(checkpoint, f"{name}*.bin", 1))
+    elif divided == TENSOR_PARALLEL:
+        yield partial(check_shards, checkpoint / OPTIMIZER_SHARDS)
+    else:
+        yield partial(check_optimizer, checkpoint / OPTIMIZER_NAME, needs)
+
+
+def some(checkpoint: Path, pattern: str, count: int) -> list[Path]:
+    """Returns the files that a pattern matches, which have to be `count` at least."""
+    found = sorted(checkpoint.glob(pattern))
+    if len(found) < count:
+        raise NotWholeError(f"{pattern}: {len(found)} of the {count} files that were to be written")
+    return found
+
+
+def check_descriptions(checkpoint: Path, needs: Needs) -> None:
+    """Checks the JSON files beside the weights, which are read when the run resumes or ends."""
+    name = CONFIG if needs.lora is None else ADAPTER_CONFIG
+    for path in (checkpoint / name, checkpoint / GENERATION_CONFIG):
+        with naming(path):
+            if not path.is_file():
+                raise IsADirectoryError if path.is_dir() else FileNotFoundError
+            content = read_json(path)
+            if not content:
+                raise NotWholeError(f"{path.name}: holds nothing")
+            if path.name == CONFIG:
+                check_config(path, content, needs.config)
+
+
+def check_config(path: Path, content: dict, config: PreTrainedConfig) -> None:
+    """Checks that a configuration is one of the run's kind of model; code of another kind is not run."""
+    if content.get("model_type") != config.model_type:
+        raise UnfitError(f"{path.name}: of a {content.get('model_type')!r}, this run trains a {config.model_type!r}")
+    type(config).from_dict(content)
+
+
+def weight_checks(checkpoint: Path, divided: str, sums: dict[str, int], needs: Needs) -> Iterator[Callable[[], None]]:
+    """
+    Yields checks of the weight files, having compared their tensors' names and shapes with the run's model.
+
+    Args:
+        divided: How weights are divided. Under ZeRO-3 they may be in DeepSpeed's files alone.
+        sums: Of the files as they were saved, as far as they are known.
+    """
+    single = checkpoint / (SAFE_WEIGHTS_NAME if needs.lora is None else ADAPTER_WEIGHTS)
+    with naming(single):
+        if single.is_dir():
+            raise IsADirectoryError
+        if needs.lora is not None:
+            stored, paths = read_header(single), [single]
+            problems = compare_adapters(needs.model, {name: each.shape for name, each in stored.items()})
+        else:
+            stored = read_tensors(checkpoint)
+            problems = list(compare_model(needs.model, stored).sentences()) if stored and divided != "FSDP" else []
+            paths = [single]
+            if is_sharded(checkpoint):
+                paths = [
+                    checkpoint / name
+                    for name in sorted(set(read_index(checkpoint / SAFE_WEIGHTS_INDEX_NAME).values()))
+                ]
+        if not stored and (divided != "DeepSpeed ZeRO-3" or single.exists()):
+            raise NotWholeError(f"{single.name}: {'holds no tensors' if single.exists() else 'missing'}")
+    if problems:
+        raise UnfitError(f"{single.name}: not the weights of this run's model: {some_of(problems)}")
+    yield from (partial(check_tensors, path, sums.get(path.name)) for path in paths if stored)
+
+
+def compare_adapters(model: torch.nn.Module, stored: dict[str, tuple[int, ...]]) -> list[str]:
+    """Returns the differences between stored tensors of adapters and those of the run's model, one a line."""
+    from peft import get_peft_model_state_dict
+
+    return differences({name: tuple(each.shape) for name, each in get_peft_model_state_dict(model).items()}, stored)
+
+
+def differences(wanted: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]]) -> list[str]:
+    """Returns the tensors that are missing, too many or of another shape, one a line."""
+    return [
+        *(f"missing: {name}" for name in wanted.keys() - stored.keys()),
+        *(f"unexpected: {name}" for name in stored.keys() - wanted.keys()),
+        *(
+            f"mismatched: {name} {list(stored[name])}, where the model has {list(shape)}"
+            for name, shape in wanted.items()
+            if name in stored and stored[name] != shape
+        ),
+    ]
+
+
+def some_of(problems: list[str]) -> str:
+    """Returns the first problem, and how many more there are."""
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return min(problems) + more
+
+
+def average_checks(checkpoint: Path, record: dict, needs: Needs) -> Iterator[Callable[[], None]]:
+    """Yields the check of the averaged weights, having seen that they are there if, and only if, the run has them."""
+    path = checkpoint / AVERAGES
+    if needs.averages != path.exists():
+        # They are written last, so that a kill may have come before.
+        if needs.averages and record.get("averages"):
+            raise NotWholeError(f"{path.name}: missing")
+        was, now = ("without", "with") if needs.averages else ("with", "without")
+        raise UnfitError(f"it was written {was} --ema_decay: it cannot go on {now} it")
+    if needs.averages:
+        with naming(path):
+            if path.is_dir():
+                raise IsADirectoryError
+            stored = {name: each.shape for name, each in read_header(path).items()}
+        if problems := differences({name: tuple(each.shape) for name, each in trained(needs.model).items()}, stored):
+            raise UnfitError(f"{path.name}: not the averages of this run's model: {some_of(problems)}")
+        yield partial(check_tensors, path)
+
+
+def random_states(checkpoint: Path, record: dict) -> list[Path]:
+    """Returns the files with the random states, of which each process writes its own: the Trainer waits for none."""
+    processes, writers = record.get("processes", 0), record.get("writers", 0)
+    if processes == writers == 1:
+        return [checkpoint / "rng_state.pth"]
+    if processes == writers > 1:
+        return [checkpoint / f"rng_state_{rank}.pth" for rank in range(processes)]
+    return some(checkpoint, "rng_state*.pth", max(writers, 1))
+
+
+def check_optimizer(path: Path, needs: Needs) -> None:
+    """Checks that an optimizer's state is finite and of the weights that the run trains."""
+    content = load(path, mmap=True)
+    with naming(path):
+        count = sum(len(group["params"]) for group in content["param_groups"])
+        states = list(content["state"].values())
+        tensors = [(name, each) for state in states for name, each in state.items() if isinstance(each, torch.Tensor)]
+    refuse_not_finite(path, tensors)
+    if needs.optim not in PLAIN_OPTIMIZERS:
+        return
+    shapes = Counter(tuple(each.shape) for each in trained(needs.model).values())
+    if count != shapes.total():
+        raise UnfitError(f"{path.name}: of {count} tensors, this run trains {shapes.total()}")
+    for kind in FULL_SIZE:
+        if other := Counter(tuple(each.shape) for name, each in tensors if name == kind) - shapes:
+            raise UnfitError(
+                f"{path.name}: not of this run's model: `{kind}` of shape {list(min(other))}, which no weight has"
+            )
+    if needs.optim.startswith("adamw") and not all("exp_avg" in each and "exp_avg_sq" in each for each in states):
+        raise UnfitError(f"{path.name}: not of the optimizer {needs.optim}, which has `exp_avg` and `exp_avg_sq`")
+
+
+def deepspeed_files(checkpoint: Path, record: dict, needs: Needs) -> list[Path]:
+    """Returns DeepSpeed's files in the folder that `latest` names: weights, and each process's part of the rest."""
+    latest, processes = checkpoint / "latest", record.get("writers", 0) or needs.processes
+    with naming(latest):
+        tag = latest.read_text(encoding="utf-8").strip()
+    if not tag.startswith("global_step") or not (checkpoint / tag).is_dir():
+        raise NotWholeError(f"{latest.name}: names {tag!r:.40}, and there is no such folder")
+    has_parts = (record.get("layout") or needs.layout) == "DeepSpeed ZeRO-3"
+    found = some(checkpoint, f"{tag}/*model_states.pt", processes if has_parts else 1)
+    return found + some(checkpoint, f"{tag}/*zero_pp_rank_*_optim_states.pt", processes if needs.zero else 0)

@@ -1,0 +1,97 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Ways to damage the files of a checkpoint."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def scramble(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 4)
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def flip(path: Path) -> None:
+    """Changes one bit in the middle of the longest part of one of torch's files, which are zip files."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as parts:
+        longest = parts.read(max(parts.infolist(), key=lambda each: each.file_size))
+    content[content.index(longest) + len(longest) // 2] ^= 64
+    path.write_bytes(content)
+
+
+def edit_json(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def edit_tensors(path: Path, edit: Callable[[dict], None]) -> None:
+    tensors = load_file(path)
+    edit(tensors)
+    save_file(tensors, path, {"format": "pt"})
+
+
+def set_first(value: float, tensors: dict) -> None:
+    next(iter(tensors.values())).view(-1)[0] = value
+
+
+def rename_first(tensors: dict) -> None:
+    name = next(iter(tensors))
+    tensors[f"{name}.other"] = tensors.pop(name)
+
+
+def widen_first(tensors: dict) -> None:
+    name = next(iter(tensors))
+    tensors[name] = torch.cat([tensors[name]] * 2).clone()
+
+
+def edit_saved(path: Path, edit: Callable[[dict], None]) -> None:
+    content = torch.load(path, weights_only=False)
+    edit(content)
+    torch.save(content, path)
+
+
+def set_state(key: str, value: float, content: dict) -> None:
+    content["state"][0][key].view(-1)[0] = value
+
+
+def of_another_model(content: dict) -> None:
+    for name, each in content["state"][0].items():
+        if each.dim():
+            content["state"][0][name] = torch.zeros(3, 5)
+
+
+def of_another_optimizer(content: dict) -> None:
+    content["state"] = {number: {"momentum_buffer": each["exp_avg"]} for number, each in content["state"].items()}
+
+
+def forget(key: str, content: dict) -> None:
+    del content[key]
+
+
+def drop_weight(content: dict) -> None:
+    content["param_groups"][0]["params"].pop()

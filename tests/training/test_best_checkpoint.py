@@ -1,0 +1,105 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs that keep weights alone, and runs that end with their best checkpoint, which may be lost by then."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_faults import (
+    edit_tensors,
+    halve,
+    set_first,
+)
+from small_runs import refused
+
+from hf_xformer.commands import train
+from hf_xformer.training.callbacks import BestCheckpoint
+
+
+STATE, WEIGHTS = "trainer_state.json", "model.safetensors"
+
+
+@pytest.mark.parametrize("changes", [{}, {"resume_from_checkpoint": "true"}], ids=["by default", "asked for"])
+def test_checkpoints_that_no_run_could_go_on_from_are_refused_before_training(changes, task, tmp_path, capsys):
+    options = {"save_only_model": "true", "train_file": "nowhere.jsonl", "save_strategy": "steps", **changes}
+    line = refused(train, task.options(tmp_path / "run", **options), capsys)
+    assert "--save_only_model" in line and "--resume_from_checkpoint false" in line and "nowhere" not in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_of_weights_alone_never_start_a_run_anew(task, tmp_path, capsys):
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    options = {"save_only_model": "true", "resume_from_checkpoint": "false", **saving}
+    train.main(task.options(tmp_path, **options))
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
+    line = refused(train, task.options(tmp_path, **saving), capsys)
+    assert "checkpoint-6: it holds weights alone, as --save_only_model" in line and line.endswith("false starts anew")
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
+
+
+# The loss falls, so that the first checkpoint is called the best.
+BEST = {
+    **{"load_best_model_at_end": "true", "metric_for_best_model": "loss", "greater_is_better": "true"},
+    **{"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def with_best(task, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("best") / "run"
+    train.main(task.options(folder, validation_file=task.validation, **BEST))
+    assert json.loads((folder / STATE).read_text())["best_global_step"] == 2
+    return folder
+
+
+LOST = {
+    "gone": (shutil.rmtree, "it is gone"),
+    "cut off": (lambda best: halve(best / WEIGHTS), "model.safetensors: cut off"),
+    "NaN": (lambda best: edit_tensors(best / WEIGHTS, partial(set_first, float("nan"))), "holds a NaN"),
+}
+
+
+def moved(run: Path, folder: Path) -> None:
+    """Copies a run; its record of the best checkpoint then names the copy."""
+    shutil.copytree(run, folder)
+    for path in folder.rglob(STATE):
+        path.write_text(path.read_text().replace(str(run), str(folder)))
+
+
+@pytest.mark.parametrize(("lose", "why"), LOST.values(), ids=LOST)
+def test_a_best_checkpoint_that_is_lost_is_said_and_not_taken(lose, why, with_best, task, tmp_path, capfd):
+    moved(with_best, tmp_path / "run")
+    lose(tmp_path / "run/checkpoint-2")
+    options = task.options(tmp_path / "run", validation_file=task.validation, **BEST)
+    line = refused(train, options, capfd)
+    assert f"the run ends with its best checkpoint, {tmp_path}/run/checkpoint-2: " in line and why in line
+    assert "--load_best_model_at_end false takes its last" in line
+    shutil.rmtree(tmp_path / "run/checkpoint-6")
+    train.main(options)
+    output = "".join(capfd.readouterr())
+    assert output.count("the best checkpoint until now") == 1 and why in output and "Traceback" not in output
+    assert not (tmp_path / "run/checkpoint-2").exists()
+    last = load_file(tmp_path / "run/checkpoint-6" / WEIGHTS)
+    found = load_file(tmp_path / "run" / WEIGHTS)
+    assert all(torch.equal(found[name], last[name]) for name in last)
+
+
+def test_a_best_checkpoint_that_is_damaged_while_the_run_goes_on_ends_it_in_one_line(
+    task, tmp_path, capsys, monkeypatch
+):
+    on_log = BestCheckpoint.on_log
+
+    def lose(self, args, state, control, logs=None, **more):
+        if "train_runtime" in logs:
+            halve(tmp_path / "checkpoint-2" / WEIGHTS)
+        on_log(self, args, state, control, logs, **more)
+
+    monkeypatch.setattr(BestCheckpoint, "on_log", lose)
+    line = refused(train, task.options(tmp_path, validation_file=task.validation, **BEST), capsys)
+    assert "best checkpoint" in line and "checkpoint-2: model.safetensors: cut off" in line
+    assert (tmp_path / "checkpoint-6").is_dir()
