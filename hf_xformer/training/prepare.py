@@ -30,9 +30,10 @@ from ..data.reading import load_named_rows, load_rows
 from ..models import XformerConfig
 from .adapters import add_lora, make_lora
 from .arguments import DataArguments, ModelArguments
-from .checks import check_adapter, check_layout, check_model, check_options, check_output_dir, check_own_tokenizer
+from .checks import check_adapter, check_layout, check_model, check_output_dir, check_own_tokenizer
 from .evaluation import GenerationMetrics
 from .launch import data_parallel_size, layout, tensor_parallel_size
+from .option_checks import check_options
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .plan import Plan, make_plan
 from .recipe import parse_overrides
