@@ -4,11 +4,13 @@
 
 import errno
 import json
+import math
 import os
 import platform
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
@@ -39,6 +41,7 @@ AVERAGES = "averages.safetensors"  # weights averaged over the steps (--ema_deca
 OPTIMIZER_SHARDS = "optimizer_shards"  # the optimizer's parts under tensor parallelism
 # In a run's folder.
 RECORD = "run.json"
+ERROR_LOG = "error.log"  # traceback of the error that ended a run
 TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS = "train_results.json", "eval_results.json", "test_results.json"
 CARD, CURVES, ATTENTION = "README.md", "curves.png", "attention.png"
 PUSHED = ".pushed.json"  # digests of the cards that were pushed from the folder
@@ -308,14 +311,36 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file whole, indented."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Writes a JSON file whole, indented; numbers that are not finite become null, and a line on stderr says which."""
+    for name, value in not_finite(content):
+        print(f"{path}: `{name}` is {value}, which JSON cannot hold: null stands there", file=sys.stderr)
+    write_text(path, json.dumps(with_nulls(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_json_lines(path: Path, rows: Iterable[dict]) -> None:
     """Writes a file of one JSON object a line, whole."""
     with open_whole(path) as output:
-        output.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        output.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def not_finite(content: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yields the numbers of a JSON value that are not finite, each with its name, such as "log_history.3.loss"."""
+    if isinstance(content, float):
+        if not math.isfinite(content):
+            yield name, content
+    elif isinstance(content, dict | list | tuple):
+        items = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, value in items:
+            yield from not_finite(value, f"{name}.{key}" if name else str(key))
+
+
+def with_nulls(content: Any) -> Any:
+    """Returns a JSON value with None in place of every number that is not finite."""
+    if isinstance(content, dict):
+        return {key: with_nulls(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [with_nulls(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def check_output_folder(folder: Path, option: str = "", in_use: str | None = None) -> None:
@@ -333,11 +358,32 @@ def check_output_folder(folder: Path, option: str = "", in_use: str | None = Non
     if not target.exists() and replaced_path(target).is_dir():
         replaced_path(target).rename(target)
     where = f"{option} {folder}".strip()
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            raise ArgumentError(f"{where}: not a folder" + (f": {path} is a file" if path != folder else ""))
+    check_writable(folder, where)
     if in_use is not None and contents(folder):
         raise ArgumentError(f"{where}: the folder is not empty; {in_use}")
+
+
+def check_writable(folder: Path, where: str) -> None:
+    """
+    Checks that a folder is one, or can be made, and that files can be made there; nothing is left of the trial.
+
+    Args:
+        where: The option with its value, for the message.
+
+    Raises:
+        ArgumentError: There is a file, a link to nothing or a read-only folder in the way.
+    """
+    for path in (folder, *folder.absolute().parents):
+        if path.is_symlink() and not path.exists():
+            raise ArgumentError(f"{where}: {path} is a link to {os.readlink(path)}, which is not there")
+        if path.exists():
+            if not path.is_dir():
+                raise ArgumentError(f"{where}: not a folder" + (f": {path} is a file" if path != folder else ""))
+            try:
+                with tempfile.TemporaryFile(dir=path):
+                    return
+            except OSError as error:
+                raise ArgumentError(f"{where}: cannot be written: {path}: {error.strerror}") from error
 
 
 def contents(folder: Path) -> list[Path]:

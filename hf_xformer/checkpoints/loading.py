@@ -20,7 +20,7 @@ from ..files import ADAPTER_CONFIG, CONFIG, TARGET_TOKENIZER, find
 from ..models import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
 from .vocabulary import CONFIG_ERRORS
-from .weight_files import is_sharded, read_shards, read_tensors
+from .weight_files import check_finite_tensor, is_sharded, read_shards, read_tensors
 
 
 # Fields of a configuration in which the same model's may differ.
@@ -41,7 +41,8 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
 
     Raises:
         ArgumentError: There is no such checkpoint, a file is cut off, a weight is missing, unexpected or of another
-            shape (the library would fill it with random numbers), or an option cannot be met on this machine.
+            shape (the library would fill it with random numbers), a number is not finite, or an option cannot be met
+            on this machine.
     """
     check_path(name_or_path)
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
@@ -62,6 +63,8 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
         if info[problem]:
             names = ", ".join(sorted(map(described, info[problem]))[:3])
             raise ArgumentError(f"{name_or_path}: {len(info[problem])} {problem.replace('_', ' ')}, such as {names}")
+    for name, tensor in model.state_dict().items():
+        check_finite_tensor(name_or_path, name, tensor)
     return model
 
 

@@ -4,7 +4,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoModelForTextEncod
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..errors import ArgumentError, first_line
+from ..files import ADAPTER_WEIGHTS
 
 
 LENGTH_BYTES = 8  # at the start of a safetensors file, the length of its header
@@ -69,6 +70,44 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
 def is_sharded(folder: Path) -> bool:
     """Returns True if a folder's weights are in several files, which an index names."""
     return (folder / SAFE_WEIGHTS_INDEX_NAME).exists() and not (folder / SAFE_WEIGHTS_NAME).exists()
+
+
+def check_finite(folder: Path) -> None:
+    """
+    Reads every tensor of a folder's weight files, one at a time, and sees that its numbers are finite.
+
+    Raises:
+        ArgumentError: One is infinite or not a number; the message has the tensor's name.
+    """
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no dictionary
+                check_finite_tensor(path, name, file.get_tensor(name))
+
+
+def check_finite_tensor(where: str | Path, name: str, tensor: torch.Tensor) -> None:
+    """Raises ArgumentError, which begins with `where`, if a number of this tensor is not finite."""
+    tensor = getattr(tensor, "to_local", lambda: tensor)()  # of a divided one this process's part
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return
+    if tensor.element_size() == 1:
+        tensor = tensor.float()
+    # One pass without a copy, and infinite or NaN if any number is.
+    if not torch.linalg.vector_norm(tensor.detach(), torch.inf).isfinite():
+        wrong = int((~tensor.isfinite()).sum())
+        raise ArgumentError(
+            f"{where}: `{name}` is not finite: {wrong:,} of its {tensor.numel():,} numbers are infinite or NaN. A "
+            "training went wrong: take an earlier checkpoint"
+        )
+
+
+def weight_files(folder: Path) -> Iterator[Path]:
+    """Yields the paths of the safetensors files that hold a folder's weights, an adapter's included."""
+    for path in (folder / SAFE_WEIGHTS_NAME, folder / ADAPTER_WEIGHTS):
+        if path.exists():
+            yield path
+    if is_sharded(folder):
+        yield from sorted({folder / name for name in read_index(folder / SAFE_WEIGHTS_INDEX_NAME).values()})
 
 
 def read_shards(folder: Path) -> dict[str, StoredTensor]:

@@ -22,8 +22,8 @@ from transformers.training_args import OptimizerNames
 
 from ..checkpoints.averaging import load_averages
 from ..decoding.attention_maps import can_plot
-from ..errors import DataError, blame, one_line_errors
-from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER
+from ..errors import blame, one_line_errors
+from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER, with_nulls
 from ..hub.card import CardFacts, facts_of, is_edited, read_facts, write_card
 from ..hub.curves import plot_curves
 from ..hub.record import make_record, update_record
@@ -36,6 +36,8 @@ from ..training.callbacks import (
     SaveGenerationConfig,
     SaveTargetTokenizer,
 )
+from ..training.failures import one_line_failures
+from ..training.health import StopIfNotFinite
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
 from ..training.launch_checks import check_engine
 from ..training.parallel import TensorParallelTrainer
@@ -59,17 +61,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
             trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
         take_folder(run, trainer)
-    if run.finished is None:
-        train(trainer, run)
-    else:
-        take_up(trainer, run, model_args)
-    save_rest(trainer, run)
-    if run.validation is not None:
-        scores = trainer.evaluate()
-        trainer.log_metrics("eval", scores)
-        trainer.save_metrics("eval", scores)
-    if trainer.is_world_process_zero():
-        report(trainer, record_of(trainer, run, argv, model_args, data_args), facts)
+    with one_line_failures(training_args.output_dir):
+        if run.finished is None:
+            train(trainer, run)
+        else:
+            take_up(trainer, run, model_args)
+        save_rest(trainer, run)
+        if run.validation is not None:
+            scores = trainer.evaluate()
+            trainer.log_metrics("eval", scores)
+            trainer.save_metrics("eval", with_nulls(scores))
+        if trainer.is_world_process_zero():
+            report(trainer, record_of(trainer, run, argv, model_args, data_args), facts)
     # Processes that leave one by one may take each other's connections with them.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
@@ -118,6 +121,8 @@ def make_callbacks(
         callbacks.append(SaveGenerationConfig())
     if model_args.ema_decay is not None:
         callbacks.append(ExponentialMovingAverage(model_args.ema_decay, run.checkpoint))
+    # Behind the averages, which take the weights' places.
+    callbacks.append(StopIfNotFinite(every_step=training_args.device.type == "cpu"))
     return callbacks
 
 
@@ -134,11 +139,10 @@ def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
 def train(trainer: Seq2SeqTrainer, run: Run) -> None:
     """Trains from the first step or from a checkpoint, and saves the model."""
     output_dir = str(trainer.args.output_dir)
-    # A stream is checked only as it is read.
-    with one_line_errors(DataError), one_line_when_stopped(output_dir):
+    with one_line_when_stopped(output_dir):
         result = trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
     trainer.log_metrics("train", result.metrics)
-    trainer.save_metrics("train", result.metrics)
+    trainer.save_metrics("train", with_nulls(result.metrics))
     trainer.save_model()
     if trainer.args.should_save:
         set_results_aside(Path(output_dir), print)

@@ -20,11 +20,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from ..checkpoints.adapters import base_of, check_peft
-from ..decoding.metrics import check_metric_names
+from ..decoding.metrics import METRICS, check_metric_names
 from ..errors import ArgumentError, blame, did_you_mean
+from ..files import check_writable
 from .arguments import DataArguments, ModelArguments
 from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size
 from .launch_checks import check_world
+from .trainer_options import check_trainer_options
 
 
 COUNTS = (
@@ -72,6 +74,8 @@ def check_options(
     check_evaluation(data_args, training_args)
     check_trackers(training_args)
     check_schedule(training_args)
+    check_compiler(training_args)
+    check_trainer_options(data_args, training_args)
 
 
 def check_sources(
@@ -98,6 +102,7 @@ def check_sources(
         ),
     ]
     refuse(table)
+    check_writable(Path(output_dir), f"--output_dir {output_dir}")
 
 
 def check_attention_name(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> None:
@@ -215,8 +220,13 @@ def check_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArg
             "--metrics are computed in evaluation: give --validation_file or --eval_strategy",
         ),
         (
+            best in METRICS and best not in metrics,
+            f"--metric_for_best_model {best}: evaluation gives {', '.join(computed)}; give --metrics {best} too",
+        ),
+        (
             best not in computed,
-            f"--metric_for_best_model {best}: evaluation gives {', '.join(computed)}{did_you_mean(best, computed)}",
+            f"--metric_for_best_model {best}: evaluation gives {', '.join(computed)}"
+            f"{did_you_mean(best, ['loss', *METRICS])}",
         ),
     ]
     refuse(table)
@@ -232,6 +242,16 @@ def check_trackers(training_args: TrainingArguments) -> None:
         if name not in there and name not in ("flyte", "azure_ml"):  # which the library does not look for alone
             package = f"'hf-xformer[{name}]'" if name in TRACKER_EXTRAS else name
             raise ArgumentError(f"--report_to {name}: not installed, or not set up: pip install {package}")
+
+
+def check_compiler(training_args: TrainingArguments) -> None:
+    """Checks that torch's compiler has the backend and the mode, by which nothing is compiled yet."""
+    if not training_args.torch_compile:
+        return
+    backend, mode = training_args.torch_compile_backend, training_args.torch_compile_mode
+    where = f"--torch_compile_backend {backend}" + ("" if mode is None else f" with --torch_compile_mode {mode}")
+    with blame(where, RuntimeError, ImportError, ValueError):
+        torch.compile(torch.nn.Identity(), backend=backend, mode=mode)
 
 
 def check_schedule(training_args: TrainingArguments) -> None:

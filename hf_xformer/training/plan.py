@@ -3,7 +3,7 @@
 """The plan of a run: what follows from its options, decided once and before the data are read."""
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
@@ -11,6 +11,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from .arguments import DataArguments, ModelArguments
 from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision, why_not_train_by_varlen
+from .trainer_options import settings
 
 
 # Tokens. Up to here the scores of a row, which eager attention holds, are no more than its features.
@@ -30,6 +31,7 @@ class Plan:
         evaluates: Whether the run evaluates at all; it does so at the end, whatever `eval_strategy`.
         train_sampling_strategy, per_device_train_batch_size, dispatch_batches, eval_strategy, predict_with_generate:
             As the Trainer is told them.
+        settings: Options that the Trainer is given another value of than was asked for, see `trainer_options`.
     """
 
     batch: str
@@ -41,6 +43,7 @@ class Plan:
     dispatch_batches: bool | None
     eval_strategy: str
     predict_with_generate: bool
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def make_plan(
@@ -79,6 +82,7 @@ def make_plan(
         dispatch_batches=False if data_args.streaming else accelerator.dispatch_batches,
         eval_strategy=strategy if evaluates else IntervalStrategy.NO.value,
         predict_with_generate=training_args.predict_with_generate or (evaluates and bool(data_args.metrics)),
+        settings={name: value for name, value, _ in settings(data_args, training_args)},
     )
 
 
@@ -126,6 +130,8 @@ def trainer_arguments(training_args: Seq2SeqTrainingArguments, plan: Plan) -> Se
     given.per_device_train_batch_size = plan.per_device_train_batch_size
     given.predict_with_generate = plan.predict_with_generate
     given.eval_strategy = IntervalStrategy(plan.eval_strategy)
+    for name, value in plan.settings.items():
+        setattr(given, name, value)
     accelerator: Any = copy(training_args.accelerator_config)
     accelerator.dispatch_batches = plan.dispatch_batches
     given.accelerator_config = accelerator

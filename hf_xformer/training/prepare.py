@@ -31,13 +31,14 @@ from ..models import XformerConfig
 from .adapters import add_lora, make_lora
 from .arguments import DataArguments, ModelArguments
 from .checks import check_adapter, check_layout, check_model, check_output_dir, check_own_tokenizer
-from .evaluation import GenerationMetrics
+from .evaluation import GenerationMetrics, fit_generation
 from .launch import data_parallel_size, layout, tensor_parallel_size
 from .option_checks import check_options
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .plan import Plan, make_plan
 from .recipe import parse_overrides
 from .resume import SavedState, Start, find_start
+from .trainer_options import settings
 
 
 # Rows of a stream that are held in memory to be drawn from at random.
@@ -109,6 +110,9 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     finished = None if state is None or not state.is_end(training_args) else end_of(state, training_args)
     plan = make_plan(model_args, data_args, training_args, finished is not None, config)
     announce(plan, state, finished, model_args, training_args, say)
+    for _, _, line in settings(data_args, training_args):
+        if line:
+            say(line)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
     with training_args.main_process_first(desc="reading and tokenising"):
@@ -124,7 +128,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start)
     if lora is not None:
         model = add_lora(model, lora, finished or (None if state is None else state.checkpoint), say)
-    model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
+    fit_generation(model, training_args, data_args.max_target_length, say)
     collator = make_collator(source, model, data_args, training_args)
     return Run(model, source, target, train_set, collator, validation, metrics, plan, start, finished)
 
