@@ -12,9 +12,11 @@ same command: it resumes from the last whole checkpoint in --output_dir; --resum
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_utils import HubStrategy
@@ -22,7 +24,7 @@ from transformers.training_args import OptimizerNames
 
 from ..checkpoints.averaging import load_averages
 from ..decoding.attention_maps import can_plot
-from ..errors import blame, one_line_errors
+from ..errors import ArgumentError, blame, one_line_errors
 from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER, with_nulls
 from ..hub.card import CardFacts, facts_of, is_edited, read_facts, write_card
 from ..hub.curves import plot_curves
@@ -85,8 +87,7 @@ def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTra
     """Returns the stock Trainer of a run, having seen that it takes the options."""
     given = trainer_arguments(training_args, run.plan)
     trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
-    with blame(f"--optim {OptimizerNames(given.optim).value}", ImportError, ValueError):
-        trainer_class.get_optimizer_cls_and_kwargs(given, run.model)
+    check_optimizer(given, run.model)
     if isinstance(run.model, PreTrainedModel):
         # Tied weights are saved once: the Trainer would warn at every resume that the others are missing.
         run.model._keys_to_ignore_on_save = set(run.model.all_tied_weights_keys)
@@ -103,6 +104,22 @@ def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTra
         )
     check_engine(trainer.accelerator.state.deepspeed_plugin)
     return trainer
+
+
+def check_optimizer(given: Seq2SeqTrainingArguments, model: torch.nn.Module) -> None:
+    """Checks that there is such an optimizer, that it takes its arguments, and that none of them would do nothing."""
+    where = f"--optim {OptimizerNames(given.optim).value}"
+    if given.optim_args:
+        where += f" with --optim_args {given.optim_args}"
+    with blame(where, ImportError, ValueError, TypeError):
+        kind, options = Seq2SeqTrainer.get_optimizer_cls_and_kwargs(given, model)
+        if options.keys().isdisjoint(("params", "model", "optimizer_dict")):  # those of the whole model
+            kind([torch.zeros(1, requires_grad=True)], **options)
+    if given.optim_args:
+        without = copy(given)
+        without.optim_args = None
+        if str(Seq2SeqTrainer.get_optimizer_cls_and_kwargs(without, model)[1]) == str(options):
+            raise ArgumentError(f"{where}: this optimizer takes none of these arguments: leave them out")
 
 
 def make_callbacks(

@@ -32,9 +32,8 @@ def fit_generation(model: Any, training_args: Seq2SeqTrainingArguments, max_targ
     if training_args.generation_config is not None:
         model.generation_config = Seq2SeqTrainer.load_generation_config(training_args.generation_config)
     config = model.generation_config
-    changed = {
-        name: was for name, value in EVALUATED.items() if (was := getattr(config, name, None)) not in (None, False, value)
-    }
+    values = {name: getattr(config, name, None) for name in EVALUATED}
+    changed = {name: was for name, was in values.items() if was not in (None, False, EVALUATED[name])}
     for name in changed:
         setattr(config, name, EVALUATED[name])
     if changed:

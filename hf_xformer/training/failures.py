@@ -21,7 +21,9 @@ from .resume import whole
 
 
 # In messages of torch and safetensors about files that they cannot write.
-NOT_WRITTEN = re.compile(r"inline_container|PytorchStreamWriter|file write failed|I/O error|cannot be opened")
+NOT_WRITTEN = re.compile(
+    r"inline_container|PytorchStreamWriter|file write failed|iostream error|I/O error|cannot be opened"
+)
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory|DefaultCPUAllocator")
 # DeepSpeed's, when fp16 overflows at every step.
 NO_LOSS_SCALE = "loss scale already at minimum"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import Seq2SeqTrainingArguments, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
@@ -32,6 +33,7 @@ from .trainer_options import check_trainer_options
 COUNTS = (
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_tokens"),
     *("max_train_samples", "max_eval_samples", "preprocessing_num_workers", "lora_rank", "lora_alpha"),
+    *("eval_accumulation_steps", "generation_num_beams", "save_total_limit"),
 )
 # Possible values of numbers, and their name in messages.
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -39,9 +41,16 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         ("max_source_length", "max_target_length"), (lambda value: value >= 2, "2 or more: a token and the end token")
     ),
-    **dict.fromkeys(("lora_dropout", "label_smoothing_factor"), (lambda value: 0 <= value < 1, "in [0, 1)")),
+    "generation_max_length": (lambda value: value >= 2, "2 or more: the start token and one more"),
+    **dict.fromkeys(
+        ("lora_dropout", "label_smoothing_factor", "adam_beta1", "adam_beta2"),
+        (lambda value: 0 <= value < 1, "in [0, 1)"),
+    ),
     "ema_decay": (lambda value: 0 < value < 1, "between 0 and 1"),
-    "learning_rate": (lambda value: value >= 0, "0 or more"),
+    **dict.fromkeys(
+        ("learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"),
+        (lambda value: value >= 0, "0 or more"),
+    ),
 }
 # Extras of ours that bring what logs a run.
 TRACKER_EXTRAS = ("tensorboard", "trackio")
@@ -75,6 +84,7 @@ def check_options(
     check_trackers(training_args)
     check_schedule(training_args)
     check_compiler(training_args)
+    check_checkpointing(training_args)
     check_trainer_options(data_args, training_args)
 
 
@@ -252,6 +262,14 @@ def check_compiler(training_args: TrainingArguments) -> None:
     where = f"--torch_compile_backend {backend}" + ("" if mode is None else f" with --torch_compile_mode {mode}")
     with blame(where, RuntimeError, ImportError, ValueError):
         torch.compile(torch.nn.Identity(), backend=backend, mode=mode)
+
+
+def check_checkpointing(training_args: TrainingArguments) -> None:
+    """Checks that torch's activation checkpointing takes its arguments, on one number."""
+    if kwargs := training_args.activation_checkpointing_kwargs:
+        with blame(f"--activation_checkpointing_kwargs {kwargs}", TypeError, ValueError):
+            number = torch.zeros(1, requires_grad=True)
+            checkpoint(torch.nn.Identity(), number, **{"use_reentrant": False, **kwargs})
 
 
 def check_schedule(training_args: TrainingArguments) -> None:

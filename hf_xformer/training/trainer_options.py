@@ -7,6 +7,7 @@ Each is refused before anything is read, or set to a value that does no harm, wh
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from .launch import precision
 
 
 REFUSED = object()
+LAYERWISE = re.compile("galore|apollo")
 Condition = Callable[[DataArguments, Seq2SeqTrainingArguments], Any]
 
 
@@ -70,8 +72,9 @@ RULES = (
     ),
     Rule(
         "dataloader_in_order",
-        with_metrics(lambda data, trainer: not trainer.dataloader_in_order and trainer.dataloader_num_workers > 1),
-        "would score texts against other rows' references, as workers hand batches over out of turn: leave it out",
+        lambda data, trainer: not trainer.dataloader_in_order and trainer.dataloader_num_workers > 1,
+        "takes batches as workers finish them: no run could be resumed or repeated, and texts would be scored against "
+        "other rows' references: leave it out",
     ),
     Rule("prediction_loss_only", with_metrics(given("prediction_loss_only")), "computes no --metrics: leave one out"),
     Rule(
@@ -88,16 +91,6 @@ RULES = (
         "predict_with_generate",
         lambda data, trainer: trainer.predict_with_generate and not data.metrics,
         "generates texts that nothing scores: give --metrics, or leave it out",
-    ),
-    Rule(
-        "generation_num_beams",
-        lambda data, trainer: trainer.generation_num_beams is not None and trainer.generation_num_beams < 1,
-        "must be 1 or more",
-    ),
-    Rule(
-        "generation_max_length",
-        lambda data, trainer: trainer.generation_max_length is not None and trainer.generation_max_length < 2,
-        "must be 2 or more: the start token and one more",
     ),
     Rule(
         "load_best_model_at_end",
@@ -146,6 +139,11 @@ RULES = (
         "past_index",
         given("past_index", None, -1),
         "is not for encoder-decoders: leave it out",
+    ),
+    Rule(
+        "optim_target_modules",
+        lambda data, trainer: trainer.optim_target_modules and not LAYERWISE.search(plain(trainer.optim)),
+        "is for the optimizers of GaLore and APOLLO: leave it out",
     ),
     # What is not here, or not for these models.
     Rule(
