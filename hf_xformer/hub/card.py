@@ -29,9 +29,9 @@ from ..files import (
     find,
     read_json,
     read_text,
-    read_yaml_file,
     write_text,
 )
+from ..yaml_files import read_yaml_file
 from .curves import TIMINGS
 from .record import update_record
 

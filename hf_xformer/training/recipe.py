@@ -14,7 +14,8 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from ..decoding.metrics import GREATER_IS_BETTER
 from ..errors import ArgumentError, blame, one_line, wrong_choice
-from ..files import find, read_yaml, read_yaml_file
+from ..files import find
+from ..yaml_files import read_yaml, read_yaml_file
 from .arguments import DataArguments, ModelArguments
 from .launch import prepare_launch, runs_on_cpu
 from .launch_checks import check_launch
