@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files are written whole or not at all."""
 
+import json
+import math
 import multiprocessing
 import os
 import signal
@@ -14,6 +16,16 @@ from small_runs import python
 
 from hf_xformer import files
 from hf_xformer.errors import ArgumentError
+
+
+def test_json_has_null_where_a_number_is_not_finite_and_says_so(tmp_path, capsys):
+    files.write_json(tmp_path / "a.json", {"loss": math.nan, "log": [1.5, {"norm": -math.inf}]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "log": [1.5, {"norm": None}]}
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in said] == [
+        "`loss` is nan, which JSON cannot hold: null stands there",
+        "`log.1.norm` is -inf, which JSON cannot hold: null stands there",
+    ]
 
 
 UNREADABLE = {
