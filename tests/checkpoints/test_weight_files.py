@@ -35,7 +35,7 @@ def checkpoint(tmp_path, task) -> Path:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e5m2, torch.float64])
 def test_a_number_that_is_not_finite_is_found_in_any_type_and_file(value, dtype, sharded):
     check_finite(sharded)
     path = next(each for each in sorted(sharded.glob("model-*.safetensors")) if KEY in load_file(each))
