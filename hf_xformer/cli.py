@@ -16,7 +16,8 @@ from typing import NoReturn
 
 from . import __version__
 from .errors import ArgumentError, InputError, did_you_mean, one_line_errors
-from .files import find, read_yaml_file
+from .files import find
+from .yaml_files import read_yaml_file
 
 
 PROGRAM = "hf-xformer"

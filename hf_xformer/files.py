@@ -4,22 +4,19 @@
 
 import errno
 import json
+import math
 import os
 import platform
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TextIO
 from uuid import uuid4
-
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
 
 from .errors import ArgumentError, one_line
 
@@ -39,6 +36,7 @@ AVERAGES = "averages.safetensors"  # weights averaged over the steps (--ema_deca
 OPTIMIZER_SHARDS = "optimizer_shards"  # the optimizer's parts under tensor parallelism
 # In a run's folder.
 RECORD = "run.json"
+ERROR_LOG = "error.log"  # traceback of the error that ended a run
 TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS = "train_results.json", "eval_results.json", "test_results.json"
 ALL_RESULTS = "all_results.json"  # the first two in one, by the Trainer
 CARD, CURVES, ATTENTION = "README.md", "curves.png", "attention.png"
@@ -48,9 +46,6 @@ CARD_TEMPLATE = "model_cards/template.md"  # ships with the package
 # A file or folder that is being written: its writer's machine, process and a number of its own are in the name.
 HOST = re.sub(r"\W", "_", platform.node())
 UNFINISHED = re.compile(rf"\..+\.{HOST}-([1-9]\d{{0,8}})-[0-9a-f]{{8}}\.partial(\.[^.]*)?")
-
-# More than any file of ours needs.
-YAML_LENGTH, YAML_DEPTH = 2**16, 30  # characters; lists and mappings inside each other
 
 
 def find(path: str | Path) -> Path:
@@ -122,77 +117,6 @@ def read_text(path: Path, where: str | None = None) -> str:
         raise ArgumentError(f"{where or path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ArgumentError(f"{where or path}: cannot be read: not UTF-8, at byte {error.start}") from error
-
-
-def read_yaml_file(path: Path, where: str | None = None) -> Any:
-    """Reads a YAML file as [`read_yaml`] does; `where` and errors are those of [`read_text`]."""
-    text = read_text(path, where)
-    try:
-        return read_yaml(text)
-    except ArgumentError as error:
-        raise ArgumentError(f"{where or path}: not a readable YAML file: {error}") from error
-
-
-def read_yaml(text: str) -> Any:
-    """
-    Reads YAML 1.2: `no` and `12:30` are text, `1e-4` is a number, and `010` is ten.
-
-    Raises:
-        ArgumentError: The text is not YAML, names a key twice, has an alias (a few lines of them expand without end)
-            or a tag, or is larger or nested deeper than any file of ours.
-    """
-    try:
-        check_yaml(text)
-        return yaml_reader().load(text)
-    except (YAMLError, ValueError) as error:
-        raise ArgumentError(yaml_fault(error)) from error
-
-
-class YamlConstructor(SafeConstructor):
-    """Builds plain values. Dates stay text, as they are in YAML 1.2's core schema and in JSON."""
-
-
-YamlConstructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
-
-
-def yaml_reader() -> YAML:
-    reader = YAML(typ="safe", pure=True)
-    reader.version = (1, 2)
-    reader.Constructor = YamlConstructor
-    return reader
-
-
-def check_yaml(text: str) -> None:
-    """Refuses what no file of ours needs while it is still events, before anything is built."""
-    if len(text) > YAML_LENGTH:
-        raise YAMLError(f"{len(text):,} characters; {YAML_LENGTH:,} are read at most")
-    depth = 0
-    for event in yaml_reader().parse(text):
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        problem = None
-        if isinstance(event, AliasEvent):
-            problem = f"alias *{event.anchor}: write the value out"
-        elif getattr(event, "tag", None) is not None:
-            problem = f"tag {event.tag}: write the value without one"
-        elif isinstance(event, DocumentStartEvent) and event.version not in (None, (1, 2)):
-            problem = "only YAML 1.2 is read"
-        elif depth > YAML_DEPTH:
-            problem = f"nested more than {YAML_DEPTH} deep"
-        if problem is not None:
-            raise MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-
-
-def yaml_fault(error: Exception) -> str:
-    """Returns what a YAML error says on one line, with its place and without ruamel's hints for programmers."""
-    if isinstance(error, DuplicateKeyError):
-        key = re.search(r'duplicate key "(.*?)" with', error.problem or "")
-        said = f"{key[1] if key else 'a key'!r} stands there twice"
-    elif isinstance(error, MarkedYAMLError):
-        said = " ".join(filter(None, (error.context, error.problem)))
-    else:
-        said = one_line(error)
-    mark = getattr(error, "problem_mark", None)
-    return said if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: {said}"
 
 
 @contextmanager
@@ -309,14 +233,36 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file whole, indented."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Writes a JSON file whole, indented; numbers that are not finite become null, and a line on stderr says which."""
+    for name, value in not_finite(content):
+        print(f"{path}: `{name}` is {value}, which JSON cannot hold: null stands there", file=sys.stderr)
+    write_text(path, json.dumps(with_nulls(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_json_lines(path: Path, rows: Iterable[dict]) -> None:
     """Writes a file of one JSON object a line, whole."""
     with open_whole(path) as output:
-        output.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        output.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def not_finite(content: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yields the numbers of a JSON value that are not finite, each with its name, such as "log_history.3.loss"."""
+    if isinstance(content, float):
+        if not math.isfinite(content):
+            yield name, content
+    elif isinstance(content, dict | list | tuple):
+        items = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, value in items:
+            yield from not_finite(value, f"{name}.{key}" if name else str(key))
+
+
+def with_nulls(content: Any) -> Any:
+    """Returns a JSON value with None in place of every number that is not finite."""
+    if isinstance(content, dict):
+        return {key: with_nulls(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [with_nulls(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def check_output_folder(folder: Path, option: str = "", in_use: str | None = None) -> None:
@@ -334,11 +280,32 @@ def check_output_folder(folder: Path, option: str = "", in_use: str | None = Non
     if not target.exists() and replaced_path(target).is_dir():
         replaced_path(target).rename(target)
     where = f"{option} {folder}".strip()
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            raise ArgumentError(f"{where}: not a folder" + (f": {path} is a file" if path != folder else ""))
+    check_writable(folder, where)
     if in_use is not None and contents(folder):
         raise ArgumentError(f"{where}: the folder is not empty; {in_use}")
+
+
+def check_writable(folder: Path, where: str) -> None:
+    """
+    Checks that a folder is one, or can be made, and that files can be made there; nothing is left of the trial.
+
+    Args:
+        where: The option with its value, for the message.
+
+    Raises:
+        ArgumentError: There is a file, a link to nothing or a read-only folder in the way.
+    """
+    for path in (folder, *folder.absolute().parents):
+        if path.is_symlink() and not path.exists():
+            raise ArgumentError(f"{where}: {path} is a link to {os.readlink(path)}, which is not there")
+        if path.exists():
+            if not path.is_dir():
+                raise ArgumentError(f"{where}: not a folder" + (f": {path} is a file" if path != folder else ""))
+            try:
+                with tempfile.TemporaryFile(dir=path):
+                    return
+            except OSError as error:
+                raise ArgumentError(f"{where}: cannot be written: {path}: {error.strerror}") from error
 
 
 def contents(folder: Path) -> list[Path]:

@@ -192,6 +192,15 @@ def refused(command: ModuleType, argv: list, capsys) -> str:
     return line
 
 
+def refused_unread(task: Task, folder: Path, capsys, **changes) -> str:
+    """The refusal of a training on data that are not there, having seen that its folder was not made."""
+    from hf_xformer.commands import train  # not for the tests that start no training
+
+    line = refused(train, task.options(folder, train_file="nowhere.jsonl", **changes), capsys)
+    assert "Class validation" not in line and not folder.exists()
+    return line
+
+
 def load_script(name: str) -> ModuleType:
     """A file of scripts/ as a module, which imports from its own folder as it does when it is run."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")

@@ -42,11 +42,12 @@ MAY_IMPORT = {
     "libraries": set(),
     "errors": set(),
     "files": {"errors"},
+    "yaml_files": {"errors", "files"},
     "data": {"errors", "files", "models"},
     "checkpoints": {"errors", "files", "models", "data"},
     "decoding": {"errors", "files", "models", "data", "checkpoints"},
-    "training": {"errors", "files", "models", "data", "checkpoints", "decoding"},
-    "hub": {"errors", "files", "models", "checkpoints"},
+    "training": {"errors", "files", "yaml_files", "models", "data", "checkpoints", "decoding"},
+    "hub": {"errors", "files", "yaml_files", "models", "checkpoints"},
     "commands": {"errors", "files", "models", "data", "checkpoints", "decoding", "training", "hub"},
 }
 

@@ -13,6 +13,7 @@ from transformers.utils import find_adapter_config_file
 
 from ..errors import ArgumentError, blame, first_line
 from ..files import ADAPTER_CONFIG, CONFIG, read_json
+from .weight_files import check_finite_tensor
 
 
 if TYPE_CHECKING:  # PEFT is an extra
@@ -90,7 +91,7 @@ def load_weights(adapted: "PeftModel", name_or_path: str, **hub) -> None:
     Loads an adapter's weights into a model that has its layers.
 
     Raises:
-        ArgumentError: There are no weights, or one is missing, unexpected or of another shape.
+        ArgumentError: There are no weights, or one is missing, unexpected, of another shape or not finite.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from peft.utils import load_peft_weights
@@ -109,6 +110,8 @@ def load_weights(adapted: "PeftModel", name_or_path: str, **hub) -> None:
         if names:
             some = ", ".join(sorted(names)[:3])
             raise ArgumentError(f"{name_or_path}: {len(names)} {problem} weights of the adapter, such as {some}")
+    for name, tensor in weights.items():
+        check_finite_tensor(name_or_path, name, tensor)
     set_peft_model_state_dict(adapted, weights)
 
 

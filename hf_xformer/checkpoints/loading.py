@@ -42,8 +42,9 @@ def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **opti
 
     Raises:
         ArgumentError: There is no such checkpoint, a file is cut off, a weight is missing, unexpected or of another
-            shape (the library would fill it with random numbers) or type than `config.json` says, the file for
-            decoding holds what `generate()` cannot use, or an option cannot be met on this machine.
+            shape (the library would fill it with random numbers) or type than `config.json` says, or has a number that
+            is not finite; the file for decoding holds what `generate()` cannot use, or an option cannot be met on
+            this machine.
     """
     check_path(name_or_path)
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}

@@ -6,9 +6,9 @@ Describes a checkpoint and what is wrong with it: size, options, memory, tokeniz
   hf-xformer info runs/g2p-quickstart
   hf-xformer info user/name --revision v1.0
 
-It reads the headers of the weight files, not the weights, which takes a second whatever their size; a checkpoint on
-the Hub is downloaded first. The exit status is 1 if weights are missing, unexpected or of another shape than the
-configuration says, and 2 if files cannot be read.
+It reads the weight files a tensor at a time; a checkpoint on the Hub is downloaded first. The exit status is 1 if
+weights are missing, unexpected or of another shape than the configuration says, and 2 if files cannot be read or a
+weight is infinite or NaN.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from ..checkpoints.adapters import base_of
 from ..checkpoints.folder_checks import check_generation, check_json
 from ..checkpoints.loading import check_path, load_tokenizers, read_own_config
 from ..checkpoints.vocabulary import check_vocabulary
-from ..checkpoints.weight_files import StoredTensor, compare, count_parameters, read_tensors
+from ..checkpoints.weight_files import StoredTensor, check_finite, compare, count_parameters, read_tensors
 from ..errors import ArgumentError, first_line, one_line_errors
 from ..files import GENERATION_CONFIG, travelling_files
 from ..hub.repository import hub_call
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     stored = read_tensors(folder)
     if not stored:
         raise ArgumentError(f"{args.checkpoint}: there are no weights (model.safetensors)")
+    check_finite(folder)
     for name, text in lines(folder, config, stored):
         print(f"{name:12}{text}")
     problems = list(compare(config, stored).sentences())

@@ -12,10 +12,12 @@ same command: it resumes from the last whole checkpoint in --output_dir; --resum
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_utils import HubStrategy
@@ -23,8 +25,8 @@ from transformers.training_args import OptimizerNames
 
 from ..checkpoints.averaging import load_averages
 from ..decoding.attention_maps import can_plot
-from ..errors import ArgumentError, DataError, blame, one_line_errors
-from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER
+from ..errors import ArgumentError, blame, one_line_errors
+from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER, with_nulls
 from ..hub.card import CardFacts, facts_of, is_edited, read_facts, write_card
 from ..hub.curves import plot_curves
 from ..hub.record import listed, make_record, update_record
@@ -39,6 +41,8 @@ from ..training.callbacks import (
 )
 from ..training.changes import RecipeRecord
 from ..training.evaluation import EarlyStopping, average_over_tokens, scores_at_end
+from ..training.failures import one_line_failures
+from ..training.health import StopIfNotFinite
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
 from ..training.launch_checks import check_engine
 from ..training.output_lock import lock_output, locks_released
@@ -67,18 +71,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
             trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
         take_folder(run, trainer)
-    if run.finished is None:
-        train(trainer, run)
-    else:
-        take_up(trainer, run, model_args)
-    save_rest(trainer, run)
-    if run.validation is not None:
-        scores = scores_at_end(trainer) if run.finished is None else None
-        scores = trainer.evaluate() if scores is None else scores
-        trainer.log_metrics("eval", scores)
-        trainer.save_metrics("eval", scores)
-    if trainer.is_world_process_zero():
-        report(trainer, record_of(trainer, run, argv, model_args, data_args), facts)
+    with one_line_failures(training_args.output_dir):
+        if run.finished is None:
+            train(trainer, run)
+        else:
+            take_up(trainer, run, model_args)
+        save_rest(trainer, run)
+        if run.validation is not None:
+            scores = scores_at_end(trainer) if run.finished is None else None
+            scores = trainer.evaluate() if scores is None else scores
+            trainer.log_metrics("eval", scores)
+            trainer.save_metrics("eval", with_nulls(scores))
+        if trainer.is_world_process_zero():
+            report(trainer, record_of(trainer, run, argv, model_args, data_args), facts)
     # Processes that leave one by one may take each other's connections with them.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
@@ -93,8 +98,7 @@ def make_trainer(
     """Returns the stock Trainer of a run, having seen that it takes the options."""
     given = trainer_arguments(training_args, run.plan)
     trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
-    with blame(f"--optim {OptimizerNames(given.optim).value}", ImportError, ValueError):
-        trainer_class.get_optimizer_cls_and_kwargs(given, run.model)
+    check_optimizer(given, run.model)
     if isinstance(run.model, PreTrainedModel):
         # Xformers say so themselves: tied weights are saved once, and the Trainer would warn that others are missing.
         ignored = run.model._keys_to_ignore_on_save or ()
@@ -116,6 +120,22 @@ def make_trainer(
     if run.finished is None:
         log_throughput(trainer, trainer.accelerator.print)
     return trainer
+
+
+def check_optimizer(given: Seq2SeqTrainingArguments, model: torch.nn.Module) -> None:
+    """Checks that there is such an optimizer, that it takes its arguments, and that none of them would do nothing."""
+    where = f"--optim {OptimizerNames(given.optim).value}"
+    if given.optim_args:
+        where += f" with --optim_args {given.optim_args}"
+    with blame(where, ImportError, ValueError, TypeError):
+        kind, options = Seq2SeqTrainer.get_optimizer_cls_and_kwargs(given, model)
+        if options.keys().isdisjoint(("params", "model", "optimizer_dict")):  # those of the whole model
+            kind([torch.zeros(1, requires_grad=True)], **options)
+    if given.optim_args:
+        without = copy(given)
+        without.optim_args = None
+        if str(Seq2SeqTrainer.get_optimizer_cls_and_kwargs(without, model)[1]) == str(options):
+            raise ArgumentError(f"{where}: this optimizer takes none of these arguments: leave them out")
 
 
 def make_callbacks(
@@ -141,6 +161,8 @@ def make_callbacks(
         callbacks.append(ExponentialMovingAverage(model_args.ema_decay, run.checkpoint))
     if data_args.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(data_args.early_stopping_patience, data_args.early_stopping_threshold))
+    # Behind the averages, which take the weights' places.
+    callbacks.append(StopIfNotFinite(every_step=training_args.device.type == "cpu"))
     if (limit := training_args.save_total_limit) is not None and limit > 0:
         callbacks.append(RotateCheckpoints(limit))
     return callbacks
@@ -162,12 +184,11 @@ def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
 def train(trainer: Seq2SeqTrainer, run: Run) -> None:
     """Trains from the first step or from a checkpoint, and saves the model."""
     output_dir = str(trainer.args.output_dir)
-    # A stream is checked only as it is read, and the best checkpoint when it is taken.
-    with one_line_errors(ArgumentError, DataError), one_line_when_stopped(output_dir):
+    with one_line_when_stopped(output_dir):
         trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
     results = results_of_training(trainer)
     trainer.log_metrics("train", results)
-    trainer.save_metrics("train", results)
+    trainer.save_metrics("train", with_nulls(results))
     trainer.save_model()
     if trainer.args.should_save:
         set_results_aside(Path(output_dir), print)

@@ -27,6 +27,7 @@ class TextMetric(evaluate.Metric):
     """
 
     description: ClassVar[str]
+    greater_is_better: ClassVar[bool]
     citation: ClassVar[str] = ""
 
     def _info(self) -> evaluate.MetricInfo:
@@ -71,6 +72,7 @@ class SacreBleu(TextMetric):
     """
 
     description = "Corpus BLEU with its signature, by sacreBLEU."
+    greater_is_better = True
     citation = "Post, Matt. A Call for Clarity in Reporting BLEU Scores. WMT 2018."
 
     def _compute(self, *, predictions: list[str], references: list[list[str]], **options: Any) -> dict[str, Any]:
@@ -85,6 +87,7 @@ class ChrF(TextMetric):
     """
 
     description = "Corpus chrF with its signature, by sacreBLEU."
+    greater_is_better = True
     citation = "Popović, Maja. chrF: character n-gram F-score for automatic MT evaluation. WMT 2015."
 
     def _compute(self, *, predictions: list[str], references: list[list[str]], **options: Any) -> dict[str, Any]:
@@ -103,6 +106,7 @@ class ExactMatch(TextMetric):
     """Share of rows equal, character by character, to any of their references."""
 
     description = "Share of rows equal to any of their references, in percent."
+    greater_is_better = True
 
     def _compute(self, *, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         hits = sum(text in row for text, row in zip(predictions, references, strict=True))
@@ -118,6 +122,7 @@ class WordErrorRate(TextMetric):
     """
 
     description = "Share of rows (words) that equal none of their references, in percent."
+    greater_is_better = False
 
     def _compute(self, *, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         errors = sum(
@@ -139,6 +144,7 @@ class PhonemeErrorRate(TextMetric):
     """
 
     description = "Edit distance over symbols to the nearest reference, in percent of the reference symbols."
+    greater_is_better = False
 
     def _compute(self, *, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         edits = symbols = 0
@@ -164,6 +170,10 @@ METRICS: dict[str, type[TextMetric]] = {
     "wer": WordErrorRate,
     "per": PhonemeErrorRate,
 }
+
+
+# Everything that an evaluation may choose the best model by, and whether the larger value is the better one.
+GREATER_IS_BETTER = {"loss": False} | {name: metric.greater_is_better for name, metric in METRICS.items()}
 
 
 def check_metric_names(names: Sequence[str], where: str = "metrics") -> None:

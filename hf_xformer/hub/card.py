@@ -30,9 +30,9 @@ from ..files import (
     find,
     read_json,
     read_text,
-    read_yaml_file,
     write_text,
 )
+from ..yaml_files import read_yaml_file
 from .curves import TIMINGS
 from .record import update_record
 
@@ -123,10 +123,10 @@ def scores_of(folder: Path) -> dict[str, dict[str, float]]:
     validation = {
         name.removeprefix("eval_"): value
         for name, value in read_json(folder / EVAL_RESULTS).items()
-        if name.startswith("eval_") and name.removeprefix("eval_") not in (*TIMINGS, "samples")
+        if name.startswith("eval_") and name.removeprefix("eval_") not in (*TIMINGS, "samples") and value is not None
     }
     tested = read_json(folder / TEST_RESULTS)
-    test = {name: tested[name] for name in tested.get("metrics", []) if name in tested}
+    test = {name: tested[name] for name in tested.get("metrics", []) if tested.get(name) is not None}
     return {split: scores for split, scores in (("validation", validation), ("test", test)) if scores}
 
 

@@ -33,6 +33,8 @@ def collect_curves(log_history: list[dict]) -> dict[str, dict[str, list[tuple[in
     for entry in log_history:
         for name, value in entry.items():
             metric = name.removeprefix("eval_")
+            if value is None:  # it was not finite
+                continue
             if name == "loss":
                 curves["loss"].setdefault("training", []).append((entry["step"], value))
             elif name == "eval_loss":

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 
 from ..checkpoints.adapters import base_of
 from ..checkpoints.loading import read_model_config
-from ..checkpoints.weight_files import compare, read_header, read_tensors
+from ..checkpoints.weight_files import check_finite, compare, read_header, read_tensors
 from ..errors import ArgumentError
 from ..files import (
     ADAPTER_CONFIG,
@@ -133,13 +133,15 @@ def check_weights(folder: Path) -> PreTrainedConfig | None:
     Returns the configuration that the weights were checked by; None for an adapter.
 
     Raises:
-        ArgumentError: The folder is no checkpoint, or its weights are incomplete or not those of its configuration.
+        ArgumentError: The folder is no checkpoint, or its weights are incomplete, not those of its configuration or
+            not finite.
     """
     if (base := base_of(str(folder))) is not None:
         check_base(base, str(folder))
         if not (folder / ADAPTER_WEIGHTS).exists():
             raise ArgumentError(f"{folder}: there are no weights ({ADAPTER_WEIGHTS})")
         read_header(folder / ADAPTER_WEIGHTS)
+        check_finite(folder)
         return None
     stored = read_tensors(folder)
     if not stored:
@@ -147,6 +149,7 @@ def check_weights(folder: Path) -> PreTrainedConfig | None:
     config = read_model_config(str(folder))
     if problems := list(compare(config, stored).sentences()):
         raise ArgumentError(f"{folder}: {len(problems)} weights are not the model's, such as {problems[0]}")
+    check_finite(folder)
     return config
 
 

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from ..errors import ArgumentError
-from ..files import read_json, read_yaml_file
+from ..files import read_json
+from ..yaml_files import read_yaml_file
 
 
 # DeepSpeed's own limit of parameters that ZeRO-3 keeps gathered (`stage3_max_live_parameters`).

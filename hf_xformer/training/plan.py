@@ -3,7 +3,7 @@
 """The plan of a run: what follows from its options, decided once and before the data are read."""
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
@@ -12,6 +12,7 @@ from transformers.trainer_utils import IntervalStrategy
 from .arguments import DataArguments, ModelArguments
 from .evaluation import batch_of_an_evaluation
 from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision, why_not_train_by_varlen
+from .trainer_options import settings
 
 
 # Tokens. Up to here the scores of a row, which eager attention holds, are no more than its features.
@@ -32,6 +33,7 @@ class Plan:
         eval_batch: Rows or tokens of an evaluation's batch, in words. To the Trainer a whole batch is one item.
         train_sampling_strategy, per_device_train_batch_size, dispatch_batches, eval_strategy, predict_with_generate:
             As the Trainer is told them.
+        settings: Options that the Trainer is given another value of than was asked for, see `trainer_options`.
     """
 
     batch: str
@@ -44,6 +46,7 @@ class Plan:
     dispatch_batches: bool | None
     eval_strategy: str
     predict_with_generate: bool
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def make_plan(
@@ -83,6 +86,7 @@ def make_plan(
         dispatch_batches=False if data_args.streaming else accelerator.dispatch_batches,
         eval_strategy=strategy if evaluates else IntervalStrategy.NO.value,
         predict_with_generate=training_args.predict_with_generate or (evaluates and bool(data_args.metrics)),
+        settings={name: value for name, value, _ in settings(data_args, training_args)},
     )
 
 
@@ -140,6 +144,8 @@ def trainer_arguments(training_args: Seq2SeqTrainingArguments, plan: Plan) -> Se
     given.per_device_eval_batch_size = 1
     given.predict_with_generate = plan.predict_with_generate
     given.eval_strategy = IntervalStrategy(plan.eval_strategy)
+    for name, value in plan.settings.items():
+        setattr(given, name, value)
     accelerator: Any = copy(training_args.accelerator_config)
     accelerator.dispatch_batches = plan.dispatch_batches
     given.accelerator_config = accelerator

@@ -40,15 +40,23 @@ from .adapters import add_lora, make_lora, tell_moved_base
 from .arguments import DataArguments, ModelArguments
 from .changes import Recipe, settle
 from .checkpoint_files import Needs
-from .checks import check_model, check_options, check_output_dir, check_own_tokenizer
-from .evaluation import GenerationMetrics, batch_of_an_evaluation, check_evaluation_options, has_stopped_early
+from .checks import check_model, check_output_dir, check_own_tokenizer
+from .evaluation import (
+    GenerationMetrics,
+    batch_of_an_evaluation,
+    check_evaluation_options,
+    fit_generation,
+    has_stopped_early,
+)
 from .fingerprint import recipe_of
 from .launch import data_parallel_size, tensor_parallel_size
+from .option_checks import check_options
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .plan import Plan, make_plan
 from .recipe import parse_overrides
 from .resume import SavedState, Start, check_resumable, find_start, without_lost_best
 from .rotation import place_of_best
+from .trainer_options import settings
 
 
 # Rows of a stream that are held in memory to be drawn from at random.
@@ -132,6 +140,9 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     now = recipe_of(model_args, data_args, training_args, plan, config, source, target)
     recipe = settle(now, state, training_args, data_args.change_recipe, finished is not None, say)
     announce(plan, state, finished, model_args, training_args, say)
+    for _, _, line in settings(data_args, training_args):
+        if line:
+            say(line)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
     with training_args.main_process_first(desc="reading and tokenising"):
@@ -147,7 +158,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start)
     if lora is not None:
         model = add_lora(model, lora, finished or (None if state is None else state.checkpoint), say)
-    model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
+    fit_generation(model, training_args, data_args.max_target_length, say)
     collator = make_collator(source, model, data_args, training_args)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)
     return Run(

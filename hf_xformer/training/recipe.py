@@ -12,8 +12,10 @@ from typing import Any
 
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
+from ..decoding.metrics import GREATER_IS_BETTER
 from ..errors import ArgumentError, blame, one_line, wrong_choice
-from ..files import find, read_yaml, read_yaml_file
+from ..files import find
+from ..yaml_files import read_yaml, read_yaml_file
 from .arguments import DataArguments, ModelArguments
 from .launch import prepare_launch, runs_on_cpu
 from .launch_checks import check_launch, check_world
@@ -47,6 +49,8 @@ def parse_run(
     # Before the training arguments are made: they start the process group, and with it whatever cannot be here.
     check_launch(argparse.Namespace(**merged))
     prepare_launch(argparse.Namespace(**merged))
+    settle_direction(merged)
+    merged["optim_args"] = joined(merged["optim_args"])
     of_model, of_data, of_trainer = (
         {name: merged[name] for name, option in options().items() if option.group == group} for group in GROUPS
     )
@@ -56,6 +60,53 @@ def parse_run(
         raise ArgumentError(f"options of the Trainer: {one_line(error)}") from error
     check_world(trainer)
     return ModelArguments(**of_model), DataArguments(**of_data), trainer
+
+
+def settle_direction(merged: dict[str, Any]) -> None:
+    """
+    Says in `greater_is_better`, and in the `mode` of a schedule that goes by the metric, which value of
+    `metric_for_best_model` is the better one: the library takes the larger of every metric but the loss, and the
+    schedules take the smaller.
+
+    Raises:
+        ArgumentError: They were given, and say the opposite.
+    """
+    by_metric = merged["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy")
+    name = merged["metric_for_best_model"]
+    if name is None and not by_metric and not merged["load_best_model_at_end"]:
+        return
+    best = (name or "loss").removeprefix("eval_")
+    if best not in GREATER_IS_BETTER:  # refused when the options are checked
+        return
+    greater = GREATER_IS_BETTER[best]
+    better = f"the {'larger' if greater else 'smaller'} value of {best} is the better one: leave it out"
+    if merged["greater_is_better"] not in (None, greater):
+        raise ArgumentError(f"--greater_is_better {str(merged['greater_is_better']).lower()}: {better}")
+    merged["greater_is_better"] = greater
+    kwargs = merged["lr_scheduler_kwargs"]
+    if isinstance(kwargs, str) and kwargs.startswith("{"):
+        kwargs = json.loads(kwargs)
+    if by_metric and isinstance(kwargs or {}, dict):
+        mode = "max" if greater else "min"
+        if (kwargs or {}).get("mode", mode) != mode:
+            raise ArgumentError(f"--lr_scheduler_kwargs {json.dumps(kwargs)}: {better}")
+        merged["lr_scheduler_kwargs"] = {**(kwargs or {}), "mode": mode}
+
+
+def joined(optim_args: dict[str, Any] | str | None) -> str | None:
+    """
+    Returns `--optim_args` as the library reads it, "a=1,b=2".
+
+    Raises:
+        ArgumentError: It is neither that nor a mapping.
+    """
+    if isinstance(optim_args, str) and optim_args.startswith("{"):
+        optim_args = json.loads(optim_args)
+    if isinstance(optim_args, dict):
+        optim_args = ",".join(f"{name}={value}" for name, value in optim_args.items())
+    if optim_args and not all(re.fullmatch(r"[^=,]+=[^=,]+", item) for item in optim_args.split(",")):
+        raise ArgumentError(f"--optim_args {optim_args}: expected 'name=value,...' or, in a recipe, a mapping")
+    return optim_args
 
 
 def split_command_line(argv: Sequence[str] | None) -> tuple[Path | None, list[str]]:

@@ -32,8 +32,9 @@ WORDS = {
 # Defaults of a run that are not the Trainer's, which would look at every step for parameters that were not used: there
 # are none.
 RUN_DEFAULTS = {"ddp_find_unused_parameters": False}
-# `resume_from_checkpoint: false` starts anew, `fsdp: true` switches it on; the library declares texts.
-MORE_TYPES = {"resume_from_checkpoint": ("boolean",), "fsdp": ("boolean",)}
+# `resume_from_checkpoint: false` starts anew, `fsdp: true` switches it on, `optim_args` may be a mapping; the library
+# declares texts.
+MORE_TYPES = {"resume_from_checkpoint": ("boolean",), "fsdp": ("boolean",), "optim_args": ("object",)}
 
 
 @dataclass(frozen=True)

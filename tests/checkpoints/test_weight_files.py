@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from hf_xformer import XformerEncoderModel
 from hf_xformer.checkpoints.loading import load_model
-from hf_xformer.checkpoints.weight_files import compare, read_header, read_tensors
+from hf_xformer.checkpoints.weight_files import check_finite, compare, read_header, read_tensors
 from hf_xformer.commands import evaluate, generate, info
 from hf_xformer.errors import ArgumentError
 from hf_xformer.models.versions_xformer import CACHE
@@ -32,6 +32,19 @@ def checkpoint(tmp_path, task) -> Path:
     tokenizer.save_pretrained(tmp_path)
     make_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     return tmp_path
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e5m2, torch.float64])
+def test_a_number_that_is_not_finite_is_found_in_any_type_and_file(value, dtype, sharded):
+    check_finite(sharded)
+    path = next(each for each in sorted(sharded.glob("model-*.safetensors")) if KEY in load_file(each))
+    tensors = load_file(path)
+    spoiled = tensors[KEY].clone()
+    spoiled.flatten()[5] = value
+    save_file({**tensors, KEY: spoiled.to(dtype)}, path)
+    with pytest.raises(ArgumentError, match=f"{path.name}: `{KEY}` is not finite: 1 of its "):
+        check_finite(sharded)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from small_runs import SMALL, refused
 from transformers import BertConfig, BertModel
 
@@ -59,6 +60,16 @@ LINES = (
     "estimate --config_name {model}",
     "attention {model} A --output {out}",
 )
+SPOILED = "model.encoder.layers.0.feed_forward.up_proj.weight"  # a number of it is infinite
+
+
+def of_weights(line: str) -> bool:
+    """Whether a command line needs the weights of an Xformer: not only a configuration, nor another kind of model."""
+    words = line.split()
+    others = {"estimate", "convert", "merge", "--config_name", "--attn_implementation"}
+    return others.isdisjoint(words)
+
+
 # What a config.json may have instead, and what the message has of it.
 BROKEN = {
     "dropout": ({"dropout": 7}, "`dropout` is a probability"),
@@ -83,6 +94,10 @@ def models(tmp_path_factory, task) -> Path:
         change(folder / name / "config.json", fields)
     shutil.copytree(folder / "short", folder / "talkative")
     change(folder / "talkative/generation_config.json", {"max_length": 40})
+    shutil.copytree(folder / "short", folder / "infinite")
+    tensors = load_file(folder / "infinite/model.safetensors")
+    tensors[SPOILED][3, 2] = torch.inf
+    save_file(tensors, folder / "infinite/model.safetensors", metadata={"format": "pt"})
     config = load_config(str(folder / "short"), {})
     tokens = {name: getattr(config, name) for name in ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")}
     width = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -122,6 +137,13 @@ def test_a_configuration_that_no_model_can_have_is_named(line, name, models, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("line", [each for each in LINES if of_weights(each)])
+def test_weights_that_are_not_finite_are_refused_with_the_tensors_name(line, models, tmp_path, capsys):
+    said = refusal(line, models, "infinite", tmp_path, capsys)
+    assert f"`{SPOILED}` is not finite: 1 of its " in said and str(models / "infinite") in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_adapter_that_is_not_finite_is_not_merged(models, tmp_path, capsys):
     options = {"target_modules": ["q_proj"], "init_lora_weights": False}
     model = load_model(str(models / "short"))
@@ -132,4 +154,5 @@ def test_an_adapter_that_is_not_finite_is_not_merged(models, tmp_path, capsys):
     adapted.save_pretrained(tmp_path / "adapter")
     shutil.copytree(models / "tokenizer", tmp_path / "adapter", dirs_exist_ok=True)
     said = refused(merge, [tmp_path / "adapter", tmp_path / "out"], capsys)
-    assert f"{tmp_path / 'adapter'}: NaNs detected" in said and not (tmp_path / "out").exists()
+    assert f"{tmp_path / 'adapter'}: `base_model.model." in said and "is not finite" in said
+    assert not (tmp_path / "out").exists()

@@ -16,8 +16,8 @@ from small_runs import ROOT, Task, has_code, launch, output_of, weights
 from torch.testing import assert_close
 from transformers import AutoTokenizer
 
-from hf_xformer.files import read_yaml_file
 from hf_xformer.training.launch import compiles_deepspeed
+from hf_xformer.yaml_files import read_yaml_file
 
 
 CONFIGS = ROOT / "configs/accelerate"

@@ -18,8 +18,8 @@ from small_runs import ROOT
 from transformers import Seq2SeqTrainingArguments
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
-from hf_xformer.files import read_yaml
 from hf_xformer.training import launch
+from hf_xformer.yaml_files import read_yaml
 
 
 CONFIGS = sorted((ROOT / "configs/accelerate").glob("*.yaml"))

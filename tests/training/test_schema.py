@@ -12,10 +12,10 @@ from transformers import Seq2SeqTrainingArguments
 
 from hf_xformer.commands import train
 from hf_xformer.errors import ArgumentError
-from hf_xformer.files import read_yaml
 from hf_xformer.training import schema
 from hf_xformer.training.arguments import DataArguments, ModelArguments
 from hf_xformer.training.recipe import read_recipe
+from hf_xformer.yaml_files import read_yaml
 
 
 RECIPES = sorted((ROOT / "configs/train").glob("*.yaml"))

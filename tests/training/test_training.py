@@ -35,7 +35,7 @@ from hf_xformer.training.evaluation import GenerationMetrics
 def test_a_run_writes_everything_and_loads_back_through_the_auto_classes(task, tmp_path):
     out = tmp_path / "run"
     evaluation = {"validation_file": task.validation, "eval_strategy": "steps", "eval_steps": 3, "metrics": "per"}
-    best = {"load_best_model_at_end": "true", "metric_for_best_model": "per", "greater_is_better": "false"}
+    best = {"load_best_model_at_end": "true", "metric_for_best_model": "per"}
     saving = {"save_strategy": "steps", "save_steps": 3}
     train.main(task.options(out, **evaluation, **best, **saving))
     written = {
@@ -46,6 +46,8 @@ def test_a_run_writes_everything_and_loads_back_through_the_auto_classes(task, t
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((out / "eval_results.json").read_text())
     assert {"eval_loss", "eval_per"} <= set(results)
+    state = json.loads((out / "trainer_state.json").read_text())
+    assert state["best_metric"] == min(entry["eval_per"] for entry in state["log_history"] if "eval_per" in entry)
     card = (out / "README.md").read_text()
     assert f"{results['eval_per']:.4g}" in card and "curves.png" in card
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)

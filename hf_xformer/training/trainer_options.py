@@ -1,0 +1,198 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Options of the stock Trainer that would break a run of this package, or go wrong silently: one table of them.
+
+Each is refused before anything is read, or set to a value that does no harm, which the run says.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers.debug_utils import DebugOption
+from transformers.integrations.liger import is_liger_kernel_available
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from ..errors import ArgumentError, blame
+from .arguments import DataArguments
+from .launch import precision
+
+
+REFUSED = object()
+LAYERWISE = re.compile("galore|apollo")
+Condition = Callable[[DataArguments, Seq2SeqTrainingArguments], Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """
+    What is done about an option of the Trainer.
+
+    Args:
+        name: The option.
+        when: Tells whether it is wrong in a run.
+        why: The end of the line that says so; for a refused one with what to do.
+        value: What the Trainer is given in its place; REFUSED if the run is refused.
+    """
+
+    name: str
+    when: Condition
+    why: str
+    value: Any = REFUSED
+
+
+def given(name: str, *harmless: Any) -> Condition:
+    """Returns a condition: the option has another value than these, or is on if there are none."""
+    if not harmless:
+        return lambda data, trainer: getattr(trainer, name, None)
+    return lambda data, trainer: getattr(trainer, name, harmless[0]) not in harmless
+
+
+def with_metrics(condition: Condition) -> Condition:
+    """Returns a condition that matters only where metrics of generated text are computed."""
+    return lambda data, trainer: data.metrics and condition(data, trainer)
+
+
+def evaluating(condition: Condition) -> Condition:
+    """Returns a condition that matters only in a run with an evaluation."""
+    return lambda data, trainer: data.evaluates(trainer) and condition(data, trainer)
+
+
+RULES = (
+    # The evaluation would fail, or be of something else.
+    Rule(
+        "dataloader_drop_last",
+        evaluating(given("dataloader_drop_last")),
+        "would leave the last rows out of the evaluation too: leave it out; --packing and --max_tokens make their own "
+        "batches",
+    ),
+    Rule(
+        "dataloader_in_order",
+        lambda data, trainer: not trainer.dataloader_in_order and trainer.dataloader_num_workers > 1,
+        "takes batches as workers finish them: no run could be resumed or repeated, and texts would be scored against "
+        "other rows' references: leave it out",
+    ),
+    Rule("prediction_loss_only", with_metrics(given("prediction_loss_only")), "computes no --metrics: leave one out"),
+    Rule(
+        "eval_do_concat_batches",
+        given("eval_do_concat_batches", True),
+        "the metrics take the texts of all batches together",
+        True,
+    ),
+    Rule("batch_eval_metrics", given("batch_eval_metrics"), "the metrics are of the whole set", False),
+    Rule("include_for_metrics", given("include_for_metrics"), "no metric of this package uses it", []),
+    Rule("label_names", given("label_names", None, ["labels"]), "the labels of a pair are `labels`", None),
+    Rule("remove_unused_columns", given("remove_unused_columns", True), "the model takes no other columns", True),
+    Rule(
+        "predict_with_generate",
+        lambda data, trainer: trainer.predict_with_generate and not data.metrics,
+        "generates texts that nothing scores: give --metrics, or leave it out",
+    ),
+    Rule(
+        "load_best_model_at_end",
+        lambda data, trainer: trainer.load_best_model_at_end and trainer.eval_strategy == IntervalStrategy.NO,
+        "needs evaluations while training: give --eval_strategy",
+    ),
+    Rule(
+        "save_strategy",
+        lambda data, trainer: (
+            trainer.save_strategy == SaveStrategy.BEST and trainer.eval_strategy == IntervalStrategy.NO
+        ),
+        "best needs evaluations while training: give --eval_strategy",
+    ),
+    Rule(
+        "save_strategy",
+        lambda data, trainer: trainer.save_strategy == SaveStrategy.BEST and not trainer.metric_for_best_model,
+        "best needs --metric_for_best_model",
+    ),
+    Rule(
+        "generation_config",
+        given("generation_config"),
+        "its fields are the model's, of the run's length",
+        None,
+    ),
+    # The training would be of other batches than it says.
+    Rule(
+        "auto_find_batch_size",
+        given("auto_find_batch_size"),
+        "would change the batch in the middle of a run, which its batches and its record do not follow: leave it out "
+        "and lower --max_tokens or --per_device_train_batch_size",
+    ),
+    Rule(
+        "accelerator_config",
+        lambda data, trainer: trainer.accelerator_config.split_batches,
+        "split_batches would cut batches that were made for each process: leave it out",
+    ),
+    # What would do nothing.
+    Rule("sortish_sampler", given("sortish_sampler"), "does nothing; --group_by_length is on by default"),
+    Rule("do_predict", given("do_predict"), "does nothing: hf-xformer evaluate tests a trained model"),
+    Rule(
+        "do_eval",
+        lambda data, trainer: trainer.do_eval and not data.evaluates(trainer),
+        "needs --validation_file",
+    ),
+    Rule(
+        "past_index",
+        given("past_index", None, -1),
+        "is not for encoder-decoders: leave it out",
+    ),
+    Rule(
+        "optim_target_modules",
+        lambda data, trainer: trainer.optim_target_modules and not LAYERWISE.search(plain(trainer.optim)),
+        "is for the optimizers of GaLore and APOLLO: leave it out",
+    ),
+    # What is not here, or not for these models.
+    Rule(
+        "use_liger_kernel",
+        lambda data, trainer: trainer.use_liger_kernel and not is_liger_kernel_available(),
+        "its package is not installed: pip install liger-kernel",
+    ),
+    Rule(
+        "use_liger_kernel",
+        given("use_liger_kernel"),
+        "has no kernels for these models; the loss of an Xformer is computed without logits anyway: leave it out",
+    ),
+    Rule(
+        "debug",
+        lambda data, trainer: DebugOption.TPU_METRICS_DEBUG in trainer.debug,
+        "tpu_metrics_debug is for TPUs: leave it out",
+    ),
+)
+
+
+def check_trainer_options(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
+    """Refuses options by the table, and a generation config that cannot be read; raises ArgumentError."""
+    if (source := training_args.generation_config) is not None:
+        with blame(f"--generation_config {source}", OSError, ValueError):
+            Seq2SeqTrainer.load_generation_config(source)
+    for rule in RULES:
+        if rule.value is REFUSED and rule.when(data_args, training_args):
+            raise ArgumentError(f"--{rule.name} {shown(getattr(training_args, rule.name))}: {rule.why}")
+
+
+def settings(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> Iterator[tuple[str, Any, str]]:
+    """Yields the options that the Trainer is given another value of than was asked for: name, value, and a line."""
+    for rule in RULES:
+        if rule.value is not REFUSED and rule.when(data_args, training_args):
+            asked = shown(getattr(training_args, rule.name))
+            yield rule.name, rule.value, f"--{rule.name} {asked} is set to {shown(rule.value)}: {rule.why}"
+    # Else a loss that is not finite would be hidden in the log. Under fp16 such steps are skipped, and are normal.
+    if precision(training_args) != "fp16":
+        yield "logging_nan_inf_filter", False, ""
+
+
+def shown(value: Any) -> str:
+    """Returns an option's value as a recipe has it."""
+    if isinstance(value, list):
+        value = [plain(each) for each in value]
+    value = plain(value)
+    return json.dumps(value) if isinstance(value, bool | list | dict) or value is None else str(value)
+
+
+def plain(value: Any) -> Any:
+    """Returns an enumeration's value."""
+    return getattr(value, "value", value)

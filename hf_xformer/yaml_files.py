@@ -1,0 +1,90 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Reads YAML 1.2, and refuses what no file of ours needs before anything is built of it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
+
+from .errors import ArgumentError, one_line
+from .files import read_text
+
+
+# More than any file of ours needs.
+YAML_LENGTH, YAML_DEPTH = 2**16, 30  # characters; lists and mappings inside each other
+
+
+def read_yaml_file(path: Path, where: str | None = None) -> Any:
+    """Reads a YAML file as [`read_yaml`] does; `where` and errors are those of [`read_text`]."""
+    text = read_text(path, where)
+    try:
+        return read_yaml(text)
+    except ArgumentError as error:
+        raise ArgumentError(f"{where or path}: not a readable YAML file: {error}") from error
+
+
+def read_yaml(text: str) -> Any:
+    """
+    Reads YAML 1.2: `no` and `12:30` are text, `1e-4` is a number, and `010` is ten.
+
+    Raises:
+        ArgumentError: The text is not YAML, names a key twice, has an alias (a few lines of them expand without end)
+            or a tag, or is larger or nested deeper than any file of ours.
+    """
+    try:
+        check_yaml(text)
+        return yaml_reader().load(text)
+    except (YAMLError, ValueError) as error:
+        raise ArgumentError(yaml_fault(error)) from error
+
+
+class YamlConstructor(SafeConstructor):
+    """Builds plain values. Dates stay text, as they are in YAML 1.2's core schema and in JSON."""
+
+
+YamlConstructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+
+
+def yaml_reader() -> YAML:
+    reader = YAML(typ="safe", pure=True)
+    reader.version = (1, 2)
+    reader.Constructor = YamlConstructor
+    return reader
+
+
+def check_yaml(text: str) -> None:
+    """Refuses what no file of ours needs while it is still events, before anything is built."""
+    if len(text) > YAML_LENGTH:
+        raise YAMLError(f"{len(text):,} characters; {YAML_LENGTH:,} are read at most")
+    depth = 0
+    for event in yaml_reader().parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        problem = None
+        if isinstance(event, AliasEvent):
+            problem = f"alias *{event.anchor}: write the value out"
+        elif getattr(event, "tag", None) is not None:
+            problem = f"tag {event.tag}: write the value without one"
+        elif isinstance(event, DocumentStartEvent) and event.version not in (None, (1, 2)):
+            problem = "only YAML 1.2 is read"
+        elif depth > YAML_DEPTH:
+            problem = f"nested more than {YAML_DEPTH} deep"
+        if problem is not None:
+            raise MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+def yaml_fault(error: Exception) -> str:
+    """Returns what a YAML error says on one line, with its place and without ruamel's hints for programmers."""
+    if isinstance(error, DuplicateKeyError):
+        key = re.search(r'duplicate key "(.*?)" with', error.problem or "")
+        said = f"{key[1] if key else 'a key'!r} stands there twice"
+    elif isinstance(error, MarkedYAMLError):
+        said = " ".join(filter(None, (error.context, error.problem)))
+    else:
+        said = one_line(error)
+    mark = getattr(error, "problem_mark", None)
+    return said if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: {said}"

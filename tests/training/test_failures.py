@@ -1,0 +1,93 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Errors after training has begun: those that a user can mend are one line, with the traceback in a file."""
+
+import json
+import sys
+
+import pytest
+import torch
+from small_runs import ROOT, output_of, refused, start
+
+from hf_xformer.commands import train
+from hf_xformer.errors import DataError
+from hf_xformer.files import checkpoints_of
+from hf_xformer.training.failures import explain, one_line_failures
+
+
+# Runs `train` where no file may have more bytes than the first argument says, as on a disk that is full.
+LIMITED = """
+import resource, sys
+from hf_xformer.commands import train
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+train.main(sys.argv[2:])
+"""
+
+
+def limited(limit: int, options: list[str]) -> tuple[int, str]:
+    """Status and output of a run whose files may have `limit` bytes."""
+    process = start([sys.executable, "-c", LIMITED, str(limit), *options], {"PYTHONPATH": str(ROOT)}, cold=False)
+    output = output_of(process)
+    return process.returncode, output
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("full", ["model.safetensors", "optimizer.pt"])
+def test_a_disk_that_is_full_is_one_line_and_the_last_checkpoint_is_kept(full, task, tmp_path):
+    run = tmp_path / "run"
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    train.main(task.options(run, **saving, max_steps=3))
+    limit = (run / "checkpoint-3" / full).stat().st_size - 1
+    status, output = limited(limit, task.options(run, **saving, max_steps=6))
+    (line,) = [line for line in output.splitlines() if line.startswith("error:")]
+    assert status == 2 and "Traceback" not in output
+    assert str(run) in line and "MiB are free" in line and f"{run / 'checkpoint-3'} is whole and is kept" in line
+    train.main(task.options(run, **saving, max_steps=6))
+    assert checkpoints_of(run)[-1].name == "checkpoint-6" and not (run / "error.log").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_row_of_a_stream_that_cannot_be_read_is_one_line_with_its_place(workers, task, tmp_path, capsys):
+    data = tmp_path / "train.jsonl"
+    good = json.dumps({"source": "A B", "target": "B A"})
+    data.write_text("\n".join([good] * 20 + ['{"source": "A"}']) + "\n")
+    stream = {"streaming": "true", "train_file": data, "max_steps": 50, "dataloader_num_workers": workers}
+    line = refused(train, task.options(tmp_path / "run", **stream), capsys)
+    log = tmp_path / "run/error.log"
+    assert line == f"error: {data}:21: no field 'target'; there are 'source'; traceback: {log}"
+    assert "Traceback" in log.read_text()
+
+
+def test_a_tracker_that_fails_is_named(task, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "file/logs"))
+    line = refused(train, task.options(tmp_path / "run", report_to="tensorboard"), capsys)
+    assert "--report_to tensorboard: " in line and "--report_to none" in line
+
+
+def test_out_of_memory_is_met_with_what_to_try(tmp_path):
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**50)
+    line = explain(raised.value, tmp_path)
+    assert line.startswith("out of memory: ") and "lower --max_tokens" in line and "\n" not in line
+
+
+def test_a_bug_keeps_its_traceback(tmp_path, capsys):
+    with pytest.raises(ZeroDivisionError), one_line_failures(tmp_path):
+        print(1 / 0)
+    assert capsys.readouterr().err == "" and not (tmp_path / "error.log").exists()
+
+
+def test_a_file_that_says_how_a_run_ended_goes_when_it_ends_well(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop, one_line_failures(tmp_path):
+        raise DataError("rows.jsonl:3: no field 'target'")
+    assert stop.value.code == 2 and "rows.jsonl:3" in (tmp_path / "error.log").read_text()
+    with one_line_failures(tmp_path):
+        pass
+    assert not (tmp_path / "error.log").exists()
+
+
+def test_where_even_the_traceback_cannot_be_written_the_line_is_said(tmp_path, capsys):
+    with pytest.raises(SystemExit), one_line_failures(tmp_path / "nowhere"):
+        raise DataError("bad")
+    assert capsys.readouterr().err == "error: bad; HF_XFORMER_DEBUG=1 prints the traceback\n"
