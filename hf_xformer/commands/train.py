@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from accelerate import PartialState
-from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, set_seed
 from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
 
@@ -36,6 +36,7 @@ from ..training.callbacks import (
     SaveGenerationConfig,
     SaveTargetTokenizer,
 )
+from ..training.exact import ExactResume, results_of_end
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
 from ..training.launch_checks import check_engine
 from ..training.parallel import TensorParallelTrainer
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         take_up(trainer, run, model_args)
     save_rest(trainer, run)
     if run.validation is not None:
+        set_seed(training_args.seed)  # as in every evaluation before: what it samples depends on the weights alone
         scores = trainer.evaluate()
         trainer.log_metrics("eval", scores)
         trainer.save_metrics("eval", scores)
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_trainer(run: Run, model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> Seq2SeqTrainer:
     """Returns the stock Trainer of a run, having seen that it takes the options."""
-    given = trainer_arguments(training_args, run.plan)
+    given = trainer_arguments(training_args, run.plan, resumes=run.checkpoint is not None)
     trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
     with blame(f"--optim {OptimizerNames(given.optim).value}", ImportError, ValueError):
         trainer_class.get_optimizer_cls_and_kwargs(given, run.model)
@@ -110,7 +112,8 @@ def make_callbacks(
     writers = processes if not training_args.save_on_each_node else process_count("LOCAL_WORLD_SIZE")
     seconds = 0.0 if run.start.state is None else run.start.state.seconds
     callbacks: list[TrainerCallback] = [
-        LayoutRecord(layout(training_args), processes, writers, run.plan.batch, seconds)
+        LayoutRecord(layout(training_args), processes, writers, run.plan.batch, seconds),
+        ExactResume(),
     ]
     if run.target is not run.source:
         callbacks.append(SaveTargetTokenizer(run.target))
@@ -145,9 +148,14 @@ def train(trainer: Seq2SeqTrainer, run: Run) -> None:
 
 
 def take_up(trainer: Seq2SeqTrainer, run: Run, model_args: ModelArguments) -> None:
-    """Takes up a finished run as it ended: its state, and the weights of its last or best checkpoint."""
+    """Takes up a finished run as it ended: its state, its results, and the weights of its last or best checkpoint."""
     trainer.state = run.start.state.trainer
+    trainer.state.is_local_process_zero = trainer.is_local_process_zero()
+    trainer.state.is_world_process_zero = trainer.is_world_process_zero()
     output_dir = Path(trainer.args.output_dir)
+    results = results_of_end(output_dir, trainer.state, run.start.state.seconds)
+    trainer.log(results)
+    trainer.save_metrics("train", results)
     if model_args.ema_decay is not None:
         load_averages(run.model, str(run.finished))
         if trainer.args.should_save:
