@@ -101,17 +101,18 @@ def results_of_end(output_dir: Path, state: TrainerState, seconds: float) -> dic
     Args:
         seconds: Of training until the last checkpoint, over all starts.
     """
+    of_end = {"train_loss": mean_loss(state.log_history), "epoch": state.epoch}
     try:
         written = json.loads((output_dir / TRAIN_RESULTS).read_text(encoding="utf-8"))
-        if written["total_flos"] == state.total_flos:  # else they are of an earlier end
-            return written
-    except (OSError, ValueError, LookupError, TypeError):
+        if of_end.items() <= written.items():  # else they are of an earlier end
+            return {**written, "total_flos": state.total_flos}  # which the Trainer's printing takes away
+    except (OSError, ValueError, AttributeError):
         pass
     return {
         "train_runtime": round(seconds, 4),
         "train_steps_per_second": round(state.global_step / seconds, 3) if seconds else 0.0,
         "total_flos": state.total_flos,
-        "train_loss": mean_loss(state.log_history),
+        **of_end,
     }
 
 

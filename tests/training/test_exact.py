@@ -41,14 +41,14 @@ def test_the_mean_loss_weighs_each_log_by_its_steps():
 
 
 def test_results_of_an_earlier_end_are_not_taken_for_those_of_this_one(tmp_path):
-    state = TrainerState(global_step=4, total_flos=9.0, log_history=[{"loss": 2.0, "step": 4}])
+    state = TrainerState(global_step=4, epoch=1.0, total_flos=9.0, log_history=[{"loss": 2.0, "step": 4}])
     path = tmp_path / "train_results.json"
-    for text in ('{"train_loss": 5.0, "total_flos": 8.0}', '{"train_loss": 5.0}', "", "null", '{"train_lo'):
+    for text in ('{"train_loss": 5.0, "epoch": 1.0}', '{"train_loss": 2.0, "epoch": 0.5}', "", "null", '{"train_lo'):
         path.write_text(text)
         results = results_of_end(tmp_path, state, 2.0)
-        assert (results["train_loss"], results["train_steps_per_second"]) == (2.0, 2.0)
-    path.write_text('{"train_loss": 5.0, "total_flos": 9.0}')
-    assert results_of_end(tmp_path, state, 2.0)["train_loss"] == 5.0
+        assert (results["train_loss"], results["train_runtime"]) == (2.0, 2.0)
+    path.write_text('{"train_loss": 2.0, "epoch": 1.0, "train_runtime": 7.0}')
+    assert results_of_end(tmp_path, state, 2.0)["train_runtime"] == 7.0
 
 
 @pytest.mark.parametrize("name", ["eval", "save", "logging"])
@@ -96,5 +96,5 @@ def test_a_run_resumed_from_any_of_its_checkpoints_ends_as_it_did(step, run_of_e
     assert torch.equal(weights(tmp_path), weights(folder))
     assert history(tmp_path) == history(folder)
     results = [json.loads((each / "all_results.json").read_text()) for each in (tmp_path, folder)]
-    for name in ("train_loss", "total_flos", "eval_loss"):
+    for name in ("train_loss", "epoch", "eval_loss"):
         assert results[0][name] == results[1][name]
