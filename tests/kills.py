@@ -358,12 +358,13 @@ def without_times(figures: dict) -> dict:
 
 
 def plan(recipes: list[str], moments: list[str], count: int, random: Random) -> list[tuple[str, str]]:
-    """Returns recipes and moments to kill at: every pair once before any comes again, in a random order."""
-    pairs = [(recipe, moment) for recipe in recipes for moment in moments_of(recipe) if moment in moments]
-    chosen: list[tuple[str, str]] = []
-    while len(chosen) < count:
-        chosen += random.sample(pairs, len(pairs))
-    return sorted(chosen[:count], key=lambda pair: recipes.index(pair[0]))
+    """Returns recipes and moments to kill at: each recipe as often, at all its moments before any comes again."""
+    chosen, left = [], dict[str, list[str]]()
+    wanted = {recipe: [each for each in moments_of(recipe) if each in moments] for recipe in recipes}
+    for recipe in itertools.islice(itertools.cycle(filter(wanted.get, recipes)), count):
+        left[recipe] = left.get(recipe) or random.sample(wanted[recipe], len(wanted[recipe]))
+        chosen.append((recipe, left[recipe].pop()))
+    return sorted(chosen, key=lambda pair: recipes.index(pair[0]))
 
 
 class Results:

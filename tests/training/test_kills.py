@@ -34,6 +34,6 @@ def test_a_killed_run_ends_as_an_unbroken_one(name, bench):
 
 
 def test_a_hundred_kills_come_to_every_recipe_and_moment():
-    chosen = kills.plan(list(kills.RECIPES), list(kills.MOMENTS), 400, Random(0))
+    chosen = kills.plan(list(kills.RECIPES), list(kills.MOMENTS), 100, Random(0))
     assert {recipe for recipe, _ in chosen} == set(kills.RECIPES)
     assert {moment for _, moment in chosen} == set(kills.MOMENTS)
