@@ -14,7 +14,7 @@ BIBLE := data/bible
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-nightly test-slow test-versions test-wheel lint parity gpu-check mutants mutations docs clean
+.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-nightly test-slow test-versions test-wheel kills lint parity gpu-check mutants mutations docs clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -100,6 +100,9 @@ parity: install-test  ## logits, gradients and tokens of stock models against th
 
 gpu-check:  ## tests and benchmarks for one GPU in eight minutes; ARGS="--device cpu --tiny" rehearses on a CPU
 	$(or $(PYTHON_GPU),$(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu_check.py $(ARGS)
+
+kills: install-test  ## kills trainings at 100 moments, starts them again and compares; ARGS="--help" says more
+	$(BIN)/python tests/kills.py $(ARGS)
 
 mutants: install-test  ## plants faults in a copy of the package and shows which test catches each: some minutes
 	$(BIN)/python tests/mutants.py

@@ -3,12 +3,10 @@
 """Fixtures that every test may ask for."""
 
 import gc
-import json
 import os
 import sys
 import zlib
 from pathlib import Path
-from random import Random
 
 import pytest
 import torch
@@ -32,12 +30,11 @@ os.environ.setdefault(
 )
 
 from small_kernels import StandIn  # noqa: E402
-from small_runs import ROOT, Task  # noqa: E402
+from small_runs import ROOT, Task, make_task  # noqa: E402
 from torch.nn.attention import flex_attention  # noqa: E402
 from transformers import masking_utils  # noqa: E402
 from transformers.integrations import flex_attention as flex_integration  # noqa: E402
 
-from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.models import varlen_xformer
 
 
@@ -65,16 +62,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def task(tmp_path_factory) -> Task:
-    folder = tmp_path_factory.mktemp("backwards")
-    random = Random(0)
-    for split, count in (("train", 160), ("validation", 21)):
-        with open(folder / f"{split}.jsonl", "w") as output:
-            for _ in range(count):
-                letters = random.choices("ABCDEFGH", k=random.randint(2, 9))
-                row = {"source": " ".join(letters), "target": " ".join(reversed(letters))}
-                output.write(json.dumps(row) + "\n")
-    train_tokenizer((" ".join("ABCDEFGH"),), "symbol").save_pretrained(folder / "tokenizer")
-    return Task(folder)
+    return make_task(tmp_path_factory.mktemp("backwards"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from types import ModuleType
 
 import pytest
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from warm_start import Program, WarmStart
 
+from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.files import TRAIN_RESULTS, travelling_files
 
 
@@ -64,6 +66,19 @@ class Task:
             **more,
         }
         return [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def make_task(folder: Path) -> Task:
+    """Writes the task's rows and its tokenizer."""
+    random = Random(0)
+    for split, count in (("train", 160), ("validation", 21)):
+        with open(folder / f"{split}.jsonl", "w") as output:
+            for _ in range(count):
+                letters = random.choices("ABCDEFGH", k=random.randint(2, 9))
+                row = {"source": " ".join(letters), "target": " ".join(reversed(letters))}
+                output.write(json.dumps(row) + "\n")
+    train_tokenizer((" ".join("ABCDEFGH"),), "symbol").save_pretrained(folder / "tokenizer")
+    return Task(folder)
 
 
 def nightly(*values) -> list:

@@ -143,7 +143,8 @@ def serve(address: str) -> dict:
         for each in streams:
             os.close(each)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        connection.sendall(f"{status}\n".encode())
+        with contextlib.suppress(BrokenPipeError):  # who asked for the program has been killed too
+            connection.sendall(f"{status}\n".encode())
         os._exit(0)
     os.setsid()
     connection.sendall(f"{os.getpid()}\n".encode())  # not before it leads its group, which may then be killed

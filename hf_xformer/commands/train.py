@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, set_seed
 from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
 
@@ -41,6 +41,7 @@ from ..training.callbacks import (
 )
 from ..training.changes import RecipeRecord
 from ..training.evaluation import EarlyStopping, average_over_tokens, scores_at_end
+from ..training.exact import ExactResume
 from ..training.failures import one_line_failures
 from ..training.health import StopIfNotFinite
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
@@ -52,7 +53,7 @@ from ..training.prepare import Run, prepare
 from ..training.recipe import parse_run, split_command_line
 from ..training.resume import check_end, claim, copy_weights, set_aside, set_damaged_aside, set_results_aside
 from ..training.rotation import BestCheckpoint, RotateCheckpoints, bring_best
-from ..training.throughput import log_throughput, results_of_training
+from ..training.throughput import log_throughput, results_of_end, results_of_training
 
 
 @locks_released()
@@ -79,7 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         save_rest(trainer, run)
         if run.validation is not None:
             scores = scores_at_end(trainer) if run.finished is None else None
-            scores = trainer.evaluate() if scores is None else scores
+            if scores is None:
+                set_seed(training_args.seed)  # as in every evaluation before: its samples depend on the weights alone
+                scores = trainer.evaluate()
             trainer.log_metrics("eval", scores)
             trainer.save_metrics("eval", with_nulls(scores))
         if trainer.is_world_process_zero():
@@ -96,7 +99,7 @@ def make_trainer(
     run: Run, model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
 ) -> Seq2SeqTrainer:
     """Returns the stock Trainer of a run, having seen that it takes the options."""
-    given = trainer_arguments(training_args, run.plan)
+    given = trainer_arguments(training_args, run.plan, resumes=run.checkpoint is not None)
     trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
     check_optimizer(given, run.model)
     if isinstance(run.model, PreTrainedModel):
@@ -150,6 +153,7 @@ def make_callbacks(
         LayoutRecord(
             layout(training_args), processes, writers, run.plan.batch, seconds, model_args.ema_decay is not None
         ),
+        ExactResume(),
         BestCheckpoint(partial(check_end, needs=run.needs), state is not None and run.finished is None, run.best),
     ]
     callbacks.append(RecipeRecord(run.recipe.options, run.recipe.history, run.recipe.changed))
@@ -195,9 +199,14 @@ def train(trainer: Seq2SeqTrainer, run: Run) -> None:
 
 
 def take_up(trainer: Seq2SeqTrainer, run: Run, model_args: ModelArguments) -> None:
-    """Takes up a finished run as it ended: its state, and the weights of its last or best checkpoint."""
+    """Takes up a finished run as it ended: its state, its results, and the weights of its last or best checkpoint."""
     trainer.state = run.start.state.trainer
+    trainer.state.is_local_process_zero = trainer.is_local_process_zero()
+    trainer.state.is_world_process_zero = trainer.is_world_process_zero()
     output_dir = Path(trainer.args.output_dir)
+    results = results_of_end(trainer, output_dir, trainer.accelerator.print)
+    trainer.log(dict(results))
+    trainer.save_metrics("train", with_nulls(results))
     if model_args.ema_decay is not None:
         load_averages(run.model, str(run.finished))
         if trainer.args.should_save:

@@ -130,13 +130,18 @@ def choose_attention(
     return "eager" if is_slow and is_short else None
 
 
-def trainer_arguments(training_args: Seq2SeqTrainingArguments, plan: Plan) -> Seq2SeqTrainingArguments:
+def trainer_arguments(
+    training_args: Seq2SeqTrainingArguments, plan: Plan, resumes: bool = False
+) -> Seq2SeqTrainingArguments:
     """
     Returns the arguments that the Trainer is given: a copy with the plan's decisions, and without its own pushes
     and deletions.
 
     The one place where arguments are set after they were made. `dataclasses.replace` would make them anew, and with
     them the process group, devices and DeepSpeed's engine; a copy shares those.
+
+    Args:
+        resumes: Whether steps have been taken: the evaluation before the first one is not done again.
     """
     given = copy(training_args)
     given.train_sampling_strategy = plan.train_sampling_strategy
@@ -146,6 +151,7 @@ def trainer_arguments(training_args: Seq2SeqTrainingArguments, plan: Plan) -> Se
     given.eval_strategy = IntervalStrategy(plan.eval_strategy)
     for name, value in plan.settings.items():
         setattr(given, name, value)
+    given.eval_on_start = given.eval_on_start and not resumes
     accelerator: Any = copy(training_args.accelerator_config)
     accelerator.dispatch_batches = plan.dispatch_batches
     given.accelerator_config = accelerator

@@ -35,6 +35,7 @@ from ..data.batches import (
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
 from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
 from ..data.reading import load_named_rows, load_rows
+from ..data.streams import EndlessStream
 from ..models import XformerConfig
 from .adapters import add_lora, make_lora, tell_moved_base
 from .arguments import DataArguments, ModelArguments
@@ -48,6 +49,7 @@ from .evaluation import (
     fit_generation,
     has_stopped_early,
 )
+from .exact import check_exact
 from .fingerprint import recipe_of
 from .launch import data_parallel_size, tensor_parallel_size
 from .option_checks import check_options
@@ -117,6 +119,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     check_options(model_args, data_args, training_args)
     check_evaluation_options(data_args, training_args)
     check_resumable(training_args)
+    check_exact(data_args, training_args)
     set_seed(training_args.seed)
     tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name)
@@ -272,7 +275,7 @@ def read_training(
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
     if isinstance(rows, IterableDataset):
-        return rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+        return EndlessStream(rows, seed, SHUFFLE_BUFFER)
     processes = data_parallel_size(training_args)
     if plan.batches == "grouped":
         return LengthGroupedDataset(rows, training_args.train_batch_size * processes, seed)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from accelerate.utils import reduce
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from ..errors import ArgumentError
+from ..files import TRAIN_RESULTS, read_json
 from .launch import precision, tensor_parallel_size
 from .observation import IGNORED, add_before_trackers, add_to_log, observe_smoothing
 
@@ -350,3 +353,23 @@ def results_of_training(trainer: Trainer) -> dict[str, float]:
     """Returns the results of a run that has just ended, whole: what prints a log takes some out."""
     entry = next(entry for entry in reversed(trainer.state.log_history) if "train_runtime" in entry)
     return {name: value for name, value in entry.items() if name != "step"}
+
+
+def results_of_end(trainer: Trainer, output_dir: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """
+    Returns the results of a run that has ended before: as they were written, or else, because the run was killed
+    before that, as its last checkpoint has them. None if that has no counts.
+    """
+    state = trainer.state
+    try:
+        written = read_json(output_dir / TRAIN_RESULTS)
+    except ArgumentError:
+        written = {}
+    if STATE not in state.stateful_callbacks:
+        return written
+    throughput = Throughput(trainer.model, say)
+    throughput.on_train_begin(trainer.args, state, trainer.control)
+    throughput.start = None
+    found = {**throughput.of_run(math.nan, state.global_step), "epoch": state.epoch}
+    is_of_end = all(written.get(name) == found[name] for name in ("train_loss", "epoch"))  # else of an earlier one
+    return written if is_of_end else found

@@ -1,0 +1,85 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Holds a resumed run to the bits of an unbroken one: random states, the moment of saving, losses and results."""
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from transformers import Seq2SeqTrainingArguments, TrainerCallback, set_seed
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from ..errors import ArgumentError
+from .arguments import DataArguments
+
+
+STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
+
+
+@contextmanager
+def own_random_states(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds the random states of Python, NumPy and torch for a block, and gives back those before it."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        set_seed(seed)
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+
+
+class ExactResume(TrainerCallback):
+    """
+    Has every checkpoint hold all that the rest of the run depends on.
+
+    - Evaluation has random states of its own, so that its samples depend on the weights alone, and training goes on
+      as if there had been none.
+    - A checkpoint at the last step of an epoch is written after the log and the evaluation of the epoch's end, which a
+      resumed run would leave out.
+    - A checkpoint's step is logged: the Trainer forgets the losses since the last log.
+    """
+
+    def __init__(self) -> None:
+        self.evaluation, self.saves_later = ExitStack(), False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.eval_on_start:
+            self.evaluation.enter_context(own_random_states(args.seed, args.device))
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        # In the middle of an epoch the batches before it are skipped, by a loader through which Accelerate does not
+        # reach the sampler that several processes share.
+        if (state.epoch or 0) % 1:
+            train_dataloader.set_epoch(int(state.epoch))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_save and (control.should_training_stop or state.epoch % 1 == 0):
+            control.should_save, self.saves_later = False, True
+        self.prepare_for_what_comes(args, control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.saves_later:
+            control.should_save, self.saves_later = True, False
+        control.should_log |= control.should_training_stop
+        self.prepare_for_what_comes(args, control)
+
+    def prepare_for_what_comes(self, args, control) -> None:
+        """Has a step logged that is saved, and seeds an evaluation."""
+        may_be_best = control.should_evaluate and args.save_strategy == SaveStrategy.BEST
+        control.should_log |= control.should_save or may_be_best
+        if control.should_evaluate:
+            self.evaluation.enter_context(own_random_states(args.seed, args.device))
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.evaluation.close()
+
+
+def check_exact(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
+    """Refuses strategies by epoch for a stream, which has no epochs: passes follow one another without end."""
+    for name in STRATEGIES if data_args.streaming else ():
+        if getattr(training_args, name) == IntervalStrategy.EPOCH:
+            raise ArgumentError(
+                f"--{name} epoch: --streaming has no epochs; give --{name} steps with "
+                f"--{name.replace('strategy', 'steps')}"
+            )
