@@ -134,11 +134,11 @@ def first_cut_off(path: Path, size: int) -> tuple[str, int]:
     return "", 0
 
 
-def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> Comparison:
+def compare(config: PreTrainedConfig, stored: dict[str, StoredTensor], trust_remote_code: bool = False) -> Comparison:
     """Compares stored tensors with those of the model that a configuration describes, built without memory."""
     auto_class = HEADLESS.get((config.architectures or [""])[0], AutoModelForSeq2SeqLM)
     with torch.device("meta"):
-        model = auto_class.from_config(config)
+        model = auto_class.from_config(config, trust_remote_code=trust_remote_code)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = Comparison()
     together = tied_names(model)

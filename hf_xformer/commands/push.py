@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_options(args)
     repository = Repository(HfApi(), args.repo_id, args.branch)
-    publication = prepare(args.checkpoint, args.repo_id)
+    publication = prepare(args.checkpoint, args.repo_id, args.trust_remote_code)
     print(f"{args.repo_id}:", *publication.tree(), sep="\n")
     if args.dry_run:
         print_stale(repository, publication)
@@ -58,7 +58,7 @@ def send(repository: Repository, publication: Publication, args: argparse.Namesp
     """Returns the address of the commit."""
     repository.make(args.private)
     if repository.name != args.repo_id:
-        publication = prepare(args.checkpoint, repository.name)  # its card has the whole name
+        publication = prepare(args.checkpoint, repository.name, args.trust_remote_code)  # its card has the whole name
     if not args.overwrite and repository.has_another_card(args.checkpoint, publication):
         raise ArgumentError("its README.md was not pushed from this folder: --overwrite replaces it")
     print_stale(repository, publication)

@@ -128,7 +128,7 @@ def check_base(base: str, wanted: str) -> None:
         )
 
 
-def check_weights(folder: Path) -> PreTrainedConfig | None:
+def check_weights(folder: Path, trust_remote_code: bool) -> PreTrainedConfig | None:
     """
     Returns the configuration that the weights were checked by; None for an adapter.
 
@@ -144,8 +144,8 @@ def check_weights(folder: Path) -> PreTrainedConfig | None:
     stored = read_tensors(folder)
     if not stored:
         raise ArgumentError(f"{folder}: there are no weights (model.safetensors)")
-    config = read_model_config(str(folder))
-    if problems := list(compare(config, stored).sentences()):
+    config = read_model_config(str(folder), trust_remote_code=trust_remote_code)
+    if problems := list(compare(config, stored, trust_remote_code).sentences()):
         raise ArgumentError(f"{folder}: {len(problems)} weights are not the model's, such as {problems[0]}")
     return config
 
@@ -157,14 +157,14 @@ def add_code(config: PreTrainedConfig | None, found: Publication) -> None:
         found.files |= {path.name: path for path in travelling_files()}
 
 
-def prepare(folder: Path, repo_id: str) -> Publication:
+def prepare(folder: Path, repo_id: str, trust_remote_code: bool = False) -> Publication:
     """
     Checks a folder and returns its publication, with the card for its name on the Hub. The folder stays as it is.
 
     Raises:
         ArgumentError: Weights or card cannot be published.
     """
-    config = check_weights(folder)
+    config = check_weights(folder, trust_remote_code)
     found = gather(folder)
     add_code(config, found)
     record = read_json(folder / RECORD)

@@ -34,6 +34,11 @@ class ModelArguments:
         "Folder or Hub name of the target's tokenizer, if it has its own. By default the target_tokenizer/ inside the "
         "source's folder if there is one, else the source's tokenizer."
     )
+    trust_remote_code: bool = option(
+        "Run code that comes with the model or the tokenizers. Read it first: it can do anything that you can. By "
+        "default it is refused.",
+        False,
+    )
     attn_implementation: str | None = option(
         "Attention: eager, sdpa, varlen (torch's FlashAttention: 16 bits on a GPU), flex_attention (needs a GPU) "
         "or flash_attention_2 (needs its package). By default varlen where it can train the model, eager for texts of "
