@@ -54,11 +54,15 @@ def check_code(
     if trust_remote_code:
         return
     content = read_description(name_or_path, described_by, **hub)
-    kind = content.get("model_type")
-    named = code_named_in(content)
+    where = f"{option} {name_or_path}".strip()
+    if kernels := [each for each in attention_named_in(content) if "/" in each]:
+        raise ArgumentError(
+            f"{where}: its {described_by} names an attention from the Hub, {kernels[0]}, which is code: read it and "
+            "give --trust_remote_code, or take it out"
+        )
+    kind, named = content.get("model_type"), code_named_in(content)
     if not named or (described_by == CONFIG and kind == XformerConfig.model_type):
         return
-    where = f"{option} {name_or_path}".strip()
     otherwise = ""
     if described_by == TOKENIZER_CONFIG or kind in CONFIG_MAPPING:
         otherwise = f", or take `auto_map` out of {described_by} to have the library's own class"
@@ -97,6 +101,13 @@ def code_named_in(content: dict) -> list[str]:
             repository, _, name = reference.rpartition("--")
             files.append(f"{name.partition('.')[0]}.py" + (f" of {repository}" if repository else ""))
     return list(dict.fromkeys(files))
+
+
+def attention_named_in(content: dict) -> list[str]:
+    """Returns the attentions that a configuration asks for, of the model and of its parts."""
+    values = [content.get(name) for name in ("attn_implementation", "_attn_implementation")]
+    parts = [each for value in values for each in (value.values() if isinstance(value, dict) else [value])]
+    return [each for each in parts if isinstance(each, str)]
 
 
 def has(name_or_path: str, name: str, **hub) -> bool:

@@ -25,7 +25,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..checkpoints.loading import check_path
 from ..errors import ArgumentError, blame, one_line_errors
 from ..hub.publication import Publication, prepare
-from ..hub.repository import Repository, remember
+from ..hub.repository import ForeignError, Repository
 from .options import Parser, add_checkpoint, add_overwrite
 
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--branch", help="branch to push to, made if there is none (default: main)")
     parser.add_argument("--message", default="Push an Xformer checkpoint", help="commit message")
-    add_overwrite(parser, "replace a card that was written on the Hub")
+    add_overwrite(parser, "replace and delete files there that were not pushed from this folder")
     parser.add_argument("--dry_run", action="store_true", help="print what would be sent, and send nothing")
     args = parser.parse_args(argv)
     check_options(args)
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     publication = prepare(args.checkpoint, args.repo_id, args.trust_remote_code)
     print(f"{args.repo_id}:", *publication.tree(), sep="\n")
     if args.dry_run:
-        print_stale(repository, publication)
+        print_stale(repository, publication, args)
         print("nothing was sent: --dry_run")
         return
     try:
@@ -56,22 +56,29 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def send(repository: Repository, publication: Publication, args: argparse.Namespace) -> str:
     """Returns the address of the commit."""
-    repository.make(args.private)
+    repository.create(args.private)
     if repository.name != args.repo_id:
-        publication = prepare(args.checkpoint, repository.name, args.trust_remote_code)  # its card has the whole name
-    if not args.overwrite and repository.has_another_card(args.checkpoint, publication):
-        raise ArgumentError("its README.md was not pushed from this folder: --overwrite replaces it")
-    print_stale(repository, publication)
-    url = repository.push(publication, args.message)
-    remember(args.checkpoint, publication)
-    return url
+        # Its card has the whole name.
+        publication = prepare(args.checkpoint, repository.name, args.trust_remote_code)
+    try:
+        if not args.overwrite:
+            repository.check_ours(args.checkpoint, publication)
+        repository.make_branch()
+        print_stale(repository, publication, args)
+        return repository.push(publication, args.message, args.checkpoint, args.overwrite)
+    except ForeignError as error:
+        raise ArgumentError(f"{error}: take another name, or --overwrite replaces them") from error
 
 
-def print_stale(repository: Repository, publication: Publication) -> None:
-    """Lists what an earlier push left there and this one deletes; nothing if there is no repository to ask."""
+def print_stale(repository: Repository, publication: Publication, args: argparse.Namespace) -> None:
+    """
+    Lists what is there and would be deleted or replaced by this push; nothing if there is no repository to ask.
+    """
     with suppress(ArgumentError):
         for name in repository.stale(publication):
             print(f"  {name:40} is deleted there: of an earlier push, and no part of this model")
+        for name in repository.foreign(args.checkpoint, publication):
+            print(f"  {name:40} was not pushed from this folder: only --overwrite replaces it")
 
 
 def check_options(args: argparse.Namespace) -> None:

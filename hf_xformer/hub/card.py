@@ -19,7 +19,6 @@ from ..errors import ArgumentError, did_you_mean
 from ..files import (
     ATTENTION,
     CARD,
-    CARD_TEMPLATE,
     CONFIG,
     CURVES,
     EVAL_RESULTS,
@@ -28,12 +27,12 @@ from ..files import (
     TEST_RESULTS,
     find,
     read_json,
-    read_text,
     read_yaml_file,
     write_text,
 )
 from .curves import TIMINGS
 from .record import update_record
+from .templates import Written, card_template, quoted
 
 
 TO_FILL_IN = "to fill in: "
@@ -142,12 +141,11 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
     run, tested = read_json(folder / RECORD), read_json(folder / TEST_RESULTS)
     if not run:
         raise ArgumentError(f"{folder}: no {RECORD} there, which training writes, to fill a card from")
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(read_text(find(CARD_TEMPLATE)))
     try:
         evaluated_on = {"validation": run["evaluated_on"], "test": ", ".join(tested.get("test_file", []))}
         scores, footprint = scores_of(folder), Footprint.of(run, facts)
-        text = template.render(
-            card_data=metadata_of(run, facts, name, scores, evaluated_on, footprint).to_yaml(),
+        text = card_template().render(
+            card_data=Written(metadata_of(run, facts, name, scores, evaluated_on, footprint).to_yaml()),
             name=name,
             title=name.rpartition("/")[2],
             facts=facts,
@@ -162,7 +160,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             pictures=[each for each in (CURVES, ATTENTION) if (folder / each).exists()],
             footprint=footprint,
         )
-    except (KeyError, jinja2.UndefinedError) as error:
+    except (KeyError, TypeError, ValueError, jinja2.UndefinedError) as error:
         raise ArgumentError(
             f"{folder / RECORD}: not what this version writes: {error}; start the run again"
         ) from error
@@ -206,16 +204,16 @@ def metadata_of(
         license=facts.license,
         library_name="peft" if run["adapter_parameters"] else "transformers",
         tags=["hf-xformer", "encoder-decoder", "seq2seq"],
-        base_model=None if base is None or Path(base).exists() else base,
+        base_model=None if base is None or run.get("base_is_local", Path(base).exists()) else line(base),
         datasets=facts.dataset_id,
-        model_name=name.rpartition("/")[2],
+        model_name=line(name.rpartition("/")[2]),
         eval_results=[
             EvalResult(
                 task_type="text2text-generation",
-                dataset_type=facts.dataset_id or Path(evaluated_on[split]).stem,
-                dataset_name=evaluated_on[split],
+                dataset_type=facts.dataset_id or line(Path(evaluated_on[split]).stem),
+                dataset_name=line(evaluated_on[split]),
                 dataset_split=split,
-                metric_type=metric,
+                metric_type=line(metric),
                 metric_value=round(value, 4),
             )
             for split, values in scores.items()
@@ -224,9 +222,19 @@ def metadata_of(
         co2_eq_emissions={
             "emissions": float(f"{footprint.grams:.3g}"),
             "source": f"{footprint.watts:g} W for the measured time, {footprint.carbon_intensity:g} g a kWh",
-            "hardware_used": run["hardware"]["name"],
+            "hardware_used": line(run["hardware"]["name"]),
         },
     )
+
+
+def line(text: str) -> str:
+    """Returns a text on one line: the header has its end on a line of its own."""
+    return " ".join(str(text).split())
+
+
+def named(name: str) -> str:
+    """Returns the name of a model as the card's code has it."""
+    return str(quoted(name))
 
 
 def write_card(folder: Path, facts: CardFacts, overwrite: bool = False) -> None:

@@ -48,6 +48,11 @@ class ModelArguments:
         "YAML file with what the model card says beside the run's figures: language, licences, data, use, limits; see "
         "model_cards/g2p-quickstart.yaml. By default the card has marks where they belong."
     )
+    hub_overwrite: bool = option(
+        "With --push_to_hub, replace and delete files in --hub_model_id that were not pushed from --output_dir. By "
+        "default a repository that has any is refused.",
+        False,
+    )
     ema_decay: float | None = option(
         "Decay of an exponential moving average of the weights, between 0 and 1, such as 0.999; the run evaluates "
         "with the average and ends with it. By default there is none."
