@@ -14,8 +14,10 @@ from pathlib import Path
 
 import jinja2
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
-from ..errors import ArgumentError, did_you_mean
+from ..errors import ArgumentError, blame, did_you_mean
 from ..files import (
     ATTENTION,
     CARD,
@@ -78,6 +80,7 @@ class CardFacts:
     carbon_intensity: float = 480.0
 
 
+NUMBERS = ("watts", "carbon_intensity")
 REQUIRED = tuple(each.name for each in fields(CardFacts) if each.default is MISSING)
 
 
@@ -86,7 +89,7 @@ def read_facts(path: str | Path | None) -> CardFacts:
     Reads the facts of a YAML file; a required one that is missing becomes a mark.
 
     Raises:
-        ArgumentError: The file cannot be read, has an unknown field, or a number that is none.
+        ArgumentError: The file cannot be read, has an unknown field, or a value of the wrong type.
     """
     given, where = {}, f"--card_facts {path}"
     if path is not None:
@@ -98,7 +101,14 @@ def read_facts(path: str | Path | None) -> CardFacts:
         if name not in known:
             near = did_you_mean(str(name), known)
             raise ArgumentError(f"{where}: no field {name}{near}; there are {', '.join(known)}")
-    for name in ("watts", "carbon_intensity"):
+    for name, value in given.items():
+        texts = value if name == "language" and isinstance(value, list) else [value]
+        if name not in NUMBERS and value is not None and not all(isinstance(each, str) for each in texts):
+            raise ArgumentError(f"{where}: {name} must be a text, got {value!r:.60}")
+    if given.get("dataset_id") is not None:
+        with blame(f"{where}: dataset_id must be a name on the Hub", HFValidationError):
+            validate_repo_id(given["dataset_id"])
+    for name in NUMBERS:
         if name in given and not (isinstance(given[name], int | float) and 0 < given[name] < float("inf")):
             raise ArgumentError(f"{where}: {name} must be a number above 0, got {given[name]!r}")
     marks = {name: f"[{TO_FILL_IN}{name}]" for name in REQUIRED if not given.get(name)}

@@ -206,7 +206,7 @@ def test_a_card_written_on_the_hub_is_not_replaced_unasked(hub, run, tmp_path):
     """
     run_client(hub, tmp_path / "other", code)
     refusal = command(hub, home, "push", run, "tester/edited")
-    assert refusal.returncode == 2 and "its README.md was not pushed from this folder" in refusal.stderr
+    assert refusal.returncode == 2 and "a file that was not pushed from this folder, README.md" in refusal.stderr
     assert command(hub, home, "push", run, "tester/edited", "--overwrite").returncode == 0
     assert hub.repositories["model", "tester/edited"].files("main")["README.md"] != b"# By hand"
     assert command(hub, home, "push", run, "tester/edited").returncode == 0
