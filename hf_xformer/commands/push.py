@@ -8,8 +8,9 @@ Publishes a run's folder on the Hub: weights, tokenizer, generation config, code
 
 Others load it with AutoModelForSeq2SeqLM.from_pretrained("user/g2p"), with hf_xformer installed or with
 trust_remote_code=True. A second push sends what has changed. It deletes files of an earlier push that would be taken
-for a part of this model: weights, code, tokenizers and results. Pickles (training_args.bin, optimizers) and a run's
-checkpoints are never sent. Incomplete weights, and a card with an empty field or a broken link, are refused.
+for a part of this model: weights, code, tokenizers and results; where others have written to the repository it needs
+--overwrite. Pickles and a run's checkpoints are never sent. Incomplete weights, a card with an empty field or a broken
+link, secrets, paths of this machine and links out of the folder are refused.
 Log in first with `hf auth login`, or set HF_TOKEN.
 """
 

@@ -33,6 +33,7 @@ from ..files import (
     write_text,
 )
 from .curves import TIMINGS
+from .privacy import cleaned
 from .record import update_record
 from .templates import Written, card_template, quoted
 
@@ -148,7 +149,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
     Raises:
         ArgumentError: The folder has no record of a run, or a record of another version.
     """
-    run, tested = read_json(folder / RECORD), read_json(folder / TEST_RESULTS)
+    run, tested = cleaned(read_json(folder / RECORD)), cleaned(read_json(folder / TEST_RESULTS))
     if not run:
         raise ArgumentError(f"{folder}: no {RECORD} there, which training writes, to fill a card from")
     try:

@@ -13,9 +13,11 @@ from ..errors import ArgumentError
 
 
 PICKLE = "a pickle, which can run anything when it is loaded"
+ZIP = "a zip archive, in which torch and NumPy store pickles"
 # The first bytes of what may hold a pickle: of `torch.save`, of joblib with and without compression, of NumPy.
 BEGINNINGS = {
-    b"PK": "a zip archive, in which torch and NumPy store pickles",
+    b"PK\x03\x04": ZIP,
+    b"PK\x05\x06": ZIP,
     b"\x93NUMPY": "an array of NumPy, which may hold pickles",
     b"\x1f\x8b": "compressed by gzip, as joblib's pickles are",
     b"BZh": "compressed by bzip2, as joblib's pickles are",
@@ -54,7 +56,7 @@ def hidden_code(path: Path) -> str | None:
             return "a tar archive, in which torch stored pickles"
         if path.suffix != ".safetensors" and head[:8] != PNG and is_pickle_in_letters(head + file.read(LONGEST_TEXT)):
             return PICKLE
-    return "a zip archive, in which torch and NumPy store pickles" if zipfile.is_zipfile(path) else None
+    return ZIP if zipfile.is_zipfile(path) else None
 
 
 def is_pickle_in_letters(content: bytes) -> bool:

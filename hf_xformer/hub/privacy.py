@@ -44,13 +44,14 @@ def shown(path: str | Path) -> str:
     text = str(path).removeprefix("file://")
     if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
         return PureWindowsPath(text).name
-    if not text.startswith(("/", "~")) and ".." not in Path(text).parts:
+    here, home = Path.cwd(), Path.home()
+    # Above people's folders a relative path says whose it is.
+    is_above = home != here and home.is_relative_to(here)
+    is_plain = not text.startswith(("/", "~")) and ".." not in Path(text).parts
+    if is_plain and not (is_above and Path(text).exists()):
         return text
-    here, absolute = Path.cwd(), Path(os.path.normpath(Path.cwd() / Path(text).expanduser()))
-    # Above everybody's folder the relative path would say whose it is.
-    if absolute.is_relative_to(here) and not (Path.home() != here and Path.home().is_relative_to(here)):
-        return str(absolute.relative_to(here))
-    return absolute.name
+    absolute = Path(os.path.normpath(here / Path(text).expanduser()))
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) and not is_above else absolute.name
 
 
 def cleaned(value: Any) -> Any:
@@ -67,6 +68,9 @@ def cleaned(value: Any) -> Any:
         value = value.replace(secret, REMOVED)
     if ABSOLUTE.fullmatch(value) and Path(value).exists():  # spaces and all
         return shown(value)
+    for place in sorted(map(str, local_places()), key=len, reverse=True):
+        if " " in place:
+            value = value.replace(f"{place}/", "")
     return INSIDE.sub(lambda match: shown(match[0]), value)
 
 

@@ -113,8 +113,9 @@ def gather(folder: Path) -> Publication:
     """
     found = Publication()
     for path in sorted(folder.iterdir()):
-        if path.name == TARGET_TOKENIZER and path.is_dir():
+        if path.name == TARGET_TOKENIZER:
             check_link(path, folder)
+        if path.name == TARGET_TOKENIZER and path.is_dir():
             for each in sorted(path.iterdir()):
                 classify(f"{path.name}/{each.name}", each, TOKENIZER, folder, found)
         elif path.name != CARD and not path.name.startswith("."):
@@ -125,14 +126,16 @@ def gather(folder: Path) -> Publication:
 
 def classify(name: str, path: Path, wanted: tuple[str, ...], folder: Path, found: Publication) -> None:
     """Adds a file to those that are published or to those that are left out; errors are those of [`gather`]."""
-    if link_out(path, folder) is not None and not matches(path.name, wanted):
+    is_wanted = matches(path.name, wanted) and not matches(path.name, PICKLES)
+    if is_wanted:
+        check_link(path, folder)
+    if link_out(path, folder) is not None:
         found.left_out[name] = "a link out of the folder"
     elif path.is_dir():
         found.left_out[f"{name}/"] = "a folder of the run's own"
     elif matches(path.name, PICKLES):
         found.left_out[name] = PICKLE
-    elif matches(path.name, wanted):
-        check_link(path, folder)
+    elif is_wanted:
         check_content(name, path)
         found.files[name] = without_private(path)
     else:

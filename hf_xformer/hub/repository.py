@@ -19,6 +19,7 @@ from transformers.trainer_utils import HubStrategy
 from ..errors import ArgumentError, InputError, one_line
 from ..files import CARD, PUSHED, read_json, write_json
 from .card import CardFacts, missing_facts
+from .privacy import place_in, secret_in
 from .publication import WEIGHTS, Publication, check_base, gather, matches, of_a_model, prepare
 
 
@@ -193,6 +194,9 @@ def check_pushing(training_args: Seq2SeqTrainingArguments, facts: CardFacts, ada
         )
     if missing := missing_facts(facts):
         raise ArgumentError(f"--push_to_hub publishes a model card: --card_facts FILE has to say {', '.join(missing)}")
+    for name, text in vars(facts).items():
+        if found := secret_in(str(text)) or place_in(str(text)):
+            raise ArgumentError(f"--push_to_hub publishes a model card: {name} in --card_facts holds {found}")
     if adapted is not None:
         check_base(adapted, "--push_to_hub")
 
