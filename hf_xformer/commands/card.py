@@ -44,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     draw(args.checkpoint, facts, args.trust_remote_code)
     write_card(args.checkpoint, facts, args.overwrite)
     card = args.checkpoint / CARD
-    for problem in problems_of(read_text(card), {*gather(args.checkpoint).files, CARD}):
-        print(f"{card}: {problem}")
+    try:
+        for problem in problems_of(read_text(card), {*gather(args.checkpoint).files, CARD}):
+            print(f"{card}: {problem}")
+    except ArgumentError as error:  # the card is written; only `push` refuses
+        print(f"cannot be published: {error}")
     print(f"{card} is written")
 
 

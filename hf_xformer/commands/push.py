@@ -72,9 +72,7 @@ def send(repository: Repository, publication: Publication, args: argparse.Namesp
 
 
 def print_stale(repository: Repository, publication: Publication, args: argparse.Namespace) -> None:
-    """
-    Lists what is there and would be deleted or replaced by this push; nothing if there is no repository to ask.
-    """
+    """Lists what is there and is deleted or in the way of this push; nothing if there is no repository to ask."""
     with suppress(ArgumentError):
         for name in repository.stale(publication):
             print(f"  {name:40} is deleted there: of an earlier push, and no part of this model")

@@ -152,9 +152,10 @@ class Repository:
             CommitOperationAdd(name, content) for name, content in publication.files.items()
         ]
         operations += [CommitOperationDelete(name) for name in self.stale(publication, self.listing(head))]
-        options = {"revision": self.branch, "parent_commit": head}
         with hub_call():
-            done = self.api.create_commit(self.name, operations, commit_message=message, **options)
+            done = self.api.create_commit(
+                self.name, operations, commit_message=message, revision=self.branch, parent_commit=head
+            )
         self.remember(folder, publication, done.oid)
         return done.commit_url
 
