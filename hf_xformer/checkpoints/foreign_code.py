@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from huggingface_hub import file_exists, try_to_load_from_cache
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
@@ -13,7 +14,6 @@ from transformers.utils import (
     WEIGHTS_INDEX_NAME,
     WEIGHTS_NAME,
     cached_file,
-    has_file,
     logging,
 )
 
@@ -114,8 +114,10 @@ def has(name_or_path: str, name: str, **hub) -> bool:
     """Returns whether a folder or repository has a file; False if nobody can say."""
     if Path(name_or_path).is_dir():
         return Path(name_or_path, name).is_file()
-    with suppress(OSError, ValueError):
-        return has_file(name_or_path, name, **hub)
+    with suppress(Exception):  # of a dozen types, from the Hub and the network: loading says why
+        return isinstance(
+            try_to_load_from_cache(name_or_path, name, revision=hub.get("revision")), str
+        ) or file_exists(name_or_path, name, **hub)
     return False
 
 

@@ -121,7 +121,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         options = {"attn_implementation": plan.attn_implementation, **tensor_parallel_options()}
         model = load_model(str(finished), trust_remote_code=trusted, **options)
     else:
-        model = make_model(model_args, plan.attn_implementation, config, output_dir, start)
+        model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start, trusted)
     if lora is not None:
         model = add_lora(model, lora, finished or (None if state is None else state.checkpoint), say)
     model.generation_config.max_length = training_args.generation_max_length or data_args.max_target_length + 1
@@ -178,30 +178,34 @@ def make_config(
 
 
 def make_model(
-    model_args: ModelArguments,
+    name_or_path: str | None,
     attn_implementation: str | None,
     config: PreTrainedConfig,
     output_dir: Path,
     start: Start,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """
     Returns a new model, or an existing one, of which each process holds its part only where the launcher says so.
+
+    Args:
+        name_or_path: An existing model; None for a new one.
+        trust_remote_code: Whether code that comes with it may run.
     """
-    name_or_path, trusted = model_args.model_name_or_path, model_args.trust_remote_code
     # The master weights are in full precision whatever the checkpoint's: bf16 and fp16 are the trainer's options.
     options: dict[str, Any] = {"attn_implementation": attn_implementation, "dtype": torch.float32}
     if is_sent_its_weights():
-        return empty_model(config, trusted, **options)
+        return empty_model(config, trust_remote_code, **options)
     options |= tensor_parallel_options()
     if start.state is not None and tensor_parallel_size() > 1:
         name_or_path = str(start.state.checkpoint)
     if name_or_path is not None:
-        return load_model(name_or_path, trust_remote_code=trusted, config=config, **options)
+        return load_model(name_or_path, trust_remote_code=trust_remote_code, config=config, **options)
     if tensor_parallel_size() > 1:
         with initial_weights(config, output_dir) as folder:
             return load_model(folder, **options)
     # Through the Auto class, which is where DeepSpeed ZeRO-3 partitions a model while it is built.
-    return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trusted, **options)
+    return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trust_remote_code, **options)
 
 
 def read(data_args: DataArguments, split: str, streaming: bool = False) -> Dataset | IterableDataset:
