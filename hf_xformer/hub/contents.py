@@ -54,7 +54,7 @@ def hidden_code(path: Path) -> str | None:
                 return kind
         if head[257:262] == b"ustar":
             return "a tar archive, in which torch stored pickles"
-        if path.suffix != ".safetensors" and head[:8] != PNG and is_pickle_in_letters(head + file.read(LONGEST_TEXT)):
+        if head[:8] != PNG and is_pickle_in_letters(head + file.read(LONGEST_TEXT)):
             return PICKLE
     return ZIP if zipfile.is_zipfile(path) else None
 
