@@ -81,15 +81,7 @@ def published(task, tmp_path_factory) -> tuple[HubServer, Path, Path]:
     (work / "my recipe.yaml").write_text(yaml.safe_dump(recipe))
     options = [f"--train-file={data / 'train.jsonl'}", "--hub-token", TOKEN, f"--run-name={HUB}"]
     options += ["--config-overrides", "d_model=16,decoder_ffn_dim=24", "--card-facts", "../facts.yaml", "--seed=7"]
-    options += [
-        "--output-dir",
-        "run",
-        "--hub-model-id",
-        "tester/awkward",
-        "--project",
-        PASSWORD,
-        f"--logging-dir={home / 'logs'}",
-    ]
+    options += ["--output-dir", "run", "--hub-model-id", "tester/awkward", "--project", PASSWORD]
     with HubServer() as hub:
         done = in_a_process(hub, home, work, "train", work / "my recipe.yaml", *options)
         assert done.returncode == 0 and "WARNING: not pushed" not in done.stdout, done.stdout + done.stderr
