@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from . import __version__
 from .errors import ArgumentError, InputError, did_you_mean, one_line_errors
-from .files import find
+from .files import find, packaged
 from .yaml_files import read_yaml_file
 
 
@@ -100,7 +100,7 @@ def choose_verb(words: list[str]) -> Callable[[list[str]], None] | None:
 
 def usage() -> str:
     verbs = "\n".join(f"  {name:10}{summary}" for name, summary in VERBS.items())
-    return USAGE.format(program=PROGRAM, verbs=verbs, package=find("configs").resolve().parent)
+    return USAGE.format(program=PROGRAM, verbs=verbs, package=packaged("configs").resolve().parent)
 
 
 class LaunchParser(argparse.ArgumentParser):

@@ -40,7 +40,7 @@ ERROR_LOG = "error.log"  # traceback of the error that ended a run
 TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS = "train_results.json", "eval_results.json", "test_results.json"
 ALL_RESULTS = "all_results.json"  # the first two in one, by the Trainer
 CARD, CURVES, ATTENTION = "README.md", "curves.png", "attention.png"
-PUSHED = ".pushed.json"  # digests of the cards that were pushed from the folder
+PUSHED = ".published.json"  # hashes of the files that were pushed from the folder, by repository
 CARD_TEMPLATE = "model_cards/template.md"  # ships with the package
 
 # A file or folder that is being written: its writer's machine, process and a number of its own are in the name.
@@ -54,6 +54,19 @@ def find(path: str | Path) -> Path:
     if path.exists() or path.parts[:1] not in (("configs",), ("model_cards",)):
         return path
     return next((root / path for root in SHARE_ROOTS if (root / path).exists()), path)
+
+
+def packaged(path: str | Path) -> Path:
+    """
+    Returns the package's own file or folder of that name, whatever the working folder holds.
+
+    Raises:
+        ArgumentError: The package was installed without it.
+    """
+    found = next((root / path for root in SHARE_ROOTS if (root / path).exists()), None)
+    if found is None:
+        raise ArgumentError(f"{path}: not in this installation of the package: install it anew")
+    return found
 
 
 def travelling_files() -> list[Path]:

@@ -127,6 +127,35 @@ def test_a_new_private_name_is_noticed(line, tmp_path):
     assert len(private_names(tmp_path / "a.py")) == 1
 
 
+# Calls of the libraries that may run code from a folder or the Hub, and classes that read JSON alone.
+RUN_CODE = ("from_pretrained", "from_config", "load_dataset", "load_metric", "pipeline", "load_custom_generate")
+JSON_ALONE = ("GenerationConfig", "PeftConfig")
+
+
+def calls_without_consent(text: str) -> list[str]:
+    """The calls that could run code that nobody has asked for, or ask for consent on the standard input."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            runs = called.rpartition(".")[2] in RUN_CODE or called in ("evaluate.load", "torch.hub.load")
+            says = any(each.arg == "trust_remote_code" for each in node.keywords)
+            if runs and not says and called.partition(".")[0] not in JSON_ALONE:
+                found.append(ast.unparse(node))
+            if called == "torch.load" and not any(each.arg == "weights_only" for each in node.keywords):
+                found.append(ast.unparse(node))
+            if called.partition(".")[0] in ("pickle", "joblib", "dill"):
+                found.append(ast.unparse(node))
+    return found
+
+
+def test_every_call_that_could_run_foreign_code_says_whether_it_may():
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    assert {path.name: calls for path in files if (calls := calls_without_consent(path.read_text()))} == {}
+    wrong = "AutoModel.from_pretrained(name)\nevaluate.load(name)\npipeline('x')\ntorch.load(f)\npickle.loads(b'')"
+    assert len(calls_without_consent(wrong)) == 5
+
+
 CONTRACT = {
     "": (
         "XformerConfig", "XformerModel", "XformerEncoderModel", "XformerForSeq2SeqLM", "XformerPreTrainedModel",

@@ -45,7 +45,7 @@ def load_averages(model: PreTrainedModel, checkpoint: str) -> None:
         parameters[name].copy_(average)
 
 
-def average_checkpoints(checkpoints: Sequence[str]) -> PreTrainedModel:
+def average_checkpoints(checkpoints: Sequence[str], trust_remote_code: bool = False) -> PreTrainedModel:
     """
     Returns a model whose every weight is the mean of the checkpoints' (Vaswani et al. 2017, section 6.1).
 
@@ -56,11 +56,11 @@ def average_checkpoints(checkpoints: Sequence[str]) -> PreTrainedModel:
     for checkpoint in checkpoints:
         if base_of(checkpoint) is not None:
             raise ArgumentError(f"{checkpoint}: an adapter; hf-xformer merge makes a model of it")
-    model = load_model(checkpoints[0])
+    model = load_model(checkpoints[0], trust_remote_code=trust_remote_code)
     weights = dict(model.named_parameters())
     sums = {name: each.detach().double() for name, each in weights.items()}
     for checkpoint in checkpoints[1:]:
-        other = load_model(checkpoint)
+        other = load_model(checkpoint, trust_remote_code=trust_remote_code)
         fields, others = model.config.to_dict(), other.config.to_dict()
         for name in sorted(fields.keys() - {*IGNORED_FIELDS, *TRAINING_FIELDS}):
             if others.get(name) != fields[name]:

@@ -363,6 +363,7 @@ def convert_model(stock: PreTrainedModel) -> XformerForSeq2SeqLM:
         state_dict=weights,
         dtype=stock.dtype,
         output_loading_info=True,
+        trust_remote_code=False,
     )
     model, info = loaded
     if wrong := sorted(info["missing_keys"] | info["unexpected_keys"]):
@@ -376,7 +377,12 @@ def convert_model(stock: PreTrainedModel) -> XformerForSeq2SeqLM:
 
 
 def convert_checkpoint(
-    source: str, out: Path, overwrite: bool = False, src_lang: str | None = None, tgt_lang: str | None = None
+    source: str,
+    out: Path,
+    overwrite: bool = False,
+    src_lang: str | None = None,
+    tgt_lang: str | None = None,
+    trust_remote_code: bool = False,
 ) -> tuple[XformerForSeq2SeqLM, PreTrainedTokenizerBase | None]:
     """
     Converts a stock checkpoint, its tokenizer and its generation config into a folder.
@@ -387,6 +393,7 @@ def convert_checkpoint(
         overwrite: Whether `out` may hold files already.
         src_lang, tgt_lang: For a multilingual checkpoint, the language of the sources and the language to decode
             into; as the tokenizer names them, such as "en_XX".
+        trust_remote_code: Whether code that comes with the checkpoint may run.
 
     Returns:
         The model and the tokenizer that were written; None for a checkpoint without a tokenizer.
@@ -395,17 +402,18 @@ def convert_checkpoint(
         ArgumentError: `source` does not load or cannot be converted, `out` is in use, or a language is unknown.
     """
     check_checkpoint_folder(out, [source], overwrite)
-    expected = convert_config(read_config(source))  # may refuse, before anything else is read
+    # May refuse, before anything else is read.
+    expected = convert_config(read_config(source, trust_remote_code=trust_remote_code))
     # Asked of the files, because for a known model type the library makes an empty tokenizer when there are none.
     files = (cached_file(source, name, _raise_exceptions_for_missing_entries=False) for name in TOKENIZER_FILES)
-    tokenizer = load_tokenizer(source) if any(files) else None
+    tokenizer = load_tokenizer(source, trust_remote_code) if any(files) else None
     languages = {
         option: language_id(tokenizer, option, language)
         for option, language in (("src_lang", src_lang), ("tgt_lang", tgt_lang))
         if language is not None
     }
     computed = SINUSOIDAL_TABLES if expected.position_embedding_type == "sinusoidal" else frozenset()
-    model = convert_model(load_model(source, computed=computed, dtype="auto"))
+    model = convert_model(load_model(source, computed, trust_remote_code, dtype="auto"))
     if "tgt_lang" in languages and isinstance(tokenizer, MBartTokenizer):
         model.config.decoder_start_token_id = languages["tgt_lang"]
         model.generation_config.decoder_start_token_id = languages["tgt_lang"]

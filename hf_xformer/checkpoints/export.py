@@ -319,7 +319,13 @@ def type_name(dtype: Any) -> str:
     return name if name in QUANTIZATIONS else EXACT
 
 
-def export_checkpoint(checkpoint: str, out: Path, quantization: str | None = None, overwrite: bool = False) -> Export:
+def export_checkpoint(
+    checkpoint: str,
+    out: Path,
+    quantization: str | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> Export:
     """
     Exports a checkpoint, a folder or a Hub name, and its tokenizers; other arguments as for [`export_model`].
 
@@ -327,11 +333,11 @@ def export_checkpoint(checkpoint: str, out: Path, quantization: str | None = Non
         ArgumentError: The checkpoint does not load, or as for [`export_model`]. Nothing is written then.
     """
     load_ctranslate2()
-    config = read_own_config(checkpoint, STOCK_MODELS)
+    config = read_own_config(checkpoint, STOCK_MODELS, trust_remote_code)
     check_config(config)  # before weights are loaded
     check_out(out, overwrite)
-    tokenizers = load_tokenizers(checkpoint)
-    model = load_model(checkpoint, dtype=torch.float32)
+    tokenizers = load_tokenizers(checkpoint, trust_remote_code=trust_remote_code)
+    model = load_model(checkpoint, trust_remote_code=trust_remote_code, dtype=torch.float32)
     try:
         return write_export(model, tokenizers, out, quantization or type_name(config.dtype))
     except ArgumentError as error:

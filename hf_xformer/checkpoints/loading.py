@@ -20,6 +20,7 @@ from ..files import ADAPTER_CONFIG, CONFIG, TARGET_TOKENIZER, find
 from ..models import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
 from .folder_checks import check_folder, check_json
+from .foreign_code import TOKENIZER_CONFIG, check_code, say_custom_generate, say_pickle
 from .vocabulary import CONFIG_ERRORS
 from .weight_files import check_finite_tensor, read_tensors
 
@@ -31,31 +32,40 @@ TRAINING_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_
 HUB_OPTIONS = ("revision", "token")
 
 
-def load_model(name_or_path: str, computed: frozenset[str] = frozenset(), **options) -> PreTrainedModel:
+def load_model(
+    name_or_path: str, computed: frozenset[str] = frozenset(), trust_remote_code: bool = False, **options
+) -> PreTrainedModel:
     """
     Loads a sequence-to-sequence model with every weight from the checkpoint; an adapter with its model.
 
     Args:
         name_or_path: Folder or Hub name.
         computed: Names of tensors that the model computes if the checkpoint does not hold them.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
         options: As `from_pretrained` takes them.
 
     Raises:
-        ArgumentError: There is no such checkpoint, a file is cut off, a weight is missing, unexpected or of another
-            shape (the library would fill it with random numbers) or type than `config.json` says, or has a number that
-            is not finite; the file for decoding holds what `generate()` cannot use, or an option cannot be met on
-            this machine.
+        ArgumentError: There is no such checkpoint, it needs code of its own, a file is cut off, a weight is missing,
+            unexpected or of another shape (the library would fill it with random numbers) or type than `config.json`
+            says, or has a number that is not finite; the file for decoding holds what `generate()` cannot use, or an
+            option cannot be met on this machine.
     """
     check_path(name_or_path)
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
     if (base := base_of(name_or_path, **hub)) is not None:
-        return load_adapted(name_or_path, base, computed, **options)
+        return load_adapted(name_or_path, base, computed, trust_remote_code, **options)
+    check_code(name_or_path, trust_remote_code, **hub)
+    say_custom_generate(name_or_path, trust_remote_code, **hub)
+    say_pickle(name_or_path, **hub)
     folder = Path(name_or_path)
     if folder.is_dir():
-        check_folder(folder, options.get("config") or read_config(name_or_path), computed)
-    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        config = options.get("config") or read_config(name_or_path, trust_remote_code=trust_remote_code)
+        check_folder(folder, config, computed)
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True, "weights_only": True}
     try:
-        model, info = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, **options)
+        model, info = AutoModelForSeq2SeqLM.from_pretrained(
+            name_or_path, trust_remote_code=trust_remote_code, **options
+        )
     except Exception as error:  # a dozen types, from the Hub, the files and the attention backends
         if folder.is_dir():
             read_tensors(folder)  # if it was a weight file, this names the file and the weight
@@ -78,12 +88,14 @@ def described(key: str | tuple) -> str:
     return f"{name} {list(stored)}, where the model has {list(expected)}"
 
 
-def load_adapted(name_or_path: str, base: str, computed: frozenset[str], **options) -> PreTrainedModel:
+def load_adapted(
+    name_or_path: str, base: str, computed: frozenset[str], trust_remote_code: bool, **options
+) -> PreTrainedModel:
     """Loads the model that an adapter belongs to, and the adapter into it; arguments as for [`load_model`]."""
     check_peft(f"{name_or_path}, an adapter,")
     hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
     try:
-        model = load_model(base, computed, **options)
+        model = load_model(base, computed, trust_remote_code, **options)
     except ArgumentError as error:
         raise ArgumentError(
             f"{name_or_path}: the model that it is an adapter of, as its {ADAPTER_CONFIG} says: {error}"
@@ -105,7 +117,7 @@ def check_path(name_or_path: str) -> None:
 
 
 def load_tokenizers(
-    name_or_path: str, target_name_or_path: str | None = None, **options
+    name_or_path: str, target_name_or_path: str | None = None, trust_remote_code: bool = False, **options
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
     """
     Loads the source's and the target's tokenizer: the same one twice, unless a `target_tokenizer` lies beside it.
@@ -113,18 +125,21 @@ def load_tokenizers(
     Args:
         name_or_path: Folder or Hub name of a checkpoint or a tokenizer.
         target_name_or_path: The target's own, if it is elsewhere.
+        trust_remote_code: Whether code that comes with the tokenizers may run.
         options: As `from_pretrained` takes them, such as `revision`.
 
     Raises:
         ArgumentError: There is no such tokenizer.
     """
-    source = load_tokenizer(name_or_path, **options)
+    source = load_tokenizer(name_or_path, trust_remote_code, **options)
     if target_name_or_path is not None:
-        return source, load_tokenizer(target_name_or_path)
-    return source, load_target_tokenizer(name_or_path, **options) or source
+        return source, load_tokenizer(target_name_or_path, trust_remote_code)
+    return source, load_target_tokenizer(name_or_path, trust_remote_code, **options) or source
 
 
-def load_target_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase | None:
+def load_target_tokenizer(
+    name_or_path: str, trust_remote_code: bool = False, **options
+) -> PreTrainedTokenizerBase | None:
     """
     Loads the target's own tokenizer from a folder or the Hub; None if there is none.
 
@@ -138,65 +153,73 @@ def load_target_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBa
         raise ArgumentError(
             f"{name_or_path}: cannot find out whether it has a {TARGET_TOKENIZER}: {first_line(error)}"
         ) from error
-    return None if found is None else load_tokenizer(name_or_path, subfolder=TARGET_TOKENIZER, **options)
+    if found is None:
+        return None
+    return load_tokenizer(name_or_path, trust_remote_code, subfolder=TARGET_TOKENIZER, **options)
 
 
-def load_tokenizer(name_or_path: str, **options) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_path: str, trust_remote_code: bool = False, **options) -> PreTrainedTokenizerBase:
     """
     Loads one tokenizer.
 
     Raises:
-        ArgumentError: There is none, or a library that it needs is not installed.
+        ArgumentError: There is none, it needs code of its own, or a library that it needs is not installed.
     """
     check_path(name_or_path)
+    check_code(name_or_path, trust_remote_code, TOKENIZER_CONFIG, **options)
     try:
-        return AutoTokenizer.from_pretrained(name_or_path, **options)
+        return AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **options)
     except Exception as error:  # of many types, from the Hub, the files and the tokenizers' own libraries
         if Path(name_or_path, CONFIG).exists():
-            read_config(name_or_path)  # if it was the model's configuration, this says so
+            # If it was the model's configuration, this says so.
+            read_config(name_or_path, trust_remote_code=trust_remote_code)
         raise ArgumentError(
             f"{name_or_path}: cannot load a tokenizer: {first_line(error)} (hf-xformer tokenizer makes one)"
         ) from error
 
 
-def read_config(name_or_path: str, option: str = "") -> PreTrainedConfig:
+def read_config(name_or_path: str, option: str = "", trust_remote_code: bool = False) -> PreTrainedConfig:
     """
     Loads a configuration from a folder or the Hub.
 
     Args:
         option: The one that names the model, such as "--config_name", for the message.
+        trust_remote_code: Whether code that comes with it may run.
 
     Raises:
-        ArgumentError: It cannot be read, or a value in it is refused.
+        ArgumentError: It cannot be read, needs code of its own, or a value in it is refused.
     """
     where = f"{option} {name_or_path}".strip()
     check_path(name_or_path)
     check_json(Path(name_or_path) / CONFIG if Path(name_or_path).is_dir() else Path(name_or_path), where)
+    check_code(name_or_path, trust_remote_code, option=option)
     with blame(f"{where}: cannot read its configuration", Exception):  # of a dozen types, as when a model is loaded
-        return AutoConfig.from_pretrained(name_or_path)
+        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
 
 
-def read_model_config(name_or_path: str, option: str = "") -> PreTrainedConfig:
+def read_model_config(name_or_path: str, option: str = "", trust_remote_code: bool = False) -> PreTrainedConfig:
     """
     Loads the configuration of a sequence-to-sequence model; arguments and errors as for [`read_config`].
 
     Raises:
         ArgumentError: It is another kind of model's.
     """
-    config = read_config(name_or_path, option)
-    if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+    config = read_config(name_or_path, option, trust_remote_code)
+    is_known = type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    if not is_known and AutoModelForSeq2SeqLM.__name__ not in (getattr(config, "auto_map", None) or {}):
         where = f"{option} {name_or_path}".strip()
         raise ArgumentError(f"{where}: model_type {config.model_type!r} is not one of a sequence-to-sequence model")
     return config
 
 
-def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
+def load_config(name_or_path: str, overrides: dict, trust_remote_code: bool = False) -> PreTrainedConfig:
     """
     Returns a new model's configuration, from a JSON file, a folder or the Hub, with some fields changed.
 
     Args:
         name_or_path: The value of `--config_name`.
         overrides: The fields of `--config_overrides`.
+        trust_remote_code: Whether code that comes with it may run.
 
     Raises:
         ArgumentError: There is no such configuration, it is not an Xformer's, a field is unknown, or a value is
@@ -207,7 +230,7 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
         near = did_you_mean(unknown[0], known) or f"; it has {', '.join(XformerConfig.__annotations__)}"
         raise ArgumentError(f"--config_overrides: XformerConfig has no field {', '.join(unknown)}{near}")
     name_or_path = str(find(name_or_path))
-    loaded = read_config(name_or_path, "--config_name")
+    loaded = read_config(name_or_path, "--config_name", trust_remote_code)
     if not isinstance(loaded, XformerConfig):
         raise ArgumentError(f"--config_name {name_or_path}: model_type {loaded.model_type!r} is not 'xformer'")
     fields = loaded.to_diff_dict()
@@ -228,17 +251,18 @@ def load_config(name_or_path: str, overrides: dict) -> PreTrainedConfig:
         return type(loaded)(**{**fields, **overrides})
 
 
-def read_own_config(name_or_path: str, otherwise: str) -> XformerConfig:
+def read_own_config(name_or_path: str, otherwise: str, trust_remote_code: bool = False) -> XformerConfig:
     """
     Loads the configuration of an Xformer from a folder or the Hub.
 
     Args:
         otherwise: Advice for a model of another type, for the message.
+        trust_remote_code: Whether code that comes with it may run.
 
     Raises:
         ArgumentError: It cannot be read, or is another model's.
     """
-    config = read_config(name_or_path)
+    config = read_config(name_or_path, trust_remote_code=trust_remote_code)
     if not isinstance(config, XformerConfig):
         raise ArgumentError(f"{name_or_path}: model_type {config.model_type!r} is not 'xformer': {otherwise}")
     return config

@@ -20,7 +20,7 @@ from ..checkpoints.saving import save_checkpoint
 from ..errors import ArgumentError, one_line_errors
 from ..files import check_output_folder, checkpoints_of
 from ..training.resume import whole
-from .options import Parser, whole_number
+from .options import Parser, add_trust, whole_number
 
 
 @one_line_errors()
@@ -29,12 +29,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoints", nargs="+", help="a run's folder, or the folders to average")
     parser.add_argument("--last", type=whole_number(2), help="checkpoints of a run to average (default 5)")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to write")
+    add_trust(parser)
     args = parser.parse_args(argv)
     names = choose(args.checkpoints, args.last)
     check_output_folder(args.output_dir, "--output_dir", in_use="give another")
-    source, target = load_tokenizers(names[-1])
+    source, target = load_tokenizers(names[-1], trust_remote_code=args.trust_remote_code)
     # The last one first, whose generation config the result takes over.
-    model = average_checkpoints(names[::-1])
+    model = average_checkpoints(names[::-1], args.trust_remote_code)
     save_checkpoint(args.output_dir, model, source, target)
     averaged = ", ".join(Path(name).name for name in names)
     print(f"{args.output_dir}: the average of {len(names)} checkpoints: {averaged}")

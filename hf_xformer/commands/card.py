@@ -43,11 +43,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     render(args.checkpoint, facts, str(args.checkpoint))
     if not args.overwrite:
         check_unedited(args.checkpoint)
-    draw(args.checkpoint, facts)
+    draw(args.checkpoint, facts, args.trust_remote_code)
     write_card(args.checkpoint, facts, args.overwrite)
     card = args.checkpoint / CARD
-    for problem in problems_of(read_text(card), {*gather(args.checkpoint).files, CARD}):
-        print(f"{card}: {problem}")
+    try:
+        for problem in problems_of(read_text(card), {*gather(args.checkpoint).files, CARD}):
+            print(f"{card}: {problem}")
+    except ArgumentError as error:  # the card is written; only `push` refuses
+        print(f"cannot be published: {error}")
     print(f"{card} is written")
 
 
@@ -57,7 +60,7 @@ def choose_facts(args: argparse.Namespace) -> CardFacts:
     return facts if args.example is None else replace(facts, example=args.example)
 
 
-def draw(folder: Path, facts: CardFacts) -> None:
+def draw(folder: Path, facts: CardFacts, trust_remote_code: bool) -> None:
     """Draws the curves of the Trainer's log, and what the model looks at in the example."""
     if not can_plot():
         print("without pictures: pip install 'hf-xformer[plot]'")
@@ -65,8 +68,8 @@ def draw(folder: Path, facts: CardFacts) -> None:
     if history := read_json(folder / TRAINER_STATE).get("log_history"):
         plot_curves(history, folder / CURVES)
     if facts.example:
-        source, target = load_tokenizers(str(folder))
-        model = load_model(str(folder), attn_implementation="eager")
+        source, target = load_tokenizers(str(folder), trust_remote_code=trust_remote_code)
+        model = load_model(str(folder), trust_remote_code=trust_remote_code, attn_implementation="eager")
         weights, rows, columns = cross_attention(model, source, target, facts.example)
         if not columns:
             raise ArgumentError(f"{folder}: the model says nothing to the example {facts.example!r}")

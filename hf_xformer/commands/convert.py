@@ -18,7 +18,7 @@ from pathlib import Path
 from ..checkpoints.conversion import convert_checkpoint
 from ..checkpoints.languages import languages_of
 from ..errors import one_line_errors
-from .options import Parser, add_overwrite
+from .options import Parser, add_overwrite, add_trust
 
 
 @one_line_errors()
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("source", help="folder or Hub name of the stock checkpoint")
     parser.add_argument("out", type=Path, help="folder to write")
     add_overwrite(parser, "write into a folder that is not empty")
+    add_trust(parser)
     languages = parser.add_argument_group("multilingual checkpoints", "codes as the tokenizer has them, such as en_XX")
     languages.add_argument("--src_lang", help="language of the sources")
     languages.add_argument("--tgt_lang", help="language to decode into")

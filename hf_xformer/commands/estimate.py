@@ -22,7 +22,7 @@ from ..errors import ArgumentError, one_line_errors
 from ..files import find
 from ..training.estimation import Batch, Counted, Launch, count, memory, read_launch
 from ..training.recipe import parse_overrides
-from .options import Parser, number, whole_number
+from .options import Parser, add_trust, number, whole_number
 
 
 GIB = 2**30
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = args.accelerate_config or sorted(find("configs/accelerate").glob("*.yaml"))
     if not paths:
         raise ArgumentError("there is no configs/accelerate here: give --accelerate_config")
-    config = load_config(args.config_name, parse_overrides(args.config_overrides))
+    config = load_config(args.config_name, parse_overrides(args.config_overrides), args.trust_remote_code)
     batch = Batch(args.per_device_train_batch_size, args.max_source_length, args.max_target_length)
     for name in ("max_source_length", "max_target_length"):
         check_length(config, getattr(args, name), f"--{name} {getattr(args, name)}")
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def make_parser() -> Parser:
     parser = Parser("estimate", __doc__)
     parser.add_argument("--config_name", required=True, help="the model: a JSON file, a folder or a Hub name")
+    add_trust(parser)
     parser.add_argument("--config_overrides", help="fields to change, as 'd_model=256,encoder_layers=12'")
     parser.add_argument("--max_source_length", type=whole_number(), default=512, help="tokens (default 512)")
     parser.add_argument("--max_target_length", type=whole_number(), default=512, help="tokens (default 512)")

@@ -24,7 +24,7 @@ from ..decoding.decoder import Decoder
 from ..decoding.metrics import METRICS, compute_metrics
 from ..errors import one_line_errors
 from ..files import write_json, write_json_lines
-from ..hub.record import shown
+from ..hub.privacy import shown
 from .options import (
     Parser,
     add_checkpoint,

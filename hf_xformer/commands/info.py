@@ -55,12 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_revision(parser)
     args = parser.parse_args(argv)
     folder = fetch(args.checkpoint, args.revision)
-    config = read_config(folder)
+    config = read_config(folder, args.trust_remote_code)
     stored = read_tensors(folder)
     if not stored:
         raise ArgumentError(f"{args.checkpoint}: there are no weights (model.safetensors)")
     check_finite(folder)
-    for name, text in lines(folder, config, stored):
+    for name, text in lines(folder, config, stored, args.trust_remote_code):
         print(f"{name:12}{text}")
     problems = list(compare(config, stored).sentences())
     print(
@@ -86,13 +86,15 @@ def fetch(name_or_path: str, revision: str | None) -> Path:
         raise ArgumentError(f"{name_or_path}: no such folder, and {error}") from error
 
 
-def read_config(folder: Path) -> XformerConfig:
+def read_config(folder: Path, trust_remote_code: bool) -> XformerConfig:
     if (base := base_of(str(folder))) is not None:
         raise ArgumentError(f"{folder}: an adapter of {base}: look into that, or merge it with hf-xformer merge")
-    return read_own_config(str(folder), "hf-xformer convert makes one of many stock models")
+    return read_own_config(str(folder), "hf-xformer convert makes one of many stock models", trust_remote_code)
 
 
-def lines(folder: Path, config: XformerConfig, stored: dict[str, StoredTensor]) -> Iterable[tuple[str, str]]:
+def lines(
+    folder: Path, config: XformerConfig, stored: dict[str, StoredTensor], trust_remote_code: bool
+) -> Iterable[tuple[str, str]]:
     """Yields the lines of the description, as `(topic, text)`."""
     yield "model", f"{(config.architectures or ['Xformer'])[0]} of {count_parameters(stored):,} parameters"
     for stack in ("encoder", "decoder"):
@@ -108,7 +110,7 @@ def lines(folder: Path, config: XformerConfig, stored: dict[str, StoredTensor]) 
         ", ".join(f"{name}={value!r}" for name, value in options(config).items()) or "all at their defaults",
     )
     yield "memory", memory(config, stored)
-    yield "tokenizer", describe_tokenizers(folder, config)
+    yield "tokenizer", describe_tokenizers(folder, config, trust_remote_code)
     yield "decoding", describe_generation(folder, config)
     yield "code", describe_code(folder)
     yield "format", f"{config.format_version}"
@@ -141,9 +143,9 @@ def size(count: float) -> str:
     raise AssertionError
 
 
-def describe_tokenizers(folder: Path, config: XformerConfig) -> str:
+def describe_tokenizers(folder: Path, config: XformerConfig, trust_remote_code: bool) -> str:
     try:
-        source, target = load_tokenizers(str(folder))
+        source, target = load_tokenizers(str(folder), trust_remote_code=trust_remote_code)
         check_vocabulary(config, source, target)
     except ArgumentError as error:
         return f"WARNING: {error}"

@@ -24,7 +24,7 @@ from ..errors import ArgumentError, one_line_errors
 from ..files import ADAPTER_CONFIG, RECORD, TRAINER_STATE, read_json, write_whole
 from ..hub.publication import RESULTS
 from ..hub.record import update_record
-from .options import Parser, add_overwrite
+from .options import Parser, add_overwrite, add_trust
 
 
 @one_line_errors()
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("adapter", help="folder or Hub name of the adapter, such as a run's with --lora_rank")
     parser.add_argument("out", type=Path, help="folder to write")
     add_overwrite(parser, "write into a folder that is not empty")
+    add_trust(parser)
     dtypes = ["float32", "bfloat16", "float16"]
     parser.add_argument("--dtype", choices=dtypes, default="float32", help="type of the weights (default float32)")
     args = parser.parse_args(argv)
@@ -41,9 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if base is None:
         raise ArgumentError(f"{args.adapter}: not an adapter: it has no {ADAPTER_CONFIG}")
     check_checkpoint_folder(args.out, [args.adapter, base], args.overwrite)
-    source, target = load_tokenizers(args.adapter)
+    source, target = load_tokenizers(args.adapter, trust_remote_code=args.trust_remote_code)
     # In full precision, so that each weight is rounded once.
-    model = merge_adapter(load_model(args.adapter, dtype=torch.float32), args.adapter)
+    model = load_model(args.adapter, trust_remote_code=args.trust_remote_code, dtype=torch.float32)
+    model = merge_adapter(model, args.adapter)
     model = model.to(getattr(torch, args.dtype))
     carry = partial(carry_record, Path(args.adapter))
     save_checkpoint(args.out, model, source, target, add=carry, earlier=(*RESULTS, TRAINER_STATE))

@@ -86,6 +86,15 @@ def number(above: float = -float("inf"), most: float = float("inf")) -> Callable
 
 def add_checkpoint(parser: argparse.ArgumentParser, text: str = "folder or Hub name", **options: Any) -> None:
     parser.add_argument("checkpoint", help=text, **options)
+    add_trust(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="run code that comes with a checkpoint: read it first (default: refuse it)",
+    )
 
 
 def add_revision(parser: argparse._ActionsContainer) -> None:
@@ -167,8 +176,8 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
     set_seed(args.seed)
     device = choose_device(args.device)
     hub = {"revision": args.revision} if args.revision is not None else {}
-    source, target = load_tokenizers(args.checkpoint, **hub)
-    model = load_model(args.checkpoint, dtype=args.dtype, **hub)
+    source, target = load_tokenizers(args.checkpoint, trust_remote_code=args.trust_remote_code, **hub)
+    model = load_model(args.checkpoint, trust_remote_code=args.trust_remote_code, dtype=args.dtype, **hub)
     check_vocabulary(model.config, source, target)
     check_longest_target(model, args)
     return Decoder(

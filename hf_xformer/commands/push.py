@@ -8,8 +8,9 @@ Publishes a run's folder on the Hub: weights, tokenizer, generation config, code
 
 Others load it with AutoModelForSeq2SeqLM.from_pretrained("user/g2p"), with hf_xformer installed or with
 trust_remote_code=True. A second push sends what has changed. It deletes files of an earlier push that would be taken
-for a part of this model: weights, code, tokenizers and results. Pickles (training_args.bin, optimizers) and a run's
-checkpoints are never sent. Incomplete weights, and a card with an empty field or a broken link, are refused.
+for a part of this model: weights, code, tokenizers and results; where others have written to the repository it needs
+--overwrite. Pickles and a run's checkpoints are never sent. Incomplete weights, a card with an empty field or a broken
+link, secrets, paths of this machine and links out of the folder are refused.
 Log in first with `hf auth login`, or set HF_TOKEN.
 """
 
@@ -25,7 +26,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..checkpoints.loading import check_path
 from ..errors import ArgumentError, blame, one_line_errors
 from ..hub.publication import Publication, prepare
-from ..hub.repository import Repository, remember
+from ..hub.repository import ForeignError, Repository
 from ..training.output_lock import refuse_live
 from .options import Parser, add_checkpoint, add_overwrite
 
@@ -38,15 +39,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--branch", help="branch to push to, made if there is none (default: main)")
     parser.add_argument("--message", default="Push an Xformer checkpoint", help="commit message")
-    add_overwrite(parser, "replace a card that was written on the Hub")
+    add_overwrite(parser, "replace and delete files there that were not pushed from this folder")
     parser.add_argument("--dry_run", action="store_true", help="print what would be sent, and send nothing")
     args = parser.parse_args(argv)
     check_options(args)
     repository = Repository(HfApi(), args.repo_id, args.branch)
-    publication = prepare(args.checkpoint, args.repo_id)
+    publication = prepare(args.checkpoint, args.repo_id, args.trust_remote_code)
     print(f"{args.repo_id}:", *publication.tree(), sep="\n")
     if args.dry_run:
-        print_stale(repository, publication)
+        print_stale(repository, publication, args)
         print("nothing was sent: --dry_run")
         return
     try:
@@ -57,22 +58,27 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def send(repository: Repository, publication: Publication, args: argparse.Namespace) -> str:
     """Returns the address of the commit."""
-    repository.make(args.private)
+    repository.create(args.private)
     if repository.name != args.repo_id:
-        publication = prepare(args.checkpoint, repository.name)  # its card has the whole name
-    if not args.overwrite and repository.has_another_card(args.checkpoint, publication):
-        raise ArgumentError("its README.md was not pushed from this folder: --overwrite replaces it")
-    print_stale(repository, publication)
-    url = repository.push(publication, args.message)
-    remember(args.checkpoint, publication)
-    return url
+        # Its card has the whole name.
+        publication = prepare(args.checkpoint, repository.name, args.trust_remote_code)
+    try:
+        if not args.overwrite:
+            repository.check_ours(args.checkpoint, publication)
+        repository.make_branch()
+        print_stale(repository, publication, args)
+        return repository.push(publication, args.message, args.checkpoint, args.overwrite)
+    except ForeignError as error:
+        raise ArgumentError(f"{error}: take another name, or --overwrite replaces them") from error
 
 
-def print_stale(repository: Repository, publication: Publication) -> None:
-    """Lists what an earlier push left there and this one deletes; nothing if there is no repository to ask."""
+def print_stale(repository: Repository, publication: Publication, args: argparse.Namespace) -> None:
+    """Lists what is there and is deleted or in the way of this push; nothing if there is no repository to ask."""
     with suppress(ArgumentError):
         for name in repository.stale(publication):
             print(f"  {name:40} is deleted there: of an earlier push, and no part of this model")
+        for name in repository.foreign(args.checkpoint, publication):
+            print(f"  {name:40} was not pushed from this folder: only --overwrite replaces it")
 
 
 def check_options(args: argparse.Namespace) -> None:

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             keep_freed_memory()
         run = prepare(model_args, data_args, training_args)
         trainer = make_trainer(run, model_args, data_args, training_args)
-        hub = RunPublisher.of(training_args) if training_args.push_to_hub else None
+        hub = RunPublisher.of(training_args, model_args.hub_overwrite) if training_args.push_to_hub else None
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
             trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
         take_folder(run, trainer)
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     if hub is not None and trainer.is_world_process_zero():
-        for line in hub.push_run(Path(training_args.output_dir)):
+        for line in hub.push_run(Path(training_args.output_dir), model_args.trust_remote_code):
             print(line)
 
 

@@ -120,7 +120,7 @@ def load_named_rows(
             refuses. When streaming, rows beyond the first are checked when they are reached.
     """
     try:
-        dataset = load_dataset(name, config_name, split=split, streaming=streaming)
+        dataset = load_dataset(name, config_name, split=split, streaming=streaming, trust_remote_code=False)
         first = next(iter(dataset), None)
     except Exception as error:  # a dozen types, from the Hub, the network, the builder and the split
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error

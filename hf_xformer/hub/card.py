@@ -14,12 +14,13 @@ from pathlib import Path
 
 import jinja2
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
-from ..errors import ArgumentError, did_you_mean
+from ..errors import ArgumentError, blame, did_you_mean
 from ..files import (
     ATTENTION,
     CARD,
-    CARD_TEMPLATE,
     CONFIG,
     CURVES,
     EVAL_RESULTS,
@@ -29,12 +30,13 @@ from ..files import (
     TRAIN_RESULTS,
     find,
     read_json,
-    read_text,
     write_text,
 )
 from ..yaml_files import read_yaml_file
 from .curves import TIMINGS
+from .privacy import cleaned
 from .record import update_record
+from .templates import Written, card_template, quoted
 
 
 TO_FILL_IN = "to fill in: "
@@ -80,6 +82,7 @@ class CardFacts:
     carbon_intensity: float = 480.0
 
 
+NUMBERS = ("watts", "carbon_intensity")
 REQUIRED = tuple(each.name for each in fields(CardFacts) if each.default is MISSING)
 
 
@@ -88,7 +91,7 @@ def read_facts(path: str | Path | None) -> CardFacts:
     Reads the facts of a YAML file; a required one that is missing becomes a mark.
 
     Raises:
-        ArgumentError: The file cannot be read, has an unknown field, or a number that is none.
+        ArgumentError: The file cannot be read, has an unknown field, or a value of the wrong type.
     """
     given, where = {}, f"--card_facts {path}"
     if path is not None:
@@ -100,7 +103,14 @@ def read_facts(path: str | Path | None) -> CardFacts:
         if name not in known:
             near = did_you_mean(str(name), known)
             raise ArgumentError(f"{where}: no field {name}{near}; there are {', '.join(known)}")
-    for name in ("watts", "carbon_intensity"):
+    for name, value in given.items():
+        texts = value if name == "language" and isinstance(value, list) else [value]
+        if name not in NUMBERS and value is not None and not all(isinstance(each, str) for each in texts):
+            raise ArgumentError(f"{where}: {name} must be a text, got {value!r:.60}")
+    if given.get("dataset_id") is not None:
+        with blame(f"{where}: dataset_id must be a name on the Hub", HFValidationError):
+            validate_repo_id(given["dataset_id"])
+    for name in NUMBERS:
         if name in given and not (isinstance(given[name], int | float) and 0 < given[name] < float("inf")):
             raise ArgumentError(f"{where}: {name} must be a number above 0, got {given[name]!r}")
     marks = {name: f"[{TO_FILL_IN}{name}]" for name in REQUIRED if not given.get(name)}
@@ -150,15 +160,14 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
     Raises:
         ArgumentError: The folder has no record of a run, or a record of another version.
     """
-    run, tested = read_json(folder / RECORD), read_json(folder / TEST_RESULTS)
+    run, tested = cleaned(read_json(folder / RECORD)), cleaned(read_json(folder / TEST_RESULTS))
     if not run:
         raise ArgumentError(f"{folder}: no {RECORD} there, which training writes, to fill a card from")
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(read_text(find(CARD_TEMPLATE)))
     try:
         evaluated_on = {"validation": run["evaluated_on"], "test": ", ".join(tested.get("test_file", []))}
         scores, footprint = scores_of(folder), Footprint.of(run, facts)
-        text = template.render(
-            card_data=metadata_of(run, facts, name, scores, evaluated_on, footprint).to_yaml(),
+        text = card_template().render(
+            card_data=Written(metadata_of(run, facts, name, scores, evaluated_on, footprint).to_yaml()),
             name=name,
             title=name.rpartition("/")[2],
             facts=facts,
@@ -174,7 +183,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             footprint=footprint,
             speed=speed_of(folder),
         )
-    except (KeyError, jinja2.UndefinedError) as error:
+    except (KeyError, TypeError, ValueError, jinja2.UndefinedError) as error:
         raise ArgumentError(
             f"{folder / RECORD}: not what this version writes: {error}; start the run again"
         ) from error
@@ -218,16 +227,16 @@ def metadata_of(
         license=facts.license,
         library_name="peft" if run["adapter_parameters"] else "transformers",
         tags=["hf-xformer", "encoder-decoder", "seq2seq"],
-        base_model=None if base is None or Path(base).exists() else base,
+        base_model=None if base is None or run.get("base_is_local", Path(base).exists()) else line(base),
         datasets=facts.dataset_id,
-        model_name=name.rpartition("/")[2],
+        model_name=line(name.rpartition("/")[2]),
         eval_results=[
             EvalResult(
                 task_type="text2text-generation",
-                dataset_type=facts.dataset_id or Path(evaluated_on[split]).stem,
-                dataset_name=evaluated_on[split],
+                dataset_type=facts.dataset_id or line(Path(evaluated_on[split]).stem),
+                dataset_name=line(evaluated_on[split]),
                 dataset_split=split,
-                metric_type=metric,
+                metric_type=line(metric),
                 metric_value=round(value, 4),
             )
             for split, values in scores.items()
@@ -236,9 +245,19 @@ def metadata_of(
         co2_eq_emissions={
             "emissions": float(f"{footprint.grams:.3g}"),
             "source": f"{footprint.watts:g} W for the measured time, {footprint.carbon_intensity:g} g a kWh",
-            "hardware_used": run["hardware"]["name"],
+            "hardware_used": line(run["hardware"]["name"]),
         },
     )
+
+
+def line(text: str) -> str:
+    """Returns a text on one line: the header has its end on a line of its own."""
+    return " ".join(str(text).split())
+
+
+def named(name: str) -> str:
+    """Returns the name of a model as the card's code has it."""
+    return str(quoted(name))
 
 
 def write_card(folder: Path, facts: CardFacts, overwrite: bool = False) -> None:

@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A publication: the files of a run's folder that belong on the Hub, checked before they go."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import eval_result_entries_to_yaml
 from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.utils import yaml_dump
+from safetensors import safe_open
 from transformers import PreTrainedConfig
 
 from ..checkpoints.adapters import base_of
@@ -34,7 +37,9 @@ from ..files import (
     travelling_files,
 )
 from ..models import XformerConfig
-from .card import facts_of, hub_results, is_edited, problems_of, render
+from .card import facts_of, hub_results, is_edited, named, problems_of, render
+from .contents import PICKLE, check_content, hidden_code, link_out
+from .privacy import cleaned, is_path, place_in, secret_in
 
 
 # Patterns of file names, in the words of `fnmatch`.
@@ -63,6 +68,11 @@ DESCRIPTION = (CONFIG, GENERATION_CONFIG, ADAPTER_CONFIG, "*_xformer.py")
 RESULTS = (RECORD, TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS)
 OTHERS = ("LICENSE*", CURVES, ATTENTION)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
+# Lists of tokens, in which anything may stand that stood in the data.
+VOCABULARIES = ("tokenizer.json", "added_tokens.json", "*vocab.*", "merges.txt", "*.model", "*.spm")
+# Fields of a record that are this machine's business, and those of a model's files that say where it was loaded from.
+LOCAL_FIELDS = {"card_name"}
+ORIGINS = {"_name_or_path", "name_or_path", "tokenizer_file", "vocab_file", "merges_file", "source_spm", "target_spm"}
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -94,26 +104,114 @@ class Publication:
 
 
 def gather(folder: Path) -> Publication:
-    """Collects the files of a run's folder that make a published model: never a pickle, whose loading runs code."""
+    """
+    Collects the files of a run's folder that make a published model, without what is this machine's own.
+
+    Raises:
+        ArgumentError: One of them is a link out of the folder, is or may hold a pickle, whose loading runs code, is
+            not what its name says, or holds a secret or a path of this machine.
+    """
     found = Publication()
     for path in sorted(folder.iterdir()):
+        if path.name == TARGET_TOKENIZER:
+            check_link(path, folder)
         if path.name == TARGET_TOKENIZER and path.is_dir():
             for each in sorted(path.iterdir()):
-                classify(f"{path.name}/{each.name}", each, TOKENIZER, found)
+                classify(f"{path.name}/{each.name}", each, TOKENIZER, folder, found)
         elif path.name != CARD and not path.name.startswith("."):
-            classify(path.name, path, (*WEIGHTS, *TOKENIZER, *DESCRIPTION, *RESULTS, *OTHERS), found)
+            wanted = (*WEIGHTS, *TOKENIZER, *DESCRIPTION, *RESULTS, *OTHERS)
+            classify(path.name, path, wanted, folder, found)
     return found
 
 
-def classify(name: str, path: Path, wanted: tuple[str, ...], found: Publication) -> None:
-    if path.is_dir():
+def classify(name: str, path: Path, wanted: tuple[str, ...], folder: Path, found: Publication) -> None:
+    """Adds a file to those that are published or to those that are left out; errors are those of [`gather`]."""
+    is_wanted = matches(path.name, wanted) and not matches(path.name, PICKLES)
+    if is_wanted:
+        check_link(path, folder)
+    if link_out(path, folder) is not None:
+        found.left_out[name] = "a link out of the folder"
+    elif path.is_dir():
         found.left_out[f"{name}/"] = "a folder of the run's own"
     elif matches(path.name, PICKLES):
-        found.left_out[name] = "a pickle, which can run anything when it is loaded"
-    elif matches(path.name, wanted):
-        found.files[name] = path
+        found.left_out[name] = PICKLE
+    elif is_wanted:
+        check_content(name, path)
+        found.files[name] = without_private(path)
     else:
-        found.left_out[name] = "no part of a model"
+        kind = hidden_code(path) if path.exists() else None
+        found.left_out[name] = kind or "no part of a model"
+
+
+def check_link(path: Path, folder: Path) -> None:
+    """
+    Raises:
+        ArgumentError: The path leads out of the folder.
+    """
+    if (real := link_out(path, folder)) is not None:
+        raise ArgumentError(
+            f"{path}: a link out of the folder, to {real}: put the file itself there (cp -rL follows links)"
+        )
+
+
+def without_private(path: Path) -> Path | bytes:
+    """
+    Returns a file as it is published: paths of this machine are taken out of records, and out of a model's
+    descriptions where they say where it was loaded from. The file here stays as it is.
+
+    Raises:
+        ArgumentError: It holds a secret, or a path in another place.
+    """
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            check_private(path, json.dumps(file.metadata() or {}))
+        return path
+    content = path.read_bytes()
+    text = content.decode("utf-8", errors="replace")
+    if path.suffix == ".json" and not matches(path.name, VOCABULARIES):
+        stored = json.loads(text)
+        if path.name in RESULTS and isinstance(stored, dict):
+            stored = cleaned({name: stored[name] for name in stored if name not in LOCAL_FIELDS})
+        else:
+            stored = without_origins(stored)
+            check_values(path, stored)
+        if stored != json.loads(text):
+            content = (json.dumps(stored, indent=2, ensure_ascii=False) + "\n").encode()
+            text = content.decode()
+    check_private(path, text, path.suffix != ".png" and not matches(path.name, VOCABULARIES))
+    return content
+
+
+def without_origins(value: Any) -> Any:
+    """Returns a JSON value without the fields of `ORIGINS`, at any depth."""
+    if isinstance(value, list):
+        return [without_origins(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: without_origins(each) for name, each in value.items() if name not in ORIGINS}
+
+
+def check_values(path: Path, value: Any, where: str = "") -> None:
+    """
+    Raises:
+        ArgumentError: A text in a JSON value is a path of a machine.
+    """
+    if isinstance(value, dict | list):
+        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
+            check_values(path, each, f"{where}.{name}".lstrip("."))
+    elif isinstance(value, str) and is_path(value):
+        raise ArgumentError(f"{path}: `{where}` holds a path of a machine, {value}: take it out")
+
+
+def check_private(path: Path, text: str, places: bool = True) -> None:
+    """
+    Raises:
+        ArgumentError: A text has a secret in it, or, if `places`, a path of this machine.
+    """
+    if (kind := secret_in(text)) is not None:
+        raise ArgumentError(f"{path}: holds what looks like {kind}, which would be published: take it out")
+    if places and (place := place_in(text)) is not None:
+        raise ArgumentError(f"{path}: holds a path of this machine, {place}, which would be published: take it out")
 
 
 def check_base(base: str, wanted: str) -> None:
@@ -121,14 +219,14 @@ def check_base(base: str, wanted: str) -> None:
     Raises:
         ArgumentError: The base model is a folder, so that the adapter is of use to nobody else.
     """
-    if Path(base).is_dir():
+    if Path(base).is_dir() or is_path(base):
         raise ArgumentError(
             f"{wanted}: an adapter of {base}, a folder here that nobody else has: publish that and train from its "
             "name, or merge the adapter with hf-xformer merge and publish the whole"
         )
 
 
-def check_weights(folder: Path) -> PreTrainedConfig | None:
+def check_weights(folder: Path, trust_remote_code: bool) -> PreTrainedConfig | None:
     """
     Returns the configuration that the weights were checked by; None for an adapter.
 
@@ -146,8 +244,8 @@ def check_weights(folder: Path) -> PreTrainedConfig | None:
     stored = read_tensors(folder)
     if not stored:
         raise ArgumentError(f"{folder}: there are no weights (model.safetensors)")
-    config = read_model_config(str(folder))
-    if problems := list(compare(config, stored).sentences()):
+    config = read_model_config(str(folder), trust_remote_code=trust_remote_code)
+    if problems := list(compare(config, stored, trust_remote_code).sentences()):
         raise ArgumentError(f"{folder}: {len(problems)} weights are not the model's, such as {problems[0]}")
     check_finite(folder)
     return config
@@ -160,14 +258,14 @@ def add_code(config: PreTrainedConfig | None, found: Publication) -> None:
         found.files |= {path.name: path for path in travelling_files()}
 
 
-def prepare(folder: Path, repo_id: str) -> Publication:
+def prepare(folder: Path, repo_id: str, trust_remote_code: bool = False) -> Publication:
     """
     Checks a folder and returns its publication, with the card for its name on the Hub. The folder stays as it is.
 
     Raises:
         ArgumentError: Weights or card cannot be published.
     """
-    config = check_weights(folder)
+    config = check_weights(folder, trust_remote_code)
     found = gather(folder)
     add_code(config, found)
     record = read_json(folder / RECORD)
@@ -175,15 +273,18 @@ def prepare(folder: Path, repo_id: str) -> Publication:
     if not (folder / CARD).exists():
         how = "hf-xformer card makes it" if record else "write it by hand, with language and license in its header"
         raise ArgumentError(f"{folder}: no model card (README.md); {how}")
+    check_link(folder / CARD, folder)
+    check_content(CARD, folder / CARD)
     written = read_text(folder / CARD)
     if is_edited(folder):
         # It names the folder here as the one to load.
-        text = written.replace(f'"{record.get("card_name", folder)}"', f'"{repo_id}"')
+        text = written.replace(named(record.get("card_name", str(folder))), named(repo_id))
     else:
         text = str(render(folder, facts, repo_id))
     if problems := problems_of(text, {*found.files, CARD}):
         how = ", or by hf-xformer card --card_facts" if record else ""
         raise ArgumentError(f"{folder / CARD}: {'; '.join(problems)}. Mend it by hand{how}")
+    check_private(folder / CARD, text)
     found.files[CARD] = text.encode()
     if entries := hub_results(folder, facts):
         content = yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False)

@@ -15,9 +15,26 @@ from transformers import Trainer
 
 from ..files import RECORD, read_json, write_json
 from ..models import XformerConfig
+from .privacy import NAMED_SECRET, cleaned, secret_in, shown
 
 
-UNRECORDED = ("--hub_token", "--output_dir")  # options that are nobody else's business
+# Options that decide the weights or the scores, of which a record says what was given on the command line. All others
+# are nobody else's business: tokens, folders, trackers, names of runs.
+RECORDED = {
+    *("model_name_or_path", "config_name", "config_overrides", "tokenizer_name", "target_tokenizer_name"),
+    *("attn_implementation", "ema_decay", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    *("trust_remote_code", "train_file", "validation_file", "dataset_name", "dataset_config_name", "train_split"),
+    *("validation_split", "source_column", "target_column", "streaming", "max_source_length", "max_target_length"),
+    *("overlong", "group_by_length", "max_tokens", "packing", "max_train_samples", "max_eval_samples", "metrics"),
+    *("num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size"),
+    *("gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "optim", "label_smoothing_factor"),
+    *("neftune_noise_alpha", "seed", "data_seed", "full_determinism", "bf16", "fp16", "tf32", "bf16_full_eval"),
+    *("fp16_full_eval", "gradient_checkpointing", "torch_compile", "use_cpu", "use_liger_kernel"),
+    *("dataloader_drop_last", "train_sampling_strategy", "average_tokens_across_devices", "eval_strategy"),
+    *("eval_steps", "save_strategy", "save_steps", "load_best_model_at_end", "metric_for_best_model"),
+    *("greater_is_better", "predict_with_generate", "generation_max_length", "generation_num_beams"),
+}
 PACKAGES = ("transformers", "torch", "accelerate", "datasets")
 # Options of the Trainer that stand in a card, given or not.
 OPTIMISATION = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
@@ -50,12 +67,13 @@ def make_record(
     """
     model: Any = trainer.model  # the library's, or PEFT's
     config, args = model.config, trainer.args
-    return {
+    record = {
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "recipe": None if recipe is None else shown(recipe),
         "commit": None if recipe is None else commit_of(recipe),
-        "options": without_secrets(options),
+        **recorded(options),
         "base_model": None if base_model is None else shown(base_model),
+        "base_is_local": base_model is not None and Path(base_model).exists(),
         "trained_on": listed(trained_on),
         "evaluated_on": listed(evaluated_on),
         # ZeRO-3 leaves empty parameters here, which know their size.
@@ -71,30 +89,35 @@ def make_record(
         "hardware": hardware(trainer),
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
-
-
-def shown(path: str | Path) -> str:
-    """Returns a path as others may see it: relative to the working folder, or its last part outside of that."""
-    absolute = Path(path).absolute()
-    if not Path(path).is_absolute() or not absolute.exists():
-        return str(path)
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else absolute.name
+    return cleaned(record)
 
 
 def listed(data: str | Sequence[str]) -> str:
-    """Returns a dataset's name as it is, or the paths of files as others may see them."""
-    return data if isinstance(data, str) else ", ".join(map(shown, data))
+    """Returns a dataset's name, or the paths of files, as others may see them."""
+    return shown(data) if isinstance(data, str) else ", ".join(map(shown, data))
 
 
-def without_secrets(words: Sequence[str]) -> str:
-    """Returns the options of a command line, without `UNRECORDED` and without this machine's folders."""
-    options: list[list[str]] = []
+def recorded(words: Sequence[str]) -> dict:
+    """
+    Returns the options of a command line that a record says, and the names of those that it leaves out: those that are
+    not in `RECORDED`, however they are spelt, and those whose value looks like a secret.
+    """
+    given: dict[str, list[str]] = {}
     for word in words:
         if word.startswith("--"):
-            options.append([word])
-        elif options:
-            options[-1].append(shown(word))
-    return " ".join(" ".join(option) for option in options if option[0].partition("=")[0] not in UNRECORDED)
+            spelt, equals, value = word[2:].partition("=")
+            values = given.setdefault(spelt.replace("-", "_"), [])
+            values[:] = [value] if equals else []
+        elif given:
+            values.append(word)
+    kept, left = [], []
+    for name, values in given.items():
+        known = name if name in RECORDED else name.removeprefix("no_")
+        if known in RECORDED and not any(secret_in(each) or NAMED_SECRET.search(each) for each in values):
+            kept.append(" ".join([f"--{name}", *(cleaned(shown(each)) for each in values)]))
+        else:
+            left.append(name)
+    return {"options": " ".join(kept), "options_left_out": sorted(left)}
 
 
 def adapter_parameters(model: torch.nn.Module) -> int | None:

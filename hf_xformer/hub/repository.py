@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way to the Hub: repositories, commits of what has changed, and the pushes of a run while it trains."""
 
+import hashlib
 import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -10,14 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalTokenNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RevisionNotFoundError
+from huggingface_hub.hf_api import RepoFile
 from transformers import Seq2SeqTrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from ..errors import ArgumentError, InputError, one_line
 from ..files import CARD, PUSHED, read_json, write_json
-from .card import CardFacts, digest, missing_facts
+from .card import CardFacts, missing_facts
+from .privacy import place_in, secret_in
 from .publication import WEIGHTS, Publication, check_base, gather, matches, of_a_model, prepare
+
+
+class ForeignError(ArgumentError):
+    """A repository has files that were not pushed from a run's folder."""
 
 
 @contextmanager
@@ -52,9 +59,10 @@ class Repository:
     name: str
     branch: str | None = None
 
-    def make(self, private: bool | None) -> None:
+    def create(self, private: bool | None) -> None:
         """
-        Creates the repository and its branch if they do not exist yet, and sets `name` to the whole name.
+        Creates the repository if it does not exist yet, and sets `name` to the whole name. One that exists stays as
+        private as it is.
 
         Raises:
             ArgumentError: The Hub refuses, or the repository should be private, and is there and public.
@@ -64,52 +72,108 @@ class Repository:
             public = private and not self.api.repo_info(self.name).private
         if public:
             raise ArgumentError(f"{self.name} is there and public: make it private on the Hub, or take another name")
+
+    def make_branch(self) -> None:
+        """Creates the branch, from the main one, if it does not exist yet."""
         if self.branch is not None:
             with hub_call():
                 self.api.create_branch(self.name, branch=self.branch, exist_ok=True)
 
-    def stale(self, publication: Publication) -> list[str]:
+    def head(self) -> str:
+        """Returns the branch's last commit; that of the main branch, from which it will be made, if there is none."""
+        with hub_call():
+            try:
+                return str(self.api.repo_info(self.name, revision=self.branch).sha)
+            except RevisionNotFoundError:
+                return str(self.api.repo_info(self.name).sha)
+
+    def listing(self, revision: str) -> dict[str, str]:
+        """Returns the files at a commit, each with the hash of its content."""
+        with hub_call():
+            there = list(self.api.list_repo_tree(self.name, recursive=True, revision=revision))
+        return {
+            each.path: each.lfs.sha256 if each.lfs else each.blob_id for each in there if isinstance(each, RepoFile)
+        }
+
+    def stale(self, publication: Publication, there: Iterable[str] | None = None) -> list[str]:
         """
         Returns the files of an earlier push that would be taken for a part of this model: weights always; the rest of
         a model only if this one is whole, card and all.
         """
         whole = CARD in publication.files
-        with hub_call():
-            there = self.api.list_repo_files(self.name, revision=self.branch)
+        there = self.listing(self.head()) if there is None else there
         old = (name for name in there if name not in publication.files)
         return sorted(name for name in old if matches(name, WEIGHTS) or (whole and of_a_model(name)))
 
-    def push(self, publication: Publication, message: str) -> str:
-        """Commits what has changed and returns the commit's address."""
+    def foreign(self, folder: Path, publication: Publication | None = None, head: str | None = None) -> list[str]:
+        """
+        Returns the files that a push would replace or delete though they were not pushed from this folder.
+
+        Args:
+            publication: What is pushed; None for whatever a run may push.
+            head: The commit to look at; the branch's last one by default.
+        """
+        there = self.listing(head or self.head())
+        ours = read_json(folder / PUSHED).get(self.name, {})
+        unknown = {name for name, hashed in there.items() if hashed not in ours.get(name, [])}
+        if publication is None:
+            return sorted(name for name in unknown if of_a_model(name) or name == CARD)
+        changed = {
+            name for name, each in publication.files.items() if name in unknown and not has_hash(each, there[name])
+        }
+        return sorted(changed | (unknown & {*self.stale(publication, there)}))
+
+    def check_ours(self, folder: Path, publication: Publication | None = None, head: str | None = None) -> None:
+        """
+        Raises:
+            ForeignError: The repository has files of others that a push would replace or delete.
+        """
+        if names := self.foreign(folder, publication, head):
+            count = "a file that was" if len(names) == 1 else f"{len(names)} files that were"
+            some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+            raise ForeignError(f"{self.name} has {count} not pushed from this folder, {some}")
+
+    def push(self, publication: Publication, message: str, folder: Path, overwrite: bool = False) -> str:
+        """
+        Commits what has changed and returns the commit's address.
+
+        Args:
+            folder: Where it is noted what was pushed, so that the next push may replace it.
+            overwrite: Whether files of others may be replaced and deleted.
+
+        Raises:
+            ForeignError: There are files of others, and `overwrite` is off.
+            ArgumentError: The Hub refuses, as where somebody else has committed at this moment.
+        """
+        head = self.head()
+        if not overwrite:
+            self.check_ours(folder, publication, head)
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(name, content) for name, content in publication.files.items()
         ]
-        operations += [CommitOperationDelete(name) for name in self.stale(publication)]
+        operations += [CommitOperationDelete(name) for name in self.stale(publication, self.listing(head))]
         with hub_call():
-            done = self.api.create_commit(self.name, operations, commit_message=message, revision=self.branch)
+            done = self.api.create_commit(
+                self.name, operations, commit_message=message, revision=self.branch, parent_commit=head
+            )
+        self.remember(folder, publication, done.oid)
         return done.commit_url
 
-    def has_another_card(self, folder: Path, publication: Publication) -> bool:
-        """Returns whether the repository has a card that was not pushed from this folder, such as one people wrote."""
-        with hub_call():
-            try:
-                path = self.api.hf_hub_download(self.name, CARD, revision=self.branch, force_download=True)
-            except EntryNotFoundError:
-                return False
-        there, new = Path(path).read_bytes(), publication.files.get(CARD)
-        return there != new and digest(there) not in read_pushed(folder)
+    def remember(self, folder: Path, publication: Publication, commit: str) -> None:
+        """Notes the files that were pushed from a folder."""
+        pushed = read_json(folder / PUSHED)
+        ours = pushed.setdefault(self.name, {})
+        for name, hashed in self.listing(commit).items():
+            if name in publication.files:
+                ours[name] = sorted({*ours.get(name, []), hashed})
+        write_json(folder / PUSHED, pushed)
 
 
-def read_pushed(folder: Path) -> list[str]:
-    """Returns the digests of the cards that were pushed from a folder."""
-    return read_json(folder / PUSHED, list)
-
-
-def remember(folder: Path, publication: Publication) -> None:
-    """Notes the card that was pushed, so that the next push may replace it."""
-    card = publication.files.get(CARD)
-    if isinstance(card, bytes):
-        write_json(folder / PUSHED, sorted({*read_pushed(folder), digest(card)}))
+def has_hash(content: Path | bytes, hashed: str) -> bool:
+    """Returns whether a file's content has a hash of the Hub's: git's of small texts, SHA-256 of the rest."""
+    content = content_of(content)
+    as_git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+    return hashed in (as_git.hexdigest(), hashlib.sha256(content).hexdigest())
 
 
 def check_pushing(training_args: Seq2SeqTrainingArguments, facts: CardFacts, adapted: str | None) -> None:
@@ -131,6 +195,9 @@ def check_pushing(training_args: Seq2SeqTrainingArguments, facts: CardFacts, ada
         )
     if missing := missing_facts(facts):
         raise ArgumentError(f"--push_to_hub publishes a model card: --card_facts FILE has to say {', '.join(missing)}")
+    for name, text in vars(facts).items():
+        if found := secret_in(str(text)) or place_in(str(text)):
+            raise ArgumentError(f"--push_to_hub publishes a model card: {name} in --card_facts holds {found}")
     if adapted is not None:
         check_base(adapted, "--push_to_hub")
 
@@ -140,28 +207,38 @@ class RunPublisher:
     Pushes a run: its checkpoints in the background while it trains, all of it at the end.
 
     A push that fails is a warning: the run is worth more.
+
+    Args:
+        overwrite: Whether files there that were not pushed from the run's folder may be replaced and deleted.
     """
 
-    def __init__(self, repository: Repository):
-        self.repository = repository
+    def __init__(self, repository: Repository, overwrite: bool = False):
+        self.repository, self.overwrite = repository, overwrite
         self.pending: Future | None = None
 
     @classmethod
-    def of(cls, training_args: Seq2SeqTrainingArguments) -> "RunPublisher":
+    def of(cls, training_args: Seq2SeqTrainingArguments, overwrite: bool = False) -> "RunPublisher":
         """
         Returns the publisher that `push_to_hub` asks for, and makes its repository.
 
         Raises:
-            ArgumentError: The Hub refuses to make it.
+            ArgumentError: The Hub refuses to make it, or it has files of others and `overwrite` is off.
         """
-        name = training_args.hub_model_id or Path(str(training_args.output_dir)).absolute().name
+        folder = Path(str(training_args.output_dir)).absolute()
+        name = training_args.hub_model_id or folder.name
         repository = Repository(HfApi(token=training_args.hub_token), name, training_args.hub_revision)
         if training_args.process_index == 0:
             try:
-                repository.make(training_args.hub_private_repo)
+                repository.create(training_args.hub_private_repo)
+                if not overwrite:
+                    repository.check_ours(folder)
+                repository.make_branch()
+            except ForeignError as error:
+                way_out = "give another --hub_model_id, or --hub_overwrite true replaces them"
+                raise ArgumentError(f"--hub_model_id {name}: {error}: {way_out}") from error
             except ArgumentError as error:
                 raise ArgumentError(f"--push_to_hub {name}: {error}") from error
-        return cls(repository)
+        return cls(repository, overwrite)
 
     def is_busy(self) -> bool:
         return self.pending is not None and not self.pending.done()
@@ -173,9 +250,10 @@ class RunPublisher:
             found = gather(folder)
             # The Trainer may remove the folder while it is being sent.
             found.files = {name: content_of(each) for name, each in found.files.items()}
-        except OSError as error:
+        except (OSError, InputError) as error:
             return self.warn(error)
-        self.pending = self.repository.api.run_as_future(self.repository.push, found, message)
+        push, run = self.repository.push, folder.parent
+        self.pending = self.repository.api.run_as_future(push, found, message, run, self.overwrite)
 
     def finish(self) -> None:
         """Waits for the last push."""
@@ -186,20 +264,17 @@ class RunPublisher:
     def warn(self, error: BaseException) -> None:
         print(f"WARNING: a push to {self.repository.name} failed: {described(error)}")
 
-    def push_run(self, folder: Path) -> Iterable[str]:
+    def push_run(self, folder: Path, trust_remote_code: bool = False) -> Iterable[str]:
         """Pushes the finished run, card and results included; yields lines for the user."""
         self.finish()
         name = self.repository.name
         try:
-            publication = prepare(folder, name)
-            if self.repository.has_another_card(folder, publication):
-                del publication.files[CARD]
-                yield f"WARNING: {name} has a README.md that was not pushed from here: it stays as it is"
-            yield f"pushed to {self.repository.push(publication, 'End of training')}"
-            remember(folder, publication)
+            publication = prepare(folder, name, trust_remote_code)
+            yield f"pushed to {self.repository.push(publication, 'End of training', folder, self.overwrite)}"
         except Exception as error:
             yield f"WARNING: not pushed to {name}: {described(error)}"
-            yield f"hf-xformer push {folder} {name} tries again"
+            again = "--overwrite replaces them" if isinstance(error, ForeignError) else "tries again"
+            yield f"hf-xformer push {folder} {name} {again}"
 
 
 def described(error: BaseException) -> str:

@@ -48,7 +48,7 @@ def make_lora(model_args: ModelArguments, config: PreTrainedConfig) -> "LoraConf
         target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
     )
     with torch.device("meta"):
-        model = AutoModelForSeq2SeqLM.from_config(config)
+        model = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=model_args.trust_remote_code)
     try:
         adapted = get_peft_model(model, lora, low_cpu_mem_usage=True)
     except ValueError as error:

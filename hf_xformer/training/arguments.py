@@ -34,6 +34,11 @@ class ModelArguments:
         "Folder or Hub name of the target's tokenizer, if it has its own. By default the target_tokenizer/ inside the "
         "source's folder if there is one, else the source's tokenizer."
     )
+    trust_remote_code: bool = option(
+        "Run code that comes with the model or the tokenizers. Read it first: it can do anything that you can. By "
+        "default it is refused.",
+        False,
+    )
     attn_implementation: str | None = option(
         "Attention: eager, sdpa, varlen (torch's FlashAttention: 16 bits on a GPU), flex_attention (needs a GPU) "
         "or flash_attention_2 (needs its package). By default varlen where it can train the model, eager for texts of "
@@ -42,6 +47,11 @@ class ModelArguments:
     card_facts: str | None = option(
         "YAML file with what the model card says beside the run's figures: language, licences, data, use, limits; see "
         "model_cards/g2p-quickstart.yaml. By default the card has marks where they belong."
+    )
+    hub_overwrite: bool = option(
+        "With --push_to_hub, replace and delete files in --hub_model_id that were not pushed from --output_dir. By "
+        "default a repository that has any is refused.",
+        False,
     )
     ema_decay: float | None = option(
         "Decay of an exponential moving average of the weights, between 0 and 1, such as 0.999; the run evaluates "

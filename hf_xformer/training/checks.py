@@ -128,7 +128,7 @@ def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerB
     if model_args.model_name_or_path is None or model_args.tokenizer_name is None:
         return
     try:
-        own, _ = load_tokenizers(model_args.model_name_or_path)
+        own, _ = load_tokenizers(model_args.model_name_or_path, trust_remote_code=model_args.trust_remote_code)
     except ArgumentError:
         return  # a checkpoint without a tokenizer, such as a converted one, which is given one now
     check_same_tokens(own, source, f"--tokenizer_name {model_args.tokenizer_name}")
@@ -138,7 +138,11 @@ def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerB
 
 
 def check_output_dir(
-    output_dir: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, lora: "LoraConfig | None"
+    output_dir: Path,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    lora: "LoraConfig | None",
+    trust_remote_code: bool,
 ) -> None:
     """
     Checks that a folder is new or this run's.
@@ -151,13 +155,13 @@ def check_output_dir(
     where, advice = f"--output_dir {output_dir}", "choose another folder or remove that one"
     check_adapter(output_dir, "--output_dir", lora)
     if lora is None:
-        theirs, ours = read_config(str(output_dir), "--output_dir").to_dict(), config.to_dict()
+        theirs, ours = read_config(str(output_dir), "--output_dir", trust_remote_code).to_dict(), config.to_dict()
         for name in sorted(ours.keys() - IGNORED_FIELDS - {*TRAINING_FIELDS}):
             if theirs.get(name) != ours[name]:
                 raise ArgumentError(
                     f"{where}: holds a run with {name}={theirs.get(name)!r}, this one has {ours[name]!r}; {advice}"
                 )
-    if load_tokenizer(str(output_dir)).get_vocab() != tokenizer.get_vocab():
+    if load_tokenizer(str(output_dir), trust_remote_code).get_vocab() != tokenizer.get_vocab():
         raise ArgumentError(f"{where}: holds a run with another tokenizer; {advice}")
 
 

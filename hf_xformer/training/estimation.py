@@ -170,7 +170,7 @@ def with_depth(config: PreTrainedConfig, encoder_layers: int, decoder_layers: in
 def parameters_of(config: PreTrainedConfig) -> int:
     """Returns how many parameters a model has, each once."""
     with torch.device("meta"):
-        return AutoModelForSeq2SeqLM.from_config(config).num_parameters()
+        return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False).num_parameters()
 
 
 def run_without_memory(config: PreTrainedConfig, batch: Batch, arithmetic: str) -> tuple[float, float, float]:
@@ -183,7 +183,7 @@ def run_without_memory(config: PreTrainedConfig, batch: Batch, arithmetic: str) 
     tracker = MemTracker()
     with FakeTensorMode():
         dtype = torch.bfloat16 if arithmetic == "bfloat16" else torch.float32
-        model = AutoModelForSeq2SeqLM.from_config(config, dtype=dtype).train()
+        model = AutoModelForSeq2SeqLM.from_config(config, dtype=dtype, trust_remote_code=False).train()
         tracker.track_external(model)
         source = torch.ones(batch.rows, batch.source, dtype=torch.long)
         target = torch.ones(batch.rows, batch.target, dtype=torch.long)

@@ -33,15 +33,16 @@ def is_sent_its_weights() -> bool:
     return sends and not PartialState().is_main_process
 
 
-def empty_model(config: PreTrainedConfig, **options) -> PreTrainedModel:
+def empty_model(config: PreTrainedConfig, trust_remote_code: bool = False, **options) -> PreTrainedModel:
     """
     Returns a model whose weights are tensors that nobody has written to, and so take no memory; buffers are computed.
 
     Args:
+        trust_remote_code: Whether code that comes with the configuration may run.
         options: As `from_config` has them.
     """
     with torch.device("meta"):
-        model = AutoModelForSeq2SeqLM.from_config(config, **options)
+        model = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trust_remote_code, **options)
     modules = list(model.modules())
     for module in modules:
         for name, each in list(module.named_buffers(recurse=False)):
@@ -65,7 +66,7 @@ def initial_weights(config: PreTrainedConfig, output_dir: Path) -> Iterator[str]
     folder = output_dir / f"initial-weights-{os.environ.get('GROUP_RANK', 0)}"
     state, was_there = PartialState(), output_dir.exists()
     if state.is_local_main_process:
-        AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+        AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32, trust_remote_code=False).save_pretrained(folder)
     state.wait_for_everyone()
     try:
         yield str(folder)

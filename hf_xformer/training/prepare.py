@@ -121,14 +121,15 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     check_resumable(training_args)
     check_exact(data_args, training_args)
     set_seed(training_args.seed)
+    trusted = model_args.trust_remote_code
     tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
-    source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name)
+    source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name, trusted)
     config = make_config(model_args, source, target)
     check_own_tokenizer(model_args, source)
     check_model(config, model_args, data_args, training_args)
     lora = make_lora(model_args, config)
     output_dir = Path(training_args.output_dir)
-    check_output_dir(output_dir, config, source, lora)
+    check_output_dir(output_dir, config, source, lora, trusted)
     if lora is not None:
         tell_moved_base(output_dir, lora, say)
 
@@ -156,9 +157,9 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
 
     if finished is not None and lora is None:
         options = {"attn_implementation": plan.attn_implementation, **tensor_parallel_options()}
-        model = load_model(str(finished), **options)
+        model = load_model(str(finished), trust_remote_code=trusted, **options)
     else:
-        model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start)
+        model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start, trusted)
     if lora is not None:
         model = add_lora(model, lora, finished or (None if state is None else state.checkpoint), say)
     fit_generation(model, training_args, data_args.max_target_length, say)
@@ -209,11 +210,12 @@ def make_config(
 ) -> PreTrainedConfig:
     """Returns an existing model's configuration as it is, or a new one fitted to the tokenizers."""
     overrides = parse_overrides(model_args.config_overrides)
-    base = model_args.model_name_or_path
+    base, trusted = model_args.model_name_or_path, model_args.trust_remote_code
     if base is not None:
-        config = change_config(read_model_config(base, "--model_name_or_path"), overrides)
+        config = change_config(read_model_config(base, "--model_name_or_path", trusted), overrides)
     else:
-        config = fit_vocabulary(load_config(model_args.config_name, overrides), source, target, overrides)
+        new = load_config(model_args.config_name, overrides, trusted)
+        config = fit_vocabulary(new, source, target, overrides)
     check_vocabulary(config, source, target)
     return config
 
@@ -224,27 +226,29 @@ def make_model(
     config: PreTrainedConfig,
     output_dir: Path,
     start: Start,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """
     Returns a new model, or an existing one, of which each process holds its part only where the launcher says so.
 
     Args:
         name_or_path: An existing model; None for a new one.
+        trust_remote_code: Whether code that comes with it may run.
     """
     # The master weights are in full precision whatever the checkpoint's: bf16 and fp16 are the trainer's options.
     options: dict[str, Any] = {"attn_implementation": attn_implementation, "dtype": torch.float32}
     if is_sent_its_weights():
-        return empty_model(config, **options)
+        return empty_model(config, trust_remote_code, **options)
     options |= tensor_parallel_options()
     if start.state is not None and tensor_parallel_size() > 1:
         name_or_path = str(start.state.checkpoint)
     if name_or_path is not None:
-        return load_model(name_or_path, config=config, **options)
+        return load_model(name_or_path, trust_remote_code=trust_remote_code, config=config, **options)
     if tensor_parallel_size() > 1:
         with initial_weights(config, output_dir) as folder:
             return load_model(folder, **options)
     # Through the Auto class, which is where DeepSpeed ZeRO-3 partitions a model while it is built.
-    return AutoModelForSeq2SeqLM.from_config(config, **options)
+    return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trust_remote_code, **options)
 
 
 def read(data_args: DataArguments, split: str, streaming: bool = False) -> Dataset | IterableDataset:

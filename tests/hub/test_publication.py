@@ -206,10 +206,63 @@ def test_a_card_written_on_the_hub_is_not_replaced_unasked(hub, run, tmp_path):
     """
     run_client(hub, tmp_path / "other", code)
     refusal = command(hub, home, "push", run, "tester/edited")
-    assert refusal.returncode == 2 and "its README.md was not pushed from this folder" in refusal.stderr
+    assert refusal.returncode == 2 and "a file that was not pushed from this folder, README.md" in refusal.stderr
     assert command(hub, home, "push", run, "tester/edited", "--overwrite").returncode == 0
     assert hub.repositories["model", "tester/edited"].files("main")["README.md"] != b"# By hand"
     assert command(hub, home, "push", run, "tester/edited").returncode == 0
+
+
+THEIRS = """
+        api.create_repo("tester/theirs", private=True, exist_ok=True)
+        for name in ("model.safetensors", "tokenizer.json"):
+            api.upload_file(path_or_fileobj=b"theirs", path_in_repo=name, repo_id="tester/theirs")
+"""
+
+
+def test_a_repository_of_others_is_refused_before_training_and_by_the_command(hub, run, run_folder, task, tmp_path):
+    home = tmp_path / "home"
+    run_client(hub, tmp_path / "other", THEIRS)
+    repository = hub.repositories["model", "tester/theirs"]
+    before = repository.commit().id
+    options = {"push_to_hub": "true", "hub_model_id": "tester/theirs", "hub_revision": "tried"}
+    options |= {"card_facts": run_folder.parent / "facts.yaml"}
+    refused_run = command(hub, home, "train", *task.options(tmp_path / "new", **options))
+    assert refused_run.returncode == 2 and not (tmp_path / "new").exists()
+    assert (
+        "error: --hub_model_id tester/theirs: tester/theirs has 2 files that were not pushed from this folder, "
+        "model.safetensors, tokenizer.json: give another --hub_model_id, or --hub_overwrite true replaces them"
+    ) in refused_run.stderr
+    dry = command(hub, home, "push", run, "tester/theirs", "--dry_run").stdout
+    assert "tokenizer.json                           was not pushed from this folder: only --overwrite" in dry
+    done = command(hub, home, "push", run, "tester/theirs")
+    assert done.returncode == 2 and "take another name, or --overwrite replaces them" in done.stderr
+    assert repository.commit().id == before and [*repository.branches] == ["main"]
+    assert command(hub, home, "push", run, "tester/theirs", "--overwrite").returncode == 0
+    assert repository.files()["tokenizer.json"] != b"theirs" and repository.private
+    # What was pushed from here may be replaced from here.
+    assert command(hub, home, "push", run, "tester/theirs", "--message", "Again").returncode == 0
+
+
+def test_what_others_have_written_while_a_run_trained_stays(hub, run, tmp_path):
+    code = f"""
+        from hf_xformer.hub.repository import Repository, RunPublisher
+        publisher, run = RunPublisher(Repository(api, "tester/between")), Path({str(run)!r})
+        publisher.repository.create(None)
+        publisher.repository.check_ours(run)
+        publisher.push_checkpoint(run / "checkpoint-3", "Training in progress, step 3")
+        publisher.finish()
+        api.upload_file(path_or_fileobj=b"theirs", path_in_repo="tokenizer.json", repo_id="tester/between")
+        answer["lines"] = list(publisher.push_run(run))
+    """
+    lines = run_client(hub, tmp_path / "other", code)["lines"]
+    assert lines == [
+        "WARNING: not pushed to tester/between: tester/between has a file that was not pushed from this folder, "
+        "tokenizer.json",
+        f"hf-xformer push {run} tester/between --overwrite replaces them",
+    ]
+    repository = hub.repositories["model", "tester/between"]
+    assert repository.files()["tokenizer.json"] == b"theirs" and "model.safetensors" in repository.files()
+    assert len(repository.messages()) == 3
 
 
 def test_private_is_refused_where_everybody_can_read(hub, run, tmp_path):
