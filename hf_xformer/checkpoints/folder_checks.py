@@ -190,7 +190,7 @@ def unfit(name: str, value: Any, vocabulary: int, positions: int) -> str:
         fits = are_tokens(value if isinstance(value, list) or name.endswith("tokens") else [value], vocabulary)
         return "" if fits else f"must list tokens of the vocabulary of {vocabulary:,}"
     if name == "bad_words_ids":
-        fits = isinstance(value, list) and value and all(are_tokens(each, vocabulary) for each in value)
+        fits = isinstance(value, list) and bool(value) and all(are_tokens(each, vocabulary) for each in value)
         return "" if fits else f"must list lists of tokens of the vocabulary of {vocabulary:,}"
     if name == "exponential_decay_length_penalty":
         fits = isinstance(value, list) and len(value) == 2 and is_token(value[0], MOST) and is_positive(value[1])

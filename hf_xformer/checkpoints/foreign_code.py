@@ -75,6 +75,7 @@ def check_code(
 def read_description(name_or_path: str, name: str, subfolder: str = "", **hub) -> dict:
     """Returns what a JSON file of a folder or repository holds; nothing if it cannot be had: loading says why."""
     path = Path(name_or_path)
+    found: str | None
     with suppress(OSError, ValueError, RecursionError):
         if path.is_dir():
             found = str(path / subfolder / name)

@@ -125,7 +125,7 @@ def make_trainer(
     return trainer
 
 
-def check_optimizer(given: Seq2SeqTrainingArguments, model: torch.nn.Module) -> None:
+def check_optimizer(given: Seq2SeqTrainingArguments, model: PreTrainedModel) -> None:
     """Checks that there is such an optimizer, that it takes its arguments, and that none of them would do nothing."""
     where = f"--optim {OptimizerNames(given.optim).value}"
     if given.optim_args:

@@ -136,6 +136,9 @@ def check_without_fields(config: Any, others: dict[str, Any]) -> None:
         most = MOST_OF["encoder_layers"]
         if depth is not None and (type(depth) is not int or depth > most):  # before a list of so many is made
             raise ValueError(f"a stack must have 1 to {most:,} layers, got {shown(depth)}")
+    classes = config.architectures
+    if classes is not None and not (isinstance(classes, (list, tuple)) and all(isinstance(x, str) for x in classes)):
+        raise ValueError(f"`architectures` must list names of classes, got {shown(classes)}")
     for name in (config.dtype, others.get("torch_dtype")):
         if name is None:
             continue

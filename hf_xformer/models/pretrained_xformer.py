@@ -93,7 +93,7 @@ class XformerPreTrainedModel(PreTrainedModel):
         if not self.tp_size:
             tensors = dict(self.named_parameters(remove_duplicate=False))
             untied = {a for a, b in self.all_tied_weights_keys.items() if tensors.get(a) is not tensors.get(b)}
-            self._keys_to_ignore_on_save -= untied
+            self._keys_to_ignore_on_save = set(self._keys_to_ignore_on_save or ()) - untied
         with as_its_own_class(self):
             super().save_pretrained(*args, **kwargs)
 

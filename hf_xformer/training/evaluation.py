@@ -46,8 +46,9 @@ def fit_generation(model: Any, training_args: Seq2SeqTrainingArguments, max_targ
     Gives a model the generation config that a run evaluates with, and saves: `--generation_config` or its own, of the
     run's length, and without fields that an evaluation cannot have, which are said.
     """
-    if training_args.generation_config is not None:
-        model.generation_config = Seq2SeqTrainer.load_generation_config(training_args.generation_config)
+    source: Any = training_args.generation_config
+    if source is not None:
+        model.generation_config = Seq2SeqTrainer.load_generation_config(source)
     config = model.generation_config
     values = {name: getattr(config, name, None) for name in EVALUATED}
     changed = {name: was for name, was in values.items() if was not in (None, False, EVALUATED[name])}
@@ -210,7 +211,8 @@ class EarlyStopping(EarlyStoppingCallback):
 
 def evaluations_without_gain(state: TrainerState) -> int:
     """Returns how many evaluations, up to a checkpoint, have not improved on the best one."""
-    saved = state.stateful_callbacks.get(EarlyStopping.__name__, {})
+    callbacks: Any = state.stateful_callbacks or {}
+    saved = callbacks.get(EarlyStopping.__name__, {})
     return saved.get("attributes", {}).get("early_stopping_patience_counter", 0)
 
 

@@ -264,7 +264,8 @@ def check_compiler(training_args: TrainingArguments) -> None:
 
 def check_checkpointing(training_args: TrainingArguments) -> None:
     """Checks that torch's activation checkpointing takes its arguments, on one number."""
-    if kwargs := training_args.activation_checkpointing_kwargs:
+    kwargs: Any = training_args.activation_checkpointing_kwargs
+    if kwargs:
         with blame(f"--activation_checkpointing_kwargs {kwargs}", TypeError, ValueError):
             number = torch.zeros(1, requires_grad=True)
             checkpoint(torch.nn.Identity(), number, **{"use_reentrant": False, **kwargs})

@@ -123,7 +123,7 @@ class Arithmetic:
                 kind = stack, window_of(model.config, attention, stack)
                 # A decoder's query sees half of the keys, those before it.
                 seen[kind] = seen.get(kind, 0.0) + scores / (2 if stack else 1)
-        return cls(*of_token, of_both, seen)
+        return cls(of_token[0], of_token[1], of_both, seen)
 
     def count(self, inputs: Mapping[str, Any], pad_token_id: int | None) -> torch.Tensor:
         """
@@ -358,9 +358,9 @@ def results_of_training(trainer: Trainer) -> dict[str, float]:
 def results_of_end(trainer: Trainer, output_dir: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
     """
     Returns the results of a run that has ended before: as they were written, or else, because the run was killed
-    before that, as its last checkpoint has them. None if that has no counts.
+    before that, as its last checkpoint has them; nothing if that has no counts.
     """
-    state = trainer.state
+    state: Any = trainer.state
     try:
         written = read_json(output_dir / TRAIN_RESULTS)
     except ArgumentError:

@@ -124,7 +124,7 @@ RULES = (
     ),
     Rule(
         "accelerator_config",
-        lambda data, trainer: trainer.accelerator_config.split_batches,
+        lambda data, trainer: getattr(trainer.accelerator_config, "split_batches", False),
         "split_batches would cut batches that were made for each process: leave it out",
     ),
     # What would do nothing.
@@ -166,7 +166,8 @@ RULES = (
 
 def check_trainer_options(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
     """Refuses options by the table, and a generation config that cannot be read; raises ArgumentError."""
-    if (source := training_args.generation_config) is not None:
+    source: Any = training_args.generation_config
+    if source is not None:
         with blame(f"--generation_config {source}", OSError, ValueError):
             Seq2SeqTrainer.load_generation_config(source)
     for rule in RULES:

@@ -195,7 +195,7 @@ def test_a_bug_ends_the_command_with_its_traceback(checkpoint):
     code = f"""
 from hf_xformer import cli
 from hf_xformer.commands import info
-info.read_config = lambda folder: {{}}["bug"]
+info.read_config = lambda *names, **options: {{}}["bug"]
 cli.main(["info", {str(checkpoint)!r}])
 """
     done = python("-c", code, PYTHONPATH=str(ROOT))
