@@ -35,6 +35,7 @@ DERIVED = frozenset(
         *("train_file", "dataset_name", "group_by_length", "per_device_train_batch_size", "max_steps"),
         *("num_train_epochs", "average_tokens_across_devices", "bf16", "fp16", "accelerator_config"),
         *("parallelism_config", "fsdp", "fsdp_config", "deepspeed"),
+        "lora_target_modules",  # `check_adapter` knows the layers, by whatever words
     )
 )
 # Options that decide the weights only where the scores of evaluation do: by the best checkpoint or the learning rate.

@@ -23,7 +23,6 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from ..checkpoints.adapters import base_of, check_peft
 from ..decoding.metrics import METRICS, check_metric_names
 from ..errors import ArgumentError, blame, did_you_mean
-from ..files import check_writable
 from .arguments import DataArguments, ModelArguments
 from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size
 from .trainer_options import check_trainer_options
@@ -110,7 +109,6 @@ def check_sources(
         ),
     ]
     refuse(table)
-    check_writable(Path(output_dir), f"--output_dir {output_dir}")
 
 
 def check_attention_name(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> None:

@@ -31,6 +31,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import TrainingArguments
 
 from ..errors import ArgumentError
+from ..files import check_writable
 
 
 LOCK = ".run-{number}.lock"
@@ -301,6 +302,7 @@ def take(folder: Path, run: str, say: Callable) -> None:
     Raises:
         ArgumentError: Another run has it, or it cannot be written.
     """
+    check_writable(folder, f"--output_dir {folder}")
     made: list[Path] = []
     lock = None
     try:

@@ -290,12 +290,16 @@ def move_aside(output_dir: Path, paths: Iterable[Path]) -> Path:
 
 def set_damaged_aside(output_dir: Path, say: Callable) -> None:
     """Moves records of an earlier start that cannot be read, which the run reads again when it ends to add its own."""
+    damaged: dict[Path, ArgumentError] = {}
     for name in (RECORD, ALL_RESULTS, TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS):
-        path = output_dir / name
         try:
-            read_json(path)
+            read_json(output_dir / name)
         except ArgumentError as error:
-            say(f"{error}: moved to {move_aside(output_dir, [path])}, and a new one will be written")
+            damaged[output_dir / name] = error
+    if damaged:
+        aside = move_aside(output_dir, damaged)
+        for error in damaged.values():
+            say(f"{error}: moved to {aside}, and a new one will be written")
 
 
 def copy_weights(checkpoint: Path, output_dir: Path) -> None:

@@ -32,7 +32,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from hf_xformer.checkpoints.loading import load_model
 from hf_xformer.commands import average, evaluate, merge, train
 from hf_xformer.files import AVERAGES
-from hf_xformer.training import checks
+from hf_xformer.training import option_checks
 from hf_xformer.training.launch import OPTIMIZER_SHARDED, TENSOR_PARALLEL, WHOLE
 
 
@@ -85,7 +85,7 @@ def test_adapters_and_their_base_may_be_moved(options, task, base, adapter, tmp_
     old.rename(new)
     evaluation = [new / "run", "--test_file", task.validation, "--metrics", "per", "--max_samples", "1"]
     assert f"{old}/base: there is no such file or folder" in refused(evaluate, evaluation, capsys)
-    more = {"max_steps": 33, "model_name_or_path": new / "base", **SAVING}
+    more = {"max_steps": 33, "change_recipe": True, "model_name_or_path": new / "base", **SAVING}
     train.main(options(new / "run", **more))
     said = capsys.readouterr().out
     assert f"{old}/base, which is no more; {new}/base is taken" in said and "resuming from" in said
@@ -206,7 +206,8 @@ def test_a_finished_run_that_is_started_again_only_evaluates(more, options, tmp_
 
 
 def test_the_best_checkpoints_adapters_are_what_a_run_ends_with(options, tmp_path):
-    more = {"load_best_model_at_end": "true", "metric_for_best_model": "loss", "greater_is_better": "true"}
+    # Nothing is ever right, and the first checkpoint as good as any.
+    more = {"load_best_model_at_end": "true", "metric_for_best_model": "exact_match", "metrics": "exact_match"}
     train.main(options(tmp_path, **{**EVALUATION, **SAVING, "max_steps": 9, **more}))
     best = Path(json.loads((tmp_path / "trainer_state.json").read_text())["best_model_checkpoint"])
     assert best.name != "checkpoint-9"
@@ -311,10 +312,10 @@ def test_adapters_of_a_new_model_are_refused_with_the_reason(task, tmp_path, cap
 
 @pytest.mark.parametrize("layout", [TENSOR_PARALLEL, "FSDP", "DeepSpeed ZeRO-3"])
 def test_weights_that_are_divided_are_refused(layout, options, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(checks, "layout", lambda args: layout)
+    monkeypatch.setattr(option_checks, "layout", lambda args: layout)
     assert f"--lora_rank is not possible under {layout}" in refused(train, options(tmp_path / "run"), capsys)
     for possible in (WHOLE, OPTIMIZER_SHARDED):
-        monkeypatch.setattr(checks, "layout", lambda args, possible=possible: possible)
+        monkeypatch.setattr(option_checks, "layout", lambda args, possible=possible: possible)
         train.main(options(tmp_path / possible, max_steps=1))
 
 

@@ -289,9 +289,9 @@ def test_records_that_cannot_be_read_are_said_and_replaced(stopped, task, tmp_pa
     output = "".join(capfd.readouterr())
     for name in (*RECORDS, "test_results.json"):
         (line,) = [line for line in output.splitlines() if line.startswith(f"{tmp_path}/run/{name}: ")]
-        assert line.endswith(f"it is now previous-{name}, and a new one will be written")
+        assert line.endswith(f"moved to {tmp_path}/run/previous-1, and a new one will be written")
         assert name == "test_results.json" or json.loads((tmp_path / "run" / name).read_text())
-    assert (tmp_path / "run/previous-all_results.json").read_text() == '{"a": '
+    assert (tmp_path / "run/previous-1/all_results.json").read_text() == '{"a": '
     assert torch.equal(weights(tmp_path / "run"), stopped.end)
     # And where the run has ended, its record is made again.
     empty(tmp_path / "run/run.json")
