@@ -4,6 +4,7 @@
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -11,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 from small_runs import SMALL, refused, weights
-from transformers import TrainerState
 
 from hf_xformer.commands import train
-from hf_xformer.training.exact import mean_loss, own_random_states, results_of_end
+from hf_xformer.training.exact import own_random_states
 
 
 def draw() -> list[float]:
@@ -35,22 +35,6 @@ def test_random_states_of_their_own_are_seeded_and_leave_the_others():
     assert draw() == wanted
 
 
-def test_the_mean_loss_weighs_each_log_by_its_steps():
-    history = [{"loss": 4.0, "step": 1}, {"eval_loss": 9.0, "step": 1}, {"loss": 1.0, "step": 4}]
-    assert mean_loss(history) == pytest.approx((4 + 3 * 1) / 4)
-
-
-def test_results_of_an_earlier_end_are_not_taken_for_those_of_this_one(tmp_path):
-    state = TrainerState(global_step=4, epoch=1.0, total_flos=9.0, log_history=[{"loss": 2.0, "step": 4}])
-    path = tmp_path / "train_results.json"
-    for text in ('{"train_loss": 5.0, "epoch": 1.0}', '{"train_loss": 2.0, "epoch": 0.5}', "", "null", '{"train_lo'):
-        path.write_text(text)
-        results = results_of_end(tmp_path, state, 2.0)
-        assert (results["train_loss"], results["train_runtime"]) == (2.0, 2.0)
-    path.write_text('{"train_loss": 2.0, "epoch": 1.0, "train_runtime": 7.0}')
-    assert results_of_end(tmp_path, state, 2.0)["train_runtime"] == 7.0
-
-
 @pytest.mark.parametrize("name", ["eval", "save", "logging"])
 def test_a_stream_has_no_epochs(name, task, tmp_path, capsys):
     options = {"streaming": "true", "validation_file": task.validation, f"{name}_strategy": "epoch"}
@@ -58,10 +42,12 @@ def test_a_stream_has_no_epochs(name, task, tmp_path, capsys):
     assert f"--{name}_strategy epoch: --streaming has no epochs" in line and f"--{name}_steps" in line
 
 
+def without_times(figures: dict) -> dict:
+    return {name: value for name, value in figures.items() if not re.search("second|time|mfu", name)}
+
+
 def history(folder: Path) -> list[dict]:
-    entries = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    return [{key: value for key, value in entry.items() if "second" not in key and "time" not in key}
-            for entry in entries]  # fmt: skip
+    return list(map(without_times, json.loads((folder / "trainer_state.json").read_text())["log_history"]))
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +84,19 @@ def test_a_run_resumed_from_any_of_its_checkpoints_ends_as_it_did(step, run_of_e
     results = [json.loads((each / "all_results.json").read_text()) for each in (tmp_path, folder)]
     for name in ("train_loss", "epoch", "eval_loss"):
         assert results[0][name] == results[1][name]
+
+
+@pytest.mark.parametrize("text", [None, '{"train_loss": 5.0, "epoch": 2.0}', '{"train_lo'], ids=str)
+def test_a_run_that_was_killed_before_it_wrote_its_results_has_them_when_it_is_started_again(
+    text, run_of_epochs, task, tmp_path
+):
+    folder, options = run_of_epochs
+    shutil.copytree(folder, tmp_path / "run")
+    for name in ("all_results.json", "eval_results.json", "train_results.json"):
+        path = tmp_path / "run" / name
+        path.unlink() if text is None else path.write_text(text)
+    train.main(task.options(tmp_path / "run", **options))
+    for name in ("train_results.json", "all_results.json"):
+        again, before = (json.loads((each / name).read_text()) for each in (tmp_path / "run", folder))
+        assert without_times(again) == without_times(before)
+        assert again["train_runtime"] == pytest.approx(before["train_runtime"], rel=0.5)
