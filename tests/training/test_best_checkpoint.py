@@ -18,7 +18,7 @@ from small_faults import (
 from small_runs import refused
 
 from hf_xformer.commands import train
-from hf_xformer.training.callbacks import BestCheckpoint
+from hf_xformer.training.rotation import BestCheckpoint
 
 
 STATE, WEIGHTS = "trainer_state.json", "model.safetensors"
@@ -42,9 +42,9 @@ def test_checkpoints_of_weights_alone_never_start_a_run_anew(task, tmp_path, cap
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
 
 
-# The loss falls, so that the first checkpoint is called the best.
+# Nothing is ever right, so that the first checkpoint stays the best.
 BEST = {
-    **{"load_best_model_at_end": "true", "metric_for_best_model": "loss", "greater_is_better": "true"},
+    **{"load_best_model_at_end": "true", "metric_for_best_model": "exact_match", "metrics": "exact_match"},
     **{"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2},
 }
 

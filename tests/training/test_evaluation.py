@@ -162,5 +162,5 @@ def test_a_run_stops_where_evaluations_no_longer_improve_killed_or_not(task, tmp
 def test_patience_may_be_given_where_a_run_resumes_without(task, tmp_path):
     options = {"validation_file": task.validation, **STOPPING, "learning_rate": 0.0}
     train.main(task.options(tmp_path, **{**options, "early_stopping_patience": None, "max_steps": 3}))
-    train.main(task.options(tmp_path, **{**options, "max_steps": 30}))
+    train.main(task.options(tmp_path, **{**options, "max_steps": 30, "change_recipe": "true"}))
     assert json.loads((tmp_path / "trainer_state.json").read_text())["global_step"] == 9
