@@ -310,7 +310,9 @@ def differences(broken: Path, unbroken: Path) -> list[str]:
     """Returns in what the ends of two runs differ, times apart: the first tensor, step or figure of each file."""
     found = []
     names = {str(path.relative_to(unbroken)) for path in unbroken.rglob("*.safetensors")}
+    # What a kill cut off has been moved aside.
     others = {str(path.relative_to(broken)) for path in broken.rglob("*.safetensors")}
+    others = {name for name in others if not name.startswith("previous-")}
     if names != others:
         found.append(f"files: only unbroken {sorted(names - others)}, only killed {sorted(others - names)}")
     for name in sorted(names & others):

@@ -258,7 +258,8 @@ def test_a_second_machine_is_refused_until_the_first_has_died(machines, task, tm
     if subprocess.run([*prefixes[0], "true"], capture_output=True).returncode != 0:
         pytest.skip("needs root: host names for processes")
     script = (sys.executable, "scripts/train.py")
-    options = task.options(tmp_path, max_steps=100_000, save_strategy="steps", save_steps=5, save_total_limit=2)
+    more = {"lr_scheduler_type": "constant", "save_strategy": "steps", "save_steps": 5, "save_total_limit": 2}
+    options = task.options(tmp_path, max_steps=100_000, **more)
     first = start([*prefixes[0], *script, *options], {}, cold=True)
     while len(list(tmp_path.glob("checkpoint-*"))) < 2:  # by then the first is whole
         assert first.poll() is None, output_of(first)
@@ -272,7 +273,7 @@ def test_a_second_machine_is_refused_until_the_first_has_died(machines, task, tm
         output_of(first)
     (lock,) = tmp_path.glob(".run-*.lock")
     os.utime(lock, (lock.stat().st_mtime - 90,) * 2)  # it waits no minute here
-    third = start([*prefixes[1], *script, *task.options(tmp_path, max_steps=1)], {}, cold=True)
+    third = start([*prefixes[1], *script, *task.options(tmp_path, max_steps=1, **more)], {}, cold=True)
     output = output_of(third)
     assert third.returncode == 0 and f"process {first.pid} on node-a" in output and "has died" in output
     assert "is the end of this run" in output
