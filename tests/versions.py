@@ -5,7 +5,7 @@ Runs the tests with other releases of transformers and of torch, and prints a ta
 
   make test-versions                                      every release of the table
   make test-versions ARGS="--transformers 5.18.0"         one, beside the torch that is installed
-  make test-versions ARGS="--transformers oldest --columns models conformance round_trip"
+  make test-versions ARGS="--transformers oldest --columns models round_trip"
   make test-versions ARGS="--show"                        the table of the results so far
 
 Each release has an environment of its own under .cache/versions, which is kept; the rest is borrowed from the
@@ -43,7 +43,10 @@ UPSTREAM = ["tests/conformance/test_upstream_modeling.py", "tests/conformance/te
 # Column -> what pytest is told. Whether every skip of the release's own tests is explained is known of one release.
 PYTEST = {
     "fast": [*(f"--ignore={path}" for path in UPSTREAM), "--ignore=tests/conformance/test_skips.py"],
-    "models": ["tests/models", "tests/checkpoints", "tests/decoding"],
+    "models": [
+        *("tests/models", "tests/checkpoints", "tests/conformance/test_own_save_load.py"),
+        "tests/conformance/test_own_generation_blocks.py",
+    ],
     "conformance": UPSTREAM,
 }
 DEFAULT_COLUMNS = ("fast", "conformance", "round_trip")
