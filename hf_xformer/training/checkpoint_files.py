@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import PartialState
 from accelerate.utils.constants import FSDP_MODEL_NAME
+from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, PreTrainedConfig, TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME
 from transformers.training_args import OptimizerNames
@@ -37,8 +38,11 @@ from ..files import (
 from .arguments import ModelArguments
 from .callbacks import LayoutRecord
 from .file_checks import (
+    CONTENT,
     NotWholeError,
+    UnfinishedError,
     UnfitError,
+    check_numbers,
     check_random_state,
     check_schedule,
     check_shards,
@@ -46,7 +50,6 @@ from .file_checks import (
     check_zip,
     load,
     naming,
-    refuse_not_finite,
 )
 from .launch import TENSOR_PARALLEL, layout, precision, process_count
 
@@ -129,12 +132,18 @@ def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
     Returns a checkpoint's state of the Trainer, and in it our record of the run, empty in that of an earlier version.
 
     Raises:
-        NotWholeError: It cannot be read, or a value in it cannot be.
+        NotWholeError: It cannot be read, or a value in it cannot be; an `UnfinishedError` if it is not there, or cut
+            off: the Trainer writes it last.
         ArgumentError: Another version of the library has written it.
     """
     path = checkpoint / TRAINER_STATE
-    with naming(path):
-        content = json.loads(path.read_text(encoding="utf-8"))
+    if not path.exists() and not path.is_symlink():
+        raise UnfinishedError(f"{path.name}: missing")
+    with naming(path, RecursionError):
+        text = path.read_text(encoding="utf-8")
+        if not text or text.startswith("{") and not text.rstrip().endswith("}"):  # the Trainer writes it in place
+            raise UnfinishedError(f"{path.name}: {'cut off' if text else 'empty'}")
+        content = json.loads(text)
     if not isinstance(content, dict):
         raise NotWholeError(f"{path.name}: expected a JSON object, got {content!r:.40}")
     with blame(f"{path}: not a state of this version of transformers", TypeError, AttributeError):
@@ -147,7 +156,7 @@ def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
     callback: Any = content["stateful_callbacks"].get(LayoutRecord.__name__, {})
     parts = [callback.get(part, {}) for part in ("args", "attributes")] if isinstance(callback, dict) else [None]
     record = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
-    is_possible = all(can_be(record[name]) for name, can_be in RECORD.items() if name in record)
+    is_possible = all(can_be(record[name]) for name, can_be in RECORD_FIELDS.items() if name in record)
     if not is_possible or not all(isinstance(part, dict) for part in parts):
         raise NotWholeError(f"{path.name}: `{LayoutRecord.__name__}` cannot be {callback!r:.80}")
     return state, record
@@ -177,7 +186,7 @@ STATE_FIELDS: dict[str, Callable[[Any], bool]] = {
     "best_model_checkpoint": lambda value: value is None or isinstance(value, str),
     "stateful_callbacks": lambda value: isinstance(value, dict),
 }
-RECORD: dict[str, Callable[[Any], bool]] = {
+RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("layout", "batch"), lambda value: isinstance(value, str)),
     **dict.fromkeys(("processes", "writers"), is_count),
     "seconds": is_number,
@@ -290,7 +299,8 @@ def check_config(path: Path, content: dict, config: PreTrainedConfig) -> None:
     """Checks that a configuration is one of the run's kind of model; code of another kind is not run."""
     if content.get("model_type") != config.model_type:
         raise UnfitError(f"{path.name}: of a {content.get('model_type')!r}, this run trains a {config.model_type!r}")
-    type(config).from_dict(content)
+    with naming(path, StrictDataclassError, *CONTENT):
+        type(config).from_dict(content)
 
 
 def weight_checks(checkpoint: Path, divided: str, sums: dict[str, int], needs: Needs) -> Iterator[Callable[[], None]]:
@@ -301,16 +311,16 @@ def weight_checks(checkpoint: Path, divided: str, sums: dict[str, int], needs: N
         divided: How weights are divided. Under ZeRO-3 they may be in DeepSpeed's files alone.
         sums: Of the files as they were saved, as far as they are known.
     """
-    single = checkpoint / (SAFE_WEIGHTS_NAME if needs.lora is None else ADAPTER_WEIGHTS)
+    single, model = checkpoint / (SAFE_WEIGHTS_NAME if needs.lora is None else ADAPTER_WEIGHTS), needs.model
     with naming(single):
         if single.is_dir():
             raise IsADirectoryError
         if needs.lora is not None:
             stored, paths = read_header(single), [single]
-            problems = compare_adapters(needs.model, {name: each.shape for name, each in stored.items()})
+            problems = compare_adapters(model, {name: each.shape for name, each in stored.items()})
         else:
             stored = read_tensors(checkpoint)
-            problems = list(compare_model(needs.model, stored).sentences()) if stored and divided != "FSDP" else []
+            problems = list(compare_model(model, stored).sentences()) if stored and divided != "FSDP" else []
             paths = [single]
             if is_sharded(checkpoint):
                 paths = [
@@ -356,7 +366,7 @@ def average_checks(checkpoint: Path, record: dict, needs: Needs) -> Iterator[Cal
     if needs.averages != path.exists():
         # They are written last, so that a kill may have come before.
         if needs.averages and record.get("averages"):
-            raise NotWholeError(f"{path.name}: missing")
+            raise UnfinishedError(f"{path.name}: missing")
         was, now = ("without", "with") if needs.averages else ("with", "without")
         raise UnfitError(f"it was written {was} --ema_decay: it cannot go on {now} it")
     if needs.averages:
@@ -375,18 +385,23 @@ def random_states(checkpoint: Path, record: dict) -> list[Path]:
     if processes == writers == 1:
         return [checkpoint / "rng_state.pth"]
     if processes == writers > 1:
-        return [checkpoint / f"rng_state_{rank}.pth" for rank in range(processes)]
+        found = [checkpoint / f"rng_state_{rank}.pth" for rank in range(processes)]
+        for path in found[1:]:
+            if not path.exists():
+                raise UnfinishedError(f"{path.name}: missing")
+        return found
     return some(checkpoint, "rng_state*.pth", max(writers, 1))
 
 
 def check_optimizer(path: Path, needs: Needs) -> None:
     """Checks that an optimizer's state is finite and of the weights that the run trains."""
     content = load(path, mmap=True)
-    with naming(path):
+    with naming(path, *CONTENT):
         count = sum(len(group["params"]) for group in content["param_groups"])
         states = list(content["state"].values())
         tensors = [(name, each) for state in states for name, each in state.items() if isinstance(each, torch.Tensor)]
-    refuse_not_finite(path, tensors)
+    for name, each in tensors:
+        check_numbers(path, name, each)
     if needs.optim not in PLAIN_OPTIMIZERS:
         return
     shapes = Counter(tuple(each.shape) for each in trained(needs.model).values())

@@ -10,6 +10,7 @@ was judged.
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
@@ -42,6 +43,7 @@ from small_runs import SMALL, weights
 
 from hf_xformer.commands import train
 from hf_xformer.errors import ArgumentError
+from hf_xformer.training import checkpoint_files, resume
 from hf_xformer.training.checkpoint_files import Needs
 from hf_xformer.training.resume import find_start, set_aside
 
@@ -189,25 +191,62 @@ def unfit(checkpoint: Path) -> None:
     edit_tensors(checkpoint / WEIGHTS, widen_first)
 
 
-NONE_WHOLE = {"unfit": (unfit, True), "cut off": (lambda checkpoint: halve(checkpoint / OPTIMIZER), False)}
+NONE_WHOLE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "unfit": (unfit, WEIGHTS),
+    "weights cut off": (lambda checkpoint: halve(checkpoint / WEIGHTS), WEIGHTS),
+    "optimizer cut off": (lambda checkpoint: halve(checkpoint / OPTIMIZER), OPTIMIZER),
+    "random state gone": (lambda checkpoint: delete(checkpoint / RANDOM), RANDOM),
+    "state of another step": (lambda checkpoint: edit_json(checkpoint / STATE, global_step=99), STATE),
+    "state never written": (lambda checkpoint: delete(checkpoint / STATE), ""),
+    "state cut off": (lambda checkpoint: halve(checkpoint / STATE), ""),
+    "averages never written": (lambda checkpoint: delete(checkpoint / AVERAGES), ""),
+}
 
 
-@pytest.mark.parametrize(("fault", "is_refused"), NONE_WHOLE.values(), ids=NONE_WHOLE)
-def test_where_no_checkpoint_is_whole_a_run_starts_anew_only_if_they_were_cut_off(
-    fault, is_refused, stopped, tmp_path
+@pytest.mark.parametrize(("fault", "named"), NONE_WHOLE.values(), ids=NONE_WHOLE)
+def test_where_no_checkpoint_is_whole_a_run_starts_anew_only_if_none_was_ever_finished(
+    fault, named, stopped, tmp_path
 ):
-    """Weights of another model, or NaN in all of them, are no accident of a kill: nobody's training is thrown away."""
+    """What is damaged after it was written is no accident of a kill: nobody's training is thrown away."""
     stopped.copy(tmp_path / "run")
     checkpoints = [tmp_path / f"run/checkpoint-{step}" for step in (4, 2)]
     for checkpoint in checkpoints:
         fault(checkpoint)
     said: list[str] = []
-    if is_refused:
-        with pytest.raises(ArgumentError, match="checkpoint-4: model.safetensors: .*_checkpoint false starts anew"):
+    if named:
+        with pytest.raises(ArgumentError, match=f"checkpoint-4: {named}: .*_checkpoint false starts anew"):
             find_start(tmp_path / "run", None, stopped.needs, said.append)
         return
     assert find_start(tmp_path / "run", None, stopped.needs, said.append).superseded == tuple(checkpoints)
-    assert len(said) == 3 and said[-1] == f"no checkpoint in {tmp_path}/run is whole: the run starts anew"
+    assert len(said) == 3 and said[-1] == f"no checkpoint in {tmp_path}/run was finished: the run starts anew"
+
+
+def test_one_finished_checkpoint_among_unfinished_ones_is_enough_to_refuse(stopped, tmp_path):
+    delete(stopped.copy(tmp_path / "run") / STATE)
+    halve(tmp_path / "run/checkpoint-2" / OPTIMIZER)
+    with pytest.raises(ArgumentError, match="checkpoint-2: optimizer.pt: .*_checkpoint false starts anew"):
+        find_start(tmp_path / "run", None, stopped.needs, print)
+
+
+@pytest.mark.parametrize("kind", [KeyError, ImportError, MemoryError, RuntimeError])
+def test_an_error_that_is_none_of_the_files_keeps_its_traceback(kind, stopped, tmp_path, monkeypatch):
+    """Such as a bug of ours, or memory that is not there: no checkpoint is judged by it."""
+    stopped.copy(tmp_path / "run")
+
+    def fail(*args, **options):
+        raise kind("of ours")
+
+    monkeypatch.setattr(checkpoint_files, "compare_model", fail)
+    with pytest.raises(kind, match="of ours"):
+        find_start(tmp_path / "run", None, stopped.needs, print)
+
+
+def test_machines_that_do_not_share_their_folder_are_refused_and_not_started_anew(stopped, monkeypatch):
+    """A second process, on another machine, sees the names and none of the files."""
+    gather = resume.gather_object
+    monkeypatch.setattr(resume, "gather_object", lambda seen: gather(seen) + [False] * (seen == [True]))
+    with pytest.raises(ArgumentError, match="trainer_state.json: 1 of 2 processes see it.* --save_on_each_node"):
+        find_start(stopped.folder, None, stopped.needs, print)
 
 
 WISHES = {
@@ -342,7 +381,9 @@ def test_a_checkpoint_of_two_processes_lacks_no_part_of_either(layout, stopped, 
             checkpoint = tmp_path / f"{number}-{fault.__name__}/checkpoint-4"
             shutil.copytree(tmp_path / "whole/checkpoint-4", checkpoint)
             fault(checkpoint / name)
-            found, said = begin(checkpoint.parent, needs)
-            assert found is None and len(said) == 2 and said[0].startswith(f"passing over {checkpoint}: ")
+            said: list[str] = []
+            with suppress(ArgumentError):
+                assert find_start(checkpoint.parent, None, needs, said.append).state is None
+            assert said[0].startswith(f"passing over {checkpoint}: ")
             file = said[0].partition("/checkpoint-4: ")[2].partition(": ")[0]  # or a pattern for all of its kind
             assert fnmatch(name, file) or Path(name).name == file
