@@ -3,7 +3,6 @@
 """Judges a checkpoint file by file: each that a run goes on from is there, whole, finite and of its own model."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -16,13 +15,13 @@ import torch
 from accelerate import PartialState
 from accelerate.utils.constants import FSDP_MODEL_NAME
 from huggingface_hub.errors import StrictDataclassError
-from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, PreTrainedConfig, TrainerState, TrainingArguments
+from transformers import PreTrainedConfig, TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME
 from transformers.training_args import OptimizerNames
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..checkpoints.averaging import trained
-from ..checkpoints.weight_files import compare_model, is_sharded, read_header, read_index, read_tensors
+from ..checkpoints.weight_files import compare_model, is_sharded, model_class, read_header, read_index, read_tensors
 from ..errors import blame
 from ..files import (
     ADAPTER_CONFIG,
@@ -48,6 +47,8 @@ from .file_checks import (
     check_shards,
     check_tensors,
     check_zip,
+    is_count,
+    is_number,
     load,
     naming,
 )
@@ -70,6 +71,7 @@ class Needs:
 
     Args:
         config, lora: Of the model and of its adapters.
+        trusted: Whether code that comes with the model may run.
         layout, processes: How the run divides weights and optimizer, and among how many processes.
         averages: Whether it averages its weights.
         scales_loss: Whether it has a GradScaler, as PyTorch's training in float16 does.
@@ -81,6 +83,7 @@ class Needs:
 
     config: PreTrainedConfig
     lora: "LoraConfig | None"
+    trusted: bool
     layout: str
     processes: int
     averages: bool
@@ -103,6 +106,7 @@ class Needs:
         return cls(
             config=config,
             lora=lora,
+            trusted=model_args.trust_remote_code,
             layout=layout(training_args),
             processes=training_args.world_size,
             averages=model_args.ema_decay is not None,
@@ -116,15 +120,24 @@ class Needs:
     @cached_property
     def model(self) -> Any:
         """The run's model, with its adapters, whose weights take no memory."""
-        # By the class and not by from_config, which under ZeRO-3 would divide the weights.
-        model_class: Any = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING[type(self.config)]
+        kind = model_class(self.config, self.trusted)
         with torch.device("meta"):
-            model = model_class(deepcopy(self.config))
+            model = kind(deepcopy(self.config))
         if self.lora is None:
             return model
         from peft import get_peft_model
 
         return get_peft_model(model, deepcopy(self.lora), low_cpu_mem_usage=True)
+
+    @cached_property
+    def untied(self) -> dict[str, torch.Tensor]:
+        """
+        Other names of trained weights that are tied.
+
+        A base whose files hold such weights apart, against its configuration, is trained with them apart.
+        """
+        own, weights = trained(self.model), self.model.named_parameters(remove_duplicate=False)
+        return {name: each for name, each in weights if each.requires_grad and name not in own}
 
 
 def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
@@ -162,15 +175,6 @@ def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
     return state, record
 
 
-def is_number(value: Any) -> bool:
-    """Returns whether a value is a finite number, 0 or more."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-
-
-def is_count(value: Any) -> bool:
-    return is_number(value) and isinstance(value, int)
-
-
 # Possible values in `trainer_state.json`. A logged loss may be NaN: steps whose gradients overflow are left out.
 STATE_FIELDS: dict[str, Callable[[Any], bool]] = {
     "global_step": lambda value: is_count(value) and value > 0,
@@ -187,9 +191,8 @@ STATE_FIELDS: dict[str, Callable[[Any], bool]] = {
     "stateful_callbacks": lambda value: isinstance(value, dict),
 }
 RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("layout", "batch"), lambda value: isinstance(value, str)),
+    "layout": lambda value: isinstance(value, str),
     **dict.fromkeys(("processes", "writers"), is_count),
-    "seconds": is_number,
     "averages": lambda value: isinstance(value, bool),
     "sums": lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
 }
@@ -284,7 +287,8 @@ def some(checkpoint: Path, pattern: str, count: int) -> list[Path]:
 def check_descriptions(checkpoint: Path, needs: Needs) -> None:
     """Checks the JSON files beside the weights, which are read when the run resumes or ends."""
     name = CONFIG if needs.lora is None else ADAPTER_CONFIG
-    for path in (checkpoint / name, checkpoint / GENERATION_CONFIG):
+    decodes = needs.lora is not None or needs.model.can_generate()  # else the library writes no such file
+    for path in (checkpoint / name, *([checkpoint / GENERATION_CONFIG] if decodes else [])):
         with naming(path):
             if not path.is_file():
                 raise IsADirectoryError if path.is_dir() else FileNotFoundError
@@ -374,7 +378,8 @@ def average_checks(checkpoint: Path, record: dict, needs: Needs) -> Iterator[Cal
             if path.is_dir():
                 raise IsADirectoryError
             stored = {name: each.shape for name, each in read_header(path).items()}
-        if problems := differences({name: tuple(each.shape) for name, each in trained(needs.model).items()}, stored):
+        weights = trained(needs.model) | {name: each for name, each in needs.untied.items() if name in stored}
+        if problems := differences({name: tuple(each.shape) for name, each in weights.items()}, stored):
             raise UnfitError(f"{path.name}: not the averages of this run's model: {some_of(problems)}")
         yield partial(check_tensors, path)
 
@@ -405,8 +410,9 @@ def check_optimizer(path: Path, needs: Needs) -> None:
     if needs.optim not in PLAIN_OPTIMIZERS:
         return
     shapes = Counter(tuple(each.shape) for each in trained(needs.model).values())
-    if count != shapes.total():
+    if not shapes.total() <= count <= shapes.total() + len(needs.untied):
         raise UnfitError(f"{path.name}: of {count} tensors, this run trains {shapes.total()}")
+    shapes += Counter(tuple(each.shape) for each in needs.untied.values())
     for kind in FULL_SIZE:
         if other := Counter(tuple(each.shape) for name, each in tensors if name == kind) - shapes:
             raise UnfitError(

@@ -3,6 +3,7 @@
 """Checks of one file of a checkpoint, of any run: it is there, whole, and all its numbers are finite."""
 
 import errno
+import math
 import pickle
 import random
 import struct
@@ -187,3 +188,12 @@ def check_shards(folder: Path) -> None:
                 raise EOFError(f"it ends at byte {path.stat().st_size}")
             if content.startswith(b"PK"):
                 check_sums(BytesIO(content))
+
+
+def is_number(value: Any) -> bool:
+    """Returns whether a value is a finite number, 0 or more."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def is_count(value: Any) -> bool:
+    return is_number(value) and isinstance(value, int)

@@ -53,8 +53,6 @@ class SavedState:
         record: What `LayoutRecord` has left there.
         layout: How weights and optimizer were divided; "" if an earlier version wrote the checkpoint.
         processes: Among how many.
-        batch: What a step worked on, in words.
-        seconds: Of training until then, over all starts.
     """
 
     checkpoint: Path
@@ -62,8 +60,6 @@ class SavedState:
     record: dict
     layout: str
     processes: int
-    batch: str
-    seconds: float
 
     def is_end(self, training_args: TrainingArguments) -> bool:
         """Tells whether the run needs no further step; the Trainer would take one all the same."""
@@ -248,8 +244,7 @@ def read_state(checkpoint: Path) -> SavedState:
         # It is beside this one, whatever their folder was called when that was written.
         folder = checkpoint.parent if step_of(checkpoint) is not None else checkpoint.resolve().parent
         trainer.best_model_checkpoint = str(folder / PureWindowsPath(trainer.best_model_checkpoint).name)
-    names = {"layout": "", "processes": 0, "batch": "", "seconds": 0.0}
-    return SavedState(checkpoint, trainer, record, **{name: record.get(name, value) for name, value in names.items()})
+    return SavedState(checkpoint, trainer, record, record.get("layout", ""), record.get("processes", 0))
 
 
 def whole(checkpoint: Path) -> bool:

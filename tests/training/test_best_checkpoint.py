@@ -18,7 +18,7 @@ from small_faults import (
 from small_runs import refused
 
 from hf_xformer.commands import train
-from hf_xformer.training.callbacks import BestCheckpoint
+from hf_xformer.training.rotation import BestCheckpoint
 
 
 STATE, WEIGHTS = "trainer_state.json", "model.safetensors"

@@ -40,6 +40,7 @@ from small_faults import (
     write,
 )
 from small_runs import SMALL, weights
+from transformers import AutoConfig
 
 from hf_xformer.commands import train
 from hf_xformer.errors import ArgumentError
@@ -276,6 +277,56 @@ def test_a_file_that_cannot_be_opened_is_passed_over_and_never_starts_a_run_anew
         ArgumentError, match="checkpoint-4: optimizer.pt: cannot be read: Permission denied; no other checkpoint"
     ):
         find_start(tmp_path / "run", None, stopped.needs, print)
+
+
+OWN_CLASS = """from transformers import T5Config, T5ForConditionalGeneration
+
+class OwnConfig(T5Config):
+    model_type = "own"
+
+class OwnModel(T5ForConditionalGeneration):
+    config_class = OwnConfig
+"""
+
+
+def test_a_class_of_ones_own_is_built_without_memory_if_its_code_may_run(stopped, tmp_path):
+    (tmp_path / "own.py").write_text(OWN_CLASS)
+    names = {"AutoConfig": "own.OwnConfig", "AutoModelForSeq2SeqLM": "own.OwnModel"}
+    sizes = {"vocab_size": 9, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": names, **sizes}))
+    config = AutoConfig.from_pretrained(tmp_path, trust_remote_code=True)
+    needs = replace(stopped.needs, config=config, trusted=True)
+    assert type(needs.model).__name__ == "OwnModel" and {each.device.type for each in needs.model.parameters()} == {
+        "meta"
+    }
+    with pytest.raises(ArgumentError, match="no sequence-to-sequence model of type 'own'"):
+        replace(needs, trusted=False).model  # noqa: B018 - the property raises
+
+
+def test_weights_that_a_base_holds_apart_against_its_configuration_are_this_runs(stopped, tmp_path):
+    """Its optimizer and its averages have one tensor more than the model that the configuration describes."""
+    checkpoint = stopped.copy(tmp_path / "run")
+    (name, weight), *_ = stopped.needs.untied.items()
+    edit_tensors(checkpoint / AVERAGES, lambda tensors: tensors.update({name: torch.zeros(weight.shape)}))
+
+    def add(content: dict) -> None:
+        group = content["param_groups"][0]
+        group["params"].append(number := sum(len(each["params"]) for each in content["param_groups"]))
+        zeros = {kind: torch.zeros(weight.shape) for kind in ("exp_avg", "exp_avg_sq")}
+        content["state"][number] = {"step": torch.tensor(4.0), **zeros}
+
+    edit_saved(checkpoint / OPTIMIZER, edit=add)
+    assert begin(tmp_path / "run", stopped.needs)[0] == checkpoint
+    edit_saved(checkpoint / OPTIMIZER, edit=lambda content: [add(content) for _ in stopped.needs.untied])
+    assert begin(tmp_path / "run", stopped.needs)[0] != checkpoint
+
+
+def test_a_model_that_cannot_generate_needs_no_file_for_that(stopped, tmp_path, monkeypatch):
+    checkpoint = stopped.copy(tmp_path / "run")
+    delete(checkpoint / "generation_config.json")
+    needs = replace(stopped.needs)  # whose model is built anew
+    monkeypatch.setattr(type(needs.model), "can_generate", staticmethod(lambda: False))
+    assert begin(tmp_path / "run", needs)[0] == checkpoint
 
 
 TRAINED = {
