@@ -13,7 +13,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..errors import ArgumentError, first_line
@@ -217,6 +223,23 @@ def build_without_memory(config: PreTrainedConfig, trust_remote_code: bool) -> P
         config._attn_implementation = "eager"  # which every machine has
         # Not through the Auto class, where DeepSpeed ZeRO-3 would divide it.
         return HEADLESS.get((config.architectures or [""])[0], XformerForSeq2SeqLM)(config)
+
+
+def model_class(config: PreTrainedConfig, trust_remote_code: bool) -> type:
+    """
+    Returns the class of a configuration's model, for who must not build through `from_config`: ZeRO-3 divides there.
+
+    Raises:
+        ArgumentError: There is none in the library, nor code beside the configuration that may run.
+    """
+    if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        return MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING[type(config)]
+    code = (getattr(config, "auto_map", None) or {}).get(AutoModelForSeq2SeqLM.__name__)
+    if code is None or not trust_remote_code:
+        raise ArgumentError(
+            f"{config.name_or_path}: the library has no sequence-to-sequence model of type {config.model_type!r}"
+        )
+    return get_class_from_dynamic_module(code, config.name_or_path)
 
 
 def mistyped(config: PreTrainedConfig, stored: dict[str, StoredTensor]) -> list[str]:

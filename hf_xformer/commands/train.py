@@ -35,6 +35,7 @@ from ..training.arguments import DataArguments, ModelArguments
 from ..training.callbacks import (
     ExponentialMovingAverage,
     LayoutRecord,
+    PlacesOfStates,
     PushToHub,
     SaveGenerationConfig,
     SaveTargetTokenizer,
@@ -52,8 +53,8 @@ from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
 from ..training.recipe import parse_run, split_command_line
 from ..training.resume import check_end, claim, copy_weights, set_aside, set_damaged_aside, set_results_aside
-from ..training.rotation import BestCheckpoint, RotateCheckpoints, bring_best
-from ..training.throughput import log_throughput, results_of_end, results_of_training
+from ..training.rotation import BestCheckpoint, RotateCheckpoints, bring_best, without_word_of_the_best
+from ..training.throughput import log_throughput, results_of_end, results_of_training, seconds_of
 
 
 @locks_released()
@@ -117,6 +118,7 @@ def make_trainer(
             compute_metrics=run.metrics,
             callbacks=make_callbacks(run, model_args, data_args, training_args),
         )
+    trainer.add_callback(PlacesOfStates(trainer.callback_handler.callbacks))
     check_engine(trainer.accelerator.state.deepspeed_plugin)
     if run.validation is not None:
         average_over_tokens(trainer, len(run.validation.places))
@@ -148,11 +150,8 @@ def make_callbacks(
     processes = training_args.world_size
     writers = processes if not training_args.save_on_each_node else process_count("LOCAL_WORLD_SIZE")
     state = run.start.state
-    seconds = 0.0 if state is None else state.seconds
     callbacks: list[TrainerCallback] = [
-        LayoutRecord(
-            layout(training_args), processes, writers, run.plan.batch, seconds, model_args.ema_decay is not None
-        ),
+        LayoutRecord(layout(training_args), processes, writers, model_args.ema_decay is not None),
         ExactResume(),
         BestCheckpoint(partial(check_end, needs=run.needs), state is not None and run.finished is None, run.best),
     ]
@@ -188,7 +187,7 @@ def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
 def train(trainer: Seq2SeqTrainer, run: Run) -> None:
     """Trains from the first step or from a checkpoint, and saves the model."""
     output_dir = str(trainer.args.output_dir)
-    with one_line_when_stopped(output_dir):
+    with one_line_when_stopped(output_dir), without_word_of_the_best():
         trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
     results = results_of_training(trainer)
     trainer.log_metrics("train", results)
@@ -234,11 +233,6 @@ def record_of(
     if run.finished is not None and Path(trainer.args.output_dir, RECORD).exists():
         return {} if run.validation is None else {"evaluated_on": listed(evaluated_on)}
     recipe, words = split_command_line(argv)
-    if run.finished is not None:
-        seconds = run.start.state.seconds
-    else:
-        callbacks = trainer.callback_handler.callbacks
-        seconds = next(each.seconds for each in callbacks if isinstance(each, LayoutRecord))
     record = make_record(
         trainer,
         recipe,
@@ -247,7 +241,7 @@ def record_of(
         data_args.dataset_name or data_args.train_file or [],
         evaluated_on,
         run.plan.batch,
-        seconds,
+        seconds_of(trainer.state),
     )
     return record | {"decisions": asdict(run.plan), "recipe_changes": run.recipe.history}
 

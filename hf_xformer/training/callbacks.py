@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainer callbacks: what is saved, averaged and pushed beside the stock Trainer's own."""
 
-import math
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -104,46 +102,47 @@ class LayoutRecord(TrainerCallback, ExportableState):
         layout: How weights and optimizer are divided among the processes.
         processes: How many there are.
         writers: How many of them write a random state into a checkpoint's folder.
-        batch: What a step works on, in words.
-        seconds: Of training before this start.
         averages: Whether averages of the weights are written after this record.
     """
 
-    def __init__(
-        self,
-        layout: str,
-        processes: int,
-        writers: int,
-        batch: str = "",
-        seconds: float = 0.0,
-        averages: bool = False,
-    ):
-        self.layout, self.processes, self.writers, self.batch = layout, processes, writers, batch
-        self.averages = averages
+    def __init__(self, layout: str, processes: int, writers: int, averages: bool = False):
+        self.layout, self.processes, self.writers, self.averages = layout, processes, writers, averages
         self.run: tuple[TrainingArguments, TrainerState] | None = None
-        self.earlier, self.start = seconds, time.monotonic()
+        self.sums: tuple[int, dict[str, int]] = (0, {})  # of the last step that was saved
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.start = time.monotonic()
         self.run = (args, state)
 
-    def on_train_end(self, args, state, control, **kwargs):
-        self.earlier, self.start = self.seconds, math.inf
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training until now, over all starts."""
-        return self.earlier + max(0.0, time.monotonic() - self.start)
-
     def state(self) -> dict:
-        """Returns what the Trainer writes into `trainer_state.json`."""
-        sums = {}
-        if self.run is not None:
+        """Returns what the Trainer writes into `trainer_state.json`, between the weights and `on_save`."""
+        # The one moment at which the weights are there and this is not yet written. They are still in the system's
+        # memory: a second for each gigabyte or two, and only the first time that a step's state is asked for.
+        if self.run is not None and self.sums[0] != self.run[1].global_step:
             args, state = self.run
             folder = checkpoint_folder(str(args.output_dir), state.global_step)
             sums = {path.name: sum_of(path) for path in sorted(folder.glob("*model*.safetensors"))}
-        names = ("layout", "processes", "writers", "batch", "seconds", "averages")
-        return {"args": {name: getattr(self, name) for name in names}, "attributes": {"sums": sums}}
+            self.sums = (state.global_step, sums)
+        names = ("layout", "processes", "writers", "averages")
+        return {"args": {name: getattr(self, name) for name in names}, "attributes": {"sums": self.sums[1]}}
+
+
+class PlacesOfStates(TrainerCallback):
+    """
+    Makes places in `trainer_state.json` for the states of all callbacks.
+
+    In one that the stock Trainer or an earlier version has written there are none for ours, and the Trainer adds none.
+
+    Args:
+        callbacks: The Trainer's list.
+    """
+
+    def __init__(self, callbacks: list[TrainerCallback]):
+        self.callbacks = callbacks
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        for each in self.callbacks:
+            if isinstance(each, ExportableState):
+                state.stateful_callbacks.setdefault(type(each).__name__, {})
 
 
 class SaveTargetTokenizer(TrainerCallback):

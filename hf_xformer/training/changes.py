@@ -43,7 +43,7 @@ ORDER = frozenset(
         *("train_split", "dataset_config_name", "accelerator_config", "dataloader_drop_last", "ignore_data_skip"),
     )
 )
-OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "deepspeed", "layout")
+OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "deepspeed")
 SHOWN = 6  # differences in a message
 
 
@@ -194,8 +194,6 @@ def why_not(difference: Difference, was: dict[str, Any]) -> str | None:
         return "its embeddings are of another vocabulary"
     if name == "model_name_or_path":
         return "it began with other weights"
-    if name.startswith("lora_"):
-        return "its adapters are of another kind"
     schedules = (was.get("lr_scheduler_type"), difference.now if name == "lr_scheduler_type" else None)
     if name in SCHEDULE and any(each in schedules for each in BY_SCORES):
         return "the learning rate follows from all scores until now"
@@ -245,8 +243,6 @@ class RecipeRecord(TrainerCallback, ExportableState):
         return {"args": {"recipe": self.recipe, "history": self.history}, "attributes": {}}
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, lr_scheduler=None, **kwargs):
-        # An earlier version's state does not have it, and the Trainer adds no name.
-        state.stateful_callbacks.setdefault(type(self).__name__, {})
         if state.global_step == 0:
             return
         # The Trainer takes the intervals of logging, evaluating and saving from the checkpoint.

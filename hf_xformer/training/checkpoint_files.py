@@ -3,7 +3,6 @@
 """Judges a checkpoint file by file: each that a run goes on from is there, whole, finite and of its own model."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import PartialState
 from accelerate.utils.constants import FSDP_MODEL_NAME
-from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, PreTrainedConfig, TrainerState, TrainingArguments
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig, TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME
 from transformers.training_args import OptimizerNames
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..checkpoints.averaging import trained
-from ..checkpoints.weight_files import compare_model, is_sharded, read_header, read_index, read_tensors
+from ..checkpoints.weight_files import compare_model, is_sharded, model_class, read_header, read_index, read_tensors
 from ..errors import blame
 from ..files import (
     ADAPTER_CONFIG,
@@ -37,16 +37,20 @@ from ..files import (
 from .arguments import ModelArguments
 from .callbacks import LayoutRecord
 from .file_checks import (
+    CONTENT,
     NotWholeError,
+    UnfinishedError,
     UnfitError,
+    check_numbers,
     check_random_state,
     check_schedule,
     check_shards,
     check_tensors,
     check_zip,
+    is_count,
+    is_number,
     load,
     naming,
-    refuse_not_finite,
 )
 from .launch import TENSOR_PARALLEL, layout, precision, process_count
 
@@ -67,6 +71,7 @@ class Needs:
 
     Args:
         config, lora: Of the model and of its adapters.
+        trusted: Whether code that comes with the model may run.
         layout, processes: How the run divides weights and optimizer, and among how many processes.
         averages: Whether it averages its weights.
         scales_loss: Whether it has a GradScaler, as PyTorch's training in float16 does.
@@ -78,6 +83,7 @@ class Needs:
 
     config: PreTrainedConfig
     lora: "LoraConfig | None"
+    trusted: bool
     layout: str
     processes: int
     averages: bool
@@ -100,6 +106,7 @@ class Needs:
         return cls(
             config=config,
             lora=lora,
+            trusted=model_args.trust_remote_code,
             layout=layout(training_args),
             processes=training_args.world_size,
             averages=model_args.ema_decay is not None,
@@ -113,15 +120,24 @@ class Needs:
     @cached_property
     def model(self) -> Any:
         """The run's model, with its adapters, whose weights take no memory."""
-        # By the class and not by from_config, which under ZeRO-3 would divide the weights.
-        model_class: Any = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING[type(self.config)]
+        kind = model_class(self.config, self.trusted)
         with torch.device("meta"):
-            model = model_class(deepcopy(self.config))
+            model = kind(deepcopy(self.config))
         if self.lora is None:
             return model
         from peft import get_peft_model
 
         return get_peft_model(model, deepcopy(self.lora), low_cpu_mem_usage=True)
+
+    @cached_property
+    def untied(self) -> dict[str, torch.Tensor]:
+        """
+        Other names of trained weights that are tied.
+
+        A base whose files hold such weights apart, against its configuration, is trained with them apart.
+        """
+        own, weights = trained(self.model), self.model.named_parameters(remove_duplicate=False)
+        return {name: each for name, each in weights if each.requires_grad and name not in own}
 
 
 def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
@@ -129,12 +145,18 @@ def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
     Returns a checkpoint's state of the Trainer, and in it our record of the run, empty in that of an earlier version.
 
     Raises:
-        NotWholeError: It cannot be read, or a value in it cannot be.
+        NotWholeError: It cannot be read, or a value in it cannot be; an `UnfinishedError` if it is not there, or cut
+            off: the Trainer writes it last.
         ArgumentError: Another version of the library has written it.
     """
     path = checkpoint / TRAINER_STATE
-    with naming(path):
-        content = json.loads(path.read_text(encoding="utf-8"))
+    if not path.exists() and not path.is_symlink():
+        raise UnfinishedError(f"{path.name}: missing")
+    with naming(path, RecursionError):
+        text = path.read_text(encoding="utf-8")
+        if not text or text.startswith("{") and not text.rstrip().endswith("}"):  # the Trainer writes it in place
+            raise UnfinishedError(f"{path.name}: {'cut off' if text else 'empty'}")
+        content = json.loads(text)
     if not isinstance(content, dict):
         raise NotWholeError(f"{path.name}: expected a JSON object, got {content!r:.40}")
     with blame(f"{path}: not a state of this version of transformers", TypeError, AttributeError):
@@ -147,19 +169,10 @@ def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
     callback: Any = content["stateful_callbacks"].get(LayoutRecord.__name__, {})
     parts = [callback.get(part, {}) for part in ("args", "attributes")] if isinstance(callback, dict) else [None]
     record = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
-    is_possible = all(can_be(record[name]) for name, can_be in RECORD.items() if name in record)
+    is_possible = all(can_be(record[name]) for name, can_be in RECORD_FIELDS.items() if name in record)
     if not is_possible or not all(isinstance(part, dict) for part in parts):
         raise NotWholeError(f"{path.name}: `{LayoutRecord.__name__}` cannot be {callback!r:.80}")
     return state, record
-
-
-def is_number(value: Any) -> bool:
-    """Returns whether a value is a finite number, 0 or more."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-
-
-def is_count(value: Any) -> bool:
-    return is_number(value) and isinstance(value, int)
 
 
 # Possible values in `trainer_state.json`. A logged loss may be NaN: steps whose gradients overflow are left out.
@@ -177,10 +190,9 @@ STATE_FIELDS: dict[str, Callable[[Any], bool]] = {
     "best_model_checkpoint": lambda value: value is None or isinstance(value, str),
     "stateful_callbacks": lambda value: isinstance(value, dict),
 }
-RECORD: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("layout", "batch"), lambda value: isinstance(value, str)),
+RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "layout": lambda value: isinstance(value, str),
     **dict.fromkeys(("processes", "writers"), is_count),
-    "seconds": is_number,
     "averages": lambda value: isinstance(value, bool),
     "sums": lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
 }
@@ -275,7 +287,8 @@ def some(checkpoint: Path, pattern: str, count: int) -> list[Path]:
 def check_descriptions(checkpoint: Path, needs: Needs) -> None:
     """Checks the JSON files beside the weights, which are read when the run resumes or ends."""
     name = CONFIG if needs.lora is None else ADAPTER_CONFIG
-    for path in (checkpoint / name, checkpoint / GENERATION_CONFIG):
+    decodes = needs.lora is not None or needs.model.can_generate()  # else the library writes no such file
+    for path in (checkpoint / name, *([checkpoint / GENERATION_CONFIG] if decodes else [])):
         with naming(path):
             if not path.is_file():
                 raise IsADirectoryError if path.is_dir() else FileNotFoundError
@@ -290,7 +303,8 @@ def check_config(path: Path, content: dict, config: PreTrainedConfig) -> None:
     """Checks that a configuration is one of the run's kind of model; code of another kind is not run."""
     if content.get("model_type") != config.model_type:
         raise UnfitError(f"{path.name}: of a {content.get('model_type')!r}, this run trains a {config.model_type!r}")
-    type(config).from_dict(content)
+    with naming(path, StrictDataclassError, *CONTENT):
+        type(config).from_dict(content)
 
 
 def weight_checks(checkpoint: Path, divided: str, sums: dict[str, int], needs: Needs) -> Iterator[Callable[[], None]]:
@@ -301,16 +315,16 @@ def weight_checks(checkpoint: Path, divided: str, sums: dict[str, int], needs: N
         divided: How weights are divided. Under ZeRO-3 they may be in DeepSpeed's files alone.
         sums: Of the files as they were saved, as far as they are known.
     """
-    single = checkpoint / (SAFE_WEIGHTS_NAME if needs.lora is None else ADAPTER_WEIGHTS)
+    single, model = checkpoint / (SAFE_WEIGHTS_NAME if needs.lora is None else ADAPTER_WEIGHTS), needs.model
     with naming(single):
         if single.is_dir():
             raise IsADirectoryError
         if needs.lora is not None:
             stored, paths = read_header(single), [single]
-            problems = compare_adapters(needs.model, {name: each.shape for name, each in stored.items()})
+            problems = compare_adapters(model, {name: each.shape for name, each in stored.items()})
         else:
             stored = read_tensors(checkpoint)
-            problems = list(compare_model(needs.model, stored).sentences()) if stored and divided != "FSDP" else []
+            problems = list(compare_model(model, stored).sentences()) if stored and divided != "FSDP" else []
             paths = [single]
             if is_sharded(checkpoint):
                 paths = [
@@ -356,7 +370,7 @@ def average_checks(checkpoint: Path, record: dict, needs: Needs) -> Iterator[Cal
     if needs.averages != path.exists():
         # They are written last, so that a kill may have come before.
         if needs.averages and record.get("averages"):
-            raise NotWholeError(f"{path.name}: missing")
+            raise UnfinishedError(f"{path.name}: missing")
         was, now = ("without", "with") if needs.averages else ("with", "without")
         raise UnfitError(f"it was written {was} --ema_decay: it cannot go on {now} it")
     if needs.averages:
@@ -364,7 +378,8 @@ def average_checks(checkpoint: Path, record: dict, needs: Needs) -> Iterator[Cal
             if path.is_dir():
                 raise IsADirectoryError
             stored = {name: each.shape for name, each in read_header(path).items()}
-        if problems := differences({name: tuple(each.shape) for name, each in trained(needs.model).items()}, stored):
+        weights = trained(needs.model) | {name: each for name, each in needs.untied.items() if name in stored}
+        if problems := differences({name: tuple(each.shape) for name, each in weights.items()}, stored):
             raise UnfitError(f"{path.name}: not the averages of this run's model: {some_of(problems)}")
         yield partial(check_tensors, path)
 
@@ -375,23 +390,29 @@ def random_states(checkpoint: Path, record: dict) -> list[Path]:
     if processes == writers == 1:
         return [checkpoint / "rng_state.pth"]
     if processes == writers > 1:
-        return [checkpoint / f"rng_state_{rank}.pth" for rank in range(processes)]
+        found = [checkpoint / f"rng_state_{rank}.pth" for rank in range(processes)]
+        for path in found[1:]:
+            if not path.exists():
+                raise UnfinishedError(f"{path.name}: missing")
+        return found
     return some(checkpoint, "rng_state*.pth", max(writers, 1))
 
 
 def check_optimizer(path: Path, needs: Needs) -> None:
     """Checks that an optimizer's state is finite and of the weights that the run trains."""
     content = load(path, mmap=True)
-    with naming(path):
+    with naming(path, *CONTENT):
         count = sum(len(group["params"]) for group in content["param_groups"])
         states = list(content["state"].values())
         tensors = [(name, each) for state in states for name, each in state.items() if isinstance(each, torch.Tensor)]
-    refuse_not_finite(path, tensors)
+    for name, each in tensors:
+        check_numbers(path, name, each)
     if needs.optim not in PLAIN_OPTIMIZERS:
         return
     shapes = Counter(tuple(each.shape) for each in trained(needs.model).values())
-    if count != shapes.total():
+    if not shapes.total() <= count <= shapes.total() + len(needs.untied):
         raise UnfitError(f"{path.name}: of {count} tensors, this run trains {shapes.total()}")
+    shapes += Counter(tuple(each.shape) for each in needs.untied.values())
     for kind in FULL_SIZE:
         if other := Counter(tuple(each.shape) for name, each in tensors if name == kind) - shapes:
             raise UnfitError(

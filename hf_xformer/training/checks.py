@@ -9,11 +9,10 @@ The options alone have been checked before (`option_checks`). Nothing here write
 
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import (
-    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
     Seq2SeqTrainingArguments,
@@ -29,6 +28,7 @@ from ..checkpoints.loading import (
     read_config,
 )
 from ..checkpoints.vocabulary import check_decoder_start, check_same_tokens
+from ..checkpoints.weight_files import model_class
 from ..errors import ArgumentError, blame
 from ..files import ADAPTER_CONFIG, CONFIG, read_json
 from ..models import XformerConfig
@@ -117,10 +117,9 @@ def check_attention(
         return
     tried = deepcopy(config)
     tried._attn_implementation = name
-    # By the class and not by from_config, which under ZeRO-3 would divide the weights.
+    kind = model_class(config, model_args.trust_remote_code)
     with torch.device("meta"), blame(f"--attn_implementation {name}", ImportError, ValueError, RuntimeError):
-        model_class: Any = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING[type(config)]
-        model_class(tried)
+        kind(tried)
 
 
 def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerBase) -> None:

@@ -203,10 +203,7 @@ class EarlyStopping(EarlyStoppingCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
-        # The Trainer finds no place for its state in a checkpoint that was written without.
-        saved = state.stateful_callbacks.setdefault(type(self).__name__, {})
         self.early_stopping_patience_counter = evaluations_without_gain(state)
-        saved |= self.state()
 
 
 def evaluations_without_gain(state: TrainerState) -> int:

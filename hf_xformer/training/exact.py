@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 from transformers import Seq2SeqTrainingArguments, TrainerCallback, set_seed
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy
 
 from ..errors import ArgumentError
 from .arguments import DataArguments
@@ -37,7 +37,7 @@ class ExactResume(TrainerCallback):
       as if there had been none.
     - A checkpoint at the last step of an epoch is written after the log and the evaluation of the epoch's end, which a
       resumed run would leave out.
-    - A checkpoint's step is logged: the Trainer forgets the losses since the last log.
+    - The step of a checkpoint or an evaluation is logged: the Trainer forgets the losses since the last log.
     """
 
     def __init__(self) -> None:
@@ -65,9 +65,8 @@ class ExactResume(TrainerCallback):
         self.prepare_for_what_comes(args, control)
 
     def prepare_for_what_comes(self, args, control) -> None:
-        """Has a step logged that is saved, and seeds an evaluation."""
-        may_be_best = control.should_evaluate and args.save_strategy == SaveStrategy.BEST
-        control.should_log |= control.should_save or may_be_best
+        """Has a step logged that is saved or evaluated, and seeds an evaluation."""
+        control.should_log |= control.should_save or control.should_evaluate
         if control.should_evaluate:
             self.evaluation.enter_context(own_random_states(args.seed, args.device))
 

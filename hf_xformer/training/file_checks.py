@@ -3,10 +3,13 @@
 """Checks of one file of a checkpoint, of any run: it is there, whole, and all its numbers are finite."""
 
 import errno
+import math
+import pickle
 import random
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -14,28 +17,54 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch.distributed.checkpoint import FileSystemReader
 from transformers.trainer_pt_utils import safe_globals
 
+from ..checkpoints.weight_files import LENGTH_BYTES, check_finite_tensor
 from ..errors import ArgumentError, first_line
 
 
 # Errors of the system that say nothing of what a file holds.
 NO_ANSWER = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+# What readers of JSON, text, zip files, pickles and safetensors raise for bytes that are none.
+DAMAGE = (ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, SafetensorError)
+# And what taking a file's content apart raises if it is of another form.
+CONTENT = (KeyError, IndexError, TypeError, AttributeError, OverflowError)
 
 
 class NotWholeError(ArgumentError):
-    """A file of a checkpoint that is missing, cut off or damaged, as a kill or a disk leaves it."""
+    """
+    A file of a checkpoint that is missing, cut off or damaged.
+
+    The checkpoint is passed over for an earlier one; where there is none, the run is refused, and not started anew.
+    """
+
+
+class UnfinishedError(NotWholeError):
+    """
+    A file that saving writes last and that is not there, because the run was killed while it saved.
+
+    The checkpoint is passed over for an earlier one; where none was ever finished, the run starts anew.
+    """
 
 
 class UnfitError(ArgumentError):
-    """A file of a checkpoint that cannot be opened, or can be read but not gone on from."""
+    """
+    A file of a checkpoint that cannot be opened now, or can be read and is not of this run or holds NaN.
+
+    The checkpoint is passed over for an earlier one; where there is none, the run is refused, and not started anew.
+    """
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turns whatever a damaged file does to its reader into a line with its name, and what is wrong with it."""
+def naming(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+    """
+    Turns what a damaged file does to its reader into a line with its name, and what is wrong with it.
+
+    Args:
+        kinds: Errors that tell of damage in the block beside those of `DAMAGE`. Any other is a bug and goes through.
+    """
     try:
         yield
     except (NotWholeError, UnfitError):
@@ -47,10 +76,10 @@ def naming(path: Path) -> Iterator[None]:
     except IsADirectoryError as error:
         raise NotWholeError(f"{path.name}: a folder, and should be a file") from error
     except OSError as error:
-        # The file may be whole: for a disk or a network that does not answer now, nobody's training begins anew.
+        # The file may be whole: a disk or a network does not answer now.
         kind = UnfitError if error.errno in NO_ANSWER else NotWholeError
         raise kind(f"{path.name}: cannot be read: {error.strerror or first_line(error)}") from error
-    except Exception as error:  # of many types, from zip files, pickles, JSON and safetensors
+    except (*DAMAGE, *kinds) as error:
         if path.is_file() and path.stat().st_size == 0:
             raise NotWholeError(f"{path.name}: empty") from error
         raise NotWholeError(f"{path.name}: cut off or damaged: {first_line(error)}") from error
@@ -58,16 +87,28 @@ def naming(path: Path) -> Iterator[None]:
 
 def check_tensors(path: Path, expected: int | None = None) -> None:
     """
-    Checks that all numbers of a safetensors file are finite, and are those that were written.
+    Checks, in one pass, that all numbers of a safetensors file are finite, and are those that were written.
 
     Args:
         expected: As `sum_of` gave it when the file was written: the format has none.
     """
+    fault: UnfitError | None = None
     with naming(path):
-        if expected is not None and sum_of(path) != expected:
+        with safe_open(path, framework="pt") as tensors, path.open("rb") as file:
+            length = file.read(LENGTH_BYTES)
+            found = zlib.crc32(file.read(int.from_bytes(length, "little")), zlib.crc32(length))
+            for name in tensors.offset_keys():  # in the order of the file, which has no gaps
+                tensor = tensors.get_tensor(name)
+                if expected is not None:
+                    found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), found)
+                try:
+                    check_numbers(path, name, tensor)
+                except UnfitError as error:
+                    fault = fault or error
+        if expected not in (None, found):
             raise NotWholeError(f"{path.name}: damaged, or of another step: its sum is not that which was saved")
-        with safe_open(path, framework="pt") as file:
-            refuse_not_finite(path, ((name, file.get_tensor(name)) for name in file.keys()))  # noqa: SIM118
+    if fault is not None:
+        raise fault
 
 
 def sum_of(path: Path) -> int:
@@ -79,20 +120,18 @@ def sum_of(path: Path) -> int:
     return found
 
 
-def refuse_not_finite(path: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Raises an `UnfitError` that names the first tensor that holds NaN or infinity."""
-    for name, tensor in tensors:
-        if not tensor.is_floating_point() or not tensor.numel():
-            continue
-        extremes = torch.aminmax(tensor.float() if tensor.itemsize == 1 else tensor)  # NaN if there is any
-        if not all(map(torch.isfinite, extremes)):
-            raise UnfitError(f"{path.name}: `{name}` holds a NaN or an infinity")
+def check_numbers(path: Path, name: str, tensor: torch.Tensor) -> None:
+    """Raises an `UnfitError` if a file's tensor holds NaN or infinity."""
+    try:
+        check_finite_tensor(path.name, name, tensor)
+    except ArgumentError as error:
+        raise UnfitError(str(error)) from error
 
 
 def check_random_state(path: Path) -> None:
     """Checks that the generators take their states."""
     state = load(path)
-    with naming(path):
+    with naming(path, *CONTENT, RuntimeError):  # the last one of torch, for a state of another size
         random.Random().setstate(state["python"])
         np.random.RandomState().set_state(state["numpy"])
         torch.Generator().set_state(state["cpu"])
@@ -108,8 +147,13 @@ def check_schedule(path: Path) -> None:
 def load(path: Path, **how: Any) -> Any:
     """Returns what one of torch's files holds, as the Trainer reads it, having checked it as `check_zip` does."""
     check_zip(path)
-    with naming(path), safe_globals():
-        return torch.load(path, map_location="cpu", weights_only=True, **how)
+    with naming(path, *CONTENT), safe_globals():
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, **how)
+        except RuntimeError as error:
+            if "PytorchStreamReader" in str(error):  # else memory, or a device
+                raise EOFError(first_line(error)) from error
+            raise
 
 
 def check_zip(path: Path) -> None:
@@ -120,14 +164,18 @@ def check_zip(path: Path) -> None:
 
 def check_sums(file: BinaryIO) -> None:
     """Reads all of a zip file, a piece at a time."""
-    with zipfile.ZipFile(file) as parts:
-        if (broken := parts.testzip()) is not None:
-            raise zipfile.BadZipFile(f"the sum of {broken} is another")
+    try:
+        with zipfile.ZipFile(file) as parts:
+            broken = parts.testzip()
+    except (RuntimeError, zlib.error, struct.error) as error:  # a flipped bit asks for a password or another version
+        raise zipfile.BadZipFile(first_line(error)) from error
+    if broken is not None:
+        raise zipfile.BadZipFile(f"the sum of {broken} is another")
 
 
 def check_shards(folder: Path) -> None:
     """Checks a folder that `torch.distributed.checkpoint` has written: every tensor is where its metadata say."""
-    with naming(folder / ".metadata"):
+    with naming(folder / ".metadata", *CONTENT, ImportError):  # a pickle, whose names may be damaged
         if not folder.is_dir():
             raise FileNotFoundError
         places = list(FileSystemReader(folder).read_metadata().storage_data.values())
@@ -140,3 +188,12 @@ def check_shards(folder: Path) -> None:
                 raise EOFError(f"it ends at byte {path.stat().st_size}")
             if content.startswith(b"PK"):
                 check_sums(BytesIO(content))
+
+
+def is_number(value: Any) -> bool:
+    """Returns whether a value is a finite number, 0 or more."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def is_count(value: Any) -> bool:
+    return is_number(value) and isinstance(value, int)

@@ -143,7 +143,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     plan = make_plan(model_args, data_args, training_args, finished is not None, config)
     now = recipe_of(model_args, data_args, training_args, plan, config, source, target)
     recipe = settle(now, state, training_args, data_args.change_recipe, finished is not None, say)
-    announce(plan, state, finished, model_args, training_args, say)
+    announce(plan, finished, model_args, training_args, say)
     for _, _, line in settings(data_args, training_args):
         if line:
             say(line)
@@ -178,7 +178,6 @@ def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:
 
 def announce(
     plan: Plan,
-    state: SavedState | None,
     finished: Path | None,
     model_args: ModelArguments,
     training_args: Seq2SeqTrainingArguments,
@@ -198,11 +197,6 @@ def announce(
     if finished is not None:
         again = "evaluating it again" if plan.evaluates else "hf-xformer evaluate evaluates it again"
         say(f"{finished} is the end of this run; {again}")
-    elif state is not None and state.batch and state.batch != plan.batch:
-        say(
-            f"WARNING: {state.checkpoint} had {state.batch}; this run has {plan.batch}: some pairs of this epoch may "
-            "come twice or never"
-        )
 
 
 def make_config(

@@ -32,6 +32,7 @@ from ..files import (
     RECORD,
     TEST_RESULTS,
     TRAIN_RESULTS,
+    TRAINER_STATE,
     checkpoints_of,
     read_json,
     step_of,
@@ -40,7 +41,7 @@ from ..files import (
 from .adapters import configs_of, save_generation_config
 from .checkpoint_files import Needs, check_best, check_files, read_trainer_state
 from .checks import check_adapter, check_layout
-from .file_checks import NotWholeError, UnfitError, naming
+from .file_checks import NotWholeError, UnfinishedError, UnfitError, naming
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,6 @@ class SavedState:
         record: What `LayoutRecord` has left there.
         layout: How weights and optimizer were divided; "" if an earlier version wrote the checkpoint.
         processes: Among how many.
-        batch: What a step worked on, in words.
-        seconds: Of training until then, over all starts.
     """
 
     checkpoint: Path
@@ -61,8 +60,6 @@ class SavedState:
     record: dict
     layout: str
     processes: int
-    batch: str
-    seconds: float
 
     def is_end(self, training_args: TrainingArguments) -> bool:
         """Tells whether the run needs no further step; the Trainer would take one all the same."""
@@ -103,8 +100,8 @@ def find_start(output_dir: Path, resume: str | bool | None, needs: Needs, say: C
         resume: `--resume_from_checkpoint`: a folder, "false" to start anew, None or "true" to look for one.
 
     Raises:
-        ArgumentError: The one that is named is not whole or not of this run, or none of those that are there is, and
-            not because a kill has cut them off.
+        ArgumentError: The one that is named is not whole or not of this run; or none of those that are there is, and
+            one of them was, to the last file that a save writes.
     """
     wish = "true" if resume is None else str(resume)
     if wish.lower() == "false":
@@ -117,7 +114,7 @@ def find_start(output_dir: Path, resume: str | bool | None, needs: Needs, say: C
                 f"--resume_from_checkpoint {wish}: {error}; name another checkpoint, or leave the option out to go on "
                 "from the last whole one in --output_dir"
             ) from error
-    passed, unfit = [], ""
+    passed, finished = [], ""
     # Machines may see a shared folder at different times.
     for name in sorted(set(gather_object([path.name for path in checkpoints_of(output_dir)])), key=newest_first):
         checkpoint = output_dir / name
@@ -126,15 +123,15 @@ def find_start(output_dir: Path, resume: str | bool | None, needs: Needs, say: C
         except (NotWholeError, UnfitError) as error:
             say(f"passing over {checkpoint}: {error}")
             passed.append(checkpoint)
-            if isinstance(error, UnfitError):
-                unfit = unfit or f"{checkpoint}: {error}"
+            if not isinstance(error, UnfinishedError):
+                finished = finished or f"{checkpoint}: {error}"
             continue
         say(f"resuming from {checkpoint}; --resume_from_checkpoint false starts anew")
         return Start(state, tuple(passed))
-    if unfit:
-        raise ArgumentError(f"{unfit}; no other checkpoint is whole; --resume_from_checkpoint false starts anew")
+    if finished:
+        raise ArgumentError(f"{finished}; no other checkpoint is whole; --resume_from_checkpoint false starts anew")
     if passed:
-        say(f"no checkpoint in {output_dir} is whole: the run starts anew")
+        say(f"no checkpoint in {output_dir} was finished: the run starts anew")
     return Start(superseded=tuple(passed))
 
 
@@ -151,6 +148,10 @@ def read_whole(checkpoint: Path, needs: Needs) -> SavedState:
         NotWholeError, UnfitError: A file is not as it has to be; the message says which and why.
         ArgumentError: The checkpoint is of another layout, of other adapters or of another version of the library.
     """
+    seen = gather_object([os.path.lexists(checkpoint / TRAINER_STATE)])
+    if len(set(seen)) > 1:
+        why = "" if needs.apart else ": machines that do not share the folder need --save_on_each_node"
+        raise NotWholeError(f"{TRAINER_STATE}: {sum(seen)} of {len(seen)} processes see it{why}")
     state, fault = None, None
     try:
         state = read_state(checkpoint)
@@ -168,9 +169,9 @@ def read_whole(checkpoint: Path, needs: Needs) -> SavedState:
 
 
 def raise_first(fault: ArgumentError | None) -> None:
-    """Raises, in all processes alike, what the first of those has found that has found a fault."""
+    """Raises, in all processes alike, one fault that any of them has found, and rather one that stops a start anew."""
     if faults := [each for each in gather_object([fault]) if each is not None]:
-        raise faults[0]
+        raise min(faults, key=lambda each: isinstance(each, UnfinishedError))
 
 
 def without_lost_best(start: Start, output_dir: Path, is_end: bool, needs: Needs, say: Callable) -> Start:
@@ -243,8 +244,7 @@ def read_state(checkpoint: Path) -> SavedState:
         # It is beside this one, whatever their folder was called when that was written.
         folder = checkpoint.parent if step_of(checkpoint) is not None else checkpoint.resolve().parent
         trainer.best_model_checkpoint = str(folder / PureWindowsPath(trainer.best_model_checkpoint).name)
-    names = {"layout": "", "processes": 0, "batch": "", "seconds": 0.0}
-    return SavedState(checkpoint, trainer, record, **{name: record.get(name, value) for name, value in names.items()})
+    return SavedState(checkpoint, trainer, record, record.get("layout", ""), record.get("processes", 0))
 
 
 def whole(checkpoint: Path) -> bool:

@@ -9,7 +9,8 @@ path that the best one had when it was saved, so that a folder that was moved or
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from accelerate import PartialState
@@ -72,6 +73,17 @@ def is_not_about_the_best(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("The best checkpoint ")
 
 
+@contextmanager
+def without_word_of_the_best() -> Iterator[None]:
+    """Keeps that warning back in a block: `BestCheckpoint` tells the Trainer where the best one is."""
+    log = logging.getLogger("transformers.trainer")
+    log.addFilter(is_not_about_the_best)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_not_about_the_best)
+
+
 class BestCheckpoint(TrainerCallback):
     """
     Sees to the best checkpoint of a run: tells the Trainer where it is now, and checks it before the Trainer loads it.
@@ -84,12 +96,9 @@ class BestCheckpoint(TrainerCallback):
 
     def __init__(self, check: Callable[[Path], None], resumes: bool, best: Path | None):
         self.check, self.resumes, self.best = check, resumes, best
-        if resumes:
-            logging.getLogger("transformers.trainer").addFilter(is_not_about_the_best)
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.resumes:
-            logging.getLogger("transformers.trainer").removeFilter(is_not_about_the_best)
             state.best_model_checkpoint = None if self.best is None else str(self.best)
 
     def on_log(self, args, state, control, logs=None, **kwargs):

@@ -21,6 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..errors import ArgumentError
 from ..files import TRAIN_RESULTS, read_json
+from .file_checks import is_count, is_number
 from .launch import precision, tensor_parallel_size
 from .observation import IGNORED, add_before_trackers, add_to_log, observe_smoothing
 
@@ -41,6 +42,7 @@ QUERY = re.compile(r"\b(q|q_proj)(\.base_layer)?$")
 CROSS = re.compile(r"cross_attention|cross_attn|encoder_attn|EncDecAttention")
 # Name of the sums in a checkpoint's `trainer_state.json`.
 STATE = "throughput"
+LEAST = 1e-4  # seconds that rates are of, where a clock shows fewer
 
 
 def peak_flops(card: str | None) -> float | None:
@@ -183,8 +185,8 @@ class Throughput(TrainerCallback):
     place of pairs, and of the last start in place of the run.
 
     Counts stay on the device until the Trainer logs, and are summed over the processes then. A log's rates are of the
-    steps since the last one, those of the results of all the time of the run, evaluation and saving included. The loss
-    is logged with every checkpoint and evaluation too, so that none is lost when a run resumes.
+    steps since the last one, those of the results of all the time of the run, evaluation and saving included.
+    Checkpoints have the sums until the last log; `ExactResume` has each of their steps logged.
 
     Args:
         model: The one that is trained, before it is wrapped.
@@ -224,7 +226,7 @@ class Throughput(TrainerCallback):
         self.counts = counts if self.counts is None else self.counts + counts.to(self.counts.device)
 
     def on_train_begin(self, args: TrainingArguments, state, control, **kwargs):
-        saved = state.stateful_callbacks.get(STATE)
+        saved = sums_in(state, len(self.earlier))
         if saved is not None:
             self.earlier, self.loss_sum = list(saved["counts"]), saved["loss_sum"]
             self.seconds_before, self.steps_before = saved["seconds"], saved["steps"]
@@ -244,13 +246,6 @@ class Throughput(TrainerCallback):
             self.say(f"no utilisation (mfu) in the log: the peak of {name} in {kind} is not known")
         self.start = self.window = time.monotonic()
 
-    def on_step_end(self, args, state, control, **kwargs):
-        is_last = state.global_step >= state.max_steps
-        control.should_log |= control.should_save or control.should_evaluate or is_last
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        control.should_log |= control.should_save or control.should_evaluate
-
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
             add_to_log(state, logs, self.since_last_log(logs["loss"], state.global_step))
@@ -258,7 +253,7 @@ class Throughput(TrainerCallback):
         elif "train_runtime" in logs:
             add_to_log(state, logs, self.of_run(logs["train_loss"], state.global_step))
             self.keep(state)
-            self.start = None
+            self.seconds_before, self.start = self.seconds, None
 
     def on_evaluate(self, args, state, control, **kwargs):
         self.leave_out_until_now(state)
@@ -302,7 +297,7 @@ class Throughput(TrainerCallback):
         """Returns the rates of the steps since the last log, and remembers this one."""
         self.sum_up()
         self.loss_sum += loss * (global_step - self.logged_step)
-        seconds = max(time.monotonic() - self.window, 1e-9)
+        seconds = time.monotonic() - self.window
         counts = [now - last for now, last in zip(self.now, self.last, strict=True)]
         self.logged_step, self.last, self.window = global_step, list(self.now), time.monotonic()
         names = ("source_tokens_per_second", "target_tokens_per_second", "pairs_per_second")
@@ -324,7 +319,7 @@ class Throughput(TrainerCallback):
         totals = dict(zip(("train_source_tokens", "train_target_tokens", "train_samples"), self.now, strict=False))
         return {
             "train_runtime": seconds,
-            "train_steps_per_second": round(steps / seconds, 3),
+            "train_steps_per_second": round(steps / max(seconds, LEAST), 3),
             "train_loss": loss_sum / max(steps, 1),
             "total_flos": self.arithmetic.operations(self.now),
             **totals,
@@ -333,10 +328,31 @@ class Throughput(TrainerCallback):
 
     def rates(self, names: tuple[str, ...], counts: list[int], seconds: float, prefix: str = "") -> dict[str, float]:
         """Returns counts by the second, and the utilisation where the peak is known."""
+        seconds = max(seconds, LEAST)
         found = {name: round(count / seconds, 3) for name, count in zip(names, counts, strict=False)}
         if self.peak is not None:
             found[f"{prefix}mfu"] = round(self.arithmetic.operations(counts) / seconds / self.peak, 4)
         return found
+
+
+def sums_in(state: Any, kinds: int | None = None) -> dict[str, Any] | None:
+    """
+    Returns the sums in a checkpoint's state; None if there are none, or none that could be.
+
+    Args:
+        state: The Trainer's.
+        kinds: How many counts the model's arithmetic has; None for any number.
+    """
+    saved = state.stateful_callbacks.get(STATE)
+    counts = saved.get("counts") if isinstance(saved, dict) else None
+    if not isinstance(counts, list) or not all(map(is_count, counts)) or kinds not in (None, len(counts)):
+        return None
+    return saved if all(is_number(saved.get(name)) for name in ("loss_sum", "seconds", "steps")) else None
+
+
+def seconds_of(state: Any) -> float:
+    """Returns the seconds of training until a state of the Trainer, over all starts; 0 if it has no sums."""
+    return (sums_in(state) or {"seconds": 0.0})["seconds"]
 
 
 def log_throughput(trainer: Trainer, say: Callable[[str], None] = print) -> Throughput:
@@ -365,9 +381,9 @@ def results_of_end(trainer: Trainer, output_dir: Path, say: Callable[[str], None
         written = read_json(output_dir / TRAIN_RESULTS)
     except ArgumentError:
         written = {}
-    if STATE not in state.stateful_callbacks:
-        return written
     throughput = Throughput(trainer.model, say)
+    if sums_in(state, len(throughput.earlier)) is None:
+        return written
     throughput.on_train_begin(trainer.args, state, trainer.control)
     throughput.start = None
     found = {**throughput.of_run(math.nan, state.global_step), "epoch": state.epoch}

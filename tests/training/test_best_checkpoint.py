@@ -60,7 +60,7 @@ def with_best(task, tmp_path_factory) -> Path:
 LOST = {
     "gone": (shutil.rmtree, "it is gone"),
     "cut off": (lambda best: halve(best / WEIGHTS), "model.safetensors: cut off"),
-    "NaN": (lambda best: edit_tensors(best / WEIGHTS, partial(set_first, float("nan"))), "holds a NaN"),
+    "NaN": (lambda best: edit_tensors(best / WEIGHTS, partial(set_first, float("nan"))), "is not finite"),
 }
 
 

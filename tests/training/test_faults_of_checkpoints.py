@@ -10,6 +10,7 @@ was judged.
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
@@ -39,9 +40,11 @@ from small_faults import (
     write,
 )
 from small_runs import SMALL, weights
+from transformers import AutoConfig
 
 from hf_xformer.commands import train
 from hf_xformer.errors import ArgumentError
+from hf_xformer.training import checkpoint_files, resume
 from hf_xformer.training.checkpoint_files import Needs
 from hf_xformer.training.resume import find_start, set_aside
 
@@ -189,25 +192,62 @@ def unfit(checkpoint: Path) -> None:
     edit_tensors(checkpoint / WEIGHTS, widen_first)
 
 
-NONE_WHOLE = {"unfit": (unfit, True), "cut off": (lambda checkpoint: halve(checkpoint / OPTIMIZER), False)}
+NONE_WHOLE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "unfit": (unfit, WEIGHTS),
+    "weights cut off": (lambda checkpoint: halve(checkpoint / WEIGHTS), WEIGHTS),
+    "optimizer cut off": (lambda checkpoint: halve(checkpoint / OPTIMIZER), OPTIMIZER),
+    "random state gone": (lambda checkpoint: delete(checkpoint / RANDOM), RANDOM),
+    "state of another step": (lambda checkpoint: edit_json(checkpoint / STATE, global_step=99), STATE),
+    "state never written": (lambda checkpoint: delete(checkpoint / STATE), ""),
+    "state cut off": (lambda checkpoint: halve(checkpoint / STATE), ""),
+    "averages never written": (lambda checkpoint: delete(checkpoint / AVERAGES), ""),
+}
 
 
-@pytest.mark.parametrize(("fault", "is_refused"), NONE_WHOLE.values(), ids=NONE_WHOLE)
-def test_where_no_checkpoint_is_whole_a_run_starts_anew_only_if_they_were_cut_off(
-    fault, is_refused, stopped, tmp_path
+@pytest.mark.parametrize(("fault", "named"), NONE_WHOLE.values(), ids=NONE_WHOLE)
+def test_where_no_checkpoint_is_whole_a_run_starts_anew_only_if_none_was_ever_finished(
+    fault, named, stopped, tmp_path
 ):
-    """Weights of another model, or NaN in all of them, are no accident of a kill: nobody's training is thrown away."""
+    """What is damaged after it was written is no accident of a kill: nobody's training is thrown away."""
     stopped.copy(tmp_path / "run")
     checkpoints = [tmp_path / f"run/checkpoint-{step}" for step in (4, 2)]
     for checkpoint in checkpoints:
         fault(checkpoint)
     said: list[str] = []
-    if is_refused:
-        with pytest.raises(ArgumentError, match="checkpoint-4: model.safetensors: .*_checkpoint false starts anew"):
+    if named:
+        with pytest.raises(ArgumentError, match=f"checkpoint-4: {named}: .*_checkpoint false starts anew"):
             find_start(tmp_path / "run", None, stopped.needs, said.append)
         return
     assert find_start(tmp_path / "run", None, stopped.needs, said.append).superseded == tuple(checkpoints)
-    assert len(said) == 3 and said[-1] == f"no checkpoint in {tmp_path}/run is whole: the run starts anew"
+    assert len(said) == 3 and said[-1] == f"no checkpoint in {tmp_path}/run was finished: the run starts anew"
+
+
+def test_one_finished_checkpoint_among_unfinished_ones_is_enough_to_refuse(stopped, tmp_path):
+    delete(stopped.copy(tmp_path / "run") / STATE)
+    halve(tmp_path / "run/checkpoint-2" / OPTIMIZER)
+    with pytest.raises(ArgumentError, match="checkpoint-2: optimizer.pt: .*_checkpoint false starts anew"):
+        find_start(tmp_path / "run", None, stopped.needs, print)
+
+
+@pytest.mark.parametrize("kind", [KeyError, ImportError, MemoryError, RuntimeError])
+def test_an_error_that_is_none_of_the_files_keeps_its_traceback(kind, stopped, tmp_path, monkeypatch):
+    """Such as a bug of ours, or memory that is not there: no checkpoint is judged by it."""
+    stopped.copy(tmp_path / "run")
+
+    def fail(*args, **options):
+        raise kind("of ours")
+
+    monkeypatch.setattr(checkpoint_files, "compare_model", fail)
+    with pytest.raises(kind, match="of ours"):
+        find_start(tmp_path / "run", None, stopped.needs, print)
+
+
+def test_machines_that_do_not_share_their_folder_are_refused_and_not_started_anew(stopped, monkeypatch):
+    """A second process, on another machine, sees the names and none of the files."""
+    gather = resume.gather_object
+    monkeypatch.setattr(resume, "gather_object", lambda seen: gather(seen) + [False] * (seen == [True]))
+    with pytest.raises(ArgumentError, match="trainer_state.json: 1 of 2 processes see it.* --save_on_each_node"):
+        find_start(stopped.folder, None, stopped.needs, print)
 
 
 WISHES = {
@@ -237,6 +277,56 @@ def test_a_file_that_cannot_be_opened_is_passed_over_and_never_starts_a_run_anew
         ArgumentError, match="checkpoint-4: optimizer.pt: cannot be read: Permission denied; no other checkpoint"
     ):
         find_start(tmp_path / "run", None, stopped.needs, print)
+
+
+OWN_CLASS = """from transformers import T5Config, T5ForConditionalGeneration
+
+class OwnConfig(T5Config):
+    model_type = "own"
+
+class OwnModel(T5ForConditionalGeneration):
+    config_class = OwnConfig
+"""
+
+
+def test_a_class_of_ones_own_is_built_without_memory_if_its_code_may_run(stopped, tmp_path):
+    (tmp_path / "own.py").write_text(OWN_CLASS)
+    names = {"AutoConfig": "own.OwnConfig", "AutoModelForSeq2SeqLM": "own.OwnModel"}
+    sizes = {"vocab_size": 9, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": names, **sizes}))
+    config = AutoConfig.from_pretrained(tmp_path, trust_remote_code=True)
+    needs = replace(stopped.needs, config=config, trusted=True)
+    assert type(needs.model).__name__ == "OwnModel" and {each.device.type for each in needs.model.parameters()} == {
+        "meta"
+    }
+    with pytest.raises(ArgumentError, match="no sequence-to-sequence model of type 'own'"):
+        replace(needs, trusted=False).model  # noqa: B018 - the property raises
+
+
+def test_weights_that_a_base_holds_apart_against_its_configuration_are_this_runs(stopped, tmp_path):
+    """Its optimizer and its averages have one tensor more than the model that the configuration describes."""
+    checkpoint = stopped.copy(tmp_path / "run")
+    (name, weight), *_ = stopped.needs.untied.items()
+    edit_tensors(checkpoint / AVERAGES, lambda tensors: tensors.update({name: torch.zeros(weight.shape)}))
+
+    def add(content: dict) -> None:
+        group = content["param_groups"][0]
+        group["params"].append(number := sum(len(each["params"]) for each in content["param_groups"]))
+        zeros = {kind: torch.zeros(weight.shape) for kind in ("exp_avg", "exp_avg_sq")}
+        content["state"][number] = {"step": torch.tensor(4.0), **zeros}
+
+    edit_saved(checkpoint / OPTIMIZER, edit=add)
+    assert begin(tmp_path / "run", stopped.needs)[0] == checkpoint
+    edit_saved(checkpoint / OPTIMIZER, edit=lambda content: [add(content) for _ in stopped.needs.untied])
+    assert begin(tmp_path / "run", stopped.needs)[0] != checkpoint
+
+
+def test_a_model_that_cannot_generate_needs_no_file_for_that(stopped, tmp_path, monkeypatch):
+    checkpoint = stopped.copy(tmp_path / "run")
+    delete(checkpoint / "generation_config.json")
+    needs = replace(stopped.needs)  # whose model is built anew
+    monkeypatch.setattr(type(needs.model), "can_generate", staticmethod(lambda: False))
+    assert begin(tmp_path / "run", needs)[0] == checkpoint
 
 
 TRAINED = {
@@ -342,7 +432,9 @@ def test_a_checkpoint_of_two_processes_lacks_no_part_of_either(layout, stopped, 
             checkpoint = tmp_path / f"{number}-{fault.__name__}/checkpoint-4"
             shutil.copytree(tmp_path / "whole/checkpoint-4", checkpoint)
             fault(checkpoint / name)
-            found, said = begin(checkpoint.parent, needs)
-            assert found is None and len(said) == 2 and said[0].startswith(f"passing over {checkpoint}: ")
+            said: list[str] = []
+            with suppress(ArgumentError):
+                assert find_start(checkpoint.parent, None, needs, said.append).state is None
+            assert said[0].startswith(f"passing over {checkpoint}: ")
             file = said[0].partition("/checkpoint-4: ")[2].partition(": ")[0]  # or a pattern for all of its kind
             assert fnmatch(name, file) or Path(name).name == file

@@ -13,7 +13,7 @@ from small_models import VARIANTS, make_batch, make_model
 from small_runs import run, train_results
 from small_waits import NoWaits, make_packed
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import T5Config, T5ForConditionalGeneration, TrainerControl, TrainerState, TrainingArguments
 
 from hf_xformer.commands import train
 from hf_xformer.training.throughput import Arithmetic, Throughput, measured_peak, peak_of
@@ -145,6 +145,9 @@ def test_a_resumed_runs_losses_counts_and_time_are_those_of_all_its_starts(task,
     assert {name: one[name] for name in same} == {name: two[name] for name in same}
     assert one["train_runtime"] < 1000 < two["train_runtime"] < 1000 + 600
     assert two["train_steps_per_second"] == pytest.approx(10 / two["train_runtime"], abs=0.001)
+    for name, results in (("unbroken", one), ("broken", two)):  # one clock
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert record["seconds"] == pytest.approx(results["train_runtime"], abs=0.11)
     histories = [
         [(entry["step"], entry["loss"]) for entry in json.loads((tmp_path / name / "trainer_state.json").read_text())[
             "log_history"] if "loss" in entry]
@@ -159,11 +162,45 @@ def test_a_checkpoint_without_counts_is_said(task, tmp_path, capsys):
     shutil.rmtree(tmp_path / "checkpoint-6")
     state = tmp_path / "checkpoint-3/trainer_state.json"
     content = json.loads(state.read_text())
-    del content["stateful_callbacks"]["throughput"]
+    # As the stock Trainer leaves them; the run saves once more, with its own.
+    content["stateful_callbacks"] = {"TrainerControl": content["stateful_callbacks"]["TrainerControl"]}
     state.write_text(json.dumps(content))
     train.main(options)
     assert "the checkpoint has no counts" in capsys.readouterr().out
     assert train_results(tmp_path)["train_samples"] == 3 * 8
+    saved = json.loads((tmp_path / "checkpoint-6/trainer_state.json").read_text())["stateful_callbacks"]
+    assert {"LayoutRecord", "RecipeRecord", "TrainerControl", "throughput"} <= set(saved) and all(saved.values())
+
+
+SUMS = {"counts": [4, 4, 1, 16, 0, 0], "loss_sum": 2.5, "seconds": 3.0, "steps": 2}
+NO_SUMS = {
+    "fewer counts": {"counts": [4, 4]},
+    "counts NaN": {"counts": [4, 4, 1, 16, 0, float("nan")]},
+    "counts text": {"counts": "444444"},
+    "loss NaN": {"loss_sum": float("nan")},
+    "seconds null": {"seconds": None},
+    "steps text": {"steps": "2"},
+}
+
+
+@pytest.mark.parametrize("changes", [{}, *NO_SUMS.values()], ids=["whole", *NO_SUMS])
+def test_sums_of_another_arithmetic_or_garbage_are_none_and_said(changes):
+    said: list[str] = []
+    throughput = Throughput(make_model(), said.append)
+    counts = SUMS["counts"][: len(throughput.earlier)] + [0] * (len(throughput.earlier) - 6)
+    saved = {**SUMS, "counts": counts, **changes}
+    state = TrainerState(global_step=2, stateful_callbacks={"throughput": saved})
+    throughput.on_train_begin(TrainingArguments(use_cpu=True), state, TrainerControl())
+    assert throughput.earlier == (counts if not changes else [0] * len(counts))
+    assert [line for line in said if line.startswith("the checkpoint has no counts")] == said[: bool(changes)]
+
+
+def test_no_seconds_of_training_divide_nothing_by_zero():
+    throughput = Throughput(make_model())
+    state = TrainerState(global_step=0, stateful_callbacks={})
+    throughput.on_train_begin(TrainingArguments(use_cpu=True), state, TrainerControl())
+    throughput.start = None
+    assert throughput.of_run(float("nan"), 0)["train_steps_per_second"] == 0
 
 
 def test_a_stream_is_counted(task, tmp_path):
