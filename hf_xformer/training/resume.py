@@ -27,6 +27,7 @@ from ..files import (
     ALL_RESULTS,
     ATTENTION,
     CONFIG,
+    CURVES,
     EVAL_RESULTS,
     GENERATION_CONFIG,
     RECORD,
@@ -266,11 +267,18 @@ def set_aside(output_dir: Path, checkpoints: Sequence[Path], say: Callable) -> N
         say(f"moved {', '.join(path.name for path in checkpoints)} to {aside}: this run does not go on from there")
 
 
-def set_results_aside(output_dir: Path, say: Callable) -> None:
-    """Moves scores of the weights before the run went on, which would be taken for those of its end."""
-    if found := [path for name in (TEST_RESULTS, ATTENTION) if (path := output_dir / name).exists()]:
+def set_results_aside(output_dir: Path, say: Callable, *more: str) -> None:
+    """
+    Moves the record and the results of an earlier end of a run that takes steps: a kill after the last of them would
+    leave them to be taken for those of the new end.
+
+    Args:
+        more: Names of other files that tell of the earlier end.
+    """
+    names = (RECORD, TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS, ALL_RESULTS, ATTENTION, CURVES, *more)
+    if found := [path for name in names if (path := output_dir / name).exists()]:
         aside = move_aside(output_dir, found)
-        say(f"{' and '.join(path.name for path in found)} of earlier weights: moved to {aside}")
+        say(f"{', '.join(path.name for path in found)} of earlier weights: moved to {aside}")
 
 
 def move_aside(output_dir: Path, paths: Iterable[Path]) -> Path:
