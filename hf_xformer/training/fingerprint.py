@@ -21,7 +21,7 @@ from transformers.trainer_utils import SchedulerType
 
 from ..checkpoints.loading import IGNORED_FIELDS
 from ..data.reading import format_of
-from ..errors import ArgumentError, DataError
+from ..errors import DataError, InputError
 from ..files import CONFIG
 from .arguments import DataArguments, ModelArguments
 from .launch import layout, precision
@@ -197,13 +197,13 @@ def shared_digests(
             read one.
     """
     digests: dict[str, Any] = {}
-    fault: ArgumentError | DataError | None = None
+    fault: InputError | None = None
     try:
         for file in (*(data_args.train_file or ()), *(data_args.validation_file or ())):
             Path(file).stat()
         if PartialState().is_main_process:
             digests = digests_of(model_args, data_args, training_args)
-    except (ArgumentError, DataError) as error:
+    except InputError as error:
         fault = error
     except OSError as error:
         fault = DataError(f"{error.filename}: {error.strerror or error}")

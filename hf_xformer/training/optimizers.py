@@ -15,7 +15,7 @@ from ..errors import ArgumentError, blame
 NO_VALUE = "no-such-value"  # of any argument: whoever reads it fails, or hands it on
 
 
-def optimizer_of(args: TrainingArguments, model: torch.nn.Module) -> tuple[Any, dict[str, Any]]:
+def optimizer_of(args: TrainingArguments, model: Any) -> tuple[Any, dict[str, Any]]:
     """
     Returns the optimizer's class, or what makes it, and its options, as the Trainer takes them.
 

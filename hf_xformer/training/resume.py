@@ -21,7 +21,7 @@ from transformers import (
 from transformers.trainer_utils import SaveStrategy
 
 from ..checkpoints.weight_files import read_tensors
-from ..errors import ArgumentError
+from ..errors import ArgumentError, InputError
 from ..files import (
     ADAPTER_CONFIG,
     ALL_RESULTS,
@@ -168,7 +168,7 @@ def read_whole(checkpoint: Path, needs: Needs) -> SavedState:
     return state
 
 
-def raise_first(fault: ArgumentError | None) -> None:
+def raise_first(fault: InputError | None) -> None:
     """Raises, in all processes alike, what the first of those has found that has found a fault."""
     if faults := [each for each in gather_object([fault]) if each is not None]:
         raise faults[0]
@@ -306,8 +306,8 @@ def set_damaged_aside(output_dir: Path, say: Callable) -> None:
             damaged[output_dir / name] = error
     if damaged:
         aside = move_aside(output_dir, damaged)
-        for error in damaged.values():
-            say(f"{error}: moved to {aside}, and a new one will be written")
+        for reason in damaged.values():
+            say(f"{reason}: moved to {aside}, and a new one will be written")
 
 
 def copy_weights(checkpoint: Path, output_dir: Path) -> None:
