@@ -222,7 +222,7 @@ def why_left_out(of_tests: bool) -> str | None:
     missing = missing_packages("everything", *["tests"] * of_tests)
     if not missing:
         return None
-    folder, names = ("tests", "conftest, hf_xformer.training.launch") if of_tests else ("benchmarks", "gpu_cases")
+    folder, names = ("tests", "conftest, hf_xformer.commands.train") if of_tests else ("benchmarks", "gpu_cases")
     path = os.pathsep.join([str(ROOT / folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     ran = subprocess.run([sys.executable, "-c", f"import {names}"], capture_output=True, text=True, env=environment)

@@ -52,7 +52,7 @@ def check_vocabulary(
             )
         # A source tokenizer's start token counts too, because the Trainer writes it over the model's.
         for name in SPECIAL_TOKENS[:2] if side == "target" or source.bos_token_id is None else SPECIAL_TOKENS:
-            expected = getattr(config, name)
+            expected = getattr(config, name, None)
             if getattr(tokenizer, name) not in (expected if isinstance(expected, list) else [expected]):
                 raise ArgumentError(
                     f"the {side} tokenizer {tokenizer.name_or_path} has `{name}` {getattr(tokenizer, name)}, "

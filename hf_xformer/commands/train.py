@@ -12,22 +12,19 @@ same command: it resumes from the last whole checkpoint in --output_dir; --resum
 """
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, set_seed
 from transformers.trainer_utils import HubStrategy
-from transformers.training_args import OptimizerNames
 
 from ..checkpoints.averaging import load_averages
 from ..decoding.attention_maps import can_plot
-from ..errors import ArgumentError, blame, one_line_errors
+from ..errors import blame, one_line_errors
 from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER, with_nulls
-from ..hub.card import CardFacts, facts_of, is_edited, read_facts, write_card
+from ..hub.card import CardFacts, facts_of, read_facts, why_kept, write_card
 from ..hub.curves import plot_curves
 from ..hub.record import listed, make_record, update_record
 from ..hub.repository import RunPublisher, check_pushing
@@ -47,6 +44,7 @@ from ..training.failures import one_line_failures
 from ..training.health import StopIfNotFinite
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
 from ..training.launch_checks import check_engine
+from ..training.optimizers import check_optimizer
 from ..training.output_lock import lock_output, locks_released
 from ..training.parallel import TensorParallelTrainer
 from ..training.plan import trainer_arguments
@@ -127,22 +125,6 @@ def make_trainer(
     return trainer
 
 
-def check_optimizer(given: Seq2SeqTrainingArguments, model: PreTrainedModel) -> None:
-    """Checks that there is such an optimizer, that it takes its arguments, and that none of them would do nothing."""
-    where = f"--optim {OptimizerNames(given.optim).value}"
-    if given.optim_args:
-        where += f" with --optim_args {given.optim_args}"
-    with blame(where, ImportError, ValueError, TypeError):
-        kind, options = Seq2SeqTrainer.get_optimizer_cls_and_kwargs(given, model)
-        if options.keys().isdisjoint(("params", "model", "optimizer_dict")):  # those of the whole model
-            kind([torch.zeros(1, requires_grad=True)], **options)
-    if given.optim_args:
-        without = copy(given)
-        without.optim_args = None
-        if str(Seq2SeqTrainer.get_optimizer_cls_and_kwargs(without, model)[1]) == str(options):
-            raise ArgumentError(f"{where}: this optimizer takes none of these arguments: leave them out")
-
-
 def make_callbacks(
     run: Run, model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
 ) -> list[TrainerCallback]:
@@ -172,7 +154,7 @@ def make_callbacks(
 
 
 def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
-    """Moves an earlier run's checkpoints and claims the output folder, now that all options are checked."""
+    """Moves what is of an earlier run or end and claims the output folder, now that all options are checked."""
     # All processes have looked at what is there.
     PartialState().wait_for_everyone()
     if trainer.args.should_save:
@@ -181,6 +163,8 @@ def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
         if run.start.state is not None and run.finished is None:
             bring_best(run.start.state.trainer, run.best, print)
         set_damaged_aside(output_dir, print)
+        if run.finished is None:
+            set_results_aside(output_dir, print, *([] if why_kept(output_dir) else [CARD]))
         claim(output_dir, run.model, run.source)
 
 
@@ -193,8 +177,6 @@ def train(trainer: Seq2SeqTrainer, run: Run) -> None:
     trainer.log_metrics("train", results)
     trainer.save_metrics("train", with_nulls(results))
     trainer.save_model()
-    if trainer.args.should_save:
-        set_results_aside(Path(output_dir), print)
 
 
 def take_up(trainer: Seq2SeqTrainer, run: Run, model_args: ModelArguments) -> None:
@@ -255,8 +237,8 @@ def report(trainer: Seq2SeqTrainer, record: dict, facts: CardFacts) -> None:
         plot_curves(trainer.state.log_history, output_dir / CURVES)
     else:
         print(f"{CURVES} is not drawn: pip install 'hf-xformer[plot]'")
-    if is_edited(output_dir):
-        print(f"{output_dir / CARD} was changed by hand and stays as it is")
+    if reason := why_kept(output_dir):
+        print(f"{output_dir / CARD} {reason} and stays as it is")
     else:
         write_card(output_dir, facts_of(record))
     print(f"checkpoint, tokenizer, results and model card are in {output_dir}")

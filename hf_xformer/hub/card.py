@@ -280,16 +280,21 @@ def check_unedited(folder: Path) -> None:
     Checks that a card was not changed by hand since it was written.
 
     Raises:
-        ArgumentError: The card was changed by hand.
+        ArgumentError: The card was changed by hand, or nobody knows.
     """
-    if is_edited(folder):
-        raise ArgumentError(f"{folder / CARD} was changed by hand; --overwrite writes it anew")
+    if reason := why_kept(folder):
+        raise ArgumentError(f"{folder / CARD} {reason}; --overwrite writes it anew")
 
 
-def is_edited(folder: Path) -> bool:
-    """Returns whether the card is another than the one that was written last."""
+def why_kept(folder: Path) -> str | None:
+    """Returns why a card is not to be replaced unasked; None if it was written by us, or there is none."""
     path = folder / CARD
-    return path.exists() and digest(path.read_bytes()) != read_json(folder / RECORD).get("card_sha256")
+    if not path.exists():
+        return None
+    written = read_json(folder / RECORD).get("card_sha256")
+    if written is None:
+        return f"may be of your hand ({RECORD} does not say what was written)"
+    return None if digest(path.read_bytes()) == written else "was changed by hand"
 
 
 def digest(content: bytes) -> str:

@@ -5,6 +5,7 @@
 import os
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -66,8 +67,9 @@ def cleaned(value: Any) -> Any:
         value = re.sub(pattern, REMOVED, value)
     for secret in known_secrets():
         value = value.replace(secret, REMOVED)
-    if ABSOLUTE.fullmatch(value) and Path(value).exists():  # spaces and all
-        return shown(value)
+    with suppress(OSError):  # of a text that no name of a file can be
+        if ABSOLUTE.fullmatch(value) and Path(value).exists():  # spaces and all
+            return shown(value)
     for place in sorted(map(str, local_places()), key=len, reverse=True):
         if " " in place:
             value = value.replace(f"{place}/", "")

@@ -37,7 +37,7 @@ from ..files import (
     travelling_files,
 )
 from ..models import XformerConfig
-from .card import facts_of, hub_results, is_edited, named, problems_of, render
+from .card import facts_of, hub_results, named, problems_of, render, why_kept
 from .contents import PICKLE, check_content, hidden_code, link_out
 from .privacy import cleaned, is_path, place_in, secret_in
 
@@ -171,7 +171,9 @@ def without_private(path: Path) -> Path | bytes:
     if path.suffix == ".json" and not matches(path.name, VOCABULARIES):
         stored = json.loads(text)
         if path.name in RESULTS and isinstance(stored, dict):
-            stored = cleaned({name: stored[name] for name in stored if name not in LOCAL_FIELDS})
+            # What people write for a card may look like a path, as sounds between strokes do; it is checked below.
+            facts = {"facts": stored["facts"]} if "facts" in stored else {}
+            stored = cleaned({name: stored[name] for name in stored if name not in LOCAL_FIELDS}) | facts
         else:
             stored = without_origins(stored)
             check_values(path, stored)
@@ -276,7 +278,7 @@ def prepare(folder: Path, repo_id: str, trust_remote_code: bool = False) -> Publ
     check_link(folder / CARD, folder)
     check_content(CARD, folder / CARD)
     written = read_text(folder / CARD)
-    if is_edited(folder):
+    if why_kept(folder):
         # It names the folder here as the one to load.
         text = written.replace(named(record.get("card_name", str(folder))), named(repo_id))
     else:

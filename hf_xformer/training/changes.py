@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Seq2SeqTrainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_callback import ExportableState
 
 from ..checkpoints.loading import TRAINING_FIELDS
 from ..errors import ArgumentError
 from .fingerprint import BY_SCORES, CONDITIONAL, EVALUATING, plain
 from .launch import TENSOR_PARALLEL
+from .optimizers import optimizer_of
 from .resume import SavedState
 from .schema import options
 
@@ -43,6 +44,8 @@ ORDER = frozenset(
         *("train_split", "dataset_config_name", "accelerator_config", "dataloader_drop_last", "ignore_data_skip"),
     )
 )
+# Options of `EVALUATING` that say which checkpoint is the best of those that are there.
+CHOOSING = frozenset(("metric_for_best_model", "greater_is_better"))
 OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "deepspeed")
 SHOWN = 6  # differences in a message
 
@@ -112,8 +115,13 @@ def settle(
     if None in (was.get("dataset_revision", ""), now.get("dataset_revision", "")):
         say(f"--dataset_name {now['dataset_name']}: its revision is not known, and was not compared with {checkpoint}")
     found = differences(was, now)
+    if now.get("dataset_revision", "") is None and now["dataset_name"] == was.get("dataset_name"):
+        now = {**now, "dataset_revision": was.get("dataset_revision")}  # the next start may know its own
     if not found:
         return Recipe(now, history)
+    if is_finished and {each.name for each in found} <= EVALUATING - CHOOSING:
+        say(f"{checkpoint} is the end of this run, and stays: only its evaluation changes, {listed(found)}")
+        return Recipe(was, history)
     refuse(found, checkpoint, was, change, is_finished, step - 1)
     names = frozenset(each.name for each in found)
     say(f"--change_recipe: {'; '.join(mixed(each, history, step) for each in found)}")
@@ -263,7 +271,7 @@ class RecipeRecord(TrainerCallback, ExportableState):
 
 def set_numbers(args: TrainingArguments, model: Any, optimizer: Any, lr_scheduler: Any) -> None:
     """Sets the numbers of an optimizer and the learning rate of its schedule to those of the arguments."""
-    _, numbers = Seq2SeqTrainer.get_optimizer_cls_and_kwargs(args, model)
+    _, numbers = optimizer_of(args, model)
     groups = optimizer.param_groups
     for group in groups:
         group.update({name: each for name, each in numbers.items() if name in group and name not in ("lr", "params")})

@@ -21,10 +21,12 @@ from transformers.trainer_utils import SchedulerType
 
 from ..checkpoints.loading import IGNORED_FIELDS
 from ..data.reading import format_of
+from ..errors import DataError, InputError
 from ..files import CONFIG
 from .arguments import DataArguments, ModelArguments
 from .launch import layout, precision
 from .plan import Plan
+from .resume import raise_first
 from .schema import options
 
 
@@ -119,8 +121,7 @@ def recipe_of(
     found |= {f"target_tokenizer_name.{part}": value for part, value in own.items()}
     found |= {"layout": layout(training_args), "processes": training_args.world_size}
     found |= {"precision": precision(training_args), "deepspeed": engine_of(training_args)}
-    digests = [digests_of(model_args, data_args, training_args) if PartialState().is_main_process else {}]
-    found |= broadcast_object_list(digests)[0]
+    found |= shared_digests(model_args, data_args, training_args)
     return json.loads(json.dumps(found, default=str))
 
 
@@ -183,6 +184,31 @@ def short(value: Any) -> Any:
     """Returns JSON of a line as it is, and the digest of more."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return value if len(text) <= 100 else f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def shared_digests(
+    model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
+) -> dict[str, Any]:
+    """
+    Returns `digests_of` in all processes, of which the first reads.
+
+    Raises:
+        ArgumentError, DataError: In all processes alike: one of them lacks a file of the data, or the first cannot
+            read one.
+    """
+    digests: dict[str, Any] = {}
+    fault: InputError | None = None
+    try:
+        for file in (*(data_args.train_file or ()), *(data_args.validation_file or ())):
+            Path(file).stat()
+        if PartialState().is_main_process:
+            digests = digests_of(model_args, data_args, training_args)
+    except InputError as error:
+        fault = error
+    except OSError as error:
+        fault = DataError(f"{error.filename}: {error.strerror or error}")
+    raise_first(fault)
+    return broadcast_object_list([digests])[0]
 
 
 def digests_of(

@@ -21,12 +21,13 @@ from transformers import (
 from transformers.trainer_utils import SaveStrategy
 
 from ..checkpoints.weight_files import read_tensors
-from ..errors import ArgumentError
+from ..errors import ArgumentError, InputError
 from ..files import (
     ADAPTER_CONFIG,
     ALL_RESULTS,
     ATTENTION,
     CONFIG,
+    CURVES,
     EVAL_RESULTS,
     GENERATION_CONFIG,
     RECORD,
@@ -168,7 +169,7 @@ def read_whole(checkpoint: Path, needs: Needs) -> SavedState:
     return state
 
 
-def raise_first(fault: ArgumentError | None) -> None:
+def raise_first(fault: InputError | None) -> None:
     """Raises, in all processes alike, one fault that any of them has found, and rather one that stops a start anew."""
     if faults := [each for each in gather_object([fault]) if each is not None]:
         raise min(faults, key=lambda each: isinstance(each, UnfinishedError))
@@ -266,11 +267,18 @@ def set_aside(output_dir: Path, checkpoints: Sequence[Path], say: Callable) -> N
         say(f"moved {', '.join(path.name for path in checkpoints)} to {aside}: this run does not go on from there")
 
 
-def set_results_aside(output_dir: Path, say: Callable) -> None:
-    """Moves scores of the weights before the run went on, which would be taken for those of its end."""
-    if found := [path for name in (TEST_RESULTS, ATTENTION) if (path := output_dir / name).exists()]:
+def set_results_aside(output_dir: Path, say: Callable, *more: str) -> None:
+    """
+    Moves the record and the results of an earlier end of a run that takes steps: a kill after the last of them would
+    leave them to be taken for those of the new end.
+
+    Args:
+        more: Names of other files that tell of the earlier end.
+    """
+    names = (RECORD, TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS, ALL_RESULTS, ATTENTION, CURVES, *more)
+    if found := [path for name in names if (path := output_dir / name).exists()]:
         aside = move_aside(output_dir, found)
-        say(f"{' and '.join(path.name for path in found)} of earlier weights: moved to {aside}")
+        say(f"{', '.join(path.name for path in found)} of earlier weights: moved to {aside}")
 
 
 def move_aside(output_dir: Path, paths: Iterable[Path]) -> Path:
@@ -298,8 +306,8 @@ def set_damaged_aside(output_dir: Path, say: Callable) -> None:
             damaged[output_dir / name] = error
     if damaged:
         aside = move_aside(output_dir, damaged)
-        for error in damaged.values():
-            say(f"{error}: moved to {aside}, and a new one will be written")
+        for reason in damaged.values():
+            say(f"{reason}: moved to {aside}, and a new one will be written")
 
 
 def copy_weights(checkpoint: Path, output_dir: Path) -> None:

@@ -136,6 +136,11 @@ RULES = (
         "needs --validation_file",
     ),
     Rule(
+        "eval_on_start",
+        lambda data, trainer: trainer.eval_on_start and not data.evaluates(trainer),
+        "needs --validation_file",
+    ),
+    Rule(
         "past_index",
         given("past_index", None, -1),
         "is not for encoder-decoders: leave it out",

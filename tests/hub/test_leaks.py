@@ -21,7 +21,7 @@ import pytest
 import torch
 import yaml
 from hub_server import TOKEN, HubServer
-from small_records import FACTS
+from small_records import FACTS, make_record
 from small_runs import ROOT, libraries, refused
 from transformers import Seq2SeqTrainingArguments
 
@@ -32,6 +32,7 @@ from hf_xformer.hub.privacy import cleaned, place_in, secret_in, shown
 from hf_xformer.hub.publication import gather
 from hf_xformer.hub.record import RECORDED, recorded
 from hf_xformer.hub.repository import check_pushing
+from hf_xformer.training.fingerprint import NEUTRAL
 from hf_xformer.training.schema import options
 
 
@@ -154,7 +155,7 @@ def test_the_record_here_has_what_was_given_and_the_names_of_the_rest(published,
         ["--hub_token", HUB], ["--hub-token", HUB], [f"--hub-token={HUB}"], [f"--hub_token={HUB}"], ["--hub_tok", HUB],
         ["--run-name", "x"], ["--train_file", HUB], [f"--config_overrides=a={HUB}"], ["--metrics", "per", GITHUB],
         ["--dataset_name", f"https://a:{PASSWORD}@b.c/d"], ["--source_column", f"password={PASSWORD}"],
-        ["--trackio-space-id", "x"], ["--deepspeed", "{}"], ["--Hub_Token", HUB], ["--no-use-cpu-of-mine"],
+        ["--trackio-space-id", "x"], ["--logging-dir", "x"], ["--Hub_Token", HUB], ["--no-use-cpu-of-mine"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -165,7 +166,9 @@ def test_an_option_that_is_nobodys_business_is_not_recorded_however_it_is_spelt(
 
 
 def test_every_option_that_is_recorded_is_one():
-    assert set(options()) >= RECORDED and not RECORDED & {"hub_token", "output_dir", "run_name", "hub_model_id"}
+    assert set(options()) >= RECORDED >= set(options()) - NEUTRAL  # all that decides the weights
+    assert {"early_stopping_patience", "early_stopping_threshold", "change_recipe", "eval_max_tokens"} <= RECORDED
+    assert not RECORDED & {"hub_token", "output_dir", "run_name", "hub_model_id"}
 
 
 def test_paths_are_shown_relative_to_the_working_folder_or_by_their_last_part(tmp_path, monkeypatch):
@@ -193,6 +196,7 @@ def test_texts_are_cleaned_of_paths_and_secrets_and_of_nothing_else(tmp_path):
     assert cleaned({"a": kept}) == {"a": kept}
     text = f"--a=/srv/x/y.json b=/srv/lang=de/z, '{tmp_path}/q' ftp://u:p@h/x file:///srv/w {HUB}"
     assert cleaned(text) == "--a=y.json b=z, 'q' [removed]h/x w [removed]"
+    assert cleaned("/" + "a b" * 2000) == "a b" + "a b" * 1999  # no name of a file is so long
     assert place_in(f"see ({tmp_path}/x)") and place_in("file:///home/bob/x") and place_in("C:\\Users\\bob\\x")
     assert place_in("https://example.org/home/bob") is None and place_in("a/tmp/b") is None
 
@@ -316,6 +320,16 @@ def test_what_cannot_be_taken_out_is_refused_with_file_and_field(name, content, 
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / name}: ")) as error:
         gather(tmp_path)
     assert said in str(error.value)
+
+
+def test_facts_that_look_like_paths_are_published_as_they_were_written(tmp_path):
+    record = make_record(facts={**FACTS, "summary": "Writes cat as /kæt/.", "example": "/kæt/"}, recipe="/srv/a.yaml")
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    published = json.loads(gather(tmp_path).files["run.json"])
+    assert published["facts"] == record["facts"] and published["recipe"] == "a.yaml"
+    (tmp_path / "run.json").write_text(json.dumps({**record, "facts": {**FACTS, "limits": f"see {Path.home()}/x"}}))
+    with pytest.raises(ValueError, match="holds a path of this machine"):
+        gather(tmp_path)
 
 
 @pytest.mark.parametrize("text", [f"ask {HUB}", f"from {Path.home()}/words"])

@@ -10,9 +10,11 @@ import pytest
 import torch
 from small_runs import SMALL, launch, nightly, output_of, refused, run, weights
 from torch.optim import AdamW
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, TrainerState, TrainingArguments
 
 from hf_xformer.commands import train
+from hf_xformer.training.changes import settle
+from hf_xformer.training.resume import SavedState
 
 
 SAVING = {"max_steps": 20, "save_strategy": "steps", "save_steps": 10, "logging_steps": 1}
@@ -185,6 +187,30 @@ def test_scores_of_another_kind_are_not_compared_with_the_best_until_now(task, t
     assert state["best_metric"] > 10 and state["best_model_checkpoint"].endswith("checkpoint-4")
     (change,) = json.loads((tmp_path / "run.json").read_text())["recipe_changes"]
     assert change["changes"]["metric_for_best_model"] == ["loss", "per"]
+
+
+def test_a_finished_run_is_evaluated_otherwise_and_keeps_its_best(task, tmp_path, capsys):
+    best = {"load_best_model_at_end": "true", "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps"}
+    best |= {"save_steps": 2, "validation_file": task.validation, "metrics": "per"}
+    train.main(task.options(tmp_path, **best, max_steps=4))
+    before = weights(tmp_path)
+    train.main(task.options(tmp_path, **best, max_steps=4, generation_num_beams=2, max_eval_samples=5))
+    assert "only its evaluation changes, 2 other options: " in capsys.readouterr().out
+    assert torch.equal(weights(tmp_path), before)
+    other = {"metric_for_best_model": "per", "greater_is_better": "false"}
+    assert "no step is left" in refused(train, task.options(tmp_path, **best, **other, max_steps=4), capsys)
+
+
+def test_a_revision_that_is_not_known_now_stays_that_of_the_last_start(tmp_path, capsys):
+    arguments = TrainingArguments(tmp_path, use_cpu=True)
+    recipe = {"dataset_name": "user/words", "dataset_revision": "abc"}
+    for name, expected in (("user/words", "abc"), ("user/others", None)):
+        callbacks = {"RecipeRecord": {"args": {"recipe": recipe, "history": []}}}
+        trainer = TrainerState(global_step=4, stateful_callbacks=callbacks)
+        state = SavedState(tmp_path / "checkpoint-4", trainer, {}, "", 1, "", 0.0)
+        found = settle({"dataset_name": name, "dataset_revision": None}, state, arguments, True, False, print)
+        assert found.options["dataset_revision"] == expected
+    assert "its revision is not known" in capsys.readouterr().out
 
 
 def test_callbacks_are_not_restored_over_the_record(stopped, task, capsys):

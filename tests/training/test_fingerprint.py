@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import SMALL, refused
+from small_runs import SMALL, refused, run_twice
 from transformers import AutoTokenizer, Seq2SeqTrainingArguments, get_scheduler
 from transformers.trainer_utils import SchedulerType
 
@@ -257,3 +257,32 @@ def test_a_recipe_holds_no_place_of_this_machine(stopped):
     state = json.loads((stopped / "checkpoint-10/trainer_state.json").read_text())
     recipe = json.dumps(state["stateful_callbacks"]["RecipeRecord"])
     assert os.sep not in re.sub(r"Ċ|\\", "", recipe) and "sha256" in recipe
+
+
+@pytest.mark.distributed
+def test_a_file_that_one_process_lacks_is_refused_in_all(tmp_path):
+    said = run_twice(
+        """
+import os, sys
+from accelerate import PartialState
+from hf_xformer.errors import DataError
+from hf_xformer.training.fingerprint import shared_digests
+from hf_xformer.training.recipe import parse_run
+
+rank = PartialState(cpu=True).process_index
+for lacking in (0, 1):
+    os.makedirs(f"{sys.argv[1]}/{lacking}-{rank}")
+    os.chdir(f"{sys.argv[1]}/{lacking}-{rank}")
+    if rank != lacking:
+        open("words.jsonl", "w").write("{}")
+    words = ["--config_name", "x", "--tokenizer_name", "x", "--train_file", "words.jsonl", "--output_dir", "x"]
+    try:
+        shared_digests(*parse_run([*words, "--use_cpu", "true"], ""))
+    except DataError as error:
+        print(f"without {lacking}, process {rank}: {error}\n", end="", flush=True)
+""",
+        tmp_path,
+    )
+    for lacking in (0, 1):
+        for rank in (0, 1):
+            assert f"without {lacking}, process {rank}: words.jsonl: No such file or directory" in said

@@ -120,6 +120,11 @@ def test_arguments_that_an_optimizer_does_not_take_are_refused(task, tmp_path, c
         assert line.startswith(f"error: --optim {changes['optim']} with --optim_args foo=1: ")
 
 
+def test_each_argument_that_an_optimizer_does_not_take_is_named(task, tmp_path, capsys):
+    words = task.options(tmp_path / "run", optim="sgd", optim_args="momentum=0.9,neserov=true")
+    assert "does not take neserov: leave it out" in refused(train, words, capsys)
+
+
 def test_a_missing_tracker_of_ours_is_met_with_the_extra_that_brings_it(task, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(option_checks, "get_available_reporting_integrations", list)
     line = refused(train, task.options(tmp_path / "run", report_to="tensorboard"), capsys)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's folder: where it resumes, what is passed over, and that a refused start leaves everything as it was."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -73,6 +74,31 @@ def test_false_in_a_recipe_starts_anew(saved, task, tmp_path):
     recipe.write_text("resume_from_checkpoint: false\n")
     train.main([str(recipe), *task.options(tmp_path / "run", **SAVING)])
     assert (tmp_path / "run/previous-1/checkpoint-6").is_dir()
+
+
+@pytest.mark.parametrize("more", [{"resume_from_checkpoint": "false"}, {"max_steps": 9, "change_recipe": "true"}])
+def test_a_run_killed_before_it_wrote_its_record_is_not_described_by_an_earlier_one(
+    more, saved, task, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "run"
+    shutil.copytree(saved, folder)
+    options = {**SAVING, **more, "learning_rate": 1e-3}
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_rest", lambda *arguments: sys.exit())
+        with pytest.raises(SystemExit):
+            train.main(task.options(folder, **options))
+    assert "run.json" in capsys.readouterr().out and not (folder / "run.json").exists()
+    (record,) = folder.glob("previous-*/run.json")
+    assert (record.parent / "README.md").read_bytes() == (saved / "README.md").read_bytes()
+    train.main(task.options(folder, **options | {"resume_from_checkpoint": "true"}))
+    assert json.loads((folder / "run.json").read_text())["optimisation"]["learning_rate"] == 1e-3
+    assert "| 0.001 |" in (folder / "README.md").read_text() and "your hand" not in capsys.readouterr().out
+    # A card that was changed stays, with a record and without.
+    (folder / "README.md").write_text("Mine.")
+    for said in ("was changed by hand", "may be of your hand"):
+        train.main(task.options(folder, **options | {"resume_from_checkpoint": "true"}))
+        assert said in capsys.readouterr().out and (folder / "README.md").read_text() == "Mine."
+        (folder / "run.json").unlink()
 
 
 OPENED: list[str] | None = None

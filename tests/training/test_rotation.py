@@ -86,7 +86,7 @@ def test_a_clock_that_is_set_back_does_not_change_what_stays(task, tmp_path):
     for number, path in enumerate(reversed(checkpoints_of(tmp_path))):
         later = path.stat().st_mtime + 3600 * (1 + number)
         os.utime(path, (later, later))
-    train.main(task.options(tmp_path, **options))
+    train.main(task.options(tmp_path, **options, change_recipe="true"))
     assert steps(tmp_path) == [5, 6]
 
 
@@ -149,12 +149,13 @@ def test_a_best_checkpoint_that_is_gone_is_said_or_refused(stopped, evaluated, t
     shutil.rmtree(tmp_path / "run/checkpoint-2")
     options = task.options(tmp_path / "run", **evaluated)
     train.main(options)
-    assert "checkpoint-2, the best checkpoint until step 4, is not there any more" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the best checkpoint until now, " in said and "checkpoint-2, is lost: it is gone; a better one" in said
     state = tmp_path / "run/checkpoint-6/trainer_state.json"
     recorded = json.loads(state.read_text()) | {"best_model_checkpoint": "/gone/checkpoint-2"}
     state.write_text(json.dumps(recorded))
     line = refused(train, options, capsys)
-    assert "checkpoint-2, is not beside it" in line and "--load_best_model_at_end false" in line
+    assert "checkpoint-2: it is gone" in line and "--load_best_model_at_end false" in line
 
 
 def test_checkpoints_after_the_one_that_is_named_are_set_aside(tmp_path):

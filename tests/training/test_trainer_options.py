@@ -31,6 +31,7 @@ REFUSALS = {
     "sortish_sampler": ({"sortish_sampler": "true"}, "does nothing"),
     "do_predict": ({"do_predict": "true"}, "hf-xformer evaluate"),
     "do_eval": ({"do_eval": "true"}, "--validation_file"),
+    "eval_on_start": ({"eval_on_start": "true"}, "--validation_file"),
     "optim_target_modules": ({"optim_target_modules": "q_proj"}, "is for the optimizers of GaLore"),
     "use_liger_kernel": ({"use_liger_kernel": "true"}, "pip install liger-kernel"),
     "debug": ({"debug": "tpu_metrics_debug"}, "is for TPUs"),
