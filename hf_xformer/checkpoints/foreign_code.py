@@ -160,5 +160,7 @@ def which_of(names: Iterable[str], name_or_path: str, **hub) -> set[str]:
         listed = HfApi().model_info(name_or_path, revision=revision, token=hub.get("token"), timeout=TIMEOUT).siblings
         return {each.rfilename for each in listed or ()}.intersection(names)
     with suppress(ValueError):  # of what cannot be a name on the Hub
-        return {name for name in names if isinstance(try_to_load_from_cache(name_or_path, name, revision=revision), str)}
+        return {
+            name for name in names if isinstance(try_to_load_from_cache(name_or_path, name, revision=revision), str)
+        }
     return set()
