@@ -65,7 +65,7 @@ def test_a_length_counts_where_the_learning_rate_depends_on_it(name, warmup, tmp
 
 
 def test_the_workers_of_a_stream_count(task, tmp_path):
-    """One reads all of it, in this process or another; several divide its files, and the pairs come in another order."""
+    """One reads all of it, in this process or another; several divide its files, and its order is another."""
 
     def found(workers: int, **more) -> dict:
         arguments = parse_run(task.options(tmp_path, dataloader_num_workers=workers, **more), "")
