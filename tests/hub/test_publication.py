@@ -214,31 +214,28 @@ def test_a_card_written_on_the_hub_is_not_replaced_unasked(hub, run, tmp_path):
 
 def test_what_was_pushed_from_here_stays_ours_after_a_kill_and_without_notes(hub, run, tmp_path):
     code = f"""
-        from hf_xformer.hub.publication import gather, prepare
-        from hf_xformer.hub.repository import Repository
+        from contextlib import suppress
+        from hf_xformer.hub.repository import Repository, gather, prepare
         repository, run = Repository(api, "tester/killed"), Path({str(run)!r})
         repository.create(None)
-        empty = b"---\\nlicense: mit\\n---\\n"
-        api.upload_file(path_or_fileobj=empty, path_in_repo="README.md", repo_id="tester/killed")
+        api.upload_file(path_or_fileobj=b"---\\n---\\n", path_in_repo="README.md", repo_id="tester/killed")
         answer["new"] = repository.foreign(run)
         commit = api.create_commit
         def killed(*args, **more):
             commit(*args, **more)
             raise KeyboardInterrupt
         api.create_commit = killed
-        try:
+        with suppress(KeyboardInterrupt):
             repository.push(gather(run / "checkpoint-3"), "Step 3", run)
-        except KeyboardInterrupt:
-            answer["killed"] = repository.foreign(run)
-        api.create_commit = commit
+        answer["killed"], api.create_commit = repository.foreign(run), commit
         repository.push(prepare(run, "tester/killed"), "End", run)
         (run / ".published.json").unlink()
-        answer["without notes"] = repository.foreign(run, prepare(run, "tester/killed"))
+        answer["noteless"] = repository.foreign(run, prepare(run, "tester/killed"))
         api.upload_file(path_or_fileobj=b"theirs", path_in_repo="tokenizer.json", repo_id="tester/killed")
         answer["theirs"] = repository.foreign(run)
     """
     found = run_client(hub, tmp_path / "other", code)
-    assert found["new"] == found["killed"] == found["without notes"] == []
+    assert found["new"] == found["killed"] == found["noteless"] == []
     assert "tokenizer.json" in found["theirs"] and "model.safetensors" not in found["theirs"]
 
 
