@@ -13,7 +13,7 @@ from transformers.utils import find_adapter_config_file
 
 from ..errors import ArgumentError, blame, first_line
 from ..files import ADAPTER_CONFIG, CONFIG, read_json
-from .foreign_code import ADAPTERS, say_pickle
+from .foreign_code import ADAPTERS, say_unsafe
 from .weight_files import check_finite_tensor
 
 
@@ -97,7 +97,7 @@ def load_weights(adapted: "PeftModel", name_or_path: str, **hub) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
-    say_pickle(name_or_path, ADAPTERS, **hub)
+    say_unsafe(name_or_path, ADAPTERS, **hub)
     try:
         weights = load_peft_weights(name_or_path, device="cpu", **hub)
     except Exception as error:

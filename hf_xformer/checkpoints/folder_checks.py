@@ -149,7 +149,7 @@ def check_generation(options: Mapping[str, Any], config: PreTrainedConfig, where
     Raises:
         ArgumentError: One has a value that it cannot have.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None and not is_off(name, value, options)}
     text_config = config.get_text_config(decoder=True)
     vocabulary = getattr(text_config, "vocab_size", None) or MOST
     positions = getattr(text_config, "max_position_embeddings", None) or 0
@@ -169,6 +169,13 @@ def check_generation(options: Mapping[str, Any], config: PreTrainedConfig, where
     known = {*vars(GenerationConfig()), "_commit_hash"}
     if ignored := sorted(name for name in given if name not in known):
         logger.warning_once(f"{where}: `generate()` has no option {', '.join(ignored)[:200]}: ignored")
+
+
+def is_off(name: str, value: Any, options: Mapping[str, Any]) -> bool:
+    """Returns whether a value does nothing, though it would be none that is allowed."""
+    if name in ("suppress_tokens", "begin_suppress_tokens"):
+        return value == []
+    return name == "temperature" and type(value) in (int, float) and value == 0 and not options.get("do_sample")
 
 
 def unfit(name: str, value: Any, vocabulary: int, positions: int) -> str:

@@ -3,10 +3,11 @@
 """Code and pickles that come with a checkpoint: found before anything is loaded, and refused or said."""
 
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from huggingface_hub import file_exists, try_to_load_from_cache
+from huggingface_hub import HfApi, try_to_load_from_cache
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
@@ -25,9 +26,11 @@ from ..models import XformerConfig
 logger = logging.get_logger(__name__)
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
+TIMEOUT = 10  # seconds that the Hub has to list a repository
 CUSTOM_GENERATE = "custom_generate/generate.py"
 # The classes of an `auto_map` that our commands ask for; code for others is never reached.
 ASKED_FOR = ("AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM", "AutoModelForTextEncoding", "AutoTokenizer")
+OWN_SUFFIX = "_xformer"  # of the modules that this package writes beside weights
 # Names of weight files that are read without running anything, and of the pickles that the libraries read else.
 WEIGHTS = ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME))
 ADAPTERS = ((ADAPTER_WEIGHTS,), ("adapter_model.bin",))
@@ -39,7 +42,8 @@ def check_code(
     """
     Checks that a folder or repository brings no code of its own to be run, before the libraries look at it.
 
-    An Xformer's code beside its weights is passed over: this package's classes read it.
+    This package's code beside an Xformer's weights is passed over: its classes here read it. The library prefers them
+    to any that `auto_map` names, so a subclass of theirs cannot be had; that is said where code may run.
 
     Args:
         name_or_path: Folder, JSON file or Hub name.
@@ -51,18 +55,29 @@ def check_code(
     Raises:
         ArgumentError: There is code. The message names the files that would run.
     """
-    if trust_remote_code:
-        return
     content = read_description(name_or_path, described_by, **hub)
     where = f"{option} {name_or_path}".strip()
+    kind, named = content.get("model_type"), code_named_in(content)
+    is_own = described_by == CONFIG and kind == XformerConfig.model_type
+    if is_own:
+        named = [each for each in named if not each.partition(".py")[0].endswith(OWN_SUFFIX)]
+    if trust_remote_code:
+        if is_own and named:
+            logger.warning_once(f"{where}: this package's classes are used in place of those of {', '.join(named)}")
+        return
     if kernels := [each for each in attention_named_in(content) if "/" in each]:
         raise ArgumentError(
             f"{where}: its {described_by} names an attention from the Hub, {kernels[0]}, which is code: read it and "
             "give --trust_remote_code, or take it out"
         )
-    kind, named = content.get("model_type"), code_named_in(content)
-    if not named or (described_by == CONFIG and kind == XformerConfig.model_type):
+    if not named:
         return
+    if is_own:
+        raise ArgumentError(
+            f"{where}: its {described_by} names code of its own, {', '.join(named)}, which the commands do not run: "
+            "this package's classes read every Xformer. If they read this one, take it out of `auto_map`, or give "
+            "--trust_remote_code"
+        )
     otherwise = ""
     if described_by == TOKENIZER_CONFIG or kind in CONFIG_MAPPING:
         otherwise = f", or take `auto_map` out of {described_by} to have the library's own class"
@@ -111,31 +126,41 @@ def attention_named_in(content: dict) -> list[str]:
     return [each for each in parts if isinstance(each, str)]
 
 
-def has(name_or_path: str, name: str, **hub) -> bool:
-    """Returns whether a folder or repository has a file; False if nobody can say."""
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path, name).is_file()
-    with suppress(Exception):  # of a dozen types, from the Hub and the network: loading says why
-        return isinstance(
-            try_to_load_from_cache(name_or_path, name, revision=hub.get("revision")), str
-        ) or file_exists(name_or_path, name, **hub)
-    return False
-
-
-def say_custom_generate(name_or_path: str, trust_remote_code: bool, **hub) -> None:
-    """Warns that a checkpoint's own way of decoding, which is code, is not used."""
-    if not trust_remote_code and has(name_or_path, CUSTOM_GENERATE, **hub):
-        logger.warning(f"{name_or_path}: its {CUSTOM_GENERATE} does not run (--trust_remote_code runs it)")
-
-
-def say_pickle(name_or_path: str, kinds: tuple[tuple[str, ...], tuple[str, ...]] = WEIGHTS, **hub) -> None:
-    """Warns that weights are a pickle, of which the libraries build tensors and numbers alone (`weights_only`)."""
+def say_unsafe(
+    name_or_path: str,
+    kinds: tuple[tuple[str, ...], tuple[str, ...]] = WEIGHTS,
+    trust_remote_code: bool = True,
+    **hub,
+) -> None:
+    """
+    Warns that a checkpoint's own way of decoding, which is code, is not used, and that weights are a pickle, of which
+    the libraries build tensors and numbers alone (`weights_only`).
+    """
     safe, pickles = kinds
-    if any(has(name_or_path, name, **hub) for name in safe):
-        return
-    for name in pickles:
-        if has(name_or_path, name, **hub):
-            logger.warning(
-                f"{name_or_path}: its weights are a pickle, {name}: read with weights_only, without running it"
-            )
-            return
+    there = which_of((*safe, *pickles, *([] if trust_remote_code else [CUSTOM_GENERATE])), name_or_path, **hub)
+    if CUSTOM_GENERATE in there:
+        logger.warning(f"{name_or_path}: its {CUSTOM_GENERATE} does not run (--trust_remote_code runs it)")
+    pickled = [name for name in pickles if name in there]
+    if pickled and not there.intersection(safe):
+        logger.warning(
+            f"{name_or_path}: its weights are a pickle, {pickled[0]}: read with weights_only, without running it"
+        )
+
+
+def which_of(names: Iterable[str], name_or_path: str, **hub) -> set[str]:
+    """
+    Returns which of some files a folder or repository has.
+
+    The Hub is asked once for all; where it does not answer, or must not be asked, those in the cache are returned.
+    """
+    if Path(name_or_path).is_dir():
+        return {name for name in names if Path(name_or_path, name).is_file()}
+    revision = hub.get("revision")
+    with suppress(Exception):  # of a dozen types, from the Hub and the network: loading says why
+        listed = HfApi().model_info(name_or_path, revision=revision, token=hub.get("token"), timeout=TIMEOUT).siblings
+        return {each.rfilename for each in listed or ()}.intersection(names)
+    with suppress(ValueError):  # of what cannot be a name on the Hub
+        return {
+            name for name in names if isinstance(try_to_load_from_cache(name_or_path, name, revision=revision), str)
+        }
+    return set()

@@ -20,7 +20,7 @@ from ..files import ADAPTER_CONFIG, CONFIG, TARGET_TOKENIZER, find
 from ..models import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
 from .folder_checks import check_folder, check_json
-from .foreign_code import TOKENIZER_CONFIG, check_code, say_custom_generate, say_pickle
+from .foreign_code import TOKENIZER_CONFIG, check_code, say_unsafe
 from .vocabulary import CONFIG_ERRORS
 from .weight_files import check_finite_tensor, read_tensors
 
@@ -55,8 +55,7 @@ def load_model(
     if (base := base_of(name_or_path, **hub)) is not None:
         return load_adapted(name_or_path, base, computed, trust_remote_code, **options)
     check_code(name_or_path, trust_remote_code, **hub)
-    say_custom_generate(name_or_path, trust_remote_code, **hub)
-    say_pickle(name_or_path, **hub)
+    say_unsafe(name_or_path, trust_remote_code=trust_remote_code, **hub)
     folder = Path(name_or_path)
     if folder.is_dir():
         config = options.get("config") or read_config(name_or_path, trust_remote_code=trust_remote_code)

@@ -135,19 +135,21 @@ class EvaluationBatches(TorchDataset):
 
     Args:
         rows: With the columns `input_ids` and `labels`.
-        size: Most rows of a batch.
-        max_tokens: In place of `size`, most tokens of a batch on each side, padding included.
+        size: Most rows of a batch; None for no limit.
+        max_tokens: Most tokens of a batch on each side, padding included; a row that has more is one alone.
         processes: Number of processes that share the batches.
     """
 
-    def __init__(self, rows: "Dataset", size: int, max_tokens: int | None = None, processes: int = 1):
+    def __init__(self, rows: "Dataset", size: int | None, max_tokens: int | None = None, processes: int = 1):
         self.rows = rows.select_columns([name for name in FOR_COLLATOR if name in rows.column_names])
         longest = np.maximum(list_lengths(rows, "input_ids"), list_lengths(rows, "labels"))
         order = np.argsort(-longest, kind="stable")
         self.batches: Batches = []
         start = 0
         while start < len(order):
-            most = size if max_tokens is None else max(1, max_tokens // int(longest[order[start]]))
+            most = len(order) if size is None else size
+            if max_tokens is not None:
+                most = min(most, max(1, max_tokens // int(longest[order[start]])))
             together = order[start : start + most * processes]
             share = -(-len(together) // processes)
             filled = np.full(share * processes, FILLER)

@@ -3,6 +3,7 @@
 """The way to the Hub: repositories, commits of what has changed, and the pushes of a run while it trains."""
 
 import hashlib
+import re
 import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -21,6 +22,10 @@ from ..files import CARD, PUSHED, read_json, write_json
 from .card import CardFacts, missing_facts
 from .privacy import place_in, secret_in
 from .publication import WEIGHTS, Publication, check_base, gather, matches, of_a_model, prepare
+
+
+# A card that the Hub's form for a new repository writes: a header with a licence at most, and no text.
+EMPTY_CARD = re.compile(rb"\s*(---\r?\n(license: *\S*\r?\n)?---)?\s*")
 
 
 class ForeignError(ArgumentError):
@@ -113,15 +118,23 @@ class Repository:
             publication: What is pushed; None for whatever a run may push.
             head: The commit to look at; the branch's last one by default.
         """
-        there = self.listing(head or self.head())
+        commit = head or self.head()
+        there = self.listing(commit)
         ours = read_json(folder / PUSHED).get(self.name, {})
         unknown = {name for name, hashed in there.items() if hashed not in ours.get(name, [])}
+        files = publication.files if publication else {name: folder / name for name in unknown}
+        unknown -= {name for name in unknown if name in files and has_hash(files[name], there[name])}
+        if CARD in unknown and self.has_empty_card(commit):
+            unknown.remove(CARD)
         if publication is None:
             return sorted(name for name in unknown if of_a_model(name) or name == CARD)
-        changed = {
-            name for name, each in publication.files.items() if name in unknown and not has_hash(each, there[name])
-        }
-        return sorted(changed | (unknown & {*self.stale(publication, there)}))
+        return sorted(unknown & {*publication.files, *self.stale(publication, there)})
+
+    def has_empty_card(self, commit: str) -> bool:
+        """Returns whether the card at a commit is the Hub's own for a new repository: a licence and no text."""
+        with hub_call():
+            path = self.api.hf_hub_download(self.name, CARD, revision=commit)
+        return EMPTY_CARD.fullmatch(Path(path).read_bytes()) is not None
 
     def check_ours(self, folder: Path, publication: Publication | None = None, head: str | None = None) -> None:
         """
@@ -152,28 +165,34 @@ class Repository:
             CommitOperationAdd(name, content) for name, content in publication.files.items()
         ]
         operations += [CommitOperationDelete(name) for name in self.stale(publication, self.listing(head))]
+        self.remember(
+            folder, publication
+        )  # before it is true: a kill right after the commit must not make it another's
         with hub_call():
             done = self.api.create_commit(
                 self.name, operations, commit_message=message, revision=self.branch, parent_commit=head
             )
-        self.remember(folder, publication, done.oid)
         return done.commit_url
 
-    def remember(self, folder: Path, publication: Publication, commit: str) -> None:
-        """Notes the files that were pushed from a folder."""
+    def remember(self, folder: Path, publication: Publication) -> None:
+        """Notes the files that are pushed from a folder."""
         pushed = read_json(folder / PUSHED)
         ours = pushed.setdefault(self.name, {})
-        for name, hashed in self.listing(commit).items():
-            if name in publication.files:
-                ours[name] = sorted({*ours.get(name, []), hashed})
+        for name, content in publication.files.items():
+            ours[name] = sorted({*ours.get(name, []), *hashes(content)})
         write_json(folder / PUSHED, pushed)
 
 
-def has_hash(content: Path | bytes, hashed: str) -> bool:
-    """Returns whether a file's content has a hash of the Hub's: git's of small texts, SHA-256 of the rest."""
+def hashes(content: Path | bytes) -> tuple[str, str]:
+    """Returns the two hashes by which the Hub may list a content: git's of small texts, SHA-256 of the rest."""
     content = content_of(content)
     as_git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
-    return hashed in (as_git.hexdigest(), hashlib.sha256(content).hexdigest())
+    return as_git.hexdigest(), hashlib.sha256(content).hexdigest()
+
+
+def has_hash(content: Path | bytes, hashed: str) -> bool:
+    """Returns whether a content is there and has a hash of the Hub's."""
+    return (isinstance(content, bytes) or content.is_file()) and hashed in hashes(content)
 
 
 def check_pushing(training_args: Seq2SeqTrainingArguments, facts: CardFacts, adapted: str | None) -> None:

@@ -22,9 +22,11 @@ from transformers import (
 )
 from transformers.trainer_utils import IntervalStrategy
 
+from ..checkpoints.foreign_code import read_description
 from ..decoding.metrics import compute_metrics
 from ..errors import ArgumentError
-from .arguments import DataArguments
+from ..files import GENERATION_CONFIG
+from .arguments import DataArguments, ModelArguments
 from .observation import IGNORED, add_before_trackers, add_to_log, observe_smoothing
 
 
@@ -41,7 +43,9 @@ EVALUATED = {
 }
 
 
-def fit_generation(model: Any, training_args: Seq2SeqTrainingArguments, max_target_length: int, say: Callable) -> None:
+def fit_generation(
+    model: Any, data_args: DataArguments, training_args: Seq2SeqTrainingArguments, say: Callable
+) -> None:
     """
     Gives a model the generation config that a run evaluates with, and saves: `--generation_config` or its own, of the
     run's length, and without fields that an evaluation cannot have, which are said.
@@ -57,7 +61,7 @@ def fit_generation(model: Any, training_args: Seq2SeqTrainingArguments, max_targ
     if changed:
         named = ", ".join(f"{name}={was!r}" for name, was in changed.items())
         say(f"an evaluation scores one text of each source, by search: the generation config's {named} are left out")
-    config.max_length = training_args.generation_max_length or max_target_length + 1
+    config.max_length = generation_length(data_args, training_args)
 
 
 class GenerationMetrics:
@@ -141,16 +145,47 @@ def average_over_tokens(trainer: Trainer, rows: int) -> None:
     add_before_trackers(trainer, callback)
 
 
-def batch_of_an_evaluation(data_args: DataArguments, training_args: TrainingArguments) -> tuple[int, int | None]:
+def batch_of_an_evaluation(
+    model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
+) -> tuple[int | None, int | None, str]:
     """
-    Returns the most rows and the most tokens of an evaluation's batch; None for tokens where rows decide.
+    Returns the most rows and the most tokens of an evaluation's batch on one process, and both in words.
 
-    `eval_max_tokens` decides, else a `per_device_eval_batch_size` other than its default, else `max_tokens`.
+    `eval_max_tokens` decides, else a `per_device_eval_batch_size` other than its default, else `max_tokens`. Where
+    texts are generated, short sources are no sign of short texts: tokens bound the rows by the longest there may be.
+
+    Returns:
+        None for the one that does not decide.
     """
-    size = training_args.per_device_eval_batch_size
-    if data_args.eval_max_tokens is not None:
-        return size, data_args.eval_max_tokens
-    return size, data_args.max_tokens if size == TrainingArguments.per_device_eval_batch_size else None
+    size, most = training_args.per_device_eval_batch_size, data_args.eval_max_tokens
+    if most is None and size == TrainingArguments.per_device_eval_batch_size:
+        most = data_args.max_tokens
+    if most is None:
+        return size, None, f"{size:,} row{'' if size == 1 else 's'} of like length"
+    said = f"at most {most:,} source and {most:,} target tokens"
+    if not data_args.metrics:
+        return None, most, said
+    beams, length = beams_of_an_evaluation(model_args, training_args), generation_length(data_args, training_args)
+    rows = max(1, most // (beams * length))
+    each = f"{length:,} generated tokens" + (f" in each of {beams} beams" if beams > 1 else "")
+    return rows, most, f"{said}, and {rows:,} row{'' if rows == 1 else 's'} with up to {each},"
+
+
+def beams_of_an_evaluation(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> int:
+    """Returns the beams that an evaluation decodes with: the option's, its generation config's or the model's."""
+    source: Any = training_args.generation_config
+    if training_args.generation_num_beams is not None:
+        return training_args.generation_num_beams
+    if source is not None:
+        return Seq2SeqTrainer.load_generation_config(source).num_beams or 1
+    own = model_args.model_name_or_path
+    beams = read_description(own, GENERATION_CONFIG).get("num_beams") if own is not None else None
+    return beams if isinstance(beams, int) and beams > 1 else 1
+
+
+def generation_length(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> int:
+    """Returns the most tokens of a text that an evaluation generates, the one that starts the decoder included."""
+    return training_args.generation_max_length or data_args.max_target_length + 1
 
 
 def check_evaluation_options(data_args: DataArguments, training_args: TrainingArguments) -> None:

@@ -22,9 +22,15 @@ STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
 def own_random_states(seed: int, device: torch.device) -> Iterator[None]:
     """Seeds the random states of Python, NumPy and torch for a block, and gives back those before it."""
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    is_mps = device.type == "mps"  # it has one state, and no function of it takes a device
+    of_mps = torch.mps.get_rng_state() if is_mps else None
+    has_own = device.type != "cpu" and not is_mps
+    forked = {"devices": [device], "device_type": device.type} if has_own else {"devices": []}
+    with torch.random.fork_rng(**forked):
         set_seed(seed)
         yield
+    if of_mps is not None:
+        torch.mps.set_rng_state(of_mps)
     random.setstate(states[0])
     np.random.set_state(states[1])
 

@@ -36,7 +36,7 @@ DERIVED = frozenset(
         *("model_name_or_path", "config_name", "config_overrides", "tokenizer_name", "target_tokenizer_name"),
         *("train_file", "dataset_name", "group_by_length", "per_device_train_batch_size", "max_steps"),
         *("num_train_epochs", "average_tokens_across_devices", "bf16", "fp16", "accelerator_config"),
-        *("parallelism_config", "fsdp", "fsdp_config", "deepspeed"),
+        *("parallelism_config", "fsdp", "fsdp_config", "deepspeed", "dataloader_num_workers"),
         "lora_target_modules",  # `check_adapter` knows the layers, by whatever words
     )
 )
@@ -71,8 +71,8 @@ NEUTRAL = frozenset(
         # Speed and memory.
         *("preprocessing_num_workers", "activation_checkpointing", "activation_checkpointing_kwargs"),
         *("gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_empty_cache_steps", "use_cpu"),
-        *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
-        *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_find_unused_parameters"),
+        *("dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor"),
+        *("dataloader_multiprocessing_context", "ddp_find_unused_parameters"),
         *("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_backend", "ddp_timeout"),
         # What this package sees to itself or does not use.
         *("remove_unused_columns", "label_names", "length_column_name", "sortish_sampler"),
@@ -82,7 +82,7 @@ NEUTRAL = frozenset(
 # Names that stand in a recipe only where they decide something; what makes them do so stands there too.
 CONDITIONAL = EVALUATING | {
     *("max_steps", "num_train_epochs", "per_device_train_batch_size", "average_tokens_across_devices"),
-    "dataset_revision",
+    *("dataset_revision", "dataloader_num_workers"),
 }
 # Schedules that know nothing of a run's length, if the warm-up is a number of steps.
 ENDLESS = (SchedulerType.CONSTANT_WITH_WARMUP, SchedulerType.INVERSE_SQRT)
@@ -141,6 +141,8 @@ def batches_of(data_args: DataArguments, training_args: Seq2SeqTrainingArguments
     found["accelerator_config"]["gradient_accumulation_kwargs"] = plain(accelerator.gradient_accumulation_kwargs)
     if data_args.max_tokens is None:
         found["per_device_train_batch_size"] = training_args.train_batch_size
+    if data_args.streaming:  # whose files are divided over the workers
+        found["dataloader_num_workers"] = max(1, training_args.dataloader_num_workers)
     if training_args.world_size > 1:
         found["average_tokens_across_devices"] = training_args.average_tokens_across_devices
     return found

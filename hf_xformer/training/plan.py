@@ -31,6 +31,7 @@ class Plan:
             "drawn" (the Trainer draws rows).
         evaluates: Whether the run evaluates at all; it does so at the end, whatever `eval_strategy`.
         eval_batch: Rows or tokens of an evaluation's batch, in words. To the Trainer a whole batch is one item.
+        eval_rows, eval_tokens: The most that it has; None for the one that does not decide.
         train_sampling_strategy, per_device_train_batch_size, dispatch_batches, eval_strategy, predict_with_generate:
             As the Trainer is told them.
         settings: Options that the Trainer is given another value of than was asked for, see `trainer_options`.
@@ -41,6 +42,8 @@ class Plan:
     batches: str
     evaluates: bool
     eval_batch: str
+    eval_rows: int | None
+    eval_tokens: int | None
     train_sampling_strategy: str
     per_device_train_batch_size: int
     dispatch_batches: bool | None
@@ -73,12 +76,15 @@ def make_plan(
     evaluates = data_args.evaluates(training_args)
     if is_finished and layout(training_args) not in (WHOLE, TENSOR_PARALLEL):
         evaluates = False
+    rows, tokens, words = batch_of_an_evaluation(model_args, data_args, training_args)
     return Plan(
         batch=batch_of_a_step(data_args, training_args),
         attn_implementation=model_args.attn_implementation or choose_attention(config, data_args, training_args),
         batches=batches,
         evaluates=evaluates,
-        eval_batch=words_of_an_evaluation(data_args, training_args),
+        eval_batch=words,
+        eval_rows=rows,
+        eval_tokens=tokens,
         # The dataset's own order.
         train_sampling_strategy=training_args.train_sampling_strategy if batches == "drawn" else "sequential",
         per_device_train_batch_size=1 if batches == "planned" else training_args.per_device_train_batch_size,
@@ -106,14 +112,6 @@ def batch_of_a_step(data_args: DataArguments, training_args: Seq2SeqTrainingArgu
         *(["packed"] if data_args.packing else []),
     ]
     return f"{size} per step ({', '.join(details)})"
-
-
-def words_of_an_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> str:
-    """Returns the batch of an evaluation on one process."""
-    size, most = batch_of_an_evaluation(data_args, training_args)
-    if most is None:
-        return f"{size:,} row{'' if size == 1 else 's'} of like length"
-    return f"at most {most:,} source and {most:,} target tokens"
 
 
 def choose_attention(

@@ -44,7 +44,6 @@ from .checkpoint_files import Needs
 from .checks import check_model, check_output_dir, check_own_tokenizer
 from .evaluation import (
     GenerationMetrics,
-    batch_of_an_evaluation,
     check_evaluation_options,
     fit_generation,
     has_stopped_early,
@@ -153,7 +152,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         train_set = read_training(data_args, training_args, plan, tokenize, say)
         validation, metrics = (None, None)
         if plan.evaluates:
-            validation, metrics = read_validation(data_args, training_args, tokenize, target, say)
+            validation, metrics = read_validation(data_args, training_args, plan, tokenize, target, say)
 
     if finished is not None and lora is None:
         options = {"attn_implementation": plan.attn_implementation, **tensor_parallel_options()}
@@ -162,7 +161,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start, trusted)
     if lora is not None:
         model = add_lora(model, lora, finished or (None if state is None else state.checkpoint), say)
-    fit_generation(model, training_args, data_args.max_target_length, say)
+    fit_generation(model, data_args, training_args, say)
     collator = make_collator(source, model, data_args, training_args)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)
     return Run(
@@ -292,6 +291,7 @@ def read_training(
 def read_validation(
     data_args: DataArguments,
     training_args: Seq2SeqTrainingArguments,
+    plan: Plan,
     tokenize: PairTokenizer,
     target: PreTrainedTokenizerBase,
     say: Callable,
@@ -299,8 +299,7 @@ def read_validation(
     """Returns the validation set in batches and, where metrics are asked for, what computes them."""
     rows = first(read(data_args, "validation"), data_args.max_eval_samples)
     tokenised = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
-    size, most = batch_of_an_evaluation(data_args, training_args)
-    batches = EvaluationBatches(tokenised, size, most, data_parallel_size(training_args))
+    batches = EvaluationBatches(tokenised, plan.eval_rows, plan.eval_tokens, data_parallel_size(training_args))
     if not data_args.metrics:
         return batches, None
     return batches, GenerationMetrics(data_args.metrics, target, rows["target"][:], batches.places)

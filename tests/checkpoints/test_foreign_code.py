@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from small_models import make_model
 from small_records import make_record
 from small_runs import ROOT, python, refused
 from transformers import BartConfig, BartForConditionalGeneration
 
+from hf_xformer.checkpoints.foreign_code import which_of
 from hf_xformer.checkpoints.loading import load_model
 from hf_xformer.cli import VERBS
 from hf_xformer.data.tokenizers import train_tokenizer
@@ -156,15 +158,37 @@ def test_a_type_that_the_library_has_too_is_refused_with_the_other_way_out(place
     assert "planted.py of some/one" in said and "take `auto_map` out of config.json" in said
 
 
-@pytest.mark.parametrize("more", [(), ("--trust_remote_code",)], ids=["refused", "asked for"])
 @pytest.mark.parametrize("line", ["generate {model} --input {data} --output {out}", "info {model}"])
-def test_an_xformer_is_read_by_the_package_whatever_its_folder_says(line, more, places, capsys):
-    change(places["model"] / "config.json", auto_map=AUTO_MAP)
+def test_a_class_of_its_own_for_an_xformer_is_refused_or_said_to_be_passed_over(line, places, capsys, caplog):
+    change(places["model"] / "config.json", auto_map={"AutoModelForSeq2SeqLM": "planted.PlantedModel"})
+    said = refusal(line, places, capsys)
+    assert "names code of its own, planted.py, which the commands do not run" in said
+    assert "this package's classes are used" not in caplog.text
     try:
-        start(line, places, *more)
+        start(line, places, "--trust_remote_code")
     except SystemExit as end:
         assert end.code == 0
+    assert "this package's classes are used in place of those of planted.py" in caplog.text
     assert not places["marker"].exists()
+
+
+def test_an_xformers_own_code_is_passed_over_without_a_word(places, caplog):
+    own = {"AutoModelForSeq2SeqLM": "some/one--modeling_xformer.XformerForSeq2SeqLM"}
+    change(places["model"] / "config.json", auto_map=own)
+    for trusted in (False, True):
+        load_model(str(places["model"]), trust_remote_code=trusted)
+    assert caplog.text == ""
+
+
+def test_the_hub_is_asked_once_for_all_files_and_offline_not_at_all(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    asked = []
+    info = HfApi.model_info
+    monkeypatch.setattr(HfApi, "model_info", lambda *args, **more: asked.append(more) or info(*args, **more))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert which_of(["model.safetensors", "pytorch_model.bin"], "some/one") == set() and len(asked) == 1
+    assert asked[0]["timeout"] is not None
 
 
 def test_what_is_asked_for_runs(places, capsys):

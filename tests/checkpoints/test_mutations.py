@@ -17,6 +17,7 @@ from small_models import make_model
 from transformers import AutoTokenizer, pipeline
 
 from hf_xformer import XformerConfig
+from hf_xformer.checkpoints.folder_checks import check_generation
 from hf_xformer.checkpoints.loading import load_config, load_model
 from hf_xformer.errors import ArgumentError
 
@@ -53,6 +54,19 @@ def test_a_changed_index_loads_the_same_model_or_is_refused(tmp_path, changed):
 def test_a_changed_generation_config_decodes_the_same_or_is_refused(tmp_path, changed):
     before = original("rope-pre")
     judge(before, before.copy(tmp_path, {"generation_config.json": changed[1]}), decode=True)
+
+
+@pytest.mark.parametrize(
+    "more", [{"suppress_tokens": []}, {"begin_suppress_tokens": []}, {"temperature": 0.0, "do_sample": False}]
+)
+def test_what_is_switched_off_decodes_the_same(tmp_path, more):
+    before = original("rope-pre")
+    content = json.dumps({**before.read("generation_config.json"), **more}).encode()
+    folder = before.copy(tmp_path, {"generation_config.json": content})
+    judge(before, folder, decode=True)
+    load_model(str(folder))
+    with pytest.raises(ArgumentError, match="`temperature` must be"):
+        check_generation({"temperature": 0.0, "do_sample": True}, XformerConfig(), "a file")
 
 
 def refused(kind: str, folder, **fields) -> str:

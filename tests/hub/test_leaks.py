@@ -21,6 +21,7 @@ import pytest
 import torch
 import yaml
 from hub_server import TOKEN, HubServer
+from safetensors.torch import save
 from small_records import FACTS, make_record
 from small_runs import ROOT, libraries, refused
 from transformers import Seq2SeqTrainingArguments
@@ -263,6 +264,20 @@ def test_a_pickle_is_refused_under_every_name_that_is_published(kind, tmp_path):
         path.unlink()
     (tmp_path / "notes.md").write_bytes(PICKLES[kind])
     assert "pickle" in gather(tmp_path).left_out["notes.md"]
+
+
+@pytest.mark.parametrize("low", [*(0x80 + 256 * version for version in range(1, 7)), 0x178, 0x9C78, 0xDA78, 0x2E88])
+def test_weights_are_published_whatever_bytes_the_length_of_their_header_is(low, tmp_path):
+    """That length comes first in their file, and is as a rule some dozens of thousands."""
+    length, tensors = 2**16 + low, {"a": torch.ones(2)}
+    shortest = int.from_bytes(save(tensors, {"format": "pt", "padding": ""})[:8], "little")
+    content = save(tensors, {"format": "pt", "padding": "x" * (length - shortest)})
+    assert int.from_bytes(content[:8], "little") == length
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert "model.safetensors" in gather(tmp_path).files
+    (tmp_path / "model.safetensors").write_bytes(content + b"more")
+    with pytest.raises(ValueError, match="model.safetensors: "):
+        gather(tmp_path)
 
 
 def test_files_that_are_what_they_say_are_no_pickles():

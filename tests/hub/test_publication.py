@@ -212,6 +212,33 @@ def test_a_card_written_on_the_hub_is_not_replaced_unasked(hub, run, tmp_path):
     assert command(hub, home, "push", run, "tester/edited").returncode == 0
 
 
+def test_what_was_pushed_from_here_stays_ours_after_a_kill_and_without_notes(hub, run, tmp_path):
+    code = f"""
+        from contextlib import suppress
+        from hf_xformer.hub.repository import Repository, gather, prepare
+        repository, run = Repository(api, "tester/killed"), Path({str(run)!r})
+        repository.create(None)
+        api.upload_file(path_or_fileobj=b"---\\n---\\n", path_in_repo="README.md", repo_id="tester/killed")
+        answer["new"] = repository.foreign(run)
+        commit = api.create_commit
+        def killed(*args, **more):
+            commit(*args, **more)
+            raise KeyboardInterrupt
+        api.create_commit = killed
+        with suppress(KeyboardInterrupt):
+            repository.push(gather(run / "checkpoint-3"), "Step 3", run)
+        answer["killed"], api.create_commit = repository.foreign(run), commit
+        repository.push(prepare(run, "tester/killed"), "End", run)
+        (run / ".published.json").unlink()
+        answer["noteless"] = repository.foreign(run, prepare(run, "tester/killed"))
+        api.upload_file(path_or_fileobj=b"theirs", path_in_repo="tokenizer.json", repo_id="tester/killed")
+        answer["theirs"] = repository.foreign(run)
+    """
+    found = run_client(hub, tmp_path / "other", code)
+    assert found["new"] == found["killed"] == found["noteless"] == []
+    assert "tokenizer.json" in found["theirs"] and "model.safetensors" not in found["theirs"]
+
+
 THEIRS = """
         api.create_repo("tester/theirs", private=True, exist_ok=True)
         for name in ("model.safetensors", "tokenizer.json"):

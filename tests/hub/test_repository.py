@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run goes on whatever becomes of its pushes."""
 
+import pytest
 from huggingface_hub import HfApi
 from transformers import Seq2SeqTrainingArguments, TrainerControl, TrainerState
 
-from hf_xformer.hub.repository import Repository, RunPublisher
+from hf_xformer.hub.repository import EMPTY_CARD, Repository, RunPublisher
 from hf_xformer.training.callbacks import PushToHub
 
 
@@ -23,3 +24,11 @@ def test_a_checkpoint_that_cannot_be_read_is_a_warning(tmp_path, capsys):
         pushes.on_save(args, TrainerState(global_step=step, is_world_process_zero=True), TrainerControl())
         said = f"WARNING: a push to tester/x failed: {tmp_path / missing}: {reason}"
         assert capsys.readouterr().out.startswith(said) and not publisher.is_busy()
+
+
+@pytest.mark.parametrize(
+    "card", ["", "---\n---\n", "---\nlicense: apache-2.0\n---\n", "---\r\nlicense: mit\r\n---\r\n"]
+)
+def test_a_card_of_the_hubs_form_is_nobodys(card):
+    assert EMPTY_CARD.fullmatch(card.encode())
+    assert not EMPTY_CARD.fullmatch(card.encode() + b"# By hand\n")

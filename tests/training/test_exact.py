@@ -35,6 +35,17 @@ def test_random_states_of_their_own_are_seeded_and_leave_the_others():
     assert draw() == wanted
 
 
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
+def test_the_state_of_the_device_is_given_back_too(kind, monkeypatch):
+    """None of them is on every machine: only the functions by which torch reads and sets their states are replaced."""
+    module, states = getattr(torch, kind), {"now": torch.tensor([1])}
+    monkeypatch.setattr(module, "get_rng_state", lambda *device: states["now"])
+    monkeypatch.setattr(module, "set_rng_state", lambda state, *device: states.update(now=state))
+    with own_random_states(7, torch.device(kind)):
+        states["now"] = torch.tensor([2])
+    assert states["now"].tolist() == [1]
+
+
 @pytest.mark.parametrize("name", ["eval", "save", "logging"])
 def test_a_stream_has_no_epochs(name, task, tmp_path, capsys):
     options = {"streaming": "true", "validation_file": task.validation, f"{name}_strategy": "epoch"}

@@ -15,7 +15,9 @@ from transformers import AutoTokenizer, Seq2SeqTrainingArguments, get_scheduler
 from transformers.trainer_utils import SchedulerType
 
 from hf_xformer.commands import train
-from hf_xformer.training.fingerprint import DERIVED, EVALUATING, NEUTRAL, content_of, length_of, parts_of
+from hf_xformer.training.fingerprint import DERIVED, EVALUATING, NEUTRAL, batches_of, content_of, length_of, parts_of
+from hf_xformer.training.plan import make_plan
+from hf_xformer.training.recipe import parse_run
 from hf_xformer.training.schema import options
 
 
@@ -60,6 +62,18 @@ def test_a_length_counts_where_the_learning_rate_depends_on_it(name, warmup, tmp
     told: list[bool] = []
     depends = rates(50) != rates(500)
     assert told == [depends, depends]
+
+
+def test_the_workers_of_a_stream_count(task, tmp_path):
+    """One reads all of it, in this process or another; several divide its files, and its order is another."""
+
+    def found(workers: int, **more) -> dict:
+        arguments = parse_run(task.options(tmp_path, dataloader_num_workers=workers, **more), "")
+        return batches_of(*arguments[1:], make_plan(*arguments))
+
+    stream = {"streaming": "true"}
+    assert found(0, **stream) == found(1, **stream) != found(2, **stream)
+    assert found(0) == found(2)
 
 
 def test_a_folders_content_is_its_files_and_their_names(tmp_path):

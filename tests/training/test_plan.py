@@ -52,6 +52,39 @@ def test_the_batch_is_said_in_words(said, more, task, tmp_path):
     assert make_plan(*parse_run(task.options(tmp_path, **more), "")).batch == said
 
 
+GENERATING = {"metrics": "per", "max_target_length": 99}
+EVALUATIONS = {
+    "8 rows of like length": (8, None, {}),
+    "9 rows of like length": (9, None, {"per_device_eval_batch_size": 9, "max_tokens": 2048, **GENERATING}),
+    "at most 2,048 source and 2,048 target tokens": (None, 2048, {"max_tokens": 2048}),
+    "at most 2,048 source and 2,048 target tokens, and 20 rows with up to 100 generated tokens,": (
+        *(20, 2048, {"max_tokens": 2048, **GENERATING}),
+    ),
+    "at most 2,048 source and 2,048 target tokens, and 4 rows with up to 100 generated tokens in each of 5 beams,": (
+        *(4, 2048, {"max_tokens": 2048, "generation_num_beams": 5, **GENERATING}),
+    ),
+    "at most 1,000 source and 1,000 target tokens, and 1 row with up to 1,500 generated tokens,": (
+        *(1, 1000, {"eval_max_tokens": 1000, "generation_max_length": 1500, **GENERATING}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "expected"), EVALUATIONS.items(), ids=EVALUATIONS)
+def test_no_evaluation_generates_more_tokens_at_a_time_than_its_batch_may_have(said, expected, task, tmp_path):
+    rows, tokens, more = expected
+    plan = make_plan(*parse_run(task.options(tmp_path, validation_file=task.validation, **more), ""))
+    assert (plan.eval_batch, plan.eval_rows, plan.eval_tokens) == (said, rows, tokens)
+
+
+@pytest.mark.parametrize("name", ["model_name_or_path", "generation_config"])
+def test_the_beams_of_an_evaluation_may_be_in_a_file(name, task, tmp_path):
+    (tmp_path / "generation_config.json").write_text('{"num_beams": 5}')
+    more = {name: tmp_path, "max_tokens": 2048, "validation_file": task.validation, **GENERATING}
+    if name == "model_name_or_path":
+        more |= {"config_name": None, "config_overrides": None}
+    assert make_plan(*parse_run(task.options(tmp_path / "run", **more), "")).eval_rows == 4
+
+
 ATTENTIONS = {
     "half precision on a GPU": ({"bf16": "true"}, "cuda", {}, "varlen"),
     "half precision on a CPU": ({"bf16": "true"}, "cpu", {}, "eager"),
