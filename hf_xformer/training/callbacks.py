@@ -18,6 +18,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import has_length
 
 from ..checkpoints.averaging import read_averages, trained
 from ..files import AVERAGES, TARGET_TOKENIZER, checkpoint_folder, write_whole
@@ -97,8 +98,8 @@ class ExponentialMovingAverage(TrainerCallback):
 
 class LayoutRecord(TrainerCallback, ExportableState):
     """
-    Leaves in every checkpoint's `trainer_state.json` what the run's next start has to know of it, and sums of the
-    weight files, which are written before it and have none of their own.
+    Leaves in every checkpoint's `trainer_state.json` what the run's next start has to know of it, the steps of an epoch,
+    and sums of the weight files, which are written before it and have none of their own.
 
     Args:
         layout: How weights and optimizer are divided among the processes.
@@ -122,10 +123,13 @@ class LayoutRecord(TrainerCallback, ExportableState):
         self.averages = averages
         self.run: tuple[TrainingArguments, TrainerState] | None = None
         self.earlier, self.start = seconds, time.monotonic()
+        self.epoch_steps = 0
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         self.start = time.monotonic()
         self.run = (args, state)
+        if has_length(train_dataloader):
+            self.epoch_steps = max(math.ceil(len(train_dataloader) / args.gradient_accumulation_steps), 1)
 
     def on_train_end(self, args, state, control, **kwargs):
         self.earlier, self.start = self.seconds, math.inf
@@ -143,7 +147,8 @@ class LayoutRecord(TrainerCallback, ExportableState):
             folder = checkpoint_folder(str(args.output_dir), state.global_step)
             sums = {path.name: sum_of(path) for path in sorted(folder.glob("*model*.safetensors"))}
         names = ("layout", "processes", "writers", "batch", "seconds", "averages")
-        return {"args": {name: getattr(self, name) for name in names}, "attributes": {"sums": sums}}
+        found = {"sums": sums, "epoch_steps": self.epoch_steps}
+        return {"args": {name: getattr(self, name) for name in names}, "attributes": found}
 
 
 class SaveTargetTokenizer(TrainerCallback):

@@ -179,7 +179,7 @@ STATE_FIELDS: dict[str, Callable[[Any], bool]] = {
 }
 RECORD: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("layout", "batch"), lambda value: isinstance(value, str)),
-    **dict.fromkeys(("processes", "writers"), is_count),
+    **dict.fromkeys(("processes", "writers", "epoch_steps"), is_count),
     "seconds": is_number,
     "averages": lambda value: isinstance(value, bool),
     "sums": lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
