@@ -98,8 +98,8 @@ class ExponentialMovingAverage(TrainerCallback):
 
 class LayoutRecord(TrainerCallback, ExportableState):
     """
-    Leaves in every checkpoint's `trainer_state.json` what the run's next start has to know of it, the steps of an epoch,
-    and sums of the weight files, which are written before it and have none of their own.
+    Leaves in every checkpoint's `trainer_state.json` what the run's next start has to know of it, the steps of an
+    epoch, and sums of the weight files, which are written before it and have none of their own.
 
     Args:
         layout: How weights and optimizer are divided among the processes.

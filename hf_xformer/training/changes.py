@@ -173,8 +173,8 @@ def check_epochs(
     epochs: float,
 ) -> None:
     """
-    Refuses to count a run's steps by epochs if an epoch had another number of steps before: the Trainer takes all steps
-    for ones of now.
+    Refuses to count a run's steps by epochs if an epoch had another number of steps before: the Trainer takes all
+    steps for ones of now.
 
     Args:
         found, history: Differences of this start, and changes of earlier ones.
@@ -188,8 +188,8 @@ def check_epochs(
     deciding = (ORDER | BY_LENGTHS) - SAME_STEPS - (frozenset() if by_lengths else BY_LENGTHS)
     if counted := [each for each in changes if each.name.partition(".")[0] in deciding]:
         raise ArgumentError(
-            f"{state.checkpoint}, at step {state.trainer.global_step}, was trained with {listed(counted)}: an epoch has "
-            f"another number of steps, and --num_train_epochs {epochs:g} does not say where the run ends: give "
+            f"{state.checkpoint}, at step {state.trainer.global_step}, was trained with {listed(counted)}: an epoch "
+            f"has another number of steps, and --num_train_epochs {epochs:g} does not say where the run ends: give "
             f"--max_steps, above {state.trainer.global_step}, {'with --change_recipe ' if found else ''}"
             "to go on; --resume_from_checkpoint false starts anew"
         )

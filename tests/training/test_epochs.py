@@ -60,7 +60,15 @@ def test_a_run_is_not_at_its_end_before_the_trainers_last_step(recorded, unbroke
 
 
 # Batches of an epoch in all processes; processes; accumulation; epochs.
-LENGTHS = [(50, 1, 1, 1.1), (50, 2, 1, 1.1), (5, 1, 2, 1.4), (37, 1, 4, 0.3), (37, 2, 4, 2.5), (1, 1, 8, 3), (7, 2, 3, 10)]
+LENGTHS = [
+    (50, 1, 1, 1.1),
+    (50, 2, 1, 1.1),
+    (5, 1, 2, 1.4),
+    (37, 1, 4, 0.3),
+    (37, 2, 4, 2.5),
+    (1, 1, 8, 3),
+    (7, 2, 3, 10),
+]
 
 
 @pytest.mark.parametrize(("batches", "processes", "accumulation", "epochs"), LENGTHS)
@@ -91,7 +99,7 @@ def test_epochs_of_another_number_of_steps_are_refused(changes, unbroken, task, 
     folder = stopped(unbroken, tmp_path / "run", 4)
     for more in ({}, {"change_recipe": "true"}):
         line = refused(train, task.options(folder, **{**EPOCHS, **changes}, **more), capsys)
-        assert f"checkpoint-4, at step 4, was trained with" in line and next(iter(changes)) in line
+        assert "checkpoint-4, at step 4, was trained with" in line and next(iter(changes)) in line
         assert "--num_train_epochs 1.4 does not say" in line and "--max_steps, above 4, with --change_recipe" in line
 
 
