@@ -225,7 +225,7 @@ def build_without_memory(config: PreTrainedConfig, trust_remote_code: bool) -> P
         return HEADLESS.get((config.architectures or [""])[0], XformerForSeq2SeqLM)(config)
 
 
-def model_class(config: PreTrainedConfig, trust_remote_code: bool) -> type:
+def model_class(config: Any, trust_remote_code: bool) -> Any:
     """
     Returns the class of a configuration's model, for who must not build through `from_config`: ZeRO-3 divides there.
 

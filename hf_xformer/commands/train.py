@@ -11,6 +11,7 @@ A recipe is a YAML file of the options below; options on the command line win ov
 same command: it resumes from the last whole checkpoint in --output_dir; --resume_from_checkpoint false starts anew.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -26,6 +27,7 @@ from ..errors import blame, one_line_errors
 from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER, with_nulls
 from ..hub.card import CardFacts, facts_of, read_facts, why_kept, write_card
 from ..hub.curves import plot_curves
+from ..hub.privacy import hide_secrets
 from ..hub.record import listed, make_record, update_record
 from ..hub.repository import RunPublisher, check_pushing
 from ..training.arguments import DataArguments, ModelArguments
@@ -59,7 +61,10 @@ from ..training.throughput import log_throughput, results_of_end, results_of_tra
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains, evaluates, records and publishes a run, or resumes it where it was stopped."""
     with one_line_errors():
-        model_args, data_args, training_args = parse_run(argv, __doc__)
+        words = list(sys.argv[1:] if argv is None else argv)
+        model_args, data_args, training_args = parse_run(words, __doc__)
+        for shown in (sys.argv, sys.orig_argv):
+            hide_secrets(shown)
         lock_output(training_args)
         facts = read_facts(model_args.card_facts)
         check_pushing(training_args, facts, model_args.model_name_or_path if model_args.lora_rank else None)
@@ -85,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             trainer.log_metrics("eval", scores)
             trainer.save_metrics("eval", with_nulls(scores))
         if trainer.is_world_process_zero():
-            report(trainer, record_of(trainer, run, argv, model_args, data_args), facts)
+            report(trainer, record_of(trainer, run, words, model_args, data_args), facts)
     # Processes that leave one by one may take each other's connections with them.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
@@ -206,7 +211,7 @@ def save_rest(trainer: Seq2SeqTrainer, run: Run) -> None:
 def record_of(
     trainer: Seq2SeqTrainer,
     run: Run,
-    argv: Sequence[str] | None,
+    argv: Sequence[str],
     model_args: ModelArguments,
     data_args: DataArguments,
 ) -> dict:

@@ -27,6 +27,7 @@ SECRETS = {
 }
 # Of an option's value, where a text of data cannot stand.
 NAMED_SECRET = re.compile(r"(?i)(?:token|secret|passw(?:or)?d|api_?key|access_?key|credentials?)[\"']?\s*[=:]\s*\S")
+SECRET_OPTION = re.compile(r"(?i)--[\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key|credentials?)")
 SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSW(?:OR)?D|API_?KEY|ACCESS_?KEY")
 SHORTEST_SECRET = 12  # characters; shorter values of such variables are words such as "disabled"
 # An absolute path as a whole text, and inside of one.
@@ -63,10 +64,7 @@ def cleaned(value: Any) -> Any:
         return [cleaned(each) for each in value]
     if not isinstance(value, str):
         return value
-    for pattern in SECRETS.values():
-        value = re.sub(pattern, REMOVED, value)
-    for secret in known_secrets():
-        value = value.replace(secret, REMOVED)
+    value = without_secrets(value)
     with suppress(OSError):  # of a text that no name of a file can be
         if ABSOLUTE.fullmatch(value) and Path(value).exists():  # spaces and all
             return shown(value)
@@ -74,6 +72,34 @@ def cleaned(value: Any) -> Any:
         if " " in place:
             value = value.replace(f"{place}/", "")
     return INSIDE.sub(lambda match: shown(match[0]), value)
+
+
+def without_secrets(text: str) -> str:
+    """Returns a text with `REMOVED` in place of what looks like a secret, or is one of this process."""
+    for pattern in SECRETS.values():
+        text = re.sub(pattern, REMOVED, text)
+    for secret in known_secrets():
+        text = text.replace(secret, REMOVED)
+    return text
+
+
+def hide_secrets(words: list[str]) -> None:
+    """
+    Takes secrets out of a command line, in place: trackers store `sys.argv`.
+
+    Args:
+        words: Options as `--hub_token X`, `--hub-token=X` or in other spellings; what looks like a secret goes
+            from any value, and all values of an option whose name says that it has one.
+    """
+    is_secret = False
+    for place, word in enumerate(words):
+        name, equals, _ = word.partition("=")
+        if word.startswith("--"):
+            is_secret = SECRET_OPTION.fullmatch(name) is not None
+            hides = bool(equals) and (is_secret or NAMED_SECRET.search(word) is not None)
+            words[place] = f"{name}={REMOVED}" if hides else without_secrets(word)
+        else:
+            words[place] = REMOVED if is_secret or NAMED_SECRET.search(word) else without_secrets(word)
 
 
 def is_path(value: str) -> bool:

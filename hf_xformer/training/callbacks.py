@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainer callbacks: what is saved, averaged and pushed beside the stock Trainer's own."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import has_length
 
 from ..checkpoints.averaging import read_averages, trained
 from ..files import AVERAGES, TARGET_TOKENIZER, checkpoint_folder, write_whole
@@ -95,8 +97,8 @@ class ExponentialMovingAverage(TrainerCallback):
 
 class LayoutRecord(TrainerCallback, ExportableState):
     """
-    Leaves in every checkpoint's `trainer_state.json` what the run's next start has to know of it, and sums of the
-    weight files, which are written before it and have none of their own.
+    Leaves in every checkpoint's `trainer_state.json` what the run's next start has to know of it, the steps of an
+    epoch, and sums of the weight files, which are written before it and have none of their own.
 
     Args:
         layout: How weights and optimizer are divided among the processes.
@@ -109,9 +111,12 @@ class LayoutRecord(TrainerCallback, ExportableState):
         self.layout, self.processes, self.writers, self.averages = layout, processes, writers, averages
         self.run: tuple[TrainingArguments, TrainerState] | None = None
         self.sums: tuple[int, dict[str, int]] = (0, {})  # of the last step that was saved
+        self.epoch_steps = 0
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         self.run = (args, state)
+        if has_length(train_dataloader):
+            self.epoch_steps = max(math.ceil(len(train_dataloader) / args.gradient_accumulation_steps), 1)
 
     def state(self) -> dict:
         """Returns what the Trainer writes into `trainer_state.json`, between the weights and `on_save`."""
@@ -123,7 +128,8 @@ class LayoutRecord(TrainerCallback, ExportableState):
             sums = {path.name: sum_of(path) for path in sorted(folder.glob("*model*.safetensors"))}
             self.sums = (state.global_step, sums)
         names = ("layout", "processes", "writers", "averages")
-        return {"args": {name: getattr(self, name) for name in names}, "attributes": {"sums": self.sums[1]}}
+        found = {"sums": self.sums[1], "epoch_steps": self.epoch_steps}
+        return {"args": {name: getattr(self, name) for name in names}, "attributes": found}
 
 
 class PlacesOfStates(TrainerCallback):

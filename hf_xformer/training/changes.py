@@ -45,6 +45,14 @@ ORDER = frozenset(
         "dataloader_num_workers",
     )
 )
+# Of these, those that never change how many steps an epoch has, and those that do so where lengths decide.
+SAME_STEPS = frozenset(("group_by_length", "train_sampling_strategy", "ignore_data_skip"))
+BY_LENGTHS = frozenset(
+    (
+        *("max_source_length", "max_target_length", "seed", "data_seed", "source_column", "target_column"),
+        *("tokenizer_name", "target_tokenizer_name"),
+    )
+)
 # Options of `EVALUATING` that say which checkpoint is the best of those that are there.
 CHOOSING = frozenset(("metric_for_best_model", "greater_is_better"))
 OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "deepspeed")
@@ -118,6 +126,8 @@ def settle(
     found = differences(was, now)
     if now.get("dataset_revision", "") is None and now["dataset_name"] == was.get("dataset_name"):
         now = {**now, "dataset_revision": was.get("dataset_revision")}  # the next start may know its own
+    if training_args.max_steps <= 0:
+        check_epochs(found, history, now, state, is_finished, training_args.num_train_epochs)
     if not found:
         return Recipe(now, history)
     if is_finished and {each.name for each in found} <= EVALUATING - CHOOSING:
@@ -161,6 +171,37 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
         if before != after and not (name == "dataset_revision" and None in (before, after)):
             found.append(Difference(name, before, after))
     return found
+
+
+def check_epochs(
+    found: list[Difference],
+    history: list[dict],
+    now: dict[str, Any],
+    state: SavedState,
+    is_finished: bool,
+    epochs: float,
+) -> None:
+    """
+    Refuses to count a run's steps by epochs if an epoch had another number of steps before: the Trainer takes all
+    steps for ones of now.
+
+    Args:
+        found, history: Differences of this start, and changes of earlier ones.
+        epochs: `--num_train_epochs`.
+    """
+    earlier = [Difference(name, *values) for each in history for name, values in (each["changes"] or {}).items()]
+    # Of a finished run `refuse` says that no step is left.
+    changes = [*earlier, *([] if is_finished else found)]
+    recipes = (now, {each.name: each.was for each in changes})
+    by_lengths = any(each.get("max_tokens") is not None or each.get("overlong") == "drop" for each in recipes)
+    deciding = (ORDER | BY_LENGTHS) - SAME_STEPS - (frozenset() if by_lengths else BY_LENGTHS)
+    if counted := [each for each in changes if each.name.partition(".")[0] in deciding]:
+        raise ArgumentError(
+            f"{state.checkpoint}, at step {state.trainer.global_step}, was trained with {listed(counted)}: an epoch "
+            f"has another number of steps, and --num_train_epochs {epochs:g} does not say where the run ends: give "
+            f"--max_steps, above {state.trainer.global_step}, {'with --change_recipe ' if found else ''}"
+            "to go on; --resume_from_checkpoint false starts anew"
+        )
 
 
 def refuse(

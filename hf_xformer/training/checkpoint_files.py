@@ -192,7 +192,7 @@ STATE_FIELDS: dict[str, Callable[[Any], bool]] = {
 }
 RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
     "layout": lambda value: isinstance(value, str),
-    **dict.fromkeys(("processes", "writers"), is_count),
+    **dict.fromkeys(("processes", "writers", "epoch_steps"), is_count),
     "averages": lambda value: isinstance(value, bool),
     "sums": lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
 }

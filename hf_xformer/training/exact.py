@@ -2,14 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holds a resumed run to the bits of an unbroken one: random states, the moment of saving, losses and results."""
 
+import math
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
-from transformers import Seq2SeqTrainingArguments, TrainerCallback, set_seed
-from transformers.trainer_utils import IntervalStrategy
+from transformers import (
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..errors import ArgumentError
 from .arguments import DataArguments
@@ -44,6 +52,7 @@ class ExactResume(TrainerCallback):
     - A checkpoint at the last step of an epoch is written after the log and the evaluation of the epoch's end, which a
       resumed run would leave out.
     - The step of a checkpoint or an evaluation is logged: the Trainer forgets the losses since the last log.
+    - The best evaluation until then is saved too where a run is to end with its best weights.
     """
 
     def __init__(self) -> None:
@@ -60,7 +69,7 @@ class ExactResume(TrainerCallback):
             train_dataloader.set_epoch(int(state.epoch))
 
     def on_step_end(self, args, state, control, **kwargs):
-        if control.should_save and (control.should_training_stop or state.epoch % 1 == 0):
+        if control.should_save and ends_epoch(state, control):
             control.should_save, self.saves_later = False, True
         self.prepare_for_what_comes(args, control)
 
@@ -76,8 +85,30 @@ class ExactResume(TrainerCallback):
         if control.should_evaluate:
             self.evaluation.enter_context(own_random_states(args.seed, args.device))
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         self.evaluation.close()
+        # By epochs every evaluation is saved, and `SaveStrategy.BEST` is the Trainer's.
+        by_steps = args.load_best_model_at_end and args.save_strategy == SaveStrategy.STEPS
+        if by_steps and state.global_step and is_new_best(args, state, metrics or {}):
+            if ends_epoch(state, control):
+                self.saves_later = True
+            else:
+                control.should_save = True
+
+
+def ends_epoch(state: TrainerState, control: TrainerControl) -> bool:
+    """Returns whether the step that was taken is the last of an epoch or of the run."""
+    return control.should_training_stop or (state.epoch or 0) % 1 == 0
+
+
+def is_new_best(args: TrainingArguments, state: TrainerState, metrics: dict[str, float]) -> bool:
+    """Returns whether the Trainer will take an evaluation for the best until now; it asks after its callbacks."""
+    value = metrics.get(f"eval_{(args.metric_for_best_model or 'loss').removeprefix('eval_')}")
+    if value is None:
+        return False
+    if args.greater_is_better:
+        return value > (-math.inf if state.best_metric is None else state.best_metric)
+    return value < (math.inf if state.best_metric is None else state.best_metric)
 
 
 def check_exact(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:

@@ -28,7 +28,13 @@ from ..errors import ArgumentError, first_line
 # Errors of the system that say nothing of what a file holds.
 NO_ANSWER = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 # What readers of JSON, text, zip files, pickles and safetensors raise for bytes that are none.
-DAMAGE = (ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, SafetensorError)
+DAMAGE: tuple[type[Exception], ...] = (
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 # And what taking a file's content apart raises if it is of another form.
 CONTENT = (KeyError, IndexError, TypeError, AttributeError, OverflowError)
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output folder of a run: where to resume, read once; and what is moved, claimed and copied there."""
 
+import math
 import os
 import re
 import shutil
@@ -54,6 +55,7 @@ class SavedState:
         record: What `LayoutRecord` has left there.
         layout: How weights and optimizer were divided; "" if an earlier version wrote the checkpoint.
         processes: Among how many.
+        epoch_steps: Steps of an epoch; 0 if it is not known, as of a stream.
     """
 
     checkpoint: Path
@@ -61,12 +63,15 @@ class SavedState:
     record: dict
     layout: str
     processes: int
+    epoch_steps: int
 
     def is_end(self, training_args: TrainingArguments) -> bool:
         """Tells whether the run needs no further step; the Trainer would take one all the same."""
         if training_args.max_steps > 0:
             return self.trainer.global_step >= training_args.max_steps
-        return (self.trainer.epoch or 0) >= training_args.num_train_epochs
+        # As the Trainer counts: the epoch of its state may have come to the number before its last step.
+        end = math.ceil(training_args.num_train_epochs * self.epoch_steps)
+        return 0 < end <= self.trainer.global_step
 
 
 @dataclass(frozen=True)
@@ -245,7 +250,18 @@ def read_state(checkpoint: Path) -> SavedState:
         # It is beside this one, whatever their folder was called when that was written.
         folder = checkpoint.parent if step_of(checkpoint) is not None else checkpoint.resolve().parent
         trainer.best_model_checkpoint = str(folder / PureWindowsPath(trainer.best_model_checkpoint).name)
-    return SavedState(checkpoint, trainer, record, record.get("layout", ""), record.get("processes", 0))
+    names = {"layout": "", "processes": 0, "epoch_steps": epoch_steps(trainer)}
+    return SavedState(checkpoint, trainer, record, **{name: record.get(name, value) for name, value in names.items()})
+
+
+def epoch_steps(trainer: TrainerState) -> int:
+    """
+    Returns the steps of an epoch of a run whose checkpoint does not have their number; 0 if nothing tells it.
+
+    The last step of an epoch may be of fewer batches than the others, so that the epoch, which counts batches, is
+    ahead of the steps, by less than one of them.
+    """
+    return math.ceil(round(trainer.global_step / trainer.epoch, 6)) if trainer.epoch else 0
 
 
 def whole(checkpoint: Path) -> bool:

@@ -103,8 +103,18 @@ class BestCheckpoint(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         is_last = "train_runtime" in (logs or {})  # the Trainer's sum of a training, before it loads
-        if is_last and args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            self.check(Path(state.best_model_checkpoint))
+        if not is_last or not args.load_best_model_at_end:
+            return
+        best = None if state.best_model_checkpoint is None else Path(state.best_model_checkpoint)
+        if best is not None:
+            self.check(best)
+        step = None if best is None else step_of(best)
+        if state.best_global_step not in (None, step) and state.is_world_process_zero:
+            end = f"the last weights, of step {state.global_step}" if best is None else f"those of {best}"
+            print(
+                f"WARNING: the best evaluation was that of step {state.best_global_step}, of which there is no "
+                f"checkpoint: the run ends with {end}"
+            )
 
 
 def place_of_best(trainer: TrainerState, training_args: TrainingArguments) -> Path | None:

@@ -12,6 +12,7 @@ import pickle
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import zlib
 from pathlib import Path
@@ -29,7 +30,7 @@ from transformers import Seq2SeqTrainingArguments
 from hf_xformer.commands import push
 from hf_xformer.hub.card import CardFacts
 from hf_xformer.hub.contents import hidden_code
-from hf_xformer.hub.privacy import cleaned, place_in, secret_in, shown
+from hf_xformer.hub.privacy import cleaned, hide_secrets, place_in, secret_in, shown
 from hf_xformer.hub.publication import gather
 from hf_xformer.hub.record import RECORDED, recorded
 from hf_xformer.hub.repository import check_pushing
@@ -164,6 +165,41 @@ def test_an_option_that_is_nobodys_business_is_not_recorded_however_it_is_spelt(
     said = recorded(["--seed", "7", *words, "--learning-rate=1e-3", "--no_use_cpu"])
     assert said["options"] == "--seed 7 --learning_rate 1e-3 --no_use_cpu" and len(said["options_left_out"]) == 1
     assert HUB not in str(said) and PASSWORD not in str(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["--hub_token", "x"], ["--hub_token", "[removed]"]), (["--hub-token=x"], ["--hub-token=[removed]"]),
+        (["--Hub_Token", "x", "--seed", "7"], ["--Hub_Token", "[removed]", "--seed", "7"]),
+        (["--run_name", f"of {GITHUB}"], ["--run_name", "of [removed]"]),
+        (["--my-api-key", "x"], ["--my-api-key", "[removed]"]),
+        (["--config_overrides", "api_key=x"], ["--config_overrides", "[removed]"]),
+        ([f"--dataset_name=https://a:{PASSWORD}@b.c/d"], ["--dataset_name=[removed]b.c/d"]),
+        *((words, words) for words in (["r.yaml", "--max_tokens", "9"],
+                                          ["--tokenizer_name", "/t"], ["--max-tokens=9"])),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_command_line_is_stripped_of_secrets_and_of_nothing_else(words, left):
+    hide_secrets(words)
+    assert words == left
+
+
+def test_no_secret_of_the_command_line_is_left_in_sys_argv_for_trackers(tmp_path):
+    code = (
+        "import sys\nfrom hf_xformer import cli\nfrom hf_xformer.commands import train\n"
+        "def prepare(*args):\n    print(sys.argv, sys.orig_argv, args[2].hub_token)\n    raise SystemExit(0)\n"
+        "train.prepare = prepare\ncli.main()\n"
+    )
+    words = ["train", "--output_dir", "run", "--hub_token", "hf_X", "--report_to", "none", "--run-name", GITHUB]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", code, *words, "--use_cpu"], capture_output=True, text=True,
+                         env=environment, cwd=tmp_path, check=True)  # fmt: skip
+    *_, said = [line for line in ran.stdout.splitlines() if line.startswith("[")]
+    lists, _, token = said.rpartition(" ")
+    assert token == "hf_X" and "hf_X" not in lists and GITHUB not in lists
+    assert lists.count("'--hub_token', '[removed]', '--report_to', 'none', '--run-name', '[removed]'") == 2
 
 
 def test_every_option_that_is_recorded_is_one():

@@ -16,6 +16,7 @@ from small_faults import (
     set_first,
 )
 from small_runs import refused
+from transformers import TrainerState, TrainingArguments
 
 from hf_xformer.commands import train
 from hf_xformer.training.rotation import BestCheckpoint
@@ -103,3 +104,59 @@ def test_a_best_checkpoint_that_is_damaged_while_the_run_goes_on_ends_it_in_one_
     line = refused(train, task.options(tmp_path, validation_file=task.validation, **BEST), capsys)
     assert "best checkpoint" in line and "checkpoint-2: model.safetensors: cut off" in line
     assert (tmp_path / "checkpoint-6").is_dir()
+
+
+@pytest.mark.parametrize("rows", [160, 16], ids=["within an epoch", "also at ends of epochs"])
+def test_the_best_evaluation_is_saved_whatever_the_interval_of_saving(rows, task, tmp_path, capsys):
+    """A learning rate that makes the loss rise and fall."""
+    options = {
+        **{"load_best_model_at_end": "true", "eval_strategy": "steps", "eval_steps": 1, "logging_steps": 5},
+        **{"max_steps": 5, "save_strategy": "steps", "save_steps": 5, "max_train_samples": rows},
+        **{
+            "validation_file": task.validation,
+            "learning_rate": 0.3,
+            "lr_scheduler_type": "constant",
+            "max_grad_norm": 0,
+        },
+    }
+    folder = tmp_path / "run"
+    train.main(task.options(folder, **options))
+    state = json.loads((folder / STATE).read_text())
+    losses = {entry["step"]: entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry}
+    best = min(losses, key=losses.get)
+    assert list(losses) == [1, 2, 3, 4, 5] and best < 5
+    improving = [step for step, loss in losses.items() if loss == min(losses[each] for each in range(1, step + 1))]
+    saved = sorted(int(path.name.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*"))
+    assert saved == sorted({*improving, 5})
+    assert state["best_global_step"] == best and state["best_metric"] == losses[best]
+    assert state["best_model_checkpoint"] == str(folder / f"checkpoint-{best}")
+    assert json.loads((folder / "eval_results.json").read_text())["eval_loss"] == pytest.approx(losses[best], abs=1e-6)
+    assert "there is no checkpoint" not in capsys.readouterr().out
+    # From a checkpoint that only its score asked for a run goes on as it did.
+    for step in (each for each in saved if each > best):
+        shutil.rmtree(folder / f"checkpoint-{step}")
+    again = tmp_path / "again"
+    again.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / name, again)
+    shutil.copytree(folder / f"checkpoint-{best}", again / f"checkpoint-{best}")
+    train.main(task.options(again, **options))
+    repeated = json.loads((again / STATE).read_text())["log_history"]
+    assert {entry["step"]: entry["eval_loss"] for entry in repeated if "eval_loss" in entry} == losses
+    assert {entry["step"]: entry["loss"] for entry in repeated if "loss" in entry} == {
+        entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry
+    }
+
+
+def test_a_best_evaluation_without_a_checkpoint_is_said_at_the_end(capsys):
+    checked = []
+    args = TrainingArguments(load_best_model_at_end=True, eval_strategy="steps", use_cpu=True, report_to="none")
+    callback = BestCheckpoint(checked.append, False, None)
+    for saved, end in ((None, "the last weights, of step 6"), ("run/checkpoint-2", "those of run/checkpoint-2")):
+        state = TrainerState(global_step=6, best_global_step=4, best_model_checkpoint=saved)
+        callback.on_log(args, state, None, {"train_runtime": 1.0})
+        said = capsys.readouterr().out
+        assert "was that of step 4, of which there is no checkpoint" in said and said.endswith(f"ends with {end}\n")
+    state.best_model_checkpoint = "run/checkpoint-4"
+    callback.on_log(args, state, None, {"train_runtime": 1.0})
+    assert capsys.readouterr().out == "" and checked == [Path("run/checkpoint-2"), Path("run/checkpoint-4")]

@@ -207,7 +207,7 @@ def test_a_revision_that_is_not_known_now_stays_that_of_the_last_start(tmp_path,
     for name, expected in (("user/words", "abc"), ("user/others", None)):
         callbacks = {"RecipeRecord": {"args": {"recipe": recipe, "history": []}}}
         trainer = TrainerState(global_step=4, stateful_callbacks=callbacks)
-        state = SavedState(tmp_path / "checkpoint-4", trainer, {}, "", 1, "", 0.0)
+        state = SavedState(tmp_path / "checkpoint-4", trainer, {}, "", 1, 0)
         found = settle({"dataset_name": name, "dataset_revision": None}, state, arguments, True, False, print)
         assert found.options["dataset_revision"] == expected
     assert "its revision is not known" in capsys.readouterr().out

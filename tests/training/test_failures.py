@@ -35,7 +35,7 @@ def limited(limit: int, options: list[str]) -> tuple[int, str]:
 @pytest.mark.parametrize("full", ["model.safetensors", "optimizer.pt"])
 def test_a_disk_that_is_full_is_one_line_and_the_last_checkpoint_is_kept(full, task, tmp_path):
     run = tmp_path / "run"
-    saving = {"save_strategy": "steps", "save_steps": 3}
+    saving = {"save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "constant"}
     train.main(task.options(run, **saving, max_steps=3))
     limit = (run / "checkpoint-3" / full).stat().st_size - 1
     status, output = limited(limit, task.options(run, **saving, max_steps=6))
