@@ -15,8 +15,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import PreTrainedConfig
-from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING, create_chunked_causal_mask
+from transformers import PreTrainedConfig, masking_utils
 from transformers.utils import logging
 
 
@@ -76,18 +75,17 @@ except ImportError:  # up to 5.20
         return hidden_states[:, index]
 
 
-if "block_sequence_ids" in inspect.signature(create_chunked_causal_mask).parameters:
-    from transformers.masking_utils import create_masks_for_generate
-else:  # up to 5.19 the library's own gives chunks an argument that they do not take
+CHUNKS_TAKE = inspect.signature(masking_utils.create_chunked_causal_mask).parameters
 
-    def create_masks_for_generate(config: PreTrainedConfig, **options) -> dict[str, Any]:
-        """Returns the masks of a decoder with a static cache, by the patterns of its layers."""
-        taken = inspect.signature(create_chunked_causal_mask).parameters
-        given = {name: value for name, value in options.items() if name in taken}
-        return {
-            pattern: LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern](config=config, **given)
-            for pattern in set(config.layer_types)
-        }
+
+def create_masks_for_generate(config: PreTrainedConfig, **options) -> Any:
+    """Returns the masks of a decoder with a static cache, by the patterns of its layers."""
+    if "block_sequence_ids" in CHUNKS_TAKE:
+        return masking_utils.create_masks_for_generate(config=config, **options)
+    # Up to 5.19 the library's own gives chunks that argument, which they do not take.
+    given = {name: value for name, value in options.items() if name in CHUNKS_TAKE}
+    makers = masking_utils.LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
+    return {pattern: makers[pattern](config=config, **given) for pattern in set(config.layer_types)}
 
 
 # Name of the argument and of the outputs' field, `cache` from 5.24 on. Inside the forwards it is `cache` always.
