@@ -146,7 +146,7 @@ def check_random_state(path: Path) -> None:
 def check_schedule(path: Path) -> None:
     """Checks that a learning rate's schedule has a state."""
     state = load(path)
-    if not isinstance(state, dict) or not state:
+    if not isinstance(state, dict) or not isinstance(state.get("last_epoch", 0), int) or not state:
         raise NotWholeError(f"{path.name}: not a schedule's state: {state!r:.40}")
 
 

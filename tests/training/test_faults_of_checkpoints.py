@@ -9,6 +9,7 @@ was judged.
 
 import json
 import shutil
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -133,7 +134,7 @@ CONTENTS: list[tuple[str, str, Callable[[Path], None]]] = [
     (OPTIMIZER, "no state", partial(edit_saved, edit=partial(forget, "state"))),
     (OPTIMIZER, "a tensor", lambda path: torch.save(torch.ones(3), path)),
     (SCHEDULE, "empty mapping", lambda path: torch.save({}, path)),
-    (SCHEDULE, "a pickle", lambda path: torch.save({"last_epoch": Path("x")}, path)),
+    (SCHEDULE, "a pickle", lambda path: torch.save({"last_epoch": Namespace()}, path)),
     (RANDOM, "no generator", partial(edit_saved, edit=partial(forget, "cpu"))),
     (RANDOM, "another state", partial(edit_saved, edit=lambda content: content.update(cpu=torch.zeros(3)))),
     ("config.json", "{}", partial(write, text="{}")),
@@ -363,7 +364,9 @@ def test_what_a_run_does_not_go_on_from_may_be_damaged_without_a_word(stopped, t
     train.main(task.options(tmp_path / "run", **OPTIONS))
     assert torch.equal(weights(tmp_path / "run"), stopped.end)
     output = "".join(capfd.readouterr())
-    assert f"resuming from {checkpoint}" in output and "passing over" not in output and "moved" not in output
+    assert (
+        f"resuming from {checkpoint}" in output and "passing over" not in output and "moved checkpoint" not in output
+    )
 
 
 RECORDS = {"run.json": "", "all_results.json": '{"a": ', "train_results.json": "[]", "eval_results.json": "null"}

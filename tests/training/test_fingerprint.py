@@ -293,7 +293,7 @@ for lacking in (0, 1):
     try:
         shared_digests(*parse_run([*words, "--use_cpu", "true"], ""))
     except DataError as error:
-        print(f"without {lacking}, process {rank}: {error}\n", end="", flush=True)
+        print(f"without {lacking}, process {rank}: {error}\\n", end="", flush=True)
 """,
         tmp_path,
     )

@@ -281,13 +281,6 @@ def test_a_process_that_lost_its_folder_while_it_was_frozen_ends(tmp_path):
     assert frozen.exitcode == 2
 
 
-@pytest.mark.parametrize("place", ["a file/run", "/proc/nowhere/run"])
-def test_a_folder_that_cannot_be_written_is_one_line(place, tmp_path, task, capsys):
-    (tmp_path / "a file").write_text("")
-    line = refused(train, task.options(tmp_path / place, train_file="no-such.jsonl"), capsys)
-    assert f"--output_dir {tmp_path / place}: cannot be written" in line
-
-
 def test_train_push_and_card_leave_a_live_folder_alone(task, tmp_path, capsys):
     folder = tmp_path / "run"
     with held(folder) as process:

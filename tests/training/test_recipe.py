@@ -45,7 +45,7 @@ COMMAND_LINE = {
     "--lr_scheduler_kwargs {": "--lr_scheduler_kwargs {: not JSON: Expecting property name",
     "--seed 1 recipe.yaml": "recipe.yaml: neither an option nor an option's value; a recipe comes first",
     "--tf32 true": "options of the Trainer: --tf32 requires Ampere",
-    "--warmup_steps -1": "warmup_steps",
+    "--warmup_steps -1": "options of the Trainer: ",
     "--load_best_model_at_end true --save_strategy epoch": "- Save strategy: SaveStrategy.EPOCH",
     '--accelerator_config {"foo":1}': "options of the Trainer: AcceleratorConfig.__init__() got an unexpected",
 }
