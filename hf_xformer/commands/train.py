@@ -40,7 +40,7 @@ from ..training.callbacks import (
     SaveTargetTokenizer,
 )
 from ..training.changes import RecipeRecord
-from ..training.evaluation import EarlyStopping, average_over_tokens, scores_at_end
+from ..training.evaluation import EarlyStopping, average_over_tokens, has_stopped_early, scores_at_end
 from ..training.exact import ExactResume
 from ..training.failures import one_line_failures
 from ..training.health import StopIfNotFinite
@@ -178,10 +178,23 @@ def train(trainer: Seq2SeqTrainer, run: Run) -> None:
     output_dir = str(trainer.args.output_dir)
     with one_line_when_stopped(output_dir), without_word_of_the_best():
         trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
+    if (best := step_of_best(trainer)) is not None:
+        trainer.accelerator.print(
+            f"the run ends with its best weights, those of step {best}, by {trainer.args.metric_for_best_model}: "
+            f"{trainer.state.best_metric:.6g}"
+        )
     results = results_of_training(trainer)
     trainer.log_metrics("train", results)
     trainer.save_metrics("train", with_nulls(results))
     trainer.save_model()
+
+
+def step_of_best(trainer: Seq2SeqTrainer) -> int | None:
+    """Returns the step of the best checkpoint where a run ends with its weights."""
+    state = trainer.state
+    if not trainer.args.load_best_model_at_end or state.best_model_checkpoint is None:
+        return None
+    return state.best_global_step
 
 
 def take_up(trainer: Seq2SeqTrainer, run: Run, model_args: ModelArguments) -> None:
@@ -230,7 +243,14 @@ def record_of(
         run.plan.batch,
         seconds_of(trainer.state),
     )
-    return record | {"decisions": asdict(run.plan), "recipe_changes": run.recipe.history}
+    best = step_of_best(trainer)
+    more = {
+        "weights_of_step": trainer.state.global_step if best is None else best,
+        "stopped_early": has_stopped_early(trainer.state, data_args),
+        "decisions": asdict(run.plan),
+        "recipe_changes": run.recipe.history,
+    }
+    return record | more
 
 
 def report(trainer: Seq2SeqTrainer, record: dict, facts: CardFacts) -> None:

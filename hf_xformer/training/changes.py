@@ -218,7 +218,8 @@ def refuse(
     if is_finished:
         raise ArgumentError(
             f"{checkpoint} is the end of this run, which was trained with {listed(found)}; no step is left to take. "
-            f"{anew}, more --max_steps or --num_train_epochs with --change_recipe goes on"
+            f"{anew}, more --max_steps, --num_train_epochs or --early_stopping_patience with "
+            "--change_recipe goes on"
         )
     if fixed:
         each, reason = fixed[0]

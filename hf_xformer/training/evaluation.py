@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import nn
 from transformers import (
@@ -239,6 +240,15 @@ class EarlyStopping(EarlyStoppingCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
         self.early_stopping_patience_counter = evaluations_without_gain(state)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        super().on_evaluate(args, state, control, **kwargs)
+        count = self.early_stopping_patience_counter
+        if count >= self.early_stopping_patience:
+            PartialState().print(
+                f"stopping early at step {state.global_step} of {state.max_steps}: {count} evaluation(s) one after "
+                "another without a better one; a larger --early_stopping_patience goes on"
+            )
 
 
 def evaluations_without_gain(state: TrainerState) -> int:

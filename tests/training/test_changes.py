@@ -202,7 +202,7 @@ def test_a_finished_run_is_evaluated_otherwise_and_keeps_its_best(task, tmp_path
 
 
 def test_a_revision_that_is_not_known_now_stays_that_of_the_last_start(tmp_path, capsys):
-    arguments = TrainingArguments(tmp_path, use_cpu=True)
+    arguments = TrainingArguments(tmp_path, use_cpu=True, max_steps=9)
     recipe = {"dataset_name": "user/words", "dataset_revision": "abc"}
     for name, expected in (("user/words", "abc"), ("user/others", None)):
         callbacks = {"RecipeRecord": {"args": {"recipe": recipe, "history": []}}}
