@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small random models and ragged batches that the tests share; every size differs from every other."""
 
+from pathlib import Path
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hf_xformer import XformerConfig, XformerForSeq2SeqLM
+from hf_xformer.data.tokenizers import train_tokenizer
 
 
 SIZES = {
@@ -121,3 +124,11 @@ class LargestTensor(TorchDispatchMode):
         sizes = [x.numel() for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
         self.elements = max([self.elements, *sizes])
         return out
+
+
+def save_checkpoint(folder: Path) -> Path:
+    """Saves a small model and its tokenizer of three letters in a folder, and returns that."""
+    tokenizer = train_tokenizer(["A B C"], "symbol")
+    tokenizer.save_pretrained(folder)
+    make_model(vocab_size=len(tokenizer)).save_pretrained(folder)
+    return folder

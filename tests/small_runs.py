@@ -24,6 +24,21 @@ from hf_xformer.files import TRAIN_RESULTS, travelling_files
 
 
 ROOT = Path(__file__).resolve().parent.parent
+# Command lines of the verbs that take a checkpoint, but for training.
+CHECKPOINT_LINES = (
+    "generate {model} --input {data} --output {out}",
+    "evaluate {model} --test_file {data} --metrics per",
+    "info {model}",
+    "card {model} --example A",
+    "push {model} user/name --dry_run",
+    "convert {model} {out}",
+    "export {model} {out}",
+    "merge {adapter} {out}",
+    "average {model} {model} --output_dir {out}",
+    "distill {model} --train_file {data} --output_file {out}",
+    "estimate --config_name {model}",
+    "attention {model} A --output {out}",
+)
 SMALL = "d_model=16,encoder_layers=1,decoder_layers=1,encoder_ffn_dim=24,decoder_ffn_dim=24,dropout=0.0"
 
 

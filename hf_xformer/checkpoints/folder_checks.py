@@ -46,7 +46,7 @@ POSITIVE: Kind = (lambda x: 0 < x <= MOST, "a positive number")
 FINITE: Kind = (lambda x: -MOST <= x <= MOST, "a finite number")
 SHARE: Kind = (lambda x: 0 <= x <= 1, "a number from 0 to 1")
 POSITIVE_SHARE: Kind = (lambda x: 0 < x <= 1, "a number above 0, at most 1")
-# Those that are numbers.
+# Options that are numbers, whole or not.
 NUMBERS: dict[str, Kind] = {
     **dict.fromkeys(("temperature", "repetition_penalty", "encoder_repetition_penalty", "max_time"), POSITIVE),
     **dict.fromkeys(("length_penalty", "guidance_scale"), FINITE),

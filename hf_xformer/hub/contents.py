@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a file is by its content and its place, whatever its name: links out of a folder, pickles, archives, text."""
+"""Tells files by content and place, whatever their names: links out of a folder, pickles, archives, text."""
 
 import json
 import pickletools

@@ -13,7 +13,7 @@ from huggingface_hub import get_token
 
 
 REMOVED = "[removed]"
-# What access tokens, keys and passwords look like, by the name that a message gives them.
+# Patterns of access tokens, keys and passwords, by the name that a message gives them.
 SECRETS = {
     "a token of the Hub": r"\bhf_(?!xformer)[A-Za-z0-9]{20,}",
     "a token of GitHub": r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})",
@@ -25,7 +25,7 @@ SECRETS = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
     "a password in an address": r"\b[a-z][a-z0-9+.-]*://[^\s/:@\"'<>]*:[^\s/@\"'<>]+@",
 }
-# Of an option's value, where a text of data cannot stand.
+# For the value of an option only: a text of data may look like these.
 NAMED_SECRET = re.compile(r"(?i)(?:token|secret|passw(?:or)?d|api_?key|access_?key|credentials?)[\"']?\s*[=:]\s*\S")
 SECRET_OPTION = re.compile(r"(?i)--[\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key|credentials?)")
 SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSW(?:OR)?D|API_?KEY|ACCESS_?KEY")

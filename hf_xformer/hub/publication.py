@@ -171,7 +171,7 @@ def without_private(path: Path) -> Path | bytes:
     if path.suffix == ".json" and not matches(path.name, VOCABULARIES):
         stored = json.loads(text)
         if path.name in RESULTS and isinstance(stored, dict):
-            # What people write for a card may look like a path, as sounds between strokes do; it is checked below.
+            # Facts for a card may look like a path, as sounds between strokes do; they are checked below.
             facts = {"facts": stored["facts"]} if "facts" in stored else {}
             stored = cleaned({name: stored[name] for name in stored if name not in LOCAL_FIELDS}) | facts
         else:

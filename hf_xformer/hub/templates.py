@@ -15,7 +15,7 @@ from ..files import CARD_TEMPLATE, packaged, read_text
 # Characters that HTML or Markdown reads as more than themselves, wherever they stand in a line.
 SPECIAL = re.compile(r"[\\`*\[\]<>&|~!]|(?<!\w)_|_(?!\w)|^[#+-](?=[\s#+-]|$)|^\d+(?=[.)]\s)")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "&#124;"}
-# What may stand between backticks as it is.
+# Texts that may stand between backticks as they are.
 PLAIN = re.compile(r"[\w ./,:;=+@%()#?'\"*~|-]+")
 ADDRESS = re.compile(r"https?://[^\s<>\"\'`()\[\]|]+")
 

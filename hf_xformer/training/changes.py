@@ -45,8 +45,9 @@ ORDER = frozenset(
         "dataloader_num_workers",
     )
 )
-# Of these, those that never change how many steps an epoch has, and those that do so where lengths decide.
+# Options of `ORDER` that never change how many steps an epoch has.
 SAME_STEPS = frozenset(("group_by_length", "train_sampling_strategy", "ignore_data_skip"))
+# Options that change how many steps an epoch has where lengths decide it.
 BY_LENGTHS = frozenset(
     (
         *("max_source_length", "max_target_length", "seed", "data_seed", "source_column", "target_column"),

@@ -246,8 +246,8 @@ class EarlyStopping(EarlyStoppingCallback):
         count = self.early_stopping_patience_counter
         if count >= self.early_stopping_patience:
             PartialState().print(
-                f"stopping early at step {state.global_step} of {state.max_steps}: {count} evaluation(s) one after "
-                "another without a better one; a larger --early_stopping_patience goes on"
+                f"stopping early at step {state.global_step} of {state.max_steps}: no better evaluation in the last "
+                f"{count}; a larger --early_stopping_patience goes on"
             )
 
 

@@ -13,15 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import HfApi
-from small_models import make_model
+from small_models import save_checkpoint
 from small_records import make_record
-from small_runs import ROOT, python, refused
+from small_runs import CHECKPOINT_LINES, ROOT, python, refused
 from transformers import BartConfig, BartForConditionalGeneration
 
 from hf_xformer.checkpoints.foreign_code import which_of
 from hf_xformer.checkpoints.loading import load_model
 from hf_xformer.cli import VERBS
-from hf_xformer.data.tokenizers import train_tokenizer
 
 
 CODE = """
@@ -49,19 +48,8 @@ LINES = (
     f"{TRAIN} --model_name_or_path {{model}} --tokenizer_name {{tokenizer}}",
     f"{TRAIN} --model_name_or_path {{model}} --tokenizer_name {{tokenizer}} --lora_rank 2",
     f"{TRAIN} --config_name {{model}} --tokenizer_name {{tokenizer}}",
-    "generate {model} --input {data} --output {out}",
-    "evaluate {model} --test_file {data} --metrics per",
-    "info {model}",
-    "card {model} --example A",
-    "push {model} user/name --dry_run",
-    "convert {model} {out}",
-    "export {model} {out}",
-    "merge {adapter} {out}",
+    *CHECKPOINT_LINES,
     "generate {adapter} --input {data} --output {out}",
-    "average {model} {model} --output_dir {out}",
-    "distill {model} --train_file {data} --output_file {out}",
-    "estimate --config_name {model}",
-    "attention {model} A --output {out}",
 )
 # Of every verb that reads a tokenizer, with a tokenizer that has the code.
 TOKENIZERS = (
@@ -83,10 +71,7 @@ def change(path: Path, **fields) -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = train_tokenizer(["A B C"], "symbol")
-    tokenizer.save_pretrained(folder)
-    make_model(vocab_size=len(tokenizer)).save_pretrained(folder)
+    folder = save_checkpoint(tmp_path_factory.mktemp("checkpoint"))
     (folder / "run.json").write_text(json.dumps(make_record()))
     return folder
 

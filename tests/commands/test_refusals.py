@@ -9,11 +9,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from small_models import make_model
+from small_models import save_checkpoint
 from small_runs import ROOT, python
 
 from hf_xformer.cli import VERBS
-from hf_xformer.data.tokenizers import train_tokenizer
 
 
 # A command line that begins the verb's work, and of that work a function that it calls.
@@ -70,11 +69,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = train_tokenizer(["A B C"], "symbol")
-    tokenizer.save_pretrained(folder)
-    make_model(vocab_size=len(tokenizer)).save_pretrained(folder)
-    return folder
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from small_runs import SMALL, refused
+from small_runs import CHECKPOINT_LINES, SMALL, refused
 from transformers import BertConfig, BertModel
 
 from hf_xformer.checkpoints.loading import load_config, load_model
@@ -47,18 +47,7 @@ LINES = (
     f"{SHORT} --tokenizer_name {{tokenizer}} --lora_rank 2",
     f"{SHORT} --tokenizer_name {{tokenizer}} --attn_implementation flash_attention_2",
     f"{TRAIN} --config_name {{model}} --tokenizer_name {{tokenizer}}",
-    "generate {model} --input {data} --output {out}",
-    "evaluate {model} --test_file {data} --metrics per",
-    "info {model}",
-    "card {model} --example A",
-    "push {model} user/name --dry_run",
-    "convert {model} {out}",
-    "export {model} {out}",
-    "merge {adapter} {out}",
-    "average {model} {model} --output_dir {out}",
-    "distill {model} --train_file {data} --output_file {out}",
-    "estimate --config_name {model}",
-    "attention {model} A --output {out}",
+    *CHECKPOINT_LINES,
 )
 SPOILED = "model.encoder.layers.0.feed_forward.up_proj.weight"  # a number of it is infinite
 

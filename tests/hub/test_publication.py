@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import small_records
 import yaml
 from bare_environment import BareEnvironment
 from hub_client import run_client
@@ -33,17 +34,7 @@ from hf_xformer.training.callbacks import PushToHub
 
 pytestmark = pytest.mark.slow  # every client is a process of its own, which imports the libraries
 
-FACTS = {
-    "summary": "Spells words backwards.",
-    "language": "en",
-    "license": "apache-2.0",
-    "data": "Random words of the letters A to H.",
-    "data_license": "cc0-1.0",
-    "intended_use": "Tests.",
-    "limits": "Everything else.",
-    "dataset_id": "tester/words",
-    "example": "A B C",
-}
+FACTS = {**small_records.FACTS, "dataset_id": "tester/words", "example": "A B C"}
 MODEL = {f"{name}.py" for name in TRAVELLING} | {
     *("README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
     *("tokenizer_config.json", "run.json", "curves.png", "attention.png"),
