@@ -71,7 +71,8 @@ def first_line(error: BaseException) -> str:
     """
     if isinstance(error, StrictDataclassError) and error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # colours of a terminal
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 

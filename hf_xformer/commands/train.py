@@ -53,7 +53,13 @@ from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
 from ..training.recipe import parse_run, split_command_line
 from ..training.resume import check_end, claim, copy_weights, set_aside, set_damaged_aside, set_results_aside
-from ..training.rotation import BestCheckpoint, RotateCheckpoints, bring_best, without_word_of_the_best
+from ..training.rotation import (
+    BestCheckpoint,
+    RotateCheckpoints,
+    bring_best,
+    finish_deletions,
+    without_word_of_the_best,
+)
 from ..training.throughput import log_throughput, results_of_end, results_of_training, seconds_of
 
 
@@ -164,6 +170,7 @@ def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
     PartialState().wait_for_everyone()
     if trainer.args.should_save:
         output_dir = Path(trainer.args.output_dir)
+        finish_deletions(output_dir)
         set_aside(output_dir, run.start.superseded, print)
         if run.start.state is not None and run.finished is None:
             bring_best(run.start.state.trainer, run.best, print)

@@ -6,6 +6,7 @@ import errno
 import math
 import pickle
 import random
+import re
 import struct
 import zipfile
 import zlib
@@ -156,6 +157,10 @@ def load(path: Path, **how: Any) -> Any:
     with naming(path, *CONTENT), safe_globals():
         try:
             return torch.load(path, map_location="cpu", weights_only=True, **how)
+        except pickle.UnpicklingError as error:
+            # The message begins with how to run the code that the file may hold.
+            reason = re.search(r"(?:WeightsUnpickler error:|\n\n)\s*(.+?)(?:\. |\n|$)", str(error))
+            raise pickle.UnpicklingError(reason[1] if reason else first_line(error)) from error
         except RuntimeError as error:
             if "PytorchStreamReader" in str(error):  # else memory, or a device
                 raise EOFError(first_line(error)) from error

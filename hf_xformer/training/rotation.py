@@ -16,7 +16,10 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from ..files import TRAINER_STATE, checkpoint_folder, checkpoints_of, fill_folder, flush_to_disk, step_of
+from ..files import checkpoint_folder, checkpoints_of, fill_folder, flush_to_disk, step_of
+
+
+DELETING = ".deleting-"  # begins the name of a checkpoint while it is deleted
 
 
 def surplus(checkpoints: list[Path], limit: int, step: int, best: int | None) -> list[Path]:
@@ -61,11 +64,24 @@ class RotateCheckpoints(TrainerCallback):
                 flush_to_disk(path)
         for checkpoint in gone:
             try:
-                # First, so that what a kill leaves is not taken for whole.
-                (checkpoint / TRAINER_STATE).unlink(missing_ok=True)
-                shutil.rmtree(checkpoint)
+                delete(checkpoint)
             except OSError as error:
                 print(f"WARNING: {checkpoint} is beyond --save_total_limit and cannot be deleted: {error}")
+
+
+def delete(checkpoint: Path) -> None:
+    """Deletes a checkpoint, renamed first, so that what a kill leaves of it is not taken for a checkpoint."""
+    doomed = checkpoint.with_name(DELETING + checkpoint.name)
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def finish_deletions(output_dir: Path) -> None:
+    """Deletes what a kill has left of checkpoints that were being deleted."""
+    for doomed in output_dir.glob(f"{DELETING}checkpoint-*"):
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def is_not_about_the_best(record: logging.LogRecord) -> bool:

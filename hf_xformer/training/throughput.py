@@ -331,7 +331,8 @@ class Throughput(TrainerCallback):
         seconds = max(seconds, LEAST)
         found = {name: round(count / seconds, 3) for name, count in zip(names, counts, strict=False)}
         if self.peak is not None:
-            found[f"{prefix}mfu"] = round(self.arithmetic.operations(counts) / seconds / self.peak, 4)
+            mfu = self.arithmetic.operations(counts) / seconds / self.peak
+            found[f"{prefix}mfu"] = float(f"{mfu:.3g}")  # of a small model on a large machine, 0.0000 at four places
         return found
 
 

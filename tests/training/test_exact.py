@@ -22,6 +22,8 @@ def draw() -> list[float]:
 
 
 def test_random_states_of_their_own_are_seeded_and_leave_the_others():
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(8)
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     wanted = draw()
     random.setstate(states[0])

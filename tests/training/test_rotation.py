@@ -15,7 +15,7 @@ from small_runs import refused, weights
 from hf_xformer.commands import evaluate, train
 from hf_xformer.files import checkpoints_of
 from hf_xformer.training.resume import left_behind, set_aside, set_results_aside
-from hf_xformer.training.rotation import surplus
+from hf_xformer.training.rotation import DELETING, delete, finish_deletions, surplus
 
 
 SAVING = {"save_strategy": "steps", "save_steps": 2}
@@ -42,6 +42,17 @@ def test_the_earliest_steps_go(there, limit, step, best, gone, tmp_path):
     for each in there:
         (tmp_path / f"checkpoint-{each}").mkdir()
     assert surplus(checkpoints_of(tmp_path), limit, step, best) == [tmp_path / f"checkpoint-{each}" for each in gone]
+
+
+def test_what_a_kill_left_of_a_deletion_is_no_checkpoint_and_goes(tmp_path):
+    for name in ("checkpoint-2", "checkpoint-4", f"{DELETING}checkpoint-2"):
+        (tmp_path / name / "part").mkdir(parents=True)
+    assert steps(tmp_path) == [2, 4]
+    delete(tmp_path / "checkpoint-2")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
+    (tmp_path / f"{DELETING}checkpoint-3/part").mkdir(parents=True)
+    finish_deletions(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
 
 
 @pytest.fixture(scope="module")
