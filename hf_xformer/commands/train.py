@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
             trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
         take_folder(run, trainer)
-    with one_line_failures(training_args.output_dir):
+    with one_line_failures(training_args.output_dir, has_bar=not training_args.disable_tqdm):
         if run.finished is None:
             train(trainer, run)
         else:

@@ -191,7 +191,7 @@ def check_epochs(
         epochs: `--num_train_epochs`.
     """
     earlier = [Difference(name, *values) for each in history for name, values in (each["changes"] or {}).items()]
-    # Of a finished run `refuse` says that no step is left.
+    # Of a finished run `refuse` says that it has ended.
     changes = [*earlier, *([] if is_finished else found)]
     recipes = (now, {each.name: each.was for each in changes})
     by_lengths = any(each.get("max_tokens") is not None or each.get("overlong") == "drop" for each in recipes)
@@ -218,7 +218,7 @@ def refuse(
     anew = "--resume_from_checkpoint false starts anew"
     if is_finished:
         raise ArgumentError(
-            f"{checkpoint} is the end of this run, which was trained with {listed(found)}; no step is left to take. "
+            f"{checkpoint} is the end of this run, which was trained with {listed(found)}; it has ended. "
             f"{anew}, more --max_steps, --num_train_epochs or --early_stopping_patience with "
             "--change_recipe goes on"
         )

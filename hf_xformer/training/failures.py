@@ -32,12 +32,16 @@ OF_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")
 
 
 @contextmanager
-def one_line_failures(output_dir: str | Path) -> Iterator[None]:
+def one_line_failures(output_dir: str | Path, has_bar: bool = False) -> Iterator[None]:
     """
     Turns errors of a training that its user can mend into `error: ...` on stderr and exit status 2: of the data, out
     of memory, a disk that is full, a tracker's network.
 
     The traceback is in ERROR_LOG in the run's folder, which the line names. An error of ours keeps its traceback.
+
+    Args:
+        output_dir: The run's folder.
+        has_bar: Whether a progress bar may stand in the line that is printed to.
     """
     folder = Path(output_dir)
     log = folder / log_name()
@@ -52,7 +56,7 @@ def one_line_failures(output_dir: str | Path) -> Iterator[None]:
         if os.environ.get("HF_XFORMER_DEBUG") == "1":
             traceback.print_exc()
         where = f"; traceback: {log}" if write_log(log) else "; HF_XFORMER_DEBUG=1 prints the traceback"
-        print(f"error: {line}{where}", file=sys.stderr, flush=True)
+        print(("\n" if has_bar else "") + f"error: {line}{where}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
     with suppress(OSError):
         log.unlink(missing_ok=True)

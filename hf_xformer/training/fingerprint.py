@@ -153,8 +153,9 @@ def length_of(training_args: Seq2SeqTrainingArguments) -> dict[str, Any]:
     schedule, warmup = SchedulerType(training_args.lr_scheduler_type), training_args.warmup_steps
     if schedule is SchedulerType.CONSTANT or schedule in BY_SCORES or (schedule in ENDLESS and not 0 < warmup < 1):
         return {}
-    name = "max_steps" if training_args.max_steps > 0 else "num_train_epochs"
-    return {name: getattr(training_args, name)}
+    # Both, so that a run which counted epochs and now counts steps differs.
+    epochs = None if training_args.max_steps > 0 else training_args.num_train_epochs
+    return {"max_steps": training_args.max_steps, "num_train_epochs": epochs}
 
 
 def engine_of(training_args: Seq2SeqTrainingArguments) -> dict[str, Any] | None:

@@ -116,11 +116,12 @@ class StopIfNotFinite(TrainerCallback):
             if checkpoints
             else "no checkpoint was saved before"
         )
+        go_on = ", or go on from there with --change_recipe," if checkpoints else ""
         rate = f"learning rate {args.learning_rate if self.rate is None else self.rate:g}"
         figures = rate if norm is None else f"{rate}, gradient norm {norm:g}"
         raise DivergedError(
             f"step {step}: {what} ({figures}): the training has gone wrong and stops, and nothing more is saved; "
-            f"{kept}. Start anew with --resume_from_checkpoint false and {', '.join(remedies(args))}"
+            f"{kept}. Start anew with --resume_from_checkpoint false{go_on} and {', '.join(remedies(args))}"
         )
 
 

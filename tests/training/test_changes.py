@@ -153,7 +153,7 @@ def test_a_finished_run_is_not_started_again_with_another_recipe(more, finished,
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     line = refused(train, task.options(finished, **{**BEFORE, "learning_rate": 1e-5}, **more), capsys)
     assert "learning_rate 0.01, now 1e-05" in line and "--resume_from_checkpoint false starts anew" in line
-    assert "no step is left to take" in line
+    assert "it has ended" in line
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
@@ -198,7 +198,7 @@ def test_a_finished_run_is_evaluated_otherwise_and_keeps_its_best(task, tmp_path
     assert "only its evaluation changes, 2 other options: " in capsys.readouterr().out
     assert torch.equal(weights(tmp_path), before)
     other = {"metric_for_best_model": "per", "greater_is_better": "false"}
-    assert "no step is left" in refused(train, task.options(tmp_path, **best, **other, max_steps=4), capsys)
+    assert "it has ended" in refused(train, task.options(tmp_path, **best, **other, max_steps=4), capsys)
 
 
 def test_a_revision_that_is_not_known_now_stays_that_of_the_last_start(tmp_path, capsys):

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, Seq2SeqTrainingArguments, get_scheduler
 from transformers.trainer_utils import SchedulerType
 
 from hf_xformer.commands import train
+from hf_xformer.training.changes import differences
 from hf_xformer.training.fingerprint import DERIVED, EVALUATING, NEUTRAL, batches_of, content_of, length_of, parts_of
 from hf_xformer.training.plan import make_plan
 from hf_xformer.training.recipe import parse_run
@@ -41,6 +42,12 @@ def test_every_option_has_one_place():
     assert {name: count for name in options() if (count := sum(name in table for table in tables)) != 1} == {}
 
 
+def test_a_length_in_steps_is_another_than_one_in_epochs(tmp_path):
+    epochs, steps = (length_of(Seq2SeqTrainingArguments(tmp_path, **each)) for each in ({}, {"max_steps": 9}))
+    assert {each.name for each in differences(epochs, steps)} == {"max_steps", "num_train_epochs"}
+    assert differences(epochs, epochs) == differences(steps, steps) == []
+
+
 @pytest.mark.parametrize("warmup", [0, 3, 0.1])
 @pytest.mark.parametrize("name", [each for each in SchedulerType if "plateau" not in each and each != "greedy"])
 def test_a_length_counts_where_the_learning_rate_depends_on_it(name, warmup, tmp_path):
@@ -50,7 +57,7 @@ def test_a_length_counts_where_the_learning_rate_depends_on_it(name, warmup, tmp
         arguments = Seq2SeqTrainingArguments(tmp_path, warmup_steps=warmup, lr_scheduler_type=name, max_steps=length)
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         schedule = get_scheduler(name, optimizer, arguments.get_warmup_steps(length), length, kwargs)
-        assert length_of(arguments) in ({}, {"max_steps": length})
+        assert length_of(arguments) in ({}, {"max_steps": length, "num_train_epochs": None})
         told.append(bool(length_of(arguments)))
         found = []
         for _ in range(50):
