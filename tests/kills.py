@@ -32,7 +32,7 @@ from random import Random
 
 import torch
 from safetensors.torch import load_file
-from small_runs import ROOT, SMALL, Task, launch, make_task, start
+from small_runs import ROOT, SMALL, Task, launch, make_task, start, writers
 from transformers import AutoTokenizer, GenerationConfig
 
 from hf_xformer import XformerConfig, XformerForSeq2SeqLM
@@ -281,16 +281,6 @@ def kill(process) -> str:
     output = process.log.read()
     process.log.close()
     return output
-
-
-def writers(log: int) -> list[int]:
-    """Returns the other processes that have a file open: each of a training's writes into its log."""
-    wanted, found = os.fstat(log), []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if int(folder.name) != os.getpid() and os.path.samestat(os.stat(folder / "fd/1"), wanted):
-                found.append(int(folder.name))
-    return found
 
 
 def resumed(output: str) -> list[str]:

@@ -6,9 +6,12 @@ import functools
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -17,7 +20,7 @@ from types import ModuleType
 import pytest
 import torch
 from safetensors.torch import load_file
-from warm_start import Program, WarmStart
+from warm_start import STACKS, Program, WarmStart
 
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.files import TRAIN_RESULTS, travelling_files
@@ -165,10 +168,26 @@ def launch(
     return start([*prefix, *command, "scripts/train.py", *options], environment, cold or bool(prefix))
 
 
-def output_of(process: subprocess.Popen | Program, timeout: float = 600) -> str:
-    """Waits for a launched run to end, and returns all that it printed."""
+def writers(log: int) -> list[int]:
+    """Returns the other processes that have a file open: each of a training's writes into its log."""
+    wanted, found = os.fstat(log), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int(folder.name) != os.getpid() and os.path.samestat(os.stat(folder / "fd/1"), wanted):
+                found.append(int(folder.name))
+    return found
+
+
+def output_of(process: subprocess.Popen | Program, timeout: float = 300) -> str:
+    """Waits for a launched run to end, and returns all that it printed; of one that hangs, where each process does."""
     try:
         process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        for number in (STACKS, signal.SIGKILL):
+            for pid in writers(process.log.fileno()):
+                os.kill(pid, number)
+            time.sleep(1)
+        raise
     finally:
         process.kill()
         process.log.seek(0)

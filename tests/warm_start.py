@@ -8,6 +8,7 @@ library's first look at the environment: every way of starting is tested by a pr
 """
 
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -24,6 +25,7 @@ from types import ModuleType
 
 
 TORCH_LAUNCHER = "torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler"
+STACKS = signal.SIGUSR1  # has a program print the stacks of its threads
 ADDRESS = "WARM_START_ADDRESS"  # where programs that start others find the process to be forked
 
 
@@ -175,6 +177,7 @@ class Launching:
 
 
 def run(argv: list[str], env: dict[str, str], cwd: str) -> None:
+    faulthandler.register(STACKS)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
