@@ -392,7 +392,7 @@ def test_a_merged_model_trains_on(options, adapter, tmp_path):
 @pytest.mark.parametrize("mode", ["zero2", *nightly("cpu-2proc")])
 def test_two_processes_train_the_adapters_of_one_and_resume_to_the_bit(mode, options, tmp_path):
     # 21 rows in batches of 4 of two processes: both the last batch and the last process come out short.
-    more = {"learning_rate": 1e-3, "max_steps": 9, "per_device_eval_batch_size": 4, **EVALUATION, **SAVING}
+    more = {"learning_rate": 1e-3, "per_device_eval_batch_size": 4, **EVALUATION, **SAVING}
     train.main(options(tmp_path / "one", **{**more, "per_device_train_batch_size": 16}))
     assert "LoRA of rank 4 trains 768" in run(options(tmp_path / "two", **more), mode)
     one, two = (adapter_weights(tmp_path / name) for name in ("one", "two"))
@@ -402,8 +402,7 @@ def test_two_processes_train_the_adapters_of_one_and_resume_to_the_bit(mode, opt
     results = [json.loads((tmp_path / name / "eval_results.json").read_text())["eval_per"] for name in ("one", "two")]
     assert results[0] == pytest.approx(results[1], abs=1e-6)
     shutil.copytree(tmp_path / "two", tmp_path / "broken")
-    for step in (6, 9):
-        shutil.rmtree(tmp_path / f"broken/checkpoint-{step}")
+    shutil.rmtree(tmp_path / "broken/checkpoint-6")
     assert "resuming from" in run(options(tmp_path / "broken", **more), mode)
     assert_equal(adapter_weights(tmp_path / "broken"), two)
     (tmp_path / "two" / WEIGHTS).unlink()
