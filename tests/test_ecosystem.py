@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapters and quantisation by other libraries, which know the model by its names only."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from peft import (
     prepare_model_for_kbit_training,
 )
 from small_models import VANILLA, VARIANTS, make_batch, make_model
-from small_runs import python
+from small_runs import ROOT
 from torch.testing import assert_close
 from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig
+from warm_start import WarmStart
 
 import hf_xformer
 from hf_xformer.checkpoints.adapters import merge_adapter
@@ -121,15 +123,25 @@ print(*(",".join(getattr(utils, f"TRANSFORMERS_MODELS_TO_{name}_MODULES_MAPPING"
 WITHOUT_PEFT = """
 import sys, hf_xformer
 from transformers import AutoModelForSeq2SeqLM
-model = AutoModelForSeq2SeqLM.from_config(hf_xformer.XformerConfig(d_model=32, vocab_size=9))
+config = hf_xformer.XformerConfig(d_model=16, vocab_size=9, encoder_layers=1, decoder_layers=1)
+model = AutoModelForSeq2SeqLM.from_config(config)
 model.save_pretrained(sys.argv[1])
 print(type(AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1])).__name__)
 """
 
 
-def said_by(code: str, *words, **environment: str) -> str:
-    path = os.pathsep.join([environment.pop("PYTHONPATH", ""), str(Path(hf_xformer.__file__).parent.parent)])
-    done = python("-c", code, *words, PYTHONPATH=path.strip(os.pathsep), **environment)
+@functools.cache
+def without_ours() -> WarmStart:
+    """A process with transformers' part of what `import hf_xformer` takes, and neither that nor PEFT."""
+    return WarmStart("transformers.modeling_layers", "transformers.modeling_utils", "transformers.generation")
+
+
+def said_by(code: str, *words, before: Path | None = None) -> str:
+    """What a program prints, for which a folder stands before the installed packages."""
+    places = [each for each in (before, Path(hf_xformer.__file__).parent.parent) if each]
+    code = f"import sys; assert not {{'peft', 'hf_xformer'}} & set(sys.modules)\n{code}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, places))}
+    done = without_ours().run(["-c", code, *words], environment, ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -143,7 +155,7 @@ def test_peft_knows_the_layers_whichever_is_imported_first(first):
 def test_a_peft_that_is_broken_stops_nobody_who_does_without(content, tmp_path):
     (tmp_path / "peft").mkdir()
     (tmp_path / "peft/__init__.py").write_text(content)
-    assert said_by(WITHOUT_PEFT, tmp_path / "model", PYTHONPATH=str(tmp_path)) == "XformerForSeq2SeqLM"
+    assert said_by(WITHOUT_PEFT, tmp_path / "model", before=tmp_path) == "XformerForSeq2SeqLM"
 
 
 def test_a_peft_without_our_tables_is_imported_all_the_same(tmp_path):
@@ -152,7 +164,7 @@ def test_a_peft_without_our_tables_is_imported_all_the_same(tmp_path):
     (tmp_path / "peft/utils/__init__.py").write_text("")
     (tmp_path / "peft/utils/constants.py").write_text("TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING = ()")
     code = "import hf_xformer, peft; print(peft.constants.__name__)"
-    assert said_by(code, PYTHONPATH=str(tmp_path)) == "peft.utils.constants"
+    assert said_by(code, before=tmp_path) == "peft.utils.constants"
 
 
 @pytest.mark.parametrize("by", ["us", "PEFT"])

@@ -217,6 +217,8 @@ def test_the_decoder_holds_a_window_and_not_the_whole_input(checkpoint):
             yield "A B"
 
     model, (source, target) = load_model(str(checkpoint)), load_tokenizers(str(checkpoint))
-    results = Decoder(model, source, target, batch_size=2).decode(endless())
+    decoder = Decoder(model, source, target, batch_size=2)
+    decoder.batches_ahead = 3
+    results = decoder.decode(endless())
     assert next(results) == next(results)
     assert torch.is_grad_enabled()

@@ -25,14 +25,22 @@ def teacher(tmp_path_factory):
     return folder
 
 
-def run(teacher, task, output, *more) -> list[dict]:
-    distill.main([str(teacher), "--train_file", task.train, "--output_file", str(output), "--batch_size", "4", *more])
+@pytest.fixture(scope="module")
+def data(task, tmp_path_factory) -> Path:
+    """Twenty sources."""
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    path.write_text("".join(Path(task.train).read_text().splitlines(keepends=True)[:20]))
+    return path
+
+
+def run(teacher, data, output, *more) -> list[dict]:
+    distill.main([str(teacher), "--train_file", str(data), "--output_file", str(output), "--batch_size", "4", *more])
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
-def test_every_source_has_what_the_teacher_generates(teacher, task, tmp_path):
-    rows = run(teacher, task, tmp_path / "distilled.jsonl", "--num_beams", "2")
-    sources = [json.loads(line)["source"] for line in Path(task.train).read_text().splitlines()]
+def test_every_source_has_what_the_teacher_generates(teacher, data, tmp_path):
+    rows = run(teacher, data, tmp_path / "distilled.jsonl", "--num_beams", "2")
+    sources = [json.loads(line)["source"] for line in data.read_text().splitlines()]
     assert [row["source"] for row in rows] == sources
     (tmp_path / "sources.txt").write_text("\n".join(sources) + "\n")
     generate.main(
@@ -50,37 +58,37 @@ def test_every_source_has_what_the_teacher_generates(teacher, task, tmp_path):
     assert [path.name for path in tmp_path.glob("distilled*")] == ["distilled.jsonl"]
 
 
-def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_file(teacher, task, tmp_path, capsys):
-    whole = run(teacher, task, tmp_path / "whole.jsonl")
-    first = json.dumps(distill.order(distill_arguments(teacher, task)))
+def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_file(teacher, data, tmp_path, capsys):
+    whole = run(teacher, data, tmp_path / "whole.jsonl")
+    first = json.dumps(distill.order(distill_arguments(teacher, data)))
     begun = [first, *map(json.dumps, whole[:7]), json.dumps(whole[7])[:9]]  # the last line is half there
     (tmp_path / "broken.jsonl.partial").write_text("\n".join(begun))
-    assert run(teacher, task, tmp_path / "broken.jsonl") == whole
-    assert "7 of 160 sources" in capsys.readouterr().out
+    assert run(teacher, data, tmp_path / "broken.jsonl") == whole
+    assert "7 of 20 sources" in capsys.readouterr().out
 
 
-def distill_arguments(teacher, task):
-    return Namespace(checkpoint=str(teacher), train_file=[task.train], source_column="source", seed=0, dtype="auto")
+def distill_arguments(teacher, data):
+    return Namespace(checkpoint=str(teacher), train_file=[str(data)], source_column="source", seed=0, dtype="auto")
 
 
 @pytest.mark.parametrize("begun", ["", "header", "half"])
-def test_a_run_that_was_cut_off_before_its_first_row_begins_anew(begun, teacher, task, tmp_path):
-    header = json.dumps(distill.order(distill_arguments(teacher, task))) + "\n"
+def test_a_run_that_was_cut_off_before_its_first_row_begins_anew(begun, teacher, data, tmp_path):
+    header = json.dumps(distill.order(distill_arguments(teacher, data))) + "\n"
     text = {"": "", "header": header, "half": header[:9]}[begun]
     (tmp_path / "broken.jsonl.partial").write_text(text)
-    rows = run(teacher, task, tmp_path / "broken.jsonl")
-    assert len(rows) == 160 and all(row.keys() == {"source", "target"} for row in rows)
+    rows = run(teacher, data, tmp_path / "broken.jsonl")
+    assert len(rows) == 20 and all(row.keys() == {"source", "target"} for row in rows)
 
 
-def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on(teacher, task, tmp_path, capsys):
+def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on(teacher, data, tmp_path, capsys):
     output = tmp_path / "distilled.jsonl"
-    command = [teacher, "--train_file", task.train, "--output_file", output]
+    command = [teacher, "--train_file", data, "--output_file", output]
     output.write_text("mine\n")
     assert "is there already" in refused(distill, command, capsys)
     assert output.read_text() == "mine\n"
     output.unlink()
     partial = tmp_path / "distilled.jsonl.partial"
-    begun = [distill.order(distill_arguments(teacher, task)), {"source": "B A N A N A", "target": ""}]
+    begun = [distill.order(distill_arguments(teacher, data)), {"source": "B A N A N A", "target": ""}]
     partial.write_text("".join(json.dumps(line) + "\n" for line in begun))
     assert "begun with other data: its source 1" in refused(distill, command, capsys)
     partial.write_text(json.dumps({"checkpoint": "another"}) + "\n")

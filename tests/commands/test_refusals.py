@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from small_models import save_checkpoint
-from small_runs import ROOT, python
 
+from hf_xformer import cli
 from hf_xformer.cli import VERBS
+from hf_xformer.commands import info
 
 
 # A command line that begins the verb's work, and of that work a function that it calls.
@@ -186,12 +187,9 @@ def test_a_bug_is_no_input_error(verb, bug, places, monkeypatch):
         module.main(words_of(verb, places))
 
 
-def test_a_bug_ends_the_command_with_its_traceback(checkpoint):
-    code = f"""
-from hf_xformer import cli
-from hf_xformer.commands import info
-info.read_config = lambda *names, **options: {{}}["bug"]
-cli.main(["info", {str(checkpoint)!r}])
-"""
-    done = python("-c", code, PYTHONPATH=str(ROOT))
-    assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.endswith("KeyError: 'bug'\n")
+def test_a_bug_ends_the_command_with_its_traceback(places, monkeypatch, capsys):
+    """Python prints it and ends with status 1 where nothing stands between."""
+    monkeypatch.setattr(info, "read_config", lambda *names, **options: {}["bug"])
+    with pytest.raises(KeyError, match="bug"):
+        cli.main(["info", *words_of("info", places)])
+    assert sys.excepthook is sys.__excepthook__ and capsys.readouterr().err == ""

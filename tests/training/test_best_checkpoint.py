@@ -15,7 +15,7 @@ from small_faults import (
     halve,
     set_first,
 )
-from small_runs import refused
+from small_runs import nightly, refused
 from transformers import TrainerState, TrainingArguments
 
 from hf_xformer.commands import train
@@ -72,9 +72,10 @@ def moved(run: Path, folder: Path) -> None:
         path.write_text(path.read_text().replace(str(run), str(folder)))
 
 
-@pytest.mark.parametrize(("lose", "why"), LOST.values(), ids=LOST)
-def test_a_best_checkpoint_that_is_lost_is_said_and_not_taken(lose, why, with_best, task, tmp_path, capfd):
+@pytest.mark.parametrize("kind", ["gone", "NaN", *nightly("cut off")])
+def test_a_best_checkpoint_that_is_lost_is_said_and_not_taken(kind, with_best, task, tmp_path, capfd):
     moved(with_best, tmp_path / "run")
+    lose, why = LOST[kind]
     lose(tmp_path / "run/checkpoint-2")
     options = task.options(tmp_path / "run", validation_file=task.validation, **BEST)
     line = refused(train, options, capfd)

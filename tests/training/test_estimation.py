@@ -24,8 +24,12 @@ def config():
     return XformerConfig(vocab_size=70, **sizes, **heads, **types)
 
 
-def test_what_is_counted_on_few_layers_is_what_all_of_them_take(config):
-    counted = count(config, BATCH, "float32")
+@pytest.fixture(scope="module")
+def counted(config):
+    return count(config, BATCH, "float32")
+
+
+def test_what_is_counted_on_few_layers_is_what_all_of_them_take(config, counted):
     flops, _, highest = run_without_memory(config, BATCH, "float32")
     assert counted.flops == pytest.approx(3 * flops, rel=1e-3)  # every second layer has half a block more
     assert counted.activations == pytest.approx(highest, rel=1e-2)
@@ -74,24 +78,21 @@ def test_the_arithmetic_is_six_products_a_weight_and_token(config):
     assert count(config, batch, "float32").flops == pytest.approx(expected, rel=0.02)
 
 
-def test_half_precision_and_checkpointing_take_less(config):
-    config = XformerConfig(**{**config.to_dict(), "d_model": 128})
-    full, mixed, half = (count(config, BATCH, arithmetic) for arithmetic in ("float32", "autocast", "bfloat16"))
-    assert half.activations < mixed.activations < full.activations and half.parameters == full.parameters
-    assert full.checkpointed < full.activations
+def test_half_precision_and_checkpointing_take_less(config, counted):
+    mixed, half = (count(config, BATCH, arithmetic) for arithmetic in ("autocast", "bfloat16"))
+    assert half.activations < mixed.activations < counted.activations and half.parameters == counted.parameters
+    assert counted.checkpointed < counted.activations
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_launch_configuration_can_be_estimated(path, config):
-    counted = count(config, BATCH, "float32")
+def test_every_launch_configuration_can_be_estimated(path, counted):
     launch = read_launch(path, processes=2)
     taken = memory(launch, counted, checkpointing=False)
     assert taken.total > counted.activations
     assert (taken.host > 0) == ("offload" in path.stem)
 
 
-def test_sharding_further_takes_less_on_each_device(config):
-    counted = count(config, BATCH, "float32")
+def test_sharding_further_takes_less_on_each_device(counted):
     taken = {
         name: memory(read_launch(ROOT / f"configs/accelerate/{name}.yaml", 8, half=True), counted, False)
         for name in ("multi-gpu", "zero1", "zero2")
@@ -105,14 +106,8 @@ def test_sharding_further_takes_less_on_each_device(config):
 
 
 def test_the_command_prints_a_line_a_configuration_and_days(capsys):
-    options = [
-        "--config_name",
-        str(ROOT / "configs/model/tiny.json"),
-        "--num_processes",
-        "4",
-        "--train_tokens",
-        "1e15",
-    ]
+    options = ["--config_name", str(ROOT / "configs/model/tiny.json"), "--num_processes", "4"]
+    options += ["--train_tokens", "1e16", "--max_source_length", "64", "--max_target_length", "32"]
     files = [str(ROOT / f"configs/accelerate/{name}.yaml") for name in ("gpu-bf16", "zero3")]
     estimate.main([*options, "--device_memory", "0.001", "--accelerate_config", *files])
     output = capsys.readouterr().out

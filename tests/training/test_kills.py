@@ -6,6 +6,7 @@ from random import Random
 
 import kills
 import pytest
+from small_runs import nightly
 
 
 # Recipe, moment and, if there is one, the checkpoint: the last step of an epoch, the second pass of a stream.
@@ -18,6 +19,9 @@ TELLING = {
     "processes": ("two processes", "weights of a checkpoint", 35),
 }
 
+# Two processes are killed in tests/training/test_processes.py, files cut off in test_faults_of_checkpoints.py.
+AT_EVERY_PUSH = ("pass", "results", "evaluation")
+
 
 @pytest.fixture(scope="module")
 def bench(task, tmp_path_factory) -> kills.Bench:
@@ -26,7 +30,7 @@ def bench(task, tmp_path_factory) -> kills.Bench:
 
 @pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("name", TELLING)
+@pytest.mark.parametrize("name", [*AT_EVERY_PUSH, *nightly(*(each for each in TELLING if each not in AT_EVERY_PUSH))])
 def test_a_killed_run_ends_as_an_unbroken_one(name, bench):
     recipe, moment, step = TELLING[name]
     outcome = bench.trial(recipe, moment, Random(0), step)

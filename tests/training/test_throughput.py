@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import VARIANTS, make_batch, make_model
-from small_runs import run, train_results
+from small_runs import nightly, run, train_results
 from small_waits import NoWaits, make_packed
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5ForConditionalGeneration, TrainerControl, TrainerState, TrainingArguments
@@ -219,7 +219,7 @@ def test_a_pass_in_evaluation_or_generation_is_not_counted():
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("config", ["cpu-2proc", "zero2", "tp2"])
+@pytest.mark.parametrize("config", ["cpu-2proc", "tp2", *nightly("zero2")])
 def test_two_processes_count_every_pair_once(config, task, tmp_path):
     run(task.options(tmp_path, max_steps=-1, num_train_epochs=1, per_device_train_batch_size=10), config)
     results, (source, target) = train_results(tmp_path), tokens_of(task).sum(axis=0)

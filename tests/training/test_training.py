@@ -29,10 +29,12 @@ from hf_xformer.commands import train
 from hf_xformer.data.pairs import PairTokenizer
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
+from hf_xformer.hub.curves import plot_curves
 from hf_xformer.training.evaluation import GenerationMetrics
 
 
-def test_a_run_writes_everything_and_loads_back_through_the_auto_classes(task, tmp_path):
+def test_a_run_writes_everything_and_loads_back_through_the_auto_classes(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "plot_curves", plot_curves)
     out = tmp_path / "run"
     evaluation = {"validation_file": task.validation, "eval_strategy": "steps", "eval_steps": 3, "metrics": "per"}
     best = {"load_best_model_at_end": "true", "metric_for_best_model": "per"}
@@ -43,7 +45,7 @@ def test_a_run_writes_everything_and_loads_back_through_the_auto_classes(task, t
         "eval_results.json", "trainer_state.json", "README.md", "curves.png",
     }  # fmt: skip
     assert written <= set(os.listdir(out))
-    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG") and (out / "curves.png").stat().st_size > 5000
     results = json.loads((out / "eval_results.json").read_text())
     assert {"eval_loss", "eval_per"} <= set(results)
     state = json.loads((out / "trainer_state.json").read_text())
@@ -56,12 +58,12 @@ def test_a_run_writes_everything_and_loads_back_through_the_auto_classes(task, t
     model.generate(**tokenizer(["A B C"], return_tensors="pt"))
 
 
+@pytest.mark.slow
 def test_the_stock_trainer_learns_the_task(task, tmp_path):
     overrides = "d_model=64,encoder_ffn_dim=128,decoder_ffn_dim=128,dropout=0.0,initializer_range=0.1"
-    options = task.options(
-        tmp_path, max_steps=200, config_overrides=overrides, learning_rate=5e-3, per_device_train_batch_size=32
-    )
-    train.main(options + ["--validation_file", task.train, "--metrics", "exact_match"])
+    more = {"max_steps": 140, "learning_rate": 5e-3, "per_device_train_batch_size": 32, "logging_steps": 70}
+    more |= {"validation_file": task.train, "max_eval_samples": 40, "metrics": "exact_match"}
+    train.main(task.options(tmp_path, config_overrides=overrides, **more))
     assert json.loads((tmp_path / "eval_results.json").read_text())["eval_exact_match"] > 90
 
 
@@ -367,7 +369,7 @@ def test_a_step_on_packed_rows_is_one_on_padded_rows(task, tmp_path):
 )
 def test_epochs_of_planned_batches_evaluate_generate_and_end(options, task, tmp_path, capsys):
     evaluation = {"validation_file": task.validation, "eval_strategy": "epoch", "metrics": "per"}
-    train.main(task.options(tmp_path, max_steps=-1, num_train_epochs=2, **evaluation, **options))
+    train.main(task.options(tmp_path, max_steps=-1, num_train_epochs=2, max_train_samples=80, **evaluation, **options))
     state = json.loads((tmp_path / "trainer_state.json").read_text())
     (batches,) = re.findall(r"([\d,]+) batches, on average", capsys.readouterr().out)
     assert state["global_step"] == 2 * int(batches) and state["epoch"] == 2
