@@ -75,7 +75,7 @@ def plain_flex_masks(monkeypatch):
 
 @pytest.fixture
 def traced_flex_attention(plain_flex_masks, monkeypatch):
-    """All of it traced but not compiled: that has a backward pass on a CPU, though torch refuses as the other has none."""
+    """All of it traced and not compiled: that has a backward pass on a CPU, though torch refuses for the other."""
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
     monkeypatch.setattr(flex_integration.WrappedFlexAttention, "__call__", lambda self: flex_attention.flex_attention)
 

@@ -4,7 +4,6 @@
 
 import errno
 import math
-import pickle
 import random
 import re
 import struct
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -33,7 +33,7 @@ DAMAGE: tuple[type[Exception], ...] = (
     ValueError,
     EOFError,
     zipfile.BadZipFile,
-    pickle.UnpicklingError,
+    UnpicklingError,
     SafetensorError,
 )
 # And what taking a file's content apart raises if it is of another form.
@@ -157,10 +157,10 @@ def load(path: Path, **how: Any) -> Any:
     with naming(path, *CONTENT), safe_globals():
         try:
             return torch.load(path, map_location="cpu", weights_only=True, **how)
-        except pickle.UnpicklingError as error:
+        except UnpicklingError as error:
             # The message begins with how to run the code that the file may hold.
             reason = re.search(r"(?:WeightsUnpickler error:|\n\n)\s*(.+?)(?:\. |\n|$)", str(error))
-            raise pickle.UnpicklingError(reason[1] if reason else first_line(error)) from error
+            raise UnpicklingError(reason[1] if reason else first_line(error)) from error
         except RuntimeError as error:
             if "PytorchStreamReader" in str(error):  # else memory, or a device
                 raise EOFError(first_line(error)) from error

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from small_kernels import in_a_graph
 from small_models import SIZES, VARIANTS, LargestTensor, gradients, make_batch, make_model, pack
+from small_runs import nightly
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -216,10 +217,15 @@ def make_caches(kind: str, model) -> EncoderDecoderCache:
     return EncoderDecoderCache(DynamicCache(config=model.config if kind == "dynamic" else None), DynamicCache())
 
 
+CHUNKS = [[13], [1] * 13, [3, 1, 9]]  # tokens in each call
+
+
 @decoders
 @pytest.mark.parametrize("kind", ["dynamic", "static", "without-windows"])
-@pytest.mark.parametrize("chunks", [[13], [1] * 13, [3, 1, 9]], ids=str)
-@pytest.mark.parametrize("is_padded", [True, False], ids=["padded", "whole"])
+@pytest.mark.parametrize(
+    ("chunks", "is_padded"),
+    [*((each, True) for each in CHUNKS), (CHUNKS[-1], False), *nightly(*((each, False) for each in CHUNKS[:-1]))],
+)
 def test_cached_logits_equal_those_of_sdpa_without_a_cache(overrides, kind, chunks, is_padded, varlen):
     batch, model = make_batch(), make_model(**overrides)
     source = {name: batch[name] for name in ("input_ids", "attention_mask")}
