@@ -168,9 +168,8 @@ def test_a_model_that_fsdp_divided_is_saved_as_a_whole_one_with_its_code(tmp_pat
     assert {path.name for path in (tmp_path / "saved").glob("*.py")} == CODE
     # What such a folder does where the package is not, others show: it has all that one of a whole model has.
     make_model().save_pretrained(tmp_path / "whole")
-    there, expected = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("saved", "whole")
-    )
+    folders = (tmp_path / "saved", tmp_path / "whole")
+    there, expected = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
     assert there == expected
 
 
