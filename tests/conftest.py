@@ -32,6 +32,7 @@ os.environ.setdefault(
 
 from small_kernels import StandIn  # noqa: E402
 from small_runs import ROOT, Task, make_task  # noqa: E402
+from torch._higher_order_ops.flex_attention import math_attention  # noqa: E402
 from torch.nn.attention import flex_attention  # noqa: E402
 from transformers import masking_utils  # noqa: E402
 from transformers.integrations import flex_attention as flex_integration  # noqa: E402
@@ -85,10 +86,18 @@ def plain_flex_masks(monkeypatch):
 
 
 @pytest.fixture
-def plain_flex_attention(plain_flex_masks, monkeypatch):
-    """All of it uncompiled: that has a backward pass on a CPU, though torch refuses because the compiled has none."""
+def traced_flex_attention(plain_flex_masks, monkeypatch):
+    """All of it traced and not compiled: that has a backward pass on a CPU, though torch refuses for the other."""
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
     monkeypatch.setattr(flex_integration.WrappedFlexAttention, "__call__", lambda self: flex_attention.flex_attention)
+
+
+@pytest.fixture
+def plain_flex_attention(traced_flex_attention, monkeypatch):
+    """Torch's own reference of it, which is not traced either where torch can leave that out: that takes seconds."""
+    if hasattr(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"):
+        monkeypatch.setattr(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+        monkeypatch.setattr(flex_attention, "flex_attention_hop", math_attention)
 
 
 @pytest.fixture

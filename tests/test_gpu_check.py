@@ -5,6 +5,7 @@
 import importlib
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -101,13 +102,17 @@ def test_whatever_a_part_has_started_is_ended_and_nothing_else():
 
 
 def test_parts_without_their_packages_are_left_out_and_the_wheels_to_bring_named(tmp_path, monkeypatch):
-    """An interpreter where ruamel.yaml cannot be imported runs no tests; benchmarks do not need it."""
+    """A program that cannot import ruamel.yaml runs no tests that need it; the benchmarks do not."""
     check = importlib.import_module("gpu_check")
     assert check.why_left_out(True) is None
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['ruamel.yaml'] = None\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(check, "version", version_but_for("ruamel.yaml"))
     assert check.why_left_out(False) is None
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/conftest.py").write_text("import ruamel.yaml\n")  # without all that the tests import beside it
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    monkeypatch.setattr(check, "ROOT", tmp_path)
     reason = check.why_left_out(True)
     assert "ModuleNotFoundError: import of ruamel.yaml halted" in reason
     assert reason.endswith("; bring wheels of ruamel.yaml>=0.18")

@@ -6,12 +6,11 @@ import ast
 import importlib
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mutants import MUTANTS
-from small_runs import ROOT
+from small_runs import ROOT, python
 
 import hf_xformer
 
@@ -177,7 +176,7 @@ def test_names_that_other_programs_are_written_against_can_be_imported(package):
 
 def test_importing_the_package_imports_the_models_and_nothing_else():
     code = "import sys, hf_xformer; print(*sorted(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = python("-c", code).stdout.split()
     own = {name.partition(".")[2] for name in loaded if name.startswith("hf_xformer.")}
     assert own == {"libraries", "models", *(f"models.{name}" for name in TRAVELLING), "decoding", "decoding.pipeline"}
     heavy = {"peft", "bitsandbytes", "datasets", "evaluate", "matplotlib", "deepspeed", "tensorboard"}

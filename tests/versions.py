@@ -43,9 +43,16 @@ UPSTREAM = ["tests/conformance/test_upstream_modeling.py", "tests/conformance/te
 # Column -> what pytest is told. Whether every skip of the release's own tests is explained is known of one release.
 PYTEST = {
     "fast": [*(f"--ignore={path}" for path in UPSTREAM), "--ignore=tests/conformance/test_skips.py"],
+    # Those of "fast" that transformers decides: not graphs and kernels, which are torch's, nor files and exports.
     "models": [
-        *("tests/models", "tests/checkpoints", "tests/conformance/test_own_save_load.py"),
-        "tests/conformance/test_own_generation_blocks.py",
+        *(
+            "tests/models",
+            "tests/conformance/test_own_save_load.py",
+            "tests/conformance/test_own_generation_blocks.py",
+        ),
+        *(f"tests/checkpoints/test_{name}.py" for name in ("adapters", "conversion", "foreign_code", "loading")),
+        *(f"tests/checkpoints/test_{name}.py" for name in ("mutations", "saving")),
+        *("-k", "not graph and not texts_of_all_lengths"),
     ],
     "conformance": UPSTREAM,
 }

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lets the tests here import each other's helpers, and fails skips of the pinned release that `skips.py` lacks."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -28,6 +29,9 @@ UPSTREAM_MARKERS = (
     "flash_attn_4_test",
     "torch_compile_test",
 )
+# What `test_upstream_modeling.py` runs on these two kinds of models at night only: it is the same code of the library
+# for every kind, or what `test_modeling_xformer.py` compares for all of them in single precision.
+REPEATED = re.compile(r"test_bc_torch_dtype|test_eager_matches_sdpa_inference_\d+_(fp16|bf16)")
 # `skips.py` is about the tests of the release that is in constraints.txt.
 PINNED = f"transformers=={transformers.__version__}" in (HERE.parents[1] / "constraints.txt").read_text().split()
 SKIPPED = pytest.StashKey[bool]()
@@ -45,6 +49,9 @@ def pytest_collection_modifyitems(items):
         for theirs, ours in OUR_MARKERS.items():
             if item.get_closest_marker(theirs):
                 item.add_marker(ours)
+        kind = getattr(item.cls, "__name__", "")
+        if kind.startswith(("Vanilla", "Relative")) and REPEATED.match(item.name):
+            item.add_marker("nightly")
 
 
 @pytest.hookimpl(wrapper=True)

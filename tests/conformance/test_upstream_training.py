@@ -57,6 +57,7 @@ class RelativeOverfitTest(OverfitTests, unittest.TestCase):
     training_overfit_learning_rate = 5e-3
 
 
+@pytest.mark.nightly
 class BlocksOverfitTest(OverfitTests, unittest.TestCase):
     overrides = BLOCKS
 

@@ -42,13 +42,14 @@ def test_a_row_is_where_the_model_looks_when_it_makes_that_token(model, tokenize
 
 
 def test_without_layer_and_head_it_is_their_mean_and_without_a_target_what_the_model_says(model, tokenizer):
-    weights, source, target = cross_attention(model, tokenizer, tokenizer, "A B C")
+    weights, *_ = cross_attention(model, tokenizer, tokenizer, "A B C", "H G")
     each = [
-        cross_attention(model, tokenizer, tokenizer, "A B C", layer=layer, head=head)[0]
+        cross_attention(model, tokenizer, tokenizer, "A B C", "H G", layer=layer, head=head)[0]
         for layer in (1, 2, 3)
         for head in (1, 2, 3, 4)
     ]
     assert_close(weights, torch.stack(each).mean(dim=0))
+    weights, _, target = cross_attention(model, tokenizer, tokenizer, "A B C")
     assert_close(weights.sum(dim=-1), torch.ones(len(target)))
     said = model.generate(**tokenizer("A B C", return_tensors="pt"), max_new_tokens=100)[0, 1:]
     assert len(target) == len(said)

@@ -78,12 +78,12 @@ def share_of_facts(model: XformerForSeq2SeqLM) -> float:
     return sum(right) / len(right)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_fact_crosses_a_long_source_through_shifted_blocks_and_global_tokens():
     assert share_of_facts(train(0, num_global_tokens=GLOBAL_TOKENS)) >= 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_fact_never_leaves_its_block_without_shift_and_global_tokens():
     # One fact in eight is right by chance.
     assert share_of_facts(train(0, num_global_tokens=0, block_shift=False)) <= 0.35

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from small_kernels import in_a_graph
 from small_models import SIZES, VARIANTS, LargestTensor, gradients, make_batch, make_model, pack
+from small_runs import nightly
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -101,18 +102,20 @@ def test_packed_rows_give_the_gradients_that_padded_ones_give_under_sdpa(overrid
 PACKED_GRAPHS = {
     "full": {"encoder_layers": 1, "decoder_layers": 1},
     "blocks": {
-        **{"encoder_layers": 3, "encoder_layer_types": ["chunked_attention"] * 2 + ["sliding_attention"]},
-        **{"decoder_layers": 2, "decoder_layer_types": ["chunked_attention", "sliding_attention"], "block_size": 3},
+        **{"encoder_layers": 2, "encoder_layer_types": [SLIDING, CHUNKED]},
+        **{"decoder_layers": 1, "decoder_layer_types": [CHUNKED], "block_size": 3},
     },
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", PACKED_GRAPHS.values(), ids=PACKED_GRAPHS)
+@pytest.mark.parametrize(
+    "overrides", [PACKED_GRAPHS["blocks"], *nightly(PACKED_GRAPHS["full"])], ids=["blocks", "full"]
+)
 def test_one_graph_serves_packed_rows_of_one_shape(overrides, varlen, monkeypatch):
     """By a layout for a graph, of which two batches have the same sizes; the numbers are those without a graph."""
     torch.compiler.reset()
-    compilations = CompileCounterWithBackend("aot_eager")
+    compilations = CompileCounterWithBackend("eager")
     batches = [pack(make_batch(), layout, (32, 24)) for layout in ([[0, 1, 2]], [[2, 0]], [[0, 2, 1]])]
     expected = []
     plain = make_model(**overrides, dropout=0.0).train()
@@ -216,10 +219,15 @@ def make_caches(kind: str, model) -> EncoderDecoderCache:
     return EncoderDecoderCache(DynamicCache(config=model.config if kind == "dynamic" else None), DynamicCache())
 
 
+CHUNKS = [[13], [1] * 13, [3, 1, 9]]  # tokens in each call
+
+
 @decoders
 @pytest.mark.parametrize("kind", ["dynamic", "static", "without-windows"])
-@pytest.mark.parametrize("chunks", [[13], [1] * 13, [3, 1, 9]], ids=str)
-@pytest.mark.parametrize("is_padded", [True, False], ids=["padded", "whole"])
+@pytest.mark.parametrize(
+    ("chunks", "is_padded"),
+    [*((each, True) for each in CHUNKS), (CHUNKS[-1], False), *nightly(*((each, False) for each in CHUNKS[:-1]))],
+)
 def test_cached_logits_equal_those_of_sdpa_without_a_cache(overrides, kind, chunks, is_padded, varlen):
     batch, model = make_batch(), make_model(**overrides)
     source = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -316,15 +324,14 @@ def test_a_step_of_training_waits_for_nothing_and_makes_no_mask(overrides, side,
     assert largest.elements <= mask.numel() * SIZES["vocab_size"] < 700 * 700
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_one_graph_serves_padded_rows_of_one_shape_whatever_their_lengths(side, varlen, monkeypatch):
+def test_one_graph_serves_padded_rows_of_one_shape_whatever_their_lengths_and_sides(varlen, monkeypatch):
     torch.compiler.reset()
     monkeypatch.setattr(varlen_xformer, "varlen_attn", lambda q, k, v, *args, **kwargs: q + k.mean() + v.mean())
-    model = with_varlen(make_model(**MODELS["mixed"], dropout=0.0)).train()
-    graph = torch.compile(model, fullgraph=True, backend="aot_eager")
+    model = with_varlen(make_model(**PACKED_GRAPHS["blocks"], dropout=0.0)).train()
+    graph = torch.compile(model, fullgraph=True, backend="eager")
     with torch.compiler.set_stance("default"), torch._dynamo.config.patch(error_on_recompile=True):
-        for shorter in (0, 2, 4):
-            batch = pad_on(side, make_batch())
+        for side, shorter in (("right", 0), ("right", 2), ("left", 0), ("left", 4)):
+            batch = {name: x.contiguous() for name, x in pad_on(side, make_batch()).items()}
             batch["attention_mask"][:, :shorter] = 0
             graph(**batch).logits.mean().backward()
 
