@@ -58,6 +58,7 @@ from ..training.rotation import (
     RotateCheckpoints,
     bring_best,
     finish_deletions,
+    rotate,
     without_word_of_the_best,
 )
 from ..training.throughput import log_throughput, results_of_end, results_of_training, seconds_of
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         hub = RunPublisher.of(training_args, model_args.hub_overwrite) if training_args.push_to_hub else None
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
             trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
-        take_folder(run, trainer)
+        take_folder(run, trainer, training_args.save_total_limit)
     with one_line_failures(training_args.output_dir, has_bar=not training_args.disable_tqdm):
         if run.finished is None:
             train(trainer, run)
@@ -164,15 +165,23 @@ def make_callbacks(
     return callbacks
 
 
-def take_folder(run: Run, trainer: Seq2SeqTrainer) -> None:
-    """Moves what is of an earlier run or end and claims the output folder, now that all options are checked."""
+def take_folder(run: Run, trainer: Seq2SeqTrainer, limit: int | None) -> None:
+    """
+    Moves what is of an earlier run or end and claims the output folder, now that all options are checked.
+
+    Args:
+        limit: How many checkpoints a finished run keeps; None for all.
+    """
     # All processes have looked at what is there.
     PartialState().wait_for_everyone()
     if trainer.args.should_save:
         output_dir = Path(trainer.args.output_dir)
         finish_deletions(output_dir)
         set_aside(output_dir, run.start.superseded, print)
-        if run.start.state is not None and run.finished is None:
+        if run.finished is not None and run.start.state is not None:
+            # A kill may have come between the last checkpoint and the deletion of an earlier one.
+            rotate(output_dir, limit, run.start.state.trainer)
+        elif run.start.state is not None:
             bring_best(run.start.state.trainer, run.best, print)
         set_damaged_aside(output_dir, print)
         if run.finished is None:

@@ -55,18 +55,31 @@ class RotateCheckpoints(TrainerCallback):
         PartialState().wait_for_everyone()  # others may still write their parts
         if not args.should_save:
             return
-        output_dir, best = Path(str(args.output_dir)), state.best_model_checkpoint
-        best_step = None if best is None else step_of(Path(best))
-        gone = surplus(checkpoints_of(output_dir), self.limit, state.global_step, best_step)
-        if gone:
-            new = checkpoint_folder(output_dir, state.global_step)
-            for path in (*new.rglob("*"), new, output_dir):
-                flush_to_disk(path)
-        for checkpoint in gone:
-            try:
-                delete(checkpoint)
-            except OSError as error:
-                print(f"WARNING: {checkpoint} is beyond --save_total_limit and cannot be deleted: {error}")
+        rotate(Path(str(args.output_dir)), self.limit, state)
+
+
+def rotate(output_dir: Path, limit: int | None, state: TrainerState) -> None:
+    """
+    Deletes the earliest checkpoints beyond a limit.
+
+    Args:
+        limit: How many stay; None or 0 for all.
+        state: That of the newest checkpoint of the run.
+    """
+    if not limit or limit < 0:
+        return
+    best = state.best_model_checkpoint
+    best_step = None if best is None else step_of(Path(best))
+    gone = surplus(checkpoints_of(output_dir), limit, state.global_step, best_step)
+    if gone:
+        new = checkpoint_folder(output_dir, state.global_step)
+        for path in (*new.rglob("*"), new, output_dir):
+            flush_to_disk(path)
+    for checkpoint in gone:
+        try:
+            delete(checkpoint)
+        except OSError as error:
+            print(f"WARNING: {checkpoint} is beyond --save_total_limit and cannot be deleted: {error}")
 
 
 def delete(checkpoint: Path) -> None:

@@ -55,6 +55,14 @@ def test_what_a_kill_left_of_a_deletion_is_no_checkpoint_and_goes(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
 
 
+def test_a_run_that_was_killed_before_it_deleted_its_last_surplus_does_so_when_started_again(task, tmp_path):
+    train.main(task.options(tmp_path, **SAVING, save_total_limit=2))
+    assert steps(tmp_path) == [4, 6]
+    shutil.copytree(tmp_path / "checkpoint-4", tmp_path / "checkpoint-2")
+    train.main(task.options(tmp_path, **SAVING, save_total_limit=2))
+    assert steps(tmp_path) == [4, 6]
+
+
 @pytest.fixture(scope="module")
 def evaluated(task) -> dict:
     best = {"load_best_model_at_end": "true", "metric_for_best_model": "loss", "greater_is_better": "false"}
