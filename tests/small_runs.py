@@ -107,7 +107,7 @@ def nightly(*values) -> list:
 def warm_start() -> WarmStart:
     """The process that runs are forked from."""
     launchers = ("accelerate.commands.launch", "torch.distributed.run")
-    return WarmStart(*launchers, "deepspeed", "tensorboard", "hf_xformer.commands.train")
+    return WarmStart(*launchers, "deepspeed", "tensorboard", "warm_commands")
 
 
 @functools.cache
