@@ -187,6 +187,7 @@ def test_a_command_line_is_stripped_of_secrets_and_of_nothing_else(words, left):
     assert words == left
 
 
+@pytest.mark.slow
 def test_no_secret_of_the_command_line_is_left_in_sys_argv_for_trackers(tmp_path):
     code = (
         "import sys\nfrom hf_xformer import cli\nfrom hf_xformer.commands import train\n"

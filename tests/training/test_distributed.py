@@ -237,6 +237,7 @@ def test_two_machines_end_with_the_weights_of_two_processes_of_one(config, mode,
     assert torch.equal(weights(tmp_path), weights(runs.done("modern", mode)))
 
 
+@pytest.mark.nightly
 def test_a_second_machine_is_refused_until_the_first_has_died(machines, task, tmp_path):
     """Each has a network and a host name of its own, and sees the other's sign of life only."""
     names = [f"node-{side}" for side in "ab"]
