@@ -63,7 +63,7 @@ bible: bible-data  ## full against block attention on whole chapters: loss, seco
 		--max_length 16384 --output_dir $(BIBLE)/tokenizer --overwrite
 	$(BIN)/python benchmarks/long_text.py
 
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 test: install-test  ## the tests of every push, installing what they need
 	$(PYTEST) -m 'not nightly and not gpu'
@@ -93,7 +93,7 @@ test-wheel: install-test  ## the fast tests on the built wheel, in an environmen
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip install --quiet -c constraints.txt torch
 	build/wheel/venv/bin/python -m pip install --quiet -c constraints.txt "$$(ls build/wheel/dist/*.whl)[test]"
-	cd build/wheel/tree && ../venv/bin/python -m pytest -q -n 2 --dist loadscope
+	cd build/wheel/tree && ../venv/bin/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 parity: install-test  ## logits, gradients and tokens of stock models against their conversions
 	$(BIN)/python benchmarks/parity.py

@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ torch.set_num_threads(1)
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
 )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts modules that take long first: one that came last would keep one of the workers alone busy."""
+    weights: Counter[Path] = Counter()
+    for item in items:
+        takes_long = item.get_closest_marker("slow") or item.get_closest_marker("distributed")
+        weights[item.path] += 30 if takes_long else 1
+    items.sort(key=lambda item: -weights[item.path])
 
 
 def pytest_collection_finish() -> None:

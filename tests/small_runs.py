@@ -110,7 +110,7 @@ def nightly(*values) -> list:
 def warm_start() -> WarmStart:
     """The process that runs are forked from."""
     launchers = ("accelerate.commands.launch", "torch.distributed.run")
-    return WarmStart(*launchers, "deepspeed", "tensorboard", "hf_xformer.commands.train")
+    return WarmStart(*launchers, "deepspeed", "tensorboard", "warm_commands")
 
 
 @functools.cache
@@ -124,7 +124,7 @@ def python(*argv: str | Path, cwd: Path = ROOT, input: str = "", **environment: 
     return libraries().run(list(argv), {**os.environ, "OMP_NUM_THREADS": "1", **environment}, cwd, input)
 
 
-def start(argv: list, environment: dict[str, str], cold: bool) -> subprocess.Popen | Program:
+def start(argv: list, environment: dict[str, str], cold: bool = False) -> subprocess.Popen | Program:
     """
     Starts a program in the source tree, whose output is in its `log`.
 
@@ -148,7 +148,7 @@ def launch(
     config: str = "cpu",
     launcher: tuple[str, ...] = (),
     prefix: tuple[str, ...] = (),
-    cold: bool = False,
+    script: str = "scripts/train.py",
     **environment: str,
 ) -> subprocess.Popen | Program:
     """
@@ -158,14 +158,14 @@ def launch(
         options: The training script's command line.
         launcher: More words for the launcher.
         prefix: Words before the whole command, which is then started as users do.
-        cold: Start every process as users do, and do not fork it from one that has imported the libraries.
+        script: The training script.
     """
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", f"configs/accelerate/{config}.yaml"]
     command += ["--num_processes", "1" if config == "cpu" else "2", "--mixed_precision", "no", *launcher]
     if "--main_process_port" not in launcher:
         command += ["--main_process_port", "0"]
-    return start([*prefix, *command, "scripts/train.py", *options], environment, cold or bool(prefix))
+    return start([*prefix, *command, script, *options], environment, cold=bool(prefix))
 
 
 def writers(log: int) -> list[int]:
@@ -204,12 +204,12 @@ def run(options: list[str], config: str = "cpu") -> str:
     return output
 
 
-def run_twice(code: str, folder: Path, cold: bool = False, **environment: str) -> str:
+def run_twice(code: str, folder: Path, **environment: str) -> str:
     """What two processes that can find each other printed, which ran the code with `folder` as its argument."""
     (folder / "code.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **environment}
-    process = start([*command, str(folder / "code.py"), str(folder)], environment, cold)
+    process = start([*command, str(folder / "code.py"), str(folder)], environment)
     output = output_of(process, timeout=300)
     assert process.returncode == 0
     return output

@@ -71,6 +71,7 @@ def test_the_command_and_the_module_are_the_same():
     assert refused.returncode == 2 and refused.stderr == "error: /none: there is no such file or folder\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error():
     code = "from hf_xformer import cli; import sys; sys.stdout.write('x' * 2**20); cli.main(['--help'])"
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
@@ -98,7 +99,7 @@ def test_a_command_whose_packages_are_not_installed_names_their_extra(capsys, mo
     assert capsys.readouterr().err == "error: hf-xformer evaluate needs datasets: pip install 'hf-xformer[train]'\n"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_one_command_after_the_other_makes_a_model_that_spells(task: Task, tmp_path):
     """As a user types them, in a folder of their own that has no configs/."""
     words = ["train", "--config_file", "configs/accelerate/cpu.yaml", *task.options(tmp_path / "run")]

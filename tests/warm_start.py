@@ -83,14 +83,15 @@ class WarmStart:
 
     Args:
         modules: What it imports.
+        environment: In which it imports them; this process's by default.
     """
 
-    def __init__(self, *modules: str):
+    def __init__(self, *modules: str, environment: dict[str, str] | None = None):
         self.folder = tempfile.TemporaryDirectory(prefix="warm-")  # a short name: a socket's has 107 bytes at most
         self.address = str(Path(self.folder.name, "socket"))
         command = [sys.executable, __file__, self.address, *modules]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self.environment = {**(os.environ if environment is None else environment), "OMP_NUM_THREADS": "1"}
+        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment)
         # The server ends when its input is closed everywhere: also in the forks of this process.
         os.register_at_fork(after_in_child=self.server.stdin.close)
         assert self.server.stdout.readline() == b"ready\n"
@@ -191,8 +192,8 @@ def run(argv: list[str], env: dict[str, str], cwd: str) -> None:
     sys.path[1:1] = [each for each in env.get("PYTHONPATH", "").split(os.pathsep) if each and each not in sys.path[1:]]
     if argv[0] == "-m":
         sys.argv, sys.path[0] = argv[1:], cwd
-        if argv[1] in sys.modules:
-            sys.modules[argv[1]].main()
+        if main := getattr(sys.modules.get(argv[1]), "main", None):
+            main()
         else:
             runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
     elif argv[0] == "-c":

@@ -128,6 +128,8 @@ def prepare_launch(options: Namespace) -> None:
     warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # Else it starts a program that counts the processors at every reduction.
+        os.environ.setdefault("LOCAL_SIZE", str(process_count("LOCAL_WORLD_SIZE")))
         if compiles_deepspeed():
             say_once(
                 f"DeepSpeed compiles its communication for this CPU into {extensions_folder()}: one or two minutes, "

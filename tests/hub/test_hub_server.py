@@ -385,24 +385,24 @@ def test_models_trained_pushed_and_loaded_by_name_with_their_code(hub, tmp_path)
     assert run.messages()[0] == "End of training"
 
 
-def test_what_is_not_served_is_said_at_once_and_recorded(tmp_path):
-    with HubServer() as hub:
-        answer = run_client(
-            hub,
-            tmp_path,
-            """
-            api.create_repo("m")
-            answer["models"] = refusal(lambda: list(api.list_models()))
-            answer["request"] = refusal(
-                api.upload_file, path_or_fileobj=b"x", path_in_repo="x", repo_id="tester/m", create_pr=True
-            )
-            """,
+def test_what_is_not_served_is_said_at_once_and_recorded(server, tmp_path):
+    answer = run_client(
+        server,
+        tmp_path,
+        """
+        api.create_repo("unserved")
+        answer["models"] = refusal(lambda: list(api.list_models()))
+        answer["request"] = refusal(
+            api.upload_file, path_or_fileobj=b"x", path_in_repo="x", repo_id="tester/unserved", create_pr=True
         )
-        assert "501" in answer["models"][1] and "501" in answer["request"][1]
-        assert request_upload(hub, "tester/m", b"x", transfers=("multipart",))[0] == 501
-        assert [each.split(", asked by ")[0].split(": ")[1] for each in hub.unknown] == [
-            "no such route",
-            "pull requests",
-            "LFS upload by multipart",
-        ]
-        assert "GET /api/models" in hub.unknown[0]
+        """,
+    )
+    assert "501" in answer["models"][1] and "501" in answer["request"][1]
+    assert request_upload(server, "tester/unserved", b"x", transfers=("multipart",))[0] == 501
+    assert [each.split(", asked by ")[0].split(": ")[1] for each in server.unknown] == [
+        "no such route",
+        "pull requests",
+        "LFS upload by multipart",
+    ]
+    assert "GET /api/models" in server.unknown[0]
+    server.unknown.clear()

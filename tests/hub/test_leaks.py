@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hub_client import run_with
 from hub_server import TOKEN, HubServer
 from safetensors.torch import save
 from small_records import FACTS, make_record
-from small_runs import ROOT, libraries, refused
+from small_runs import ROOT, refused
 from transformers import Seq2SeqTrainingArguments
 
 from hf_xformer.commands import push
@@ -48,7 +49,7 @@ def in_a_process(hub: HubServer, home: Path, cwd: Path, *words, **more) -> subpr
     """`hf-xformer ...` in a folder of somebody's home, whose environment has secrets and names."""
     environment = {**hub.environment(home / ".cache"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment |= {"HOME": str(home), "USER": USER, "HOSTNAME": HOST, "WANDB_API_KEY": "0123456789abcdef" * 2, **more}
-    return libraries().run(["-m", "hf_xformer", *map(str, words)], environment, cwd)
+    return run_with(hub, home / ".cache", ["-m", "hf_xformer", *words], cwd, **environment)
 
 
 def received(hub: HubServer) -> dict[str, bytes]:
@@ -186,6 +187,7 @@ def test_a_command_line_is_stripped_of_secrets_and_of_nothing_else(words, left):
     assert words == left
 
 
+@pytest.mark.slow
 def test_no_secret_of_the_command_line_is_left_in_sys_argv_for_trackers(tmp_path):
     code = (
         "import sys\nfrom hf_xformer import cli\nfrom hf_xformer.commands import train\n"

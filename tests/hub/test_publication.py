@@ -11,12 +11,12 @@ import pytest
 import small_records
 import yaml
 from bare_environment import BareEnvironment
-from hub_client import run_client
+from hub_client import run_client, run_with
 from hub_server import HubServer
 from huggingface_hub import HfApi, ModelCard, parse_eval_result_entries
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from small_runs import ROOT, libraries, refused
+from small_runs import ROOT, refused
 from test_structure import TRAVELLING
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -74,9 +74,8 @@ def hub():
 
 def command(hub: HubServer, folder: Path, *words: str | Path, **options) -> subprocess.CompletedProcess:
     """`hf-xformer ...` on a machine that has the local Hub for the real one."""
-    folder.mkdir(exist_ok=True)
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **hub.environment(folder, **options)}
-    return libraries().run(["-m", "hf_xformer", *words], environment, ROOT)
+    return run_with(hub, folder, ["-m", "hf_xformer", *words], ROOT, **environment)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 
 import pytest
@@ -33,22 +32,18 @@ def test_processes_that_would_train_apart_are_refused_in_one_line(task, tmp_path
 def test_a_killed_run_resumes_and_ends_with_the_weights_of_an_unbroken_one(config, task, tmp_path):
     # With dropout, the weights are equal only if the random states are restored too.
     overrides = SMALL.replace("dropout=0.0", "dropout=0.2")
-    options = {"max_steps": 100, "save_strategy": "steps", "save_steps": 25, "config_overrides": overrides}
+    options = {"max_steps": 40, "save_strategy": "steps", "save_steps": 10, "config_overrides": overrides}
     run(task.options(tmp_path / "unbroken", **options), config)
-    killed = task.options(tmp_path / "killed", **options)
-    process = launch(killed, config, cold=True)
-    while not (tmp_path / "killed/checkpoint-50").exists():  # by then the one before it is whole
+    killed, numbers = task.options(tmp_path / "killed", **options), tmp_path / "numbers"
+    numbers.mkdir()
+    process = launch(killed, config, script="tests/numbered_training.py", NUMBERS=str(numbers))
+    while not (tmp_path / "killed/checkpoint-20").exists():  # by then the one before it is whole
         assert process.poll() is None, output_of(process)
         time.sleep(0.005)
-    kill_tree(process.pid)
+    # The launcher first, or it would end the others itself.
+    for number in (process.pid, *(int(path.read_text()) for path in numbers.iterdir())):
+        os.kill(number, signal.SIGKILL)
     output_of(process)
     assert not (tmp_path / "killed/train_results.json").exists()
     assert "resuming from" in run(killed, config)
     assert torch.equal(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
-
-
-def kill_tree(pid: int) -> None:
-    """`kill -9` of a process and all that it started, the training itself among them."""
-    for child in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split():
-        kill_tree(int(child))
-    os.kill(pid, signal.SIGKILL)
