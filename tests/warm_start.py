@@ -90,7 +90,9 @@ class WarmStart:
         self.folder = tempfile.TemporaryDirectory(prefix="warm-")  # a short name: a socket's has 107 bytes at most
         self.address = str(Path(self.folder.name, "socket"))
         command = [sys.executable, __file__, self.address, *modules]
-        self.environment = {**(os.environ if environment is None else environment), "OMP_NUM_THREADS": "1"}
+        # One thread only: a fork gets the locks that others hold, and would wait for them for ever.
+        single = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+        self.environment = {**(os.environ if environment is None else environment), **single}
         self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment)
         # The server ends when its input is closed everywhere: also in the forks of this process.
         os.register_at_fork(after_in_child=self.server.stdin.close)
@@ -127,6 +129,8 @@ def serve(address: str) -> dict:
         listener.listen()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for the programs
         gc.freeze()  # shared with the forks
+        if (threads := Path("/proc/self/task")).exists():
+            assert len(os.listdir(threads)) == 1, [each.read_text() for each in threads.glob("*/comm")]
         print("ready", flush=True)
         with selectors.DefaultSelector() as selector:
             for each in (listener, sys.stdin):
