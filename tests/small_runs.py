@@ -185,7 +185,8 @@ def output_of(process: subprocess.Popen | Program, timeout: float = 300) -> str:
     except subprocess.TimeoutExpired:
         for number in (STACKS, signal.SIGKILL):
             for pid in writers(process.log.fileno()):
-                os.kill(pid, number)
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, number)
             time.sleep(1)
         raise
     finally:

@@ -31,6 +31,8 @@ BEGINNINGS = {
 }
 PNG = b"\x89PNG\r\n\x1a\n"
 SENTENCEPIECE = b"\n"  # the first field of its model
+# Instructions of a pickle without which it can call nothing.
+NAMING = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}
 HEAD = 512  # bytes; a tar archive's mark is in there
 LONGEST_TEXT = 2**24  # bytes that are looked at for a pickle in letters
 
@@ -71,9 +73,12 @@ def is_safetensors(path: Path) -> bool:
 
 
 def is_pickle_in_letters(content: bytes) -> bool:
-    """Returns whether bytes begin with a pickle of protocol 0 or 1, which has no mark at its start."""
+    """
+    Returns whether bytes begin with a pickle without a mark at its start, as those of protocol 0 and 1 are, that names
+    something to call. Many a text is one that names nothing: "1. Definitions" are two instructions.
+    """
     try:
-        return sum(1 for _ in pickletools.genops(content)) > 1
+        return not NAMING.isdisjoint({instruction.name for instruction, _, _ in pickletools.genops(content)})
     except Exception:  # of many types: whatever is no pickle
         return False
 
@@ -113,9 +118,9 @@ def is_text(content: bytes) -> bool:
 
 
 def is_json(content: bytes) -> bool:
-    """Returns whether a text is JSON."""
+    """Returns whether bytes are JSON in UTF-8, without a byte-order mark, at which readers of JSON fail."""
     try:
-        json.loads(content)
+        json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):
         return False
     return True

@@ -28,7 +28,7 @@ SECRETS = {
 # For the value of an option only: a text of data may look like these.
 NAMED_SECRET = re.compile(r"(?i)(?:token|secret|passw(?:or)?d|api_?key|access_?key|credentials?)[\"']?\s*[=:]\s*\S")
 SECRET_OPTION = re.compile(r"(?i)--[\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key|credentials?)")
-SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSW(?:OR)?D|API_?KEY|ACCESS_?KEY")
+SECRET_VARIABLE = re.compile(r"(?i)TOKEN(?!I[SZ])|SECRET|PASSW(?:OR)?D|API_?KEY|ACCESS_?KEY")
 SHORTEST_SECRET = 12  # characters; shorter values of such variables are words such as "disabled"
 # An absolute path as a whole text, and inside of one.
 IN_PATH = r"[^\s/\\\"'`<>|:;,()\[\]{}]"

@@ -178,7 +178,8 @@ def without_private(path: Path) -> Path | bytes:
             stored = without_origins(stored)
             check_values(path, stored)
         if stored != json.loads(text):
-            content = (json.dumps(stored, indent=2, ensure_ascii=False) + "\n").encode()
+            # Half of a pair of characters, which JSON can hold and UTF-8 cannot, stays written as a number.
+            content = (json.dumps(stored, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
             text = content.decode()
     check_private(path, text, path.suffix != ".png" and not matches(path.name, VOCABULARIES))
     return content

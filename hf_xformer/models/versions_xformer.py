@@ -58,6 +58,7 @@ def warn_untested() -> None:
 
 try:
     from transformers.initialization import copy_  # noqa: F401 - among the names that the models need, the youngest
+    from transformers.masking_utils import create_chunked_causal_mask
     from transformers.modeling_outputs import Seq2SeqLMOutput
     from transformers.utils.deprecation import deprecate_kwarg
     from transformers.utils.output_capturing import OutputRecorder
@@ -75,7 +76,7 @@ except ImportError:  # up to 5.20
         return hidden_states[:, index]
 
 
-CHUNKS_TAKE = inspect.signature(masking_utils.create_chunked_causal_mask).parameters
+CHUNKS_TAKE = inspect.signature(create_chunked_causal_mask).parameters
 
 
 def create_masks_for_generate(config: PreTrainedConfig, **options) -> Any:

@@ -31,7 +31,7 @@ from transformers import Seq2SeqTrainingArguments
 from hf_xformer.commands import push
 from hf_xformer.hub.card import CardFacts
 from hf_xformer.hub.contents import hidden_code
-from hf_xformer.hub.privacy import cleaned, hide_secrets, place_in, secret_in, shown
+from hf_xformer.hub.privacy import cleaned, hide_secrets, place_in, secret_in, shown, without_secrets
 from hf_xformer.hub.publication import gather
 from hf_xformer.hub.record import RECORDED, recorded
 from hf_xformer.hub.repository import check_pushing
@@ -302,6 +302,29 @@ def test_a_pickle_is_refused_under_every_name_that_is_published(kind, tmp_path):
         path.unlink()
     (tmp_path / "notes.md").write_bytes(PICKLES[kind])
     assert "pickle" in gather(tmp_path).left_out["notes.md"]
+
+
+@pytest.mark.parametrize("text", ["1. Definitions", "a. word", "Q. Why?", "N.B. this", "0.", "b.\n"])
+def test_a_text_that_reads_as_instructions_of_a_pickle_and_calls_nothing_is_published(text, tmp_path):
+    for name in ("LICENSE", "vocab.txt"):
+        (tmp_path / name).write_text(text)
+    assert set(gather(tmp_path).files) == {"LICENSE", "vocab.txt"}
+
+
+def test_json_that_readers_stumble_over_is_refused_and_half_a_character_is_published_as_it_is(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text('{"facts": {}, "a": "\\ud83d", "train_file": "/home/ada/rows.jsonl"}')
+    published = json.loads(gather(tmp_path).files["run.json"])
+    assert published == {"facts": {}, "a": "\ud83d", "train_file": "rows.jsonl"}
+    path.write_bytes(b"\xef\xbb\xbf{}")
+    with pytest.raises(ValueError, match="run.json: not what its name says"):
+        gather(tmp_path)
+
+
+def test_a_variable_of_the_environment_is_a_secret_by_its_whole_name(monkeypatch):
+    monkeypatch.setenv("TOKENIZER_NAME", "facebook/bart-base")
+    monkeypatch.setenv("github_token", "0123456789ab-0123")
+    assert without_secrets("facebook/bart-base by 0123456789ab-0123") == "facebook/bart-base by [removed]"
 
 
 @pytest.mark.parametrize("low", [*(0x80 + 256 * version for version in range(1, 7)), 0x178, 0x9C78, 0xDA78, 0x2E88])

@@ -124,10 +124,13 @@ GRAPHS = {
         # Runs what was traced as it is; "inductor" traces the backward pass too, and generates code.
         *((overrides, "eager") for overrides in GRAPHS.values()),
         pytest.param({**GRAPHS["blocks"], "attn_implementation": "eager"}, "eager", marks=pytest.mark.nightly),
+        pytest.param(
+            {**GRAPHS["blocks"], "decoder_layer_types": ["sliding_attention"]}, "eager", marks=pytest.mark.nightly
+        ),
         pytest.param(GRAPHS["rope"], "inductor", marks=pytest.mark.nightly),
         pytest.param(GRAPHS["blocks"], "inductor", marks=pytest.mark.slow),
     ],
-    ids=[*GRAPHS, "blocks-eager", "inductor", "blocks-inductor"],
+    ids=[*GRAPHS, "blocks-eager", "windows", "inductor", "blocks-inductor"],
 )
 def test_one_graph_serves_packed_rows_of_one_shape_whatever_their_segments(overrides, backend):
     torch.compiler.reset()

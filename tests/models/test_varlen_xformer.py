@@ -110,12 +110,15 @@ PACKED_GRAPHS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "overrides", [PACKED_GRAPHS["blocks"], *nightly(PACKED_GRAPHS["full"])], ids=["blocks", "full"]
+    ("overrides", "backend"),
+    # "aot_eager" traces the backward pass too.
+    [(PACKED_GRAPHS["blocks"], "eager"), *nightly((PACKED_GRAPHS["full"], "aot_eager"))],
+    ids=["blocks", "full-backward"],
 )
-def test_one_graph_serves_packed_rows_of_one_shape(overrides, varlen, monkeypatch):
+def test_one_graph_serves_packed_rows_of_one_shape(overrides, backend, varlen, monkeypatch):
     """By a layout for a graph, of which two batches have the same sizes; the numbers are those without a graph."""
     torch.compiler.reset()
-    compilations = CompileCounterWithBackend("eager")
+    compilations = CompileCounterWithBackend(backend)
     batches = [pack(make_batch(), layout, (32, 24)) for layout in ([[0, 1, 2]], [[2, 0]], [[0, 2, 1]])]
     expected = []
     plain = make_model(**overrides, dropout=0.0).train()
