@@ -165,7 +165,8 @@ def launch(
     command += ["--num_processes", "1" if config == "cpu" else "2", "--mixed_precision", "no", *launcher]
     if "--main_process_port" not in launcher:
         command += ["--main_process_port", "0"]
-    return start([*prefix, *command, script, *options], environment, cold=bool(prefix))
+    # A process that waits in vain for another says where, before the test has waited in vain for both.
+    return start([*prefix, *command, script, *options, "--ddp_timeout", "200"], environment, cold=bool(prefix))
 
 
 def writers(log: int) -> list[int]:
