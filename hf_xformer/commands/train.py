@@ -48,7 +48,7 @@ from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, 
 from ..training.launch_checks import check_engine
 from ..training.optimizers import check_optimizer
 from ..training.output_lock import lock_output, locks_released
-from ..training.parallel import TensorParallelTrainer
+from ..training.parallel import TensorParallelTrainer, leave_together
 from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
 from ..training.recipe import parse_run, split_command_line
@@ -98,9 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             trainer.save_metrics("eval", with_nulls(scores))
         if trainer.is_world_process_zero():
             report(trainer, record_of(trainer, run, words, model_args, data_args), facts)
-    # Processes that leave one by one may take each other's connections with them.
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
+    leave_together(trainer)
     if hub is not None and trainer.is_world_process_zero():
         for line in hub.push_run(Path(training_args.output_dir), model_args.trust_remote_code):
             print(line)

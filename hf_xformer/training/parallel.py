@@ -5,6 +5,7 @@
 ZeRO-3 needs nothing of this: it cuts a model up while the Auto classes build it.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel, Seq2SeqTrainer
+from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel, Seq2SeqTrainer, Trainer
 from transformers.distributed import DistributedConfig
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import SaveStrategy
@@ -90,6 +91,18 @@ class UncheckedParallelism(ParallelismConfig):
 
     def _validate_accelerator(self, accelerator) -> None:
         pass
+
+
+def leave_together(trainer: Trainer) -> None:
+    """Ends a run's part in a group of processes; all of them do it together."""
+    # Processes that leave one by one may take each other's connections with them.
+    trainer.accelerator.wait_for_everyone()
+    # First what holds the group from outside of Python, as DistributedDataParallel does: collected after the group, it
+    # would wait for gloo's threads while they wait for Python's lock (pytorch/pytorch#56297), one time in some hundreds.
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
+    gc.collect()
+    trainer.accelerator.end_training()
 
 
 class TensorParallelTrainer(Seq2SeqTrainer):

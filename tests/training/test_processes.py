@@ -28,6 +28,36 @@ def test_processes_that_would_train_apart_are_refused_in_one_line(task, tmp_path
     assert "--use_cpu true" in line
 
 
+COUNTED = """
+import sys, weakref
+import torch.distributed
+from torch.nn.parallel import DistributedDataParallel
+from hf_xformer.commands import train
+
+made, alive = [], weakref.WeakSet()
+init, destroy = DistributedDataParallel.__init__, torch.distributed.destroy_process_group
+
+def remember(self, *args, **options):
+    init(self, *args, **options)
+    made.append(alive.add(self))
+
+def count(*args, **options):
+    print(f"at the end {len(alive)} of {len(made)}", flush=True)
+    destroy(*args, **options)
+
+DistributedDataParallel.__init__, torch.distributed.destroy_process_group = remember, count
+train.main(sys.argv[1:])
+"""
+
+
+def test_nothing_holds_the_group_of_processes_when_they_leave_it(task, tmp_path):
+    """Else torch waits for ever at the end, one time in some hundreds."""
+    (tmp_path / "counted.py").write_text(COUNTED)
+    options = task.options(tmp_path / "run", max_steps=2, validation_file=task.validation)
+    process = launch(options, "cpu-2proc", script=str(tmp_path / "counted.py"))
+    assert output_of(process).count("at the end 0 of 1") == 2 and process.returncode == 0
+
+
 @pytest.mark.parametrize("config", ["cpu-2proc", *nightly("cpu")])
 def test_a_killed_run_resumes_and_ends_with_the_weights_of_an_unbroken_one(config, task, tmp_path):
     # With dropout, the weights are equal only if the random states are restored too.
