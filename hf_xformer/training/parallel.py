@@ -97,8 +97,8 @@ def leave_together(trainer: Trainer) -> None:
     """Ends a run's part in a group of processes; all of them do it together."""
     # Processes that leave one by one may take each other's connections with them.
     trainer.accelerator.wait_for_everyone()
-    # First what holds the group from outside of Python, as DistributedDataParallel does: collected after the group, it
-    # would wait for gloo's threads while they wait for Python's lock (pytorch/pytorch#56297), one time in some hundreds.
+    # First what holds the group from outside of Python, as DistributedDataParallel does. Collected after the group, it
+    # may wait for gloo's threads for ever, while they wait for Python's lock: pytorch/pytorch#56297.
     trainer.model_wrapped = trainer.model
     trainer.accelerator.free_memory()
     gc.collect()
