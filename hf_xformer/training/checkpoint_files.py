@@ -51,6 +51,7 @@ from .file_checks import (
     is_number,
     load,
     naming,
+    seen_by_all,
 )
 from .launch import TENSOR_PARALLEL, layout, precision, process_count
 
@@ -220,7 +221,7 @@ def check_files(checkpoint: Path, record: dict, needs: Needs) -> None:
 
 def check_best(checkpoint: Path, needs: Needs) -> None:
     """Checks the files that a run ends with whose best checkpoint this is; raises as `check_files` does."""
-    if not checkpoint.is_dir():
+    if not seen_by_all(checkpoint.name, checkpoint.is_dir(), needs.apart):
         raise NotWholeError("it is gone")
     checks = list(checks_of_weights(checkpoint, {"averages": True}, needs))
     if needs.layout.startswith("DeepSpeed"):

@@ -12,8 +12,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from ..files import checkpoint_folder, checkpoints_of, fill_folder, flush_to_disk, step_of
@@ -117,6 +119,9 @@ class BestCheckpoint(TrainerCallback):
     """
     Sees to the best checkpoint of a run: tells the Trainer where it is now, and checks it before the Trainer loads it.
 
+    All processes go by what the first one sees: the Trainer sets the best by whether a folder is there, and all check
+    and load it together.
+
     Args:
         check: Raises for a folder that is gone or damaged, for which the Trainer's own words are a traceback.
         resumes: Whether the Trainer reads the state of a checkpoint.
@@ -128,12 +133,13 @@ class BestCheckpoint(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.resumes:
-            state.best_model_checkpoint = None if self.best is None else str(self.best)
+            state.best_model_checkpoint = of_first_process(None if self.best is None else str(self.best))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         is_last = "train_runtime" in (logs or {})  # the Trainer's sum of a training, before it loads
         if not is_last or not args.load_best_model_at_end:
             return
+        state.best_model_checkpoint = of_first_process(state.best_model_checkpoint)
         best = None if state.best_model_checkpoint is None else Path(state.best_model_checkpoint)
         if best is not None:
             self.check(best)
@@ -144,6 +150,11 @@ class BestCheckpoint(TrainerCallback):
                 f"WARNING: the best evaluation was that of step {state.best_global_step}, of which there is no "
                 f"checkpoint: the run ends with {end}"
             )
+
+
+def of_first_process(value: Any) -> Any:
+    """Returns the first process's value in all of them."""
+    return broadcast_object_list([value])[0]
 
 
 def place_of_best(trainer: TrainerState, training_args: TrainingArguments) -> Path | None:
