@@ -228,3 +228,18 @@ def is_number(value: Any) -> bool:
 
 def is_count(value: Any) -> bool:
     return is_number(value) and isinstance(value, int)
+
+
+def is_history(value: Any) -> bool:
+    """Returns whether a value is a list of changes of a recipe, as `Recipe` has them."""
+    return isinstance(value, list) and all(
+        isinstance(each, dict) and is_count(each.get("from_step")) and are_changes(each.get("changes", ...))
+        for each in value
+    )
+
+
+def are_changes(value: Any) -> bool:
+    """Returns whether a value has, for each changed option, what it was and what it is; None if nobody knows."""
+    return value is None or (
+        isinstance(value, dict) and all(isinstance(each, list) and len(each) == 2 for each in value.values())
+    )

@@ -21,6 +21,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from small_faults import (
+    DAMAGED_RECORDS,
     delete,
     drop_weight,
     edit_json,
@@ -111,6 +112,7 @@ CONTENTS: list[tuple[str, str, Callable[[Path], None]]] = [
     (STATE, "best a list", partial(edit_json, best_model_checkpoint=["checkpoint-2"])),
     (STATE, "callbacks null", partial(edit_json, stateful_callbacks=None)),
     (STATE, "record a list", partial(edit_json, stateful_callbacks={"LayoutRecord": {"args": []}})),
+    *((STATE, kind, partial(edit_json, stateful_callbacks=record)) for kind, record in DAMAGED_RECORDS.items()),
     (STATE, "writers text", partial(edit_json, stateful_callbacks={"LayoutRecord": {"args": {"writers": "1"}}})),
     *(
         (name, kind, partial(edit_tensors, edit=edit))
