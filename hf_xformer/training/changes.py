@@ -20,7 +20,7 @@ from transformers.trainer_callback import ExportableState
 
 from ..checkpoints.loading import TRAINING_FIELDS
 from ..errors import ArgumentError
-from .fingerprint import BY_SCORES, CONDITIONAL, EVALUATING, plain
+from .fingerprint import BY_SCORES, CONDITIONAL, DEVICE, EVALUATING, plain
 from .launch import TENSOR_PARALLEL
 from .optimizers import optimizer_of
 from .resume import SavedState
@@ -135,7 +135,7 @@ def settle(
         check_epochs(found, history, now, state, is_finished, training_args.num_train_epochs)
     if not found:
         return Recipe(now, history)
-    if is_finished and {each.name for each in found} <= EVALUATING - CHOOSING:
+    if is_finished and {each.name for each in found} <= EVALUATING - CHOOSING | {DEVICE}:
         say(f"{checkpoint} is the end of this run, and stays: only its evaluation changes, {listed(found)}")
         return Recipe(was, history)
     refuse(found, checkpoint, was, change, is_finished, step - 1)
