@@ -12,10 +12,11 @@ import torch
 from small_runs import ROOT, output_of, refused, start
 
 from hf_xformer.commands import train
-from hf_xformer.errors import DataError
+from hf_xformer.errors import ArgumentError, DataError
 from hf_xformer.files import checkpoints_of
 from hf_xformer.training import launch
 from hf_xformer.training.failures import explain, one_line_failures
+from hf_xformer.training.health import DivergedError
 
 
 # Runs `train` where no file may have more bytes than the first argument says, as on a disk that is full.
@@ -135,3 +136,25 @@ def test_where_even_the_traceback_cannot_be_written_the_line_is_said(tmp_path, c
     with pytest.raises(SystemExit), one_line_failures(tmp_path / "nowhere"):
         raise DataError("bad")
     assert capsys.readouterr().err == "error: bad; HF_XFORMER_DEBUG=1 prints the traceback\n"
+
+
+@pytest.mark.parametrize(
+    ("rank", "error", "said"),
+    [
+        ("0", ArgumentError("bad option"), "\nerror: bad option; "),
+        ("1", ArgumentError("bad option"), ""),
+        ("1", DivergedError("gone wrong"), ""),
+        ("0", MemoryError("no room"), "\nerror: out of memory: no room: "),
+        ("1", MemoryError("no room"), "error: out of memory: no room: "),
+        ("1", DataError("rows.jsonl:3: no field 'target'"), "error: rows.jsonl:3: no field 'target'; "),
+    ],
+)
+def test_one_process_of_a_machine_speaks_for_all_that_meet_the_same_error(
+    rank, error, said, tmp_path, capsys, monkeypatch
+):
+    """Rows of a stream are shared out: of a bad one no other process knows."""
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    with pytest.raises(SystemExit), one_line_failures(tmp_path, has_bar=True):
+        raise error
+    found = capsys.readouterr().err
+    assert found.startswith(said) if said else found == ""
