@@ -84,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         hub = RunPublisher.of(training_args, model_args.hub_overwrite) if training_args.push_to_hub else None
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
             trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
+        # The limit is none of the Trainer's own arguments, which the plan makes: it would delete by the clock.
         take_folder(run, trainer, training_args.save_total_limit)
     with one_line_when_stopped(output_dir):
         with one_line_failures(output_dir, has_bar=not training_args.disable_tqdm):
@@ -158,8 +159,8 @@ def make_callbacks(
         callbacks.append(EarlyStopping(data_args.early_stopping_patience, data_args.early_stopping_threshold))
     # Behind the averages, which take the weights' places.
     callbacks.append(StopIfNotFinite(every_step=training_args.device.type == "cpu"))
-    if (limit := training_args.save_total_limit) is not None and limit > 0:
-        callbacks.append(RotateCheckpoints(limit))
+    if training_args.save_total_limit is not None:
+        callbacks.append(RotateCheckpoints(training_args.save_total_limit))
     return callbacks
 
 

@@ -8,6 +8,7 @@ path that the best one had when it was saved, so that a folder that was moved or
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from ..files import checkpoint_folder, checkpoints_of, fill_folder, flush_to_disk, step_of
+from ..errors import one_line
+from ..files import checkpoint_folder, checkpoints_of, fill_folder, flush_to_disk, remove, step_of
 
 
 DELETING = ".deleting-"  # begins the name of a checkpoint while it is deleted
@@ -65,10 +67,10 @@ def rotate(output_dir: Path, limit: int | None, state: TrainerState) -> None:
     Deletes the earliest checkpoints beyond a limit.
 
     Args:
-        limit: How many stay; None or 0 for all.
+        limit: How many stay, at least one; None for all.
         state: That of the newest checkpoint of the run.
     """
-    if not limit or limit < 0:
+    if limit is None:
         return
     best = state.best_model_checkpoint
     best_step = None if best is None else step_of(Path(best))
@@ -81,22 +83,29 @@ def rotate(output_dir: Path, limit: int | None, state: TrainerState) -> None:
         try:
             delete(checkpoint)
         except OSError as error:
-            print(f"WARNING: {checkpoint} is beyond --save_total_limit and cannot be deleted: {error}")
+            print(f"WARNING: {checkpoint} is beyond --save_total_limit and cannot be deleted: {one_line(error)}")
 
 
 def delete(checkpoint: Path) -> None:
-    """Deletes a checkpoint, renamed first, so that what a kill leaves of it is not taken for a checkpoint."""
+    """
+    Deletes a checkpoint, renamed first, so that what a kill leaves of it is not taken for a checkpoint.
+
+    Of one that is a link the link goes, and what it leads to stays.
+    """
     doomed = checkpoint.with_name(DELETING + checkpoint.name)
-    if doomed.exists():
-        shutil.rmtree(doomed)
+    if os.path.lexists(doomed):
+        remove(doomed)
     checkpoint.rename(doomed)
-    shutil.rmtree(doomed)
+    remove(doomed)
 
 
 def finish_deletions(output_dir: Path) -> None:
-    """Deletes what a kill has left of checkpoints that were being deleted."""
+    """Deletes what a kill has left of checkpoints that were being deleted; says in a line what cannot be."""
     for doomed in output_dir.glob(f"{DELETING}checkpoint-*"):
-        shutil.rmtree(doomed, ignore_errors=True)
+        try:
+            remove(doomed)
+        except OSError as error:
+            print(f"WARNING: {doomed}, of a checkpoint that was deleted, cannot be deleted: {one_line(error)}")
 
 
 def is_not_about_the_best(record: logging.LogRecord) -> bool:
