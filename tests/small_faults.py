@@ -11,6 +11,31 @@ import torch
 from safetensors.torch import load_file, save_file
 
 
+# Of the recipe and of early stopping, in the state of a run that was otherwise whole.
+DAMAGED_RECORDS: dict[str, dict] = {
+    "recipe record text": {"RecipeRecord": "x"},
+    "recipe a list": {"RecipeRecord": {"args": {"recipe": [], "history": []}}},
+    "recipe null": {"RecipeRecord": {"args": {"recipe": None, "history": []}}},
+    **{
+        f"history {kind}": {"RecipeRecord": {"args": {"recipe": {}, "history": history}}}
+        for kind, history in {
+            "null": None,
+            "of numbers": [1],
+            "of nothing": [{}],
+            "without changes": [{"from_step": 2}],
+            "from text": [{"from_step": "2", "changes": {}}],
+            "of a list": [{"from_step": 2, "changes": [1]}],
+            "of one value": [{"from_step": 2, "changes": {"seed": [1]}}],
+            "of a number": [{"from_step": 2, "changes": {"seed": 1}}],
+        }.items()
+    },
+    "stopping a list": {"EarlyStopping": []},
+    "stopping part text": {"EarlyStopping": {"attributes": "x"}},
+    "counter text": {"EarlyStopping": {"attributes": {"early_stopping_patience_counter": "2"}}},
+    "counter null": {"EarlyStopping": {"attributes": {"early_stopping_patience_counter": None}}},
+}
+
+
 def delete(path: Path) -> None:
     path.unlink()
 

@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         model_args, data_args, training_args = parse_run(words, __doc__)
         for shown in (sys.argv, sys.orig_argv):
             hide_secrets(shown)
+    output_dir = str(training_args.output_dir)
+    with one_line_when_stopped(output_dir, has_begun=False), one_line_errors():
         lock_output(training_args)
         facts = read_facts(model_args.card_facts)
         check_pushing(training_args, facts, model_args.model_name_or_path if model_args.lora_rank else None)
@@ -82,26 +84,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         hub = RunPublisher.of(training_args, model_args.hub_overwrite) if training_args.push_to_hub else None
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
             trainer.add_callback(PushToHub(hub, training_args.hub_always_push))
+        # The limit is none of the Trainer's own arguments, which the plan makes: it would delete by the clock.
         take_folder(run, trainer, training_args.save_total_limit)
-    with one_line_failures(training_args.output_dir, has_bar=not training_args.disable_tqdm):
-        if run.finished is None:
-            train(trainer, run)
-        else:
-            take_up(trainer, run, model_args)
-        save_rest(trainer, run)
-        if run.validation is not None:
-            scores = scores_at_end(trainer) if run.finished is None else None
-            if scores is None:
-                set_seed(training_args.seed)  # as in every evaluation before: its samples depend on the weights alone
-                scores = trainer.evaluate()
-            trainer.log_metrics("eval", scores)
-            trainer.save_metrics("eval", with_nulls(scores))
-        if trainer.is_world_process_zero():
-            report(trainer, record_of(trainer, run, words, model_args, data_args), facts)
-    leave_together(trainer)
-    if hub is not None and trainer.is_world_process_zero():
-        for line in hub.push_run(Path(training_args.output_dir), model_args.trust_remote_code):
-            print(line)
+    with one_line_when_stopped(output_dir):
+        with one_line_failures(output_dir, has_bar=not training_args.disable_tqdm):
+            if run.finished is None:
+                train(trainer, run)
+            else:
+                take_up(trainer, run, model_args)
+            save_rest(trainer, run)
+            if run.validation is not None:
+                evaluate_at_end(trainer, run)
+            if trainer.is_world_process_zero():
+                report(trainer, record_of(trainer, run, words, model_args, data_args), facts)
+        leave_together(trainer)
+        if hub is not None and trainer.is_world_process_zero():
+            for line in hub.push_run(Path(output_dir), model_args.trust_remote_code):
+                print(line)
 
 
 def make_trainer(
@@ -158,8 +157,8 @@ def make_callbacks(
         callbacks.append(EarlyStopping(data_args.early_stopping_patience, data_args.early_stopping_threshold))
     # Behind the averages, which take the weights' places.
     callbacks.append(StopIfNotFinite(every_step=training_args.device.type == "cpu"))
-    if (limit := training_args.save_total_limit) is not None and limit > 0:
-        callbacks.append(RotateCheckpoints(limit))
+    if training_args.save_total_limit is not None:
+        callbacks.append(RotateCheckpoints(training_args.save_total_limit))
     return callbacks
 
 
@@ -189,8 +188,7 @@ def take_folder(run: Run, trainer: Seq2SeqTrainer, limit: int | None) -> None:
 
 def train(trainer: Seq2SeqTrainer, run: Run) -> None:
     """Trains from the first step or from a checkpoint, and saves the model."""
-    output_dir = str(trainer.args.output_dir)
-    with one_line_when_stopped(output_dir), without_word_of_the_best():
+    with without_word_of_the_best():
         trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
     if (best := step_of_best(trainer)) is not None:
         trainer.accelerator.print(
@@ -233,6 +231,16 @@ def save_rest(trainer: Seq2SeqTrainer, run: Run) -> None:
     if run.target is not run.source and trainer.args.should_save:
         run.target.save_pretrained(Path(trainer.args.output_dir, TARGET_TOKENIZER))
     trainer.save_state()
+
+
+def evaluate_at_end(trainer: Seq2SeqTrainer, run: Run) -> None:
+    """Evaluates the weights that a run ends with, unless the last evaluation in training was of them."""
+    scores = scores_at_end(trainer) if run.finished is None else None
+    if scores is None:
+        set_seed(trainer.args.seed)  # as in every evaluation before: its samples depend on the weights alone
+        scores = trainer.evaluate()
+    trainer.log_metrics("eval", scores)
+    trainer.save_metrics("eval", with_nulls(scores))
 
 
 def record_of(

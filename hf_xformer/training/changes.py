@@ -20,7 +20,7 @@ from transformers.trainer_callback import ExportableState
 
 from ..checkpoints.loading import TRAINING_FIELDS
 from ..errors import ArgumentError
-from .fingerprint import BY_SCORES, CONDITIONAL, EVALUATING, plain
+from .fingerprint import BY_SCORES, CONDITIONAL, DEVICE, EVALUATING, plain
 from .launch import TENSOR_PARALLEL
 from .optimizers import optimizer_of
 from .resume import SavedState
@@ -56,6 +56,10 @@ BY_LENGTHS = frozenset(
 )
 # Options of `EVALUATING` that say which checkpoint is the best of those that are there.
 CHOOSING = frozenset(("metric_for_best_model", "greater_is_better"))
+# Options of `EVALUATING` by which the scores of a checkpoint stay as they are; and those that change scores of texts
+# alone, not the loss.
+SAME_SCORES = frozenset(("eval_strategy", "eval_steps", "eval_delay", "metrics"))
+OF_TEXTS = frozenset(("generation_max_length", "generation_num_beams", "generation_config"))
 OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "deepspeed")
 SHOWN = 6  # differences in a message
 
@@ -131,7 +135,7 @@ def settle(
         check_epochs(found, history, now, state, is_finished, training_args.num_train_epochs)
     if not found:
         return Recipe(now, history)
-    if is_finished and {each.name for each in found} <= EVALUATING - CHOOSING:
+    if is_finished and {each.name for each in found} <= EVALUATING - CHOOSING | {DEVICE}:
         say(f"{checkpoint} is the end of this run, and stays: only its evaluation changes, {listed(found)}")
         return Recipe(was, history)
     refuse(found, checkpoint, was, change, is_finished, step - 1)
@@ -299,8 +303,10 @@ class RecipeRecord(TrainerCallback, ExportableState):
             return
         # The Trainer takes the intervals of logging, evaluating and saving from the checkpoint.
         state.compute_steps(args, state.max_steps)
-        if self.changed & EVALUATING:
-            # Scores of another kind.
+        if other := other_scores(self.changed, args):
+            if state.best_model_checkpoint is not None and state.is_world_process_zero:
+                name, given = Path(state.best_model_checkpoint).name, " and ".join(f"--{each}" for each in other)
+                print(f"the best until now, {name}, no longer counts: with another {given} scores are of another kind")
             state.best_metric = state.best_global_step = state.best_model_checkpoint = None
         if self.changed & NUMBERS:
             set_numbers(args, model, optimizer, lr_scheduler)
@@ -311,6 +317,12 @@ class RecipeRecord(TrainerCallback, ExportableState):
         if self.seeds:
             set_seed(args.seed)
             self.seeds = False
+
+
+def other_scores(changed: Iterable[str], args: TrainingArguments) -> list[str]:
+    """Returns the changed options by which a checkpoint that was evaluated before would have another score now."""
+    by_loss = (args.metric_for_best_model or "loss").removeprefix("eval_") == "loss"
+    return sorted(EVALUATING.intersection(changed) - SAME_SCORES - (OF_TEXTS if by_loss else frozenset()))
 
 
 def set_numbers(args: TrainingArguments, model: Any, optimizer: Any, lr_scheduler: Any) -> None:

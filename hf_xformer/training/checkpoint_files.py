@@ -48,9 +48,11 @@ from .file_checks import (
     check_tensors,
     check_zip,
     is_count,
+    is_history,
     is_number,
     load,
     naming,
+    seen_by_all,
 )
 from .launch import TENSOR_PARALLEL, layout, precision, process_count
 
@@ -166,13 +168,19 @@ def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
             raise NotWholeError(f"{path.name}: `{name}` cannot be {content.get(name)!r:.40}")
     if step_of(checkpoint) not in (None, state.global_step):
         raise NotWholeError(f"{path.name}: is of step {state.global_step}, not of its folder's {step_of(checkpoint)}")
-    callback: Any = content["stateful_callbacks"].get(LayoutRecord.__name__, {})
+    records = {name: read_record(path, content["stateful_callbacks"], name) for name in RECORD_FIELDS}
+    return state, records[LayoutRecord.__name__]
+
+
+def read_record(path: Path, callbacks: dict, name: str) -> dict:
+    """Returns what a callback has left in a checkpoint's state, empty if it has left nothing."""
+    callback: Any = callbacks.get(name, {})
     parts = [callback.get(part, {}) for part in ("args", "attributes")] if isinstance(callback, dict) else [None]
-    record = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
-    is_possible = all(can_be(record[name]) for name, can_be in RECORD_FIELDS.items() if name in record)
+    record = {field: value for part in parts if isinstance(part, dict) for field, value in part.items()}
+    is_possible = all(can_be(record[field]) for field, can_be in RECORD_FIELDS[name].items() if field in record)
     if not is_possible or not all(isinstance(part, dict) for part in parts):
-        raise NotWholeError(f"{path.name}: `{LayoutRecord.__name__}` cannot be {callback!r:.80}")
-    return state, record
+        raise NotWholeError(f"{path.name}: `{name}` cannot be {callback!r:.80}")
+    return record
 
 
 # Possible values in `trainer_state.json`. A logged loss may be NaN: steps whose gradients overflow are left out.
@@ -190,11 +198,16 @@ STATE_FIELDS: dict[str, Callable[[Any], bool]] = {
     "best_model_checkpoint": lambda value: value is None or isinstance(value, str),
     "stateful_callbacks": lambda value: isinstance(value, dict),
 }
-RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "layout": lambda value: isinstance(value, str),
-    **dict.fromkeys(("processes", "writers", "epoch_steps"), is_count),
-    "averages": lambda value: isinstance(value, bool),
-    "sums": lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
+# And in the records of our callbacks there, by their classes, of which some need this module.
+RECORD_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    LayoutRecord.__name__: {
+        "layout": lambda value: isinstance(value, str),
+        **dict.fromkeys(("processes", "writers", "epoch_steps"), is_count),
+        "averages": lambda value: isinstance(value, bool),
+        "sums": lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
+    },
+    "RecipeRecord": {"recipe": lambda value: isinstance(value, dict), "history": is_history},
+    "EarlyStopping": {"early_stopping_patience_counter": is_count},
 }
 
 
@@ -220,7 +233,7 @@ def check_files(checkpoint: Path, record: dict, needs: Needs) -> None:
 
 def check_best(checkpoint: Path, needs: Needs) -> None:
     """Checks the files that a run ends with whose best checkpoint this is; raises as `check_files` does."""
-    if not checkpoint.is_dir():
+    if not seen_by_all(checkpoint.name, checkpoint.is_dir(), needs.apart):
         raise NotWholeError("it is gone")
     checks = list(checks_of_weights(checkpoint, {"averages": True}, needs))
     if needs.layout.startswith("DeepSpeed"):

@@ -49,7 +49,7 @@ def fit_generation(
 ) -> None:
     """
     Gives a model the generation config that a run evaluates with, and saves: `--generation_config` or its own, of the
-    run's length, and without fields that an evaluation cannot have, which are said.
+    run's length, and without fields that an evaluation or that length cannot have, which are said.
     """
     source: Any = training_args.generation_config
     if source is not None:
@@ -60,9 +60,21 @@ def fit_generation(
     for name in changed:
         setattr(config, name, EVALUATED[name])
     if changed:
-        named = ", ".join(f"{name}={was!r}" for name, was in changed.items())
-        say(f"an evaluation scores one text of each source, by search: the generation config's {named} are left out")
-    config.max_length = generation_length(data_args, training_args)
+        say(f"an evaluation scores one text of each source, by search: {left_out(changed)}")
+    config.max_length = length = generation_length(data_args, training_args)
+    # A token that starts the decoder counts in lengths, and is not new.
+    most = {"min_length": length, "min_new_tokens": length - 1}
+    longer = {name: was for name in most if (was := getattr(config, name, None) or 0) > most[name]}
+    for name in longer:
+        setattr(config, name, None)
+    if longer:
+        said = "--generation_max_length" if training_args.generation_max_length else "--max_target_length"
+        say(f"generated texts have {length:,} tokens at most: {left_out(longer)}; a larger {said} keeps them")
+
+
+def left_out(fields: Mapping[str, Any]) -> str:
+    """Returns in words that fields of a generation config, with these values, are left out."""
+    return f"the generation config's {', '.join(f'{name}={was!r}' for name, was in fields.items())} are left out"
 
 
 class GenerationMetrics:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from transformers.integrations import integration_utils
 
-from ..errors import InputError, one_line
+from ..errors import DataError, InputError, one_line
 from ..files import ERROR_LOG, checkpoints_of
 from .resume import whole
 
@@ -39,6 +39,9 @@ def one_line_failures(output_dir: str | Path, has_bar: bool = False) -> Iterator
 
     The traceback is in ERROR_LOG in the run's folder, which the line names. An error of ours keeps its traceback.
 
+    Of several processes on a machine the first speaks for all where they meet the same error; of a row of data, of
+    memory, the disk or the network each speaks for itself.
+
     Args:
         output_dir: The run's folder.
         has_bar: Whether a progress bar may stand in the line that is printed to.
@@ -56,7 +59,11 @@ def one_line_failures(output_dir: str | Path, has_bar: bool = False) -> Iterator
         if os.environ.get("HF_XFORMER_DEBUG") == "1":
             traceback.print_exc()
         where = f"; traceback: {log}" if write_log(log) else "; HF_XFORMER_DEBUG=1 prints the traceback"
-        print(("\n" if has_bar else "") + f"error: {line}{where}", file=sys.stderr, flush=True)
+        is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+        # Processes share out a stream, and the rows of one are not another's.
+        if is_first or isinstance(error, DataError) or not isinstance(error, InputError):
+            # The bar is the first one's.
+            print(("\n" if has_bar and is_first else "") + f"error: {line}{where}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
     with suppress(OSError):
         log.unlink(missing_ok=True)

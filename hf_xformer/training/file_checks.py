@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from torch.distributed.checkpoint import FileSystemReader
 from transformers.trainer_pt_utils import safe_globals
@@ -90,6 +91,25 @@ def naming(path: Path, *kinds: type[Exception]) -> Iterator[None]:
         if path.is_file() and path.stat().st_size == 0:
             raise NotWholeError(f"{path.name}: empty") from error
         raise NotWholeError(f"{path.name}: cut off or damaged: {first_line(error)}") from error
+
+
+def seen_by_all(what: str, is_seen: bool, apart: bool) -> bool:
+    """
+    Returns, in all processes alike, whether they see a file or folder.
+
+    Args:
+        what: Its name, for the message.
+        is_seen: Whether this process sees it.
+        apart: Whether each machine saves into a folder of its own.
+
+    Raises:
+        NotWholeError: Some see it and others do not.
+    """
+    seen = gather_object([is_seen])
+    if len(set(seen)) > 1:
+        why = "" if apart else ": machines that do not share the folder need --save_on_each_node"
+        raise NotWholeError(f"{what}: {sum(seen)} of {len(seen)} processes see it{why}")
+    return is_seen
 
 
 def check_tensors(path: Path, expected: int | None = None) -> None:
@@ -208,3 +228,18 @@ def is_number(value: Any) -> bool:
 
 def is_count(value: Any) -> bool:
     return is_number(value) and isinstance(value, int)
+
+
+def is_history(value: Any) -> bool:
+    """Returns whether a value is a list of changes of a recipe, as `Recipe` has them."""
+    return isinstance(value, list) and all(
+        isinstance(each, dict) and is_count(each.get("from_step")) and are_changes(each.get("changes", ...))
+        for each in value
+    )
+
+
+def are_changes(value: Any) -> bool:
+    """Returns whether a value has, for each changed option, what it was and what it is; None if nobody knows."""
+    return value is None or (
+        isinstance(value, dict) and all(isinstance(each, list) and len(each) == 2 for each in value.values())
+    )

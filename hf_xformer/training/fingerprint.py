@@ -36,7 +36,7 @@ DERIVED = frozenset(
         *("model_name_or_path", "config_name", "config_overrides", "tokenizer_name", "target_tokenizer_name"),
         *("train_file", "dataset_name", "group_by_length", "per_device_train_batch_size", "max_steps"),
         *("num_train_epochs", "average_tokens_across_devices", "bf16", "fp16", "accelerator_config"),
-        *("parallelism_config", "fsdp", "fsdp_config", "deepspeed", "dataloader_num_workers"),
+        *("parallelism_config", "fsdp", "fsdp_config", "deepspeed", "dataloader_num_workers", "use_cpu"),
         "lora_target_modules",  # `check_adapter` knows the layers, by whatever words
     )
 )
@@ -70,7 +70,7 @@ NEUTRAL = frozenset(
         *("trust_remote_code", "hub_overwrite"),
         # Speed and memory.
         *("preprocessing_num_workers", "activation_checkpointing", "activation_checkpointing_kwargs"),
-        *("gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_empty_cache_steps", "use_cpu"),
+        *("gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_empty_cache_steps"),
         *("dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor"),
         *("dataloader_multiprocessing_context", "ddp_find_unused_parameters"),
         *("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_backend", "ddp_timeout"),
@@ -84,6 +84,7 @@ CONDITIONAL = EVALUATING | {
     *("max_steps", "num_train_epochs", "per_device_train_batch_size", "average_tokens_across_devices"),
     *("dataset_revision", "dataloader_num_workers"),
 }
+DEVICE = "device"  # name of its kind in a recipe: cpu or cuda
 # Schedules that know nothing of a run's length, if the warm-up is a number of steps.
 ENDLESS = (SchedulerType.CONSTANT_WITH_WARMUP, SchedulerType.INVERSE_SQRT)
 # Schedules that go by the scores or losses until now, and know nothing of a run's length.
@@ -121,6 +122,8 @@ def recipe_of(
     found |= {f"target_tokenizer_name.{part}": value for part, value in own.items()}
     found |= {"layout": layout(training_args), "processes": training_args.world_size}
     found |= {"precision": precision(training_args), "deepspeed": engine_of(training_args)}
+    # Each kind of device has random states of its own, which no checkpoint of another one holds.
+    found |= {DEVICE: training_args.device.type}
     found |= shared_digests(model_args, data_args, training_args)
     return json.loads(json.dumps(found, default=str))
 

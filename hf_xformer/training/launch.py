@@ -15,8 +15,9 @@ import sysconfig
 import threading
 import warnings
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -138,12 +139,16 @@ def prepare_launch(options: Namespace) -> None:
 
 
 @contextmanager
-def one_line_when_stopped(output_dir: str) -> Iterator[None]:
+def one_line_when_stopped(output_dir: str, has_begun: bool = True) -> Iterator[None]:
     """
     Ends this process with a line of advice when it is interrupted, or when another of the run has died.
 
     Either the launcher ends it by SIGTERM then or the connection to the other breaks, whichever comes first. A thread
     waits for the signal: the main one may hang in a library that waits for the process that has died.
+
+    Args:
+        has_begun: Whether SIGTERM makes a line too. Before a run has begun, the launcher sends it when another process
+            has refused the start, in a line of its own.
     """
     where = f"Start the same command again, and it goes on from the last whole checkpoint in {output_dir}"
     if process_count() == 1:
@@ -167,10 +172,25 @@ def one_line_when_stopped(output_dir: str) -> Iterator[None]:
         release_locks()
         os._exit(128 + signal.SIGTERM)
 
+    try:
+        with calling_when_told_to_stop(partial(end, "SIGTERM")) if has_begun else nullcontext():
+            yield
+    except KeyboardInterrupt:
+        end("Ctrl-C")
+    except RuntimeError as error:
+        if not LOST_CONNECTION.search(str(error)):
+            raise
+        end(str(error).splitlines()[0])
+
+
+@contextmanager
+def calling_when_told_to_stop(end: Callable[[], None]) -> Iterator[None]:
+    """Calls a function, in a thread of its own, when SIGTERM comes in a block."""
+
     def wait_for_signal() -> None:
         while arrived := receiver.recv(1):
             if arrived[0] == signal.SIGTERM:
-                end("SIGTERM")
+                end()
 
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
@@ -181,12 +201,6 @@ def one_line_when_stopped(output_dir: str) -> Iterator[None]:
     threading.Thread(target=wait_for_signal, daemon=True).start()
     try:
         yield
-    except KeyboardInterrupt:
-        end("Ctrl-C")
-    except RuntimeError as error:
-        if not LOST_CONNECTION.search(str(error)):
-            raise
-        end(str(error).splitlines()[0])
     finally:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, handler)

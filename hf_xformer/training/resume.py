@@ -43,7 +43,7 @@ from ..files import (
 from .adapters import configs_of, save_generation_config
 from .checkpoint_files import Needs, check_best, check_files, read_trainer_state
 from .checks import check_adapter, check_layout
-from .file_checks import NotWholeError, UnfinishedError, UnfitError, naming
+from .file_checks import NotWholeError, UnfinishedError, UnfitError, naming, seen_by_all
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,7 @@ def read_whole(checkpoint: Path, needs: Needs) -> SavedState:
         NotWholeError, UnfitError: A file is not as it has to be; the message says which and why.
         ArgumentError: The checkpoint is of another layout, of other adapters or of another version of the library.
     """
-    seen = gather_object([os.path.lexists(checkpoint / TRAINER_STATE)])
-    if len(set(seen)) > 1:
-        why = "" if needs.apart else ": machines that do not share the folder need --save_on_each_node"
-        raise NotWholeError(f"{TRAINER_STATE}: {sum(seen)} of {len(seen)} processes see it{why}")
+    seen_by_all(TRAINER_STATE, os.path.lexists(checkpoint / TRAINER_STATE), needs.apart)
     state, fault = None, None
     try:
         state = read_state(checkpoint)

@@ -8,15 +8,19 @@ path that the best one had when it was saved, so that a folder that was moved or
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from ..files import checkpoint_folder, checkpoints_of, fill_folder, flush_to_disk, step_of
+from ..errors import one_line
+from ..files import checkpoint_folder, checkpoints_of, fill_folder, flush_to_disk, remove, step_of
 
 
 DELETING = ".deleting-"  # begins the name of a checkpoint while it is deleted
@@ -63,10 +67,10 @@ def rotate(output_dir: Path, limit: int | None, state: TrainerState) -> None:
     Deletes the earliest checkpoints beyond a limit.
 
     Args:
-        limit: How many stay; None or 0 for all.
+        limit: How many stay, at least one; None for all.
         state: That of the newest checkpoint of the run.
     """
-    if not limit or limit < 0:
+    if limit is None:
         return
     best = state.best_model_checkpoint
     best_step = None if best is None else step_of(Path(best))
@@ -79,22 +83,29 @@ def rotate(output_dir: Path, limit: int | None, state: TrainerState) -> None:
         try:
             delete(checkpoint)
         except OSError as error:
-            print(f"WARNING: {checkpoint} is beyond --save_total_limit and cannot be deleted: {error}")
+            print(f"WARNING: {checkpoint} is beyond --save_total_limit and cannot be deleted: {one_line(error)}")
 
 
 def delete(checkpoint: Path) -> None:
-    """Deletes a checkpoint, renamed first, so that what a kill leaves of it is not taken for a checkpoint."""
+    """
+    Deletes a checkpoint, renamed first, so that what a kill leaves of it is not taken for a checkpoint.
+
+    Of one that is a link the link goes, and what it leads to stays.
+    """
     doomed = checkpoint.with_name(DELETING + checkpoint.name)
-    if doomed.exists():
-        shutil.rmtree(doomed)
+    if os.path.lexists(doomed):
+        remove(doomed)
     checkpoint.rename(doomed)
-    shutil.rmtree(doomed)
+    remove(doomed)
 
 
 def finish_deletions(output_dir: Path) -> None:
-    """Deletes what a kill has left of checkpoints that were being deleted."""
+    """Deletes what a kill has left of checkpoints that were being deleted; says in a line what cannot be."""
     for doomed in output_dir.glob(f"{DELETING}checkpoint-*"):
-        shutil.rmtree(doomed, ignore_errors=True)
+        try:
+            remove(doomed)
+        except OSError as error:
+            print(f"WARNING: {doomed}, of a checkpoint that was deleted, cannot be deleted: {one_line(error)}")
 
 
 def is_not_about_the_best(record: logging.LogRecord) -> bool:
@@ -117,6 +128,9 @@ class BestCheckpoint(TrainerCallback):
     """
     Sees to the best checkpoint of a run: tells the Trainer where it is now, and checks it before the Trainer loads it.
 
+    All processes go by what the first one sees: the Trainer sets the best by whether a folder is there, and all check
+    and load it together.
+
     Args:
         check: Raises for a folder that is gone or damaged, for which the Trainer's own words are a traceback.
         resumes: Whether the Trainer reads the state of a checkpoint.
@@ -128,12 +142,13 @@ class BestCheckpoint(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.resumes:
-            state.best_model_checkpoint = None if self.best is None else str(self.best)
+            state.best_model_checkpoint = of_first_process(None if self.best is None else str(self.best))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         is_last = "train_runtime" in (logs or {})  # the Trainer's sum of a training, before it loads
         if not is_last or not args.load_best_model_at_end:
             return
+        state.best_model_checkpoint = of_first_process(state.best_model_checkpoint)
         best = None if state.best_model_checkpoint is None else Path(state.best_model_checkpoint)
         if best is not None:
             self.check(best)
@@ -144,6 +159,11 @@ class BestCheckpoint(TrainerCallback):
                 f"WARNING: the best evaluation was that of step {state.best_global_step}, of which there is no "
                 f"checkpoint: the run ends with {end}"
             )
+
+
+def of_first_process(value: Any) -> Any:
+    """Returns the first process's value in all of them."""
+    return broadcast_object_list([value])[0]
 
 
 def place_of_best(trainer: TrainerState, training_args: TrainingArguments) -> Path | None:

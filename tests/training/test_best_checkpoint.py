@@ -19,6 +19,7 @@ from small_runs import nightly, refused
 from transformers import TrainerState, TrainingArguments
 
 from hf_xformer.commands import train
+from hf_xformer.training import rotation
 from hf_xformer.training.rotation import BestCheckpoint
 
 
@@ -161,3 +162,16 @@ def test_a_best_evaluation_without_a_checkpoint_is_said_at_the_end(capsys):
     state.best_model_checkpoint = "run/checkpoint-4"
     callback.on_log(args, state, None, {"train_runtime": 1.0})
     assert capsys.readouterr().out == "" and checked == [Path("run/checkpoint-2"), Path("run/checkpoint-4")]
+
+
+def test_all_processes_go_by_what_the_first_one_sees_of_the_best(monkeypatch):
+    """Checking and loading it are done together: a process that sees none would leave the others waiting."""
+    sent, checked = [], []
+    monkeypatch.setattr(rotation, "broadcast_object_list", lambda values: sent.append(values) or ["run/checkpoint-4"])
+    args = TrainingArguments(load_best_model_at_end=True, eval_strategy="steps", use_cpu=True, report_to="none")
+    callback, state = BestCheckpoint(checked.append, True, None), TrainerState(global_step=6, best_global_step=4)
+    for hook in (callback.on_train_begin, partial(callback.on_log, logs={"train_runtime": 1.0})):
+        state.best_model_checkpoint = None  # as a process sees it that does not find the folder
+        hook(args, state, None)
+        assert sent.pop() == [None] and state.best_model_checkpoint == "run/checkpoint-4"
+    assert checked == [Path("run/checkpoint-4")]

@@ -13,7 +13,7 @@ from torch.optim import AdamW
 from transformers import AutoModelForSeq2SeqLM, TrainerState, TrainingArguments
 
 from hf_xformer.commands import train
-from hf_xformer.training.changes import settle
+from hf_xformer.training.changes import RecipeRecord, settle
 from hf_xformer.training.resume import SavedState
 
 
@@ -187,6 +187,26 @@ def test_scores_of_another_kind_are_not_compared_with_the_best_until_now(task, t
     assert state["best_metric"] > 10 and state["best_model_checkpoint"].endswith("checkpoint-4")
     (change,) = json.loads((tmp_path / "run.json").read_text())["recipe_changes"]
     assert change["changes"]["metric_for_best_model"] == ["loss", "per"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "metric", "other"),
+    [
+        ({"eval_steps", "eval_strategy", "eval_delay", "metrics"}, "per", ""),
+        ({"generation_num_beams", "generation_max_length"}, "loss", ""),
+        ({"generation_num_beams", "eval_steps"}, "per", "--generation_num_beams"),
+        ({"validation_file", "max_eval_samples"}, "loss", "--max_eval_samples and --validation_file"),
+    ],
+)
+def test_the_best_until_now_goes_on_counting_unless_scores_are_of_another_kind(changed, metric, other, capsys):
+    args = TrainingArguments(use_cpu=True, metric_for_best_model=metric)
+    best = {"best_metric": 0.5, "best_global_step": 2, "best_model_checkpoint": "run/checkpoint-2"}
+    state = TrainerState(global_step=4, max_steps=9, **best)
+    RecipeRecord({}, [], changed).on_train_begin(args, state, None)
+    assert {name: getattr(state, name) for name in best} == (dict.fromkeys(best) if other else best)
+    line = f"the best until now, checkpoint-2, no longer counts: with another {other} "
+    said = capsys.readouterr().out
+    assert said.startswith(line) if other else said == ""
 
 
 def test_a_finished_run_is_evaluated_otherwise_and_keeps_its_best(task, tmp_path, capsys):

@@ -8,10 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_models import make_model
 from small_runs import refused, run, weights
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    GenerationConfig,
+    Seq2SeqTrainingArguments,
+)
 
+from hf_xformer.checkpoints.folder_checks import check_folder
 from hf_xformer.commands import train
+from hf_xformer.training.arguments import DataArguments
+from hf_xformer.training.evaluation import fit_generation
 
 
 def eval_results(folder: Path) -> dict:
@@ -109,6 +119,28 @@ def test_a_best_checkpoint_that_is_not_the_last_is_evaluated(task, tmp_path):
     state = json.loads((tmp_path / "trainer_state.json").read_text())
     assert state["best_global_step"] < 9 and eval_results(tmp_path)["epoch"] == evaluations(tmp_path)[-1]["epoch"]
     assert eval_results(tmp_path)["eval_loss"] == pytest.approx(state["best_metric"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"min_length": 56, "min_new_tokens": 55}, {}),
+        ({"min_length": 22}, {}),
+        ({"min_length": 21, "min_new_tokens": 20}, {"min_length": 21, "min_new_tokens": 20}),
+    ],
+    ids=["far above", "just above", "at the length"],
+)
+def test_a_bases_least_length_above_the_runs_is_left_out_and_said(given, kept, tmp_path):
+    """Else all texts would be of full length, and the checkpoint of the run refused by every verb."""
+    model, said = make_model(), []
+    model.generation_config = GenerationConfig(**given)
+    fit_generation(model, DataArguments(max_target_length=20), Seq2SeqTrainingArguments(tmp_path / "run"), said.append)
+    model.save_pretrained(tmp_path / "model")
+    saved = json.loads((tmp_path / "model/generation_config.json").read_text())
+    assert {name: saved[name] for name in given if saved.get(name) is not None} == kept and saved["max_length"] == 21
+    check_folder(tmp_path / "model", model.config)
+    assert [f"{name}={given[name]}" in "".join(said) for name in given] == [name not in kept for name in given]
+    assert all("21 tokens at most" in line and "--max_target_length" in line for line in said)
 
 
 STOPPING = {**EVALUATING, "load_best_model_at_end": "true", "early_stopping_patience": 2}

@@ -4,15 +4,19 @@
 
 import json
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 
 import pytest
 import torch
 from small_runs import ROOT, output_of, refused, start
 
 from hf_xformer.commands import train
-from hf_xformer.errors import DataError
+from hf_xformer.errors import ArgumentError, DataError
 from hf_xformer.files import checkpoints_of
+from hf_xformer.training import launch
 from hf_xformer.training.failures import explain, one_line_failures
+from hf_xformer.training.health import DivergedError
 
 
 # Runs `train` where no file may have more bytes than the first argument says, as on a disk that is full.
@@ -72,6 +76,47 @@ def test_out_of_memory_is_met_with_what_to_try(tmp_path):
     assert line.startswith("out of memory: ") and "lower --max_tokens" in line and "\n" not in line
 
 
+# What a run does, one after the other; the first one tokenises.
+PARTS = ("prepare", "make_trainer", "take_folder", "train", "save_rest", "evaluate_at_end")
+
+
+@pytest.fixture
+def broken_off(monkeypatch, task, tmp_path) -> Callable[[str, BaseException], int]:
+    """Starts a run that does nothing until one of its parts raises an error, and returns its exit status."""
+
+    def start_one(part: str, error: BaseException) -> int:
+        def fail(*args):
+            raise error
+
+        run = Namespace(finished=None, validation="rows")
+        for name in PARTS:
+            monkeypatch.setattr(train, name, fail if name == part else lambda *args: run)
+        with pytest.raises(SystemExit) as stop:
+            train.main(task.options(tmp_path / "run"))
+        return stop.value.code
+
+    return start_one
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_interrupt_at_any_moment_of_a_run_is_one_line_that_says_how_to_go_on(part, broken_off, tmp_path, capsys):
+    assert broken_off(part, KeyboardInterrupt()) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("stopped. Start the same command again") and line.endswith(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_process_whose_peer_dies_at_any_moment_of_a_run_says_so_in_one_line(
+    part, broken_off, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(launch, "process_count", lambda name="WORLD_SIZE": 2)
+    monkeypatch.setattr(launch.os, "_exit", sys.exit)
+    monkeypatch.setenv("RANK", "1")
+    assert broken_off(part, RuntimeError("[gloo] Connection closed by peer")) == 143
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: rank 1 stops: another process of the run has died") and "Connection closed" in line
+
+
 def test_a_bug_keeps_its_traceback(tmp_path, capsys):
     with pytest.raises(ZeroDivisionError), one_line_failures(tmp_path):
         print(1 / 0)
@@ -91,3 +136,25 @@ def test_where_even_the_traceback_cannot_be_written_the_line_is_said(tmp_path, c
     with pytest.raises(SystemExit), one_line_failures(tmp_path / "nowhere"):
         raise DataError("bad")
     assert capsys.readouterr().err == "error: bad; HF_XFORMER_DEBUG=1 prints the traceback\n"
+
+
+@pytest.mark.parametrize(
+    ("rank", "error", "said"),
+    [
+        ("0", ArgumentError("bad option"), "\nerror: bad option; "),
+        ("1", ArgumentError("bad option"), ""),
+        ("1", DivergedError("gone wrong"), ""),
+        ("0", MemoryError("no room"), "\nerror: out of memory: no room: "),
+        ("1", MemoryError("no room"), "error: out of memory: no room: "),
+        ("1", DataError("rows.jsonl:3: no field 'target'"), "error: rows.jsonl:3: no field 'target'; "),
+    ],
+)
+def test_one_process_of_a_machine_speaks_for_all_that_meet_the_same_error(
+    rank, error, said, tmp_path, capsys, monkeypatch
+):
+    """Rows of a stream are shared out: of a bad one no other process knows."""
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    with pytest.raises(SystemExit), one_line_failures(tmp_path, has_bar=True):
+        raise error
+    found = capsys.readouterr().err
+    assert found.startswith(said) if said else found == ""

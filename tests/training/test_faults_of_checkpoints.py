@@ -21,6 +21,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from small_faults import (
+    DAMAGED_RECORDS,
     delete,
     drop_weight,
     edit_json,
@@ -45,9 +46,9 @@ from transformers import AutoConfig
 
 from hf_xformer.commands import train
 from hf_xformer.errors import ArgumentError
-from hf_xformer.training import checkpoint_files, resume
+from hf_xformer.training import checkpoint_files, file_checks
 from hf_xformer.training.checkpoint_files import Needs
-from hf_xformer.training.resume import find_start, set_aside
+from hf_xformer.training.resume import check_end, find_start, set_aside
 
 
 # With dropout, the end has the same bits only if the random states are restored too.
@@ -111,6 +112,7 @@ CONTENTS: list[tuple[str, str, Callable[[Path], None]]] = [
     (STATE, "best a list", partial(edit_json, best_model_checkpoint=["checkpoint-2"])),
     (STATE, "callbacks null", partial(edit_json, stateful_callbacks=None)),
     (STATE, "record a list", partial(edit_json, stateful_callbacks={"LayoutRecord": {"args": []}})),
+    *((STATE, kind, partial(edit_json, stateful_callbacks=record)) for kind, record in DAMAGED_RECORDS.items()),
     (STATE, "writers text", partial(edit_json, stateful_callbacks={"LayoutRecord": {"args": {"writers": "1"}}})),
     *(
         (name, kind, partial(edit_tensors, edit=edit))
@@ -245,10 +247,12 @@ def test_an_error_that_is_none_of_the_files_keeps_its_traceback(kind, stopped, t
 
 def test_machines_that_do_not_share_their_folder_are_refused_and_not_started_anew(stopped, monkeypatch):
     """A second process, on another machine, sees the names and none of the files."""
-    gather = resume.gather_object
-    monkeypatch.setattr(resume, "gather_object", lambda seen: gather(seen) + [False] * (seen == [True]))
+    monkeypatch.setattr(file_checks, "gather_object", lambda seen: [*seen, False])
     with pytest.raises(ArgumentError, match="trainer_state.json: 1 of 2 processes see it.* --save_on_each_node"):
         find_start(stopped.folder, None, stopped.needs, print)
+    # Where they go on from elsewhere, the best one may still be on the first machine alone.
+    with pytest.raises(ArgumentError, match="ends with its best .* 1 of 2 processes see it.* --save_on_each_node"):
+        check_end(stopped.folder / "checkpoint-2", stopped.needs)
 
 
 WISHES = {

@@ -15,10 +15,12 @@ from transformers import AutoTokenizer, Seq2SeqTrainingArguments, get_scheduler
 from transformers.trainer_utils import SchedulerType
 
 from hf_xformer.commands import train
-from hf_xformer.training.changes import differences
+from hf_xformer.errors import ArgumentError
+from hf_xformer.training.changes import differences, settle
 from hf_xformer.training.fingerprint import DERIVED, EVALUATING, NEUTRAL, batches_of, content_of, length_of, parts_of
 from hf_xformer.training.plan import make_plan
 from hf_xformer.training.recipe import parse_run
+from hf_xformer.training.resume import read_state
 from hf_xformer.training.schema import options
 
 
@@ -272,6 +274,25 @@ def test_the_same_recipe_written_otherwise_resumes_without_a_word(
         train.main(otherwise(words, tmp_path))
     assert stop.value.code is None and reached[0].changed == frozenset() and reached[0].history == []
     assert "recipe" not in "".join(capsys.readouterr())
+
+
+def test_another_kind_of_device_is_another_recipe(stopped, tmp_path, capsys):
+    """Its generator has a state of its own, which the checkpoint does not hold: dropout would be another."""
+    content = json.loads((stopped / "checkpoint-10/trainer_state.json").read_text())
+    now = content["stateful_callbacks"]["RecipeRecord"]["args"]["recipe"]
+    assert now["device"] == "cpu"
+    arguments = Seq2SeqTrainingArguments(tmp_path, use_cpu=True, max_steps=20)
+    state = read_state(stopped / "checkpoint-10")
+    with pytest.raises(ArgumentError, match="was trained with device cpu, now cuda.*--change_recipe goes on"):
+        settle({**now, "device": "cuda"}, state, arguments, False, False, print)
+    changed = settle({**now, "device": "cuda"}, state, arguments, True, False, print)
+    assert changed.history == [{"from_step": 11, "changes": {"device": ["cpu", "cuda"]}}]
+    assert "steps 1 to 10 with device cpu, from 11 with cuda" in capsys.readouterr().out
+    # A finished run may be evaluated anywhere.
+    assert settle({**now, "device": "cuda"}, state, arguments, False, True, print).options == now
+    # In a checkpoint of an earlier version it is not known, and no difference.
+    del state.trainer.stateful_callbacks["RecipeRecord"]["args"]["recipe"]["device"]
+    assert settle(now, state, arguments, False, False, print).changed == frozenset()
 
 
 def test_a_recipe_holds_no_place_of_this_machine(stopped):

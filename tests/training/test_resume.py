@@ -16,7 +16,10 @@ from hf_xformer.commands import train
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
 from hf_xformer.training.callbacks import LayoutRecord
+from hf_xformer.training.changes import RecipeRecord
+from hf_xformer.training.checkpoint_files import RECORD_FIELDS
 from hf_xformer.training.checks import check_layout
+from hf_xformer.training.evaluation import EarlyStopping
 from hf_xformer.training.resume import read_state
 
 
@@ -172,3 +175,8 @@ def test_a_state_of_another_version_is_refused_and_not_taken_for_a_cut_off_one(t
     state.write_text(state.read_text().replace('"global_step"', '"global_stride"'))
     with pytest.raises(ArgumentError, match="not a state of this version of transformers: .*global_stride"):
         read_state(state.parent)
+
+
+def test_the_records_that_are_checked_are_those_of_the_callbacks():
+    """Whose modules need the one that checks them, so that it has their names as text."""
+    assert set(RECORD_FIELDS) == {each.__name__ for each in (LayoutRecord, RecipeRecord, EarlyStopping)}

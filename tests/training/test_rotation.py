@@ -14,6 +14,7 @@ from small_runs import refused, weights
 
 from hf_xformer.commands import evaluate, train
 from hf_xformer.files import checkpoints_of
+from hf_xformer.training import rotation
 from hf_xformer.training.resume import left_behind, set_aside, set_results_aside
 from hf_xformer.training.rotation import DELETING, delete, finish_deletions, surplus
 
@@ -53,6 +54,36 @@ def test_what_a_kill_left_of_a_deletion_is_no_checkpoint_and_goes(tmp_path):
     (tmp_path / f"{DELETING}checkpoint-3/part").mkdir(parents=True)
     finish_deletions(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
+
+
+def test_of_a_checkpoint_that_is_a_link_only_the_link_is_deleted(tmp_path):
+    """A kill may come before the second step of a deletion, and what a link leads to may be gone."""
+    run = tmp_path / "run"
+    (tmp_path / "elsewhere").mkdir()
+    run.mkdir()
+    for name, target in (("checkpoint-2", "elsewhere"), ("checkpoint-3", "nowhere")):
+        (run / name).symlink_to(tmp_path / target)
+        (run / f"{DELETING}{name}").symlink_to(tmp_path / target)  # of an earlier deletion
+        delete(run / name)
+        assert not list(run.iterdir())
+        (run / f"{DELETING}{name}").symlink_to(tmp_path / target)
+        finish_deletions(run)
+        assert not list(run.iterdir())
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_what_is_left_of_a_deletion_and_cannot_be_deleted_is_said(tmp_path, capsys, monkeypatch):
+    """Root, whom tests may run as, can delete everything: the error is raised where a folder is deleted."""
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path / "part"))
+
+    left = tmp_path / f"{DELETING}checkpoint-2"
+    left.mkdir()
+    monkeypatch.setattr(rotation, "remove", refuse)
+    finish_deletions(tmp_path)
+    said = capsys.readouterr().out
+    assert said.startswith(f"WARNING: {left}, ") and said.endswith(f" {left}/part: Permission denied\n")
 
 
 def test_a_run_that_was_killed_before_it_deleted_its_last_surplus_does_so_when_started_again(task, tmp_path):
