@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -99,7 +100,8 @@ def leave_together(trainer: Trainer) -> None:
     trainer.accelerator.wait_for_everyone()
     # First what holds the group from outside of Python, as DistributedDataParallel does. Collected after the group, it
     # may wait for gloo's threads for ever, while they wait for Python's lock: pytorch/pytorch#56297.
-    trainer.model_wrapped = trainer.model
+    model: Any = trainer.model
+    trainer.model_wrapped = model
     trainer.accelerator.free_memory()
     gc.collect()
     trainer.accelerator.end_training()
