@@ -8,6 +8,12 @@ from typing import Any
 from transformers import TrainingArguments
 
 
+# The Trainer's option that keeps only the layers' inputs; up to 5.22 by the name that is deprecated since.
+CHECKPOINTING = "activation_checkpointing"
+if CHECKPOINTING not in TrainingArguments.__dataclass_fields__:
+    CHECKPOINTING = "gradient_checkpointing"
+
+
 def option(help: str, default=None, **more):
     """Returns a dataclass field with the text that `--help`, the JSON schema and the documents show for it."""
     return field(default=default, metadata={"help": help, **more})

@@ -17,6 +17,7 @@ from transformers.integrations import integration_utils
 
 from ..errors import DataError, InputError, one_line
 from ..files import ERROR_LOG, checkpoints_of
+from .arguments import CHECKPOINTING
 from .resume import whole
 
 
@@ -104,7 +105,7 @@ def explain(error: Exception, output_dir: Path) -> str | None:
         return (
             f"out of memory: {message.partition(' If reserved but unallocated')[0]:.300}: lower --max_tokens or "
             "--per_device_train_batch_size and raise --gradient_accumulation_steps, or give "
-            "--activation_checkpointing true; hf-xformer estimate counts the memory"
+            f"--{CHECKPOINTING} true; hf-xformer estimate counts the memory"
         )
     if isinstance(error, RuntimeError | SafetensorError) and NOT_WRITTEN.search(message):
         return f"{output_dir}: a file cannot be written: {message:.300}{disk(output_dir)}"

@@ -23,7 +23,7 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from ..checkpoints.adapters import base_of, check_peft
 from ..decoding.metrics import METRICS, check_metric_names
 from ..errors import ArgumentError, blame, did_you_mean
-from .arguments import DataArguments, ModelArguments
+from .arguments import CHECKPOINTING, DataArguments, ModelArguments
 from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size
 from .trainer_options import check_trainer_options
 
@@ -262,9 +262,9 @@ def check_compiler(training_args: TrainingArguments) -> None:
 
 def check_checkpointing(training_args: TrainingArguments) -> None:
     """Checks that torch's activation checkpointing takes its arguments, on one number."""
-    kwargs: Any = getattr(training_args, "activation_checkpointing_kwargs", None)  # an older library has none
-    if kwargs:
-        with blame(f"--activation_checkpointing_kwargs {kwargs}", TypeError, ValueError):
+    name = f"{CHECKPOINTING}_kwargs"
+    if kwargs := getattr(training_args, name):
+        with blame(f"--{name} {kwargs}", TypeError, ValueError):
             number = torch.zeros(1, requires_grad=True)
             checkpoint(torch.nn.Identity(), number, **{"use_reentrant": False, **kwargs})
 

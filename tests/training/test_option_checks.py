@@ -7,6 +7,7 @@ from small_runs import refused, refused_unread
 
 from hf_xformer.commands import train
 from hf_xformer.training import option_checks
+from hf_xformer.training.arguments import CHECKPOINTING
 from hf_xformer.training.recipe import parse_run
 
 
@@ -52,8 +53,8 @@ BEFORE_READING = {
     ),
     "arguments of an optimizer": ({"optim_args": "foo"}, "--optim_args foo: expected 'name=value,...'"),
     "checkpointing": (
-        {"activation_checkpointing": "true", "activation_checkpointing_kwargs": '{"foo": 1}'},
-        "--activation_checkpointing_kwargs {'foo': 1}: ",
+        {CHECKPOINTING: "true", f"{CHECKPOINTING}_kwargs": '{"foo": 1}'},
+        f"--{CHECKPOINTING}_kwargs {{'foo': 1}}: ",
     ),
     "moments": ({"adam_beta1": "2"}, "--adam_beta1 must be in [0, 1), got 2.0"),
     "beams": ({"generation_num_beams": "0"}, "--generation_num_beams must be 1 or more, got 0"),
