@@ -116,6 +116,7 @@ def varlen(monkeypatch) -> StandIn:
     """A stand-in for torch's kernel for variable lengths, which needs a GPU and half precision."""
     stand_in = StandIn()
     monkeypatch.setattr(varlen_xformer, "varlen_attn", stand_in.of_torch_2_13)
+    monkeypatch.setattr(varlen_xformer, "GROUPED", varlen_xformer.grouped_heads(stand_in.of_torch_2_13))
     monkeypatch.setattr(varlen_xformer, "missing_kernel", lambda: None)
     monkeypatch.setattr(varlen_xformer, "KERNEL_DEVICE", "cpu")
     monkeypatch.setattr(varlen_xformer, "KERNEL_DTYPES", (torch.float32, torch.float64))

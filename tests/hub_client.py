@@ -40,13 +40,15 @@ api, answer = HfApi(), {}
 @functools.cache
 def client_of(hub: HubServer) -> WarmStart:
     """The process that the programs are forked from."""
-    home = tempfile.mkdtemp(prefix="home-")
-    return WarmStart("warm_commands", environment=hub.environment(Path(home, "link")))
+    home = tempfile.TemporaryDirectory(prefix="home-")
+    client = WarmStart("warm_commands", environment=hub.environment(Path(home.name, "link")))
+    client.home = home  # which goes when the client does
+    return client
 
 
 def run_with(hub: HubServer, home: Path, argv: list, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     """
-    What a program printed, which ran to its end.
+    Runs a program to its end, and returns what it printed.
 
     Args:
         home: Where its caches are; another folder is another machine.

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 
-# Of the recipe and of early stopping, in the state of a run that was otherwise whole.
+# Records of the recipe and of early stopping, in the state of a run that was otherwise whole.
 DAMAGED_RECORDS: dict[str, dict] = {
     "recipe record text": {"RecipeRecord": "x"},
     "recipe a list": {"RecipeRecord": {"args": {"recipe": [], "history": []}}},

@@ -137,7 +137,7 @@ def without_ours() -> WarmStart:
 
 
 def said_by(code: str, *words, before: Path | None = None) -> str:
-    """What a program prints, for which a folder stands before the installed packages."""
+    """Runs a program with a folder before the installed packages, and returns what it prints."""
     places = [each for each in (before, Path(hf_xformer.__file__).parent.parent) if each]
     code = f"import sys; assert not {{'peft', 'hf_xformer'}} & set(sys.modules)\n{code}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, places))}

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands import at once and later, and what the libraries make at their first use, for `warm_start`."""
+"""Imports of the commands, early and late, and a table that transformers makes at its first use, for `warm_start`."""
 
 import datasets  # noqa: F401
 import evaluate  # noqa: F401

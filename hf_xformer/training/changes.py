@@ -195,7 +195,7 @@ def check_epochs(
         epochs: `--num_train_epochs`.
     """
     earlier = [Difference(name, *values) for each in history for name, values in (each["changes"] or {}).items()]
-    # Of a finished run `refuse` says that it has ended.
+    # `refuse` says that a finished run has ended.
     changes = [*earlier, *([] if is_finished else found)]
     recipes = (now, {each.name: each.was for each in changes})
     by_lengths = any(each.get("max_tokens") is not None or each.get("overlong") == "drop" for each in recipes)

@@ -40,8 +40,8 @@ def one_line_failures(output_dir: str | Path, has_bar: bool = False) -> Iterator
 
     The traceback is in ERROR_LOG in the run's folder, which the line names. An error of ours keeps its traceback.
 
-    Of several processes on a machine the first speaks for all where they meet the same error; of a row of data, of
-    memory, the disk or the network each speaks for itself.
+    The first process of a machine speaks for all that meet the same error; each speaks for itself about a row of data,
+    memory, the disk or the network.
 
     Args:
         output_dir: The run's folder.

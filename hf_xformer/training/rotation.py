@@ -90,7 +90,7 @@ def delete(checkpoint: Path) -> None:
     """
     Deletes a checkpoint, renamed first, so that what a kill leaves of it is not taken for a checkpoint.
 
-    Of one that is a link the link goes, and what it leads to stays.
+    A link goes alone; the folder that it leads to stays.
     """
     doomed = checkpoint.with_name(DELETING + checkpoint.name)
     if os.path.lexists(doomed):

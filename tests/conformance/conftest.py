@@ -29,8 +29,8 @@ UPSTREAM_MARKERS = (
     "flash_attn_4_test",
     "torch_compile_test",
 )
-# What `test_upstream_modeling.py` runs on these two kinds of models at night only: it is the same code of the library
-# for every kind, or what `test_modeling_xformer.py` compares for all of them in single precision.
+# Tests of `test_upstream_modeling.py` that wait for the night on these two kinds of models: the library's code is the
+# same for every kind, or it is what `test_modeling_xformer.py` compares for all of them in single precision.
 REPEATED = re.compile(r"test_bc_torch_dtype|test_eager_matches_sdpa_inference_\d+_(fp16|bf16)")
 # `skips.py` is about the tests of the release that is in constraints.txt.
 PINNED = f"transformers=={transformers.__version__}" in (HERE.parents[1] / "constraints.txt").read_text().split()

@@ -32,7 +32,7 @@ MARKS = {"modern": [], "blocks": pytest.mark.slow, "vanilla": pytest.mark.nightl
 modern_and_slow_others = pytest.mark.parametrize(
     "overrides", [pytest.param(overrides, id=name, marks=MARKS[name]) for name, overrides in CONFIGS.items()]
 )
-# What is compiled in the end is torch's: of two models that are traced by other tests one is enough.
+# Compiling is torch's own work: one of the models is enough, as other tests trace them all.
 slow_or_nightly = pytest.mark.parametrize(
     "overrides",
     [

@@ -162,7 +162,7 @@ def same(a, b) -> bool:
 
 @pytest.fixture(scope="module")
 def without():
-    """What a model does without a field, by the options that the field needs; it does the same a second time."""
+    """Behaviour of a model without a field, by the options that the field needs; it is the same a second time."""
     seen = {}
 
     def behaviour_without(needed: dict) -> dict:

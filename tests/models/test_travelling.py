@@ -166,7 +166,7 @@ def test_a_model_that_fsdp_divided_is_saved_as_a_whole_one_with_its_code(tmp_pat
     ran = python("-c", DIVIDED, tmp_path, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
     assert ran.returncode == 0, ran.stderr
     assert {path.name for path in (tmp_path / "saved").glob("*.py")} == CODE
-    # What such a folder does where the package is not, others show: it has all that one of a whole model has.
+    # It is the folder of a whole model, which other tests load where the package is not.
     make_model().save_pretrained(tmp_path / "whole")
     folders = (tmp_path / "saved", tmp_path / "whole")
     there, expected = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)

@@ -76,7 +76,7 @@ def test_out_of_memory_is_met_with_what_to_try(tmp_path):
     assert line.startswith("out of memory: ") and "lower --max_tokens" in line and "\n" not in line
 
 
-# What a run does, one after the other; the first one tokenises.
+# Parts of a run, one after the other; the first one tokenises.
 PARTS = ("prepare", "make_trainer", "take_folder", "train", "save_rest", "evaluate_at_end")
 
 
