@@ -37,8 +37,8 @@ def check_vocabulary(
     Checks that a model's tokenizers fit its vocabularies.
 
     Raises:
-        ArgumentError: They have more tokens than the model, ids that it lacks, two tokens with one id, or other ids for
-            padding, end and start, or the target's tokenizer is missing.
+        ArgumentError: They have more tokens than the model, ids that it lacks, two tokens with one id, or other ids
+            for padding, end and start, or the target's tokenizer is missing.
     """
     check_sides(config, source, target)
     source_field = "encoder_vocab_size" if getattr(config, "encoder_vocab_size", None) else "vocab_size"

@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for side, folder in folders.items():
         texts = list(texts_of(islice(rows(), SAMPLE_ROWS), side))
         print(f"{folder}: {description(trained[side], texts)}")
-        print(f"{folder}: {round_trip(trained[side], texts)}")
+        if (found := round_trip(trained[side], texts)).first is not None:
+            print(f"{folder}: {found}")
 
 
 def make_parser() -> Parser:

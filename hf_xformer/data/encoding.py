@@ -71,6 +71,7 @@ class TextEncoder:
         self.side = "target" if target else "source"
         self.is_read = tokenizer.init_kwargs.get(SPELT_OUT) == READ
         self.marks, self.unknown = marks_of(tokenizer), tokenizer.unk_token_id
+        self.names = names_of(tokenizer)
         self.tags = {*tokenizer.get_added_vocab().values()} - self.marks - {self.unknown}
         self.frame = self.find_frame()
 
@@ -99,15 +100,15 @@ class TextEncoder:
 
     def literal(self, text: str, ids: list[int]) -> Encoded:
         """Returns a text with the special tokens that it spells out as text, if it does and if that can be."""
-        if not self.spells_out(text, ids):
-            return Encoded(ids, False, SpeltOut.NONE)
-        if not self.is_read:
+        holds = self.holds_special(text, ids)
+        # Some tokenizers take an end token at the end of a text for the one that they would put there.
+        if not self.is_read and (holds or any(name in text for name in self.names)):
             (split,) = self.ids_of([text], split_special_tokens=True)
             if self.is_literal(ids, split):
                 return Encoded(split, False, SpeltOut.AS_TEXT)
-        return Encoded(ids, False, SpeltOut.AS_TOKENS)
+        return Encoded(ids, False, SpeltOut.AS_TOKENS if holds else SpeltOut.NONE)
 
-    def spells_out(self, text: str, ids: list[int]) -> bool:
+    def holds_special(self, text: str, ids: list[int]) -> bool:
         """Returns True if a special token stands inside a text; an unknown one only if the text itself has it."""
         inside = self.frame.inside(ids)
         if not self.marks.isdisjoint(inside):
@@ -128,7 +129,7 @@ class TextEncoder:
         if len(ids) > (self.limit or 0):
             raise DataError(
                 f"{name_of(self.tokenizer, self.side)} does not truncate: it makes {len(ids)} tokens of {text[:60]!r} "
-                f"where {self.limit} were asked for; give one that honours `truncation=True`, or leave longer texts out"
+                f"where {self.limit} were asked for; give one that honours `truncation=True` or leave longer texts out"
             )
         return Encoded(ids, True, encoded.spelt_out)
 
@@ -157,6 +158,12 @@ def settle_spelt_out(choice: str | None, *tokenizers: PreTrainedTokenizerBase) -
 def name_of(tokenizer: PreTrainedTokenizerBase, side: str) -> str:
     """Returns a tokenizer's name for messages."""
     return f"the {side} tokenizer {tokenizer.name_or_path}".rstrip()
+
+
+def names_of(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Returns the tokens that a tokenizer marks something with."""
+    tokens = (getattr(tokenizer, name) for name in tokenizer.SPECIAL_TOKENS_ATTRIBUTES)
+    return sorted({str(token) for token in tokens if token})
 
 
 def marks_of(tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -58,8 +58,7 @@ def probe(tokenizer: PreTrainedTokenizerBase, side: str) -> Probe:
     cuts = len(whole) <= limit or (
         len(short) <= limit and ids_around(frame, short) == (list(frame.prefix), list(frame.suffix))
     )
-    names = {str(token) for name in tokenizer.SPECIAL_TOKENS_ATTRIBUTES if (token := getattr(tokenizer, name))}
-    taken = {token: encode([f"a {token} a"])[0].spelt_out for token in sorted(names)}
+    taken = {token: encode([f"a {token} a"])[0].spelt_out for token in encode.names}
     encode.ids_of([text])
     return Probe(
         name_of(tokenizer, side),
@@ -195,7 +194,7 @@ def check_ids(
     for token, number in ends_of(vocabulary):
         if not 0 <= number < size:
             raise ArgumentError(
-                f"{where} gives {token!r} the id {number}, and the model's `{field}` is {size}: number the tokens from 0 "
+                f"{where} gives {token!r} the id {number}, and the model's `{field}` is {size}: number them from 0 "
                 f"without gaps, or give a new model --config_overrides {field}={max(number, size - 1) + 1}"
             )
 

@@ -107,8 +107,8 @@ class DataArguments:
         choices=["truncate", "drop"],
     )
     special_tokens_in_text: str | None = option(
-        "What a special token such as </s> is where a text spells it out: literal (text) or read (that token, which is "
-        "left out of decoded text). It is kept with the tokenizers, for decoding. By default as they say, else "
+        "What a special token such as </s> is where a text spells it out: literal (text) or read (that token, which "
+        "is left out of decoded text). It is kept with the tokenizers, for decoding. By default as they say, else "
         "literal. Other added tokens, such as <2de>, are always read.",
         choices=["literal", "read"],
     )
