@@ -22,6 +22,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from ..data.bad_rows import say_once
+from ..data.probing import round_trip
 from ..data.reading import Row, load_named_rows, read_rows
 from ..data.sources import find_files
 from ..data.tokenizers import TRAINERS, train_tokenizer
@@ -70,7 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     # A target tokenizer of an earlier run would be taken for a part of this one.
     fill_folder(args.output_dir, write, earlier=[TARGET_TOKENIZER])
     for side, folder in folders.items():
-        print(f"{folder}: {description(trained[side], texts_of(islice(rows(), SAMPLE_ROWS), side))}")
+        texts = list(texts_of(islice(rows(), SAMPLE_ROWS), side))
+        print(f"{folder}: {description(trained[side], texts)}")
+        if (found := round_trip(trained[side], texts)).first is not None:
+            print(f"{folder}: {found}")
 
 
 def make_parser() -> Parser:
@@ -150,11 +154,11 @@ def texts_of(rows: Iterable[Row], side: str | None) -> Iterator[str]:
             yield from row["target"]
 
 
-def description(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> str:
+def description(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> str:
     """Returns the size of the vocabulary, the share of unknown tokens in the texts, and the first text as tokens."""
     sample, total, unknown = "", 0, 0
     for text in texts:
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
         sample = sample or "|".join(text[start:end] for start, end in encoded["offset_mapping"])
         total += len(encoded["input_ids"])
         unknown += encoded["input_ids"].count(tokenizer.unk_token_id)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from ..data.tokenizers import cut
+from ..data.encoding import TextEncoder
 from ..errors import blame
 
 
@@ -58,6 +58,7 @@ class Decoder:
     ):
         self.model, self.source, self.target = model.eval(), source, target
         self.batch_size, self.max_source_length, self.options = batch_size, max_source_length, options
+        self.encoder = TextEncoder(source, max_source_length)
         self.scores, self.truncated = scores, 0
         check_options(model, options)
         self.batches_ahead = BATCHES_AHEAD
@@ -85,16 +86,16 @@ class Decoder:
 
     def encode(self, text: str) -> list[int]:
         """Returns a text's tokens, cut to the limit."""
-        ids = self.source(text, verbose=False)["input_ids"]
-        if self.max_source_length is None or len(ids) <= self.max_source_length:
-            return ids
-        self.truncated += 1
-        return cut(ids, self.max_source_length)
+        (encoded,) = self.encoder([text])
+        self.truncated += encoded.overlong
+        return encoded.ids
 
     @torch.inference_mode()
     def generate(self, sources: list[list[int]]) -> list[list[Hypothesis]]:
         """Decodes one batch."""
-        batch = self.source.pad({"input_ids": sources}, return_tensors="pt").to(self.model.device)
+        batch = self.source.pad({"input_ids": sources}, padding_side="right", return_tensors="pt").to(
+            self.model.device
+        )
         output = self.model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],

@@ -118,6 +118,12 @@ class DataArguments:
         "truncate",
         choices=["truncate", "drop"],
     )
+    special_tokens_in_text: str | None = option(
+        "What a special token such as </s> is where a text spells it out: literal (text) or read (that token, which "
+        "is left out of decoded text). It is kept with the tokenizers, for decoding. By default as they say, else "
+        "literal. Other added tokens, such as <2de>, are always read.",
+        choices=["literal", "read"],
+    )
     group_by_length: bool = option(
         "Make batches of pairs of like length, in random order. Not in a stream, nor with a --train_sampling_strategy "
         "of your own.",

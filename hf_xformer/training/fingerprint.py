@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Seq2SeqTrain
 from transformers.trainer_utils import SchedulerType
 
 from ..checkpoints.loading import IGNORED_FIELDS
+from ..data.encoding import READ, SPELT_OUT
 from ..data.formats import format_of
 from ..data.sources import find_files
 from ..errors import DataError, InputError
@@ -38,6 +39,7 @@ DERIVED = frozenset(
         *("train_file", "dataset_name", "group_by_length", "per_device_train_batch_size", "max_steps"),
         *("num_train_epochs", "average_tokens_across_devices", "bf16", "fp16", "accelerator_config"),
         *("parallelism_config", "fsdp", "fsdp_config", "deepspeed", "dataloader_num_workers", "use_cpu"),
+        "special_tokens_in_text",
         "lora_target_modules",  # `check_adapter` knows the layers, by whatever words
     )
 )
@@ -176,6 +178,8 @@ def parts_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     parts: dict[str, Any] = {"vocabulary": tokenizer.get_vocab()}
     languages = {name: getattr(tokenizer, name, None) for name in ("src_lang", "tgt_lang")}
     parts["special_tokens"] = {name: str(token) for name, token in tokenizer.special_tokens_map.items()} | languages
+    if tokenizer.init_kwargs.get(SPELT_OUT) == READ:
+        parts["special_tokens"][SPELT_OUT] = READ
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         whole = json.loads(backend.to_str())

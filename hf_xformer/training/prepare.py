@@ -34,7 +34,9 @@ from ..data.batches import (
     Planner,
 )
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
+from ..data.encoding import settle_spelt_out
 from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
+from ..data.probing import check_training
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
 from ..data.streams import EndlessStream
@@ -125,6 +127,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     trusted = model_args.trust_remote_code
     tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name, trusted)
+    settle_spelt_out(data_args.special_tokens_in_text, source, target)
+    remarks = check_training(source, target, data_args.max_source_length, data_args.max_target_length)
     config = make_config(model_args, source, target)
     check_own_tokenizer(model_args, source)
     check_model(config, model_args, data_args, training_args)
@@ -149,6 +153,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         if line:
             say(line)
 
+    for line in remarks:
+        say(line)
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
     with training_args.main_process_first(desc="reading and tokenising"):
         train_set = read_training(data_args, training_args, plan, tokenize, say)
