@@ -31,6 +31,8 @@ ROPE_TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("attention_factor", "factor"),
     ),
 }
+# Those whose frequencies depend on the length of a text.
+ROPE_CHANGING = ("dynamic", "longrope")
 # In each pair the first must be below the second.
 ROPE_ORDER = (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast"))
 # Fields whose default, None, stands for a value that every saved config has.

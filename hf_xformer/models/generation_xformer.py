@@ -26,6 +26,8 @@ class XformerGeneration:
         # Counted here because a compiled step gets the mask only after the library has made it four-dimensional.
         if decoder_attention_mask is not None and kwargs.get("decoder_position_ids") is None:
             kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
+        # A static cache counts in a tensor, which nobody waits for: the model would go on beyond its positions.
+        self.config.check_length("decoder", input_ids.shape[1])
         if isinstance(kwargs.get(CACHE), EncoderDecoderCache):
             self.keep_whole_source(kwargs[CACHE], kwargs)
         return super().prepare_inputs_for_generation(

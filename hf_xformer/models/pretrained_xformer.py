@@ -13,7 +13,7 @@ from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_xformer import XformerConfig
-from .positions_xformer import XformerSinusoidalPositions
+from .positions_xformer import XformerChangingRotaryEmbedding, XformerSinusoidalPositions
 from .varlen_xformer import VARLEN, refusal, unfit_config, why_not_varlen
 from .versions_xformer import warn_untested
 
@@ -73,6 +73,8 @@ class XformerPreTrainedModel(PreTrainedModel):
         # `from_pretrained` leaves buffers uninitialised that no checkpoint holds.
         if isinstance(module, XformerSinusoidalPositions):
             init.copy_(module.table, module.compute_table())
+        elif isinstance(module, XformerChangingRotaryEmbedding):
+            module.initialise()
 
     def init_parallel_plans(self):
         super().init_parallel_plans()

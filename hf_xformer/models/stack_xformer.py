@@ -45,6 +45,7 @@ class XformerStack(XformerPreTrainedModel):
     def __init__(self, config: XformerConfig, stack: str, embed_tokens: nn.Embedding | None):
         super().__init__(config)
         padding_idx = config.pad_token_id if config.freeze_pad_embedding else None
+        self.stack = stack
         self.embed_tokens = embed_tokens or nn.Embedding(config.vocab_of(stack), config.d_model, padding_idx)
         self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.positions = POSITIONS[config.position_embedding_type](config, stack)
@@ -106,9 +107,8 @@ class XformerStack(XformerPreTrainedModel):
         Raises:
             ValueError: A text is longer than the positions.
         """
-        longest, limit = rows.longest(), self.positions.max_positions
-        if longest is not None and limit is not None and longest > limit:
-            raise ValueError(f"{longest} tokens do not fit `max_position_embeddings={limit}`")
+        if (longest := rows.longest()) is not None:
+            self.config.check_length(self.stack, longest)
         x, rotation, biases = self.positions(x, rows.positions())
         return self.dropout(self.layernorm_embedding(x)), rotation, biases or [None] * len(self.layers)
 
