@@ -24,6 +24,7 @@ from .fields_xformer import (
     check_whole,
     check_without_fields,
     shown,
+    types_of_depths,
     warn_of_ignored,
 )
 
@@ -63,6 +64,7 @@ AUTO_MAP = {
     "AutoModelForSeq2SeqLM": "modeling_xformer.XformerForSeq2SeqLM",
     "AutoModelForTextEncoding": "modeling_xformer.XformerEncoderModel",
 }
+OWN_MODULES = {name.split(".")[0] for name in AUTO_MAP.values()}
 
 
 def classes_of_others(auto_map: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def classes_of_others(auto_map: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(auto_map, Mapping):
         raise ValueError(f"`auto_map` names a class for each Auto class, got {shown(auto_map)}")
     modules = {name: str(value).split("--")[-1].split(".")[0] for name, value in auto_map.items()}
-    return {name: value for name, value in auto_map.items() if not modules[name].endswith("_xformer")}
+    return {name: value for name, value in auto_map.items() if modules[name] not in OWN_MODULES}
 
 
 @strict
@@ -232,7 +234,12 @@ class XformerConfig(PreTrainedConfig):
         """Makes a config from a file's content; one that was saved with weights must hold all that they depend on."""
         # A field that a later version adds must be left out: older checkpoints do not have it.
         check_whole(config_dict, list(XformerConfig.__annotations__), cls.attribute_map)
-        return super().from_dict(config_dict, **kwargs)
+        types = types_of_depths(config_dict, kwargs, cls.attribute_map)
+        loaded = super().from_dict(config_dict, **kwargs, **types)
+        if any(name in kwargs for name in (*cls.__annotations__, *cls.attribute_map)):
+            # The library sets them one by one after it has checked the file's.
+            (loaded[0] if isinstance(loaded, tuple) else loaded).validate()
+        return loaded
 
     def __post_init__(self, **kwargs):
         check_without_fields(self, kwargs)

@@ -208,6 +208,41 @@ def check_whole(content: Mapping[str, Any], fields: list[str], aliases: Mapping[
         )
 
 
+def types_of_depths(
+    content: Mapping[str, Any], changes: Mapping[str, Any], aliases: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """
+    Returns the layer types of stacks whose depth is changed where a config is loaded: those of the first layers.
+
+    Args:
+        content: The config's. changes: Keyword arguments of loading. aliases: Other names of fields.
+
+    Raises:
+        ValueError: Nothing says of which type further layers are, or the weights have a part for each layer.
+    """
+    changed = {aliases.get(name, name): value for name, value in changes.items()}
+    known = {aliases.get(name, name): value for name, value in content.items()}
+    found = {}
+    for stack in ("encoder", "decoder"):
+        depth, types, name = changed.get(f"{stack}_layers"), known.get(f"{stack}_layer_types"), f"{stack}_layer_types"
+        if type(depth) is not int or not types or depth == len(types) or name in changed or depth < 1:
+            continue
+        if depth > MOST_OF[f"{stack}_layers"]:
+            raise ValueError(f"a stack must have 1 to {MOST_OF[f'{stack}_layers']:,} layers, got {shown(depth)}")
+        if known.get("relative_attention_per_layer") and known.get("position_embedding_type") == "relative":
+            raise ValueError(
+                f"`{stack}_layers={depth}`: each of the {len(types)} layers has its own relative positions: load the "
+                f"model as it is and take layers out, model.keep_layers({stack}=[...])"
+            )
+        if depth > len(types) and len(set(types)) > 1:
+            raise ValueError(
+                f"`{stack}_layers={depth}` is more than the {len(types)} layers of the checkpoint, which differ: give "
+                f"`{name}` too, {depth} names"
+            )
+        found[name] = [*types, *types[:1] * depth][:depth]
+    return found
+
+
 def warn_of_ignored(config: Any, others: dict[str, Any]) -> None:
     """Says in a line which of the names that were given beside the fields mean nothing to a model."""
     generation = set(vars(GenerationConfig()))

@@ -7,6 +7,7 @@ Shapes: B batch, T tokens or queries, S keys, D d_model, H query heads, K head w
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -223,6 +224,16 @@ class XformerRelativePositions(nn.Module):
         self.config = config
         self.directions = 2 if stack == "encoder" else 1
         self.max_distance = config.relative_attention_max_distance
+
+    def keep_layers(self, kept: Sequence[int]) -> None:
+        """Takes the tables of all other layers out."""
+        if self.tables == 1:
+            self.shared_by = len(kept)
+            return
+        columns = self.table.weight.unflatten(-1, (-1, self.tables))[:, :, list(kept)]  # (buckets, H, tables)
+        self.tables = len(kept)
+        self.table.weight = nn.Parameter(columns.detach().flatten(1).clone(), self.table.weight.requires_grad)
+        self.table.embedding_dim = self.table.weight.shape[1]
 
     def buckets(self, distance: torch.Tensor) -> torch.Tensor:
         """Buckets of `key - query`: half of each direction's hold one distance, the others logarithmically more."""
