@@ -205,7 +205,7 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
         source,
         target,
         batch_size=args.batch_size,
-        max_source_length=position_limit(model.config),
+        max_source_length=position_limit(model.config, "encoder"),
         scores=getattr(args, "scores", False),
         **generate_options(args),
     )

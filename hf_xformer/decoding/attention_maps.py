@@ -79,7 +79,7 @@ def check_room(model: PreTrainedModel, side: str, ids: torch.Tensor) -> int:
     Raises:
         ArgumentError: It has more.
     """
-    limit = position_limit(model.config)
+    limit = position_limit(model.config, "encoder" if side == "source" else "decoder")
     room, whose = PICTURE_TOKENS, "a picture has room"
     if limit is not None and limit < room:
         room, whose = limit, "the model has positions"

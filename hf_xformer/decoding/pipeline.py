@@ -63,7 +63,8 @@ class Seq2SeqPipeline(Pipeline):
 
         alone = isinstance(input_tensors["text"], str)  # not collated with others
         texts = [input_tensors["text"]] if alone else input_tensors["text"]
-        sides, limit = (self.tokenizer, self.target_tokenizer), position_limit(self.model.config)
+        sides = self.tokenizer, self.target_tokenizer
+        limit = position_limit(self.model.config, "encoder")
         decoder = Decoder(self.model, *sides, len(texts), limit, scores=return_scores, **options)
         decoded = list(decoder.decode(texts))
         return {"hypotheses": decoded[0] if alone else decoded}

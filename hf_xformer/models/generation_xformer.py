@@ -17,15 +17,42 @@ from .versions_xformer import CACHE, create_masks_for_generate
 logger = logging.get_logger(__name__)
 
 
+# Options of `generate` that compare the source's tokens with the target's, and their values that change nothing.
+OF_SOURCE_TOKENS = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
+
+
 class XformerGeneration:
     """Base class to stand in front of `GenerationMixin`."""
 
     config: XformerConfig
 
+    def generate(self, inputs=None, generation_config=None, *args, **kwargs):
+        """The library's, without options that take the source's tokens for the target's where those are others."""
+        if self.config.encoder_vocab_size is not None:
+            self.refuse_source_tokens(generation_config or self.generation_config, kwargs)
+        return super().generate(inputs, generation_config, *args, **kwargs)
+
+    def refuse_source_tokens(self, config, options):
+        """
+        Checks options of `generate`, given or of a config.
+
+        Raises:
+            ValueError: One looks for the source's tokens in what is written.
+        """
+        for name, unused in OF_SOURCE_TOKENS.items():
+            value = options.get(name, getattr(config, name, None))
+            if value not in (None, unused):
+                raise ValueError(
+                    f"`{name}={value}` looks for the source's tokens in the target, and this model has a vocabulary "
+                    "for each: leave it out"
+                )
+
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
         # Counted here because a compiled step gets the mask only after the library has made it four-dimensional.
         if decoder_attention_mask is not None and kwargs.get("decoder_position_ids") is None:
             kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
+        # A static cache counts in a tensor, which nobody waits for: the model would go on beyond its positions.
+        self.config.check_length("decoder", input_ids.shape[1])
         if isinstance(kwargs.get(CACHE), EncoderDecoderCache):
             self.keep_whole_source(kwargs[CACHE], kwargs)
         return super().prepare_inputs_for_generation(

@@ -24,6 +24,7 @@ from transformers import (
 from transformers.trainer_utils import IntervalStrategy
 
 from ..checkpoints.foreign_code import read_description
+from ..checkpoints.saving import check_generation
 from ..decoding.metrics import compute_metrics
 from ..errors import ArgumentError
 from ..files import GENERATION_CONFIG
@@ -70,6 +71,9 @@ def fit_generation(
     if longer:
         said = "--generation_max_length" if training_args.generation_max_length else "--max_target_length"
         say(f"generated texts have {length:,} tokens at most: {left_out(longer)}; a larger {said} keeps them")
+    # Every checkpoint has it: the first one would be refused.
+    where = f"the model's {GENERATION_CONFIG}" if source is None else f"--generation_config {source}"
+    check_generation(config, where)
 
 
 def left_out(fields: Mapping[str, Any]) -> str:
