@@ -106,7 +106,7 @@ def make_parser() -> Parser:
         "--predictions_file",
         nargs="+",
         type=Path,
-        help="JSONL of every source, prediction and reference, written before anything is scored; one for each checkpoint",
+        help="JSONL of every source, prediction and reference, written before scoring; one for each checkpoint",
     )
     parser.add_argument("--max_samples", type=whole_number(), help="evaluate the first rows only, this many")
     parser.add_argument(

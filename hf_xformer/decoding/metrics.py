@@ -47,13 +47,16 @@ class Scoring:
     comet_python: str | None = None
 
 
+DEFAULT_SCORING = Scoring()
+
+
 class TextMetric(evaluate.Metric):
     """
     Base of the metrics below: their columns, a check of the rows before anything is computed, and one Unicode form.
 
-    `compute(predictions=..., references=..., unicode_form="NFC")` returns `score` and `signature`. It raises DataError,
-    a ValueError, if there are no rows, for unequal counts, for a row without a reference and for anything that is not
-    a string.
+    `compute(predictions=..., references=..., unicode_form="NFC")` returns `score` and `signature`. It raises
+    DataError, a ValueError, if there are no rows, for unequal counts, for a row without a reference and for anything
+    that is not a string.
     """
 
     description: ClassVar[str]
@@ -124,7 +127,7 @@ def in_form(unicode_form: str, texts: Sequence[str]) -> list[str]:
 
 
 def streams(references: list[list[str]]) -> list[list[str]]:
-    """Returns references as sacreBLEU wants them: all first ones, all second ones and so on, None where there is none."""
+    """Returns references as sacreBLEU wants them: all first ones, all second ones and so on, None for none."""
     return [list(stream) for stream in zip_longest(*references)]
 
 
@@ -335,7 +338,7 @@ def check_metrics(
     names: Sequence[str],
     references: Sequence[Sequence[str]],
     sources: Sequence[str] | None = None,
-    scoring: Scoring = Scoring(),
+    scoring: Scoring = DEFAULT_SCORING,
 ) -> list[str]:
     """
     Checks all that metrics need of their packages and of the references, before anything is decoded.
@@ -364,6 +367,8 @@ def check_metrics(
             "between spaces: consider cer"
             for name in by_space
         ]
+        if "ter" in names and "ter" not in by_space:
+            notes.append(f"ter: {script.share:.0%} of the references' letters are {script.language}, split one by one")
     note = describe_form(scoring.unicode_form, "references", references)
     return notes if note is None else [*notes, note]
 
@@ -399,7 +404,7 @@ def compute_metrics(
     predictions: Sequence[str],
     references: Sequence[str | Sequence[str]],
     sources: Sequence[str] | None = None,
-    scoring: Scoring = Scoring(),
+    scoring: Scoring = DEFAULT_SCORING,
 ) -> dict[str, float | str]:
     """
     Scores the rows by each named metric.

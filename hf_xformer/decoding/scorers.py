@@ -135,8 +135,8 @@ def run_comet(python: str, model: str, rows: str | None) -> list[float]:
     if "No module named 'comet'" in last:
         raise ArgumentError(
             f"--metrics comet: {python} has no package unbabel-comet, which needs an environment of its own "
-            "(transformers below 5, numpy below 2): python -m venv comet-env; comet-env/bin/pip install unbabel-comet; "
-            "then add --comet_python comet-env/bin/python"
+            "(transformers below 5, numpy below 2): python -m venv comet-env; "
+            "comet-env/bin/pip install unbabel-comet; then add --comet_python comet-env/bin/python"
         )
     raise ArgumentError(
         f"--metrics comet with --comet_python {python} --comet_model {model}: {last}; models are downloaded from the "

@@ -29,9 +29,9 @@ DEFAULT = "13a"
 # Tokenizers that split words only where there are spaces or punctuation.
 BY_SPACES = ("13a", "intl", "none")
 PACKAGES = {
-    "ja-mecab": "pip install 'sacrebleu[ja]'",
-    "ko-mecab": "pip install 'sacrebleu[ko]'",
-    **dict.fromkeys(("spm", "flores101", "flores200", "spBLEU-1K"), "pip install sentencepiece"),
+    "ja-mecab": "pip install 'hf-xformer[ja]'",
+    "ko-mecab": "pip install 'hf-xformer[ko]'",
+    **dict.fromkeys(("spm", "flores101", "flores200", "spBLEU-1K"), "pip install 'hf-xformer[sentencepiece]'"),
 }
 
 

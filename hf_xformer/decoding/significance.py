@@ -9,7 +9,7 @@ from typing import Any
 from sacrebleu.significance import PairedTest
 
 from ..errors import ArgumentError
-from .metrics import METRICS, Scoring, in_form, signature, streams
+from .metrics import DEFAULT_SCORING, METRICS, Scoring, in_form, signature, streams
 
 
 SAMPLES = 1000
@@ -41,7 +41,7 @@ def compare(
     systems: Sequence[tuple[str, list[str]]],
     references: Sequence[list[str]],
     sources: Sequence[str] | None = None,
-    scoring: Scoring = Scoring(),
+    scoring: Scoring = DEFAULT_SCORING,
     samples: int = SAMPLES,
 ) -> dict[str, Any]:
     """
@@ -60,13 +60,13 @@ def compare(
     """
     check_comparison(names, len(references), samples)
     rows = [in_form(scoring.unicode_form, row) for row in references]
-    texts = [(name, in_form(scoring.unicode_form, predictions)) for name, predictions in systems]
+    texts: Any = [(name, in_form(scoring.unicode_form, predictions)) for name, predictions in systems]
     compared: dict[str, Any] = {}
     for name in dict.fromkeys(names):
         scorer = METRICS[name].make_scorer(rows, **METRICS[name].options(scoring, sources))
-        _, results = PairedTest(texts, {name: scorer}, streams(rows), "bs", samples)()
+        results: Any = PairedTest(texts, {name: scorer}, streams(rows), "bs", samples)()[1]
         labels, figures = results.values()
-        first: Any = figures[0]
+        first = figures[0]
         compared[name] = [
             {
                 "system": label,
