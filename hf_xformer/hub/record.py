@@ -54,6 +54,7 @@ RECORDED = {
     *("early_stopping_threshold", "eval_strategy", "eval_steps", "eval_delay", "eval_max_tokens", "save_strategy"),
     *("save_steps", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
     *("predict_with_generate", "generation_max_length", "generation_num_beams", "generation_config"),
+    *("sacrebleu_tokenize", "unicode_form"),
 }
 PACKAGES = ("transformers", "torch", "accelerate", "datasets")
 # Options of the Trainer that stand in a card, given or not.

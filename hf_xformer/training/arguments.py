@@ -152,8 +152,17 @@ class DataArguments:
         False,
     )
     metrics: list[str] | None = option(
-        "Metrics of generated text to compute in evaluation: sacrebleu, chrf, exact_match, wer, per. By default only "
-        "the loss is computed, and nothing is generated."
+        "Metrics of generated text to compute in evaluation: sacrebleu, chrf, chrf++, ter, exact_match, wer, cer, per, "
+        "wrong_words. By default only the loss is computed, and nothing is generated."
+    )
+    sacrebleu_tokenize: str | None = option(
+        "How sacrebleu splits words, such as 13a, zh, ja-mecab, ko-mecab, flores200 or char. By default 13a, or where "
+        "the references are Chinese, Japanese, Korean or without spaces between words, what their script wants."
+    )
+    unicode_form: str = option(
+        "Unicode form that metrics compare texts in; none compares them as they are.",
+        "NFC",
+        choices=["NFC", "NFKC", "none"],
     )
     early_stopping_patience: int | None = option(
         "End the run after so many evaluations one after another that do not improve on the best "

@@ -59,7 +59,12 @@ CHOOSING = frozenset(("metric_for_best_model", "greater_is_better"))
 # Options of `EVALUATING` by which the scores of a checkpoint stay as they are; and those that change scores of texts
 # alone, not the loss.
 SAME_SCORES = frozenset(("eval_strategy", "eval_steps", "eval_delay", "metrics"))
-OF_TEXTS = frozenset(("generation_max_length", "generation_num_beams", "generation_config"))
+OF_TEXTS = frozenset(
+    (
+        *("generation_max_length", "generation_num_beams", "generation_config"),
+        *("sacrebleu_tokenize", "unicode_form"),
+    )
+)
 OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "deepspeed")
 SHOWN = 6  # differences in a message
 

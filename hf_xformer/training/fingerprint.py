@@ -48,7 +48,7 @@ EVALUATING = frozenset(
     (
         *("validation_file", "validation_split", "max_eval_samples", "metrics", "eval_strategy", "eval_steps"),
         *("eval_delay", "metric_for_best_model", "greater_is_better", "generation_max_length"),
-        *("generation_num_beams", "generation_config"),
+        *("generation_num_beams", "generation_config", "sacrebleu_tokenize", "unicode_form"),
     )
 )
 # Options that are in force from the next start on and leave the weights as they are.
@@ -236,6 +236,9 @@ def digests_of(
     if training_args.load_best_model_at_end or schedule in BY_SCORES:
         for each in EVALUATING:
             found[each] = plain(getattr(data_args, each, getattr(training_args, each, None)))
+        if found["metric_for_best_model"] in ("wer", "eval_wer"):
+            # Checkpoints of earlier builds have figures of that name which are the share of wrong rows.
+            found["metric_for_best_model"] = "wer, edits per word (wrong_words is the share of wrong rows)"
         found["validation_file"] = files_of(data_args.validation_file)
         generation = training_args.generation_config
         if isinstance(generation, str | Path) and Path(generation).exists():

@@ -40,6 +40,7 @@ from ..data.probing import check_training
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
 from ..data.streams import EndlessStream
+from ..decoding.metrics import Scoring, check_metrics
 from ..models import XformerConfig
 from .adapters import add_lora, make_lora, tell_moved_base
 from .arguments import DataArguments, ModelArguments
@@ -311,11 +312,15 @@ def read_validation(
 ) -> tuple[EvaluationBatches, GenerationMetrics | None]:
     """Returns the validation set in batches and, where metrics are asked for, what computes them."""
     rows = first(read(data_args, "validation", say), data_args.max_eval_samples)
+    scoring = Scoring(data_args.sacrebleu_tokenize, data_args.unicode_form)
+    references: list[list[str]] = rows["target"][:] if data_args.metrics else []
+    for note in check_metrics(data_args.metrics, references, scoring=scoring) if data_args.metrics else ():
+        say(note)
     tokenised = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
     batches = EvaluationBatches(tokenised, plan.eval_rows, plan.eval_tokens, data_parallel_size(training_args))
     if not data_args.metrics:
         return batches, None
-    return batches, GenerationMetrics(data_args.metrics, target, rows["target"][:], batches.places)
+    return batches, GenerationMetrics(data_args.metrics, target, references, batches.places, scoring)
 
 
 def make_collator(
