@@ -20,9 +20,10 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Seq2SeqTrain
 from transformers.trainer_utils import SchedulerType
 
 from ..checkpoints.loading import IGNORED_FIELDS
-from ..data.reading import format_of
+from ..data.formats import format_of
+from ..data.sources import find_files
 from ..errors import DataError, InputError
-from ..files import CONFIG
+from ..files import CONFIG, content_of
 from .arguments import DataArguments, ModelArguments
 from .launch import layout, precision
 from .plan import Plan
@@ -205,8 +206,7 @@ def shared_digests(
     digests: dict[str, Any] = {}
     fault: InputError | None = None
     try:
-        for file in (*(data_args.train_file or ()), *(data_args.validation_file or ())):
-            Path(file).stat()
+        find_files((*(data_args.train_file or ()), *(data_args.validation_file or ())))
         if PartialState().is_main_process:
             digests = digests_of(model_args, data_args, training_args)
     except InputError as error:
@@ -241,24 +241,9 @@ def digests_of(
 
 def files_of(files: list[str] | None) -> list[str] | None:
     """Returns the kind and the content of files of data, in their order."""
-    return None if files is None else [f"{format_of(Path(file))} of {content_of(Path(file))}" for file in files]
-
-
-def content_of(*paths: Path) -> str:
-    """Returns size and SHA-256 of a file, or of several and of folders: of all files in them, with their names."""
-    if len(paths) == 1 and not paths[0].is_dir():
-        with paths[0].open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return f"{paths[0].stat().st_size:,} bytes, sha256 {digest}"
-    whole, size = hashlib.sha256(), 0
-    for path in paths:
-        inside = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-        for each in inside:
-            name = each.relative_to(path if path.is_dir() else path.parent)
-            if not any(part.startswith(".") for part in name.parts):
-                whole.update(f"{name.as_posix()}: {content_of(each)}\n".encode())
-                size += each.stat().st_size
-    return f"{size:,} bytes, sha256 {whole.hexdigest()}"
+    if files is None:
+        return None
+    return [f"{format_of(file)} of {content_of(file)}" for file in find_files(files)]
 
 
 def weights_of(name_or_path: str | None) -> str | None:
