@@ -85,6 +85,7 @@ def circumstances(args: argparse.Namespace, decoder: Decoder, sources: Sequence[
         **({"max_samples": args.max_samples} if args.max_samples else {}),
         "sources_truncated": decoder.truncated,
         "decoding_seconds": round(seconds, 2),
+        **({"overlong": args.overlong} if args.overlong else {}),
         "decoding": generate_options(args),
         "checkpoint": shown(args.checkpoint),
         "test_file": list(map(shown, args.test_file)),
