@@ -67,21 +67,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if done:
         print(f"{done:,} of {len(sources):,} sources are in {partial} already")
     try:
-        empty = decode(decoder, sources[done:], partial)
+        empty = decode(decoder, sources, done, partial)
     except KeyboardInterrupt:
         print(f"stopped. Start the same command again, and it continues with {partial}", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
     keep_rows(partial, args.output_file)
-    cut = f"; {decoder.truncated:,} sources were cut to {decoder.max_source_length} tokens"
     nothing = f"; {empty:,} targets are empty"
     bad = f"; {bad_rows.total:,} bad rows were left out"
-    said = cut * bool(decoder.truncated) + nothing * bool(empty) + bad * bool(bad_rows.total)
+    said = nothing * bool(empty) + bad * bool(bad_rows.total)
     print(f"{len(sources):,} pairs in {args.output_file}{said}")
 
 
 def order(args: argparse.Namespace) -> dict:
     """Returns the options that decide the outputs: two runs that differ in them must not share a file."""
-    chosen = ("checkpoint", "train_file", "source_column", "on_bad_row", "seed", "dtype")
+    chosen = ("checkpoint", "train_file", "source_column", "on_bad_row", "seed", "dtype", "overlong")
     return {name: getattr(args, name) for name in chosen} | generate_options(args)
 
 
@@ -117,11 +116,11 @@ def begin(partial: Path, wanted: dict, done: int) -> None:
     write_whole(partial, lambda unfinished: unfinished.write_bytes(whole + b"\n"))
 
 
-def decode(decoder: Decoder, sources: Sequence[str], partial: Path) -> int:
-    """Appends each source with its best hypothesis, a line at a time; returns how many of them are empty."""
-    empty = 0
+def decode(decoder: Decoder, sources: Sequence[str], done: int, partial: Path) -> int:
+    """Appends each source that is left with its best hypothesis; returns how many of these are empty."""
+    empty, left = 0, sources[done:]
     with open(partial, "a", encoding="utf-8", buffering=1) as output:
-        for source, (best, *_) in zip(sources, decoder.decode(sources, progress=True), strict=True):
+        for source, (best, *_) in zip(left, decoder.decode(left, progress=True, first=done + 1), strict=True):
             output.write(json.dumps({"source": source, "target": best.text}, ensure_ascii=False) + "\n")
             empty += not best.text
     return empty

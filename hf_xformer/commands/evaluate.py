@@ -215,6 +215,7 @@ def score(
         "samples": len(sources),
         **({"max_samples": args.max_samples} if args.max_samples else {}),
         **system.decoding,
+        **({"overlong": args.overlong} if args.overlong else {}),
         "checkpoint": system.name,
         "test_file": list(map(shown, args.test_file or [])),
         "torch": torch.__version__,

@@ -45,11 +45,16 @@ class Frame:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text's tokens, whether it had more than the limit, and how its special tokens were taken."""
+    """A text's tokens, how many it had before it was cut, and how its special tokens were taken."""
 
     ids: list[int]
-    overlong: bool
+    length: int
     spelt_out: SpeltOut
+
+    @property
+    def overlong(self) -> bool:
+        """Whether the text had more tokens than the limit."""
+        return self.length > len(self.ids)
 
 
 class TextEncoder:
@@ -105,8 +110,8 @@ class TextEncoder:
         if not self.is_read and (holds or any(name in text for name in self.names)):
             (split,) = self.ids_of([text], split_special_tokens=True)
             if self.is_literal(ids, split):
-                return Encoded(split, False, SpeltOut.AS_TEXT)
-        return Encoded(ids, False, SpeltOut.AS_TOKENS if holds else SpeltOut.NONE)
+                return Encoded(split, len(split), SpeltOut.AS_TEXT)
+        return Encoded(ids, len(ids), SpeltOut.AS_TOKENS if holds else SpeltOut.NONE)
 
     def holds_special(self, text: str, ids: list[int]) -> bool:
         """Returns True if a special token stands inside a text; an unknown one only if the text itself has it."""
@@ -131,7 +136,7 @@ class TextEncoder:
                 f"{name_of(self.tokenizer, self.side)} does not truncate: it makes {len(ids)} tokens of {text[:60]!r} "
                 f"where {self.limit} were asked for; give one that honours `truncation=True` or leave longer texts out"
             )
-        return Encoded(ids, True, encoded.spelt_out)
+        return Encoded(ids, encoded.length, encoded.spelt_out)
 
     def find_frame(self) -> Frame:
         """Returns the special tokens before and after every text."""

@@ -27,9 +27,11 @@ class XformerGeneration:
     config: XformerConfig
 
     def generate(self, inputs=None, generation_config=None, *args, **kwargs):
-        """The library's, without options that take the source's tokens for the target's where those are others."""
+        """The library's, with lengths and options that the model can follow."""
         if self.config.encoder_vocab_size is not None:
             self.refuse_source_tokens(generation_config or self.generation_config, kwargs)
+        # Else the first text to pass the last position would cost all others of its batch their results.
+        kwargs |= self.within_positions(generation_config, kwargs)
         return super().generate(inputs, generation_config, *args, **kwargs)
 
     def refuse_source_tokens(self, config, options):
@@ -46,6 +48,31 @@ class XformerGeneration:
                     f"`{name}={value}` looks for the source's tokens in the target, and this model has a vocabulary "
                     "for each: leave it out"
                 )
+
+    def within_positions(self, generation_config, kwargs) -> dict[str, int]:
+        """Returns the option that says how long a text may become, lowered to what the decoder has positions for."""
+        limit = self.config.longest_of("decoder")
+        prompt = kwargs.get("decoder_input_ids")
+        if limit is None:
+            return {}
+
+        def asked(name):
+            configs = [each for each in (generation_config, self.generation_config) if each is not None]
+            values = [kwargs.get(name), *(getattr(each, name) for each in configs)]
+            return next((value for value in values if value is not None), None)
+
+        start = asked("decoder_start_token_id")
+        width = 1 if prompt is None else prompt.shape[1]
+        if prompt is not None and start is not None and (prompt[:, 0] != start).all():
+            width += 1  # the library puts it before them
+        # The last token is written and not read, and needs no position.
+        lengths = {"max_new_tokens": limit + 1 - width, "max_length": limit + 1}
+        name = "max_length" if asked("max_new_tokens") is None else "max_new_tokens"
+        value, most = asked(name), lengths[name]
+        if not isinstance(value, int) or value <= most or most < 1:
+            return {}
+        logger.warning_once(f"`{name}` of {value} is beyond the model's {limit} positions: texts end there")
+        return {name: most}
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
         # Counted here because a compiled step gets the mask only after the library has made it four-dimensional.
