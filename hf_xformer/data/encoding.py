@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import DataError
+from ..errors import ArgumentError, DataError
 
 
 # Key in a tokenizer's own options, and so in its tokenizer_config.json, and the values that it can have.
@@ -69,6 +69,9 @@ class TextEncoder:
         tokenizer: Of the source or of the target.
         limit: Tokens to which longer texts are cut, at the tokenizer's `truncation_side`; None for no limit.
         target: Whether the texts are targets, which multilingual and Marian tokenizers tokenise in another way.
+
+    Raises:
+        ArgumentError: The tokenizer has several languages, and none has been chosen.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int | None = None, target: bool = False):
@@ -139,8 +142,22 @@ class TextEncoder:
         return Encoded(ids, encoded.length, encoded.spelt_out)
 
     def find_frame(self) -> Frame:
-        """Returns the special tokens before and after every text."""
-        (ids,) = self.ids_of([PLAIN_TEXT])
+        """
+        Returns the special tokens before and after every text.
+
+        Raises:
+            ArgumentError: They depend on a language that has not been chosen.
+        """
+        try:
+            (ids,) = self.ids_of([PLAIN_TEXT])
+        except KeyError as error:
+            option = "tgt_lang" if self.target else "src_lang"
+            if getattr(self.tokenizer, option, "") is not None:
+                raise
+            raise ArgumentError(
+                f"{name_of(self.tokenizer, self.side)} has several languages and no `{option}`: set "
+                f"tokenizer.{option} and save it with save_pretrained, or convert the model anew with --{option}"
+            ) from error
         (bare,) = self.ids_of([PLAIN_TEXT], add_special_tokens=False)
         starts = (start for start in range(len(ids) - len(bare) + 1) if ids[start : start + len(bare)] == bare)
         first = next(starts, 0)

@@ -110,7 +110,11 @@ def describe(source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -
     """Returns what should be known of a checkpoint's tokenizers, problems of a training included."""
     lines = []
     for side, tokenizer in (("source", source), ("target", target)):
-        found = probe(tokenizer, side)
+        try:
+            found = probe(tokenizer, side)
+        except ArgumentError as error:
+            lines.append(str(error))
+            continue
         problem = why_unfit(found, tokenizer, side)
         lines += [problem] if problem else remarks(found, tokenizer)
     return lines
