@@ -28,7 +28,7 @@ class TokenPositions(NamedTuple):
     past: int | torch.Tensor  # number of keys before them; a static cache counts in a tensor
     queries: int  # tokens of a row that attend
     keys: int  # tokens of a row that are attended to
-    # True if a row holds several texts, each with positions from 0 on; None if the mask does not say which is its text.
+    # True if a row holds several texts, with positions from 0 on; None if the mask does not say where its text is.
     segments: bool | None = False
 
     def lengths(self) -> torch.Tensor:
@@ -185,7 +185,7 @@ class XformerDynamicRotaryEmbedding(XformerChangingRotaryEmbedding):
 
 
 class XformerLongRotaryEmbedding(XformerChangingRotaryEmbedding):
-    """Frequencies by `long_factor` for texts longer than `original_max_position_embeddings`, else by `short_factor`."""
+    """Frequencies by `long_factor` for texts of more than `original_max_position_embeddings`, or by `short_factor`."""
 
     def compute_change(self) -> torch.Tensor:
         return ROPE_INIT_FUNCTIONS[self.rope_type](self.config, seq_len=self.unchanged + 1)[0]

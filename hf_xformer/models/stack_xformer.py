@@ -73,8 +73,8 @@ class XformerStack(XformerPreTrainedModel):
         count = len(self.layers)
         if not kept or any(type(i) is not int or not 0 <= i < count for i in kept) or sorted({*kept}) != list(kept):
             raise ValueError(
-                f"`{self.stack}` must be numbers of its layers to keep, from 0 to {count - 1}, each once and in order, "
-                f"got {kept}"
+                f"`{self.stack}` must be numbers of its layers to keep, from 0 to {count - 1}, each once and in "
+                f"order, got {kept}"
             )
         self.layers = nn.ModuleList(self.layers[i] for i in kept)
         for number, layer in enumerate(self.layers):

@@ -160,7 +160,7 @@ def test_cached_steps_are_one_forward(rope_type):
             decoder_input_ids=target[:, step : step + 1],
             **{} if cache is None else cache,
         )
-        cache = {name: output[name] for name in ("cache", "past_key_values") if name in output.keys()}
+        cache = {name: output[name] for name in ("cache", "past_key_values") if name in output}
         torch.testing.assert_close(output.logits[:, 0], whole[:, step], atol=2e-5, rtol=1e-4)
 
 
