@@ -115,22 +115,17 @@ def make_report(
     args: argparse.Namespace, statistics: Statistics, options: list[Option], bad: BadRows, other_bad: BadRows
 ) -> dict[str, Any]:
     """Returns everything as JSON."""
-    report = {"files": args.file, **statistics.report(), "bad_rows": bad_report(bad)}
+    report = {"files": args.file, **statistics.report(), "bad_rows": bad.record()}
     if statistics.overlap is not None:
         report["against"] = {
             "files": args.against,
             "rows": statistics.overlap.rows,
-            "bad_rows": bad_report(other_bad),
+            "bad_rows": other_bad.record(),
             **statistics.overlap.report(),
         }
     report["recipe"] = {each.name: each.value for each in options}
     report["tokenizers"] = [vars(each) for each in tokenizer_options(statistics)] if statistics.pairs else []
     return report
-
-
-def bad_report(bad: BadRows) -> dict[str, Any]:
-    examples = [{"place": place, "reason": reason} for place, reason in bad.examples]
-    return {"count": bad.total, "reasons": dict(bad.counts.most_common()), "examples": examples}
 
 
 def named_options(args: argparse.Namespace, statistics: Statistics) -> list[Option]:
@@ -185,9 +180,10 @@ def facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def bad_facts(topic: str, bad: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield topic, f"{bad['count']:,}" + (": " if bad["count"] else "") + listed(bad["reasons"])
-    for each in bad["examples"]:
-        yield "", f"{each['place']}: {each['reason']}"
+    reasons = f": {listed(bad['reasons'])}" if bad["reasons"] else ""
+    yield topic, f"{sum(bad['reasons'].values()):,} of {bad['rows']:,}{reasons}"
+    for example in bad["examples"]:
+        yield "", example
 
 
 def duplicate_facts(duplicates: dict[str, Any], pairs: int) -> Iterator[tuple[str, str]]:
@@ -202,7 +198,7 @@ def duplicate_facts(duplicates: dict[str, Any], pairs: int) -> Iterator[tuple[st
 def overlap_facts(against: dict[str, Any]) -> Iterator[tuple[str, str]]:
     names = " ".join(against["files"])
     yield "against", f"{names}: {against['rows']:,} rows; what stands in both, counted in pairs:"
-    yield from bad_facts("bad there", against["bad_rows"]) if against["bad_rows"]["count"] else ()
+    yield from bad_facts("bad there", against["bad_rows"]) if against["bad_rows"]["reasons"] else ()
     for kind in ("pairs", "sources", "targets"):
         each = against[kind]
         first = f", first {each['example']}" if each["example"] else ""
