@@ -173,7 +173,12 @@ def test_the_tokenizer_that_is_proposed_suits_the_texts_and_has_room_for_all_of_
     assert [each.model_type for each in proposed] == kinds
     for each in proposed:
         if each.model_type != "bpe":
-            texts = [text for pair in pairs for side, text in zip(("source", "target"), pair) if side in each.sides]
+            texts = [
+                text
+                for pair in pairs
+                for side, text in zip(("source", "target"), pair, strict=True)
+                if side in each.sides
+            ]
             tokenizer = train_tokenizer(texts, each.model_type, vocab_size=each.vocab_size)
             assert len(tokenizer) == each.vocab_size == len(train_tokenizer(texts, each.model_type, vocab_size=10**6))
             assert not any(tokenizer.unk_token_id in tokenizer(text)["input_ids"] for text in texts)
