@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 import transformers
 
+from ..data.bad_rows import say_once
 from ..data.reading import load_rows
+from ..data.sources import find_files
 from ..decoding.decoder import Decoder
 from ..decoding.metrics import METRICS, compute_metrics
 from ..errors import one_line_errors
@@ -30,6 +32,7 @@ from .options import (
     add_checkpoint,
     add_columns,
     add_decoding_options,
+    bad_rows_of,
     check_output_file,
     generate_options,
     make_decoder,
@@ -42,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     check_output_file("--output_file", args.output_file)
     check_output_file("--predictions_file", args.predictions_file)
-    rows = load_rows(args.test_file, source_column=args.source_column, target_column=args.target_column)
+    bad_rows, files = bad_rows_of(args), find_files(args.test_file, say_once)
+    rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows)
+    bad_rows.say(say_once)
     sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
     decoder = make_decoder(args)
     start = time.perf_counter()
@@ -50,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds = time.perf_counter() - start
     scores = compute_metrics(args.metrics, predictions, references)
     results = {name: rounded(score) for name, score in scores.items()} | circumstances(args, decoder, sources, seconds)
+    results |= bad_rows.left_out()
     if args.predictions_file:
         compared = zip(sources, predictions, references, strict=True)
         names = ("source", "prediction", "references")
@@ -64,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def make_parser() -> Parser:
     parser = Parser("evaluate", __doc__)
     add_checkpoint(parser)
-    parser.add_argument("--test_file", nargs="+", required=True, help="one data file, or two text files, source first")
+    parser.add_argument(
+        "--test_file", nargs="+", required=True, help="data files, a folder of them, or two text files, source first"
+    )
     add_columns(parser)
     parser.add_argument("--metrics", nargs="+", required=True, choices=METRICS, help="one or more of these")
     parser.add_argument("--output_file", type=Path, help="file for the JSON, which is printed too")

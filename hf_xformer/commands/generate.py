@@ -12,19 +12,16 @@ jsonl prints one JSON object per source instead.
 """
 
 import argparse
-import gzip
-import io
 import json
 import signal
 import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TextIO
 
+from ..data.formats import check_file, read_lines
 from ..decoding.decoder import Hypothesis
-from ..errors import ArgumentError, one_line, one_line_errors
+from ..errors import ArgumentError, one_line_errors
 from ..files import kept_path, open_whole
 from .options import Parser, add_checkpoint, add_decoding_options, check_output_file, make_decoder, whole_number
 
@@ -46,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.num_return_sequences = args.n_best
     decoder = make_decoder(args)
     # Lines in and lines out: the input is never held whole.
-    sources = read_lines(args.input)
+    sources = read_lines(args.input or sys.stdin.buffer)
     echoed: list[str] = []
     try:
         with open_whole(args.output, keep=True) if args.output else nullcontext(sys.stdout) as output:
@@ -66,29 +63,8 @@ def check_options(args: argparse.Namespace) -> None:
         taken = [] if args.output is None else [args.output.resolve(), kept_path(args.output)]
         if args.input.resolve() in taken:
             raise ArgumentError(f"--output {args.output} would overwrite the input")
-        open_text(args.input).close()  # fails here, and not when the model is loaded
-
-
-def read_lines(path: Path | None) -> Iterator[str]:
-    """Yields the lines of a file or of standard input, without their ends and without a byte order mark."""
-    try:
-        with open_text(path) as lines:
-            yield from (line.rstrip("\n") for line in lines)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise ArgumentError(f"{'standard input' if path is None else f'--input {path}'}: {reason(error)}") from error
-
-
-def reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or one_line(error)
-
-
-def open_text(path: Path | None) -> TextIO:
-    if path is None:
-        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig")
-    try:
-        return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig")
-    except OSError as error:
-        raise ArgumentError(f"--input {path}: {reason(error)}") from error
+        # Fails here, and not when the model is loaded.
+        check_file(args.input, f"leave out --input and type < {args.input}")
 
 
 def remember(sources: Iterator[str], echoed: list[str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, set_seed
 
 from ..checkpoints.loading import check_length, load_model, load_tokenizers, position_limit
 from ..checkpoints.vocabulary import check_vocabulary
+from ..data.bad_rows import POLICIES, SHORTEST, BadRows
 from ..decoding.decoder import Decoder, longest_target
 from ..errors import ArgumentError, blame, refuse_misspelt, wrong_choice
 from ..files import GENERATION_CONFIG
@@ -102,11 +103,30 @@ def add_revision(parser: argparse._ActionsContainer) -> None:
 
 
 def add_columns(parser: argparse._ActionsContainer, target: bool = True) -> None:
-    """Adds the names of a table's columns; `target` says whether there is one of targets."""
+    """Adds the names of a table's columns, `target` says whether there is one of targets, and what bad rows are."""
     for side in ("source", "target")[: 1 + target]:
         parser.add_argument(
             f"--{side}_column", default=side, help=f"the {side}'s column; a.b reaches into an object (default {side})"
         )
+    parser.add_argument(
+        "--on_bad_row",
+        choices=POLICIES,
+        default="error",
+        help="a row that is empty or no pair of texts is an error, or is left out and counted (default error)",
+    )
+    if target:
+        parser.add_argument(
+            "--max_length_ratio",
+            type=number(above=1),
+            metavar="R",
+            help=f"a pair is a bad row if one side has more than R times the characters of the other, of which fewer "
+            f"than {SHORTEST} count as {SHORTEST} (default: any lengths)",
+        )
+
+
+def bad_rows_of(args: argparse.Namespace) -> BadRows:
+    """Returns what the options of [`add_columns`] make of bad rows."""
+    return BadRows(args.on_bad_row, getattr(args, "max_length_ratio", None))
 
 
 def add_overwrite(parser: argparse._ActionsContainer, text: str) -> None:

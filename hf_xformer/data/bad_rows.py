@@ -5,6 +5,7 @@
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..errors import DataError
@@ -87,6 +88,15 @@ class BadRows:
         if self.policy == "error":
             raise DataError(self.refusal())
         return f"left out {self.share()} (--on_bad_row skip): {self.by_reason()}; the first: {self.examples[0]}"
+
+    def say(self, say: Callable) -> None:
+        """Says what was left out, if anything was."""
+        if line := self.settle():
+            say(line)
+
+    def left_out(self) -> dict[str, Any]:
+        """Returns the numbers of rows that were left out, for a file of results; nothing if there are none."""
+        return {"bad_rows_left_out": dict(self.counts.most_common())} if self.total else {}
 
     def share(self) -> str:
         """Returns the number of bad rows among all."""

@@ -74,7 +74,7 @@ def read_lines(source: Path | BinaryIO) -> Iterator[str]:
         DataError: It cannot be read, is not UTF-8, or has a line of more than `LONGEST` bytes.
     """
     if not isinstance(source, Path):
-        yield from split_lines(source, "standard input" if source.name in (0, "<stdin>") else str(source.name))
+        yield from split_lines(source, name_of(source))
         return
     check_file(source)
     try:
@@ -82,6 +82,12 @@ def read_lines(source: Path | BinaryIO) -> Iterator[str]:
             yield from split_lines(file, str(source))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{source}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def name_of(stream: BinaryIO) -> str:
+    """Returns the name of a stream that is a file; any other is the standard input."""
+    name = getattr(stream, "name", None)
+    return name if isinstance(name, str) and name != "<stdin>" else "standard input"
 
 
 def split_lines(file: Any, name: str) -> Iterator[str]:

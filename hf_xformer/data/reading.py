@@ -254,7 +254,7 @@ def load_foreign(
         DataError: It cannot be loaded; the message is the library's.
     """
     try:
-        builder = load_dataset_builder(name, config_name, trust_remote_code=False)
+        builder = load_dataset_builder(name, config_name)
         options = cell_options(builder, [column for column in (source_column, target_column) if column])
         return load_dataset(name, config_name, split=split, streaming=streaming, trust_remote_code=False, **options)
     except Exception as error:  # a dozen types, from the Hub, the network, the builder and the split
@@ -335,7 +335,7 @@ def uneven(row: Row, most: float | None) -> Fault | None:
 
 
 def field_of(record: dict, column: str) -> Any:
-    """Returns a field by its name or by its path through objects, such as `translation.de`; a Fault if it is missing."""
+    """Returns a field by its name or by its path through objects, such as `translation.de`; or why it is missing."""
     if column in record:
         return record[column]
     outer, dot, inner = column.partition(".")

@@ -86,8 +86,9 @@ def find_files(files: Sequence[str | Path], say: Callable | None = None) -> list
             if len(several) > 1:
                 raise DataError(f"{path}: a folder with files of several {what}, {', '.join(several)}: name the files")
         if say is not None:
-            others = f"; {len(inside) - len(tables)} other entries are not read" * (len(inside) > len(tables))
-            say(f"{path}: {len(tables)} files, {tables[0].name} to {tables[-1].name}{others}")
+            others = ", ".join(each.name for each in inside if each not in tables)
+            first_to_last = " to ".join(dict.fromkeys((tables[0].name, tables[-1].name)))
+            say(f"{path}: reading {len(tables)}, {first_to_last}" + f"; not reading {others:.200}" * bool(others))
         found += tables
     for path in found:
         check_file(path)

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from ..data.bad_rows import POLICIES, SHORTEST
+
 
 # The Trainer's option that keeps only the layers' inputs; up to 5.22 by the name that is deprecated since.
 CHECKPOINTING = "activation_checkpointing"
@@ -80,8 +82,8 @@ class DataArguments:
     """Which pairs to train and evaluate on, how long they may be, and how they share batches."""
 
     train_file: list[str] | None = option(
-        "Training pairs: one JSONL, CSV, TSV or Parquet file, or two text files with a sentence a line, source first; "
-        "give it or --dataset_name."
+        "Training pairs: one or several JSONL, CSV, TSV or Parquet files, a folder of them, or two text files with a "
+        "sentence a line, source first; give it or --dataset_name."
     )
     validation_file: list[str] | None = option(
         "Validation pairs, in the formats of --train_file. By default there is no evaluation, unless --eval_strategy "
@@ -95,6 +97,16 @@ class DataArguments:
     target_column: str = option(
         "Field or column that holds the target: a text, or in JSONL and Parquet a list of equally good texts.",
         "target",
+    )
+    on_bad_row: str = option(
+        "What to do with rows that are empty or no pair of texts: an error, which counts all and names the first, or "
+        "skip, which leaves them out and counts them by reason.",
+        "error",
+        choices=list(POLICIES),
+    )
+    max_length_ratio: float | None = option(
+        "Most characters of one side of a training pair for each of the other side, of which fewer than "
+        f"{SHORTEST} count as {SHORTEST}; a pair beyond it is a bad row. By default any lengths are good."
     )
     streaming: bool = option(
         "Read training pairs while training instead of tokenising them all first; needs --max_steps.", False

@@ -44,6 +44,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("lora_dropout", "label_smoothing_factor", "adam_beta1", "adam_beta2"),
         (lambda value: 0 <= value < 1, "in [0, 1)"),
     ),
+    "max_length_ratio": (lambda value: 1 < value < float("inf"), "above 1"),
     "ema_decay": (lambda value: 0 < value < 1, "between 0 and 1"),
     **dict.fromkeys(
         ("learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"),

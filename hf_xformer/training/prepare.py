@@ -23,6 +23,7 @@ from transformers import (
 
 from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers, read_model_config
 from ..checkpoints.vocabulary import check_vocabulary, fit_vocabulary
+from ..data.bad_rows import BadRows
 from ..data.batches import (
     BatchedDataset,
     EvaluationBatches,
@@ -35,6 +36,7 @@ from ..data.batches import (
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
 from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
 from ..data.reading import load_named_rows, load_rows
+from ..data.sources import find_files
 from ..data.streams import EndlessStream
 from ..models import XformerConfig
 from .adapters import add_lora, make_lora, tell_moved_base
@@ -244,13 +246,18 @@ def make_model(
     return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trust_remote_code, **options)
 
 
-def read(data_args: DataArguments, split: str, streaming: bool = False) -> Dataset | IterableDataset:
-    """Returns the rows of the "train" or the "validation" split, from files or from `datasets.load_dataset`."""
-    columns = {"source_column": data_args.source_column, "target_column": data_args.target_column}
+def read(data_args: DataArguments, split: str, say: Callable, streaming: bool = False) -> Dataset | IterableDataset:
+    """Returns the rows of the "train" or the "validation" split, from files or a dataset; says what is left out."""
+    # A validation set is measured as it is: only what is no pair of texts is left out.
+    bad_rows = BadRows(data_args.on_bad_row, data_args.max_length_ratio if split == "train" else None)
+    columns = (data_args.source_column, data_args.target_column)
     if (files := getattr(data_args, f"{split}_file")) is not None:
-        return load_rows(files, streaming=streaming, **columns)
-    name = getattr(data_args, f"{split}_split")
-    return load_named_rows(data_args.dataset_name, data_args.dataset_config_name, name, streaming=streaming, **columns)
+        rows = load_rows(find_files(files, say), *columns, streaming, bad_rows)
+    else:
+        name, config = data_args.dataset_name, data_args.dataset_config_name
+        rows = load_named_rows(name, config, getattr(data_args, f"{split}_split"), *columns, streaming, bad_rows)
+    bad_rows.say(lambda line: say(f"{split}: {line}"))
+    return rows
 
 
 def first(rows: Dataset | IterableDataset, count: int | None) -> Dataset | IterableDataset:
@@ -268,7 +275,7 @@ def read_training(
     say: Callable,
 ) -> TrainingSet:
     """Returns the tokenised training pairs: in whole batches, in an order of like lengths, or as they come."""
-    rows = first(read(data_args, "train", data_args.streaming), data_args.max_train_samples)
+    rows = first(read(data_args, "train", say, data_args.streaming), data_args.max_train_samples)
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
     if isinstance(rows, IterableDataset):
@@ -297,7 +304,7 @@ def read_validation(
     say: Callable,
 ) -> tuple[EvaluationBatches, GenerationMetrics | None]:
     """Returns the validation set in batches and, where metrics are asked for, what computes them."""
-    rows = first(read(data_args, "validation"), data_args.max_eval_samples)
+    rows = first(read(data_args, "validation", say), data_args.max_eval_samples)
     tokenised = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
     batches = EvaluationBatches(tokenised, plan.eval_rows, plan.eval_tokens, data_parallel_size(training_args))
     if not data_args.metrics:
