@@ -25,10 +25,11 @@ from tqdm import tqdm
 
 from ..checkpoints.loading import load_tokenizers
 from ..data.advice import Option, length_limits, recipe_options, tokenizer_options
-from ..data.bad_rows import BadRows
+from ..data.bad_rows import BadRows, say_once
 from ..data.duplicates import Overlap
 from ..data.pictures import picture_format, plot_lengths
 from ..data.reading import Row, read_rows
+from ..data.sources import find_files
 from ..data.statistics import PERCENTILES, SIDES, Lengths, Statistics
 from ..errors import ArgumentError, one_line_errors
 from ..files import TARGET_TOKENIZER, write_json, write_text
@@ -49,10 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = target = None
     if args.tokenizer is not None:
         source, target = load_tokenizers(args.tokenizer, args.target_tokenizer, args.trust_remote_code)
-    overlap, other_bad = None, BadRows("skip")
+    overlap, other_bad = None, BadRows("skip", args.max_length_ratio)
     if args.against:
         overlap = Overlap(read(args.against, args, other_bad))
-    statistics, bad = Statistics(source, target, overlap), BadRows("skip")
+    statistics, bad = Statistics(source, target, overlap), BadRows("skip", args.max_length_ratio)
     rows = read(args.file, args, bad)
     while batch := list(islice(rows, BATCH)):
         statistics.add(batch)
@@ -71,8 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_parser() -> Parser:
     parser = Parser("data", __doc__)
-    parser.add_argument("file", nargs="+", metavar="FILE", help="one data file, or two text files, source first")
-    add_columns(parser)
+    parser.add_argument(
+        "file", nargs="+", metavar="FILE", help="data files, a folder of them, or two text files, source first"
+    )
+    add_columns(parser, policy=False)
     parser.add_argument(
         "--against",
         nargs="+",
@@ -107,7 +110,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 def read(files: Sequence[str], args: argparse.Namespace, bad: BadRows) -> Iterator[Row]:
     """Yields rows, with a bar that counts them."""
-    rows = read_rows(files, args.source_column, args.target_column, bad_rows=bad)
+    rows = read_rows(find_files(files, say_once), args.source_column, args.target_column, bad_rows=bad)
     return iter(tqdm(rows, desc=f"Reading {Path(files[0]).name}", unit=" rows", disable=None))
 
 
