@@ -25,10 +25,11 @@ from tqdm import tqdm
 
 from ..checkpoints.loading import load_tokenizers
 from ..data.advice import Option, length_limits, recipe_options, tokenizer_options
-from ..data.bad_rows import BadRows
+from ..data.bad_rows import BadRows, say_once
 from ..data.duplicates import Overlap
 from ..data.pictures import picture_format, plot_lengths
 from ..data.reading import Row, read_rows
+from ..data.sources import find_files
 from ..data.statistics import PERCENTILES, SIDES, Lengths, Statistics
 from ..errors import ArgumentError, one_line_errors
 from ..files import TARGET_TOKENIZER, write_json, write_text
@@ -49,10 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = target = None
     if args.tokenizer is not None:
         source, target = load_tokenizers(args.tokenizer, args.target_tokenizer, args.trust_remote_code)
-    overlap, other_bad = None, BadRows("skip")
+    overlap, other_bad = None, BadRows("skip", args.max_length_ratio)
     if args.against:
         overlap = Overlap(read(args.against, args, other_bad))
-    statistics, bad = Statistics(source, target, overlap), BadRows("skip")
+    statistics, bad = Statistics(source, target, overlap), BadRows("skip", args.max_length_ratio)
     rows = read(args.file, args, bad)
     while batch := list(islice(rows, BATCH)):
         statistics.add(batch)
@@ -71,8 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_parser() -> Parser:
     parser = Parser("data", __doc__)
-    parser.add_argument("file", nargs="+", metavar="FILE", help="one data file, or two text files, source first")
-    add_columns(parser)
+    parser.add_argument(
+        "file", nargs="+", metavar="FILE", help="data files, a folder of them, or two text files, source first"
+    )
+    add_columns(parser, policy=False)
     parser.add_argument(
         "--against",
         nargs="+",
@@ -107,7 +110,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 def read(files: Sequence[str], args: argparse.Namespace, bad: BadRows) -> Iterator[Row]:
     """Yields rows, with a bar that counts them."""
-    rows = read_rows(files, args.source_column, args.target_column, bad_rows=bad)
+    rows = read_rows(find_files(files, say_once), args.source_column, args.target_column, bad_rows=bad)
     return iter(tqdm(rows, desc=f"Reading {Path(files[0]).name}", unit=" rows", disable=None))
 
 
@@ -115,22 +118,17 @@ def make_report(
     args: argparse.Namespace, statistics: Statistics, options: list[Option], bad: BadRows, other_bad: BadRows
 ) -> dict[str, Any]:
     """Returns everything as JSON."""
-    report = {"files": args.file, **statistics.report(), "bad_rows": bad_report(bad)}
+    report = {"files": args.file, **statistics.report(), "bad_rows": bad.record()}
     if statistics.overlap is not None:
         report["against"] = {
             "files": args.against,
             "rows": statistics.overlap.rows,
-            "bad_rows": bad_report(other_bad),
+            "bad_rows": other_bad.record(),
             **statistics.overlap.report(),
         }
     report["recipe"] = {each.name: each.value for each in options}
     report["tokenizers"] = [vars(each) for each in tokenizer_options(statistics)] if statistics.pairs else []
     return report
-
-
-def bad_report(bad: BadRows) -> dict[str, Any]:
-    examples = [{"place": place, "reason": reason} for place, reason in bad.examples]
-    return {"count": bad.total, "reasons": dict(bad.counts.most_common()), "examples": examples}
 
 
 def named_options(args: argparse.Namespace, statistics: Statistics) -> list[Option]:
@@ -185,9 +183,10 @@ def facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def bad_facts(topic: str, bad: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield topic, f"{bad['count']:,}" + (": " if bad["count"] else "") + listed(bad["reasons"])
-    for each in bad["examples"]:
-        yield "", f"{each['place']}: {each['reason']}"
+    reasons = f": {listed(bad['reasons'])}" if bad["reasons"] else ""
+    yield topic, f"{sum(bad['reasons'].values()):,} of {bad['rows']:,}{reasons}"
+    for example in bad["examples"]:
+        yield "", example
 
 
 def duplicate_facts(duplicates: dict[str, Any], pairs: int) -> Iterator[tuple[str, str]]:
@@ -202,7 +201,7 @@ def duplicate_facts(duplicates: dict[str, Any], pairs: int) -> Iterator[tuple[st
 def overlap_facts(against: dict[str, Any]) -> Iterator[tuple[str, str]]:
     names = " ".join(against["files"])
     yield "against", f"{names}: {against['rows']:,} rows; what stands in both, counted in pairs:"
-    yield from bad_facts("bad there", against["bad_rows"]) if against["bad_rows"]["count"] else ()
+    yield from bad_facts("bad there", against["bad_rows"]) if against["bad_rows"]["reasons"] else ()
     for kind in ("pairs", "sources", "targets"):
         each = against[kind]
         first = f", first {each['example']}" if each["example"] else ""

@@ -101,18 +101,22 @@ def add_revision(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
 
 
-def add_columns(parser: argparse._ActionsContainer, target: bool = True) -> None:
-    """Adds the names of a table's columns, `target` says whether there is one of targets, and what bad rows are."""
+def add_columns(parser: argparse._ActionsContainer, target: bool = True, policy: bool = True) -> None:
+    """
+    Adds the names of a table's columns, `target` says whether there is one of targets, and what bad rows are; without
+    `policy` the verb itself decides what becomes of these.
+    """
     for side in ("source", "target")[: 1 + target]:
         parser.add_argument(
             f"--{side}_column", default=side, help=f"the {side}'s column; a.b reaches into an object (default {side})"
         )
-    parser.add_argument(
-        "--on_bad_row",
-        choices=POLICIES,
-        default="error",
-        help="a row that is empty or no pair of texts is an error, or is left out and counted (default error)",
-    )
+    if policy:
+        parser.add_argument(
+            "--on_bad_row",
+            choices=POLICIES,
+            default="error",
+            help="a row that is empty or no pair of texts is an error, or is left out and counted (default error)",
+        )
     if target:
         parser.add_argument(
             "--max_length_ratio",

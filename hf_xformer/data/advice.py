@@ -136,7 +136,8 @@ def row_options(statistics: Statistics, bad: int) -> list[Option]:
     """Returns what to do with rows that cannot be used or look wrong."""
     options = []
     if bad:
-        options.append(Option("on_bad_row", "skip", f"{bad:,} rows cannot be used: see above, or mend them"))
+        # The reasons and the first of the rows are told beside it.
+        options.append(Option("on_bad_row", "skip", f"{bad:,} bad rows are left out; or mend them"))
     ratios = statistics.ratios
     usual = -(-2 * ratios.percentile(100 * (1 - FEW)) // 10)
     if uneven := ratios.above(10 * usual):

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
-from .reading import Row, shown
+from .formats import shown
+from .reading import Row
 
 
 # Hashes that are kept of one kind, some 200 bytes each.

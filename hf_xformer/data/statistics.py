@@ -17,9 +17,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from .bad_rows import SHORTEST
 from .duplicates import Overlap, Repeats, hash_of, pairs_of, same_form
+from .formats import shown
 from .pairs import PairTokenizer
-from .reading import Row, shown
+from .reading import Row
 
 
 SIDES = ("source", "target")
@@ -254,7 +256,7 @@ class Statistics:
             )
         self.sides = {"source": Side(source_tokenizer), "target": Side(target_tokenizer)}
         self.rows = self.pairs = self.several_references = 0
-        self.ratios = Lengths()  # of the longer to the shorter text in characters, in tenths, rounded up
+        self.ratios = Lengths()  # of lengths as --max_length_ratio has them, in tenths, rounded up
         self.unusual, self.repeats, self.overlap = Unusual(), Repeats(), overlap
 
     def add(self, rows: list[Row]) -> None:
@@ -279,11 +281,8 @@ class Statistics:
         self.repeats.add(source, target, *keys)
         if self.overlap is not None:
             self.overlap.look_up(source, target, *keys)
-        if source and target:
-            lengths = len(source), len(target)
-            self.ratios.add(-(-10 * max(lengths) // min(lengths)))
-        if not target.strip():
-            self.unusual.add("targets: empty", source)
+        lengths = len(source.strip()), len(target.strip())
+        self.ratios.add(-(-10 * max(lengths) // max(min(lengths), SHORTEST)))
         if source == target:
             self.unusual.add("targets: equal to the source", source)
         for side, text in zip(SIDES, (source, target), strict=True):
