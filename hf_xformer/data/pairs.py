@@ -5,6 +5,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
@@ -98,6 +99,12 @@ def say_overlong(rows: Dataset, what: str, tokenize: PairTokenizer, overlong: st
     count = int(np.sum(rows.with_format("numpy")["overlong"][:]))
     say(f"{len(rows):,} {what}; {overlong_verb(overlong)}: {count:,} longer than {tokenize.limits}")
     return count
+
+
+def longest_source(rows: Dataset) -> int:
+    """Returns the tokens of the longest source."""
+    tables = rows.select_columns("input_ids").with_format("arrow").iter(10_000)
+    return max(pc.max(pc.list_value_length(table["input_ids"])).as_py() for table in tables)
 
 
 def overlong_verb(overlong: str) -> str:

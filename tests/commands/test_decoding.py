@@ -100,7 +100,8 @@ def test_sources_beyond_the_positions_are_cut_and_counted(checkpoint, tmp_path, 
     path = tmp_path / "long.txt"
     path.write_text("A B\n" + "A " * 30 + "\n")
     generate.main([str(checkpoint), "--input", str(path)])
-    assert "1 sources were cut to 12 tokens" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cut to 12 tokens: 1 longer than the 12 tokens that the model has positions for: line 2; the first" in said
 
 
 def test_evaluation_equals_metrics_of_the_decoded_texts(task, checkpoint, tmp_path, capsys):

@@ -27,10 +27,6 @@ SHORT = f"{TRAIN} --model_name_or_path {{model}} --max_source_length 8 --max_tar
 BEYOND = f"is beyond the model's `max_position_embeddings` of {LIMIT}"
 # A command line, and what it is refused with where the model has few positions.
 TOO_LONG = {
-    "generate {model} --input {data} --max_new_tokens 40": f"--max_new_tokens 40 {BEYOND}",
-    "generate {talkative} --input {data}": f"--max_new_tokens, 39 by {{talkative}}'s generation_config.json, {BEYOND}",
-    "evaluate {model} --test_file {data} --metrics per --max_new_tokens 9": f"--max_new_tokens 9 {BEYOND}",
-    "distill {model} --train_file {data} --output_file {out} --max_new_tokens 40": f"--max_new_tokens 40 {BEYOND}",
     f"attention {{model}} {LONG} --output {{out}}": f"the source has 10 tokens; the model has positions for {LIMIT}",
     f"attention {{model}} A --target {LONG}": f"the target has 10 tokens; the model has positions for {LIMIT}",
     f"card {{model}} --example {LONG}": f"the source has 10 tokens; the model has positions for {LIMIT}",
