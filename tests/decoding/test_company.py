@@ -12,7 +12,8 @@ from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.decoding.decoder import Decoder
 
 
-SYMBOLS = [f"s{number}" for number in range(49)]
+# With their characters and the special tokens, the 53 of the models.
+SYMBOLS = [f"s{number}" for number in range(38)]
 ROPE = {"rope_theta": 10000.0, "factor": 4.0}
 ORIGINAL = {"original_max_position_embeddings": 16}
 SCHEMES = {
