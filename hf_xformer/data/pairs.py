@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
@@ -137,6 +138,12 @@ def say_round_trip(rows: Iterable[dict], tokenize: PairTokenizer, say: Callable)
     if found.first is not None:
         harm = "metrics compare in form C" if set(found.ways) == {ONE_FORM} else "no prediction can equal these"
         say(f"{name_of(tokenize.target, 'target')}: {found}; {harm}")
+
+
+def longest_source(rows: Dataset) -> int:
+    """Returns the tokens of the longest source."""
+    tables = rows.select_columns("input_ids").with_format("arrow").iter(10_000)
+    return max(pc.max(pc.list_value_length(table["input_ids"])).as_py() for table in tables)
 
 
 def overlong_verb(overlong: str) -> str:

@@ -4,6 +4,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,7 +13,13 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers.generation import (
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 from transformers.utils import logging
 
 from ..checkpoints.loading import load_model, load_tokenizers, position_limit
@@ -79,8 +86,9 @@ class Decoder:
         self.options = options | {"return_dict_in_generate": True, "output_logits": scores}
         if isinstance(name := options.get("assistant_model"), str):
             self.options["assistant_model"] = load_assistant(name, model, source, target)
-        if self.config.stop_strings is not None:
-            self.options["tokenizer"] = target
+        if (stops := self.config.stop_strings) is not None:
+            own = StopTexts(target, [stops] if isinstance(stops, str) else stops)
+            self.options["stopping_criteria"] = StoppingCriteriaList([*(options.get("stopping_criteria") or ()), own])
         is_assisted = options.get("assistant_model") is not None or self.config.prompt_lookup_num_tokens is not None
         self.batch_size = 1 if is_assisted else batch_size
         self.lengths = SourceLengths(model.config, source, max_source_length, overlong)
@@ -177,9 +185,10 @@ class Decoder:
         """Decodes one batch; each source's hypotheses, and whether positions ran out before one of them had ended."""
         padded = self.source.pad({"input_ids": sources}, padding_side="right", return_tensors="pt")
         batch = padded.to(self.model.device)
-        output = self.model.generate(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **self.options
-        )
+        with own_stop_strings(self.model.generation_config, self.options) as options:
+            output = self.model.generate(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **options
+            )
         texts = self.target.batch_decode(output.sequences, skip_special_tokens=True)
         scores = self.log_probabilities(output) if self.scores else [None] * len(texts)
         hypotheses = [Hypothesis(*pair) for pair in zip(texts, scores, strict=True)]
@@ -195,7 +204,7 @@ class Decoder:
         tokens = output.sequences[:, -steps.shape[1] :]
         ends = self.is_end(tokens)
         after_end = ends.cumsum(dim=-1) - ends.long() > 0  # padding is not part of the text
-        if self.config.stop_strings is not None or self.options.get("stopping_criteria"):
+        if self.options.get("stopping_criteria"):
             # These end a text without an end token, and padding is all that tells where.
             after_end |= (tokens == self.padding()).flip(-1).cumprod(dim=-1).flip(-1).bool()
         return steps.masked_fill(after_end, 0.0).sum(dim=-1).tolist()
@@ -228,6 +237,35 @@ class Decoder:
             where = f"ended at the model's {position_limit(self.model.config)} positions, without an end token"
             lines.append(f"{where}: the texts of {self.unended.count:,} sources: {self.unended}")
         return lines
+
+
+class StopTexts(StoppingCriteria):
+    """
+    Ends a text that has one of some strings.
+
+    The library's own looks for them in the names of tokens, which it cannot make out for tokenizers of whole words.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: list[str]):
+        self.tokenizer, self.strings = tokenizer, strings
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:  # type: ignore[override]
+        texts = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True)
+        return torch.tensor([any(each in text for each in self.strings) for text in texts], device=input_ids.device)
+
+
+@contextmanager
+def own_stop_strings(config: GenerationConfig, options: dict) -> Iterator[dict]:
+    """Yields options without `stop_strings`, which `StopTexts` looks for; the model's config has none meanwhile."""
+    options, kept = {name: value for name, value in options.items() if name != "stop_strings"}, config.stop_strings
+    if (given := options.get("generation_config")) is not None:
+        options["generation_config"] = copy.deepcopy(given)
+        options["generation_config"].stop_strings = None
+    config.stop_strings = None
+    try:
+        yield options
+    finally:
+        config.stop_strings = kept
 
 
 def load_assistant(

@@ -35,6 +35,7 @@ class Seq2SeqPipeline(Pipeline):
     _load_feature_extractor = False
 
     def __init__(self, *args, target_tokenizer: PreTrainedTokenizerBase | None = None, **kwargs):
+        assistant = kwargs.pop("assistant_model", None)
         super().__init__(*args, **kwargs)
         # Imported here, because they would add seconds to the import of the package.
         from ..checkpoints.folder_checks import check_generation, check_json
@@ -47,7 +48,7 @@ class Seq2SeqPipeline(Pipeline):
 
         self.target_tokenizer = target_tokenizer or self.find_target_tokenizer()
         check_vocabulary(self.model.config, self.tokenizer, self.target_tokenizer)
-        self._forward_params = self.with_assistant(self._forward_params)
+        self.assistant = self.with_assistant({} if assistant is None else {"assistant_model": assistant})
 
     def find_target_tokenizer(self) -> PreTrainedTokenizerBase:
         """Returns the target's tokenizer, from beside the source's if that was loaded."""
@@ -64,17 +65,15 @@ class Seq2SeqPipeline(Pipeline):
 
     def with_assistant(self, options: dict) -> dict:
         """Returns options of a call with the assistant's model in place of its name."""
-        from .decoder import load_assistant
-
         if not isinstance(name := options.get("assistant_model"), str):
             return options
+        from .decoder import load_assistant
+
         return options | {"assistant_model": load_assistant(name, self.model, self.tokenizer, self.target_tokenizer)}
 
     def _sanitize_parameters(self, return_scores: bool | None = None, **generate_options):
         scores = {} if return_scores is None else {"return_scores": return_scores}
-        options = {**generate_options, **scores}
-        # When the pipeline is made, this comes before its tokenizers.
-        return {}, self.with_assistant(options) if hasattr(self, "target_tokenizer") else options, {}
+        return {}, {**self.with_assistant(generate_options), **scores}, {}
 
     def preprocess(self, input_: str) -> dict[str, str]:
         if not isinstance(input_, str):
@@ -87,7 +86,7 @@ class Seq2SeqPipeline(Pipeline):
         alone = isinstance(input_tensors["text"], str)  # not collated with others
         texts = [input_tensors["text"]] if alone else input_tensors["text"]
         sides = self.tokenizer, self.target_tokenizer
-        decoder = Decoder(self.model, *sides, batch_size=len(texts), scores=return_scores, **options)
+        decoder = Decoder(self.model, *sides, batch_size=len(texts), scores=return_scores, **self.assistant | options)
         decoded = list(decoder.decode(texts, kind="text"))
         return {"hypotheses": decoded[0] if alone else decoded}
 

@@ -35,7 +35,7 @@ from ..data.batches import (
 )
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
 from ..data.encoding import settle_spelt_out
-from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
+from ..data.pairs import PairTokenizer, longest_source, prepare_evaluation, prepare_training
 from ..data.probing import check_training
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
@@ -158,7 +158,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         say(line)
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
     with training_args.main_process_first(desc="reading and tokenising"):
-        train_set = read_training(data_args, training_args, plan, tokenize, say)
+        known = source.model_max_length if model_args.model_name_or_path else 0
+        train_set = read_training(data_args, training_args, plan, tokenize, known, say)
         validation, metrics = (None, None)
         if plan.evaluates:
             validation, metrics = read_validation(data_args, training_args, plan, tokenize, target, say)
@@ -279,11 +280,20 @@ def read_training(
     training_args: Seq2SeqTrainingArguments,
     plan: Plan,
     tokenize: PairTokenizer,
+    known: int,
     say: Callable,
 ) -> TrainingSet:
-    """Returns the tokenised training pairs: in whole batches, in an order of like lengths, or as they come."""
+    """
+    Returns the tokenised training pairs: in whole batches, in an order of like lengths, or as they come.
+
+    Args:
+        known: Tokens of the longest source that the model was trained on before. The source's tokenizer, which is
+            saved with the model, gets that of the longest one until now: decoding compares its sources with it.
+    """
     rows = first(read(data_args, "train", say, data_args.streaming), data_args.max_train_samples)
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
+    longest = data_args.max_source_length if isinstance(rows, IterableDataset) else longest_source(rows)
+    tokenize.source.model_max_length = max(known, longest)
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
     if isinstance(rows, IterableDataset):
         return EndlessStream(rows, seed, SHUFFLE_BUFFER)
