@@ -57,7 +57,9 @@ def files_of_folder(folder: Path, config_name: str | None, split: str) -> list[P
         return None
     files = list(dict.fromkeys(map(Path, splits.get(split, ()))))
     if any(format_of(file) in TABLE_READERS for each in splits.values() for file in map(Path, each)) and not files:
-        raise DataError(f"dataset {str(folder)!r}: no split {split!r}; there are {', '.join(repr(str(each)) for each in splits)}")
+        raise DataError(
+            f"dataset {str(folder)!r}: no split {split!r}; there are {', '.join(repr(str(each)) for each in splits)}"
+        )
     return files if files and len({TABLE_READERS.get(format_of(file)) for file in files} - {None}) == 1 else None
 
 
