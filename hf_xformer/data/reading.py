@@ -14,7 +14,6 @@ from typing import Any
 from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 
-from .. import __version__
 from ..errors import DataError
 from ..files import content_of, read_json, write_json
 from .bad_rows import SHORTEST, BadRows, BadRowsOfStream, Fault, say_once
@@ -26,6 +25,7 @@ SOURCE_FEATURES = Features({"source": Value("string")})
 ROW_FEATURES = Features({"source": Value("string"), "target": List(Value("string"))})
 PAIR_FEATURES = Features({"source": Value("string"), "target": Value("string")})
 TALLY = "bad_rows.json"  # beside the rows in the cache: what was left out of them
+RULES = 1  # raised when the same files give other rows, which a cache of before must not hide
 
 Row = dict[str, Any]
 
@@ -97,7 +97,7 @@ def load_rows(
         kwargs["bad_rows"] = bad_rows.of_stream()
         features = features_of(target_column)
         return IterableDataset.from_generator(stream_rows, features=features, gen_kwargs=kwargs)
-    kwargs["versions"] = (__version__, *(f"{path.resolve()}: {content_of(path)}" for path in paths))
+    kwargs["versions"] = (RULES, *(f"{path.resolve()}: {content_of(path)}" for path in paths))
     return store_rows(generate_rows, kwargs, bad_rows)
 
 
@@ -137,7 +137,7 @@ def load_named_rows(
         raise DataError(f"{place}: there are no rows")
     kwargs: dict[str, Any] = {"name": name, "config_name": config_name, "split": split, **columns}
     if not streaming:
-        return store_rows(generate_foreign_rows, kwargs | {"versions": (__version__, dataset._fingerprint)}, bad_rows)
+        return store_rows(generate_foreign_rows, kwargs | {"versions": (RULES, dataset._fingerprint)}, bad_rows)
     ahead = bad_rows.fresh() if bad_rows.policy == "skip" else bad_rows.of_stream()
     list(good_rows([(f"{place}, row 1", first)], source_column, target_column, ahead))
     return dataset.map(
