@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A text's hypotheses depend on it alone: not on its companions, their lengths, their number or their order."""
 
+from itertools import product
 from random import Random
 
 import pytest
