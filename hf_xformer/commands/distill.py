@@ -80,8 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def order(args: argparse.Namespace) -> dict:
     """Returns the options that decide the outputs: two runs that differ in them must not share a file."""
-    chosen = ("checkpoint", "train_file", "source_column", "on_bad_row", "seed", "dtype", "overlong")
-    return {name: getattr(args, name) for name in chosen} | generate_options(args)
+    chosen = ("checkpoint", "train_file", "source_column", "on_bad_row", "seed", "dtype")
+    overlong = {"overlong": args.overlong} if getattr(args, "overlong", None) else {}
+    return {name: getattr(args, name) for name in chosen} | overlong | generate_options(args)
 
 
 def count_done(partial: Path, wanted: dict, sources: Sequence[str]) -> int:

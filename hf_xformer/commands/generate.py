@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     broken = Tally()
     try:
         with open_whole(args.output, keep=True) if args.output else nullcontext(sys.stdout) as output:
-            for number, hypotheses in enumerate(decoder.decode(remember(sources, echoed), True, kind="line"), 1):
+            decoded = decoder.decode(remember(sources, echoed), progress=True, kind="line")
+            for number, hypotheses in enumerate(decoded, 1):
                 source = echoed.pop(0)
                 if args.format == "jsonl":
                     output.write(as_json(source, hypotheses))

@@ -164,14 +164,16 @@ class Decoder:
         encoded = {i: ids for i, ids in encoded.items() if ids}
         bar.update(len(places) - len(encoded))
         order = sorted(encoded, key=lambda i: len(encoded[i]), reverse=True)
+        out_of_positions = []
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
             decoded = self.generate([encoded[i] for i in chosen])
             for i, (hypotheses, unended) in zip(chosen, decoded, strict=True):
                 results[i] = hypotheses
-                if unended:
-                    self.unended.add(places[i], f"of {len(encoded[i]):,} tokens")
+                out_of_positions += [i] * unended
             bar.update(len(chosen))
+        for i in sorted(out_of_positions):
+            self.unended.add(places[i], f"of {len(encoded[i]):,} tokens")
         return results
 
     def encode(self, place: Place) -> list[int]:

@@ -93,7 +93,9 @@ def test_a_text_that_runs_out_of_positions_ends_there_and_costs_no_other_its_res
     model.generation_config = GenerationConfig(eos_token_id=ENDS, pad_token_id=0, decoder_start_token_id=2)
     within = Decoder(model, tokenizer, tokenizer, num_beams=beams, max_new_tokens=8)
     assert decoded == [best.text.split() for best, *_ in within.decode(TEXTS)]
-    unended = sum(len(text) == 8 and tokenizer.convert_tokens_to_ids(text[-1]) not in ENDS for text in decoded)
+    options = {"num_beams": beams, "max_new_tokens": 8}
+    alone = [model.generate(**tokenizer(text, return_tensors="pt"), **options)[0, 1:].tolist() for text in TEXTS]
+    unended = sum(not set(tokens) & set(ENDS) for tokens in alone)
     assert decoder.unended.count == unended
     assert [line.startswith("ended at the model's 8 positions") for line in said] == [True] * bool(unended)
 
