@@ -92,11 +92,16 @@ class TextMetric(evaluate.Metric):
         """Returns what scores rows: one of sacreBLEU's metrics, or one made like them."""
         raise NotImplementedError
 
-    def _compute(
-        self, *, predictions: list[str], references: list[list[str]], unicode_form: str = NFC, **options: Any
+    def _compute(self, *, predictions: list[str], references: list[list[str]], **options: Any) -> dict[str, Any]:
+        return self.score(predictions, references, **options)
+
+    @classmethod
+    def score(
+        cls, predictions: Sequence[str], references: Sequence[list[str]], unicode_form: str = NFC, **options: Any
     ) -> dict[str, Any]:
+        """Returns the score of rows, which have been checked, and its signature."""
         references = [in_form(unicode_form, row) for row in references]
-        scorer = self.make_scorer(references, **options)
+        scorer = cls.make_scorer(references, **options)
         score = scorer.corpus_score(in_form(unicode_form, predictions), streams(references)).score
         return {"score": score, "signature": signature(scorer, unicode_form)}
 
@@ -134,6 +139,8 @@ def streams(references: list[list[str]]) -> list[list[str]]:
 def signature(scorer: Metric, unicode_form: str) -> str:
     """Returns a scorer's signature with the Unicode form; its version stays at the end."""
     named = scorer.get_signature()
+    if isinstance(scorer, Comet):
+        named.update("model", scorer.model)
     named.update("unicode", unicode_form.lower())
     return str(named)
 
@@ -425,15 +432,10 @@ def compute_metrics(
         DataError: There are no rows, the counts differ, a row has no reference, or something is not a string.
     """
     check_metric_names(names)
-    checked_references(predictions, references)
+    rows = checked_references(predictions, references)
     figures: dict[str, float | str] = {}
     for name in dict.fromkeys(names):
-        # In memory, because processes that score at the same time would share evaluate's cache folder.
-        result = METRICS[name](keep_in_memory=True).compute(
-            predictions=predictions,
-            references=references,
-            unicode_form=scoring.unicode_form,
-            **METRICS[name].options(scoring, sources),
-        )
+        options = METRICS[name].options(scoring, sources)
+        result = METRICS[name].score(predictions, rows, unicode_form=scoring.unicode_form, **options)
         figures |= {name: result["score"], f"{name}_signature": result["signature"]}
     return figures

@@ -152,8 +152,8 @@ class DataArguments:
         False,
     )
     metrics: list[str] | None = option(
-        "Metrics of generated text to compute in evaluation: sacrebleu, chrf, chrf++, ter, exact_match, wer, cer, per, "
-        "wrong_words. By default only the loss is computed, and nothing is generated."
+        "Metrics of generated text to compute in evaluation: sacrebleu, chrf, chrf++, ter, exact_match, wer, cer, "
+        "per, wrong_words. By default only the loss is computed, and nothing is generated."
     )
     sacrebleu_tokenize: str | None = option(
         "How sacrebleu splits words, such as 13a, zh, ja-mecab, ko-mecab, flores200 or char. By default 13a, or where "

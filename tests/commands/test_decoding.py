@@ -146,6 +146,19 @@ def test_evaluation_equals_metrics_of_the_decoded_texts(task, checkpoint, tmp_pa
     assert all(row["source"] in printed for row in rows[::7])
 
 
+def test_predictions_are_kept_if_a_metric_fails_and_compare_with_their_checkpoint(
+    task, checkpoint, tmp_path, monkeypatch, capsys
+):
+    predictions, out = tmp_path / "predictions.jsonl", tmp_path / "results.json"
+    words = ["--test_file", task.validation, "--metrics", "per"]
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(evaluate, "compute_metrics", lambda *args: exec("raise RuntimeError"))
+        evaluate.main([str(checkpoint), *words, "--predictions_file", str(predictions)])
+    evaluate.main([str(checkpoint), str(predictions), *words, "--output_file", str(out)])
+    (_, same) = json.loads(out.read_text())["significance"]["per"]
+    assert (same["difference"], same["p_value"]) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
