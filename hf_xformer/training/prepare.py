@@ -126,10 +126,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     check_exact(data_args, training_args)
     set_seed(training_args.seed)
     trusted = model_args.trust_remote_code
-    tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
-    source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name, trusted)
-    settle_spelt_out(data_args.special_tokens_in_text, source, target)
-    remarks = check_training(source, target, data_args.max_source_length, data_args.max_target_length)
+    source, target, remarks = read_tokenizers(model_args, data_args)
     config = make_config(model_args, source, target)
     check_own_tokenizer(model_args, source)
     check_model(config, model_args, data_args, training_args)
@@ -150,12 +147,9 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     now = recipe_of(model_args, data_args, training_args, plan, config, source, target)
     recipe = settle(now, state, training_args, data_args.change_recipe, finished is not None, say)
     announce(plan, finished, model_args, training_args, say)
-    for _, _, line in settings(data_args, training_args):
-        if line:
-            say(line)
-
-    for line in remarks:
+    for line in (*(line for _, _, line in settings(data_args, training_args) if line), *remarks):
         say(line)
+
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
     with training_args.main_process_first(desc="reading and tokenising"):
         known = source.model_max_length if model_args.model_name_or_path else 0
@@ -177,6 +171,16 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     return Run(
         model, source, target, train_set, collator, validation, metrics, plan, recipe, start, needs, finished, best
     )
+
+
+def read_tokenizers(
+    model_args: ModelArguments, data_args: DataArguments
+) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase, list[str]]:
+    """Returns the tokenizers of source and target, fit to train with, and what has to be said of them."""
+    name = model_args.tokenizer_name or model_args.model_name_or_path
+    source, target = load_tokenizers(name, model_args.target_tokenizer_name, model_args.trust_remote_code)
+    settle_spelt_out(data_args.special_tokens_in_text, source, target)
+    return source, target, check_training(source, target, data_args.max_source_length, data_args.max_target_length)
 
 
 def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:
