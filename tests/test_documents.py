@@ -70,6 +70,7 @@ def test_python_blocks_run(path, tmp_path, monkeypatch, capsys):
     checkpoint = tmp_path / "runs/g2p-quickstart"
     tokenizer = train_tokenizer(["K U B E R N T S", "AH IY UW"], "symbol")
     tokenizer.save_pretrained(checkpoint)
+    tokenizer.save_pretrained(tmp_path / "their-tokenizer")
     model = make_model(vocab_size=len(tokenizer))
     model.generation_config.max_length = 9
     model.save_pretrained(checkpoint)

@@ -76,10 +76,12 @@ def plot_lengths(sides: "dict[str, Side]", limits: dict[str, int], path: Path) -
 
 
 def draw_histogram(axes: "Axes", lengths: "Lengths") -> None:
+    from matplotlib.ticker import MaxNLocator
+
     bins = lengths.bins(BARS)
     width = bins[0][1] + 1 - bins[0][0] if len(bins) > 1 else 1
     axes.bar([first - 0.5 for first, _, _ in bins], [count for *_, count in bins], width=width, align="edge")
     if bins and bins[-1][1] >= bins[-1][0] + width:  # it has all that are longer
         axes.plot([], " ", label=f"the last bar: {bins[-1][0]:,} to {lengths.largest:,}")
     axes.set_xlim(left=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

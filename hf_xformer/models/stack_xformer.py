@@ -59,7 +59,7 @@ class XformerStack(XformerPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of `input_ids` and `inputs_embeds`, on either side")
         if input_ids is None:
-            return inputs_embeds * self.embed_scale  # type: ignore[operator]
+            return inputs_embeds * self.embed_scale  # type: ignore[operator, return-value]
         self.check_tokens(input_ids)
         return self.embed_tokens(input_ids) * self.embed_scale
 
