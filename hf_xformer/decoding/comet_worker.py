@@ -13,13 +13,14 @@ import sys
 
 
 def main() -> None:
-    import torch
     from comet import download_model, load_from_checkpoint  # type: ignore[import-not-found]
 
     name, rows = sys.argv[1], json.loads(sys.stdin.read() or "[]")
     path = name if os.path.isfile(name) else download_model(name)
     scores = []
     if rows:
+        import torch
+
         model = load_from_checkpoint(path)
         scores = model.predict(rows, batch_size=8, gpus=min(1, torch.cuda.device_count())).scores
     print(json.dumps([float(score) for score in scores]))
