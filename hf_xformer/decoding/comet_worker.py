@@ -13,9 +13,10 @@ import sys
 
 
 def main() -> None:
+    sys.path.pop(0)  # this folder, whose modules stand in front of others of their names
     from comet import download_model, load_from_checkpoint  # type: ignore[import-not-found]
 
-    name, rows = sys.argv[1], json.loads(sys.stdin.read() or "[]")
+    name, rows = sys.argv[1], json.loads(sys.stdin.read().strip() or "[]")
     path = name if os.path.isfile(name) else download_model(name)
     scores = []
     if rows:
