@@ -25,6 +25,7 @@ def make_record(**changes) -> dict:
         "base_is_local": False,
         "trained_on": "train.jsonl",
         "evaluated_on": "validation.jsonl",
+        "bad_rows_left_out": {},
         "parameters": 1000,
         "adapter_parameters": None,
         "is_xformer": True,

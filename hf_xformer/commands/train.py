@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, set_seed
@@ -262,6 +263,7 @@ def record_of(
         model_args.model_name_or_path,
         data_args.dataset_name or data_args.train_file or [],
         evaluated_on,
+        left_out(run, data_args),
         run.plan.batch,
         seconds_of(trainer.state),
     )
@@ -273,6 +275,14 @@ def record_of(
         "recipe_changes": run.recipe.history,
     }
     return record | more
+
+
+def left_out(run: Run, data_args: DataArguments) -> dict[str, Any]:
+    """Returns how many bad rows of each split were left out, as far as they were counted."""
+    found: dict[str, Any] = {split: bad.summary() for split, bad in run.bad_rows.items() if bad.total}
+    if data_args.streaming and data_args.on_bad_row == "skip":
+        found["train"] = "counted in the log alone: a stream is read while the model trains"
+    return found
 
 
 def report(trainer: Seq2SeqTrainer, record: dict, facts: CardFacts) -> None:

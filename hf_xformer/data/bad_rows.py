@@ -49,6 +49,7 @@ class BadRows:
         self.rows = 0  # that were read, good or bad
         self.counts: Counter[str] = Counter()  # by reason
         self.examples: list[str] = []  # the first, each with its place
+        self.first = ""  # place and reason of the first, without anything that stands in it
 
     def __reduce__(self) -> tuple:
         return type(self), (self.policy, self.max_length_ratio)
@@ -69,6 +70,7 @@ class BadRows:
     def add(self, place: str, reason: str, detail: str = "") -> None:
         """Counts a bad row, which stands at a place such as "train.jsonl:17"."""
         self.counts[reason] += 1
+        self.first = self.first or f"{place}: {reason}"
         if len(self.examples) < EXAMPLES:
             self.examples.append(f"{place}: {reason}{': ' * bool(detail)}{detail}")
 
@@ -98,6 +100,11 @@ class BadRows:
         """Returns the numbers of rows that were left out, for a file of results; nothing if there are none."""
         return {"bad_rows_left_out": dict(self.counts.most_common())} if self.total else {}
 
+    def summary(self) -> dict[str, Any]:
+        """Returns the numbers and where the first bad row stands; nothing that stands in it, which may be private."""
+        record = self.record()
+        return {name: record[name] for name in ("rows", "reasons", "first")}
+
     def share(self) -> str:
         """Returns the number of bad rows among all."""
         return f"{self.total:,} bad {'row' if self.total == 1 else 'rows'} of {self.rows:,}"
@@ -112,17 +119,22 @@ class BadRows:
 
     def record(self) -> dict[str, Any]:
         """Returns the counts as JSON holds them; `recall` takes them up again."""
-        return {"rows": self.rows, "reasons": dict(self.counts.most_common()), "examples": self.examples}
+        reasons = dict(self.counts.most_common())
+        return {"rows": self.rows, "reasons": reasons, "first": self.first, "examples": self.examples}
 
     def recall(self, record: dict[str, Any]) -> None:
         """Adds what another one has counted."""
         self.rows += record["rows"]
         self.counts.update(record["reasons"])
+        self.first = self.first or record["first"]
         self.examples = [*self.examples, *record["examples"]][:EXAMPLES]
 
 
 class BadRowsOfStream(BadRows):
     """The bad rows of a stream: each is refused at once, or they are counted in lines while reading goes on."""
+
+    def refusal(self) -> str:
+        return f"{self.examples[0]}; a stream stops at its first bad row: --on_bad_row skip leaves such rows out"
 
     def add(self, place: str, reason: str, detail: str = "") -> None:
         super().add(place, reason, detail)

@@ -73,6 +73,7 @@ def make_record(
     base_model: str | None,
     trained_on: str | Sequence[str],
     evaluated_on: str | Sequence[str],
+    bad_rows_left_out: dict[str, Any],
     batch: str,
     seconds: float,
 ) -> dict:
@@ -83,6 +84,7 @@ def make_record(
         recipe, options: The command line: the YAML file, if one was given, and the words beside it.
         base_model: Folder or Hub name of the model that was trained further; None for a new one.
         trained_on, evaluated_on: Name of a dataset, or files.
+        bad_rows_left_out: Their numbers, of the training and of the validation set, and where the first ones stand.
         batch: Description of a step's batch.
         seconds: Time of training, over all starts.
     """
@@ -97,6 +99,7 @@ def make_record(
         "base_is_local": base_model is not None and Path(base_model).exists(),
         "trained_on": listed(trained_on),
         "evaluated_on": listed(evaluated_on),
+        "bad_rows_left_out": bad_rows_left_out,
         # ZeRO-3 leaves empty parameters here, which know their size.
         "parameters": sum(getattr(each, "ds_numel", each.numel()) for each in model.parameters()),
         "adapter_parameters": adapter_parameters(model),

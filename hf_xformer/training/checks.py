@@ -126,11 +126,18 @@ def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerB
     """Checks that an existing model keeps its tokens; more may be added, to others its embedding means nothing."""
     if model_args.model_name_or_path is None or model_args.tokenizer_name is None:
         return
+    own = own_tokenizer(model_args)
+    if own is not None:
+        check_same_tokens(own, source, f"--tokenizer_name {model_args.tokenizer_name}")
+
+
+def own_tokenizer(model_args: ModelArguments) -> PreTrainedTokenizerBase | None:
+    """Returns an existing model's tokenizer; None if it has none, as a converted one, which is given one now."""
     try:
         own, _ = load_tokenizers(model_args.model_name_or_path, trust_remote_code=model_args.trust_remote_code)
     except ArgumentError:
-        return  # a checkpoint without a tokenizer, such as a converted one, which is given one now
-    check_same_tokens(own, source, f"--tokenizer_name {model_args.tokenizer_name}")
+        return None
+    return own
 
 
 # The folders, before anything in them is moved.

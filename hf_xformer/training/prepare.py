@@ -21,6 +21,7 @@ from transformers import (
     set_seed,
 )
 
+from ..checkpoints.foreign_code import TOKENIZER_CONFIG
 from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers, read_model_config
 from ..checkpoints.vocabulary import check_vocabulary, fit_vocabulary
 from ..data.bad_rows import BadRows
@@ -41,12 +42,13 @@ from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
 from ..data.streams import EndlessStream
 from ..decoding.metrics import Scoring, check_metrics
+from ..files import read_json
 from ..models import XformerConfig
 from .adapters import add_lora, make_lora, tell_moved_base
 from .arguments import DataArguments, ModelArguments
 from .changes import Recipe, settle
 from .checkpoint_files import Needs
-from .checks import check_model, check_output_dir, check_own_tokenizer
+from .checks import check_model, check_output_dir, check_own_tokenizer, own_tokenizer
 from .evaluation import (
     GenerationMetrics,
     check_evaluation_options,
@@ -90,6 +92,7 @@ class Run:
         needs: What checkpoints of the run have to hold.
         finished: The checkpoint that a finished run ends with; None if there are steps to take.
         best: Where the best checkpoint until now will be in the output folder of a run that resumes; None without one.
+        bad_rows: Those of the training and of the validation set that were left out.
     """
 
     model: PreTrainedModel
@@ -105,6 +108,7 @@ class Run:
     needs: Needs
     finished: Path | None
     best: Path | None
+    bad_rows: dict[str, BadRows]
 
     @property
     def checkpoint(self) -> Path | None:
@@ -151,12 +155,13 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         say(line)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
+    bad_rows = policies(data_args, plan.evaluates)
     with training_args.main_process_first(desc="reading and tokenising"):
-        known = source.model_max_length if model_args.model_name_or_path else 0
-        train_set = read_training(data_args, training_args, plan, tokenize, known, say)
+        known = trained_before(model_args, source, state if recipe.changed else None)
+        train_set = read_training(data_args, training_args, plan, tokenize, known, bad_rows, say)
         validation, metrics = (None, None)
         if plan.evaluates:
-            validation, metrics = read_validation(data_args, training_args, plan, tokenize, target, say)
+            validation, metrics = read_validation(data_args, training_args, plan, tokenize, target, bad_rows, say)
 
     if finished is not None and lora is None:
         options = {"attn_implementation": plan.attn_implementation, **tensor_parallel_options()}
@@ -168,9 +173,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     fit_generation(model, data_args, training_args, say)
     collator = make_collator(source, model, data_args, training_args)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)
-    return Run(
-        model, source, target, train_set, collator, validation, metrics, plan, recipe, start, needs, finished, best
-    )
+    end = (finished, best, bad_rows)
+    return Run(model, source, target, train_set, collator, validation, metrics, plan, recipe, start, needs, *end)
 
 
 def read_tokenizers(
@@ -181,6 +185,23 @@ def read_tokenizers(
     source, target = load_tokenizers(name, model_args.target_tokenizer_name, model_args.trust_remote_code)
     settle_spelt_out(data_args.special_tokens_in_text, source, target)
     return source, target, check_training(source, target, data_args.max_source_length, data_args.max_target_length)
+
+
+def trained_before(model_args: ModelArguments, source: PreTrainedTokenizerBase, state: SavedState | None) -> int:
+    """
+    Returns the tokens of the longest source that a model has met before this start, 0 for a new one.
+
+    Args:
+        source: The tokenizer of the run as it was loaded.
+        state: The state that was trained by another recipe, and perhaps on longer texts; None without one.
+    """
+    known = [0]
+    if model_args.model_name_or_path is not None:
+        own = own_tokenizer(model_args) if model_args.tokenizer_name is not None else source
+        known += [] if own is None else [own.model_max_length]
+    if state is not None and (path := state.checkpoint / TOKENIZER_CONFIG).exists():
+        known.append(read_json(path).get("model_max_length", 0))
+    return max(known)
 
 
 def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:
@@ -258,10 +279,17 @@ def make_model(
     return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trust_remote_code, **options)
 
 
-def read(data_args: DataArguments, split: str, say: Callable, streaming: bool = False) -> Dataset | IterableDataset:
-    """Returns the rows of the "train" or the "validation" split, from files or a dataset; says what is left out."""
+def policies(data_args: DataArguments, evaluates: bool) -> dict[str, BadRows]:
+    """Returns what becomes of the bad rows of each split that a run reads."""
+    found = {"train": BadRows(data_args.on_bad_row, data_args.max_length_ratio)}
     # A validation set is measured as it is: only what is no pair of texts is left out.
-    bad_rows = BadRows(data_args.on_bad_row, data_args.max_length_ratio if split == "train" else None)
+    return found | ({"validation": BadRows(data_args.on_bad_row)} if evaluates else {})
+
+
+def read(
+    data_args: DataArguments, split: str, bad_rows: BadRows, say: Callable, streaming: bool = False
+) -> Dataset | IterableDataset:
+    """Returns the rows of the "train" or the "validation" split, from files or a dataset; says what is left out."""
     columns = (data_args.source_column, data_args.target_column)
     if (files := getattr(data_args, f"{split}_file")) is not None:
         rows = load_rows(find_files(files, say), *columns, streaming, bad_rows)
@@ -285,6 +313,7 @@ def read_training(
     plan: Plan,
     tokenize: PairTokenizer,
     known: int,
+    bad_rows: dict[str, BadRows],
     say: Callable,
 ) -> TrainingSet:
     """
@@ -294,7 +323,7 @@ def read_training(
         known: Tokens of the longest source that the model was trained on before. The source's tokenizer, which is
             saved with the model, gets that of the longest one until now: decoding compares its sources with it.
     """
-    rows = first(read(data_args, "train", say, data_args.streaming), data_args.max_train_samples)
+    rows = first(read(data_args, "train", bad_rows["train"], say, data_args.streaming), data_args.max_train_samples)
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
     longest = data_args.max_source_length if isinstance(rows, IterableDataset) else longest_source(rows)
     tokenize.source.model_max_length = max(known, longest)
@@ -322,10 +351,11 @@ def read_validation(
     plan: Plan,
     tokenize: PairTokenizer,
     target: PreTrainedTokenizerBase,
+    bad_rows: dict[str, BadRows],
     say: Callable,
 ) -> tuple[EvaluationBatches, GenerationMetrics | None]:
     """Returns the validation set in batches and, where metrics are asked for, what computes them."""
-    rows = first(read(data_args, "validation", say), data_args.max_eval_samples)
+    rows = first(read(data_args, "validation", bad_rows["validation"], say), data_args.max_eval_samples)
     scoring = Scoring(data_args.sacrebleu_tokenize, data_args.unicode_form)
     references: list[list[str]] = rows["target"][:] if data_args.metrics else []
     for note in check_metrics(data_args.metrics, references, scoring=scoring) if data_args.metrics else ():

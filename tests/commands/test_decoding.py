@@ -146,6 +146,25 @@ def test_evaluation_equals_metrics_of_the_decoded_texts(task, checkpoint, tmp_pa
     assert all(row["source"] in printed for row in rows[::7])
 
 
+def test_the_results_of_an_evaluation_have_the_bad_rows_that_it_left_out(checkpoint, tmp_path, capsys):
+    data, whole, out = tmp_path / "test.jsonl", tmp_path / "whole.jsonl", tmp_path / "results.json"
+    good = ['{"source": "A B", "target": "B A"}', '{"source": "C", "target": ["C", "D"]}']
+    whole.write_text("\n".join(good))
+    bad = ['{"source": "", "target": "A"}', '{"source": "A"}', '{"source": " "}']
+    data.write_text("\n".join([good[0], *bad, good[1]]))
+    words = ["--metrics", "per", "--output_file", str(out), "--on_bad_row", "skip", "--test_file"]
+    results = []
+    for file in (data, whole):
+        evaluate.main([str(checkpoint), *words, str(file)])
+        results.append(json.loads(out.read_text()))
+    assert results[0].pop("bad_rows_left_out") == {"empty source": 2, "no field 'target'": 1}
+    said = f"left out 3 bad rows of 5 (--on_bad_row skip): 2 empty source, 1 no field 'target'; the first: {data}:2: "
+    assert said in capsys.readouterr().err
+    for each in results:
+        del each["decoding_seconds"]
+    assert {**results[0], "test_file": None} == {**results[1], "test_file": None} and results[0]["samples"] == 2
+
+
 def test_predictions_are_kept_if_a_metric_fails_and_compare_with_their_checkpoint(
     task, checkpoint, tmp_path, monkeypatch, capsys
 ):

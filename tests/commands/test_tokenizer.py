@@ -98,7 +98,7 @@ def refused(capsys, *arguments) -> str:
         ("", [], "the file is empty"),
         ('{"source": "a", "target": "b"}\n', ["--vocab_size", "100"], "vocab_size 100 is too small"),
         ('{"source": "a", "target": "b"}\n', ["--model_type", "unigram"], "vocab_size 8000 is too large"),
-        ('{"source": "a", "target": ""}\n', ["--separate"], "there is no text"),
+        ('{"source": "a", "target": ""}\n', ["--separate"], "rows.jsonl:1: empty target"),
         ('{"source": "a", "target": "b"}\n', ["--model_type", "words"], "'words' is none of its choices; there are "),
         (
             '{"source": "a", "target": "b"}\n',

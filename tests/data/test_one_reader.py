@@ -68,11 +68,11 @@ def evaluated(file: Path, policy: str) -> list[dict]:
     class Mute:
         truncated = 0
 
-        def decode(self, sources, progress):
+        def decode(self, sources, **options):
             found.extend({"source": source} for source in sources)
             return [[SimpleNamespace(text="x")] for _ in sources]
 
-    def compare(metrics, predictions, references):
+    def compare(metrics, predictions, references, sources, scoring):
         for row, targets in zip(found, references, strict=True):
             row["target"] = targets
         return {}
@@ -104,7 +104,7 @@ def check_all_agree(suffix: str, content: str, policy: str) -> None:
         for data in (DataArguments(train_file=[str(file)]), DataArguments(dataset_name=folder)):
             data.on_bad_row = policy
             for streaming in (False, True):
-                found = outcome(lambda d=data, s=streaming: read(d, "train", lambda line: None, s))
+                found = outcome(lambda d=data, s=streaming: read(d, "train", BadRows(policy), lambda line: None, s))
                 # A stream stops at its first bad row instead of counting all.
                 assert found == expected or (streaming and policy == "error" and isinstance(expected, str))
         assert outcome(lambda: evaluated(file, policy)) == expected
@@ -201,7 +201,7 @@ def test_generate_and_distill_read_lines_alike(tmp_path, monkeypatch, capsys):
     class Mute:
         truncated, max_source_length = 0, 9
 
-        def decode(self, sources, progress):
+        def decode(self, sources, **options):
             for source in sources:
                 seen.append(source)
                 yield [SimpleNamespace(text="x", score=None)]

@@ -54,13 +54,19 @@ def test_a_disk_that_is_full_is_one_line_and_the_last_checkpoint_is_kept(full, t
 def test_a_row_of_a_stream_that_cannot_be_read_is_one_line_with_its_place(workers, task, tmp_path, capsys):
     data = tmp_path / "train.jsonl"
     good = json.dumps({"source": "A B", "target": "B A"})
-    data.write_text("\n".join([good] * 20 + ['{"source": "A"}']) + "\n")
+    # Behind those that are looked at before the training begins.
+    data.write_text("\n".join([good] * 1500 + ['{"source": "A"}']) + "\n")
     stream = {"streaming": "true", "train_file": data, "max_steps": 50, "dataloader_num_workers": workers}
     line = refused(train, task.options(tmp_path / "run", **stream), capsys)
     log = tmp_path / "run/error.log"
-    advice = "--on_bad_row skip leaves such a row out"
-    assert line == f"error: {data}:21: no field 'target': there are 'source'; {advice}; traceback: {log}"
+    advice = "a stream stops at its first bad row: --on_bad_row skip leaves such rows out"
+    assert line == f"error: {data}:1501: no field 'target': there are 'source'; {advice}; traceback: {log}"
     assert "Traceback" in log.read_text()
+
+    data.write_text(f'{good}\n{{"source": "A"}}\n' + f"{good}\n" * 200)
+    line = refused(train, task.options(tmp_path / "early", **stream), capsys)
+    assert line == f"error: {data}:2: no field 'target': there are 'source'; {advice}"
+    assert not (tmp_path / "early").exists()
 
 
 def test_a_tracker_that_fails_is_named(task, tmp_path, capsys, monkeypatch):

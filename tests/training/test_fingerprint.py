@@ -28,7 +28,7 @@ from hf_xformer.training.schema import options
 DECIDING = {
     *("attn_implementation", "ema_decay", "lora_rank", "lora_alpha", "lora_dropout"),
     *("dataset_config_name", "train_split", "source_column", "target_column", "streaming", "max_source_length"),
-    *("max_target_length", "overlong", "max_tokens", "packing", "max_train_samples"),
+    *("max_target_length", "max_length_ratio", "overlong", "max_tokens", "packing", "max_train_samples"),
     *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args"),
     *("optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
     *("gradient_accumulation_steps", "label_smoothing_factor", "neftune_noise_alpha", "seed", "data_seed"),
@@ -170,6 +170,7 @@ CHANGED = {
     "tokens": ({"max_tokens": 60}, "max_tokens", "null", "60"),
     "samples": ({"max_train_samples": 100}, "max_train_samples", "null", "100"),
     "lengths": ({"max_target_length": 11}, "max_target_length", "12", "11"),
+    "ratio": ({"max_length_ratio": 3}, "max_length_ratio", "null", "3.0"),
     "overlong": ({"overlong": "drop"}, "overlong", "truncate", "drop"),
     "spelt out": ({"special_tokens_in_text": "read"}, "tokenizer_name special_tokens", "", ""),
     "order": ({"group_by_length": "false"}, "group_by_length", "true", "false"),
@@ -256,6 +257,7 @@ def of_no_weight(words: list[str], folder: Path) -> list[str]:
         "dataloader_num_workers": 1,
         "run_name": "again",
         "save_total_limit": 3,
+        "on_bad_row": "skip",
     }
     return [*words, *(word for name, value in more.items() for word in (f"--{name}", str(value)))]
 

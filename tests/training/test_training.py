@@ -87,7 +87,7 @@ def test_another_depth_keeps_the_type_of_layers_that_are_all_alike_and_asks_for_
     ("changes", "said"),
     [
         ({"train_file": "nowhere.jsonl"}, "nowhere.jsonl"),
-        ({"source_column": "src"}, "train.jsonl:1: no field 'src'; there are 'source', 'target'"),
+        ({"source_column": "src"}, "train.jsonl:1: no field 'src': there are 'source', 'target'; "),
         ({"config_overrides": "d_modle=8"}, "no field d_modle; did you mean d_model?"),
         ({"config_overrides": "d_model=-8"}, "`d_model` must be positive, got -8"),
         ({"config_overrides": "dropout=5.0"}, "got 5.0"),
