@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from small_runs import weights
 from transformers import AutoTokenizer
@@ -32,6 +33,7 @@ def rows(*lengths: int) -> str:
     return "".join(json.dumps({"source": " ".join("A" * (n - 1)), "target": "A"}) + "\n" for n in lengths)
 
 
+@pytest.mark.slow
 def test_the_record_of_a_run_says_which_bad_rows_it_left_out(task, tmp_path, capsys):
     lines = Path(task.train).read_text().splitlines()[:40]
     bad = ['{"source": "", "target": "A"}', json.dumps({"source": [SECRET], "target": "A"}), '{"source": " "}']
@@ -77,6 +79,7 @@ def test_the_record_of_a_stream_says_that_it_has_no_numbers(task, tmp_path, caps
     assert record_of(tmp_path) == {"train": "counted in the log alone: a stream is read while the model trains"}
 
 
+@pytest.mark.slow
 def test_the_longest_source_is_kept_and_makes_no_other_tokenizer(task, tmp_path, capsys):
     (tmp_path / "long.jsonl").write_text(rows(*[3, 9, 5] * 8))
     (tmp_path / "short.jsonl").write_text(rows(*[3, 6, 5] * 8))
