@@ -20,6 +20,8 @@ logger = logging.get_logger(__name__)
 # Options of `generate` that compare the source's tokens with the target's, and their values that change nothing.
 OF_SOURCE_TOKENS = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
 
+NEW_TOKENS = 20  # of a text, where no option says how long it may become
+
 
 class XformerGeneration:
     """Base class to stand in front of `GenerationMixin`."""
@@ -50,7 +52,12 @@ class XformerGeneration:
                 )
 
     def within_positions(self, generation_config, kwargs) -> dict[str, int]:
-        """Returns the option that says how long a text may become, lowered to what the decoder has positions for."""
+        """
+        Returns the option that says how long a text may become, lowered to what the decoder has positions for.
+
+        Raises:
+            ValueError: A prompt is longer.
+        """
         limit = self.config.longest_of("decoder")
         prompt = kwargs.get("decoder_input_ids")
         if limit is None:
@@ -65,11 +72,15 @@ class XformerGeneration:
         width = 1 if prompt is None else prompt.shape[1]
         if prompt is not None and start is not None and (prompt[:, 0] != start).all():
             width += 1  # the library puts it before them
+        self.config.check_length("decoder", width)
         # The last token is written and not read, and needs no position.
         lengths = {"max_new_tokens": limit + 1 - width, "max_length": limit + 1}
         name = "max_length" if asked("max_new_tokens") is None else "max_new_tokens"
-        value, most = asked(name), lengths[name]
-        if not isinstance(value, int) or value <= most or most < 1:
+        value = asked(name)
+        if value is None:
+            name, value = "max_new_tokens", NEW_TOKENS
+        most = lengths[name]
+        if not isinstance(value, int) or value <= most:
             return {}
         logger.warning_once(f"`{name}` of {value} is beyond the model's {limit} positions: texts end there")
         return {name: most}

@@ -8,7 +8,6 @@ Shapes: B batch, T target, N tokens, D d_model, V vocabulary.
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
-from transformers.utils import is_tracing
 
 
 IGNORED = -100
@@ -145,7 +144,7 @@ def check_labels(labels: torch.Tensor, vocabulary: int | None = None) -> None:
     """
     Checks that labels are tokens or -100: another negative one would train as a token, or fail without its name.
 
-    On another device than a CPU an assertion fails there, later: nothing waits for it.
+    Nothing waits for a device: on another than a CPU an assertion fails there, later.
 
     Args:
         vocabulary: Number of tokens; None if it is not known.
@@ -153,18 +152,20 @@ def check_labels(labels: torch.Tensor, vocabulary: int | None = None) -> None:
     Raises:
         ValueError: A label is neither.
     """
-    wrong = (labels < 0) & (labels != IGNORED)
+    if labels.is_meta:
+        return
+    is_wrong = (labels < 0) & (labels != IGNORED)
     if vocabulary is not None:
-        wrong = wrong | (labels >= vocabulary)
-    wanted = f"one of {vocabulary:,} tokens" if vocabulary is not None else "a token"
-    if labels.device.type != "cpu" or is_tracing(labels):
-        if not labels.is_meta:
-            torch._assert_async(~wrong.any(), f"`labels` must each be {wanted}, or -100 where no loss is wanted")
-    elif count := int(wrong.sum()):
+        is_wrong = is_wrong | (labels >= vocabulary)
+    wanted = "a token" if vocabulary is None else f"one of {vocabulary:,} tokens"
+    try:
+        torch._assert_async(~is_wrong.any(), f"`labels` must each be {wanted}, or -100 where no loss is wanted")
+    except RuntimeError as error:  # on a CPU it fails at once, and the value can be named
+        wrong = labels[is_wrong]
         raise ValueError(
-            f"`labels` has {int(labels[wrong][0])} ({count:,} such), which must be {wanted}, or -100 where no loss is "
+            f"`labels` has {int(wrong[0])} ({len(wrong):,} such), which must be {wanted}, or -100 where no loss is "
             "wanted"
-        )
+        ) from error
 
 
 def labelled_positions(labels: torch.Tensor) -> torch.Tensor | None:

@@ -60,8 +60,11 @@ class XformerStack(XformerPreTrainedModel):
             raise ValueError("give exactly one of `input_ids` and `inputs_embeds`, on either side")
         if input_ids is None:
             return inputs_embeds * self.embed_scale  # type: ignore[operator, return-value]
-        self.check_tokens(input_ids)
-        return self.embed_tokens(input_ids) * self.embed_scale
+        try:
+            return self.embed_tokens(input_ids) * self.embed_scale
+        except IndexError as error:  # on a CPU; another device finds it out later, and nobody waits for it
+            self.check_tokens(input_ids, error)
+            raise
 
     def take_layers(self, kept: Sequence[int]) -> None:
         """
@@ -100,23 +103,24 @@ class XformerStack(XformerPreTrainedModel):
                 f"layers out of a whole model, by model.keep_layers({self.stack}=[...]) with the numbers of the others"
             )
 
-    def check_tokens(self, input_ids: torch.Tensor) -> None:
+    def check_tokens(self, input_ids: torch.Tensor, error: IndexError) -> None:
         """
-        Checks that ids are in the vocabulary; on a CPU only, for other devices check themselves and nobody waits.
+        Checks that ids are in the vocabulary.
+
+        Args:
+            error: What the embedding said of them.
 
         Raises:
             ValueError: An id is not.
         """
-        size = getattr(self.embed_tokens, "num_embeddings", None)
-        if size is None or input_ids.device.type != "cpu" or is_tracing(input_ids):
-            return
-        wrong = (input_ids < 0) | (input_ids >= size)
-        if count := int(wrong.sum()):
+        size = getattr(self.embed_tokens, "num_embeddings", 0)
+        wrong = input_ids[(input_ids < 0) | (input_ids >= size)]
+        if size and len(wrong):
             name = "input_ids" if self.stack == "encoder" else "decoder_input_ids"
             raise ValueError(
-                f"`{name}` has {int(input_ids[wrong][0])} ({count:,} such), which the {self.stack}'s vocabulary of "
+                f"`{name}` has {int(wrong[0])} ({len(wrong):,} such), which the {self.stack}'s vocabulary of "
                 f"{size:,} tokens does not have: its tokenizer is another model's, or has tokens that were added since"
-            )
+            ) from error
 
     def rows(
         self,

@@ -13,7 +13,7 @@ from transformers.utils.output_capturing import OutputRecorder
 
 from hf_xformer import XformerConfig
 from hf_xformer.models.masks_xformer import WholeMask
-from hf_xformer.models.positions_xformer import XformerRotaryEmbedding
+from hf_xformer.models.positions_xformer import TokenPositions, XformerRotaryEmbedding, rotary_positions
 
 
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
@@ -248,6 +248,12 @@ def test_logits_to_keep_are_those_positions_of_all_logits(logits_to_keep):
     assert_close(model(**batch, logits_to_keep=logits_to_keep).logits, model(**batch).logits[:, places])
 
 
+def rotation_of(positions: XformerRotaryEmbedding, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of one text's positions, (1, T)."""
+    at = TokenPositions(position_ids, 0, position_ids.shape[1], position_ids.shape[1])
+    return positions(torch.zeros(1), at).rotation
+
+
 def test_rotated_self_attention_with_grouped_and_normed_heads_is_qwen3s():
     """Norms that are not all ones: before a rotation they do something else than behind it."""
     sizes = {"num_key_value_heads": 2, "head_dim": 6, "attn_implementation": "eager"}
@@ -260,7 +266,7 @@ def test_rotated_self_attention_with_grouped_and_normed_heads_is_qwen3s():
     x, position_ids = torch.randn(3, TARGET, SIZES["d_model"]), torch.arange(TARGET)[None]
     mask = torch.full((TARGET, TARGET), -torch.inf).triu(1)[None, None]
     expected, _ = stock(x, Qwen3RotaryEmbedding(config)(x, position_ids), mask)
-    rotation = ours.positions.rotation(x, position_ids)
+    rotation = rotation_of(ours.positions, position_ids)
     assert_close(attention(x, WholeMask(mask), rotation)[0], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -268,17 +274,17 @@ def test_rotated_self_attention_with_grouped_and_normed_heads_is_qwen3s():
 def test_scaled_rotary_frequencies(rope_type):
     """Linear scaling divides positions, dynamic waits for a long input, YaRN slows the slowest turns only."""
     factor, longest = 4.0, SIZES["max_position_embeddings"]
-    plain = XformerRotaryEmbedding(XformerConfig(**SIZES), "encoder")
+    plain = rotary_positions(XformerConfig(**SIZES), "encoder")
     rope_parameters = {"rope_type": rope_type, "rope_theta": 10000.0, "factor": factor}
-    scaled = XformerRotaryEmbedding(XformerConfig(**SIZES, rope_parameters=rope_parameters), "encoder")
-    x, short, long = torch.zeros(1), torch.arange(10)[None], torch.arange(2 * longest)[None]
+    scaled = rotary_positions(XformerConfig(**SIZES, rope_parameters=rope_parameters), "encoder")
+    short, long = torch.arange(10)[None], torch.arange(2 * longest)[None]
     if rope_type == "linear":
-        assert_close(scaled.rotation(x, long * int(factor)), plain.rotation(x, long), atol=1e-4, rtol=1e-4)
+        assert_close(rotation_of(scaled, long * int(factor)), rotation_of(plain, long), atol=1e-4, rtol=1e-4)
     elif rope_type == "dynamic":
-        assert_close(scaled.rotation(x, short), plain.rotation(x, short))
+        assert_close(rotation_of(scaled, short), rotation_of(plain, short))
         with pytest.raises(AssertionError):
-            assert_close(scaled.rotation(x, long), plain.rotation(x, long))
-        assert_close(scaled.rotation(x, short), plain.rotation(x, short))
+            assert_close(rotation_of(scaled, long), rotation_of(plain, long))
+        assert_close(rotation_of(scaled, short), rotation_of(plain, short))
     else:
         assert_close(scaled.inv_freq[0], plain.inv_freq[0])
         assert_close(scaled.inv_freq[-1], plain.inv_freq[-1] / factor)

@@ -338,11 +338,14 @@ def test_heads_may_differ_between_the_stacks(batch):
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
 def test_sequences_beyond_the_positions_are_refused_with_both_numbers(positions):
     model = make_model(position_embedding_type=positions)
+    source, long = torch.full((1, SOURCE), 5), torch.full((1, 65), 5)
     with pytest.raises(ValueError, match="65 tokens do not fit `max_position_embeddings=64`"):
-        model.model.encoder(torch.full((1, 65), 5))
-    source = torch.full((1, SOURCE), 5)
-    with pytest.raises(ValueError, match="max_position_embeddings=64"):
-        model.generate(source, max_new_tokens=70, eos_token_id=None)
+        model.model.encoder(long)
+    with pytest.raises(ValueError, match="65 tokens do not fit `max_position_embeddings=64`"):
+        model(source, decoder_input_ids=long)
+    # It puts the start token in front.
+    with pytest.raises(ValueError, match="66 tokens do not fit `max_position_embeddings=64`"):
+        model.generate(source, decoder_input_ids=long, eos_token_id=None)
 
 
 @pytest.mark.parametrize("field", ["dropout", "attention_dropout", "activation_dropout"])

@@ -5,10 +5,11 @@
 import pytest
 import torch
 from small_models import make_model
-from transformers import LlamaConfig
+from transformers import GenerationConfig, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from hf_xformer import XformerConfig
+from hf_xformer.models import generation_xformer
 from hf_xformer.models.positions_xformer import TokenPositions
 
 
@@ -164,21 +165,65 @@ def test_cached_steps_are_one_forward(rope_type):
         torch.testing.assert_close(output.logits[:, 0], whole[:, step], atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
+# Schemes of positions that end, with the tokens of a text that they reach.
+ENDING = {
+    **{rope_type: fields_of(rope_type) for rope_type in ("dynamic", "longrope")},
+    **{
+        scheme: {"position_embedding_type": scheme, "max_position_embeddings": UNCHANGED}
+        for scheme in ("sinusoidal", "learned")
+    },
+}
+
+
+@pytest.mark.parametrize("fields", ENDING.values(), ids=ENDING)
 @pytest.mark.parametrize("cache", [None, "static"])
-def test_a_decoder_ends_where_its_frequencies_would_change(rope_type, cache):
-    model = make_model(**fields_of(rope_type))
-    said = f"{UNCHANGED + 1} target tokens do not fit: with rope_type '{rope_type}' the decoder has positions for"
-    with pytest.raises(ValueError, match=said):
-        model.generate(
-            torch.ones(1, 3, dtype=torch.long),
-            max_new_tokens=UNCHANGED + 1,
-            eos_token_id=None,
-            cache_implementation=cache,
-            disable_compile=True,
-        )
-    with pytest.raises(ValueError, match=said):
-        model(torch.ones(1, 3, dtype=torch.long), decoder_input_ids=torch.ones(1, UNCHANGED + 1, dtype=torch.long))
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"max_new_tokens": UNCHANGED + 1},
+        {"max_length": 10 * UNCHANGED},
+        {"generation_config": GenerationConfig(max_new_tokens=40, decoder_start_token_id=2, pad_token_id=0)},
+        {},
+    ],
+    ids=["new tokens", "length", "config", "nothing"],
+)
+@torch.no_grad()
+def test_generate_ends_a_text_at_the_last_position_and_says_so(fields, cache, asked, monkeypatch):
+    model = make_model(**fields)
+    source = {"input_ids": torch.ones(1, 3, dtype=torch.long)}
+    options = {"eos_token_id": None, "cache_implementation": cache, "disable_compile": True}
+    said: list[str] = []
+    monkeypatch.setattr(generation_xformer.logger, "warning_once", said.append)
+    expected = model.generate(**source, max_new_tokens=UNCHANGED, **options)
+    assert expected.shape == (1, UNCHANGED + 1)  # the last token needs no position
+    assert said == []
+    assert torch.equal(model.generate(**source, **asked, **options), expected)
+    assert len(said) == 1 and f"beyond the model's {UNCHANGED} positions: texts end there" in said[0]
+
+
+@pytest.mark.parametrize("fields", ENDING.values(), ids=ENDING)
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("start", [[2], []], ids=["with its start", "without"])
+@torch.no_grad()
+def test_a_text_that_continues_a_prompt_ends_there_too(fields, beams, start):
+    model, source = make_model(**fields), torch.ones(2, 3, dtype=torch.long)
+    prompt = torch.tensor([[*start, 7, 8, 9]] * 2)
+    tokens = model.generate(source, decoder_input_ids=prompt, max_new_tokens=50, num_beams=beams, eos_token_id=None)
+    assert tokens.shape == (2, UNCHANGED + 1)
+    assert torch.equal(tokens[:, :4], torch.tensor([[2, 7, 8, 9]] * 2))
+
+
+@pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
+def test_a_decoder_refuses_a_text_that_would_change_its_frequencies(rope_type):
+    model, source = make_model(**fields_of(rope_type)), torch.ones(1, 3, dtype=torch.long)
+    long = torch.ones(1, UNCHANGED + 1, dtype=torch.long)
+    said = f"target tokens do not fit: with rope_type '{rope_type}' the decoder has positions for {UNCHANGED},"
+    for options in ({"decoder_input_ids": long}, {"labels": long}):
+        with pytest.raises(ValueError, match=f"{UNCHANGED + 1} {said}"):
+            model(source, **options)
+    # It puts the start token in front.
+    with pytest.raises(ValueError, match=f"{UNCHANGED + 2} {said}"):
+        model.generate(source, decoder_input_ids=long, max_new_tokens=2)
 
 
 @pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
