@@ -28,6 +28,7 @@ RECORDED = {
     *(
         "on_bad_row",
         "max_length_ratio",
+        "special_tokens_in_text",
         "overlong",
         "group_by_length",
         "max_tokens",

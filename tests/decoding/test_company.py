@@ -35,6 +35,18 @@ SCHEMES = {
             "high_freq_factor": 4.0,
         }
     },
+    # Sources are longer than what leaves the frequencies as they are; the decoder ends there, before its 12 tokens.
+    "rope-dynamic": {"max_position_embeddings": 5, "rope_parameters": {"rope_type": "dynamic", **ROPE}},
+    "rope-longrope": {
+        "head_dim": 8,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            **ROPE,
+            "original_max_position_embeddings": 5,
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [2.0, 3.0, 4.0, 5.0],
+        },
+    },
 }
 LAYERS = {
     "full": {},

@@ -28,7 +28,8 @@ from hf_xformer.training.schema import options
 DECIDING = {
     *("attn_implementation", "ema_decay", "lora_rank", "lora_alpha", "lora_dropout"),
     *("dataset_config_name", "train_split", "source_column", "target_column", "streaming", "max_source_length"),
-    *("max_target_length", "overlong", "max_tokens", "packing", "max_train_samples"),
+    *("max_target_length", "overlong", "max_tokens", "packing", "max_train_samples", "on_bad_row"),
+    "max_length_ratio",
     *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args"),
     *("optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
     *("gradient_accumulation_steps", "label_smoothing_factor", "neftune_noise_alpha", "seed", "data_seed"),
