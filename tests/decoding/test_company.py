@@ -59,7 +59,12 @@ LAYERS = {
 }
 # So many that texts end early and late.
 ENDS = [1, *range(5, 53, 6)]
-FEW = [("rope", "blocks", 4, True), ("learned", "full", 1, True), ("relative", "full", 4, False)]
+FEW = [
+    ("rope", "blocks", 4, True),
+    ("rope-dynamic", "full", 4, True),
+    ("learned", "full", 1, True),
+    ("relative", "full", 4, False),
+]
 # Relative positions go with full attention only.
 REFUSED = [(scheme, "blocks") for scheme in ("relative", "relative-per-layer")]
 ALL = [each for each in product(SCHEMES, LAYERS, (1, 4), (True, False)) if each[:2] not in REFUSED]
