@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from .scripts import TOKENIZERS
 from .statistics import SIDES, Lengths, Side, Statistics
 from .tokenizers import SPECIALS
 
@@ -18,10 +19,10 @@ VOCABULARIES = ((20_000, 2000), (500_000, 8000), (5_000_000, 16_000))
 LARGEST_VOCABULARY = 32_000
 # Pairs that make a steady step for a first training.
 PAIRS_A_STEP = 64
-# A length ratio that more than this share of pairs exceed is no sign of an error in them.
-FEW = 0.005
-# sacreBLEU's `tokenize` by script: its default splits at spaces, and scores these languages 0.
-SACREBLEU_TOKENIZE = {"Han": "zh", "Kana": "ja-mecab", "Hangul": "ko-mecab"}
+# A length ratio that more than this share of pairs exceed is no sign of an error in them; so many times it is.
+FEW, WILD = 0.005, 3
+# By the kind of tokenizer that suits the targets.
+METRICS = {"symbol": ["per", "wrong_words"], "char": ["cer", "exact_match"], "bpe": ["sacrebleu", "chrf"]}
 
 
 @dataclass(frozen=True)
@@ -139,22 +140,20 @@ def row_options(statistics: Statistics, bad: int) -> list[Option]:
         # The reasons and the first of the rows are told beside it.
         options.append(Option("on_bad_row", "skip", f"{bad:,} bad rows are left out; or mend them"))
     ratios = statistics.ratios
-    usual = -(-2 * ratios.percentile(100 * (1 - FEW)) // 10)
-    if uneven := ratios.above(10 * usual):
-        why = f"{uneven:,} pairs have one text more than {usual} times as long as the other"
-        options.append(Option("max_length_ratio", usual, why))
+    most = -(-WILD * ratios.percentile(100 * (1 - FEW)) // 10)
+    if uneven := ratios.above(10 * most):
+        why = f"pairs with one text more than {most} times as long as the other: {uneven:,}"
+        options.append(Option("max_length_ratio", most, why))
     return options
 
 
 def metric_options(statistics: Statistics) -> list[Option]:
     target = statistics.sides["target"]
-    if text_kind(target) in ("symbol", "char"):
-        return [Option("metrics", ["per", "exact_match"])]
-    script = target.script()
-    metrics = Option("metrics", ["sacrebleu", "chrf"])
-    if script is None:
-        return [metrics]
-    return [metrics, Option("sacrebleu_tokenize", SACREBLEU_TOKENIZE[script], f"targets are written in {script}")]
+    kind, script = text_kind(target), target.script()
+    options = [Option("metrics", METRICS[kind])]
+    if kind == "bpe" and script is not None:
+        options.append(Option("sacrebleu_tokenize", TOKENIZERS[script], f"targets are written in {script}"))
+    return options
 
 
 def recipe_options(statistics: Statistics, bad: int, coverage: float) -> list[Option]:

@@ -22,6 +22,7 @@ from .duplicates import Overlap, Repeats, hash_of, pairs_of, same_form
 from .formats import shown
 from .pairs import PairTokenizer
 from .reading import Row
+from .scripts import MOST, ScriptCounts
 
 
 SIDES = ("source", "target")
@@ -34,11 +35,6 @@ MOST_PIECES = 10_000
 NO_LIMIT = 10**9
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-SCRIPTS = {
-    "Han": re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"),
-    "Kana": re.compile("[\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f]"),
-    "Hangul": re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]"),
-}
 # What may be unusual in a text, and is no error.
 UNUSUAL_TEXT: dict[str, Callable[[str], Any]] = {
     "not in Unicode's normal form C": lambda text: not unicodedata.is_normalized("NFC", text),
@@ -188,7 +184,7 @@ class Side:
         if tokenizer is not None:
             self.lengths["tokens"], self.unknown = Lengths(), Unknown(tokenizer)
         self.characters: set[str] = set()
-        self.scripts: Counter[str] = Counter()
+        self.scripts = ScriptCounts()
         self.words: Counter[str] | None = Counter()  # None if there are more than `MOST_WORDS`
 
     def add(self, text: str, form: str) -> None:
@@ -197,9 +193,7 @@ class Side:
         self.lengths["characters"].add(len(text))
         self.lengths["words"].add(len(words))
         self.characters.update(form)
-        if not form.isascii():
-            for name, pattern in SCRIPTS.items():
-                self.scripts[name] += len(pattern.findall(form))
+        self.scripts.add(form)
         if self.words is not None:
             self.words.update(words)
             if len(self.words) > MOST_WORDS:
@@ -211,14 +205,9 @@ class Side:
             self.unknown.add(text, ids)
 
     def script(self) -> str | None:
-        """Returns the script that at least three in ten characters are of, if it is one of `SCRIPTS`."""
-        lengths = self.lengths["characters"]
-        if sum(self.scripts.values()) < 0.3 * lengths.mean * lengths.total or not self.scripts.total():
-            return None
-        # Japanese has both, and hardly a sentence is without Kana.
-        if self.scripts["Kana"] > 0.1 * self.scripts["Han"]:
-            return "Kana" if self.scripts["Kana"] >= self.scripts["Hangul"] else "Hangul"
-        return "Han" if self.scripts["Han"] >= self.scripts["Hangul"] else "Hangul"
+        """Returns the language whose script the texts are in, if its words do not simply stand between spaces."""
+        script = self.scripts.script()
+        return None if script is None or script.share < MOST else script.language
 
     def report(self) -> dict[str, Any]:
         lengths: dict[str, Any] = {unit: each.report() for unit, each in self.lengths.items()}
@@ -281,8 +270,8 @@ class Statistics:
         self.repeats.add(source, target, *keys)
         if self.overlap is not None:
             self.overlap.look_up(source, target, *keys)
-        lengths = len(source.strip()), len(target.strip())
-        self.ratios.add(-(-10 * max(lengths) // max(min(lengths), SHORTEST)))
+        shorter, longer = sorted(max(len(text.strip()), SHORTEST) for text in (source, target))
+        self.ratios.add(-(-10 * longer // shorter))
         if source == target:
             self.unusual.add("targets: equal to the source", source)
         for side, text in zip(SIDES, (source, target), strict=True):

@@ -50,15 +50,17 @@ LINES = (
     f"{TRAIN} --config_name {{model}} --tokenizer_name {{tokenizer}}",
     *CHECKPOINT_LINES,
     "generate {adapter} --input {data} --output {out}",
-    "data {data} --tokenizer {model} --output_file {out}",
 )
+# Reads a tokenizer and no model.
+LOOK = "data {data} --tokenizer {model} --output_file {out}"
 # Of every verb that reads a tokenizer, with a tokenizer that has the code.
 TOKENIZERS = (
     f"{TRAIN} --model_name_or_path {{model}}",
     f"{TRAIN} --model_name_or_path {{plain}} --tokenizer_name {{model}}",
     f"{TRAIN} --model_name_or_path {{plain}} --target_tokenizer_name {{model}} --tokenizer_name {{tokenizer}}",
-    *(line for line in LINES if line.split()[0] in ("generate", "evaluate", "export", "average", "distill", "data")),
+    *(line for line in LINES if line.split()[0] in ("generate", "evaluate", "export", "average", "distill")),
     *(line for line in LINES if line.split()[0] in ("attention", "card")),
+    LOOK,
 )
 DATASETS = (
     "train --dataset_name {dataset} --model_name_or_path {plain} --output_dir {out} --use_cpu true --max_steps 1",
@@ -108,7 +110,7 @@ def refusal(line: str, places: dict[str, Path], capsys) -> str:
 
 
 def test_every_verb_is_tried():
-    assert {line.split()[0] for line in (*LINES, *DATASETS)} == set(VERBS)
+    assert {line.split()[0] for line in (*LINES, *DATASETS, LOOK)} == set(VERBS)
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -127,6 +129,12 @@ def test_code_of_a_tokenizer_is_refused_with_its_file(line, places, capsys):
         shutil.copy(places["model"] / "tokenizer_config.json", places["adapter"])
     said = refusal(line, places, capsys)
     assert "its tokenizer_config.json names code of its own that would run here, planted.py" in said
+
+
+def test_code_of_a_model_does_not_run_where_only_its_tokenizer_is_read(places):
+    change(places["model"] / "config.json", model_type="planted", auto_map=AUTO_MAP)
+    start(LOOK, places)
+    assert places["out"].exists() and not places["marker"].exists()
 
 
 @pytest.mark.parametrize("line", DATASETS)

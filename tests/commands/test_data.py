@@ -8,9 +8,10 @@ import pytest
 from small_runs import refused
 
 from hf_xformer.commands import data
+from hf_xformer.data.scripts import TOKENIZERS
 from hf_xformer.data.tokenizers import train_tokenizer
-from hf_xformer.training.schema import options_table
-from hf_xformer.yaml_files import read_yaml_file
+from hf_xformer.training.option_checks import check_options
+from hf_xformer.training.recipe import parse_run
 
 
 LETTERS = ["C A T", "D O G", "C O D", "A T"]
@@ -78,16 +79,49 @@ def test_what_stands_in_a_test_set_too_is_told(rows, tmp_path, capsys):
     assert (report["pairs"]["there"], report["targets"]["there"], report["targets"]["here"]) == (0, 1, 120)
 
 
-def test_the_options_can_be_pasted_into_a_recipe(rows, tmp_path, capsys):
-    renamed = tmp_path / "a: file, renamed.csv"
-    renamed.write_text("de,en\n" + "".join(f"{i} Wörter,{i} words\n" for i in range(1200)))
-    known = {row.name for row in options_table()}
-    for words in ([rows], [renamed, "--source_column", "de", "--target_column", "en"]):
+# Targets that one kind of tokenizer or one language suits, and what is proposed for them.
+SENTENCES = {
+    "Chinese": "我喜欢{}狗。",
+    "Japanese": "犬が{}好きです。",
+    "Korean": "나는 개를 {} 좋아한다",
+    "Thai": "ฉันชอบ{}สุนัขของคุณมากเลย",
+    "Lao": "ຂ້ອຍມັກ{}ໝາ",
+    "Tibetan": "ང་ཁྱི་ལ་{}དགའ།",
+    "Burmese": "ကျွန်တော်ခွေးကို{}ကြိုက်တယ်",
+    "Khmer": "ខ្ញុំចូលចិត្ត{}ឆ្កែ",
+}
+TARGETS = {
+    **{text: (["sacrebleu", "chrf"], TOKENIZERS[language]) for language, text in SENTENCES.items()},
+    "dogs number {} are liked": (["sacrebleu", "chrf"], None),
+    "nom{}": (["cer", "exact_match"], None),
+    "K AE T": (["per", "wrong_words"], None),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=[*SENTENCES, "words", "names", "phonemes"])
+def test_the_options_can_be_pasted_into_a_recipe(target, tmp_path, capsys):
+    path = tmp_path / "a: file, renamed.csv"
+    short = ["a,b\n"] * 1500  # so that the usual ratio of lengths is the smallest
+    lines = (
+        [f"{i} Wörter,{target.format(i)}\n" for i in range(1500)] if "{}" in target else [f"C A T,{target}\n"] * 300
+    )
+    uneven = ["a" * 400 + ",b\n", "no second cell\n"]
+    for rows in (lines, [*lines, *uneven], [*short, *uneven]):
+        path.write_text("de,en\n" + "".join(rows))
+        words = [path, "--source_column", "de", "--target_column", "en"]
         said = run(capsys, *words)
-        (tmp_path / "recipe.yaml").write_text(said[said.index("# Options of a recipe") :].partition("\n\n")[0])
-        recipe = read_yaml_file(tmp_path / "recipe.yaml")
-        assert set(recipe) <= known and recipe["train_file"] == str(words[0])
-        assert recipe == json.loads(run(capsys, *words, "--format", "json"))["recipe"]
+        options = said[said.index("# Options of a recipe") :].partition("\n\n")[0]
+        more = (
+            f"validation_file: {tmp_path.name}\neval_strategy: epoch\nconfig_name: x\noutput_dir: y\nuse_cpu: true\n"
+        )
+        (tmp_path / "recipe.yaml").write_text(f"{options}\n{more}")
+        model, data_args, trainer = parse_run([str(tmp_path / "recipe.yaml")], "")
+        check_options(model, data_args, trainer)
+        assert rows[0] not in lines or (data_args.metrics, data_args.sacrebleu_tokenize) == TARGETS[target]
+        assert (data_args.on_bad_row == "skip") == (data_args.max_length_ratio is not None) == (uneven[0] in rows)
+        recipe = json.loads(run(capsys, *words, "--format", "json"))["recipe"]
+        assert [recipe.pop("train_file")] == data_args.train_file == [str(path)]
+        assert recipe == {name: getattr(data_args, name, None) or getattr(model, name) for name in recipe}
 
 
 def test_what_is_printed_can_be_kept(rows, capsys):

@@ -35,6 +35,18 @@ SCHEMES = {
             "high_freq_factor": 4.0,
         }
     },
+    # Sources are longer than what leaves the frequencies as they are; the decoder ends there, before its 12 tokens.
+    "rope-dynamic": {"max_position_embeddings": 5, "rope_parameters": {"rope_type": "dynamic", **ROPE}},
+    "rope-longrope": {
+        "head_dim": 8,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            **ROPE,
+            "original_max_position_embeddings": 5,
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [2.0, 3.0, 4.0, 5.0],
+        },
+    },
 }
 LAYERS = {
     "full": {},
@@ -47,7 +59,12 @@ LAYERS = {
 }
 # So many that texts end early and late.
 ENDS = [1, *range(5, 53, 6)]
-FEW = [("rope", "blocks", 4, True), ("learned", "full", 1, True), ("relative", "full", 4, False)]
+FEW = [
+    ("rope", "blocks", 4, True),
+    ("rope-dynamic", "full", 4, True),
+    ("learned", "full", 1, True),
+    ("relative", "full", 4, False),
+]
 # Relative positions go with full attention only.
 REFUSED = [(scheme, "blocks") for scheme in ("relative", "relative-per-layer")]
 ALL = [each for each in product(SCHEMES, LAYERS, (1, 4), (True, False)) if each[:2] not in REFUSED]

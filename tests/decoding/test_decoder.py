@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Decoder`: scores against one forward, the end of the positions, stop strings, assistants, odd tokenizers."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from small_models import make_model
+from tokenizers import normalizers, processors
 from transformers import GenerationConfig
 
 from hf_xformer.data.tokenizers import train_tokenizer
@@ -103,15 +106,13 @@ def test_a_text_that_runs_out_of_positions_ends_there_and_costs_no_other_its_res
 def test_a_text_without_tokens_and_the_configs_own_number_of_hypotheses(model, tokenizer):
     """A tokenizer that adds no end token makes nothing of an unknown text that is dropped."""
     model.generation_config.update(num_beams=3, num_return_sequences=2)
-    decoder = Decoder(model, tokenizer, tokenizer)
-    whole = list(decoder.decode([TEXTS[0], "", TEXTS[1]]))
-    assert [len(each) for each in whole] == [2, 2, 2]
-
-    def encode(text, **more):
-        return {"input_ids": [] if text == "́" else tokenizer(text)["input_ids"]}
-
-    encode.pad, encode.model_max_length = tokenizer.pad, 10**30
-    assert list(Decoder(model, encode, tokenizer).decode([TEXTS[0], "́", TEXTS[1]])) == whole
+    bare = deepcopy(tokenizer)
+    bare.backend_tokenizer.normalizer = normalizers.Replace("\u0301", "")
+    bare.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    assert bare("\u0301")["input_ids"] == []
+    whole = list(Decoder(model, bare, tokenizer).decode([TEXTS[0], "", TEXTS[1]]))
+    assert [len(each) for each in whole] == [2, 2, 2] and [each.text for each in whole[1]] == ["", ""]
+    assert list(Decoder(model, bare, tokenizer).decode([TEXTS[0], "\u0301", TEXTS[1]])) == whole
 
 
 def test_sources_longer_than_the_training_are_kept_cut_or_refused_and_always_said(model, tokenizer, monkeypatch):

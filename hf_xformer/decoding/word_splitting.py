@@ -1,30 +1,15 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Scripts whose words do not stand between spaces, and sacreBLEU's tokenizers that split them."""
+"""How sacreBLEU splits texts into words: by the tokenizer of their script, or by one that is given."""
 
-import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from sacrebleu.metrics import BLEU
 
+from ..data.scripts import MOST, TOKENIZERS, script_of
 from ..errors import ArgumentError, first_line
 
 
-KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\uff66-\uff9d]")
-HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
-UNSPACED = {
-    "Thai": re.compile("[\u0e01-\u0e4e]"),
-    "Lao": re.compile("[\u0e81-\u0ecd]"),
-    "Tibetan": re.compile("[\u0f40-\u0fbc]"),
-    "Burmese": re.compile("[\u1000-\u109f]"),
-    "Khmer": re.compile("[\u1780-\u17d3]"),
-}
-SPACE = re.compile(r"[\W\d_]+")
-MOST, SOME = 0.3, 0.02  # shares of a script among the letters: texts are in it, or hold so much of it as to say so
-# What sacreBLEU takes for a language; where it has nothing of its own, characters.
-TOKENIZERS = {"Chinese": "zh", "Japanese": "ja-mecab", "Korean": "ko-mecab", **dict.fromkeys(UNSPACED, "char")}
 DEFAULT = "13a"
 # Tokenizers that split words only where there are spaces or punctuation.
 BY_SPACES = ("13a", "intl", "none")
@@ -33,31 +18,6 @@ PACKAGES = {
     "ko-mecab": "pip install 'hf-xformer[ko]'",
     **dict.fromkeys(("spm", "flores101", "flores200", "spBLEU-1K"), "pip install 'hf-xformer[sentencepiece]'"),
 }
-
-
-class Script(NamedTuple):
-    """A language's script, and its share of the letters of some texts."""
-
-    language: str
-    share: float
-
-    @property
-    def has_spaces(self) -> bool:
-        return self.language == "Korean"
-
-
-def script_of(texts: Iterable[str]) -> Script | None:
-    """Returns the script without simple words between spaces that texts hold most of; None if next to nothing."""
-    joined = "\n".join(texts)
-    kana, han = len(KANA.findall(joined)), len(HAN.findall(joined))
-    counts = {name: len(pattern.findall(joined)) for name, pattern in UNSPACED.items()}
-    counts |= {"Japanese" if kana > 0.05 * (kana + han) else "Chinese": kana + han}
-    counts |= {"Korean": len(HANGUL.findall(joined))}
-    language = max(counts, key=counts.__getitem__)
-    # Vowel signs are no letters to `\w` in all scripts.
-    letters = max(len(SPACE.sub("", joined)), counts[language], 1)
-    share = counts[language] / letters
-    return Script(language, share) if share >= SOME else None
 
 
 def tokenizer_for(texts: Iterable[str]) -> str:
