@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Finds, loads and merges LoRA adapters (Hu et al. 2021), with PEFT."""
+"""Finds, loads and merges adapters, with PEFT."""
 
 import warnings
 from contextlib import suppress
@@ -126,7 +126,10 @@ def merge_adapter(adapted: "PreTrainedModel | PeftModel", name_or_path: str) -> 
     """
     merge = getattr(adapted, "merge_and_unload", None)
     if merge is None:
-        raise ArgumentError(f"{name_or_path}: not an adapter that can be merged")
+        raise ArgumentError(
+            f"{name_or_path}: not an adapter that can be merged: LoRA, AdaLoRA and IA3 change weights, prompts "
+            "and prefixes do not"
+        )
     tied = adapted.config.tie_word_embeddings
     with warnings.catch_warnings(), blame(name_or_path, ValueError):  # weights that are not finite
         warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")

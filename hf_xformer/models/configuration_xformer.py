@@ -50,6 +50,8 @@ POSITIVE_FIELDS = (
     "initializer_range",
     "format_version",
 )
+# Fields that `to_dict` leaves out if they are None.
+LEFT_OUT = ("num_key_value_heads",)
 TOKEN_ID_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
 
@@ -229,7 +231,8 @@ class XformerConfig(PreTrainedConfig):
     def from_dict(cls, config_dict, **kwargs):
         """Makes a config from a file's content; one that was saved with weights must hold all that they depend on."""
         # A field that a later version adds must be left out: older checkpoints do not have it.
-        check_whole(config_dict, list(XformerConfig.__annotations__), cls.attribute_map)
+        fields = [name for name in XformerConfig.__annotations__ if name not in LEFT_OUT]
+        check_whole(config_dict, fields, cls.attribute_map)
         return super().from_dict(config_dict, **kwargs)
 
     def __post_init__(self, **kwargs):
@@ -243,6 +246,10 @@ class XformerConfig(PreTrainedConfig):
         own = classes_of_others({} if kwargs.get("auto_map") is None else kwargs["auto_map"])
         super().__post_init__(**{**kwargs, "auto_map": AUTO_MAP | own})
         warn_of_ignored(self, kwargs)
+
+    def to_dict(self):
+        """Returns the fields, but not `LEFT_OUT` that are None: PEFT's prefix tuning takes them for numbers."""
+        return {name: value for name, value in super().to_dict().items() if value is not None or name not in LEFT_OUT}
 
     def validate_format(self):
         """Refuses a checkpoint of a later version."""

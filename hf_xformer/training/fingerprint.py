@@ -37,7 +37,7 @@ DERIVED = frozenset(
         *("train_file", "dataset_name", "group_by_length", "per_device_train_batch_size", "max_steps"),
         *("num_train_epochs", "average_tokens_across_devices", "bf16", "fp16", "accelerator_config"),
         *("parallelism_config", "fsdp", "fsdp_config", "deepspeed", "dataloader_num_workers", "use_cpu"),
-        "lora_target_modules",  # `check_adapter` knows the layers, by whatever words
+        *("lora_target_modules", "peft_config"),  # `check_adapter` compares what comes of them
     )
 )
 # Options that decide the weights only where the scores of evaluation do: by the best checkpoint or the learning rate.
