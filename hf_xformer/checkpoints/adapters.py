@@ -21,6 +21,17 @@ if TYPE_CHECKING:  # PEFT is an extra
     from peft import PeftModel
 
 
+# PEFT's kinds that a run can train, and their names for people.
+KINDS = {
+    "LORA": "LoRA",
+    "ADALORA": "AdaLoRA",
+    "IA3": "IA3",
+    "PREFIX_TUNING": "prefix tuning",
+    "PROMPT_TUNING": "prompt tuning",
+    "P_TUNING": "P-tuning",
+}
+
+
 def check_peft(wanted: str) -> None:
     """
     Checks that PEFT is there.

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
+from ..checkpoints.adapters import KINDS
 from ..files import RECORD, read_json, write_json
 from ..models import XformerConfig
 from .privacy import NAMED_SECRET, cleaned, secret_in, shown
@@ -147,9 +148,9 @@ def adapter_parameters(model: torch.nn.Module) -> int | None:
 
 
 def adapter_type(model: torch.nn.Module) -> str | None:
-    """Returns PEFT's name of an adapter's kind; None for a model without one."""
-    configs = getattr(model, "peft_config", {})
-    return next((plain(each.peft_type) for each in configs.values()), None)
+    """Returns the name of an adapter's kind; None for a model without one."""
+    kinds = [plain(each.peft_type) for each in getattr(model, "peft_config", {}).values()]
+    return KINDS.get(kinds[0], kinds[0]) if kinds else None
 
 
 def plain(value):

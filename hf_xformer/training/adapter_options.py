@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
 
+from ..checkpoints.adapters import KINDS
 from ..checkpoints.loading import check_length
 from ..errors import ArgumentError, blame, did_you_mean, wrong_choice
 from ..yaml_files import read_yaml
@@ -20,15 +21,6 @@ from .schema import make_option
 if TYPE_CHECKING:  # PEFT is an extra
     from peft import PeftConfig
 
-# PEFT's kinds that a run can train, and their names for people.
-KINDS = {
-    "LORA": "LoRA",
-    "ADALORA": "AdaLoRA",
-    "IA3": "IA3",
-    "PREFIX_TUNING": "prefix tuning",
-    "PROMPT_TUNING": "prompt tuning",
-    "P_TUNING": "P-tuning",
-}
 PREFIX = "PREFIX_TUNING"
 # Fields that the run sets.
 OWN = ("task_type", "base_model_name_or_path", "inference_mode", "revision", "peft_version", "auto_mapping")

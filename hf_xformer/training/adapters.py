@@ -15,10 +15,10 @@ from transformers import (
     Seq2SeqTrainingArguments,
 )
 
-from ..checkpoints.adapters import is_moved, load_weights
+from ..checkpoints.adapters import KINDS, is_moved, load_weights
 from ..errors import ArgumentError, first_line
 from ..files import ADAPTER_CONFIG, GENERATION_CONFIG, read_json, write_whole
-from .adapter_options import KINDS, make_peft_config
+from .adapter_options import make_peft_config
 from .adapter_state import is_saved_in_part, load_whole
 from .arguments import ModelArguments
 

@@ -4,19 +4,26 @@
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from peft import AutoPeftModelForSeq2SeqLM
-from small_adapters import EVALUATION, SAVING, WEIGHTS, adapter_options, adapter_weights, logits, train_base
-from small_adapters import train_and_keep
+from small_adapters import (
+    EVALUATION,
+    SAVING,
+    WEIGHTS,
+    adapter_options,
+    adapter_weights,
+    logits,
+    train_and_keep,
+    train_base,
+)
 from small_runs import nightly, refused
 from torch.testing import assert_close
 
 from hf_xformer.checkpoints.loading import load_model
-from hf_xformer.commands import evaluate, generate, info, merge, train
+from hf_xformer.commands import evaluate, merge, train
 from hf_xformer.files import WHOLE_ADAPTER
 
 
@@ -49,7 +56,9 @@ def options(task, base):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_trains_saves_loads_and_decodes_as_it_was_trained(kind, options, task, base, tmp_path, monkeypatch, capsys):
+def test_every_kind_trains_saves_loads_and_decodes_as_it_was_trained(
+    kind, options, task, base, tmp_path, monkeypatch, capsys
+):
     more = {"max_steps": 8, **EVALUATION, **SAVING}
     trained = train_and_keep(monkeypatch, options(tmp_path / "run", kind, **more))
     expected = logits(trained)
