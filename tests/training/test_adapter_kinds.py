@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""PEFT's six kinds of adapters by a recipe: each trains, resumes, loads and decodes as it was trained, or is refused."""
+"""PEFT's six kinds of adapters by a recipe: each trains, resumes, loads and decodes, or is refused."""
 
 import json
 import shutil
