@@ -62,7 +62,7 @@ def test_a_prefix_of_tokens_is_as_if_they_stood_in_front(fields):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("how", [{}, {"use_cache": False}, {"num_beams": 3}], ids=["cached", "uncached", "beams"])
+@pytest.mark.parametrize("how", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
 def test_a_prefix_is_not_forgotten_while_decoding(how):
     model = small()
     front = torch.tensor([[2, 9, 5]])
