@@ -80,6 +80,9 @@ def without_memory(config: PreTrainedConfig, adapter: "PeftConfig", trust_remote
     adapted = get_peft_model(model, adapter, low_cpu_mem_usage=True)
     if adapter.is_prompt_learning:
         adapted.prompt_encoder.to_empty(device="cpu")
+    for name, each in adapted.named_parameters():
+        if ".ranknum." in name:  # AdaLoRA's count of ranks: frozen in memory, but not where PEFT makes it without any
+            each.requires_grad_(False)
     return adapted
 
 
