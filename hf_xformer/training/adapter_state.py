@@ -66,9 +66,10 @@ def load_whole(model: Any, checkpoint: Path) -> None:
     allocator = allocator_of(model)
     if allocator is None:
         return
+    device = next(iter(parameters.values())).device  # the allocator's names begin below PEFT's own
     for kind in IMPORTANCE:
         remembered = {name.partition(":")[2]: each for name, each in stored.items() if name.startswith(f"{kind}:")}
-        setattr(allocator, kind, {name: each.to(parameters[name].device) for name, each in remembered.items()})
+        setattr(allocator, kind, {name: each.to(device) for name, each in remembered.items()})
     (adapter,) = model.peft_config.values()
     adapter.rank_pattern = read_json(checkpoint / ADAPTER_CONFIG).get("rank_pattern")
 
