@@ -50,7 +50,7 @@ quickstart: install  ## train a 1M-parameter model to pronounce words, in under 
 		--output_dir $(DATA)/tokenizer --overwrite
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml scripts/train.py \
 		configs/train/g2p-quickstart.yaml --output_dir $(RUN) $(BF16)
-	$(BIN)/hf-xformer evaluate $(RUN) --test_file $(DATA)/test.jsonl --metrics per wer \
+	$(BIN)/hf-xformer evaluate $(RUN) --test_file $(DATA)/test.jsonl --metrics per wrong_words \
 		--output_file $(RUN)/test_results.json --predictions_file $(RUN)/test_predictions.jsonl --show 12
 	$(BIN)/hf-xformer card $(RUN)
 	@echo "checkpoint: $(RUN)    its card, with curves and scores: $(RUN)/README.md    hf-xformer info $(RUN)"

@@ -22,6 +22,7 @@ from .yaml_files import read_yaml_file
 
 PROGRAM = "hf-xformer"
 VERBS = {
+    "data": "show what a file of data is, and the options that follow",
     "tokenizer": "train a tokenizer on your texts",
     "train": "train a model, new or pretrained, from a recipe",
     "generate": "decode lines of text",

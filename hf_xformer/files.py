@@ -3,6 +3,7 @@
 """Names of the files in a run's and a checkpoint's folder; reading them; writing files and folders whole."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
@@ -43,6 +45,8 @@ ALL_RESULTS = "all_results.json"  # the first two in one, by the Trainer
 CARD, CURVES, ATTENTION = "README.md", "curves.png", "attention.png"
 PUSHED = ".published.json"  # hashes of the files that were pushed from the folder, by repository
 CARD_TEMPLATE = "model_cards/template.md"  # ships with the package
+
+DIGESTS: dict[tuple, str] = {}  # of the files that `content_of` has read
 
 # A file or folder that is being written: its writer's machine, process and a number of its own are in the name.
 HOST = re.sub(r"\W", "_", platform.node())
@@ -277,6 +281,27 @@ def with_nulls(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [with_nulls(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def content_of(*paths: Path) -> str:
+    """Returns size and SHA-256 of a file, or of several and of folders: of all files in them, with their names."""
+    if len(paths) == 1 and not paths[0].is_dir():
+        status = paths[0].stat()
+        version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        # A file may be written twice within a tick of its clock: a fresh one is read again.
+        if time.time() - status.st_ctime < 3 or version not in DIGESTS:
+            with paths[0].open("rb") as file:
+                DIGESTS[version] = hashlib.file_digest(file, "sha256").hexdigest()
+        return f"{status.st_size:,} bytes, sha256 {DIGESTS[version]}"
+    whole, size = hashlib.sha256(), 0
+    for path in paths:
+        inside = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        for each in inside:
+            name = each.relative_to(path if path.is_dir() else path.parent)
+            if not any(part.startswith(".") for part in name.parts):
+                whole.update(f"{name.as_posix()}: {content_of(each)}\n".encode())
+                size += each.stat().st_size
+    return f"{size:,} bytes, sha256 {whole.hexdigest()}"
 
 
 def check_output_folder(folder: Path, option: str = "", in_use: str | None = None) -> None:

@@ -44,8 +44,8 @@ class""",
     ),
     Mutant(
         "given embeddings are not scaled",
-        "return (self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds) * self.embed_scale",
-        "return self.embed_tokens(input_ids) * self.embed_scale if inputs_embeds is None else inputs_embeds",
+        "return inputs_embeds * self.embed_scale",
+        "return inputs_embeds",
         words="embeds",
     ),
     Mutant(

@@ -70,6 +70,7 @@ def test_python_blocks_run(path, tmp_path, monkeypatch, capsys):
     checkpoint = tmp_path / "runs/g2p-quickstart"
     tokenizer = train_tokenizer(["K U B E R N T S", "AH IY UW"], "symbol")
     tokenizer.save_pretrained(checkpoint)
+    tokenizer.save_pretrained(tmp_path / "their-tokenizer")
     model = make_model(vocab_size=len(tokenizer))
     model.generation_config.max_length = 9
     model.save_pretrained(checkpoint)
@@ -81,6 +82,24 @@ def test_python_blocks_run(path, tmp_path, monkeypatch, capsys):
         assert len(printed) >= block.count("print(")
         if "runs/" not in block:  # else the comment is what a trained model says
             assert set(re.findall(r"print\(.*\)  # (.*)$", block, flags=re.MULTILINE)) <= set(printed)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/decoding.md"])
+def test_lines_for_decoding_speak_the_targets_language(name, tmp_path, monkeypatch, capsys):
+    """On a checkpoint with a tokenizer for each side, whose symbols are others."""
+    checkpoint = tmp_path / "runs/g2p-quickstart"
+    source, target = train_tokenizer(["K U B E R N T S"], "symbol"), train_tokenizer(["q w x y z"], "symbol")
+    source.save_pretrained(checkpoint)
+    target.save_pretrained(checkpoint / "target_tokenizer")
+    model = make_model(vocab_size=len(target), encoder_vocab_size=len(source))
+    model.generation_config.max_length = 9
+    model.save_pretrained(checkpoint)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in blocks(ROOT / name, "python"):
+        exec(compile(block, name, "exec"), names)
+    printed = capsys.readouterr().out.replace("generated_text", "").replace("score", "")
+    assert set(re.findall("[A-Za-z]", printed)) and set(re.findall(r"[A-Za-z]", printed)) <= set("qwxyze")
 
 
 @pytest.mark.parametrize("path", with_blocks("yaml"))

@@ -34,10 +34,11 @@ from transformers import (
 from transformers.utils.hub import cached_file
 
 from ..errors import ArgumentError, blame
+from ..files import GENERATION_CONFIG
 from ..models import XformerConfig, XformerForSeq2SeqLM
 from .languages import language_id
 from .loading import load_model, load_tokenizer, read_config
-from .saving import TOKENIZER_FILES, check_checkpoint_folder, save_checkpoint
+from .saving import TOKENIZER_FILES, check_checkpoint_folder, check_generation, save_checkpoint
 from .vocabulary import CONFIG_ERRORS
 
 
@@ -413,7 +414,9 @@ def convert_checkpoint(
         if language is not None
     }
     computed = SINUSOIDAL_TABLES if expected.position_embedding_type == "sinusoidal" else frozenset()
-    model = convert_model(load_model(source, computed, trust_remote_code, dtype="auto"))
+    stock = load_model(source, computed, trust_remote_code, dtype="auto")
+    check_generation(stock.generation_config, f"{source}: {GENERATION_CONFIG}")
+    model = convert_model(stock)
     if "tgt_lang" in languages and isinstance(tokenizer, MBartTokenizer):
         model.config.decoder_start_token_id = languages["tgt_lang"]
         model.generation_config.decoder_start_token_id = languages["tgt_lang"]

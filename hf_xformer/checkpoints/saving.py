@@ -4,11 +4,12 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, one_line
 from ..files import ADAPTER_CONFIG, CONFIG, GENERATION_CONFIG, TARGET_TOKENIZER, check_output_folder, fill_folder
 
 
@@ -36,6 +37,25 @@ def check_checkpoint_folder(out: Path, sources: Iterable[str], overwrite: bool) 
     check_output_folder(out, in_use=None if overwrite else "--overwrite writes into it all the same")
     if (out / ADAPTER_CONFIG).exists():
         raise ArgumentError(f"{out}: holds an adapter: give another folder")
+
+
+def check_generation(config: GenerationConfig, where: str) -> None:
+    """
+    Checks that the library will save a generation config, by saving it: it refuses then what it has loaded.
+
+    Args:
+        where: Where the config came from, for the message.
+
+    Raises:
+        ArgumentError: It will not.
+    """
+    with TemporaryDirectory() as folder:
+        try:
+            config.save_pretrained(folder)
+        except ValueError as error:
+            raise ArgumentError(
+                f"{where}: transformers would not save these options of decoding: {one_line(error)}"
+            ) from error
 
 
 def save_checkpoint(

@@ -5,6 +5,7 @@
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from ..data.probing import check_ids
 from ..errors import ArgumentError, blame
 from ..files import TARGET_TOKENIZER
 
@@ -36,20 +37,22 @@ def check_vocabulary(
     Checks that a model's tokenizers fit its vocabularies.
 
     Raises:
-        ArgumentError: They have more tokens than the model, or other ids for padding, end and start, or the target's
-            tokenizer is missing.
+        ArgumentError: They have more tokens than the model, ids that it lacks, two tokens with one id, or other ids
+            for padding, end and start, or the target's tokenizer is missing.
     """
     check_sides(config, source, target)
     source_field = "encoder_vocab_size" if getattr(config, "encoder_vocab_size", None) else "vocab_size"
     for side, tokenizer, field in (("source", source, source_field), ("target", target, "vocab_size")):
         # A Marian tokenizer may hold two vocabularies; its length is the source's.
         separate = side == "target" and getattr(tokenizer, "separate_vocabs", False)
-        size = len(tokenizer.target_encoder) if separate else len(tokenizer)
+        vocabulary = tokenizer.target_encoder if separate else tokenizer.get_vocab()
+        size = len(vocabulary) if separate else len(tokenizer)
         if size > getattr(config, field):
             raise ArgumentError(
                 f"the {side} tokenizer {tokenizer.name_or_path} has {size} tokens, "
                 f"more than the model's `{field}` of {getattr(config, field)}"
             )
+        check_ids(tokenizer, vocabulary, getattr(config, field), side, field)
         # A source tokenizer's start token counts too, because the Trainer writes it over the model's.
         for name in SPECIAL_TOKENS[:2] if side == "target" or source.bos_token_id is None else SPECIAL_TOKENS:
             expected = getattr(config, name, None)

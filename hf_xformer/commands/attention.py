@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ..checkpoints.loading import load_model, load_tokenizers
 from ..checkpoints.vocabulary import check_vocabulary
-from ..decoding.attention_maps import can_plot, cross_attention, plot_attention
+from ..data.pictures import picture_format
+from ..decoding.attention_maps import cross_attention, plot_attention
 from ..errors import ArgumentError, one_line_errors
 from ..files import ATTENTION
 from .options import Parser, add_checkpoint, check_output_file, whole_number
@@ -47,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    if not can_plot():
-        raise ArgumentError("pictures need matplotlib: pip install 'hf-xformer[plot]'")
+    picture_format(args.output)
     check_output_file("--output", args.output)
     for name in ("source", "--target"):
         text = getattr(args, name.removeprefix("--"))

@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..checkpoints.loading import check_path, load_model, load_tokenizers
-from ..decoding.attention_maps import can_plot, cross_attention, plot_attention
+from ..data.pictures import can_plot
+from ..decoding.attention_maps import cross_attention, plot_attention
 from ..errors import ArgumentError, one_line_errors
 from ..files import ATTENTION, CARD, CURVES, RECORD, TRAINER_STATE, read_json, read_text
 from ..hub.card import CardFacts, check_unedited, facts_of, problems_of, read_facts, render, write_card

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..checkpoints.conversion import convert_checkpoint
 from ..checkpoints.languages import languages_of
+from ..data.probing import describe
 from ..errors import one_line_errors
 from .options import Parser, add_overwrite, add_trust
 
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, tokenizer = convert_checkpoint(**vars(args))
     if tokenizer is None:
         print(f"{args.source} has no tokenizer: {args.out} has none either", file=sys.stderr)
+    for line in [] if tokenizer is None else describe(tokenizer, tokenizer):
+        print(line, file=sys.stderr)
     if args.tgt_lang is None and languages_of(tokenizer):
         print("several languages: --tgt_lang says which one to decode into and to be trained on", file=sys.stderr)
     millions = model.num_parameters() / 1e6

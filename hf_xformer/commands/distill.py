@@ -19,7 +19,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.bad_rows import say_once
 from ..data.reading import load_rows
+from ..data.sources import find_files
 from ..decoding.decoder import Decoder
 from ..errors import ArgumentError, one_line_errors
 from ..files import open_whole, write_text, write_whole
@@ -28,6 +30,7 @@ from .options import (
     add_checkpoint,
     add_columns,
     add_decoding_options,
+    bad_rows_of,
     check_output_file,
     generate_options,
     make_decoder,
@@ -40,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_checkpoint(parser, "the teacher: folder or Hub name")
     parser.add_argument(
         "--train_file",
-        nargs=1,
+        nargs="+",
         required=True,
-        help="a table as for hf-xformer train, or a text of one source a line",
+        help="tables or a folder of them, as for hf-xformer train, or a text of one source a line",
     )
     add_columns(parser, target=False)
     parser.add_argument("--output_file", type=Path, required=True, help="JSONL of source and target")
@@ -53,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_output_file("--output_file", args.output_file)
     if args.output_file.exists():
         raise ArgumentError(f"--output_file {args.output_file} is there already: remove it or give another")
-    sources = load_rows(args.train_file, args.source_column, target_column=None)["source"]
+    bad_rows, files = bad_rows_of(args), find_files(args.train_file, say_once)
+    sources = load_rows(files, args.source_column, target_column=None, bad_rows=bad_rows)["source"]
+    bad_rows.say(say_once)
     partial = args.output_file.with_name(f"{args.output_file.name}.partial")
     done = count_done(partial, order(args), sources)
     decoder = make_decoder(args)
@@ -62,20 +67,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     if done:
         print(f"{done:,} of {len(sources):,} sources are in {partial} already")
     try:
-        empty = decode(decoder, sources[done:], partial)
+        empty = decode(decoder, sources, done, partial)
     except KeyboardInterrupt:
         print(f"stopped. Start the same command again, and it continues with {partial}", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
     keep_rows(partial, args.output_file)
-    cut = f"; {decoder.truncated:,} sources were cut to {decoder.max_source_length} tokens"
     nothing = f"; {empty:,} targets are empty"
-    print(f"{len(sources):,} pairs in {args.output_file}{cut * bool(decoder.truncated)}{nothing * bool(empty)}")
+    bad = f"; {bad_rows.total:,} bad rows were left out"
+    said = nothing * bool(empty) + bad * bool(bad_rows.total)
+    print(f"{len(sources):,} pairs in {args.output_file}{said}")
 
 
 def order(args: argparse.Namespace) -> dict:
     """Returns the options that decide the outputs: two runs that differ in them must not share a file."""
-    chosen = ("checkpoint", "train_file", "source_column", "seed", "dtype")
-    return {name: getattr(args, name) for name in chosen} | generate_options(args)
+    chosen = ("checkpoint", "train_file", "source_column", "on_bad_row", "seed", "dtype")
+    overlong = {"overlong": args.overlong} if getattr(args, "overlong", None) else {}
+    return {name: getattr(args, name) for name in chosen} | overlong | generate_options(args)
 
 
 def count_done(partial: Path, wanted: dict, sources: Sequence[str]) -> int:
@@ -110,11 +117,11 @@ def begin(partial: Path, wanted: dict, done: int) -> None:
     write_whole(partial, lambda unfinished: unfinished.write_bytes(whole + b"\n"))
 
 
-def decode(decoder: Decoder, sources: Sequence[str], partial: Path) -> int:
-    """Appends each source with its best hypothesis, a line at a time; returns how many of them are empty."""
-    empty = 0
+def decode(decoder: Decoder, sources: Sequence[str], done: int, partial: Path) -> int:
+    """Appends each source that is left with its best hypothesis; returns how many of these are empty."""
+    empty, left = 0, sources[done:]
     with open(partial, "a", encoding="utf-8", buffering=1) as output:
-        for source, (best, *_) in zip(sources, decoder.decode(sources, progress=True), strict=True):
+        for source, (best, *_) in zip(left, decoder.decode(left, progress=True, first=done + 1), strict=True):
             output.write(json.dumps({"source": source, "target": best.text}, ensure_ascii=False) + "\n")
             empty += not best.text
     return empty

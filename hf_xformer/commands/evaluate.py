@@ -1,35 +1,60 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Decodes a test set with a trained checkpoint and prints its metrics as JSON.
+Decodes a test set with a trained checkpoint and prints its metrics as JSON; compares several systems.
 
-  hf-xformer evaluate runs/g2p-quickstart --test_file data/g2p/test.jsonl --metrics per wer
+  hf-xformer evaluate runs/g2p-quickstart --test_file data/g2p/test.jsonl --metrics per wrong_words
   hf-xformer evaluate runs/de-en --test_file test.de test.en --metrics sacrebleu chrf --num_beams 5
+  hf-xformer evaluate runs/de-en runs/other --test_file test.de test.en --metrics sacrebleu
+  hf-xformer evaluate one.jsonl other.jsonl --metrics sacrebleu chrf
 
-Metrics: sacrebleu and chrf with their signatures, exact_match, wer (rows that match no reference) and per (edit
-distance over whitespace-separated symbols to the nearest reference), all in percent.
+A system is a checkpoint, or a .jsonl file of predictions that --predictions_file has written. Several are compared
+with the first by sacreBLEU's paired bootstrap: p is how often equally good systems would differ by more.
+
+Metrics: sacrebleu, chrf, chrf++ and ter as sacreBLEU has them; exact_match; wer (edits of words per reference word, as
+in speech recognition), cer (of characters) and per (of phonemes, or whatever stands between spaces), to the nearest
+reference; wrong_words (rows that match no reference: what papers on pronunciation call WER); comet (in an environment
+of its own, see --comet_python). All are percentages, comet is times 100.
 """
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 
+from ..data.bad_rows import say_once
 from ..data.reading import load_rows
-from ..decoding.decoder import Decoder
-from ..decoding.metrics import METRICS, compute_metrics
-from ..errors import one_line_errors
-from ..files import write_json, write_json_lines
+from ..data.sources import find_files
+from ..decoding import significance
+from ..decoding.metrics import (
+    COMET_MODEL,
+    METRICS,
+    NFC,
+    TOKENIZERS,
+    UNICODE_FORMS,
+    Scoring,
+    check_metrics,
+    compute_metrics,
+    describe_form,
+    nearest,
+)
+from ..decoding.predictions import is_predictions, read_predictions, write_predictions
+from ..errors import ArgumentError, one_line_errors
+from ..files import write_json
 from ..hub.privacy import shown
 from .options import (
     Parser,
     add_checkpoint,
     add_columns,
     add_decoding_options,
+    bad_rows_of,
     check_output_file,
     generate_options,
     make_decoder,
@@ -37,74 +62,178 @@ from .options import (
 )
 
 
+@dataclass
+class System:
+    """One of those that are evaluated: what it is called, its predictions, and how they were decoded."""
+
+    name: str
+    predictions: list[str] = field(default_factory=list)
+    decoding: dict[str, Any] = field(default_factory=dict)
+
+
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
-    check_output_file("--output_file", args.output_file)
-    check_output_file("--predictions_file", args.predictions_file)
-    rows = load_rows(args.test_file, source_column=args.source_column, target_column=args.target_column)
-    sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
-    decoder = make_decoder(args)
-    start = time.perf_counter()
-    predictions = [best[0].text for best in decoder.decode(sources, progress=True)]
-    seconds = time.perf_counter() - start
-    scores = compute_metrics(args.metrics, predictions, references)
-    results = {name: rounded(score) for name, score in scores.items()} | circumstances(args, decoder, sources, seconds)
-    if args.predictions_file:
-        compared = zip(sources, predictions, references, strict=True)
-        names = ("source", "prediction", "references")
-        write_json_lines(args.predictions_file, (dict(zip(names, each, strict=True)) for each in compared))
-    if args.show:
-        print(table(sources, predictions, references, args.show))
-    print(json.dumps(results, indent=2, ensure_ascii=False))
+    check_options(args)
+    bad_rows = bad_rows_of(args)
+    if args.test_file:
+        files = find_files(args.test_file, say_once)
+        rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows)
+        bad_rows.say(say_once)
+        sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
+    else:
+        sources, _, references = read_predictions(Path(args.checkpoint[0]), args.max_samples)
+    scoring = Scoring(args.sacrebleu_tokenize, args.unicode_form, args.comet_model, args.comet_python)
+    for note in check_metrics(args.metrics, references, sources, scoring):
+        print(note, file=sys.stderr)
+    if len(args.checkpoint) > 1:
+        significance.check_comparison(args.metrics, len(sources), args.bootstrap_samples)
+    systems = decode_all(args, sources, references)
+    results = [score(args, system, sources, references, scoring) | bad_rows.left_out() for system in systems]
+    content: dict[str, Any] = results[0]
+    if len(systems) > 1:
+        texts = [(system.name, system.predictions) for system in systems]
+        compared = significance.compare(args.metrics, texts, references, sources, scoring, args.bootstrap_samples)
+        print(significance.table(compared))
+        content = {"systems": results, "significance": compared}
+    print(json.dumps(content, indent=2, ensure_ascii=False))
     if args.output_file:
-        write_json(args.output_file, results)
+        write_json(args.output_file, content)
 
 
 def make_parser() -> Parser:
     parser = Parser("evaluate", __doc__)
-    add_checkpoint(parser)
-    parser.add_argument("--test_file", nargs="+", required=True, help="one data file, or two text files, source first")
+    add_checkpoint(parser, "folder or Hub name, or a .jsonl file of predictions; one or more", nargs="+")
+    parser.add_argument("--test_file", nargs="+", help="data files, a folder of them, or two text files, source first")
     add_columns(parser)
     parser.add_argument("--metrics", nargs="+", required=True, choices=METRICS, help="one or more of these")
     parser.add_argument("--output_file", type=Path, help="file for the JSON, which is printed too")
-    parser.add_argument("--predictions_file", type=Path, help="JSONL of every source, prediction and reference")
+    parser.add_argument(
+        "--predictions_file",
+        nargs="+",
+        type=Path,
+        help="JSONL of every source, prediction and reference, written before scoring; one for each checkpoint",
+    )
     parser.add_argument("--max_samples", type=whole_number(), help="evaluate the first rows only, this many")
     parser.add_argument(
         "--show", type=whole_number(0), default=0, metavar="N", help="print a table of N rows spread over the set"
     )
+    group = parser.add_argument_group("comparing texts")
+    group.add_argument(
+        "--sacrebleu_tokenize",
+        choices=TOKENIZERS,
+        help="how sacrebleu splits words (default: 13a, or by the references' script zh, ja-mecab, ko-mecab or char)",
+    )
+    group.add_argument(
+        "--unicode_form", choices=UNICODE_FORMS, default=NFC, help=f"form that texts are compared in (default {NFC})"
+    )
+    group.add_argument(
+        "--bootstrap_samples",
+        type=whole_number(),
+        default=significance.SAMPLES,
+        help=f"resamples that systems are compared on (default {significance.SAMPLES})",
+    )
+    group.add_argument("--comet_model", default=COMET_MODEL, help=f"Hub name or checkpoint (default {COMET_MODEL})")
+    group.add_argument("--comet_python", help="python of the environment that unbabel-comet is installed in")
     add_decoding_options(parser)
     return parser
 
 
-def circumstances(args: argparse.Namespace, decoder: Decoder, sources: Sequence[str], seconds: float) -> dict:
-    """Returns what has to be known to compare or to repeat the scores."""
+def check_options(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        ArgumentError: Systems, files and options do not go together.
+    """
+    check_output_file("--output_file", args.output_file)
+    decoded = [name for name in args.checkpoint if not is_predictions(name)]
+    files = args.predictions_file or []
+    for path in files:
+        check_output_file("--predictions_file", path)
+    if files and len(files) != len(decoded):
+        raise ArgumentError(f"--predictions_file: {len(files)} files for {len(decoded)} checkpoints to decode with")
+    if doubled := [name for name in args.checkpoint if args.checkpoint.count(name) > 1]:
+        raise ArgumentError(f"{doubled[0]}: it would be compared with itself")
+    if doubled := [path for path in files if files.count(path) > 1 or str(path) in args.checkpoint]:
+        raise ArgumentError(f"--predictions_file {doubled[0]}: it would overwrite another's predictions")
+    if not args.test_file and not is_predictions(args.checkpoint[0]):
+        raise ArgumentError(f"--test_file is missing, which {args.checkpoint[0]} is to decode")
+    if not decoded and (useless := list(generate_options(args))):
+        raise ArgumentError(f"--{useless[0]}: nothing is decoded, all systems are files of predictions")
+
+
+def decode_all(args: argparse.Namespace, sources: list[str], references: list[list[str]]) -> list[System]:
+    """Returns the systems with their predictions, each written as soon as it is there."""
+    read = {name: read_predictions(Path(name), args.max_samples) for name in args.checkpoint if is_predictions(name)}
+    for name, (its_sources, _, its_references) in read.items():
+        if (its_sources, its_references) != (list(sources), list(references)):
+            raise ArgumentError(f"{name}: its {first_difference(sources, references, its_sources, its_references)}")
+    checkpoints = [name for name in args.checkpoint if name not in read]
+    of_each = {name: argparse.Namespace(**{**vars(args), "checkpoint": name}) for name in checkpoints}
+    for name in checkpoints[1:]:  # so that one that does not load costs nobody's decoding
+        make_decoder(of_each[name])
+    files = dict(zip(checkpoints, args.predictions_file or [], strict=False))
+    systems = []
+    for name in args.checkpoint:
+        if name in read:
+            systems.append(System(shown(name), read[name][1]))
+            continue
+        decoder = make_decoder(of_each[name])
+        start = time.perf_counter()
+        predictions = [best[0].text for best in decoder.decode(sources, progress=True)]
+        seconds = round(time.perf_counter() - start, 2)
+        decoding = {"sources_truncated": decoder.truncated, "decoding_seconds": seconds}
+        systems.append(System(shown(name), predictions, {**decoding, "decoding": generate_options(args)}))
+        if name in files:
+            write_predictions(files[name], sources, predictions, references)
+    return systems
+
+
+def first_difference(sources, references, its_sources, its_references) -> str:
+    """Returns in words where the rows of a file of predictions are other than those of the test set."""
+    if len(sources) != len(its_sources):
+        return f"{len(its_sources):,} rows are not the {len(sources):,} of the test set: score the same rows"
+    pairs = zip(zip(sources, references, strict=True), zip(its_sources, its_references, strict=True), strict=True)
+    number, (ours, its) = next((n, pair) for n, pair in enumerate(pairs, start=1) if pair[0] != pair[1])
+    what = "source" if ours[0] != its[0] else "references"
+    return f"row {number} has the {what} {its[what == 'references']!r:.60}, not {ours[what == 'references']!r:.60}"
+
+
+def score(
+    args: argparse.Namespace, system: System, sources: list[str], references: list[list[str]], scoring: Scoring
+) -> dict[str, Any]:
+    """Returns a system's scores, and what has to be known to compare or to repeat them."""
+    rows = [[text] for text in system.predictions]
+    if note := describe_form(args.unicode_form, f"predictions of {system.name}", rows):
+        print(note, file=sys.stderr)
+    if args.show:
+        print(table(sources, system.predictions, references, args.show, args.unicode_form))
+    scores = compute_metrics(args.metrics, system.predictions, references, sources, scoring)
     return {
+        **{name: each if isinstance(each, str) else round(each, 4) for name, each in scores.items()},
         "metrics": args.metrics,
+        "unicode_form": args.unicode_form,
         "samples": len(sources),
         **({"max_samples": args.max_samples} if args.max_samples else {}),
-        "sources_truncated": decoder.truncated,
-        "decoding_seconds": round(seconds, 2),
-        "decoding": generate_options(args),
-        "checkpoint": shown(args.checkpoint),
-        "test_file": list(map(shown, args.test_file)),
+        **system.decoding,
+        **({"overlong": args.overlong} if args.overlong else {}),
+        "checkpoint": system.name,
+        "test_file": list(map(shown, args.test_file or [])),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
 
 
-def rounded(score: float | str) -> float | str:
-    return score if isinstance(score, str) else round(score, 4)
-
-
-def table(sources: list[str], predictions: list[str], references: list[list[str]], count: int) -> str:
+def table(
+    sources: list[str], predictions: list[str], references: list[list[str]], count: int, unicode_form: str
+) -> str:
     """
-    Returns `count` rows at equal distances as lines: source, prediction, first reference, and "right" if the
-    prediction is one of the references.
+    Returns `count` rows at equal distances as lines: source, prediction, the reference that matches it or else the
+    nearest one, and "right" if it matches.
     """
     step = max(1, len(sources) // count)
     rows = [("source", "prediction", "reference", "")]
     for source, prediction, texts in list(zip(sources, predictions, references, strict=True))[::step][:count]:
-        rows.append((source, prediction, texts[0], "right" if prediction in texts else ""))
+        text, is_right = nearest(prediction, texts, unicode_form)
+        rows.append((source, prediction, text, "right" if is_right else ""))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows) + "\n"

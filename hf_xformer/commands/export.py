@@ -6,7 +6,8 @@ Exports an Xformer checkpoint to CTranslate2, which decodes faster than PyTorch,
   hf-xformer export runs/de-en runs/de-en-ct2
   hf-xformer export runs/de-en runs/de-en-int8 --quantization int8
 
-The new folder is a model for `ctranslate2.Translator`, with the tokenizer's tokens as its vocabulary. Its
+The new folder is a model for `ctranslate2.Translator`, with the tokens of the checkpoint's tokenizers as
+its vocabularies: the source's makes the tokens that it takes, and the target's reads those that it gives. Its
 `decoding.json` holds the arguments of `translate_batch` that correspond to the checkpoint's generation config. What
 CTranslate2 cannot compute is refused: blocks and windows, the rope types dynamic and longrope, some activations.
 """

@@ -6,27 +6,31 @@ Decodes text with a trained checkpoint, one source a line.
   hf-xformer generate runs/g2p-quickstart --input words.txt --output pronunciations.txt
   hf-xformer generate runs/g2p-quickstart --num_beams 5 --n_best 3 --scores < words.txt
 
-Prints one line per source; with --n_best N, N lines per source, best first, which for beams is by probability per
-token. With --scores each line starts with the natural logarithm of the whole text's probability and a tab. --format
-jsonl prints one JSON object per source instead.
+A source ends at a line feed, or at a carriage return and a line feed; nothing else ends one. Prints one line per
+source; with --n_best N, N lines per source, best first, which for beams is by probability per token. With --scores
+each line starts with the natural logarithm of the whole text's probability and a tab. A line break inside a text is
+counted and printed as \\n, \\r, \\x0b, \\x0c, \\x1c, \\x1d, \\x1e, \\x85, \\u2028 or \\u2029; backslashes and tabs
+stay as they are. --format jsonl prints one JSON object per source instead, with the exact text.
 """
 
 import argparse
-import gzip
-import io
 import json
 import signal
 import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TextIO
 
+from ..data.formats import check_file, read_lines
 from ..decoding.decoder import Hypothesis
-from ..errors import ArgumentError, one_line, one_line_errors
+from ..decoding.lengths import Place, Tally
+from ..errors import ArgumentError, one_line_errors
 from ..files import kept_path, open_whole
 from .options import Parser, add_checkpoint, add_decoding_options, check_output_file, make_decoder, whole_number
+
+
+# All that `str.splitlines` splits at.
+ESCAPES = {ord(end): repr(end)[1:-1] for end in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
 
 
 @one_line_errors()
@@ -46,16 +50,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.num_return_sequences = args.n_best
     decoder = make_decoder(args)
     # Lines in and lines out: the input is never held whole.
-    sources = read_lines(args.input)
+    sources = read_lines(args.input or sys.stdin.buffer)
     echoed: list[str] = []
+    broken = Tally()
     try:
         with open_whole(args.output, keep=True) if args.output else nullcontext(sys.stdout) as output:
-            for hypotheses in decoder.decode(remember(sources, echoed), progress=True):
-                output.write(as_text(echoed.pop(0), hypotheses, args))
+            decoded = decoder.decode(remember(sources, echoed), progress=True, kind="line")
+            for number, hypotheses in enumerate(decoded, 1):
+                source = echoed.pop(0)
+                if args.format == "jsonl":
+                    output.write(as_json(source, hypotheses))
+                    continue
+                output.writelines(as_line(each) for each in hypotheses)
+                for text in (each.text for each in hypotheses if one_line_text(each.text) != each.text):
+                    broken.add(Place(number, source, "line"), f"with {one_line_text(text)!r:.40}")
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
-    if decoder.truncated:
-        print(f"{decoder.truncated} sources were cut to {decoder.max_source_length} tokens", file=sys.stderr)
+    if broken.count:
+        said = f"line breaks in {broken.count:,} texts are escaped: {broken} (--format jsonl has them as they are)"
+        print(said, file=sys.stderr)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -66,29 +79,8 @@ def check_options(args: argparse.Namespace) -> None:
         taken = [] if args.output is None else [args.output.resolve(), kept_path(args.output)]
         if args.input.resolve() in taken:
             raise ArgumentError(f"--output {args.output} would overwrite the input")
-        open_text(args.input).close()  # fails here, and not when the model is loaded
-
-
-def read_lines(path: Path | None) -> Iterator[str]:
-    """Yields the lines of a file or of standard input, without their ends and without a byte order mark."""
-    try:
-        with open_text(path) as lines:
-            yield from (line.rstrip("\n") for line in lines)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise ArgumentError(f"{'standard input' if path is None else f'--input {path}'}: {reason(error)}") from error
-
-
-def reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or one_line(error)
-
-
-def open_text(path: Path | None) -> TextIO:
-    if path is None:
-        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig")
-    try:
-        return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig")
-    except OSError as error:
-        raise ArgumentError(f"--input {path}: {reason(error)}") from error
+        # Fails here, and not when the model is loaded.
+        check_file(args.input, f"leave out --input and type < {args.input}")
 
 
 def remember(sources: Iterator[str], echoed: list[str]) -> Iterator[str]:
@@ -97,10 +89,17 @@ def remember(sources: Iterator[str], echoed: list[str]) -> Iterator[str]:
         yield source
 
 
-def as_text(source: str, hypotheses: list[Hypothesis], args: argparse.Namespace) -> str:
-    if args.format == "jsonl":
-        listed = [{"text": each.text, **({"score": each.score} if args.scores else {})} for each in hypotheses]
-        return json.dumps({"source": source, "hypotheses": listed}, ensure_ascii=False) + "\n"
-    return "".join(
-        f"{each.score or 0.0:.4f}\t{each.text}\n" if args.scores else f"{each.text}\n" for each in hypotheses
-    )
+def as_json(source: str, hypotheses: list[Hypothesis]) -> str:
+    listed = [{"text": each.text} | ({} if each.score is None else {"score": each.score}) for each in hypotheses]
+    return json.dumps({"source": source, "hypotheses": listed}, ensure_ascii=False) + "\n"
+
+
+def as_line(hypothesis: Hypothesis) -> str:
+    """Returns a line, on which a score ends at the first tab; the text may have others."""
+    score = "" if hypothesis.score is None else f"{hypothesis.score:.4f}\t"
+    return f"{score}{one_line_text(hypothesis.text)}\n"
+
+
+def one_line_text(text: str) -> str:
+    """Returns a text with escapes in place of what any reader takes for the end of a line."""
+    return text.translate(ESCAPES)

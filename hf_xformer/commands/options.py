@@ -5,18 +5,18 @@
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from accelerate import PartialState
-from transformers import PreTrainedModel, set_seed
+from transformers import set_seed
 
-from ..checkpoints.loading import check_length, load_model, load_tokenizers, position_limit
-from ..checkpoints.vocabulary import check_vocabulary
-from ..decoding.decoder import Decoder, longest_target
+from ..data.bad_rows import POLICIES, SHORTEST, BadRows
+from ..decoding.decoder import Decoder
+from ..decoding.lengths import OVERLONG
 from ..errors import ArgumentError, blame, refuse_misspelt, wrong_choice
-from ..files import GENERATION_CONFIG
 
 
 class Parser(argparse.ArgumentParser):
@@ -101,12 +101,35 @@ def add_revision(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
 
 
-def add_columns(parser: argparse._ActionsContainer, target: bool = True) -> None:
-    """Adds the names of a table's columns; `target` says whether there is one of targets."""
+def add_columns(parser: argparse._ActionsContainer, target: bool = True, policy: bool = True) -> None:
+    """
+    Adds the names of a table's columns, `target` says whether there is one of targets, and what bad rows are; without
+    `policy` the verb itself decides what becomes of these.
+    """
     for side in ("source", "target")[: 1 + target]:
         parser.add_argument(
             f"--{side}_column", default=side, help=f"the {side}'s column; a.b reaches into an object (default {side})"
         )
+    if policy:
+        parser.add_argument(
+            "--on_bad_row",
+            choices=POLICIES,
+            default="error",
+            help="a row that is empty or no pair of texts is an error, or is left out and counted (default error)",
+        )
+    if target:
+        parser.add_argument(
+            "--max_length_ratio",
+            type=number(above=1),
+            metavar="R",
+            help=f"a pair is a bad row if one side has more than R times the characters of the other, of which fewer "
+            f"than {SHORTEST} count as {SHORTEST} (default: any lengths)",
+        )
+
+
+def bad_rows_of(args: argparse.Namespace) -> BadRows:
+    """Returns what the options of [`add_columns`] make of bad rows."""
+    return BadRows(args.on_bad_row, getattr(args, "max_length_ratio", None))
 
 
 def add_overwrite(parser: argparse._ActionsContainer, text: str) -> None:
@@ -133,6 +156,16 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num_beams", type=whole_number(), help="beams; 1 is greedy")
     group.add_argument("--length_penalty", type=number(), help="above 0 prefers longer texts (beam search)")
     group.add_argument("--max_new_tokens", type=whole_number(), help="longest target, in tokens")
+    group.add_argument(
+        "--overlong",
+        choices=OVERLONG,
+        help="sources longer than the model was trained on: keep them whole as far as it has positions, truncate "
+        "them, or refuse them as an error (default keep); they are counted and said",
+    )
+    group.add_argument(
+        "--stop_strings", nargs="+", metavar="TEXT", help="end a text behind the first of these that it has"
+    )
+    group.add_argument("--assistant_model", help="smaller checkpoint with the same tokens, which drafts texts")
     group.add_argument("--do_sample", action="store_true", default=None, help="sample instead of taking the best")
     group.add_argument("--temperature", type=number(above=0), help="flattens (above 1) or sharpens the distribution")
     group.add_argument("--top_k", type=whole_number(), help="sample from this many of the likeliest tokens")
@@ -150,6 +183,8 @@ GENERATE_OPTIONS = (
     "num_beams",
     "length_penalty",
     "max_new_tokens",
+    "stop_strings",
+    "assistant_model",
     "do_sample",
     "temperature",
     "top_k",
@@ -174,33 +209,18 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
         if getattr(args, name) is not None and not args.do_sample:
             raise ArgumentError(f"--{name} is for sampling: it needs --do_sample")
     set_seed(args.seed)
-    device = choose_device(args.device)
-    hub = {"revision": args.revision} if args.revision is not None else {}
-    source, target = load_tokenizers(args.checkpoint, trust_remote_code=args.trust_remote_code, **hub)
-    model = load_model(args.checkpoint, trust_remote_code=args.trust_remote_code, dtype=args.dtype, **hub)
-    check_vocabulary(model.config, source, target)
-    check_longest_target(model, args)
-    return Decoder(
-        model.to(device),  # type: ignore[arg-type]  # the library's wrapper loses `self`
-        source,
-        target,
+    return Decoder.from_pretrained(
+        args.checkpoint,
+        device=choose_device(args.device),
+        dtype=args.dtype,
+        trust_remote_code=args.trust_remote_code,
+        revision=args.revision,
         batch_size=args.batch_size,
-        max_source_length=position_limit(model.config),
+        overlong=args.overlong,
         scores=getattr(args, "scores", False),
+        say=partial(print, file=sys.stderr),
         **generate_options(args),
     )
-
-
-def check_longest_target(model: PreTrainedModel, args: argparse.Namespace) -> None:
-    """
-    Raises:
-        ArgumentError: The longest target that may be decoded has more tokens than the model has positions.
-    """
-    longest, where = args.max_new_tokens, f"--max_new_tokens {args.max_new_tokens}"
-    if longest is None:
-        longest = longest_target(model.generation_config)
-        where = f"--max_new_tokens, {longest} by {args.checkpoint}'s {GENERATION_CONFIG},"
-    check_length(model.config, longest, where)
 
 
 def choose_device(name: str | None) -> torch.device:

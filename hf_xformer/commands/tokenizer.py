@@ -21,11 +21,14 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
+from ..data.bad_rows import say_once
+from ..data.probing import round_trip
 from ..data.reading import Row, load_named_rows, read_rows
+from ..data.sources import find_files
 from ..data.tokenizers import TRAINERS, train_tokenizer
 from ..errors import ArgumentError, one_line_errors
 from ..files import TARGET_TOKENIZER, check_output_folder, fill_folder
-from .options import Parser, add_columns, add_overwrite, whole_number
+from .options import Parser, add_columns, add_overwrite, bad_rows_of, whole_number
 
 
 SAMPLE_ROWS = 10_000
@@ -68,7 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     # A target tokenizer of an earlier run would be taken for a part of this one.
     fill_folder(args.output_dir, write, earlier=[TARGET_TOKENIZER])
     for side, folder in folders.items():
-        print(f"{folder}: {description(trained[side], texts_of(islice(rows(), SAMPLE_ROWS), side))}")
+        texts = list(texts_of(islice(rows(), SAMPLE_ROWS), side))
+        print(f"{folder}: {description(trained[side], texts)}")
+        if (found := round_trip(trained[side], texts)).first is not None:
+            print(f"{folder}: {found}")
 
 
 def make_parser() -> Parser:
@@ -79,7 +85,8 @@ def make_parser() -> Parser:
         "--train_file",
         nargs="+",
         metavar="FILE",
-        help="a .jsonl, .json, .csv, .tsv or .parquet file, or two plain-text files, source first; .gz may follow",
+        help=".jsonl, .json, .csv, .tsv or .parquet files, a folder of them, or two plain-text files, source first; "
+        ".gz may follow",
     )
     where.add_argument("--dataset_name", help="a local folder or Hub name for datasets.load_dataset")
     data.add_argument("--dataset_config_name", help="its configuration, if it has several")
@@ -124,10 +131,17 @@ def check_output(folder: Path, overwrite: bool) -> None:
 
 def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:
     """Returns a function that reads the rows from the start: they are read twice and may not fit in memory."""
+    bad_rows = bad_rows_of(args)
     columns = {"source_column": args.source_column, "target_column": args.target_column}
     if args.train_file:
-        return lambda: read_rows(args.train_file, **columns)
-    dataset = load_named_rows(args.dataset_name, args.dataset_config_name, args.train_split, **columns)
+        files = find_files(args.train_file, say_once)
+        for _ in read_rows(files, **columns, bad_rows=bad_rows):  # all are counted before training begins
+            pass
+        bad_rows.say(say_once)
+        return lambda: read_rows(files, **columns, bad_rows=bad_rows.fresh())
+    name, config = args.dataset_name, args.dataset_config_name
+    dataset = load_named_rows(name, config, args.train_split, **columns, bad_rows=bad_rows)
+    bad_rows.say(say_once)
     return lambda: dataset
 
 
@@ -140,11 +154,11 @@ def texts_of(rows: Iterable[Row], side: str | None) -> Iterator[str]:
             yield from row["target"]
 
 
-def description(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> str:
+def description(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> str:
     """Returns the size of the vocabulary, the share of unknown tokens in the texts, and the first text as tokens."""
     sample, total, unknown = "", 0, 0
     for text in texts:
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
         sample = sample or "|".join(text[start:end] for start, end in encoded["offset_mapping"])
         total += len(encoded["input_ids"])
         unknown += encoded["input_ids"].count(tokenizer.unk_token_id)

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArgumen
 from transformers.trainer_utils import HubStrategy
 
 from ..checkpoints.averaging import load_averages
-from ..decoding.attention_maps import can_plot
+from ..data.pictures import can_plot
 from ..errors import blame, one_line_errors
 from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER, with_nulls
 from ..hub.card import CardFacts, facts_of, read_facts, why_kept, write_card

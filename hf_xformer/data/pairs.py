@@ -2,27 +2,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns pairs of texts into pairs of token ids, which the Trainer reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import DataError
+from .encoding import SpeltOut, TextEncoder, name_of
+from .probing import ONE_FORM, round_trip
 from .reading import expand_references
-from .tokenizers import cut
+
+
+# Targets of the training set that are encoded and decoded to see what comes back, and how many of a stream.
+SAMPLE, STREAM_SAMPLE = 1000, 100
+
+
+# Columns that say something of a row, and are not for the model.
+NOTES = ["overlong", "spelt_out"]
 
 
 class PairTokenizer:
     """
     Tokenises batches of rows; of several references it takes the first.
 
-    It returns `input_ids`, `attention_mask` and `labels`, their `length` (tokens of the longer side) and whether they
-    were `overlong`.
+    It returns `input_ids`, `attention_mask` and `labels`, their `length` (tokens of the longer side), whether they
+    were `overlong`, and how special tokens that they spell out were taken (`spelt_out`).
 
     Args:
         source, target: Tokenizers.
-        max_source_length, max_target_length: Tokens to which longer texts are cut, keeping the end token.
+        max_source_length, max_target_length: Tokens to which the tokenizers truncate longer texts.
     """
 
     def __init__(
@@ -33,23 +43,28 @@ class PairTokenizer:
         max_target_length: int,
     ):
         self.source, self.target = source, target
-        self.max_source_length, self.max_target_length = max_source_length, max_target_length
+        self.encode_source = TextEncoder(source, max_source_length)
+        self.encode_target = TextEncoder(target, max_target_length, target=True)
         self.limits = f"{max_source_length} source or {max_target_length} target tokens"
 
+    @property
+    def why_tokens(self) -> str:
+        """Why special tokens that a text spells out are read as tokens, for a message."""
+        if self.encode_source.is_read or self.encode_target.is_read:
+            return "read as tokens, as --special_tokens_in_text read says"
+        return "read as tokens, and never generated as text: the tokenizer cannot take them as text"
+
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        sources = self.source(rows["source"], verbose=False)["input_ids"]
-        # Multilingual and Marian tokenizers tokenise targets in another way than sources.
-        references = list(map(first_reference, rows["target"]))
-        targets = self.target(text_target=references, verbose=False)["input_ids"]
+        sources = self.encode_source(rows["source"])
+        targets = self.encode_target(list(map(first_reference, rows["target"])))
         pairs = list(zip(sources, targets, strict=True))
-        input_ids = [cut(ids, self.max_source_length) for ids in sources]
-        labels = [cut(ids, self.max_target_length) for ids in targets]
         return {
-            "input_ids": input_ids,
-            "attention_mask": [[1] * len(ids) for ids in input_ids],
-            "labels": labels,
-            "length": [max(map(len, pair)) for pair in zip(input_ids, labels, strict=True)],
-            "overlong": [len(s) > self.max_source_length or len(t) > self.max_target_length for s, t in pairs],
+            "input_ids": [source.ids for source in sources],
+            "attention_mask": [[1] * len(source.ids) for source in sources],
+            "labels": [target.ids for target in targets],
+            "length": [max(len(source.ids), len(target.ids)) for source, target in pairs],
+            "overlong": [source.overlong or target.overlong for source, target in pairs],
+            "spelt_out": [int(max(source.spelt_out, target.spelt_out)) for source, target in pairs],
         }
 
 
@@ -72,25 +87,30 @@ def prepare_training(
     Raises:
         DataError: No pair is left.
     """
-    rows = expand_references(rows)
+    rows = texts = expand_references(rows)
     if isinstance(rows, IterableDataset):
+        say_round_trip(list(texts.take(STREAM_SAMPLE)), tokenize, say)
         rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"])
         say(f"rows over the length limits are {overlong_verb(overlong)}; a stream cannot be counted beforehand")
         rows = drop_overlong(rows) if overlong == "drop" else rows
-        return rows.remove_columns("overlong")
+        return rows.remove_columns(NOTES)
     rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
+    say_spelt_out(rows, texts, "training pairs", tokenize, say)
+    say_round_trip(texts.select(range(0, len(texts), max(1, len(texts) // SAMPLE))), tokenize, say)
     count = say_overlong(rows, "training pairs", tokenize, overlong, say)
     rows = drop_overlong(rows) if count and overlong == "drop" else rows
     if len(rows) == 0:
         raise DataError(f"no training pair is left: all {count} are longer than {tokenize.limits}")
-    return rows.remove_columns("overlong")
+    return rows.remove_columns(NOTES)
 
 
 def prepare_evaluation(rows: Dataset, tokenize: PairTokenizer, workers: int | None, say: Callable) -> Dataset:
     """Returns one tokenised row for each source, in order; its labels are the first of its references."""
+    texts = rows
     rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
+    say_spelt_out(rows, texts, "evaluation rows", tokenize, say)
     say_overlong(rows, "evaluation rows", tokenize, "truncate", say)
-    return rows.remove_columns("overlong")
+    return rows.remove_columns(NOTES)
 
 
 def say_overlong(rows: Dataset, what: str, tokenize: PairTokenizer, overlong: str, say: Callable) -> int:
@@ -98,6 +118,32 @@ def say_overlong(rows: Dataset, what: str, tokenize: PairTokenizer, overlong: st
     count = int(np.sum(rows.with_format("numpy")["overlong"][:]))
     say(f"{len(rows):,} {what}; {overlong_verb(overlong)}: {count:,} longer than {tokenize.limits}")
     return count
+
+
+def say_spelt_out(rows: Dataset, texts: Dataset, what: str, tokenize: PairTokenizer, say: Callable) -> None:
+    """Says how many rows spell out special tokens, the first of them, and what they were taken for."""
+    taken = np.asarray(rows.with_format("numpy")["spelt_out"][:])
+    means = {SpeltOut.AS_TEXT: "taken as text", SpeltOut.AS_TOKENS: tokenize.why_tokens}
+    for way, meaning in means.items():
+        numbers = np.flatnonzero(taken == way)
+        if len(numbers):
+            first = texts[int(numbers[0])]
+            shown = f"{first['source'][:60]!r} and {first_reference(first['target'])[:60]!r}"
+            say(f"{len(numbers):,} {what} spell out special tokens, which are {meaning}; the first: {shown}")
+
+
+def say_round_trip(rows: Iterable[dict], tokenize: PairTokenizer, say: Callable) -> None:
+    """Says how many targets come back as others from the tokenizer, if any do."""
+    found = round_trip(tokenize.target, [first_reference(row["target"]) for row in rows])
+    if found.first is not None:
+        harm = "metrics compare in form C" if set(found.ways) == {ONE_FORM} else "no prediction can equal these"
+        say(f"{name_of(tokenize.target, 'target')}: {found}; {harm}")
+
+
+def longest_source(rows: Dataset) -> int:
+    """Returns the tokens of the longest source."""
+    tables = rows.select_columns("input_ids").with_format("arrow").iter(10_000)
+    return max(pc.max(pc.list_value_length(table["input_ids"])).as_py() for table in tables)
 
 
 def overlong_verb(overlong: str) -> str:

@@ -2,66 +2,71 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads pairs of texts from files of several formats, or from `datasets`, into the columns `source` and `target`.
 
-A row is `{"source": str, "target": list[str]}`: the target's strings are alternatives, of which any is right. An error
-is one line with the place: `train.jsonl:17: no field 'target'; there are 'source', 'tgt'`.
+A row is `{"source": str, "target": list[str]}`: the target's strings are alternatives, of which any is right. What is
+wrong with a row is said with its place: `train.jsonl:17: no field 'target': there are 'source', 'tgt'`.
 """
 
 import csv
-import gzip
-import itertools
-import json
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset
+from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 
-from ..errors import DataError, first_line
+from ..errors import DataError
+from ..files import content_of, read_json, write_json
+from .bad_rows import SHORTEST, BadRows, BadRowsOfStream, Fault, say_once
+from .formats import TABLE_READERS, format_of, shown
+from .sources import files_of_folder, find_files, open_records
 
 
 SOURCE_FEATURES = Features({"source": Value("string")})
 ROW_FEATURES = Features({"source": Value("string"), "target": List(Value("string"))})
 PAIR_FEATURES = Features({"source": Value("string"), "target": Value("string")})
+TALLY = "bad_rows.json"  # beside the rows in the cache: what was left out of them
+RULES = 1  # raised when the same files give other rows, which a cache of before must not hide
 
 Row = dict[str, Any]
-PlacedRecords = Iterator[tuple[str, dict]]  # place, such as "train.jsonl:17", and the record as it was written
 
 
 def read_rows(
-    files: Sequence[str | Path], source_column: str = "source", target_column: str | None = "target"
+    files: Sequence[str | Path],
+    source_column: str = "source",
+    target_column: str | None = "target",
+    bad_rows: BadRows | None = None,
 ) -> Iterator[Row]:
     """
     Reads pairs of texts, one at a time.
 
     Args:
-        files: One table with named columns (`.jsonl` or `.json` with one object a line, `.csv`, `.tsv`, `.parquet`),
-            or two plain-text files with one sentence a line, source first. All but Parquet may end in `.gz`. A CSV
-            may quote its cells, a TSV does not. In JSONL and Parquet the target may be a list of alternatives.
+        files: Tables with named columns (`.jsonl` or `.json` with one object a line, `.csv`, `.tsv`, `.parquet`), one
+            behind the other, folders of them, or two plain-text files with one sentence a line, source first. All but
+            Parquet may end in `.gz`. A CSV may quote its cells, a TSV does not. In JSONL and Parquet the target may be
+            a list of alternatives.
         source_column: Name of the source's column; `translation.de` is a field of an object.
         target_column: Name of the target's column; None reads sources only, for which one plain-text file is enough.
+        bad_rows: Counts rows that are not an object, lack a field, have something other than text in it, an empty
+            text, or too many or few cells. By default they are an error after the last row.
 
     Yields:
         `{"source": str, "target": list[str]}`, without "target" if `target_column` is None.
 
     Raises:
-        DataError: A file is missing, empty, of an unknown kind, not UTF-8 or broken; a row is not an object, lacks a
-            field, has something other than text in it, an empty source, or too many or few cells; two plain-text files
-            differ in their number of lines.
+        DataError: A file is missing, empty, of an unknown kind, not UTF-8 or broken, or lacks a column; two plain-text
+            files differ in their number of lines; there are bad rows, and they are to be an error; no row is left.
     """
-    paths = [Path(file) for file in files]
-    is_table = any(format_of(path) in TABLE_READERS for path in paths)
-    if not is_table:  # plain text has no column names
+    paths = find_files(files)
+    bad_rows = BadRows() if bad_rows is None else bad_rows
+    if not any(format_of(path) in TABLE_READERS for path in paths):  # plain text has no column names
         source_column, target_column = "source", target_column and "target"
-    row = None
-    for place, record in open_records(paths, is_table, target_column is not None):
-        row = to_row(record, place, source_column, target_column)
+    is_empty = True
+    for row in good_rows(open_records(paths, source_column, target_column), source_column, target_column, bad_rows):
+        is_empty = False
         yield row
-    if row is None:
-        raise DataError(f"{paths[0]}: the file holds no rows")
+    left_out = bad_rows.settle()
+    if is_empty:
+        raise DataError(f"{paths[0]}: " + (f"no row is left: {left_out}" if left_out else "the file holds no rows"))
 
 
 def load_rows(
@@ -69,6 +74,7 @@ def load_rows(
     source_column: str = "source",
     target_column: str | None = "target",
     streaming: bool = False,
+    bad_rows: BadRows | None = None,
 ) -> Dataset | IterableDataset:
     """
     Reads rows as `read_rows` does into a dataset with the columns `source` (string) and `target` (list of strings).
@@ -80,23 +86,19 @@ def load_rows(
         DataError: As for `read_rows`, at once. When streaming, only the first row and the numbers of lines of
             plain-text files are checked at once, other rows when they are reached.
     """
-    next(read_rows(files, source_column, target_column))
+    paths = find_files(files)
+    bad_rows = BadRows() if bad_rows is None else bad_rows
     # Tuples, because `datasets` takes a list for shards and shares its elements among the workers.
-    kwargs = {
-        "files": tuple(map(str, files)),
-        "source_column": source_column,
-        "target_column": target_column,
-        "versions": tuple(file_version(Path(file)) for file in files),
-    }
-    features = SOURCE_FEATURES if target_column is None else ROW_FEATURES
+    kwargs: dict[str, Any] = {"files": tuple(map(str, paths))}
+    kwargs |= {"source_column": source_column, "target_column": target_column}
     if streaming:
-        return IterableDataset.from_generator(generate_rows, features=features, gen_kwargs=kwargs)
-    try:
-        return Dataset.from_generator(generate_rows, features=features, gen_kwargs=kwargs)
-    except DatasetGenerationError as error:
-        if isinstance(error.__cause__, DataError):
-            raise error.__cause__ from None
-        raise
+        ahead = bad_rows.fresh() if bad_rows.policy == "skip" else bad_rows.of_stream()
+        next(read_rows(paths, source_column, target_column, ahead))
+        kwargs["bad_rows"] = bad_rows.of_stream()
+        features = features_of(target_column)
+        return IterableDataset.from_generator(stream_rows, features=features, gen_kwargs=kwargs)
+    kwargs["versions"] = (RULES, *(f"{path.resolve()}: {content_of(path)}" for path in paths))
+    return store_rows(generate_rows, kwargs, bad_rows)
 
 
 def load_named_rows(
@@ -106,36 +108,168 @@ def load_named_rows(
     source_column: str = "source",
     target_column: str | None = "target",
     streaming: bool = False,
+    bad_rows: BadRows | None = None,
 ) -> Dataset | IterableDataset:
     """
-    Loads a dataset with `datasets.load_dataset` and brings it to the columns `source` and `target`.
+    Loads a dataset and brings it to the columns `source` and `target`.
+
+    The files of a local folder are read as `load_rows` reads them, if they are of a kind that it knows and no
+    configuration says otherwise; any other dataset is read by `datasets.load_dataset`.
 
     Args:
         name: A local folder or a name on the Hub.
         config_name, split, streaming: As `load_dataset` takes them.
-        source_column, target_column: As `read_rows` takes them.
+        source_column, target_column, bad_rows: As `read_rows` takes them.
 
     Raises:
         DataError: The dataset, the configuration, the split or a column is missing, or a row is one that `read_rows`
             refuses. When streaming, rows beyond the first are checked when they are reached.
     """
+    bad_rows = BadRows() if bad_rows is None else bad_rows
+    files = files_of_folder(Path(name), config_name, split)
+    if files is not None:
+        return load_rows(files, source_column, target_column, streaming, bad_rows)
+    dataset = load_foreign(name, config_name, split, source_column, target_column, streaming)
+    columns = {"source_column": source_column, "target_column": target_column}
+    place = place_of(name, split)
+    first = next(iter(dataset), None)
+    if first is None:
+        raise DataError(f"{place}: there are no rows")
+    kwargs: dict[str, Any] = {"name": name, "config_name": config_name, "split": split, **columns}
+    if not streaming:
+        return store_rows(generate_foreign_rows, kwargs | {"versions": (RULES, dataset._fingerprint)}, bad_rows)
+    ahead = bad_rows.fresh() if bad_rows.policy == "skip" else bad_rows.of_stream()
+    list(good_rows([(f"{place}, row 1", first)], source_column, target_column, ahead))
+    return dataset.map(
+        rows_of_batch,
+        batched=True,
+        with_indices=True,
+        fn_kwargs={"place": place, **columns, "bad_rows": bad_rows.of_stream()},
+        remove_columns=list(first),
+        features=features_of(target_column),
+    )
+
+
+def features_of(target_column: str | None) -> Features:
+    return SOURCE_FEATURES if target_column is None else ROW_FEATURES
+
+
+def place_of(name: str, split: str) -> str:
+    return f"dataset {name!r}, split {split!r}"
+
+
+def store_rows(generate: Callable, kwargs: dict[str, Any], bad_rows: BadRows) -> Dataset:
+    """
+    Returns rows in the cache of `datasets`, which keeps them by the arguments that they are generated with.
+
+    What was left out of them is counted in `bad_rows`, now or when they were written.
+    """
+    counted = bad_rows.fresh()
     try:
-        dataset = load_dataset(name, config_name, split=split, streaming=streaming, trust_remote_code=False)
-        first = next(iter(dataset), None)
+        dataset = Dataset.from_generator(
+            generate, features=features_of(kwargs["target_column"]), gen_kwargs=kwargs | {"bad_rows": counted}
+        )
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, DataError):
+            raise error.__cause__ from None
+        raise
+    tally = Path(dataset.cache_files[0]["filename"]).with_name(TALLY)
+    if counted.rows == 0 and tally.exists():
+        counted.recall(read_json(tally))
+    else:
+        if counted.rows == 0:  # stopped after the rows were written
+            all(True for _ in generate(**kwargs, bad_rows=counted))
+        write_json(tally, counted.record())
+    bad_rows.recall(counted.record())
+    return dataset
+
+
+def generate_rows(
+    files: tuple[str, ...], source_column: str, target_column: str | None, versions: tuple, bad_rows: BadRows
+) -> Iterator[Row]:
+    """Reads rows for `datasets`, whose cache sees by `versions` that a file or this package has changed."""
+    del versions
+    yield from read_rows(files, source_column, target_column, bad_rows)
+
+
+def stream_rows(
+    files: tuple[str, ...], source_column: str, target_column: str | None, bad_rows: BadRowsOfStream
+) -> Iterator[Row]:
+    """Reads rows for one pass of a stream, at whose end it says what was left out."""
+    counted = bad_rows.of_stream()
+    yield from read_rows(files, source_column, target_column, counted)
+    if counted.total:
+        say_once(counted.settle())
+
+
+def generate_foreign_rows(
+    name: str,
+    config_name: str | None,
+    split: str,
+    source_column: str,
+    target_column: str | None,
+    versions: tuple,
+    bad_rows: BadRows,
+) -> Iterator[Row]:
+    """Reads the rows of a dataset that `datasets` has loaded before, for its cache."""
+    del versions
+    dataset = load_foreign(name, config_name, split, source_column, target_column)
+    place, is_empty = place_of(name, split), True
+    records = ((f"{place}, row {number}", record) for number, record in enumerate(dataset, start=1))
+    for row in good_rows(records, source_column, target_column, bad_rows):
+        is_empty = False
+        yield row
+    left_out = bad_rows.settle()
+    if is_empty:
+        raise DataError(f"{place}: no row is left: {left_out}")
+
+
+def rows_of_batch(
+    batch: dict[str, list],
+    indices: list[int],
+    place: str,
+    source_column: str,
+    target_column: str | None,
+    bad_rows: BadRows,
+) -> dict[str, list]:
+    """Returns the good rows of a batch of records."""
+    records = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    placed = ((f"{place}, row {index + 1}", record) for index, record in zip(indices, records, strict=True))
+    rows = list(good_rows(placed, source_column, target_column, bad_rows))
+    return {name: [row[name] for row in rows] for name in features_of(target_column)}
+
+
+def load_foreign(
+    name: str,
+    config_name: str | None,
+    split: str,
+    source_column: str,
+    target_column: str | None,
+    streaming: bool = False,
+) -> Dataset | IterableDataset:
+    """
+    Loads a dataset with `datasets.load_dataset`; cells of CSV and TSV files are texts, as they are for `read_rows`.
+
+    Raises:
+        DataError: It cannot be loaded; the message is the library's.
+    """
+    try:
+        builder = load_dataset_builder(name, config_name)
+        options = cell_options(builder, [column for column in (source_column, target_column) if column])
+        return load_dataset(name, config_name, split=split, streaming=streaming, trust_remote_code=False, **options)
     except Exception as error:  # a dozen types, from the Hub, the network, the builder and the split
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         raise DataError(f"dataset {name!r}: {' '.join(str(reason).split())}") from error
-    place = f"dataset {name!r}, split {split!r}"
-    if first is None:
-        raise DataError(f"{place}: there are no rows")
-    to_indexed_row(first, 0, place, source_column, target_column)
-    return dataset.map(
-        to_indexed_row,
-        with_indices=True,
-        fn_kwargs={"place": place, "source_column": source_column, "target_column": target_column},
-        remove_columns=list(first),
-        features=SOURCE_FEATURES if target_column is None else ROW_FEATURES,
-    )
+
+
+def cell_options(builder: Any, columns: list[str]) -> dict[str, Any]:
+    """Returns the options by which `datasets` reads the cells of its CSV files as `read_csv` and `read_tsv` do."""
+    if Path(builder.__module__.replace(".", "/")).name != "csv":
+        return {}
+    options: dict[str, Any] = {"keep_default_na": False, "na_filter": False, "converters": dict.fromkeys(columns, str)}
+    if builder.config.sep == "\t":
+        options["quoting"] = csv.QUOTE_NONE
+    return options
 
 
 def expand_references(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:
@@ -150,178 +284,62 @@ def one_row_per_reference(batch: dict[str, list]) -> dict[str, list]:
     return {"source": [source for source, _ in pairs], "target": [target for _, target in pairs]}
 
 
-def generate_rows(
-    files: tuple[str, ...], source_column: str, target_column: str | None, versions: tuple
+def good_rows(
+    records: Iterable[tuple[str, dict | Fault]], source_column: str, target_column: str | None, bad_rows: BadRows
 ) -> Iterator[Row]:
-    """Reads rows for `datasets`, whose cache sees by `versions` that a file has changed."""
-    del versions
-    yield from read_rows(files, source_column, target_column)
+    """Yields the rows in records, and counts those that have none."""
+    for place, record in records:
+        bad_rows.rows += 1
+        row = record if isinstance(record, Fault) else to_row(record, source_column, target_column)
+        if not isinstance(row, Fault):
+            row = uneven(row, bad_rows.max_length_ratio) or row
+        if isinstance(row, Fault):
+            bad_rows.add(place, *row)
+        else:
+            yield row
 
 
-def file_version(path: Path) -> tuple[str, int, int]:
-    """Returns a file's place, size and time of writing."""
-    status = path.stat()
-    return str(path.resolve()), status.st_size, status.st_mtime_ns
-
-
-def to_indexed_row(record: dict, index: int, place: str, source_column: str, target_column: str | None) -> Row:
-    return to_row(record, f"{place}, row {index + 1}", source_column, target_column)
-
-
-def to_row(record: dict, place: str, source_column: str, target_column: str | None) -> Row:
-    """Returns the row in a record; raises DataError with the place if there is none."""
-    source = field_of(record, place, source_column)
+def to_row(record: dict, source_column: str, target_column: str | None) -> Row | Fault:
+    """Returns the row in a record, or why there is none."""
+    source = field_of(record, source_column)
+    if isinstance(source, Fault):
+        return source
+    where = "" if source_column == "source" else f" in {source_column!r}"
     if not isinstance(source, str):
-        raise DataError(f"{place}: {source_column!r} should be a string, not {shown(source)}")
+        return Fault("source is not a text", f"{shown(source)}{where}")
     if not source.strip():
-        raise DataError(f"{place}: {source_column!r} is empty")
+        return Fault("empty source", where.strip())
     if target_column is None:
         return {"source": source}
-    target = field_of(record, place, target_column)
+    target = field_of(record, target_column)
+    if isinstance(target, Fault):
+        return target
+    where = "" if target_column == "target" else f" in {target_column!r}"
     targets = target if isinstance(target, list) else [target]
     if not targets or not all(isinstance(text, str) for text in targets):
-        raise DataError(f"{place}: {target_column!r} should be a string or a list of strings, not {shown(target)}")
+        return Fault("target is not a text or a list of texts", f"{shown(target)}{where}")
+    if not all(text.strip() for text in targets):
+        return Fault("empty target", where.strip())
     return {"source": source, "target": targets}
 
 
-def field_of(record: dict, place: str, column: str) -> Any:
-    """Returns a field by its name or by its path through objects, such as `translation.de`."""
+def uneven(row: Row, most: float | None) -> Fault | None:
+    """Returns what is wrong with a row whose source is far longer than a target, or far shorter."""
+    if most is None:
+        return None
+    source = len(row["source"].strip())
+    for target in (len(text.strip()) for text in row.get("target", ())):
+        if max(source, target) > most * max(min(source, target), SHORTEST):
+            return Fault(f"one side more than {most:g} times the other", f"{source:,} and {target:,} characters")
+    return None
+
+
+def field_of(record: dict, column: str) -> Any:
+    """Returns a field by its name or by its path through objects, such as `translation.de`; or why it is missing."""
     if column in record:
         return record[column]
     outer, dot, inner = column.partition(".")
     if dot and isinstance(record.get(outer), dict):
-        return field_of(record[outer], f"{place}: in {outer!r}", inner)
-    raise DataError(f"{place}: no field {column!r}; there are {', '.join(map(repr, record)) or 'none'}")
-
-
-def shown(value: Any) -> str:
-    """Returns a value as JSON, cut to fit a line."""
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def open_records(paths: list[Path], is_table: bool, with_target: bool) -> PlacedRecords:
-    """Opens one table, two parallel texts or, without a target, one text; raises DataError for other files."""
-    names = " ".join(map(str, paths)) or "no file"
-    match len(paths), is_table, with_target:
-        case 1, True, _:
-            return TABLE_READERS[format_of(paths[0])](paths[0])
-        case 1, False, False:
-            return read_text(paths[0])
-        case 2, False, True:
-            return read_parallel_text(*paths)
-        case 1, False, True:
-            raise DataError(
-                f"{names}: unknown extension {paths[0].suffix!r}; a single file must be {', '.join(TABLE_READERS)} "
-                "(.gz may follow, except after .parquet), plain text comes as two files, source and target"
-            )
-        case 2, True, _:
-            raise DataError(f"{names}: two files must be plain text, source and target; a table comes alone")
-        case count, _, _:
-            wanted = "one table or two plain-text files" if with_target else "one file of sources"
-            raise DataError(f"{names}: {count} files where {wanted} should be")
-
-
-def format_of(path: Path) -> str:
-    """Returns a file's extension in lower case, without `.gz`."""
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-
-
-def read_lines(path: Path) -> Iterator[str]:
-    """Yields the lines of a UTF-8 file, each with its line feed; `.gz` is unpacked."""
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                # Files from Windows may begin with a byte order mark.
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{number}: not UTF-8 (byte {error.object[error.start]:#04x})") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    if number == 0:
-        raise DataError(f"{path}: the file is empty")
-
-
-def read_text(path: Path) -> PlacedRecords:
-    """Reads a plain-text file of sources, one a line."""
-    for number, line in enumerate(read_lines(path), start=1):
-        yield f"{path}:{number}", {"source": line.rstrip("\r\n")}
-
-
-def read_parallel_text(source_path: Path, target_path: Path) -> PlacedRecords:
-    """Reads two plain-text files, line by line."""
-    # Counted beforehand: files of unequal length are refused before hours of streaming, not after.
-    source_count, target_count = (sum(1 for _ in read_lines(path)) for path in (source_path, target_path))
-    if source_count != target_count:
-        raise DataError(f"{source_path} has {source_count} lines but {target_path} has {target_count}")
-    for (place, record), (_, target) in zip(read_text(source_path), read_text(target_path), strict=True):
-        yield place, {"source": record["source"], "target": target["source"]}
-
-
-def read_jsonl(path: Path) -> PlacedRecords:
-    """Reads a file of JSON objects, one a line."""
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-            if "\\u" in line:  # an escape can spell half a surrogate pair, which UTF-8 cannot hold
-                json.dumps(record, ensure_ascii=False).encode()
-        except json.JSONDecodeError as error:
-            raise DataError(f"{place}: invalid JSON: {error.msg} at column {error.colno}") from error
-        except UnicodeEncodeError as error:
-            raise DataError(f"{place}: invalid JSON: half a surrogate pair is no character") from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-            raise DataError(f"{place}: invalid JSON: {first_line(error)}") from error
-        if not isinstance(record, dict):
-            raise DataError(f"{place}: a row should be a JSON object, not {shown(record)}")
-        yield place, record
-
-
-def read_csv(path: Path) -> PlacedRecords:
-    """Reads comma-separated cells, which may be quoted."""
-    return read_cells(path, csv.reader(read_lines(path), strict=True))
-
-
-def read_tsv(path: Path) -> PlacedRecords:
-    """Reads tab-separated cells, without quoting."""
-    return read_cells(path, csv.reader(read_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def read_cells(path: Path, reader: Any) -> PlacedRecords:
-    """Reads the rows of a `csv.reader`, of which the first names the columns; a row's place is its last line."""
-    try:
-        names = next(reader)
-        if len(set(names)) < len(names):
-            raise DataError(f"{path}:1: a column name occurs twice: {', '.join(map(repr, names))}")
-        for cells in filter(None, reader):
-            place = f"{path}:{reader.line_num}"
-            if len(cells) != len(names):
-                raise DataError(f"{place}: {len(cells)} cells under {len(names)} column names")
-            yield place, dict(zip(names, cells, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}") from error
-
-
-def read_parquet(path: Path) -> PlacedRecords:
-    """Reads a Parquet file, a batch at a time."""
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            numbers = itertools.count(1)
-            for batch in file.iter_batches(batch_size=1024):
-                for record in batch.to_pylist():
-                    yield f"{path}, row {next(numbers)}", record
-    except (OSError, pyarrow.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise DataError(f"{path}: {reason}") from error
-
-
-TABLE_READERS: dict[str, Callable[[Path], PlacedRecords]] = {
-    ".jsonl": read_jsonl,
-    ".json": read_jsonl,
-    ".csv": read_csv,
-    ".tsv": read_tsv,
-    ".parquet": read_parquet,
-}
+        found = field_of(record[outer], inner)
+        return Fault(found.reason, f"in {outer!r} {found.detail}") if isinstance(found, Fault) else found
+    return Fault(f"no field {column!r}", f"there are {', '.join(map(repr, record)) or 'none'}")

@@ -10,14 +10,16 @@
 | symbol | a whitespace-separated symbol, or else its characters | symbols, one space apart | phonemes, glosses, tags |
 
 "text" here is the text in Unicode's normal form C, and in lower case if that is asked for. A text that spells out a
-special token, such as `</s>`, is read as that token.
+special token, such as `</s>`, is text: `encoding.py` splits it, and the vocabularies here hold it only as a special
+token.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import ArgumentError, DataError
@@ -101,7 +103,7 @@ def train_unigram(texts: Texts, form: normalizers.Normalizer, vocab_size: int, m
     tokenizer = Tokenizer(models.Unigram())
     # Metaspace alone would take a text's own first space for the one it puts there, and decode it away.
     tokenizer.normalizer = normalizers.Sequence([form, normalizers.Prepend(WORD_START)])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_START)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(replacement=WORD_START), apart()])
     tokenizer.decoder = decoders.Metaspace(replacement=WORD_START)
     trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size, special_tokens=SPECIALS, unk_token=UNKNOWN, show_progress=False
@@ -167,8 +169,18 @@ def train_symbol(texts: Texts, form: normalizers.Normalizer, vocab_size: int, mi
     model = models.BPE(numbered(entries, vocab_size), merges=[], unk_token=UNKNOWN, ignore_merges=True)
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = form
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), apart(whole=True)])
     return tokenizer
+
+
+def apart(whole: bool = False) -> pre_tokenizers.PreTokenizer:
+    """
+    Returns what keeps a spelt-out special token from the model, which would find it in its vocabulary: its first
+    character is taken apart. With `whole`, only where the token is all that has been split off.
+    """
+    names = "|".join(re.escape(token.removeprefix("<")) for token in SPECIALS)
+    pattern = rf"\A<(?=(?:{names})\z)" if whole else f"<(?={names})"
+    return pre_tokenizers.Split(Regex(pattern), "isolated")
 
 
 TRAINERS: dict[str, Callable[[Texts, normalizers.Normalizer, int, int], Tokenizer]] = {
@@ -209,8 +221,3 @@ def frequent(counts: Counter, min_frequency: int) -> list[str]:
 def numbered(entries: list[str], limit: int) -> dict[str, int]:
     """Returns the first `limit` different entries with their ids."""
     return {entry: number for number, entry in enumerate(list(dict.fromkeys(entries))[:limit])}
-
-
-def cut(ids: list[int], limit: int) -> list[int]:
-    """Returns at most `limit` tokens, the last of which is still the end token."""
-    return ids if len(ids) <= limit else ids[: limit - 1] + ids[-1:]

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Heat maps of a model's cross-attention, as PNG files."""
 
-from importlib import util
 from pathlib import Path
 
 import torch
@@ -10,18 +9,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.loading import position_limit
 from ..checkpoints.vocabulary import check_decoder_start
+from ..data.pictures import save_picture
 from ..errors import ArgumentError
-from ..files import write_whole
 from .decoder import longest_target
 
 
 # Tokens of either side whose names can still be read in a heat map.
 PICTURE_TOKENS = 100
-
-
-def can_plot() -> bool:
-    """Returns True if matplotlib, an extra, is installed."""
-    return util.find_spec("matplotlib") is not None
 
 
 @torch.no_grad()
@@ -79,7 +73,7 @@ def check_room(model: PreTrainedModel, side: str, ids: torch.Tensor) -> int:
     Raises:
         ArgumentError: It has more.
     """
-    limit = position_limit(model.config)
+    limit = position_limit(model.config, "encoder" if side == "source" else "decoder")
     room, whose = PICTURE_TOKENS, "a picture has room"
     if limit is not None and limit < room:
         room, whose = limit, "the model has positions"
@@ -113,10 +107,7 @@ def plot_attention(weights: torch.Tensor, source: list[str], target: list[str], 
     """
     from matplotlib.figure import Figure
 
-    form = path.suffix[1:] or "png"
     figure = Figure(figsize=(2 + 0.32 * len(source), 1.5 + 0.32 * len(target)), layout="constrained")
-    if form not in figure.canvas.get_supported_filetypes():
-        raise ArgumentError(f"{path}: cannot draw a picture of type {form!r}; png, pdf and svg are possible")
     axes = figure.subplots()
     image = axes.imshow(weights.numpy(), cmap="viridis", vmin=0, aspect="auto")
     # A plain dollar sign would begin a formula.
@@ -124,4 +115,4 @@ def plot_attention(weights: torch.Tensor, source: list[str], target: list[str], 
     axes.set_yticks(range(len(target)), [name.replace("$", r"\$") for name in target])
     axes.set(xlabel="source", ylabel="target", title=title)
     figure.colorbar(image, label="attention")
-    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=120, format=form))
+    save_picture(figure, path)

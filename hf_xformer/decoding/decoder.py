@@ -3,18 +3,33 @@
 """Decodes texts in batches of similar length with the stock `generate()`, and returns them in order."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
+from accelerate import PartialState
 from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers.generation import (
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.utils import logging
 
-from ..data.tokenizers import cut
-from ..errors import blame
+from ..checkpoints.loading import load_model, load_tokenizers, position_limit
+from ..checkpoints.vocabulary import check_vocabulary
+from ..data.encoding import TextEncoder
+from ..errors import ArgumentError, blame
+from .lengths import Place, SourceLengths, Tally
 
+
+logger = logging.get_logger(__name__)
 
 # Batches that are read ahead and sorted by length, because equal lengths need no padding.
 BATCHES_AHEAD = 64
@@ -32,18 +47,26 @@ class Hypothesis:
 
 class Decoder:
     """
-    Decodes texts with one model.
+    Decodes texts with one model. `Decoder.from_pretrained(checkpoint)` finds the model's tokenizers itself.
+
+    A result depends on its text alone, whatever is decoded beside it. A text ends at the last position that the model
+    has, at the latest.
 
     Args:
         model: Any transformers sequence-to-sequence model.
         source, target: Its tokenizers; often the same.
-        batch_size: Sources at a time.
-        max_source_length: Tokens to which longer sources are cut; None for no limit. `truncated` counts them.
+        batch_size: Sources at a time; 1 for assisted decoding, which the library has for nothing else.
+        max_source_length: Most tokens of a source that is not too long; by default those of the longest one that the
+            model was trained on, as the source's tokenizer records it in `model_max_length`.
         scores: Whether to compute log-probabilities, for which the logits of every step are kept.
+        overlong: What to do with longer sources: "keep", the default, decodes them whole as far as the model has
+            positions; "truncate", the default if there is a `max_source_length`, cuts them; "error" refuses them.
+        say: Is told what was kept, cut or ended early, a line each; by default the library's log.
         options: Arguments of `generate()`; `num_return_sequences` is the number of hypotheses a source, best first.
+            `assistant_model` may be the name of a checkpoint, and `stop_strings` need no tokenizer.
 
     Raises:
-        ArgumentError: An option has a value that `generate()` would refuse.
+        ArgumentError: An option has a value that `generate()` would refuse, or the assistant has other tokens.
     """
 
     def __init__(
@@ -54,85 +77,236 @@ class Decoder:
         batch_size: int = 64,
         max_source_length: int | None = None,
         scores: bool = False,
+        overlong: str | None = None,
+        say: Callable[[str], object] = logger.warning,
         **options,
     ):
-        self.model, self.source, self.target = model.eval(), source, target
-        self.batch_size, self.max_source_length, self.options = batch_size, max_source_length, options
-        self.scores, self.truncated = scores, 0
-        check_options(model, options)
+        self.model, self.source, self.target, self.scores, self.say = model.eval(), source, target, scores, say
+        self.config = check_options(model, options)
+        self.options = options | {"return_dict_in_generate": True, "output_logits": scores}
+        if isinstance(name := options.get("assistant_model"), str):
+            self.options["assistant_model"] = load_assistant(name, model, source, target)
+        if (stops := self.config.stop_strings) is not None:
+            own = StopTexts(target, [stops] if isinstance(stops, str) else stops)
+            self.options["stopping_criteria"] = StoppingCriteriaList([*(options.get("stopping_criteria") or ()), own])
+        is_assisted = options.get("assistant_model") is not None or self.config.prompt_lookup_num_tokens is not None
+        self.batch_size = 1 if is_assisted else batch_size
+        self.lengths = SourceLengths(model.config, source, max_source_length, overlong)
+        self.encoder = TextEncoder(source, self.lengths.limit)
+        self.unended = Tally()
         self.batches_ahead = BATCHES_AHEAD
 
-    def decode(self, texts: Iterable[str], progress: bool = False) -> Iterator[list[Hypothesis]]:
-        """Yields each text's hypotheses, in the order of the texts; an empty text gives an empty hypothesis."""
-        texts = iter(texts)
-        with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
-            while window := list(islice(texts, self.batch_size * self.batches_ahead)):
-                yield from self.decode_window(window, bar)
+    @classmethod
+    def from_pretrained(
+        cls,
+        checkpoint: str,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+        **options,
+    ) -> "Decoder":
+        """
+        Loads a checkpoint's model with its tokenizers, the target's own too if it has one.
 
-    def decode_window(self, texts: list[str], bar: tqdm) -> list[list[Hypothesis]]:
+        Args:
+            checkpoint: Folder or Hub name.
+            device: By default the accelerator, if there is one.
+            dtype: Type of the weights; "auto" for the checkpoint's.
+            trust_remote_code: Whether code that comes with the checkpoint may run.
+            revision, token: Of the Hub.
+            options: Those of the class and of `generate()`.
+
+        Raises:
+            ArgumentError: The checkpoint does not load, its tokenizers do not fit it, or an option is refused.
+        """
+        given: dict[str, Any] = {"revision": revision, "token": token}
+        hub = {name: value for name, value in given.items() if value is not None}
+        source, target = load_tokenizers(checkpoint, trust_remote_code=trust_remote_code, **hub)
+        model = load_model(checkpoint, trust_remote_code=trust_remote_code, dtype=dtype, **hub)
+        check_vocabulary(model.config, source, target)
+        model = model.to(PartialState().default_device if device is None else device)  # type: ignore[arg-type]
+        return cls(model, source, target, **options)
+
+    @property
+    def truncated(self) -> int:
+        """The number of sources that were cut."""
+        return self.lengths.cut.count
+
+    def decode(
+        self, texts: Iterable[str], progress: bool = False, kind: str = "source", first: int = 1
+    ) -> Iterator[list[Hypothesis]]:
+        """
+        Yields each text's hypotheses, in the order of the texts; an empty text gives an empty hypothesis.
+
+        Args:
+            progress: Whether to show it.
+            kind, first: Name of a text, such as "line", and number of the first one, for messages.
+
+        Raises:
+            ArgumentError: A source is too long and `overlong` is "error".
+        """
+        places = (Place(number, text, kind) for number, text in enumerate(texts, first))
+        with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
+            while window := list(islice(places, self.batch_size * self.batches_ahead)):
+                yield from self.decode_window(window, bar)
+        for line in self.report():
+            self.say(line)
+
+    def decode_window(self, places: list[Place], bar: tqdm) -> list[list[Hypothesis]]:
         """Decodes a few batches, the longest texts first, and returns the hypotheses in the order of the texts."""
         nothing = Hypothesis("", 0.0 if self.scores else None)
-        results = [[nothing] * self.options.get("num_return_sequences", 1) for _ in texts]
-        encoded = {i: self.encode(text) for i, text in enumerate(texts) if text.strip()}
-        bar.update(len(texts) - len(encoded))
+        results = [[nothing] * (self.config.num_return_sequences or 1) for _ in places]
+        encoded = {i: self.encode(place) for i, place in enumerate(places) if place.text.strip()}
+        self.lengths.check()
+        # A tokenizer that adds no end token makes nothing of some texts, such as a lone accent.
+        encoded = {i: ids for i, ids in encoded.items() if ids}
+        bar.update(len(places) - len(encoded))
         order = sorted(encoded, key=lambda i: len(encoded[i]), reverse=True)
+        out_of_positions = []
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            for i, hypotheses in zip(chosen, self.generate([encoded[i] for i in chosen]), strict=True):
+            decoded = self.generate([encoded[i] for i in chosen])
+            for i, (hypotheses, unended) in zip(chosen, decoded, strict=True):
                 results[i] = hypotheses
+                out_of_positions += [i] * unended
             bar.update(len(chosen))
+        for i in sorted(out_of_positions):
+            self.unended.add(places[i], f"of {len(encoded[i]):,} tokens")
         return results
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, place: Place) -> list[int]:
         """Returns a text's tokens, cut to the limit."""
-        ids = self.source(text, verbose=False)["input_ids"]
-        if self.max_source_length is None or len(ids) <= self.max_source_length:
-            return ids
-        self.truncated += 1
-        return cut(ids, self.max_source_length)
+        (encoded,) = self.encoder([place.text])
+        self.lengths.see(encoded.length, place)
+        return encoded.ids
 
     @torch.inference_mode()
-    def generate(self, sources: list[list[int]]) -> list[list[Hypothesis]]:
-        """Decodes one batch."""
-        batch = self.source.pad({"input_ids": sources}, return_tensors="pt").to(self.model.device)
-        output = self.model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            return_dict_in_generate=True,
-            output_logits=self.scores,
-            **self.options,
-        )
+    def generate(self, sources: list[list[int]]) -> list[tuple[list[Hypothesis], bool]]:
+        """Decodes one batch; each source's hypotheses, and whether positions ran out before one of them had ended."""
+        padded = self.source.pad({"input_ids": sources}, padding_side="right", return_tensors="pt")
+        batch = padded.to(self.model.device)
+        with own_stop_strings(self.model.generation_config, self.options) as options:
+            output = self.model.generate(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **options
+            )
         texts = self.target.batch_decode(output.sequences, skip_special_tokens=True)
         scores = self.log_probabilities(output) if self.scores else [None] * len(texts)
         hypotheses = [Hypothesis(*pair) for pair in zip(texts, scores, strict=True)]
+        unended = self.out_of_positions(output.sequences)
         width = len(hypotheses) // len(sources)
-        return [hypotheses[start : start + width] for start in range(0, len(hypotheses), width)]
+        starts = range(0, len(hypotheses), width)
+        return [(hypotheses[i : i + width], any(unended[i : i + width])) for i in starts]
 
     def log_probabilities(self, output) -> list[float]:
         """Returns the log-probability of each sequence, up to and including its end token."""
         beams = getattr(output, "beam_indices", None)
         steps = self.model.compute_transition_scores(output.sequences, output.logits, beams, normalize_logits=True)
         tokens = output.sequences[:, -steps.shape[1] :]
-        ends = torch.isin(tokens, torch.tensor(self.target.eos_token_id, device=tokens.device))
+        ends = self.is_end(tokens)
         after_end = ends.cumsum(dim=-1) - ends.long() > 0  # padding is not part of the text
+        if self.options.get("stopping_criteria"):
+            # These end a text without an end token, and padding is all that tells where.
+            after_end |= (tokens == self.padding()).flip(-1).cumprod(dim=-1).flip(-1).bool()
         return steps.masked_fill(after_end, 0.0).sum(dim=-1).tolist()
 
+    def is_end(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Returns where end tokens are: those of the generation config and not the tokenizer's, if they differ."""
+        ends = self.config.eos_token_id
+        ends = [] if ends is None else ends
+        return torch.isin(tokens, torch.tensor(ends, device=tokens.device, dtype=tokens.dtype))
 
-def check_options(model: PreTrainedModel, options: dict) -> None:
+    def padding(self) -> int:
+        """Returns the token that `generate()` puts behind a text that has ended."""
+        ends = self.config.eos_token_id
+        first_end = ends[0] if isinstance(ends, list) else ends
+        chosen = first_end if self.config.pad_token_id is None else self.config.pad_token_id
+        return -1 if chosen is None else chosen
+
+    def out_of_positions(self, sequences: torch.Tensor) -> list[bool]:
+        """Returns for each sequence whether it ended at the model's last position and not by itself."""
+        limit = position_limit(self.model.config)
+        if limit is None or sequences.shape[1] <= limit:
+            return [False] * len(sequences)
+        ended = self.is_end(sequences[:, 1:]).any(dim=-1) | (sequences[:, -1] == self.padding())
+        return (~ended).tolist()
+
+    def report(self) -> list[str]:
+        """Returns a line for each kind of text of which not all was read or written, with their number."""
+        lines = self.lengths.report()
+        if self.unended.count:
+            where = f"ended at the model's {position_limit(self.model.config)} positions, without an end token"
+            lines.append(f"{where}: the texts of {self.unended.count:,} sources: {self.unended}")
+        return lines
+
+
+class StopTexts(StoppingCriteria):
+    """
+    Ends a text that has one of some strings.
+
+    The library's own looks for them in the names of tokens, which it cannot make out for tokenizers of whole words.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: list[str]):
+        self.tokenizer, self.strings = tokenizer, strings
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:  # type: ignore[override]
+        texts = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True)
+        return torch.tensor([any(each in text for each in self.strings) for text in texts], device=input_ids.device)
+
+
+@contextmanager
+def own_stop_strings(config: GenerationConfig, options: dict) -> Iterator[dict]:
+    """Yields options without `stop_strings`, which `StopTexts` looks for; the model's config has none meanwhile."""
+    options, kept = {name: value for name, value in options.items() if name != "stop_strings"}, config.stop_strings
+    if (given := options.get("generation_config")) is not None:
+        options["generation_config"] = copy.deepcopy(given)
+        options["generation_config"].stop_strings = None
+    config.stop_strings = None
+    try:
+        yield options
+    finally:
+        config.stop_strings = kept
+
+
+def load_assistant(
+    name: str, model: PreTrainedModel, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """
+    Loads a smaller model that drafts a larger one's texts.
+
+    Raises:
+        ArgumentError: It does not load, or its tokens are others.
+    """
+    own = load_tokenizers(name)
+    for side, theirs, ours in zip(("source", "target"), own, (source, target), strict=True):
+        if theirs.get_vocab() != ours.get_vocab():
+            raise ArgumentError(f"assistant_model {name}: its {side} tokens are not those of {model.name_or_path}")
+    return load_model(name, dtype=model.dtype).to(model.device)  # type: ignore[arg-type]
+
+
+def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
     """
     Checks the values of `generate()`'s options as the library does, before anything is decoded.
+
+    Returns:
+        What `generate()` will go by.
 
     Raises:
         ArgumentError: It refuses one. Names that it does not know are left to `generate()`.
     """
     config = copy.deepcopy(model.generation_config)
     with blame("decoding", ValueError, TypeError):
+        if (given := options.get("generation_config")) is not None:
+            config.update(**{name: value for name, value in given.to_dict().items() if value is not None})
         config.update(**options)
         for name, warper in WARPERS.items() if config.do_sample else ():
             value = getattr(config, name)
             # 0 switches `top_k` off, and 1 the others.
             if value not in (None, 1) and (name, value) != ("top_k", 0):
                 warper(value)
+    return config
 
 
 def longest_target(config: GenerationConfig) -> int | None:

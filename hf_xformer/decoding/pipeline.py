@@ -18,9 +18,12 @@ class Seq2SeqPipeline(Pipeline):
         num_return_sequences: Hypotheses a text; beams are sorted by their probability a token.
         return_scores: Whether to add each one's `score`, the natural logarithm of its probability, end token included.
         batch_size: Texts at a time.
+        overlong: "keep" (the default), "truncate" or "error", for texts longer than the model was trained on.
+        stop_strings, assistant_model: As `generate()` has them; the assistant may be the name of a checkpoint.
 
-    An empty text gives an empty hypothesis. A checkpoint's `target_tokenizer` is loaded too, on the Hub from the main
-    branch; for another revision, or where an access token is needed, give `pipeline` a `target_tokenizer`.
+    Model and tokenizers may be names or objects. An empty text gives an empty hypothesis. A checkpoint's
+    `target_tokenizer` is loaded too, on the Hub from the main branch; for another revision, or where an access token
+    is needed, give `pipeline` a `target_tokenizer`.
 
     Raises:
         ValueError: An input is not a text, or an argument is one that `generate()` does not know or refuses.
@@ -32,25 +35,45 @@ class Seq2SeqPipeline(Pipeline):
     _load_feature_extractor = False
 
     def __init__(self, *args, target_tokenizer: PreTrainedTokenizerBase | None = None, **kwargs):
+        assistant = kwargs.pop("assistant_model", None)
         super().__init__(*args, **kwargs)
         # Imported here, because they would add seconds to the import of the package.
         from ..checkpoints.folder_checks import check_generation, check_json
-        from ..checkpoints.loading import load_target_tokenizer
-        from ..checkpoints.vocabulary import check_sides
+        from ..checkpoints.vocabulary import check_vocabulary
         from ..files import GENERATION_CONFIG
 
         if self.model.name_or_path:  # not made in memory
             path = Path(self.model.name_or_path, GENERATION_CONFIG)  # which the library passes over if it is broken
             check_generation(check_json(path), self.model.config, str(path))
 
-        if target_tokenizer is None:
-            target_tokenizer = load_target_tokenizer(self.tokenizer.name_or_path)
-        self.target_tokenizer = target_tokenizer or self.tokenizer
-        check_sides(self.model.config, self.tokenizer, self.target_tokenizer)
+        self.target_tokenizer = target_tokenizer or self.find_target_tokenizer()
+        check_vocabulary(self.model.config, self.tokenizer, self.target_tokenizer)
+        self.assistant = self.with_assistant({} if assistant is None else {"assistant_model": assistant})
+
+    def find_target_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Returns the target's tokenizer, from beside the source's if that was loaded."""
+        from ..checkpoints.loading import load_target_tokenizer
+        from ..errors import ArgumentError
+
+        name = self.tokenizer.name_or_path
+        if not name:
+            return self.tokenizer
+        try:
+            return load_target_tokenizer(name) or self.tokenizer
+        except ArgumentError as error:
+            raise ArgumentError(f"{error}; give pipeline a target_tokenizer") from error
+
+    def with_assistant(self, options: dict) -> dict:
+        """Returns options of a call with the assistant's model in place of its name."""
+        if not isinstance(name := options.get("assistant_model"), str):
+            return options
+        from .decoder import load_assistant
+
+        return options | {"assistant_model": load_assistant(name, self.model, self.tokenizer, self.target_tokenizer)}
 
     def _sanitize_parameters(self, return_scores: bool | None = None, **generate_options):
         scores = {} if return_scores is None else {"return_scores": return_scores}
-        return {}, {**generate_options, **scores}, {}
+        return {}, {**self.with_assistant(generate_options), **scores}, {}
 
     def preprocess(self, input_: str) -> dict[str, str]:
         if not isinstance(input_, str):
@@ -58,14 +81,13 @@ class Seq2SeqPipeline(Pipeline):
         return {"text": input_}
 
     def _forward(self, input_tensors: dict, return_scores: bool = False, **options) -> dict[str, list]:
-        from ..checkpoints.loading import position_limit
         from .decoder import Decoder
 
         alone = isinstance(input_tensors["text"], str)  # not collated with others
         texts = [input_tensors["text"]] if alone else input_tensors["text"]
-        sides, limit = (self.tokenizer, self.target_tokenizer), position_limit(self.model.config)
-        decoder = Decoder(self.model, *sides, len(texts), limit, scores=return_scores, **options)
-        decoded = list(decoder.decode(texts))
+        sides = self.tokenizer, self.target_tokenizer
+        decoder = Decoder(self.model, *sides, batch_size=len(texts), scores=return_scores, **self.assistant | options)
+        decoded = list(decoder.decode(texts, kind="text"))
         return {"hypotheses": decoded[0] if alone else decoded}
 
     def postprocess(self, model_outputs: dict[str, list]) -> list[dict]:

@@ -137,6 +137,8 @@ def scores_of(folder: Path) -> dict[str, dict[str, float]]:
     }
     tested = read_json(folder / TEST_RESULTS)
     test = {name: tested[name] for name in tested.get("metrics", []) if tested.get(name) is not None}
+    if "wer" in test and "unicode_form" not in tested:  # of an earlier build, where wrong_words had this name
+        test = {"wrong_words" if name == "wer" else name: value for name, value in test.items()}
     return {split: scores for split, scores in (("validation", validation), ("test", test)) if scores}
 
 
@@ -175,6 +177,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             scores=scores,
             evaluated_on=evaluated_on,
             signatures={each: tested[each] for each in tested if each.endswith("_signature")},
+            has_wrong_words=any("wrong_words" in values for values in scores.values()),
             decoding=tested.get("decoding") or {},
             first_rows=f", its first {tested['max_samples']:,} rows" if tested.get("max_samples") else "",
             has_code=(folder / CONFIG).exists() and run["is_xformer"],

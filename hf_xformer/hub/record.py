@@ -34,7 +34,17 @@ RECORDED = {
     ),
     *("trust_remote_code", "train_file", "validation_file", "dataset_name", "dataset_config_name", "train_split"),
     *("validation_split", "source_column", "target_column", "streaming", "max_source_length", "max_target_length"),
-    *("overlong", "group_by_length", "max_tokens", "packing", "max_train_samples", "max_eval_samples", "metrics"),
+    *(
+        "on_bad_row",
+        "max_length_ratio",
+        "overlong",
+        "group_by_length",
+        "max_tokens",
+        "packing",
+        "max_train_samples",
+        "max_eval_samples",
+        "metrics",
+    ),
     *("num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size"),
     *("gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
     *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "optim", "optim_args"),
@@ -53,6 +63,7 @@ RECORDED = {
     *("early_stopping_threshold", "eval_strategy", "eval_steps", "eval_delay", "eval_max_tokens", "save_strategy"),
     *("save_steps", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
     *("predict_with_generate", "generation_max_length", "generation_num_beams", "generation_config"),
+    *("sacrebleu_tokenize", "unicode_form"),
 }
 PACKAGES = ("transformers", "torch", "accelerate", "datasets")
 # Options of the Trainer that stand in a card, given or not.

@@ -23,6 +23,14 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return torch.cat((torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)), dim=-1)
 
 
+def as_addend(mask: torch.Tensor) -> torch.Tensor:
+    """Returns a mask in single precision, of finite numbers: a row of which all is masked stays one of numbers."""
+    least = torch.finfo(torch.float32).min
+    if mask.dtype == torch.bool:
+        return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, least)
+    return mask.float().clamp(min=least / 2)
+
+
 def eager_attention(
     module: "XformerAttention",
     q: torch.Tensor,
@@ -39,16 +47,20 @@ def eager_attention(
 
     Args:
         q: (B, H, T, K). k, v: (B, G, S, K).
-        mask: Added to the scores, (B, 1, T, S), or None. position_bias: The same for each head, (1, H, T, S).
+        mask: Added to the scores, (B, 1, T, S), or None; one of booleans is True for keys to attend to.
+        position_bias: Added for each head, (1, H, T, S).
 
     Returns:
         The mixed values, (B, T, H, K), and the weights, (B, H, T, S).
     """
     k, v = (y.unsqueeze(2).expand(-1, -1, module.num_key_value_groups, -1, -1).flatten(1, 2) for y in (k, v))
-    scores = q @ k.transpose(-1, -2) * scaling  # (B, H, T, S)
-    for addend in (position_bias, mask):
-        scores = scores if addend is None else scores + addend
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
+    # In full precision: beside the least number of a half one, that of a mask, nothing more can be subtracted.
+    scores = (q @ k.transpose(-1, -2) * scaling).float()  # (B, H, T, S)
+    if position_bias is not None:
+        scores = scores + position_bias
+    if mask is not None:
+        scores = scores + as_addend(mask)
+    weights = scores.softmax(dim=-1).to(q.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return (weights @ v).transpose(1, 2).contiguous(), weights
 

@@ -19,10 +19,12 @@ from .fields_xformer import (
     MOST,
     MOST_OF,
     MOST_POSITIONS,
+    ROPE_CHANGING,
     check_rope,
     check_whole,
     check_without_fields,
     shown,
+    types_of_depths,
     warn_of_ignored,
 )
 
@@ -64,6 +66,7 @@ AUTO_MAP = {
     "AutoModelForSeq2SeqLM": "modeling_xformer.XformerForSeq2SeqLM",
     "AutoModelForTextEncoding": "modeling_xformer.XformerEncoderModel",
 }
+OWN_MODULES = {name.split(".")[0] for name in AUTO_MAP.values()}
 
 
 def classes_of_others(auto_map: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +74,7 @@ def classes_of_others(auto_map: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(auto_map, Mapping):
         raise ValueError(f"`auto_map` names a class for each Auto class, got {shown(auto_map)}")
     modules = {name: str(value).split("--")[-1].split(".")[0] for name, value in auto_map.items()}
-    return {name: value for name, value in auto_map.items() if not modules[name].endswith("_xformer")}
+    return {name: value for name, value in auto_map.items() if modules[name] not in OWN_MODULES}
 
 
 @strict
@@ -103,7 +106,8 @@ class XformerConfig(PreTrainedConfig):
         rope_parameters: transformers' dictionary of rotary parameters, such as
             `{"rope_type": "default", "rope_theta": 10000.0}`.
         max_position_embeddings: Longest sequence, in tokens, of either side. Sinusoidal and learned positions end
-            there; rotary ones only use it as a scale, and relative ones not at all.
+            there; rotary ones only use it as a scale, and relative ones not at all. In the decoder the rope type
+            "dynamic" ends there, and "longrope" at its `original_max_position_embeddings`.
         relative_attention_num_buckets: Number of classes of distances that relative positions distinguish.
         relative_attention_max_distance: Distance in tokens from which on all distances share a bucket.
         relative_attention_per_layer: True if each layer has its own table of relative positions, as in UMT5; False if
@@ -233,7 +237,12 @@ class XformerConfig(PreTrainedConfig):
         # A field that a later version adds must be left out: older checkpoints do not have it.
         fields = [name for name in XformerConfig.__annotations__ if name not in LEFT_OUT]
         check_whole(config_dict, fields, cls.attribute_map)
-        return super().from_dict(config_dict, **kwargs)
+        types = types_of_depths(config_dict, kwargs, cls.attribute_map)
+        loaded = super().from_dict(config_dict, **kwargs, **types)
+        if any(name in kwargs for name in (*cls.__annotations__, *cls.attribute_map)):
+            # The library sets them one by one after it has checked the file's.
+            (loaded[0] if isinstance(loaded, tuple) else loaded).validate()
+        return loaded
 
     def __post_init__(self, **kwargs):
         check_without_fields(self, kwargs)
@@ -359,6 +368,37 @@ class XformerConfig(PreTrainedConfig):
     def layer_types_of(self, stack: str) -> list[str]:
         """The attention of each layer of the "encoder" or the "decoder", a copy."""
         return list(getattr(self, f"{stack}_layer_types"))
+
+    def longest_of(self, stack: str) -> int | None:
+        """Tokens of a text that the "encoder" or the "decoder" has positions for; None if there is no limit."""
+        if self.position_embedding_type in ("sinusoidal", "learned"):
+            return self.max_position_embeddings
+        # The frequencies of later tokens would be others, also those of the keys that a decoder's cache holds.
+        changes = self.position_embedding_type == "rope" and self.rope_parameters["rope_type"] in ROPE_CHANGING
+        return self.rope_unchanged() if changes and stack == "decoder" else None
+
+    def check_length(self, stack: str, length: int) -> None:
+        """
+        Checks that a stack has positions for a text.
+
+        Raises:
+            ValueError: The text has more tokens.
+        """
+        limit = self.longest_of(stack)
+        if limit is None or length <= limit:
+            return
+        if self.position_embedding_type != "rope":
+            raise ValueError(f"{length} tokens do not fit `max_position_embeddings={limit}`")
+        raise ValueError(
+            f"{length} target tokens do not fit: with rope_type {self.rope_parameters['rope_type']!r} the decoder "
+            f"has positions for {limit}, because those of longer texts would change what its cache holds"
+        )
+
+    def rope_unchanged(self) -> int:
+        """Tokens of a text up to which the frequencies of rotary positions do not depend on its length."""
+        if self.rope_parameters["rope_type"] == "longrope":
+            return self.rope_parameters["original_max_position_embeddings"]
+        return self.max_position_embeddings
 
     def vocab_of(self, stack: str) -> int:
         """Size of the vocabulary that the "encoder" or the "decoder" reads."""

@@ -31,6 +31,8 @@ ROPE_TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("attention_factor", "factor"),
     ),
 }
+# Those whose frequencies depend on the length of a text.
+ROPE_CHANGING = ("dynamic", "longrope")
 # In each pair the first must be below the second.
 ROPE_ORDER = (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast"))
 # Fields whose default, None, stands for a value that every saved config has.
@@ -204,6 +206,41 @@ def check_whole(content: Mapping[str, Any], fields: list[str], aliases: Mapping[
             f"a config that was saved with weights has no {', '.join(missing[:3])}: it was changed since; take the "
             "file from the checkpoint's origin, or set what is missing to what the model was trained with"
         )
+
+
+def types_of_depths(
+    content: Mapping[str, Any], changes: Mapping[str, Any], aliases: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """
+    Returns the layer types of stacks whose depth is changed where a config is loaded: those of the first layers.
+
+    Args:
+        content: The config's. changes: Keyword arguments of loading. aliases: Other names of fields.
+
+    Raises:
+        ValueError: Nothing says of which type further layers are, or the weights have a part for each layer.
+    """
+    changed = {aliases.get(name, name): value for name, value in changes.items()}
+    known = {aliases.get(name, name): value for name, value in content.items()}
+    found = {}
+    for stack in ("encoder", "decoder"):
+        depth, types, name = changed.get(f"{stack}_layers"), known.get(f"{stack}_layer_types"), f"{stack}_layer_types"
+        if type(depth) is not int or not types or depth == len(types) or name in changed or depth < 1:
+            continue
+        if depth > MOST_OF[f"{stack}_layers"]:
+            raise ValueError(f"a stack must have 1 to {MOST_OF[f'{stack}_layers']:,} layers, got {shown(depth)}")
+        if known.get("relative_attention_per_layer") and known.get("position_embedding_type") == "relative":
+            raise ValueError(
+                f"`{stack}_layers={depth}`: each of the {len(types)} layers has its own relative positions: load the "
+                f"model as it is and take layers out, model.keep_layers({stack}=[...])"
+            )
+        if depth > len(types) and len(set(types)) > 1:
+            raise ValueError(
+                f"`{stack}_layers={depth}` is more than the {len(types)} layers of the checkpoint, which differ: give "
+                f"`{name}` too, {depth} names"
+            )
+        found[name] = [*types, *types[:1] * depth][:depth]
+    return found
 
 
 def warn_of_ignored(config: Any, others: dict[str, Any]) -> None:

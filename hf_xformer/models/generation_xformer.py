@@ -17,15 +17,69 @@ from .versions_xformer import CACHE, create_masks_for_generate
 logger = logging.get_logger(__name__)
 
 
+# Options of `generate` that compare the source's tokens with the target's, and their values that change nothing.
+OF_SOURCE_TOKENS = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
+
+
 class XformerGeneration:
     """Base class to stand in front of `GenerationMixin`."""
 
     config: XformerConfig
 
+    def generate(self, inputs=None, generation_config=None, *args, **kwargs):
+        """The library's, with lengths and options that the model can follow."""
+        if self.config.encoder_vocab_size is not None:
+            self.refuse_source_tokens(generation_config or self.generation_config, kwargs)
+        # Else the first text to pass the last position would cost all others of its batch their results.
+        kwargs |= self.within_positions(generation_config, kwargs)
+        return super().generate(inputs, generation_config, *args, **kwargs)
+
+    def refuse_source_tokens(self, config, options):
+        """
+        Checks options of `generate`, given or of a config.
+
+        Raises:
+            ValueError: One looks for the source's tokens in what is written.
+        """
+        for name, unused in OF_SOURCE_TOKENS.items():
+            value = options.get(name, getattr(config, name, None))
+            if value not in (None, unused):
+                raise ValueError(
+                    f"`{name}={value}` looks for the source's tokens in the target, and this model has a vocabulary "
+                    "for each: leave it out"
+                )
+
+    def within_positions(self, generation_config, kwargs) -> dict[str, int]:
+        """Returns the option that says how long a text may become, lowered to what the decoder has positions for."""
+        limit = self.config.longest_of("decoder")
+        prompt = kwargs.get("decoder_input_ids")
+        if limit is None:
+            return {}
+
+        def asked(name):
+            configs = [each for each in (generation_config, self.generation_config) if each is not None]
+            values = [kwargs.get(name), *(getattr(each, name) for each in configs)]
+            return next((value for value in values if value is not None), None)
+
+        start = asked("decoder_start_token_id")
+        width = 1 if prompt is None else prompt.shape[1]
+        if prompt is not None and start is not None and (prompt[:, 0] != start).all():
+            width += 1  # the library puts it before them
+        # The last token is written and not read, and needs no position.
+        lengths = {"max_new_tokens": limit + 1 - width, "max_length": limit + 1}
+        name = "max_length" if asked("max_new_tokens") is None else "max_new_tokens"
+        value, most = asked(name), lengths[name]
+        if not isinstance(value, int) or value <= most or most < 1:
+            return {}
+        logger.warning_once(f"`{name}` of {value} is beyond the model's {limit} positions: texts end there")
+        return {name: most}
+
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
         # Counted here because a compiled step gets the mask only after the library has made it four-dimensional.
         if decoder_attention_mask is not None and kwargs.get("decoder_position_ids") is None:
             kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
+        # A static cache counts in a tensor, which nobody waits for: the model would go on beyond its positions.
+        self.config.check_length("decoder", input_ids.shape[1])
         if isinstance(kwargs.get(CACHE), EncoderDecoderCache):
             self.keep_whole_source(kwargs[CACHE], kwargs)
         return super().prepare_inputs_for_generation(

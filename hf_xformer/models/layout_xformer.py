@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers.utils import is_tracing
 
-from .output_xformer import labelled_positions
+from .output_xformer import check_labels, labelled_positions
 from .packing_xformer import (
     SegmentGroup,
     Segments,
@@ -63,7 +63,8 @@ def make_packing(
         `index`, a tensor of integers, (n,), and `sizes`, by which it is cut.
 
     Raises:
-        ValueError: The numbers are not those of segments, or not the same on both sides.
+        ValueError: The numbers are not those of segments, or not the same on both sides; or a label is neither a
+            token nor -100.
     """
     given = {SOURCE: segment_ids, TARGET: decoder_segment_ids, LABELS: labels}
     on_cpu = to_cpu({name: each for name, each in given.items() if each is not None})
@@ -79,6 +80,7 @@ def make_packing(
         groups, inverse = group_segments(queries, keys)
         parts[f"{name}, grouped"] = [inverse, *chain(*(fields_of(group, queries is keys) for group in groups))]
     if labels is not None:
+        check_labels(on_cpu[LABELS])
         parts[LABELS] = [labelled_positions(on_cpu[LABELS].flatten())]
     return join(parts)
 

@@ -20,7 +20,14 @@ from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
 from .configuration_xformer import XformerConfig
 from .generation_xformer import XformerGeneration
 from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
-from .output_xformer import IGNORED, XformerOutputLayer, cross_entropy, labelled_positions, mean_over
+from .output_xformer import (
+    IGNORED,
+    XformerOutputLayer,
+    check_labels,
+    cross_entropy,
+    labelled_positions,
+    mean_over,
+)
 from .packing_xformer import check_ids, refuse_beside_segments, shift_right
 from .pretrained_xformer import XformerPreTrainedModel
 from .stack_xformer import XformerDecoder, XformerEncoder
@@ -244,8 +251,11 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         """
         if labels is not None:
             use_cache = False
+            check_labels(labels, self.config.vocab_size)
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels, decoder_segment_ids)
+        elif decoder_input_ids is None and decoder_inputs_embeds is None:
+            raise ValueError("give `labels`, for a loss, or `decoder_input_ids`, the target's tokens so far")
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -382,6 +392,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
         if self.config.decoder_start_token_id is None or self.config.pad_token_id is None:
             name = "decoder_start_token_id" if self.config.decoder_start_token_id is None else "pad_token_id"
             raise ValueError(f"`config.{name}` is None: the decoder's input cannot be made from labels without it")
+        check_labels(labels)
         shifted = shift_right(labels, segment_ids, self.config.decoder_start_token_id)
         return shifted.masked_fill(shifted == IGNORED, self.config.pad_token_id)
 

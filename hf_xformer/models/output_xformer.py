@@ -8,6 +8,7 @@ Shapes: B batch, T target, N tokens, D d_model, V vocabulary.
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
+from transformers.utils import is_tracing
 
 
 IGNORED = -100
@@ -50,7 +51,7 @@ class SummedCrossEntropy(torch.autograd.Function):
                 if bias is not None:
                     logits += bias
                 counts = own != IGNORED
-                own = own.clamp(min=0)
+                own = own.masked_fill(~counts, 0)
                 normaliser = logits.logsumexp(dim=-1, keepdim=True)  # (N, 1)
                 losses = normaliser - (1 - smoothing) * logits.gather(1, own)
                 if smoothing:
@@ -138,6 +139,32 @@ def cross_entropy(
         logits.float().view(-1, vocab_size), labels, reduction="sum", label_smoothing=label_smoothing
     )
     return mean_over(total, labels, num_items_in_batch)
+
+
+def check_labels(labels: torch.Tensor, vocabulary: int | None = None) -> None:
+    """
+    Checks that labels are tokens or -100: another negative one would train as a token, or fail without its name.
+
+    On another device than a CPU an assertion fails there, later: nothing waits for it.
+
+    Args:
+        vocabulary: Number of tokens; None if it is not known.
+
+    Raises:
+        ValueError: A label is neither.
+    """
+    wrong = (labels < 0) & (labels != IGNORED)
+    if vocabulary is not None:
+        wrong = wrong | (labels >= vocabulary)
+    wanted = f"one of {vocabulary:,} tokens" if vocabulary is not None else "a token"
+    if labels.device.type != "cpu" or is_tracing(labels):
+        if not labels.is_meta:
+            torch._assert_async(~wrong.any(), f"`labels` must each be {wanted}, or -100 where no loss is wanted")
+    elif count := int(wrong.sum()):
+        raise ValueError(
+            f"`labels` has {int(labels[wrong][0])} ({count:,} such), which must be {wanted}, or -100 where no loss is "
+            "wanted"
+        )
 
 
 def labelled_positions(labels: torch.Tensor) -> torch.Tensor | None:

@@ -7,11 +7,13 @@ Shapes: B batch, T tokens or queries, S keys, D d_model, H query heads, K head w
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
+from transformers import initialization as init
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from .configuration_xformer import XformerConfig
 
@@ -26,6 +28,23 @@ class TokenPositions(NamedTuple):
     past: int | torch.Tensor  # number of keys before them; a static cache counts in a tensor
     queries: int  # tokens of a row that attend
     keys: int  # tokens of a row that are attended to
+    # True if a row holds several texts, with positions from 0 on; None if the mask does not say where its text is.
+    segments: bool | None = False
+
+    def lengths(self) -> torch.Tensor:
+        """Number of tokens of the text that each token stands in, (B or 1, T or 1); computed on their device."""
+        if self.segments is None:
+            raise ValueError(
+                "rotary positions that depend on a text's length need a mask of tokens, of 2 dimensions: take another "
+                "rope_type"
+            )
+        if not self.segments:
+            return self.ids.amax(dim=1, keepdim=True) + 1
+        # A text ends in front of the next first token: from behind, the nearest one is the smallest place so far.
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        firsts = torch.where(self.ids == 0, places, len(places)).roll(-1, dims=1)
+        firsts[:, -1] = len(places)
+        return firsts.flip(1).cummin(dim=1).values.flip(1) - (places - self.ids)
 
 
 class WithPositions(NamedTuple):
@@ -38,8 +57,6 @@ class WithPositions(NamedTuple):
 
 class XformerNoPositions(nn.Module):
     """No positions: the causal mask alone tells the order (Haviv et al. 2022)."""
-
-    max_positions = None
 
     def __init__(self, config: XformerConfig, stack: str):
         super().__init__()
@@ -81,7 +98,6 @@ class XformerLearnedPositions(nn.Embedding):
 
     def __init__(self, config: XformerConfig, stack: str):
         super().__init__(config.max_position_embeddings, config.d_model)
-        self.max_positions = config.max_position_embeddings
 
     def forward(self, x: torch.Tensor, at: TokenPositions) -> WithPositions:  # type: ignore[override]
         return WithPositions(x + super().forward(at.ids))
@@ -91,10 +107,8 @@ class XformerRotaryEmbedding(nn.Module):
     """
     Cosines and sines of the angles by which attention rotates queries and keys (Su et al. 2021), once per stack.
 
-    transformers' rope types and weight initialisation read and write these attributes by name.
+    transformers' weight initialisation reads and writes these attributes by name.
     """
-
-    max_positions = None
 
     def __init__(self, config: XformerConfig, stack: str):
         super().__init__()
@@ -102,19 +116,18 @@ class XformerRotaryEmbedding(nn.Module):
         self.config = copy.copy(config)
         self.config.head_dim = config.heads_of(stack)[1]
         self.rope_type = config.rope_parameters["rope_type"]
-        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
-        init = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
-        inv_freq, self.attention_scaling = init(self.config)
+        compute = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
+        inv_freq, self.attention_scaling = compute(self.config)
         self.inv_freq = nn.Buffer(inv_freq, persistent=False)  # (K/2,)
         self.original_inv_freq = nn.Buffer(inv_freq.clone(), persistent=False)
 
     def _apply(self, fn, recurse: bool = True):
         # Rounded to 16 bits by `model.half()` or `model.to(dtype)`, the angles of far positions would be others.
-        exact = self.inv_freq, self.original_inv_freq
+        exact = dict(self.named_buffers())
         super()._apply(fn, recurse)
-        if self.inv_freq.dtype != exact[0].dtype and not self.inv_freq.is_meta:
-            device = self.inv_freq.device
-            self.inv_freq, self.original_inv_freq = (nn.Buffer(each.to(device), persistent=False) for each in exact)
+        if self.inv_freq.dtype != exact["inv_freq"].dtype and not self.inv_freq.is_meta:
+            for name, each in exact.items():
+                setattr(self, name, nn.Buffer(each.to(self.inv_freq.device), persistent=False))
         return self
 
     @staticmethod
@@ -122,15 +135,77 @@ class XformerRotaryEmbedding(nn.Module):
         pairs = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device)
         return config.rope_parameters["rope_theta"] ** (-pairs / config.head_dim), 1.0
 
-    @torch.no_grad()
-    @dynamic_rope_update
-    def rotation(self, x: torch.Tensor, position_ids: torch.Tensor) -> Rotation:
-        angles = position_ids[:, :, None, None].float() * self.inv_freq.float()  # (B, T, 1, K/2)
-        cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
-        return cos.to(x.dtype), sin.to(x.dtype)
+    def frequencies(self, at: TokenPositions) -> torch.Tensor:
+        """Angles between neighbouring positions, (K/2,), or for each token (B or 1, T or 1, K/2)."""
+        return self.inv_freq.float()
 
+    @torch.no_grad()
     def forward(self, x: torch.Tensor, at: TokenPositions) -> WithPositions:
-        return WithPositions(x, rotation=self.rotation(x, at.ids))
+        angles = at.ids[:, :, None].float() * self.frequencies(at)  # (B, T, K/2)
+        cos, sin = (y[:, :, None] * self.attention_scaling for y in (angles.cos(), angles.sin()))
+        return WithPositions(x, rotation=(cos.to(x.dtype), sin.to(x.dtype)))
+
+
+class XformerChangingRotaryEmbedding(XformerRotaryEmbedding):
+    """
+    Rotary positions whose frequencies depend on the length of a token's text, and on nothing else in the batch.
+
+    In the library they are those of the longest row of this batch or, within limits, of an earlier one.
+    """
+
+    def __init__(self, config: XformerConfig, stack: str):
+        super().__init__(config, stack)
+        self.unchanged = config.rope_unchanged()
+        self.change = nn.Buffer(self.compute_change(), persistent=False)  # (K/2,)
+
+    def compute_change(self) -> torch.Tensor:
+        """What a long text's frequencies are computed from."""
+        raise NotImplementedError
+
+    def initialise(self) -> None:
+        """Fills the buffer that `from_pretrained` leaves as it is, because no checkpoint holds it."""
+        init.copy_(self.change, self.compute_change())
+
+
+class XformerDynamicRotaryEmbedding(XformerChangingRotaryEmbedding):
+    """
+    Frequencies of a base that grows with a text's length beyond `max_position_embeddings`, "NTK-aware".
+
+    The library's function of one length, for many: the base's growth is taken out of the power.
+    """
+
+    def compute_change(self) -> torch.Tensor:
+        width = self.config.head_dim
+        return -torch.arange(0, width, 2, dtype=torch.float32) / (width - 2)
+
+    def frequencies(self, at: TokenPositions) -> torch.Tensor:
+        excess = (at.lengths() / self.unchanged - 1).clamp(min=0)  # (B or 1, T or 1)
+        growth = 1 + self.config.rope_parameters["factor"] * excess[:, :, None]
+        return self.inv_freq.float() * growth**self.change
+
+
+class XformerLongRotaryEmbedding(XformerChangingRotaryEmbedding):
+    """Frequencies by `long_factor` for texts of more than `original_max_position_embeddings`, or by `short_factor`."""
+
+    def compute_change(self) -> torch.Tensor:
+        return ROPE_INIT_FUNCTIONS[self.rope_type](self.config, seq_len=self.unchanged + 1)[0]
+
+    def frequencies(self, at: TokenPositions) -> torch.Tensor:
+        return torch.where(at.lengths()[:, :, None] > self.unchanged, self.change, self.inv_freq.float())
+
+
+CHANGING = {"dynamic": XformerDynamicRotaryEmbedding, "longrope": XformerLongRotaryEmbedding}
+
+
+def rotary_positions(config: XformerConfig, stack: str) -> XformerRotaryEmbedding:
+    """
+    Makes the rotary positions of a stack.
+
+    Those of a decoder are constant: its cache holds keys that were rotated while the text was shorter, and a token's
+    features would depend on the tokens behind it. The config limits its texts to those that are short enough.
+    """
+    changing = CHANGING if stack == "encoder" else {}
+    return changing.get(config.rope_parameters["rope_type"], XformerRotaryEmbedding)(config, stack)
 
 
 class XformerRelativePositions(nn.Module):
@@ -141,8 +216,6 @@ class XformerRelativePositions(nn.Module):
     forward. The columns of a head are adjacent, so that tensor parallelism can give each process some of the heads.
     """
 
-    max_positions = None
-
     def __init__(self, config: XformerConfig, stack: str):
         super().__init__()
         heads, layers = config.heads_of(stack)[0], len(config.layer_types_of(stack))
@@ -151,6 +224,16 @@ class XformerRelativePositions(nn.Module):
         self.config = config
         self.directions = 2 if stack == "encoder" else 1
         self.max_distance = config.relative_attention_max_distance
+
+    def keep_layers(self, kept: Sequence[int]) -> None:
+        """Takes the tables of all other layers out."""
+        if self.tables == 1:
+            self.shared_by = len(kept)
+            return
+        columns = self.table.weight.unflatten(-1, (-1, self.tables))[:, :, list(kept)]  # (buckets, H, tables)
+        self.tables = len(kept)
+        self.table.weight = nn.Parameter(columns.detach().flatten(1).clone(), self.table.weight.requires_grad)
+        self.table.embedding_dim = self.table.weight.shape[1]
 
     def buckets(self, distance: torch.Tensor) -> torch.Tensor:
         """Buckets of `key - query`: half of each direction's hold one distance, the others logarithmically more."""
@@ -177,7 +260,7 @@ POSITIONS = {
     "none": XformerNoPositions,
     "sinusoidal": XformerSinusoidalPositions,
     "learned": XformerLearnedPositions,
-    "rope": XformerRotaryEmbedding,
+    "rope": rotary_positions,
     "relative": XformerRelativePositions,
 }
 

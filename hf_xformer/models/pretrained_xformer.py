@@ -3,7 +3,7 @@
 """The base class of all Xformer models: what transformers asks of a model, and corrections of what it does."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 
-from .configuration_xformer import XformerConfig
-from .positions_xformer import XformerSinusoidalPositions
+from .configuration_xformer import TOKEN_ID_FIELDS, XformerConfig
+from .positions_xformer import XformerChangingRotaryEmbedding, XformerSinusoidalPositions
 from .varlen_xformer import VARLEN, refusal, unfit_config, why_not_varlen
 from .versions_xformer import warn_untested
 
@@ -73,6 +73,8 @@ class XformerPreTrainedModel(PreTrainedModel):
         # `from_pretrained` leaves buffers uninitialised that no checkpoint holds.
         if isinstance(module, XformerSinusoidalPositions):
             init.copy_(module.table, module.compute_table())
+        elif isinstance(module, XformerChangingRotaryEmbedding):
+            module.initialise()
 
     def init_parallel_plans(self):
         super().init_parallel_plans()
@@ -121,16 +123,92 @@ class XformerPreTrainedModel(PreTrainedModel):
         Resizes the vocabulary, as in every model of the library; with a separate source vocabulary, both at once.
 
         Raises:
-            ValueError: The vocabularies differ in size, so that one number cannot be the new size of both.
+            ValueError: The vocabularies differ in size, so that one number cannot be the new size of both; or a token
+                that the config names would be cut off.
         """
         options: dict[str, Any] = {"pad_to_multiple_of": pad_to_multiple_of, "mean_resizing": mean_resizing}
         source_size, target_size = self.config.encoder_vocab_size, self.config.vocab_size
         if source_size is None or new_num_tokens is None and pad_to_multiple_of is None:
+            self.check_kept(new_num_tokens, TOKEN_ID_FIELDS)
             return super().resize_token_embeddings(new_num_tokens, **options)
         if source_size != target_size:
-            raise ValueError(f"cannot resize vocabularies of {source_size} and {target_size} tokens at once")
+            raise ValueError(
+                f"cannot resize vocabularies of {source_size} and {target_size} tokens at once: call "
+                "model.resize_encoder_token_embeddings(...) for the source's or "
+                "model.resize_decoder_token_embeddings(...) for the target's"
+            )
+        self.check_kept(new_num_tokens, TOKEN_ID_FIELDS)
         if decoder := getattr(self.base_model, "decoder", None):
             decoder.resize_token_embeddings(new_num_tokens, **options)
         embedding = super().resize_token_embeddings(new_num_tokens, **options)
         self.config.encoder_vocab_size = self.config.vocab_size
         return embedding
+
+    def resize_encoder_token_embeddings(
+        self, new_num_tokens: int, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """
+        Resizes a source vocabulary of its own and nothing else; the arguments are those of `resize_token_embeddings`.
+
+        Raises:
+            ValueError: There is one vocabulary, or it would lose the padding token.
+        """
+        self.check_two_vocabularies()
+        self.check_kept(new_num_tokens, ("pad_token_id",))
+        encoder, target_size = self.get_encoder(), self.config.vocab_size
+        embedding = PreTrainedModel.resize_token_embeddings(encoder, new_num_tokens, pad_to_multiple_of, mean_resizing)
+        # The library writes the size of any embedding there.
+        self.config.encoder_vocab_size, self.config.vocab_size = embedding.num_embeddings, target_size
+        return embedding
+
+    def resize_decoder_token_embeddings(
+        self, new_num_tokens: int, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """
+        Resizes a target vocabulary of its own, as in Marian: the decoder's embedding and the output layer.
+
+        Raises:
+            ValueError: There is one vocabulary, or it would lose a token that the config names.
+        """
+        self.check_two_vocabularies()
+        self.check_kept(new_num_tokens, TOKEN_ID_FIELDS)
+        encoder, decoder = self.get_encoder(), self.get_decoder()
+        source = encoder.embed_tokens
+        # The library resizes the embedding that it finds in the encoder, and the output layer with it.
+        encoder.embed_tokens = decoder.embed_tokens
+        try:
+            super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+            decoder.embed_tokens = encoder.embed_tokens
+        finally:
+            encoder.embed_tokens = source
+        self.tie_weights()
+        return decoder.embed_tokens
+
+    def check_two_vocabularies(self) -> None:
+        if self.config.encoder_vocab_size is None:
+            raise ValueError("source and target share one vocabulary: call model.resize_token_embeddings(...)")
+
+    def check_kept(self, size: int | None, fields: Iterable[str]) -> None:
+        """Checks that a vocabulary of this size has the tokens that the config names; raises ValueError."""
+        for name in fields:
+            value = getattr(self.config, name)
+            for token in value if isinstance(value, list) else [value]:
+                if size is not None and token is not None and token >= size:
+                    raise ValueError(f"a vocabulary of {size} tokens would lose `{name}`, {token}")
+
+    def keep_layers(self, encoder: Sequence[int] | None = None, decoder: Sequence[int] | None = None) -> None:
+        """
+        Takes layers out of a stack, all but those whose numbers are given, and out of the config.
+
+        Each keeps its type of attention. Among the encoder's layers in blocks every second one shifts its blocks, as
+        in any model: of those that are left.
+
+        Args:
+            encoder, decoder: Numbers of the layers to keep, from 0 on and in order, such as [0, 2, 5]; None for all.
+
+        Raises:
+            ValueError: There are no such layers.
+        """
+        for stack, kept in ((self.get_encoder, encoder), (self.get_decoder, decoder)):
+            if kept is not None:
+                stack().take_layers(kept)

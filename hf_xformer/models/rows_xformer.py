@@ -91,7 +91,8 @@ class PaddedRows:
             ids = count_positions(mask)[:, -length:]
         elif ids is None:
             ids = torch.arange(length, device=self.tokens.device)[None] + past
-        return TokenPositions(ids, past, length, keys)
+        is_said = mask is None or isinstance(mask, torch.Tensor) and mask.ndim == 2 or self.position_ids is not None
+        return TokenPositions(ids, past, length, keys, False if is_said else None)
 
     def masks(self, make: MakeMask, keys: "PaddedRows", patterns: Iterable[str]) -> dict[str, AttentionMask]:
         return {pattern: make(self, keys, pattern) for pattern in patterns}
@@ -139,7 +140,7 @@ class PackedRows(PaddedRows):
 
     def positions(self) -> TokenPositions:
         length = self.tokens.shape[1]
-        return TokenPositions(positions_in_segments(self.segment_ids), 0, length, length)
+        return TokenPositions(positions_in_segments(self.segment_ids), 0, length, length, segments=True)
 
     def condition(self, keys: "PackedRows", blocks: BlockPattern | None = None) -> Callable:  # type: ignore[override]
         return same_segment(self.segment_ids, keys.segment_ids, None if blocks is None else blocks.sees)
@@ -169,7 +170,7 @@ class UnpackedRows:
     def positions(self) -> TokenPositions:
         side = self.layout.side(self.side)
         longest = side.longest or side.positions.shape[1]
-        return TokenPositions(side.positions, 0, longest, longest)
+        return TokenPositions(side.positions, 0, longest, longest, segments=True)
 
     def masks(self, make: MakeMask, keys: "UnpackedRows", patterns: Iterable[str]) -> dict[str, AttentionMask]:
         masks: dict[str, AttentionMask] = {}

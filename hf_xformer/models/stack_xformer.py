@@ -18,14 +18,14 @@ from transformers.utils import TransformersKwargs, is_tracing
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .attention_xformer import XformerCrossAttention, XformerSelfAttention
+from .attention_xformer import XformerAttention, XformerCrossAttention, XformerSelfAttention
 from .blocks_xformer import BlockPattern, bidirectional_mask, block_patterns, refuse_forgetful_caches
 from .configuration_xformer import XformerConfig
 from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
 from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
 from .masks_xformer import AttentionMask, Mask, WholeMask
 from .packing_xformer import check_both_sides, check_ids, refuse_beside_segments
-from .positions_xformer import POSITIONS, Rotation
+from .positions_xformer import POSITIONS, Rotation, XformerRelativePositions
 from .pretrained_xformer import XformerPreTrainedModel
 from .rows_xformer import PackedRows, PaddedRows, Rows, UnpackedRows
 from .sublayers_xformer import make_input_norm, make_norm
@@ -45,6 +45,7 @@ class XformerStack(XformerPreTrainedModel):
     def __init__(self, config: XformerConfig, stack: str, embed_tokens: nn.Embedding | None):
         super().__init__(config)
         padding_idx = config.pad_token_id if config.freeze_pad_embedding else None
+        self.stack = stack
         self.embed_tokens = embed_tokens or nn.Embedding(config.vocab_of(stack), config.d_model, padding_idx)
         self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.positions = POSITIONS[config.position_embedding_type](config, stack)
@@ -57,7 +58,65 @@ class XformerStack(XformerPreTrainedModel):
     def embed(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of `input_ids` and `inputs_embeds`, on either side")
-        return (self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds) * self.embed_scale
+        if input_ids is None:
+            return inputs_embeds * self.embed_scale  # type: ignore[operator, return-value]
+        self.check_tokens(input_ids)
+        return self.embed_tokens(input_ids) * self.embed_scale
+
+    def take_layers(self, kept: Sequence[int]) -> None:
+        """
+        Keeps some layers, by their numbers, which then count from 0 on, and changes the config accordingly.
+
+        Raises:
+            ValueError: They are not numbers of layers, each once and in order.
+        """
+        count = len(self.layers)
+        if not kept or any(type(i) is not int or not 0 <= i < count for i in kept) or sorted({*kept}) != list(kept):
+            raise ValueError(
+                f"`{self.stack}` must be numbers of its layers to keep, from 0 to {count - 1}, each once and in "
+                f"order, got {kept}"
+            )
+        self.layers = nn.ModuleList(self.layers[i] for i in kept)
+        for number, layer in enumerate(self.layers):
+            for module in layer.modules():
+                if isinstance(module, XformerAttention):
+                    module.layer_idx = number
+        types = self.config.layer_types_of(self.stack)
+        self.config.update({f"{self.stack}_layers": len(kept), f"{self.stack}_layer_types": [types[i] for i in kept]})
+        self.layer_patterns, self.block_patterns = block_patterns(self.config, self.stack)
+        if isinstance(self.positions, XformerRelativePositions):
+            self.positions.keep_layers(kept)
+
+    def check_depth(self) -> None:
+        """
+        Checks that the stack has the layers that its config says.
+
+        Raises:
+            ValueError: Somebody has taken layers out or put some in, without the config and the layers' numbers.
+        """
+        if len(self.layers) != len(self.layer_patterns):
+            raise ValueError(
+                f"the {self.stack} has {len(self.layers)} layers and its config says {len(self.layer_patterns)}: take "
+                f"layers out of a whole model, by model.keep_layers({self.stack}=[...]) with the numbers of the others"
+            )
+
+    def check_tokens(self, input_ids: torch.Tensor) -> None:
+        """
+        Checks that ids are in the vocabulary; on a CPU only, for other devices check themselves and nobody waits.
+
+        Raises:
+            ValueError: An id is not.
+        """
+        size = getattr(self.embed_tokens, "num_embeddings", None)
+        if size is None or input_ids.device.type != "cpu" or is_tracing(input_ids):
+            return
+        wrong = (input_ids < 0) | (input_ids >= size)
+        if count := int(wrong.sum()):
+            name = "input_ids" if self.stack == "encoder" else "decoder_input_ids"
+            raise ValueError(
+                f"`{name}` has {int(input_ids[wrong][0])} ({count:,} such), which the {self.stack}'s vocabulary of "
+                f"{size:,} tokens does not have: its tokenizer is another model's, or has tokens that were added since"
+            )
 
     def rows(
         self,
@@ -106,14 +165,14 @@ class XformerStack(XformerPreTrainedModel):
         Raises:
             ValueError: A text is longer than the positions.
         """
-        longest, limit = rows.longest(), self.positions.max_positions
-        if longest is not None and limit is not None and longest > limit:
-            raise ValueError(f"{longest} tokens do not fit `max_position_embeddings={limit}`")
+        if (longest := rows.longest()) is not None:
+            self.config.check_length(self.stack, longest)
         x, rotation, biases = self.positions(x, rows.positions())
         return self.dropout(self.layernorm_embedding(x)), rotation, biases or [None] * len(self.layers)
 
     def masks(self, rows: Rows) -> dict[str, AttentionMask]:
         """Returns the masks of self-attention, by the pattern of the layers."""
+        self.check_depth()
         return rows.masks(self.self_mask, rows, dict.fromkeys(self.layer_patterns))
 
     def self_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from ..data.bad_rows import POLICIES, SHORTEST
+
 
 # The Trainer's option that keeps only the layers' inputs; up to 5.22 by the name that is deprecated since.
 CHECKPOINTING = "activation_checkpointing"
@@ -89,8 +91,8 @@ class DataArguments:
     """Which pairs to train and evaluate on, how long they may be, and how they share batches."""
 
     train_file: list[str] | None = option(
-        "Training pairs: one JSONL, CSV, TSV or Parquet file, or two text files with a sentence a line, source first; "
-        "give it or --dataset_name."
+        "Training pairs: one or several JSONL, CSV, TSV or Parquet files, a folder of them, or two text files with a "
+        "sentence a line, source first; give it or --dataset_name."
     )
     validation_file: list[str] | None = option(
         "Validation pairs, in the formats of --train_file. By default there is no evaluation, unless --eval_strategy "
@@ -105,6 +107,16 @@ class DataArguments:
         "Field or column that holds the target: a text, or in JSONL and Parquet a list of equally good texts.",
         "target",
     )
+    on_bad_row: str = option(
+        "What to do with rows that are empty or no pair of texts: an error, which counts all and names the first, or "
+        "skip, which leaves them out and counts them by reason.",
+        "error",
+        choices=list(POLICIES),
+    )
+    max_length_ratio: float | None = option(
+        "Most characters of one side of a training pair for each of the other side, of which fewer than "
+        f"{SHORTEST} count as {SHORTEST}; a pair beyond it is a bad row. By default any lengths are good."
+    )
     streaming: bool = option(
         "Read training pairs while training instead of tokenising them all first; needs --max_steps.", False
     )
@@ -114,6 +126,12 @@ class DataArguments:
         "What to do with training pairs that are longer: truncate or drop them. Either is counted and said.",
         "truncate",
         choices=["truncate", "drop"],
+    )
+    special_tokens_in_text: str | None = option(
+        "What a special token such as </s> is where a text spells it out: literal (text) or read (that token, which "
+        "is left out of decoded text). It is kept with the tokenizers, for decoding. By default as they say, else "
+        "literal. Other added tokens, such as <2de>, are always read.",
+        choices=["literal", "read"],
     )
     group_by_length: bool = option(
         "Make batches of pairs of like length, in random order. Not in a stream, nor with a --train_sampling_strategy "
@@ -143,8 +161,17 @@ class DataArguments:
         False,
     )
     metrics: list[str] | None = option(
-        "Metrics of generated text to compute in evaluation: sacrebleu, chrf, exact_match, wer, per. By default only "
-        "the loss is computed, and nothing is generated."
+        "Metrics of generated text to compute in evaluation: sacrebleu, chrf, chrf++, ter, exact_match, wer, cer, "
+        "per, wrong_words. By default only the loss is computed, and nothing is generated."
+    )
+    sacrebleu_tokenize: str | None = option(
+        "How sacrebleu splits words, such as 13a, zh, ja-mecab, ko-mecab, flores200 or char. By default 13a, or where "
+        "the references are Chinese, Japanese, Korean or without spaces between words, what their script wants."
+    )
+    unicode_form: str = option(
+        "Unicode form that metrics compare texts in; none compares them as they are.",
+        "NFC",
+        choices=["NFC", "NFKC", "none"],
     )
     early_stopping_patience: int | None = option(
         "End the run after so many evaluations one after another that do not improve on the best "

@@ -42,7 +42,7 @@ ORDER = frozenset(
         *("max_target_length", "max_tokens", "packing", "group_by_length", "streaming", "seed", "data_seed"),
         *("per_device_train_batch_size", "gradient_accumulation_steps", "processes", "train_sampling_strategy"),
         *("train_split", "dataset_config_name", "accelerator_config", "dataloader_drop_last", "ignore_data_skip"),
-        "dataloader_num_workers",
+        *("dataloader_num_workers", "on_bad_row", "max_length_ratio"),
     )
 )
 # Options of `ORDER` that never change how many steps an epoch has.
@@ -59,7 +59,12 @@ CHOOSING = frozenset(("metric_for_best_model", "greater_is_better"))
 # Options of `EVALUATING` by which the scores of a checkpoint stay as they are; and those that change scores of texts
 # alone, not the loss.
 SAME_SCORES = frozenset(("eval_strategy", "eval_steps", "eval_delay", "metrics"))
-OF_TEXTS = frozenset(("generation_max_length", "generation_num_beams", "generation_config"))
+OF_TEXTS = frozenset(
+    (
+        *("generation_max_length", "generation_num_beams", "generation_config"),
+        *("sacrebleu_tokenize", "unicode_form"),
+    )
+)
 OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "deepspeed")
 SHOWN = 6  # differences in a message
 

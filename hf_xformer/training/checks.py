@@ -62,8 +62,8 @@ def check_model(
     training_args: Seq2SeqTrainingArguments,
 ) -> None:
     """Refuses options that do not go with the model's configuration."""
-    for name in ("max_source_length", "max_target_length"):
-        check_length(config, getattr(data_args, name), f"--{name} {getattr(data_args, name)}")
+    for name, stack in (("max_source_length", "encoder"), ("max_target_length", "decoder")):
+        check_length(config, getattr(data_args, name), f"--{name} {getattr(data_args, name)}", stack)
     if (longest := training_args.generation_max_length) is not None:
         check_length(config, longest - 1, f"--generation_max_length {longest}")  # which counts the start token
     check_decoder_start(config)

@@ -24,7 +24,8 @@ from transformers import (
 from transformers.trainer_utils import IntervalStrategy
 
 from ..checkpoints.foreign_code import read_description
-from ..decoding.metrics import compute_metrics
+from ..checkpoints.saving import check_generation
+from ..decoding.metrics import DEFAULT_SCORING, Scoring, compute_metrics
 from ..errors import ArgumentError
 from ..files import GENERATION_CONFIG
 from .arguments import DataArguments, ModelArguments
@@ -70,6 +71,9 @@ def fit_generation(
     if longer:
         said = "--generation_max_length" if training_args.generation_max_length else "--max_target_length"
         say(f"generated texts have {length:,} tokens at most: {left_out(longer)}; a larger {said} keeps them")
+    # Every checkpoint has it: the first one would be refused.
+    where = f"the model's {GENERATION_CONFIG}" if source is None else f"--generation_config {source}"
+    check_generation(config, where)
 
 
 def left_out(fields: Mapping[str, Any]) -> str:
@@ -86,19 +90,26 @@ class GenerationMetrics:
         tokenizer: The target's.
         references: Of every row of the evaluation set, in its order.
         places: Where the prediction for each row is among those that the Trainer has collected.
+        scoring: How texts are compared.
     """
 
     def __init__(
-        self, names: list[str], tokenizer: PreTrainedTokenizerBase, references: list[list[str]], places: np.ndarray
+        self,
+        names: list[str],
+        tokenizer: PreTrainedTokenizerBase,
+        references: list[list[str]],
+        places: np.ndarray,
+        scoring: Scoring = DEFAULT_SCORING,
     ):
         self.names, self.tokenizer, self.references, self.places = names, tokenizer, references, places
+        self.scoring = scoring
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         predictions = np.asarray(prediction.predictions)[self.places]
         # -100 fills predictions of unequal lengths, and is no token.
         tokens = np.where(predictions == IGNORED, self.tokenizer.pad_token_id, predictions)
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        scores = compute_metrics(self.names, texts, self.references)
+        scores = compute_metrics(self.names, texts, self.references, scoring=self.scoring)
         return {name: score for name, score in scores.items() if not isinstance(score, str)}
 
 

@@ -20,9 +20,11 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Seq2SeqTrain
 from transformers.trainer_utils import SchedulerType
 
 from ..checkpoints.loading import IGNORED_FIELDS
-from ..data.reading import format_of
+from ..data.encoding import READ, SPELT_OUT
+from ..data.formats import format_of
+from ..data.sources import find_files
 from ..errors import DataError, InputError
-from ..files import CONFIG
+from ..files import CONFIG, content_of
 from .arguments import DataArguments, ModelArguments
 from .launch import layout, precision
 from .plan import Plan
@@ -37,6 +39,7 @@ DERIVED = frozenset(
         *("train_file", "dataset_name", "group_by_length", "per_device_train_batch_size", "max_steps"),
         *("num_train_epochs", "average_tokens_across_devices", "bf16", "fp16", "accelerator_config"),
         *("parallelism_config", "fsdp", "fsdp_config", "deepspeed", "dataloader_num_workers", "use_cpu"),
+        "special_tokens_in_text",
         *("lora_target_modules", "peft_config"),  # `check_adapter` compares what comes of them
     )
 )
@@ -45,7 +48,7 @@ EVALUATING = frozenset(
     (
         *("validation_file", "validation_split", "max_eval_samples", "metrics", "eval_strategy", "eval_steps"),
         *("eval_delay", "metric_for_best_model", "greater_is_better", "generation_max_length"),
-        *("generation_num_beams", "generation_config"),
+        *("generation_num_beams", "generation_config", "sacrebleu_tokenize", "unicode_form"),
     )
 )
 # Options that are in force from the next start on and leave the weights as they are.
@@ -175,6 +178,8 @@ def parts_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     parts: dict[str, Any] = {"vocabulary": tokenizer.get_vocab()}
     languages = {name: getattr(tokenizer, name, None) for name in ("src_lang", "tgt_lang")}
     parts["special_tokens"] = {name: str(token) for name, token in tokenizer.special_tokens_map.items()} | languages
+    if tokenizer.init_kwargs.get(SPELT_OUT) == READ:
+        parts["special_tokens"][SPELT_OUT] = READ
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         whole = json.loads(backend.to_str())
@@ -205,8 +210,7 @@ def shared_digests(
     digests: dict[str, Any] = {}
     fault: InputError | None = None
     try:
-        for file in (*(data_args.train_file or ()), *(data_args.validation_file or ())):
-            Path(file).stat()
+        find_files((*(data_args.train_file or ()), *(data_args.validation_file or ())))
         if PartialState().is_main_process:
             digests = digests_of(model_args, data_args, training_args)
     except InputError as error:
@@ -232,6 +236,9 @@ def digests_of(
     if training_args.load_best_model_at_end or schedule in BY_SCORES:
         for each in EVALUATING:
             found[each] = plain(getattr(data_args, each, getattr(training_args, each, None)))
+        if found["metric_for_best_model"] in ("wer", "eval_wer"):
+            # Checkpoints of earlier builds have figures of that name which are the share of wrong rows.
+            found["metric_for_best_model"] = "wer, edits per word (wrong_words is the share of wrong rows)"
         found["validation_file"] = files_of(data_args.validation_file)
         generation = training_args.generation_config
         if isinstance(generation, str | Path) and Path(generation).exists():
@@ -241,24 +248,9 @@ def digests_of(
 
 def files_of(files: list[str] | None) -> list[str] | None:
     """Returns the kind and the content of files of data, in their order."""
-    return None if files is None else [f"{format_of(Path(file))} of {content_of(Path(file))}" for file in files]
-
-
-def content_of(*paths: Path) -> str:
-    """Returns size and SHA-256 of a file, or of several and of folders: of all files in them, with their names."""
-    if len(paths) == 1 and not paths[0].is_dir():
-        with paths[0].open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return f"{paths[0].stat().st_size:,} bytes, sha256 {digest}"
-    whole, size = hashlib.sha256(), 0
-    for path in paths:
-        inside = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-        for each in inside:
-            name = each.relative_to(path if path.is_dir() else path.parent)
-            if not any(part.startswith(".") for part in name.parts):
-                whole.update(f"{name.as_posix()}: {content_of(each)}\n".encode())
-                size += each.stat().st_size
-    return f"{size:,} bytes, sha256 {whole.hexdigest()}"
+    if files is None:
+        return None
+    return [f"{format_of(file)} of {content_of(file)}" for file in find_files(files)]
 
 
 def weights_of(name_or_path: str | None) -> str | None:

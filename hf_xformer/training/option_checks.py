@@ -21,8 +21,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from ..checkpoints.adapters import base_of, check_peft
-from ..decoding.metrics import METRICS, check_metric_names
-from ..errors import ArgumentError, blame, did_you_mean
+from ..decoding.metrics import GREATER_IS_BETTER, TOKENIZERS, check_metric_names
+from ..errors import ArgumentError, blame, did_you_mean, wrong_choice
 from .adapter_options import adapter_options
 from .arguments import CHECKPOINTING, DataArguments, ModelArguments
 from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size
@@ -45,6 +45,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("lora_dropout", "label_smoothing_factor", "adam_beta1", "adam_beta2"),
         (lambda value: 0 <= value < 1, "in [0, 1)"),
     ),
+    "max_length_ratio": (lambda value: 1 < value < float("inf"), "above 1"),
     "ema_decay": (lambda value: 0 < value < 1, "between 0 and 1"),
     **dict.fromkeys(
         ("learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"),
@@ -218,7 +219,13 @@ def check_batching(data_args: DataArguments, training_args: Seq2SeqTrainingArgum
 def check_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
     """Checks what is evaluated, and by which metrics."""
     metrics = data_args.metrics or []
-    check_metric_names(metrics, "--metrics")
+    check_metric_names(metrics, "--metrics", in_training=True)
+    if data_args.sacrebleu_tokenize is not None:
+        where = f"--sacrebleu_tokenize {data_args.sacrebleu_tokenize}"
+        if data_args.sacrebleu_tokenize not in TOKENIZERS:
+            raise ArgumentError(f"{where}: {wrong_choice(data_args.sacrebleu_tokenize, TOKENIZERS)}")
+        if "sacrebleu" not in metrics:
+            raise ArgumentError(f"{where} does nothing without --metrics sacrebleu")
     evaluates = data_args.evaluates(training_args)
     best = (training_args.metric_for_best_model or "loss").removeprefix("eval_")
     computed = ["loss", *metrics]
@@ -232,13 +239,13 @@ def check_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArg
             "--metrics are computed in evaluation: give --validation_file or --eval_strategy",
         ),
         (
-            best in METRICS and best not in metrics,
+            best in GREATER_IS_BETTER and best not in computed,
             f"--metric_for_best_model {best}: evaluation gives {', '.join(computed)}; give --metrics {best} too",
         ),
         (
             best not in computed,
             f"--metric_for_best_model {best}: evaluation gives {', '.join(computed)}"
-            f"{did_you_mean(best, ['loss', *METRICS])}",
+            f"{did_you_mean(best, GREATER_IS_BETTER)}",
         ),
     ]
     refuse(table)

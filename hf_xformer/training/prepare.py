@@ -23,6 +23,7 @@ from transformers import (
 
 from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers, read_model_config
 from ..checkpoints.vocabulary import check_vocabulary, fit_vocabulary
+from ..data.bad_rows import BadRows
 from ..data.batches import (
     BatchedDataset,
     EvaluationBatches,
@@ -33,9 +34,13 @@ from ..data.batches import (
     Planner,
 )
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
-from ..data.pairs import PairTokenizer, prepare_evaluation, prepare_training
+from ..data.encoding import settle_spelt_out
+from ..data.pairs import PairTokenizer, longest_source, prepare_evaluation, prepare_training
+from ..data.probing import check_training
 from ..data.reading import load_named_rows, load_rows
+from ..data.sources import find_files
 from ..data.streams import EndlessStream
+from ..decoding.metrics import Scoring, check_metrics
 from ..models import XformerConfig
 from .adapter_options import check_fit
 from .adapters import add_adapter, make_adapter, tell_moved_base
@@ -122,8 +127,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     check_exact(data_args, training_args)
     set_seed(training_args.seed)
     trusted = model_args.trust_remote_code
-    tokenizer_name = model_args.tokenizer_name or model_args.model_name_or_path
-    source, target = load_tokenizers(tokenizer_name, model_args.target_tokenizer_name, trusted)
+    source, target, remarks = read_tokenizers(model_args, data_args)
     config = make_config(model_args, source, target)
     check_own_tokenizer(model_args, source)
     check_model(config, model_args, data_args, training_args)
@@ -146,13 +150,13 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     now = recipe_of(model_args, data_args, training_args, plan, config, source, target)
     recipe = settle(now, state, training_args, data_args.change_recipe, finished is not None, say)
     announce(plan, finished, model_args, training_args, say)
-    for _, _, line in settings(data_args, training_args):
-        if line:
-            say(line)
+    for line in (*(line for _, _, line in settings(data_args, training_args) if line), *remarks):
+        say(line)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
     with training_args.main_process_first(desc="reading and tokenising"):
-        train_set = read_training(data_args, training_args, plan, tokenize, say)
+        known = source.model_max_length if model_args.model_name_or_path else 0
+        train_set = read_training(data_args, training_args, plan, tokenize, known, say)
         validation, metrics = (None, None)
         if plan.evaluates:
             validation, metrics = read_validation(data_args, training_args, plan, tokenize, target, say)
@@ -170,6 +174,16 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     return Run(
         model, source, target, train_set, collator, validation, metrics, plan, recipe, start, needs, finished, best
     )
+
+
+def read_tokenizers(
+    model_args: ModelArguments, data_args: DataArguments
+) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase, list[str]]:
+    """Returns the tokenizers of source and target, fit to train with, and what has to be said of them."""
+    name = model_args.tokenizer_name or model_args.model_name_or_path
+    source, target = load_tokenizers(name, model_args.target_tokenizer_name, model_args.trust_remote_code)
+    settle_spelt_out(data_args.special_tokens_in_text, source, target)
+    return source, target, check_training(source, target, data_args.max_source_length, data_args.max_target_length)
 
 
 def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:
@@ -247,13 +261,18 @@ def make_model(
     return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trust_remote_code, **options)
 
 
-def read(data_args: DataArguments, split: str, streaming: bool = False) -> Dataset | IterableDataset:
-    """Returns the rows of the "train" or the "validation" split, from files or from `datasets.load_dataset`."""
-    columns = {"source_column": data_args.source_column, "target_column": data_args.target_column}
+def read(data_args: DataArguments, split: str, say: Callable, streaming: bool = False) -> Dataset | IterableDataset:
+    """Returns the rows of the "train" or the "validation" split, from files or a dataset; says what is left out."""
+    # A validation set is measured as it is: only what is no pair of texts is left out.
+    bad_rows = BadRows(data_args.on_bad_row, data_args.max_length_ratio if split == "train" else None)
+    columns = (data_args.source_column, data_args.target_column)
     if (files := getattr(data_args, f"{split}_file")) is not None:
-        return load_rows(files, streaming=streaming, **columns)
-    name = getattr(data_args, f"{split}_split")
-    return load_named_rows(data_args.dataset_name, data_args.dataset_config_name, name, streaming=streaming, **columns)
+        rows = load_rows(find_files(files, say), *columns, streaming, bad_rows)
+    else:
+        name, config = data_args.dataset_name, data_args.dataset_config_name
+        rows = load_named_rows(name, config, getattr(data_args, f"{split}_split"), *columns, streaming, bad_rows)
+    bad_rows.say(lambda line: say(f"{split}: {line}"))
+    return rows
 
 
 def first(rows: Dataset | IterableDataset, count: int | None) -> Dataset | IterableDataset:
@@ -268,11 +287,20 @@ def read_training(
     training_args: Seq2SeqTrainingArguments,
     plan: Plan,
     tokenize: PairTokenizer,
+    known: int,
     say: Callable,
 ) -> TrainingSet:
-    """Returns the tokenised training pairs: in whole batches, in an order of like lengths, or as they come."""
-    rows = first(read(data_args, "train", data_args.streaming), data_args.max_train_samples)
+    """
+    Returns the tokenised training pairs: in whole batches, in an order of like lengths, or as they come.
+
+    Args:
+        known: Tokens of the longest source that the model was trained on before. The source's tokenizer, which is
+            saved with the model, gets that of the longest one until now: decoding compares its sources with it.
+    """
+    rows = first(read(data_args, "train", say, data_args.streaming), data_args.max_train_samples)
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
+    longest = data_args.max_source_length if isinstance(rows, IterableDataset) else longest_source(rows)
+    tokenize.source.model_max_length = max(known, longest)
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
     if isinstance(rows, IterableDataset):
         return EndlessStream(rows, seed, SHUFFLE_BUFFER)
@@ -300,12 +328,16 @@ def read_validation(
     say: Callable,
 ) -> tuple[EvaluationBatches, GenerationMetrics | None]:
     """Returns the validation set in batches and, where metrics are asked for, what computes them."""
-    rows = first(read(data_args, "validation"), data_args.max_eval_samples)
+    rows = first(read(data_args, "validation", say), data_args.max_eval_samples)
+    scoring = Scoring(data_args.sacrebleu_tokenize, data_args.unicode_form)
+    references: list[list[str]] = rows["target"][:] if data_args.metrics else []
+    for note in check_metrics(data_args.metrics, references, scoring=scoring) if data_args.metrics else ():
+        say(note)
     tokenised = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
     batches = EvaluationBatches(tokenised, plan.eval_rows, plan.eval_tokens, data_parallel_size(training_args))
     if not data_args.metrics:
         return batches, None
-    return batches, GenerationMetrics(data_args.metrics, target, rows["target"][:], batches.places)
+    return batches, GenerationMetrics(data_args.metrics, target, references, batches.places, scoring)
 
 
 def make_collator(

@@ -50,13 +50,14 @@ LINES = (
     f"{TRAIN} --config_name {{model}} --tokenizer_name {{tokenizer}}",
     *CHECKPOINT_LINES,
     "generate {adapter} --input {data} --output {out}",
+    "data {data} --tokenizer {model} --output_file {out}",
 )
 # Of every verb that reads a tokenizer, with a tokenizer that has the code.
 TOKENIZERS = (
     f"{TRAIN} --model_name_or_path {{model}}",
     f"{TRAIN} --model_name_or_path {{plain}} --tokenizer_name {{model}}",
     f"{TRAIN} --model_name_or_path {{plain}} --target_tokenizer_name {{model}} --tokenizer_name {{tokenizer}}",
-    *(line for line in LINES if line.split()[0] in ("generate", "evaluate", "export", "average", "distill")),
+    *(line for line in LINES if line.split()[0] in ("generate", "evaluate", "export", "average", "distill", "data")),
     *(line for line in LINES if line.split()[0] in ("attention", "card")),
 )
 DATASETS = (

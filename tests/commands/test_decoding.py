@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from hf_xformer.checkpoints.loading import load_model, load_tokenizers
 from hf_xformer.commands import evaluate, generate
-from hf_xformer.decoding.decoder import Decoder
+from hf_xformer.decoding.decoder import Decoder, Hypothesis
 from hf_xformer.decoding.metrics import compute_metrics
 
 
@@ -61,6 +61,33 @@ def test_standard_input_and_an_output_file(checkpoint, tmp_path, monkeypatch, ca
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("text", ["a\nb", "a\r\nb\r", "\x0ba\x0c\x1c\x1d\x1e", "\x85\u2028a\u2029", "a\tb\\nc", ""])
+def test_a_line_gives_a_line_whatever_the_texts_hold(text, checkpoint, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "input.txt"
+    path.write_bytes("A\nB\rC\r\n\u2028D\x85\n\x0cE".encode())
+    monkeypatch.setattr(Decoder, "generate", lambda self, sources: [([Hypothesis(text)] * 2, False) for _ in sources])
+    generate.main([str(checkpoint), "--input", str(path), "--num_beams", "2", "--n_best", "2"])
+    printed, said = capsys.readouterr()
+    assert printed.splitlines() == printed.split("\n")[:-1] and len(printed.splitlines()) == 4 * 2
+    assert printed.splitlines()[0] == (text if text.isprintable() or "\t" in text else repr(text)[1:-1])
+    is_broken = len(text.splitlines()) > 1
+    assert ("line breaks in 8 texts are escaped: lines 1, 1, 2, 2, 3, 3, 4, 4; the first" in said) == is_broken
+    generate.main([str(checkpoint), "--input", str(path), "--format", "jsonl"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.split("\n")[:-1]]
+    assert [row["source"] for row in rows] == ["A", "B\rC", "\u2028D\x85", "\x0cE"]
+    assert {each["text"] for row in rows for each in row["hypotheses"]} == {text}
+
+
+def test_overlong_sources_are_refused_by_their_line_before_any_is_decoded(checkpoint, tmp_path, capsys):
+    path = tmp_path / "long.txt"
+    path.write_text("A B\n" + "A " * 30 + "\n")
+    with pytest.raises(SystemExit):
+        generate.main([str(checkpoint), "--input", str(path), "--overlong", "error"])
+    printed, said = capsys.readouterr()
+    assert "1 longer than the 12 tokens that the model has positions for: line 2; the first, line 2, has 31" in said
+    assert printed == ""
+
+
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 3}], ids=["greedy", "beams"])
 def test_scores_are_the_log_probabilities_up_to_the_end_token(options, checkpoint):
     sources = [source for source in SOURCES if source]
@@ -100,7 +127,8 @@ def test_sources_beyond_the_positions_are_cut_and_counted(checkpoint, tmp_path, 
     path = tmp_path / "long.txt"
     path.write_text("A B\n" + "A " * 30 + "\n")
     generate.main([str(checkpoint), "--input", str(path)])
-    assert "1 sources were cut to 12 tokens" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cut to 12 tokens: 1 longer than the 12 tokens that the model has positions for: line 2; the first" in said
 
 
 def test_evaluation_equals_metrics_of_the_decoded_texts(task, checkpoint, tmp_path, capsys):
@@ -116,6 +144,19 @@ def test_evaluation_equals_metrics_of_the_decoded_texts(task, checkpoint, tmp_pa
     assert results["samples"] == len(rows) == 21 and results["sacrebleu_signature"].startswith("nrefs:1")
     printed = capsys.readouterr().out
     assert all(row["source"] in printed for row in rows[::7])
+
+
+def test_predictions_are_kept_if_a_metric_fails_and_compare_with_their_checkpoint(
+    task, checkpoint, tmp_path, monkeypatch, capsys
+):
+    predictions, out = tmp_path / "predictions.jsonl", tmp_path / "results.json"
+    words = ["--test_file", task.validation, "--metrics", "per"]
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(evaluate, "compute_metrics", lambda *args: exec("raise RuntimeError"))
+        evaluate.main([str(checkpoint), *words, "--predictions_file", str(predictions)])
+    evaluate.main([str(checkpoint), str(predictions), *words, "--output_file", str(out)])
+    (_, same) = json.loads(out.read_text())["significance"]["per"]
+    assert (same["difference"], same["p_value"]) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,14 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_file(teacher, dat
 
 
 def distill_arguments(teacher, data):
-    return Namespace(checkpoint=str(teacher), train_file=[str(data)], source_column="source", seed=0, dtype="auto")
+    return Namespace(
+        checkpoint=str(teacher),
+        train_file=[str(data)],
+        source_column="source",
+        on_bad_row="error",
+        seed=0,
+        dtype="auto",
+    )
 
 
 @pytest.mark.parametrize("begun", ["", "header", "half"])

@@ -18,6 +18,7 @@ from hf_xformer.commands import info
 
 # A command line that begins the verb's work, and of that work a function that it calls.
 COMMANDS = {
+    "data": ("{data} --tokenizer {checkpoint} --output_file {out}", "load_tokenizers"),
     "tokenizer": ("--train_file {data} --output_dir {out}", "train_tokenizer"),
     "train": ("--model_name_or_path {checkpoint} --train_file {data} --output_dir {out} --use_cpu true", "prepare"),
     "generate": ("{checkpoint} --input {data} --output {out}", "make_decoder"),

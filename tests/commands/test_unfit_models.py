@@ -14,7 +14,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from small_runs import CHECKPOINT_LINES, SMALL, refused
-from transformers import BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 from hf_xformer.checkpoints.loading import load_config, load_model
 from hf_xformer.commands import merge, train
@@ -27,10 +27,6 @@ SHORT = f"{TRAIN} --model_name_or_path {{model}} --max_source_length 8 --max_tar
 BEYOND = f"is beyond the model's `max_position_embeddings` of {LIMIT}"
 # A command line, and what it is refused with where the model has few positions.
 TOO_LONG = {
-    "generate {model} --input {data} --max_new_tokens 40": f"--max_new_tokens 40 {BEYOND}",
-    "generate {talkative} --input {data}": f"--max_new_tokens, 39 by {{talkative}}'s generation_config.json, {BEYOND}",
-    "evaluate {model} --test_file {data} --metrics per --max_new_tokens 9": f"--max_new_tokens 9 {BEYOND}",
-    "distill {model} --train_file {data} --output_file {out} --max_new_tokens 40": f"--max_new_tokens 40 {BEYOND}",
     f"attention {{model}} {LONG} --output {{out}}": f"the source has 10 tokens; the model has positions for {LIMIT}",
     f"attention {{model}} A --target {LONG}": f"the target has 10 tokens; the model has positions for {LIMIT}",
     f"card {{model}} --example {LONG}": f"the source has 10 tokens; the model has positions for {LIMIT}",
@@ -81,8 +77,6 @@ def models(tmp_path_factory, task) -> Path:
     for name, (fields, _) in BROKEN.items():
         shutil.copytree(folder / "short", folder / name)
         change(folder / name / "config.json", fields)
-    shutil.copytree(folder / "short", folder / "talkative")
-    change(folder / "talkative/generation_config.json", {"max_length": 40})
     shutil.copytree(folder / "short", folder / "infinite")
     tensors = load_file(folder / "infinite/model.safetensors")
     tensors[SPOILED][3, 2] = torch.inf
@@ -105,15 +99,22 @@ def refusal(line: str, models: Path, name: str, folder: Path, capsys) -> str:
     shutil.copytree(models / "tokenizer", adapter)
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(models / name)}))
     places = {"model": models / name, "adapter": adapter, "data": folder / "rows.jsonl", "out": folder / "out"}
-    places |= {each: models / each for each in ("tokenizer", "talkative")}
+    places |= {"tokenizer": models / "tokenizer"}
     verb, *words = [word.format(**places) for word in shlex.split(line)]
     return refused(import_module(f"hf_xformer.commands.{verb}"), words, capsys)
+
+
+def test_a_checkpoint_records_the_longest_source_that_it_was_trained_on(models, task):
+    tokenizer = AutoTokenizer.from_pretrained(models / "short")
+    rows = [json.loads(line) for line in Path(task.train).read_text().splitlines()]
+    lengths = [len(tokenizer(row["source"])["input_ids"]) for row in rows]
+    assert tokenizer.model_max_length == max(length for length in lengths if length <= LIMIT) < max(lengths)
 
 
 @pytest.mark.parametrize("line", TOO_LONG)
 def test_no_option_asks_for_more_positions_than_the_model_has(line, models, tmp_path, capsys):
     said = refusal(line, models, "short", tmp_path, capsys)
-    assert TOO_LONG[line].format(talkative=models / "talkative") in said
+    assert TOO_LONG[line] in said
 
 
 @pytest.mark.parametrize("name", BROKEN)

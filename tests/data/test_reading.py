@@ -110,33 +110,48 @@ BAD_FILES = {
     "nothing packed": ({"a.jsonl.gz": ""}, "a.jsonl.gz: the file is empty"),
     "broken JSON": ({"a.jsonl": as_jsonl(ROWS) + '{"source": "a",'}, "a.jsonl:4: invalid JSON: Expecting property"),
     "half a character": ({"a.jsonl": '{"source": "\\ud83d", "target": "b"}'}, "a.jsonl:1: invalid JSON: half"),
-    "not an object": ({"a.jsonl": as_jsonl(ROWS) + '["a", "b"]'}, "a.jsonl:4: a row should be a JSON object"),
-    "no field": ({"a.jsonl": '{"source": "a", "en": "b"}'}, "a.jsonl:1: no field 'target'; there are 'source', 'en'"),
-    "no column": ({"a.csv": "source,en\na,b\n"}, "a.csv:2: no field 'target'; there are 'source', 'en'"),
+    "not an object": (
+        {"a.jsonl": as_jsonl(ROWS) + '["a", "b"]'},
+        'a.jsonl:4: not a JSON object: ["a", "b"]; --on_bad_row skip',
+    ),
+    "no field": ({"a.jsonl": '{"source": "a", "en": "b"}'}, "a.jsonl:1: no field 'target': there are 'source', 'en'"),
+    "no column": ({"a.csv": "source,en\na,b\n"}, "a.csv:1: no column 'target': the first row names"),
     "a number too long": (
         {"a.jsonl": '{"source": ' + "9" * 5000 + "}\n"},
         "a.jsonl:1: invalid JSON: Exceeds the limit",
     ),
-    "brackets without end": ({"a.jsonl": "[" * 100_000 + "\n"}, "a.jsonl:1: invalid JSON: maximum recursion depth"),
+    "brackets without end": (
+        {"a.jsonl": as_jsonl(ROWS) + "[" * 100_000},
+        "a.jsonl:4: invalid JSON: maximum recursion depth",
+    ),
     "a column twice": ({"a.csv": "source,target,target\na,b,c\n"}, "a.csv:1: a column name occurs twice"),
-    "number": ({"a.jsonl": '{"source": 5, "target": "b"}'}, "a.jsonl:1: 'source' should be a string, not 5"),
-    "null": ({"a.jsonl": '{"source": "a", "target": null}'}, "a.jsonl:1: 'target' should be a string or a list"),
+    "number": ({"a.jsonl": '{"source": 5, "target": "b"}'}, "a.jsonl:1: source is not a text: 5"),
+    "null": (
+        {"a.jsonl": '{"source": "a", "target": null}'},
+        "a.jsonl:1: target is not a text or a list of texts: null",
+    ),
     "no references": (
         {"a.jsonl": '{"source": "a", "target": []}'},
-        "a.jsonl:1: 'target' should be a string or a list",
+        "a.jsonl:1: target is not a text or a list of texts: []",
     ),
-    "mixed references": ({"a.jsonl": '{"source": "a", "target": ["b", 1]}'}, 'of strings, not ["b", 1]'),
-    "empty source": ({"a.tsv": "source\ttarget\na\tb\n \tb\n"}, "a.tsv:3: 'source' is empty"),
-    "too many cells": ({"a.csv": "source,target\na,b\na,b,c\n"}, "a.csv:3: 3 cells under 2 column names"),
-    "too few cells": ({"a.tsv": "source\ttarget\na\n"}, "a.tsv:2: 1 cells under 2 column names"),
-    "open quote": ({"a.csv": 'source,target\n"a,b\n'}, "a.csv:2: unexpected end of data"),
+    "mixed references": ({"a.jsonl": '{"source": "a", "target": ["b", 1]}'}, 'of texts: ["b", 1]'),
+    "empty source": ({"a.tsv": "source\ttarget\na\tb\n \tb\n"}, "a.tsv:3: empty source"),
+    "too many cells": (
+        {"a.csv": "source,target\na,b\na,b,c\n"},
+        "a.csv:3: wrong number of cells: 3 cells under 2 column names",
+    ),
+    "too few cells": ({"a.tsv": "source\ttarget\na\n"}, "a.tsv:2: wrong number of cells: 1 cell under 2 column names"),
+    "open quote": ({"a.csv": 'source,target\n"a,b\n'}, "a.csv:2: a quote opens in this row and is never closed"),
     "unequal counts": ({"a.de": "a\nb\nc\n", "a.en": "a\nb\n"}, "a.de has 3 lines but"),
-    "empty line": ({"a.de": "a\n\nc\n", "a.en": "a\nb\nc\n"}, "a.de:2: 'source' is empty"),
+    "empty line": (
+        {"a.de": "a\n\nc\n", "a.en": "a\nb\nc\n"},
+        "a.de:2: empty source; --on_bad_row skip leaves such a row out",
+    ),
     "not UTF-8": ({"a.csv": "source,target\na,b\nä,b\n".encode("latin-1")}, "a.csv:3: not UTF-8 (byte 0xe4)"),
     "not Parquet": ({"a.parquet": "PAR?"}, "a.parquet: "),
     "unknown kind": ({"a.xlsx": "PK"}, "unknown extension '.xlsx'; a single file must be .jsonl, .json, .csv, .tsv"),
-    "two tables": ({"a.csv": "source\na", "b.csv": "target\nb"}, "two files must be plain text"),
-    "three files": ({"a.de": "a", "a.en": "b", "a.fr": "c"}, "3 files where one table or two plain-text files"),
+    "a table and a text": ({"a.csv": "source\na", "b.en": "target\nb"}, "tables and plain text do not go together"),
+    "three files": ({"a.de": "a", "a.en": "b", "a.fr": "c"}, "3 files where tables or two plain-text files should be"),
 }
 
 
@@ -158,7 +173,7 @@ def test_bad_files_are_refused_in_one_line_that_names_the_place(write, case):
 def test_a_file_that_is_missing_or_cut_short_is_refused(write, tmp_path):
     with pytest.raises(DataError, match=r"none\.csv: No such file"):
         list(read_rows([tmp_path / "none.csv"]))
-    with pytest.raises(DataError, match="Is a directory"):
+    with pytest.raises(DataError, match="a folder without a file of .jsonl"):
         list(read_rows([tmp_path], target_column=None))
     path = write("a.jsonl.gz", "")
     with open(path, "wb") as file:
@@ -187,7 +202,7 @@ def test_streaming_finds_unequal_line_counts_before_the_first_row(write):
 
 def test_streaming_raises_the_data_error_when_it_reaches_the_row(write):
     dataset = load_rows([write("a.jsonl", as_jsonl(ROWS) + "{}\n")], streaming=True)
-    with pytest.raises(DataError, match=r"a\.jsonl:4: no field 'source'; there are none"):
+    with pytest.raises(DataError, match=r"a\.jsonl:4: no field 'source': there are none"):
         list(dataset)
 
 
@@ -226,7 +241,7 @@ def test_a_named_dataset_is_brought_to_the_same_columns(folder, streaming):
     columns = {"source_column": "translation.de", "target_column": "translation.en"}
     dataset = load_named_rows(folder, streaming=streaming, **columns)
     assert list(dataset) == ROWS
-    with pytest.raises(DataError, match="split 'test', row 4: 'translation.de' is empty"):
+    with pytest.raises(DataError, match=r"test\.jsonl:4: empty source: in 'translation.de'"):
         list(load_named_rows(folder, split="test", streaming=streaming, **columns))
 
 
@@ -234,8 +249,8 @@ def test_a_named_dataset_is_brought_to_the_same_columns(folder, streaming):
     ("changes", "message"),
     [
         ({"split": "dev"}, "dev"),
-        ({"target_column": "translation.fr"}, "row 1: in 'translation': no field 'fr'; there are 'de', 'en'"),
-        ({"source_column": "text"}, "row 1: no field 'text'; there are 'id', 'translation'"),
+        ({"target_column": "translation.fr"}, "train.jsonl:1: no field 'fr': in 'translation' there are 'de', 'en'"),
+        ({"source_column": "text"}, "train.jsonl:1: no field 'text': there are 'id', 'translation'"),
         ({"config_name": "tiny"}, "tiny"),
         ({"name": "no/such/folder"}, "no/such/folder"),
     ],

@@ -76,6 +76,25 @@ def test_what_is_no_text_and_an_option_that_there_is_not_are_refused(decode):
         decode("A", num_beems=3)
 
 
+def test_objects_in_place_of_names_stop_strings_and_an_assistant(decode, checkpoint, tmp_path):
+    model, (source, target) = load_model(checkpoint), load_tokenizers(checkpoint)
+    source.name_or_path = ""
+    given = pipeline("seq2seq", model=model, tokenizer=source, target_tokenizer=target, max_new_tokens=5)
+    assert given(TEXTS) == decode(TEXTS) == decode(TEXTS, assistant_model=checkpoint)
+    with pytest.raises(ArgumentError, match="its target_tokenizer is missing"):
+        pipeline("seq2seq", model=model, tokenizer=source)
+    always = pipeline("seq2seq", model=checkpoint, max_new_tokens=5, assistant_model=checkpoint)
+    assert always(TEXTS) == decode(TEXTS)
+    text, words = next((text, words) for text in "ABCDEFGH" if (words := decode(text)[0]["generated_text"].split()))
+    (stopped,) = decode(text, stop_strings=words[-1])
+    assert stopped["generated_text"].split() == words[: words.index(words[-1]) + 1]
+    own = train_tokenizer(("A B C D",), "symbol")
+    made = pipeline("seq2seq", model=make_model(vocab_size=len(own)), tokenizer=own, max_new_tokens=5)
+    assert len(made(["A", ""], batch_size=2)) == 2
+    with pytest.raises(ArgumentError, match="more than the model's"):
+        pipeline("seq2seq", model=make_model(vocab_size=len(own) - 1), tokenizer=own)
+
+
 def test_a_checkpoint_whose_targets_tokenizer_is_missing_is_refused(checkpoint, tmp_path):
     shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "target_tokenizer")

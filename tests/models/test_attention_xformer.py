@@ -11,6 +11,7 @@ from transformers import modeling_flash_attention_utils as flash_utils
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from hf_xformer import XformerConfig
+from hf_xformer.models import varlen_xformer
 from hf_xformer.models.positions_xformer import XformerRelativePositions
 
 
@@ -195,3 +196,63 @@ def test_flash_attention_of_packed_rows_equals_eager_of_padded_ones(overrides, f
     assert_close(gradients(model), expected, atol=1e-5, rtol=1e-4)
     # One call has all segments, and the padding behind those of a row by itself.
     assert flash.varlen_calls.count(([6, 7, 2, 4, 11], [5, 11, 3, 8, 11])) == SIZES["decoder_layers"]
+
+
+HALF_MODELS = {
+    "full": {},
+    "blocks": {
+        "encoder_layer_types": ["chunked_attention", "sliding_attention"],
+        "decoder_layer_types": ["sliding_attention", "full_attention", "chunked_attention"],
+        "block_size": 3,
+    },
+    "global": {"encoder_layer_types": ["chunked_attention"] * 2, "block_size": 3, "num_global_tokens": 2},
+    "relative": {"position_embedding_type": "relative", "initializer_range": 0.5},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+@pytest.mark.parametrize("padding", ["right", "left", "packed"])
+@pytest.mark.parametrize("name", HALF_MODELS)
+@pytest.mark.parametrize(
+    "backend",
+    ["eager", "sdpa", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("flex_attention", "varlen"))],
+)
+def test_half_precision_is_finite_wherever_all_is_padding(
+    backend, name, padding, dtype, varlen, plain_flex_attention, monkeypatch
+):
+    """Rows of mostly padding, so that whole blocks are; the texts' features are those of single precision."""
+    if backend == "varlen":
+        if name == "relative":
+            pytest.skip("refused")
+        monkeypatch.setattr(varlen_xformer, "KERNEL_DTYPES", (torch.float32, dtype))
+    exact = make_model(**HALF_MODELS[name])
+    half = make_model(**HALF_MODELS[name]).to(dtype)
+    half.set_attn_implementation(backend)
+    lengths, places = torch.tensor([17, 4, 1])[:, None], torch.arange(17)
+    mask = (places < lengths if padding != "left" else places >= 17 - lengths).long()
+    ids = torch.randint(4, 53, (3, 17), generator=torch.Generator().manual_seed(0)) * mask
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": ids[:, :9].clamp(min=4)}
+    if padding == "packed":
+        batch = pack(batch, [[0, 1], [2]], (24, 24))
+    outputs = [model(**batch, output_hidden_states=True) for model in (half, exact)]
+    for states in ("encoder_hidden_states", "decoder_hidden_states"):
+        assert all(each.isfinite().all() for each in outputs[0][states])
+    text = batch["segment_ids"] > 0 if padding == "packed" else mask.bool()
+    ours, wanted = (output.encoder_last_hidden_state[text].float() for output in outputs)
+    assert (ours - wanted).norm() < 0.05 * wanted.norm()
+
+
+def test_masks_of_booleans_mean_the_same_to_eager_and_sdpa():
+    """With queries that attend to nothing, and with relative positions, in half precision too."""
+    for dtype in (torch.float32, torch.float16):
+        model = make_model(position_embedding_type="relative").to(dtype)
+        batch, mask = make_batch(), torch.rand(3, 1, 11, 11, generator=torch.Generator().manual_seed(0)) < 0.5
+        mask[0, :, 3] = False
+        results = []
+        for backend in ("eager", "sdpa"):
+            model.set_attn_implementation(backend)
+            results.append(model.get_encoder()(batch["input_ids"], attention_mask=mask).last_hidden_state)
+        assert all(each.isfinite().all() for each in results)
+        # A query without keys has the mean of all values, or none of them.
+        rows = mask.any(dim=-1).squeeze(1).all(dim=1)
+        assert_close(results[0][rows], results[1][rows], atol=1e-4 if dtype == torch.float32 else 3e-2, rtol=1e-2)

@@ -58,7 +58,8 @@ def test_a_row_of_a_stream_that_cannot_be_read_is_one_line_with_its_place(worker
     stream = {"streaming": "true", "train_file": data, "max_steps": 50, "dataloader_num_workers": workers}
     line = refused(train, task.options(tmp_path / "run", **stream), capsys)
     log = tmp_path / "run/error.log"
-    assert line == f"error: {data}:21: no field 'target'; there are 'source'; traceback: {log}"
+    advice = "--on_bad_row skip leaves such a row out"
+    assert line == f"error: {data}:21: no field 'target': there are 'source'; {advice}; traceback: {log}"
     assert "Traceback" in log.read_text()
 
 

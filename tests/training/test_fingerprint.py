@@ -171,6 +171,7 @@ CHANGED = {
     "samples": ({"max_train_samples": 100}, "max_train_samples", "null", "100"),
     "lengths": ({"max_target_length": 11}, "max_target_length", "12", "11"),
     "overlong": ({"overlong": "drop"}, "overlong", "truncate", "drop"),
+    "spelt out": ({"special_tokens_in_text": "read"}, "tokenizer_name special_tokens", "", ""),
     "order": ({"group_by_length": "false"}, "group_by_length", "true", "false"),
     "stream": ({"streaming": "true"}, "streaming", "false", "true"),
     "precision": ({"bf16": "true"}, "precision", "no", "bf16"),

@@ -1,0 +1,171 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""The options of a recipe and of a tokenizer that follow from the statistics of its data."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .statistics import SIDES, Lengths, Side, Statistics
+from .tokenizers import SPECIALS
+
+
+# A list of symbols has few of them, each many times.
+USES_OF_A_SYMBOL = 20
+# Characters of a text that is one word, such as a name.
+LONGEST_WORD = 40
+# Rules of thumb: entries of a subword vocabulary, for up to so many pairs.
+VOCABULARIES = ((20_000, 2000), (500_000, 8000), (5_000_000, 16_000))
+LARGEST_VOCABULARY = 32_000
+# Pairs that make a steady step for a first training.
+PAIRS_A_STEP = 64
+# A length ratio that more than this share of pairs exceed is no sign of an error in them.
+FEW = 0.005
+# sacreBLEU's `tokenize` by script: its default splits at spaces, and scores these languages 0.
+SACREBLEU_TOKENIZE = {"Han": "zh", "Kana": "ja-mecab", "Hangul": "ko-mecab"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a recipe, and why it has its value."""
+
+    name: str
+    value: Any
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class TokenizerOptions:
+    """How to train a tokenizer for these data; `sides` are those that it is for."""
+
+    sides: tuple[str, ...]
+    model_type: str
+    vocab_size: int
+    why: str
+
+
+def text_kind(side: Side) -> str:
+    """Returns the kind of tokenizer, a `model_type`, that suits the texts of one side."""
+    words = side.lengths["words"]
+    count = sum(value * times for value, times in words.counts.items())
+    if side.words and count >= USES_OF_A_SYMBOL * len(side.words) and words.percentile(50) > 1:
+        return "symbol"
+    is_short = words.percentile(90) <= 1 and side.lengths["characters"].percentile(90) <= LONGEST_WORD
+    return "char" if is_short and side.script() is None else "bpe"
+
+
+def tokenizer_options(statistics: Statistics) -> list[TokenizerOptions]:
+    """Returns the tokenizer to train, for both sides, or one for each if they are of different kinds."""
+    kinds = {side: text_kind(each) for side, each in statistics.sides.items()}
+    if len(set(kinds.values())) == 1:
+        return [options_for(statistics, SIDES, kinds["source"])]
+    return [options_for(statistics, (side,), kind) for side, kind in kinds.items()]
+
+
+def options_for(statistics: Statistics, sides: tuple[str, ...], kind: str) -> TokenizerOptions:
+    characters = set[str]().union(*(statistics.sides[side].characters for side in sides))
+    if kind == "bpe":
+        size = next((size for most, size in VOCABULARIES if statistics.pairs <= most), LARGEST_VOCABULARY)
+        return TokenizerOptions(sides, kind, size, f"a rule of thumb for {statistics.pairs:,} pairs")
+    if kind == "char":
+        needed = len(characters) + len(SPECIALS)
+        return TokenizerOptions(
+            sides, kind, needed, f"{len(characters):,} characters and {len(SPECIALS)} special tokens"
+        )
+    characters -= {character for character in characters if character.isspace()}
+    symbols = set[str]().union(*(statistics.sides[side].words or () for side in sides))
+    why = f"{len(symbols):,} symbols, their characters and {len(SPECIALS)} special tokens"
+    return TokenizerOptions(sides, kind, len(symbols | characters) + len(SPECIALS), why)
+
+
+def token_lengths(side: Side, kind: str) -> tuple[Lengths, int] | None:
+    """
+    Returns lengths of texts and how many tokens each has beyond that: those of a tokenizer, or else the ones that
+    can be told without it; None if they cannot.
+    """
+    if "tokens" in side.lengths:
+        return side.lengths["tokens"], 0
+    units = {"symbol": "words", "char": "characters"}
+    return (side.lengths[units[kind]], 1) if kind in units else None  # and the end token
+
+
+def length_limits(statistics: Statistics, coverage: float) -> dict[str, int]:
+    """
+    Returns the longest text of each side in tokens, a multiple of 8 that leaves at least `coverage` percent whole.
+
+    Where twice as much leaves all texts whole, it is what they need.
+    """
+    found = {}
+    for name, side in statistics.sides.items():
+        if (lengths := token_lengths(side, text_kind(side))) is not None:
+            counted, more = lengths
+            usual, longest = (rounded_up(each + more) for each in (counted.percentile(coverage), counted.largest))
+            found[name] = longest if longest <= 2 * usual else usual
+    return found
+
+
+def rounded_up(length: int, step: int = 8) -> int:
+    return -(-length // step) * step
+
+
+def length_options(statistics: Statistics, coverage: float) -> list[Option]:
+    """Returns the limits of both sides and the batches that hold such texts."""
+    limits = length_limits(statistics, coverage)
+    if len(limits) < len(SIDES):
+        return []
+    options, means = [], []
+    for name, limit in limits.items():
+        side = statistics.sides[name]
+        counted, more = token_lengths(side, text_kind(side)) or (Lengths(), 0)
+        cut = counted.above(limit - more)
+        whole = "all" if not cut else f"{floored(100 * (1 - cut / counted.total))} %, all but {cut:,},"
+        options.append(Option(f"max_{name}_length", limit, f"{whole} of the {name}s are left whole"))
+        means.append(counted.mean + more)
+    least = max(4 * max(limits.values()), PAIRS_A_STEP * max(means), 1024)
+    tokens = 2 ** (int(least) - 1).bit_length()
+    options.append(Option("packing", True))
+    options.append(Option("max_tokens", tokens, f"about {tokens / max(means):,.0f} pairs a step"))
+    return options
+
+
+def floored(percent: float) -> str:
+    """Returns a percentage that does not say more than there is."""
+    return f"{int(percent * 100) / 100:g}"
+
+
+def row_options(statistics: Statistics, bad: int) -> list[Option]:
+    """Returns what to do with rows that cannot be used or look wrong."""
+    options = []
+    if bad:
+        # The reasons and the first of the rows are told beside it.
+        options.append(Option("on_bad_row", "skip", f"{bad:,} bad rows are left out; or mend them"))
+    ratios = statistics.ratios
+    usual = -(-2 * ratios.percentile(100 * (1 - FEW)) // 10)
+    if uneven := ratios.above(10 * usual):
+        why = f"{uneven:,} pairs have one text more than {usual} times as long as the other"
+        options.append(Option("max_length_ratio", usual, why))
+    return options
+
+
+def metric_options(statistics: Statistics) -> list[Option]:
+    target = statistics.sides["target"]
+    if text_kind(target) in ("symbol", "char"):
+        return [Option("metrics", ["per", "exact_match"])]
+    script = target.script()
+    metrics = Option("metrics", ["sacrebleu", "chrf"])
+    if script is None:
+        return [metrics]
+    return [metrics, Option("sacrebleu_tokenize", SACREBLEU_TOKENIZE[script], f"targets are written in {script}")]
+
+
+def recipe_options(statistics: Statistics, bad: int, coverage: float) -> list[Option]:
+    """
+    Returns all options that follow from the data.
+
+    Args:
+        statistics: Of the training data.
+        bad: Rows that cannot be used.
+        coverage: Percent of each side's texts that the limits leave whole.
+    """
+    if not statistics.pairs:
+        return row_options(statistics, bad)
+    return [*row_options(statistics, bad), *length_options(statistics, coverage), *metric_options(statistics)]

@@ -1,0 +1,138 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Bad rows of data: counted and refused together, or left out and counted by reason."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..errors import DataError
+
+
+POLICIES = ("error", "skip")
+EXAMPLES = 10  # bad rows that are named
+# Characters that a shorter text counts as when the lengths of a pair are compared.
+SHORTEST = 10
+
+
+class Fault(NamedTuple):
+    """
+    Why a record is no row.
+
+    Args:
+        reason: Without anything of the row itself, so that rows can be counted by it.
+        detail: What the row holds.
+    """
+
+    reason: str
+    detail: str = ""
+
+
+class BadRows:
+    """
+    The bad rows that readers meet; `settle` says what becomes of them.
+
+    A copy, which `datasets` makes to hash or to send one, has the same policy and has counted nothing.
+
+    Args:
+        policy: "error" refuses the data after all of it has been read; "skip" leaves bad rows out.
+        max_length_ratio: How many times longer than the other one side of a pair may be, in characters; a text of
+            fewer than `SHORTEST` counts as `SHORTEST`. None for any.
+    """
+
+    def __init__(self, policy: str = "error", max_length_ratio: float | None = None):
+        if policy not in POLICIES:
+            raise ValueError(f"policy {policy!r}: there are {', '.join(POLICIES)}")
+        self.policy, self.max_length_ratio = policy, max_length_ratio
+        self.rows = 0  # that were read, good or bad
+        self.counts: Counter[str] = Counter()  # by reason
+        self.examples: list[str] = []  # the first, each with its place
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.policy, self.max_length_ratio)
+
+    def fresh(self) -> "BadRows":
+        """Returns one of the same policy that has counted nothing."""
+        return BadRows(self.policy, self.max_length_ratio)
+
+    def of_stream(self) -> "BadRowsOfStream":
+        """Returns one of the same policy for rows that are read while they are used."""
+        return BadRowsOfStream(self.policy, self.max_length_ratio)
+
+    @property
+    def total(self) -> int:
+        """The number of bad rows."""
+        return self.counts.total()
+
+    def add(self, place: str, reason: str, detail: str = "") -> None:
+        """Counts a bad row, which stands at a place such as "train.jsonl:17"."""
+        self.counts[reason] += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(f"{place}: {reason}{': ' * bool(detail)}{detail}")
+
+    def by_reason(self) -> str:
+        """Returns the reasons with their numbers, the most frequent first."""
+        return ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common())
+
+    def settle(self) -> str:
+        """
+        Returns a line that says how many rows were left out and why; nothing if all are good.
+
+        Raises:
+            DataError: The policy is "error" and there are bad rows; the message counts all and names the first.
+        """
+        if not self.total:
+            return ""
+        if self.policy == "error":
+            raise DataError(self.refusal())
+        return f"left out {self.share()} (--on_bad_row skip): {self.by_reason()}; the first: {self.examples[0]}"
+
+    def say(self, say: Callable) -> None:
+        """Says what was left out, if anything was."""
+        if line := self.settle():
+            say(line)
+
+    def left_out(self) -> dict[str, Any]:
+        """Returns the numbers of rows that were left out, for a file of results; nothing if there are none."""
+        return {"bad_rows_left_out": dict(self.counts.most_common())} if self.total else {}
+
+    def share(self) -> str:
+        """Returns the number of bad rows among all."""
+        return f"{self.total:,} bad {'row' if self.total == 1 else 'rows'} of {self.rows:,}"
+
+    def refusal(self) -> str:
+        """Returns the message of the error."""
+        if self.total == 1:
+            return f"{self.examples[0]}; --on_bad_row skip leaves such a row out"
+        first = "all" if self.total <= EXAMPLES else f"the first {EXAMPLES}"
+        named = "; ".join(self.examples)
+        return f"{self.share()}: {self.by_reason()}; --on_bad_row skip leaves them out; {first}: {named}"
+
+    def record(self) -> dict[str, Any]:
+        """Returns the counts as JSON holds them; `recall` takes them up again."""
+        return {"rows": self.rows, "reasons": dict(self.counts.most_common()), "examples": self.examples}
+
+    def recall(self, record: dict[str, Any]) -> None:
+        """Adds what another one has counted."""
+        self.rows += record["rows"]
+        self.counts.update(record["reasons"])
+        self.examples = [*self.examples, *record["examples"]][:EXAMPLES]
+
+
+class BadRowsOfStream(BadRows):
+    """The bad rows of a stream: each is refused at once, or they are counted in lines while reading goes on."""
+
+    def add(self, place: str, reason: str, detail: str = "") -> None:
+        super().add(place, reason, detail)
+        if self.policy == "error":
+            raise DataError(self.refusal())
+        if str(self.total).strip("0") == "1":  # 1, 10, 100, ...
+            say_once(f"so far {self.settle()}")
+
+
+def say_once(line: str) -> None:
+    """Prints a line on stderr, in the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)

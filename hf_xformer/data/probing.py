@@ -1,0 +1,288 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Finds out by trying what a tokenizer does with texts, before a model learns from it."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import ArgumentError
+from .encoding import Frame, SpeltOut, TextEncoder, name_of
+
+
+# Advice for a tokenizer that does not end its texts.
+END_IT = (
+    "`hf-xformer tokenizer` makes one that does; for a fast one set `backend_tokenizer.post_processor` "
+    "(docs: Tokenizers, The end token) and save it"
+)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """
+    What a tokenizer does on one side, found out by trying.
+
+    Args:
+        name: The tokenizer's, with its side, for messages.
+        frame: Special tokens before and after every text.
+        framed: The same in words, such as "<s> ... </s>".
+        ends: Whether the end token stands behind every text.
+        cuts: Whether a text that it truncates keeps its frame.
+        spelt_out: How each of its own special tokens is taken where a text spells it out.
+        padding_side, truncation_side: As it says.
+    """
+
+    name: str
+    frame: Frame
+    framed: str
+    ends: bool
+    cuts: bool
+    spelt_out: dict[str, SpeltOut]
+    padding_side: str
+    truncation_side: str
+
+
+def probe(tokenizer: PreTrainedTokenizerBase, side: str) -> Probe:
+    """Probes a tokenizer as that of the "source" or the "target"."""
+    encode = TextEncoder(tokenizer, target=side == "target")
+    frame = encode.frame
+    words = tokenizer.convert_ids_to_tokens
+    framed = " ".join([*map(str, words(list(frame.prefix))), "...", *map(str, words(list(frame.suffix)))])
+    text = " ".join(["a"] * 8)
+    (whole,) = encode.ids_of([text])
+    limit = len(frame) + 1
+    (short,) = encode.ids_of([text], truncation=True, max_length=limit)
+    cuts = len(whole) <= limit or (
+        len(short) <= limit and ids_around(frame, short) == (list(frame.prefix), list(frame.suffix))
+    )
+    taken = {token: encode([f"a {token} a"])[0].spelt_out for token in encode.names}
+    encode.ids_of([text])
+    return Probe(
+        name_of(tokenizer, side),
+        frame,
+        framed,
+        tokenizer.eos_token_id is not None and tokenizer.eos_token_id in frame.suffix,
+        cuts,
+        taken,
+        tokenizer.padding_side,
+        tokenizer.truncation_side,
+    )
+
+
+def ids_around(frame: Frame, ids: list[int]) -> tuple[list[int], list[int]]:
+    """Returns as many ids as a frame has, from either end."""
+    return ids[: len(frame.prefix)], ids[len(ids) - len(frame.suffix) :]
+
+
+def check_training(
+    source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase, max_source_length: int, max_target_length: int
+) -> list[str]:
+    """
+    Checks that a model can learn from what two tokenizers make of texts, and has them pad behind texts.
+
+    Returns:
+        Lines to say: what the tokenizers do that is not plain to see.
+
+    Raises:
+        ArgumentError: A special token is missing, targets would not end, or a limit has no room for a text.
+    """
+    lines = []
+    for side, tokenizer, limit in (("source", source, max_source_length), ("target", target, max_target_length)):
+        check_special_tokens(tokenizer, side)
+        found = probe(tokenizer, side)
+        if problem := why_unfit(found, tokenizer, side):
+            raise ArgumentError(problem)
+        if limit <= len(found.frame):
+            raise ArgumentError(
+                f"--max_{side}_length {limit} has no room for a text: {found.name} adds {len(found.frame)} tokens, "
+                f"{found.framed}"
+            )
+        lines += remarks(found, tokenizer)
+    for tokenizer in (source, target):
+        tokenizer.padding_side = "right"
+    return list(dict.fromkeys(lines))
+
+
+def describe(source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> list[str]:
+    """Returns what should be known of a checkpoint's tokenizers, problems of a training included."""
+    lines = []
+    for side, tokenizer in (("source", source), ("target", target)):
+        try:
+            found = probe(tokenizer, side)
+        except ArgumentError as error:
+            lines.append(str(error))
+            continue
+        problem = why_unfit(found, tokenizer, side)
+        lines += [problem] if problem else remarks(found, tokenizer)
+    return lines
+
+
+def why_unfit(found: Probe, tokenizer: PreTrainedTokenizerBase, side: str) -> str | None:
+    """Returns why a model could not learn from a tokenizer, and what to do; None if it can."""
+    if side == "target" and not found.ends:
+        return no_end(found, tokenizer)
+    if not found.cuts:
+        return (
+            f"{found.name} loses special tokens, {found.framed}, where it truncates: give one that honours "
+            "`truncation=True`, or the class of the library that made it"
+        )
+    return None
+
+
+def check_special_tokens(tokenizer: PreTrainedTokenizerBase, side: str) -> None:
+    """
+    Raises:
+        ArgumentError: A tokenizer has no padding token, or on the side of targets no end token.
+    """
+    stand_ins = {"pad_token": "unk_token", "eos_token": "sep_token"}
+    for name, stand_in in stand_ins.items():
+        if getattr(tokenizer, name) is None and (name == "pad_token" or side == "target"):
+            other = getattr(tokenizer, stand_in) or "a token of its vocabulary"
+            raise ArgumentError(
+                f"{name_of(tokenizer, side)} has no `{name}`: set one, such as "
+                f"tokenizer.{name} = {str(other)!r}, and save it with save_pretrained"
+            )
+
+
+def no_end(found: Probe, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Returns in words that targets would not end, and what to do."""
+    end = f"{tokenizer.eos_token} ({tokenizer.eos_token_id})"
+    if tokenizer.eos_token_id is None:
+        return f"{found.name} has no `eos_token`: set tokenizer.eos_token and save it with save_pretrained"
+    if found.frame.suffix:
+        last = tokenizer.convert_ids_to_tokens(found.frame.suffix[-1])
+        return (
+            f"{found.name} ends texts with {last} and not with its end token {end}, so that a model would never stop: "
+            f"set tokenizer.eos_token = {last!r} and save it with save_pretrained"
+        )
+    return f"{found.name} does not end texts with its end token {end}, so that a model would never stop: {END_IT}"
+
+
+def remarks(found: Probe, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Returns what should be known of a tokenizer that is not refused."""
+    lines = []
+    if found.framed != f"... {tokenizer.eos_token}":
+        lines.append(f"{found.name} frames each text: {found.framed}")
+    if found.padding_side != "right":
+        lines.append(f"{found.name} pads before texts; here it pads behind them, and is saved so")
+    if found.truncation_side != "right":
+        lines.append(f"{found.name} truncates texts at their beginning, as its `truncation_side` says")
+    return lines
+
+
+def check_ids(
+    tokenizer: PreTrainedTokenizerBase, vocabulary: dict[str, int], size: int, side: str, field: str
+) -> None:
+    """
+    Checks that each token has an id of its own that the model has too.
+
+    Args:
+        vocabulary: The tokenizer's, of this side.
+        size: Number of the model's tokens.
+        field: Name of that number in its configuration.
+
+    Raises:
+        ArgumentError: One has none.
+    """
+    where = name_of(tokenizer, side)
+    first: dict[int, str] = {}
+    for token, number in vocabulary.items():
+        if (other := first.setdefault(number, token)) != token:
+            raise ArgumentError(
+                f"{where} gives two tokens, {other!r} and {token!r}, the id {number}: decoding could tell only one of "
+                "them; give each an id of its own"
+            )
+    for token, number in ends_of(vocabulary):
+        if not 0 <= number < size:
+            raise ArgumentError(
+                f"{where} gives {token!r} the id {number}, and the model's `{field}` is {size}: number them from 0 "
+                f"without gaps, or give a new model --config_overrides {field}={max(number, size - 1) + 1}"
+            )
+
+
+def ends_of(vocabulary: dict[str, int]) -> list[tuple[str, int]]:
+    """Returns the tokens with the lowest and with the highest id."""
+    entries = vocabulary.items()
+    return [pick(entries, key=lambda entry: entry[1]) for pick in (min, max)] if vocabulary else []
+
+
+# What decoding gives back of a text.
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """How many texts come back as others when they are encoded and decoded, in which ways, and the first of them."""
+
+    total: int
+    ways: Counter[str]
+    first: tuple[str, str] | None
+
+    def __str__(self) -> str:
+        count = sum(self.ways.values())
+        if self.first is None:
+            return f"all of {self.total:,} texts come back when decoded"
+        listed = ", ".join(f"{number:,} {way}" for way, number in self.ways.most_common())
+        text, back = (shown(each) for each in self.first)
+        return f"{count:,} of {self.total:,} texts come back as others when decoded ({listed}), first {text} as {back}"
+
+
+def shown(text: str) -> str:
+    """Returns the beginning of a text for a message, with code points where letters would look alike."""
+    combining = any(map(unicodedata.combining, text)) or unicodedata.normalize("NFC", text) != text
+    return ascii(text[:60]) if combining else repr(text[:60])
+
+
+def round_trip(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], target: bool = True) -> RoundTrip:
+    """Encodes and decodes texts, and says which come back as others."""
+    encode = TextEncoder(tokenizer, target=target)
+    encoded = encode(texts)
+    decoded = tokenizer.batch_decode([each.ids for each in encoded], skip_special_tokens=True) if encoded else []
+    ways: Counter[str] = Counter()
+    first = None
+    for text, back, each in zip(texts, decoded, encoded, strict=True):
+        if text == back:
+            continue
+        lost = each.spelt_out == SpeltOut.AS_TOKENS
+        unknown = encode.unknown is not None and encode.unknown in encode.frame.inside(each.ids)
+        ways["without their special tokens" if lost else way(text, back, unknown)] += 1
+        first = first or (text, back)
+    return RoundTrip(len(texts), ways, first)
+
+
+ONE_FORM = "in another Unicode form"
+
+
+def way(text: str, back: str, unknown: bool) -> str:
+    """Returns in what a text differs from what it comes back as: the first of these that explains it all."""
+    if composed(text) == composed(back):
+        return ONE_FORM
+    if unknown:
+        return "with unknown tokens"
+    return next((name for name, form in FORMS.items() if form(text) == form(back)), "in other words")
+
+
+def composed(text: str) -> str:
+    """Returns a text in Unicode's normal form C."""
+    return unicodedata.normalize("NFC", text)
+
+
+def compatible(text: str) -> str:
+    """Returns a text in Unicode's normal form KC, without spaces: "ﬁ" as "fi"."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
+
+
+def without_accents(text: str) -> str:
+    """Returns a text without spaces and combining marks."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c) and not c.isspace())
+
+
+FORMS = {
+    "with other spaces": lambda text: "".join(composed(text).split()),
+    "in lower case": lambda text: compatible(text.lower()),
+    "with compatible characters": compatible,
+    "without accents": without_accents,
+    "in lower case without accents": lambda text: without_accents(text.lower()),
+}

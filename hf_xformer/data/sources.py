@@ -1,0 +1,103 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the files that data is read from: in folders, by the splits of a dataset, as tables or as parallel texts."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from datasets.data_files import SPLIT_KEYWORDS, DataFilesDict, get_data_patterns
+
+from ..errors import DataError
+from .formats import TABLE_READERS, Columns, Records, check_file, format_of, read_parallel_text, read_text
+
+
+def open_records(paths: list[Path], source_column: str, target_column: str | None) -> Records:
+    """Opens tables, two parallel texts or, without a target, one text; raises DataError for other files."""
+    names = " ".join(map(str, paths)) or "no file"
+    tables = [path for path in paths if format_of(path) in TABLE_READERS]
+    columns: Columns = {"--source_column": source_column}
+    if target_column is not None:
+        columns["--target_column"] = target_column
+    if tables and len(tables) == len(paths):
+        return (placed for path in tables for placed in TABLE_READERS[format_of(path)](path, columns))
+    if tables:
+        raise DataError(f"{names}: tables and plain text do not go together")
+    match len(paths), target_column is not None:
+        case 1, False:
+            return read_text(paths[0])
+        case 2, True:
+            return read_parallel_text(*paths)
+        case 1, True:
+            raise DataError(
+                f"{names}: unknown extension {paths[0].suffix!r}; a single file must be {', '.join(TABLE_READERS)} "
+                "(.gz may follow, except after .parquet), plain text comes as two files, source and target"
+            )
+        case number, with_target:
+            wanted = "tables or two plain-text files" if with_target else "tables or one file of sources"
+            raise DataError(
+                f"{names}: {number} files where {wanted} should be; `cat` makes one plain-text file of several"
+            )
+
+
+def files_of_folder(folder: Path, config_name: str | None, split: str) -> list[Path] | None:
+    """
+    Returns the files of a split, by their names as `datasets` takes them; None if `datasets` has to read them.
+
+    Raises:
+        DataError: The folder has no such split.
+    """
+    described = any((folder / name).is_file() for name in ("README.md", ".huggingface.yaml"))
+    if not folder.is_dir() or described or config_name is not None or not re.fullmatch(r"\w+", split):
+        return None
+    try:
+        base = folder.resolve().as_posix()
+        splits = DataFilesDict.from_patterns(get_data_patterns(base), base_path=base)
+    except FileNotFoundError:
+        return None
+    files = list(dict.fromkeys(map(Path, splits.get(split, ()))))
+    if any(format_of(file) in TABLE_READERS for each in splits.values() for file in map(Path, each)) and not files:
+        raise DataError(
+            f"dataset {str(folder)!r}: no split {split!r}; there are {', '.join(repr(str(each)) for each in splits)}"
+        )
+    return files if files and len({TABLE_READERS.get(format_of(file)) for file in files} - {None}) == 1 else None
+
+
+def find_files(files: Sequence[str | Path], say: Callable | None = None) -> list[Path]:
+    """
+    Returns files as they are, and in place of a folder its tables in the order of their names.
+
+    Args:
+        say: Is told what a folder came to.
+
+    Raises:
+        DataError: Something is no file, or a folder has tables of no format, of several, or of several splits.
+    """
+    found: list[Path] = []
+    for path in map(Path, files):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(each for each in path.iterdir() if not each.name.startswith("."))
+        tables = [each for each in inside if format_of(each) in TABLE_READERS]
+        kinds = sorted({format_of(each) for each in tables})
+        splits = sorted({split for each in tables for split in splits_in(each.name)})
+        if not tables:
+            raise DataError(f"{path}: a folder without a file of {', '.join(TABLE_READERS)}")
+        for several, what in ((kinds, "formats"), (splits, "splits")):
+            if len(several) > 1:
+                raise DataError(f"{path}: a folder with files of several {what}, {', '.join(several)}: name the files")
+        if say is not None:
+            others = ", ".join(each.name for each in inside if each not in tables)
+            first_to_last = " to ".join(dict.fromkeys((tables[0].name, tables[-1].name)))
+            say(f"{path}: reading {len(tables)}, {first_to_last}" + f"; not reading {others:.200}" * bool(others))
+        found += tables
+    for path in found:
+        check_file(path)
+    return found
+
+
+def splits_in(name: str) -> list[str]:
+    """Returns the splits that a file's name has the word for."""
+    words = set(re.split(r"[-._ 0-9]", name))
+    return [str(split) for split, keywords in SPLIT_KEYWORDS.items() if words & set(keywords)]

@@ -1,0 +1,126 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command that shows what a file of data is: for people, for machines, as a picture, and as a recipe's options."""
+
+import json
+
+import pytest
+from small_runs import refused
+
+from hf_xformer.commands import data
+from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.training.schema import options_table
+from hf_xformer.yaml_files import read_yaml_file
+
+
+LETTERS = ["C A T", "D O G", "C O D", "A T"]
+ROWS = [{"source": text, "target": [text.lower(), "x y"]} for text in LETTERS * 30]
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    train_tokenizer(["A B C D O a b c d"], "symbol").save_pretrained(tmp_path / "letters")
+    return "letters"
+
+
+def run(capsys, *words) -> str:
+    data.main([str(word) for word in words])
+    said = capsys.readouterr()
+    assert said.err == ""
+    return said.out
+
+
+def test_people_see_counts_lengths_bars_and_what_follows(rows, capsys):
+    said = run(capsys, rows)
+    assert "rows        120; 240 pairs, for 120 rows have several references\n" in said
+    assert "bad rows    0 of 120\n" in said
+    assert "232 of 240 pairs repeat an earlier one" in said and "4 sources have several targets" in said
+    assert "\nsource characters         4.5" in said
+    assert "\nsources by characters\n" in said and "█" in said
+    assert "--model_type symbol --vocab_size 18 --output_dir tokenizer" in said
+
+
+def test_bad_rows_are_counted_by_reason_with_their_places_and_left_out(rows, capsys):
+    with rows.open("a") as file:
+        file.write('{"source": "A"}\n{"source": " ", "target": "a"}\n{"source": "A", "target": 3}\n')
+    said = run(capsys, rows)
+    assert "bad rows    3 of 123: " in said and f"{rows}:121: " in said and f"{rows}:123: " in said
+    assert "\non_bad_row: skip  # 3 bad rows" in said
+    report = json.loads(run(capsys, rows, "--format", "json"))
+    assert report["rows"] == 120 and sum(report["bad_rows"]["reasons"].values()) == 3
+    assert report["recipe"]["on_bad_row"] == "skip"
+
+
+def test_a_tokenizer_adds_tokens_and_what_it_does_not_know(rows, tokenizer, capsys):
+    said = run(capsys, rows, "--tokenizer", tokenizer)
+    assert "unknown     180 of the sources' tokens" in said and "texts: 120 T, 60 G" in said
+    assert "\nsource tokens " in said and "\nsources by tokens\n" in said
+    report = json.loads(run(capsys, rows, "--tokenizer", tokenizer, "--format", "json"))
+    assert report["source"]["tokens"]["max"] == 4 and report["recipe"]["tokenizer_name"] == tokenizer
+    assert report["target"]["unknown_tokens"]["most_frequent"]["x"] == 120
+
+
+def test_what_stands_in_a_test_set_too_is_told(rows, tmp_path, capsys):
+    test = tmp_path / "test.jsonl"
+    test.write_text('{"source": "C A T", "target": "other"}\n{"source": "new", "target": "x y"}\n{"source": "n"}\n')
+    said = run(capsys, rows, "--against", test)
+    assert "sources  1 of 2 (50.00 %) there, 60 of 240 (25.00 %) here" in said
+    assert "bad there   1 of 3: " in said
+    report = json.loads(run(capsys, rows, "--against", test, "--format", "json"))["against"]
+    assert (report["pairs"]["there"], report["targets"]["there"], report["targets"]["here"]) == (0, 1, 120)
+
+
+def test_the_options_can_be_pasted_into_a_recipe(rows, tmp_path, capsys):
+    renamed = tmp_path / "a: file, renamed.csv"
+    renamed.write_text("de,en\n" + "".join(f"{i} Wörter,{i} words\n" for i in range(1200)))
+    known = {row.name for row in options_table()}
+    for words in ([rows], [renamed, "--source_column", "de", "--target_column", "en"]):
+        said = run(capsys, *words)
+        (tmp_path / "recipe.yaml").write_text(said[said.index("# Options of a recipe") :].partition("\n\n")[0])
+        recipe = read_yaml_file(tmp_path / "recipe.yaml")
+        assert set(recipe) <= known and recipe["train_file"] == str(words[0])
+        assert recipe == json.loads(run(capsys, *words, "--format", "json"))["recipe"]
+
+
+def test_what_is_printed_can_be_kept(rows, capsys):
+    said = run(capsys, rows, "--output_file", "report.txt")
+    assert (rows.parent / "report.txt").read_text() == said
+    said = run(capsys, rows, "--format", "json", "--output_file", "report.json")
+    assert json.loads((rows.parent / "report.json").read_text()) == json.loads(said)
+
+
+def test_the_picture_is_one(rows, tokenizer, capsys):
+    run(capsys, rows, "--plot", "lengths.png", "--tokenizer", tokenizer)
+    assert (rows.parent / "lengths.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["rows.jsonl", "--plot", "a.xyz"],
+            "a.xyz: cannot draw a picture of type 'xyz'; png, pdf and svg are possible",
+        ),
+        (["rows.jsonl", "--plot", "none/a.png"], "--plot none/a.png: there is no folder none"),
+        (["rows.jsonl", "--output_file", "none/a"], "--output_file none/a: there is no folder none"),
+        (["rows.jsonl", "--target_tokenizer", "t"], "--target_tokenizer t: give the source's with --tokenizer too"),
+        (["rows.jsonl", "--tokenizer", "/none"], "/none: there is no such file or folder"),
+        (["rows.jsonl", "--coverage", "101"], "--coverage: must be a number above 0 and at most 100, got 101"),
+        (["rows.jsonl", "--format", "yaml"], "'yaml' is none of its choices; there are text, json"),
+        (["none.jsonl"], "none.jsonl"),
+        (["rows.jsonl", "--against", "none.jsonl"], "none.jsonl"),
+        (["rows.jsonl", "--target_column", "tgt"], "tgt"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(rows, capsys, words, said):
+    there = sorted(rows.parent.iterdir())
+    assert said in refused(data, words, capsys)
+    assert sorted(rows.parent.iterdir()) == there

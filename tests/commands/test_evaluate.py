@@ -1,0 +1,80 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""`evaluate` on files of predictions: systems that are compared, and what is refused before anything is decoded."""
+
+import json
+
+import pytest
+
+from hf_xformer.commands import evaluate
+from hf_xformer.decoding.predictions import write_predictions
+
+
+SOURCES = ["CAT", "DOG", "BIRD"]
+REFERENCES = [["K AE T"], ["D AO G", "D AA G"], ["B ER D"]]
+
+
+@pytest.fixture
+def systems(tmp_path):
+    """Two files of predictions, of which the second has an error more."""
+    for name, predictions in {"a": ["K AE T", "D AA G", "B D"], "b": ["K AE", "D AA G", ""]}.items():
+        write_predictions(tmp_path / f"{name}.jsonl", SOURCES, predictions, REFERENCES)
+    return [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+
+
+def test_files_of_predictions_are_compared_and_nothing_is_decoded(systems, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    evaluate.main(
+        [*systems, "--metrics", "per", "wrong_words", "--output_file", str(out), "--bootstrap_samples", "50"]
+    )
+    content, captured = json.loads(out.read_text()), capsys.readouterr()
+    assert [each["wrong_words"] for each in content["systems"]] == [33.3333, 66.6667]
+    assert [each["per"] for each in content["systems"]] == [11.1111, 44.4444]
+    assert content["significance"]["per"][1]["difference"] == pytest.approx(100 / 3, abs=1e-3)
+    assert content["significance"]["samples"] == 50 and 0 < content["significance"]["per"][1]["p_value"] <= 1
+    assert "per          " in captured.out and "papers on pronunciation (G2P) call it WER" in captured.err
+
+
+def test_one_file_is_scored_as_when_it_was_decoded(systems, capsys):
+    evaluate.main([systems[0], "--metrics", "per", "--show", "3"])
+    printed, _, results = capsys.readouterr().out.partition("{")
+    assert json.loads("{" + results)["per"] == 11.1111
+    assert "DOG     D AA G      D AA G     right" in printed and "BIRD    B D         B ER D" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["A", "A"], "compared with itself"),
+        (["A", "B", "--num_beams", "3"], "--num_beams: nothing is decoded"),
+        (["A", "B", "--predictions_file", "c.jsonl"], "1 files for 0 checkpoints"),
+        (["some/model"], "--test_file is missing, which some/model is to decode"),
+        (["A", "OTHER"], "its row 2 has the source 'DOC', not 'DOG'"),
+        (["A", "SHORT"], "its 2 rows are not the 3 of the test set"),
+        (["BROKEN"], "line 1: not a row of --predictions_file"),
+        (["A", "--metrics", "comet"], "needs an environment of its own"),
+        (["SPACES", "--metrics", "per"], "the references hold no symbols"),
+        (["A", "--metrics", "wrong_word"], "did you mean wrong_words?"),
+        (["A", "--sacrebleu_tokenize", "jp"], "'jp' is none of its choices"),
+        (["JAPANESE", "--metrics", "sacrebleu", "--sacrebleu_tokenize", "ja-mecab"], "hf-xformer[ja]"),
+    ],
+)
+def test_what_cannot_be_is_one_line(words, said, systems, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "MeCab", None)
+    files = {"A": systems[0], "B": systems[1]}
+    rows = {
+        "OTHER": (["CAT", "DOC", "BIRD"], SOURCES, REFERENCES),
+        "SHORT": (SOURCES[:2], SOURCES[:2], REFERENCES[:2]),
+        "SPACES": (["a"], ["b"], [[" "]]),
+        "JAPANESE": (["a"], ["b"], [["本です"]]),
+    }
+    for name, content in rows.items():
+        write_predictions(tmp_path / f"{name}.jsonl", *content)
+        files[name] = str(tmp_path / f"{name}.jsonl")
+    (tmp_path / "BROKEN.jsonl").write_text('{"source": "a", "target": "b"}\n')
+    files["BROKEN"] = str(tmp_path / "BROKEN.jsonl")
+    words = [files.get(word, word) for word in words]
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main(words if "--metrics" in words else [*words, "--metrics", "per"])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert stop.value.code == 2 and said in line

@@ -1,0 +1,202 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Bad rows: all are counted, the first named; nothing is left out without a number."""
+
+import json
+import os
+from unittest.mock import patch
+
+import datasets
+import pytest
+
+from hf_xformer.data.bad_rows import BadRows
+from hf_xformer.data.reading import load_named_rows, load_rows, read_rows
+from hf_xformer.errors import DataError
+
+
+GOOD = '{"source": "a", "target": "b"}\n'
+EMPTY = '{"source": " ", "target": "b"}\n'
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(name: str, content: str) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content, newline="")
+        return str(path)
+
+    return write_file
+
+
+# Of each kind of file: its content, how many rows are good, and the reasons with their numbers.
+MIXED = {
+    "a.jsonl": (
+        GOOD
+        + EMPTY
+        + '{"source": 1, "target": "b"}\n{"target": "b"}\n{"source": "a", "target": ["b", ""]}\n[1]\n{"a\n',
+        1,
+        {
+            **{"empty source": 1, "source is not a text": 1, "no field 'source'": 1, "empty target": 1},
+            **{"not a JSON object": 1, "invalid JSON": 1},
+        },
+    ),
+    "twice.jsonl": (
+        GOOD
+        + '{"source": "a", "target": "b", "source": "c"}\n{"source": "a", "target": "b", "x": {"y": 1, "y": 2}}\n',
+        1,
+        {"a key occurs twice": 2},
+    ),
+    "deep.jsonl": (
+        f'{GOOD}{{"source": {"[" * 900}{"]" * 900}, "target": "b"}}\n{{"source": {"9" * 5000}, "target": "b"}}\n',
+        1,
+        {"source is not a text": 1, "invalid JSON": 1},
+    ),
+    "a.csv": (
+        'source,target\na,b\na,b,c\n\n,b\n"a"b,c\nd,e\n',
+        2,
+        {"wrong number of cells": 1, "empty source": 1, "broken quotes": 1},
+    ),
+    "a.tsv": (
+        "source\ttarget\na\tb\na\n\t\na\t \n",
+        1,
+        {"wrong number of cells": 1, "empty source": 1, "empty target": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_every_bad_row_is_counted_by_its_reason_and_the_others_are_kept(write, name):
+    content, good, reasons = MIXED[name]
+    path, skipped = write(name, content), BadRows("skip")
+    assert list(read_rows([path], bad_rows=skipped)) == [
+        {"source": row[0], "target": [row[1]]} for row in ("ab", "de")[:good]
+    ]
+    assert dict(skipped.counts) == reasons
+    assert skipped.total == sum(reasons.values()) == skipped.rows - good
+
+    with pytest.raises(DataError) as error:
+        list(read_rows([path]))
+    assert f"{skipped.total} bad rows of {skipped.rows}: " in str(error.value)
+    assert all(example in str(error.value) for example in skipped.examples)
+    assert "\n" not in str(error.value) and "--on_bad_row skip" in str(error.value)
+
+
+def test_an_empty_line_of_a_table_of_one_column_is_an_empty_cell(write):
+    for name in ("a.csv", "a.tsv"):
+        counted = BadRows("skip")
+        rows = read_rows([write(name, "source\na\n\nb\n")], target_column=None, bad_rows=counted)
+        assert [row["source"] for row in rows] == ["a", "b"]
+        assert counted.examples == [f"{write(name, 'x')}:3: empty source"]
+
+
+def test_empty_lines_of_parallel_texts_leave_out_their_pairs(write):
+    counted = BadRows("skip")
+    files = [write("a.de", "a\n\nc\nd\n"), write("a.en", "1\n2\n\n4\n")]
+    assert [row["target"] for row in read_rows(files, bad_rows=counted)] == [["1"], ["4"]]
+    assert counted.counts == {"empty source": 1, "empty target": 1}
+
+
+def test_the_first_ten_of_many_are_named_and_all_are_counted(write):
+    path = write("a.jsonl", GOOD + EMPTY * 1234)
+    with pytest.raises(DataError) as error:
+        list(read_rows([path]))
+    assert "1,234 bad rows of 1,235: 1,234 empty source; " in str(error.value)
+    assert str(error.value).count(path) == 10 and f"{path}:11: empty source" in str(error.value)
+
+
+def test_a_file_of_bad_rows_alone_is_refused_with_their_reasons(write):
+    with pytest.raises(DataError, match=r"a\.jsonl: no row is left: left out 2 bad rows of 2 .*: 2 empty source; "):
+        list(read_rows([write("a.jsonl", EMPTY * 2)], bad_rows=BadRows("skip")))
+
+
+def test_rows_from_the_cache_bring_their_counts_along(write, tmp_path):
+    path = write("a.jsonl", GOOD + EMPTY)
+    lines = []
+    for _ in range(2):
+        counted = BadRows("skip")
+        assert len(load_rows([path], bad_rows=counted)) == 1
+        lines.append(counted.settle())
+    assert (
+        lines
+        == [f"left out 1 bad row of 2 (--on_bad_row skip): 1 empty source; the first: {path}:2: empty source"] * 2
+    )
+    for tally in tmp_path.rglob("bad_rows.json"):  # as if the first start had been killed
+        tally.unlink()
+    counted = BadRows("skip")
+    load_rows([path], bad_rows=counted)
+    assert counted.settle() == lines[0]
+    with pytest.raises(DataError, match="empty source"):  # what was left out is not good by having been left out
+        load_rows([path])
+
+
+def test_a_file_of_the_same_size_and_time_is_read_again(write):
+    path = write("a.jsonl", GOOD)
+    status = os.stat(path)
+    assert load_rows([path])[0]["target"] == ["b"]
+    write("a.jsonl", GOOD.replace("b", "c"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert load_rows([path])[0]["target"] == ["c"]
+
+
+def test_a_stream_refuses_the_first_bad_row_or_counts_them_while_it_is_read(write, capsys):
+    path = write("a.jsonl", GOOD + EMPTY * 12 + GOOD)
+    with pytest.raises(DataError, match=r"a\.jsonl:2: empty source; --on_bad_row skip"):
+        list(load_rows([path], streaming=True))
+    rows = load_rows([path], streaming=True, bad_rows=BadRows("skip"))
+    for _ in range(2):
+        capsys.readouterr()
+        assert len(list(rows)) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert [line.partition(" (")[0] for line in said] == [
+            "so far left out 1 bad row of 2",
+            "so far left out 10 bad rows of 11",
+            "left out 12 bad rows of 14",
+        ]
+    with patch.dict(os.environ, RANK="1"):
+        assert len(list(rows)) == 2
+    assert capsys.readouterr().err == ""
+
+
+CARD = "---\nconfigs:\n- config_name: default\n  data_files: {}\n---\n"
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])
+def test_what_datasets_reads_has_the_same_rules(write, tmp_path, streaming):
+    write("folder/rows.tsv", 'source\ttarget\n"open\ty\nb"\tz\nnull\t5\n\tx\n')
+    write("folder/README.md", CARD.format("rows.tsv"))
+    for _ in range(2):
+        counted = BadRows("skip")
+        rows = load_named_rows(str(tmp_path / "folder"), streaming=streaming, bad_rows=counted)
+        assert [(row["source"], *row["target"]) for row in rows] == [('"open', "y"), ('b"', "z"), ("null", "5")]
+        if not streaming:
+            assert counted.counts == {"empty source": 1}
+    with pytest.raises(DataError, match="split 'train', row 4: empty source"):
+        list(load_named_rows(str(tmp_path / "folder"), streaming=streaming))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "is_good"),
+    [
+        ("ja", "yes, of course", True),  # 14 characters beside 2, which count as 10
+        ("ja", "x" * 30, True),
+        ("ja", "x" * 31, False),
+        ("x" * 31, " ja ", False),
+        ("x" * 20, "y" * 60, True),
+        ("x" * 20, "y" * 61, False),
+    ],
+)
+def test_a_pair_is_uneven_beyond_the_ratio_with_ten_characters_at_least(write, source, target, is_good):
+    path = write("a.jsonl", GOOD + json.dumps({"source": source, "target": [source, target]}))
+    counted = BadRows("skip", max_length_ratio=3)
+    assert len(list(read_rows([path], bad_rows=counted))) == 1 + is_good
+    assert counted.total == (not is_good)
+    assert len(list(read_rows([path]))) == 2

@@ -1,0 +1,128 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are none, or not what their name says: refused at once, in bounded memory."""
+
+import gzip
+import os
+import socket
+import tracemalloc
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from hf_xformer.data.bad_rows import BadRows
+from hf_xformer.data.reading import read_rows
+from hf_xformer.data.sources import files_of_folder, find_files
+from hf_xformer.errors import DataError
+
+
+ROW = '{"source": "a", "target": "b"}\n'
+
+
+def refusal(*files, bad_rows=None) -> str:
+    with pytest.raises(DataError) as error:
+        list(read_rows(files, bad_rows=bad_rows))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    assert "a.jsonl: a pipe, where a file should be: write it to a file first" in refusal(tmp_path / "a.jsonl")
+    os.mkfifo(tmp_path / "a.parquet")
+    assert "a.parquet: a pipe" in refusal(tmp_path / "a.parquet")
+    assert "/dev/zero: a device" in refusal("/dev/zero", "/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "b.csv"))
+        assert "b.csv: a socket" in refusal(tmp_path / "b.csv")
+
+
+def test_a_packed_file_without_an_end_takes_little_memory(tmp_path):
+    with gzip.open(tmp_path / "a.jsonl.gz", "wb", 1) as file:
+        for _ in range(8):
+            file.write(bytes(2**24))
+    tracemalloc.start()
+    assert "a.jsonl.gz:1: a line of more than 16 MiB" in refusal(tmp_path / "a.jsonl.gz")
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", f"[\n {ROW},\n {ROW}]", "a.json:1: an array, where one JSON object a line should be; jq -c '.[]' "),
+        ("a.jsonl", f"[{ROW.strip()}]", "a.jsonl:1: an array"),
+        ("a.json", '\n{\n  "source": "a"\n}', "a.json:2: an object over several lines"),
+        (
+            "a.tsv",
+            "Guten Tag\tgood day\n",
+            "no column 'source': the first row names the columns, and here it is \"Gut",
+        ),
+        ("a.csv", "source;target\na;b\n", 'here it is "source;target"; --source_column gives the name of another'),
+        ("a.csv", "\na,b\n", "here it is none"),
+        ("a.csv", "source,target\n" + "a,b\n" * 3 + '"a,b\n' + "a,b\n" * 999, "a.csv:5: a quote opens in this row"),
+        (
+            "a.csv",
+            'source,target\n"a,b\na,b\n"c",d\n',
+            "a.csv:2: the quotes that begin in this row go wrong in line 4",
+        ),
+        ("a.csv", 'source,target\n"a,b\na,b\nc"\n', "a.csv:2: 1 cell under 2 column names, up to line 4"),
+        ("a.jsonl", gzip.compress(ROW.encode()), "not UTF-8 (byte 0x8b); gzip's files are named .gz"),
+        ("a.jsonl.gz", ROW, "Not a gzipped file"),
+        ("a.csv", "source,target\na,b\n".encode("utf-16"), "not UTF-8 (byte 0xff)"),
+    ],
+)
+def test_a_fault_of_the_whole_file_is_refused_whatever_the_policy(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert message in refusal(path)
+    assert refusal(path, bad_rows=BadRows("skip")) == refusal(path)
+
+
+def test_a_cell_may_be_long_and_hold_lone_carriage_returns(tmp_path):
+    long = "x" * 150_000
+    (tmp_path / "a.csv").write_text(f'source,target\r\n{long},b\r\n"{long}","b\n"\r\na\rb,"c\rd"\r\n', newline="")
+    assert [(row["source"], *row["target"]) for row in read_rows([tmp_path / "a.csv"])] == [
+        (long, "b"),
+        (long, "b\n"),
+        ("a\rb", "c\rd"),
+    ]
+
+
+def test_text_in_parquet_that_is_not_utf_8_is_refused(tmp_path):
+    data = pyarrow.array([b"a", b"\xff"]).cast(pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"source": data, "target": data}), tmp_path / "a.parquet")
+    assert "a.parquet" in refusal(tmp_path / "a.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"de": ["a"]}), tmp_path / "b.parquet")
+    assert "no column 'source'; there are 'de'; --source_column" in refusal(tmp_path / "b.parquet")
+
+
+def test_tables_follow_one_another_and_a_folder_is_its_tables_in_order(tmp_path):
+    for number in (2, 1, 3):
+        (tmp_path / f"part-{number}.jsonl").write_text(ROW.replace('"a"', f'"{number}"'))
+    (tmp_path / "LICENSE").touch()
+    said: list[str] = []
+    assert find_files([tmp_path], said.append) == [tmp_path / f"part-{number}.jsonl" for number in (1, 2, 3)]
+    assert said == [f"{tmp_path}: reading 3, part-1.jsonl to part-3.jsonl; not reading LICENSE"]
+    assert [row["source"] for row in read_rows([tmp_path])] == ["1", "2", "3"]
+    assert [row["source"] for row in read_rows([tmp_path / "part-3.jsonl", tmp_path / "part-1.jsonl"])] == ["3", "1"]
+    (tmp_path / "part.csv").touch()
+    assert "files of several formats, .csv, .jsonl: name the files" in refusal(tmp_path)
+
+
+def test_a_folder_of_several_splits_is_a_dataset_and_no_training_file(tmp_path):
+    for name in ("train.jsonl", "test.jsonl", "validation.jsonl"):
+        (tmp_path / name).write_text(ROW)
+    assert "files of several splits, test, train, validation: name the files" in refusal(tmp_path)
+    assert files_of_folder(tmp_path, None, "test") == [tmp_path / "test.jsonl"]
+    with pytest.raises(DataError, match="no split 'dev'; there are 'train', 'validation', 'test'"):
+        files_of_folder(tmp_path, None, "dev")
+
+
+def test_shards_of_a_split_are_read_in_order(tmp_path):
+    (tmp_path / "data").mkdir()
+    shards = [tmp_path / f"data/train-0000{number}-of-00002.parquet" for number in (0, 1)]
+    for shard in reversed(shards):
+        pyarrow.parquet.write_table(pyarrow.table({"source": [shard.name], "target": ["b"]}), shard)
+    assert files_of_folder(tmp_path, None, "train") == shards

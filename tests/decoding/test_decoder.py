@@ -1,0 +1,156 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""`Decoder`: scores against one forward, the end of the positions, stop strings, assistants, odd tokenizers."""
+
+import pytest
+import torch
+from small_models import make_model
+from transformers import GenerationConfig
+
+from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.decoding.decoder import Decoder
+from hf_xformer.errors import ArgumentError
+
+
+# With their characters and the special tokens, the 53 of the models.
+SYMBOLS = [f"s{number}" for number in range(38)]
+TEXTS = ["s1 s2 s3 s4", "s9", "s7 s7 s30 s31 s32 s33", "s37 s2"]
+ENDS = [1, *range(5, 53, 6)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer((" ".join(SYMBOLS),), "symbol")
+
+
+@pytest.fixture
+def model():
+    made = make_model()
+    made.generation_config.update(eos_token_id=ENDS, max_length=9)
+    return made
+
+
+def brute_force(model, source: list[int], sequence: list[int], prompt: int) -> float:
+    """The sum of a text's log-softmax in one forward without a cache."""
+    logits = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([sequence[:-1]])).logits[0]
+    steps = logits.log_softmax(-1).gather(-1, torch.tensor(sequence[1:])[:, None])[:, 0]
+    return steps[prompt - 1 :].sum().item()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_new_tokens": 3},
+        {"eos_token_id": 20},
+        {"generation_config": GenerationConfig(eos_token_id=[20, 21], max_new_tokens=6)},
+        {"num_beams": 3, "num_return_sequences": 3},
+        {"num_beams": 3, "length_penalty": 2.0, "forced_bos_token_id": 7},
+        {"do_sample": True, "num_return_sequences": 3},
+        {"decoder_input_ids": torch.tensor([[2, 6, 7]]), "batch_size": 1},
+        {"stop_strings": [f"s{n}" for n in range(10, 30)]},
+        {"stop_strings": [f"s{n}" for n in range(10, 30)], "num_beams": 3},
+        {"assistant_model": "itself"},
+    ],
+    ids=lambda options: "-".join(options) or "greedy",
+)
+def test_scores_are_those_of_one_forward_up_to_the_models_own_end_tokens(options, model, tokenizer, monkeypatch):
+    if "assistant_model" in options:
+        options = {"assistant_model": make_model()}
+    decoder, seen = Decoder(model, tokenizer, tokenizer, scores=True, **options), []
+    generate = decoder.generate
+    monkeypatch.setattr(decoder, "generate", lambda sources: seen.append([sources]) or generate(sources))
+    scores = decoder.log_probabilities
+    monkeypatch.setattr(decoder, "log_probabilities", lambda output: seen[-1].append(output) or scores(output))
+    torch.manual_seed(0)
+    found = dict(zip(TEXTS, decoder.decode(TEXTS), strict=True))
+    of = {tuple(tokenizer(text)["input_ids"]): hypotheses for text, hypotheses in found.items()}
+    prompt = options["decoder_input_ids"].shape[1] if "decoder_input_ids" in options else 1
+    for sources, output in seen:
+        rows = output.sequences.view(len(sources), -1, output.sequences.shape[1]).tolist()
+        for source, sequences in zip(sources, rows, strict=True):
+            for sequence, hypothesis in zip(sequences, of[tuple(source)], strict=True):
+                ends = decoder.config.eos_token_id
+                ends = ends if isinstance(ends, list) else [ends]
+                last = next(
+                    (i for i, token in enumerate(sequence[prompt:], prompt) if token in ends), len(sequence) - 1
+                )
+                while sequence[last] == 0 and "stop_strings" in options:
+                    last -= 1
+                expected = brute_force(model, source, sequence[: last + 1], prompt)
+                assert hypothesis.score == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("scheme", ["learned", "sinusoidal"])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("length", [{"max_new_tokens": 40}, {"max_length": 40}], ids=["new", "whole"])
+def test_a_text_that_runs_out_of_positions_ends_there_and_costs_no_other_its_result(length, beams, scheme, tokenizer):
+    model = make_model(position_embedding_type=scheme, max_position_embeddings=8)
+    model.generation_config.update(eos_token_id=ENDS, **length)
+    said: list[str] = []
+    decoder = Decoder(model, tokenizer, tokenizer, num_beams=beams, say=said.append)
+    decoded = [best.text.split() for best, *_ in decoder.decode(TEXTS)]
+    model.generation_config = GenerationConfig(eos_token_id=ENDS, pad_token_id=0, decoder_start_token_id=2)
+    within = Decoder(model, tokenizer, tokenizer, num_beams=beams, max_new_tokens=8)
+    assert decoded == [best.text.split() for best, *_ in within.decode(TEXTS)]
+    options = {"num_beams": beams, "max_new_tokens": 8}
+    alone = [model.generate(**tokenizer(text, return_tensors="pt"), **options)[0, 1:].tolist() for text in TEXTS]
+    unended = sum(not set(tokens) & set(ENDS) for tokens in alone)
+    assert decoder.unended.count == unended
+    assert [line.startswith("ended at the model's 8 positions") for line in said] == [True] * bool(unended)
+
+
+def test_a_text_without_tokens_and_the_configs_own_number_of_hypotheses(model, tokenizer):
+    """A tokenizer that adds no end token makes nothing of an unknown text that is dropped."""
+    model.generation_config.update(num_beams=3, num_return_sequences=2)
+    decoder = Decoder(model, tokenizer, tokenizer)
+    whole = list(decoder.decode([TEXTS[0], "", TEXTS[1]]))
+    assert [len(each) for each in whole] == [2, 2, 2]
+
+    def encode(text, **more):
+        return {"input_ids": [] if text == "́" else tokenizer(text)["input_ids"]}
+
+    encode.pad, encode.model_max_length = tokenizer.pad, 10**30
+    assert list(Decoder(model, encode, tokenizer).decode([TEXTS[0], "́", TEXTS[1]])) == whole
+
+
+def test_sources_longer_than_the_training_are_kept_cut_or_refused_and_always_said(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "model_max_length", 4)
+    texts, said = [*TEXTS, "s3 " * 30], []
+    kept = list(Decoder(model, tokenizer, tokenizer, say=said.append).decode(texts, kind="line"))
+    (line,) = said
+    assert line.startswith("decoded whole: 3 longer than the 4 tokens that the model was trained on: lines 1, 3, 5;")
+    assert "the first, line 1, has 5 tokens: 's1 s2 s3 s4'" in line
+    monkeypatch.setattr(tokenizer, "model_max_length", 10**30)
+    assert kept == list(Decoder(model, tokenizer, tokenizer, say=said.append).decode(texts)) and len(said) == 1
+    short = list(Decoder(model, tokenizer, tokenizer, max_source_length=4, say=said.append).decode(texts))
+    assert short[0] == next(Decoder(model, tokenizer, tokenizer).decode(["s1 s2 s3"]))
+    assert said[1].startswith("cut to 4 tokens: 3 longer than the 4 tokens asked for: sources 1, 3, 5; the first")
+    with pytest.raises(ArgumentError, match="3 longer than the 4 tokens asked for: sources 1, 3, 5"):
+        next(Decoder(model, tokenizer, tokenizer, max_source_length=4, overlong="error").decode(texts))
+    with pytest.raises(ArgumentError, match="overlong: 'drop' is none of its choices"):
+        Decoder(model, tokenizer, tokenizer, overlong="drop")
+
+
+def test_an_assistant_by_its_name_drafts_and_changes_nothing_but_with_other_tokens_is_refused(
+    model, tokenizer, tmp_path
+):
+    plain = list(Decoder(model, tokenizer, tokenizer).decode(TEXTS))
+    make_model(decoder_layers=1).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert list(Decoder(model, tokenizer, tokenizer, assistant_model=str(tmp_path)).decode(TEXTS)) == plain
+    train_tokenizer((" ".join(SYMBOLS[::-1][:9]),), "symbol").save_pretrained(tmp_path)
+    with pytest.raises(ArgumentError, match="its source tokens are not those of"):
+        Decoder(model, tokenizer, tokenizer, assistant_model=str(tmp_path))
+
+
+def test_from_pretrained_finds_both_tokenizers(tokenizer, tmp_path):
+    target = train_tokenizer(("u v w x y z",), "symbol")
+    model = make_model(vocab_size=len(target), encoder_vocab_size=len(tokenizer))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    target.save_pretrained(tmp_path / "target_tokenizer")
+    decoder = Decoder.from_pretrained(str(tmp_path), device="cpu", max_new_tokens=6)
+    expected = list(Decoder(model, tokenizer, target, max_new_tokens=6).decode(TEXTS))
+    decoded = list(decoder.decode(TEXTS))
+    assert decoded == expected and set(" ".join(best.text for best, *_ in decoded).split()) <= set("uvwxyz")
