@@ -7,6 +7,7 @@ The names are BART's if BART has one, else T5Gemma's or Llama's.
 
 from .versions_xformer import CACHE  # isort: skip - first: it says which libraries are too old
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -52,7 +53,7 @@ POSITIVE_FIELDS = (
     "initializer_range",
     "format_version",
 )
-# Fields that `to_dict` leaves out if they are None.
+# Fields that `to_dict` leaves out if they are None; a file has them.
 LEFT_OUT = ("num_key_value_heads",)
 TOKEN_ID_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
@@ -259,6 +260,11 @@ class XformerConfig(PreTrainedConfig):
     def to_dict(self):
         """Returns the fields, but not `LEFT_OUT` that are None: PEFT's prefix tuning takes them for numbers."""
         return {name: value for name, value in super().to_dict().items() if value is not None or name not in LEFT_OUT}
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """Returns a file's content, with all fields: earlier versions load no checkpoint that lacks one."""
+        content = json.loads(super().to_json_string(use_diff))
+        return json.dumps({**dict.fromkeys(LEFT_OUT), **content}, indent=2, sort_keys=True) + "\n"
 
     def validate_format(self):
         """Refuses a checkpoint of a later version."""

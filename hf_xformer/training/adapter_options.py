@@ -27,7 +27,7 @@ OWN = ("task_type", "base_model_name_or_path", "inference_mode", "revision", "pe
 # Fields by which more than adapters would be trained, or be changed before: what is written would not be all of it.
 BEYOND = (
     *("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "ensure_weight_tying"),
-    *("loftq_config", "eva_config", "corda_config", "megatron_config", "megatron_core", "rank_pattern"),
+    *("loftq_config", "eva_config", "corda_config", "megatron_config", "megatron_core", "rank_pattern", "bias"),
 )
 STARTS = (True, False, "gaussian", "orthogonal")  # of LoRA; the others change the base model's weights
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -57,7 +57,7 @@ def adapter_options(model_args: ModelArguments) -> dict[str, Any] | None:
         options = {"r": model_args.lora_rank, "lora_alpha": model_args.lora_alpha, "target_modules": layers}
         return {"peft_type": "LORA", "lora_dropout": model_args.lora_dropout, **options}
     given = model_args.peft_config
-    if not given:
+    if given is None:
         return None
     try:
         content = read_yaml(given) if isinstance(given, str) else given
@@ -66,7 +66,7 @@ def adapter_options(model_args: ModelArguments) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise ArgumentError(f"--peft_config {content!r:.60}: expected a mapping such as {{peft_type: IA3}}")
     kind = content.get("peft_type")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         said = f"there are {', '.join(KINDS)}" if kind is None else wrong_choice(kind, KINDS)
         raise ArgumentError(f"--peft_config peft_type: {said}")
     return {name: value for name, value in content.items() if value is not None}
@@ -94,13 +94,21 @@ def make_peft_config(
     for name, value in options.items():
         where = f"--peft_config {name}"
         if name not in known:
-            meant = did_you_mean(str(name), known) or f"; {made.__name__} of PEFT has {', '.join(sorted(known))}"
+            others = sorted(known.keys() - {*OWN, *BEYOND})
+            meant = did_you_mean(str(name), known) or f"; {made.__name__} of PEFT has {', '.join(others)}"
             raise ArgumentError(f"{where}: unknown for {kind}{meant}")
         if name in OWN:
             raise ArgumentError(f"{where}: the run sets it: leave it out")
-        if name in BEYOND:
+        if name in BEYOND and value != "none":  # that of `bias`
             raise ArgumentError(f"{where}: a run trains and saves adapters alone: leave it out")
-        if model_args.lora_rank is None:
+        if name == "init_lora_weights" and value not in STARTS:
+            raise ArgumentError(
+                f"{where} {value}: take true, gaussian or orthogonal: others change the base model, which adapters do "
+                "not hold"
+            )
+        # Numbers of layers, in a list: options of a recipe have no such type.
+        is_numbers = isinstance(value, list) and value and all(type(each) is int for each in value)
+        if model_args.lora_rank is None and not (is_numbers and "list[int]" in str(hints[name]).lower()):
             try:
                 options[name] = make_option("model", known[name], hints[name]).convert(value)
             except ArgumentError as error:
@@ -118,11 +126,9 @@ def check_values(kind: str, options: dict[str, Any]) -> None:
     """Checks what PEFT itself would not, or only once a model is trained."""
     if kind in ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING") and "num_virtual_tokens" not in options:
         raise ArgumentError(f"--peft_config: {kind} needs num_virtual_tokens, such as 20")
-    if (start := options.get("init_lora_weights", True)) not in STARTS:
-        raise ArgumentError(
-            f"--peft_config init_lora_weights {start}: it changes the base model, which adapters do not hold: take "
-            "true, gaussian or orthogonal"
-        )
+    ranks = [options.get("init_r", 12), options.get("target_r", 8)]
+    if kind == "ADALORA" and ranks[0] < ranks[1]:
+        raise ArgumentError(f"--peft_config init_r {ranks[0]}: ranks become fewer, down to target_r {ranks[1]}")
     if options.get("num_transformer_submodules", 2) != 2:
         raise ArgumentError("--peft_config num_transformer_submodules: an encoder-decoder has 2: leave it out")
     if (options.get("tokenizer_kwargs") or {}).get("trust_remote_code"):
@@ -142,6 +148,8 @@ def fill(
             raise ArgumentError("--peft_config: ADALORA needs to know how long the run is: give --max_steps")
         options["total_step"] = steps
     if "prompt_tuning_init_text" in options:
+        if (start := options.setdefault("prompt_tuning_init", "TEXT")) != "TEXT":
+            raise ArgumentError(f"--peft_config prompt_tuning_init_text does nothing with prompt_tuning_init {start}")
         options.setdefault("tokenizer_name_or_path", model_args.tokenizer_name or model_args.model_name_or_path)
 
 
@@ -171,7 +179,7 @@ def check_fit(
     side = "target" if kind == PREFIX else "source"
     longest = getattr(data_args, f"max_{side}_length")
     where = f"--max_{side}_length {longest} and {count} of --peft_config num_virtual_tokens"
-    check_length(config, longest + count, where)
+    check_length(config, longest + count, where, "decoder" if kind == PREFIX else "encoder")
     if kind != PREFIX:
         return
     if getattr(training_args, CHECKPOINTING):

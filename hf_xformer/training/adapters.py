@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapters by PEFT: what a run trains beside a model's frozen weights (LoRA: Hu et al. 2021)."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,9 +46,9 @@ def make_adapter(
     kind = "--peft_config" if model_args.lora_rank is None else "--lora_rank"
     try:
         adapted = without_memory(config, adapter, model_args.trust_remote_code)
-    except (ValueError, TypeError, OSError) as error:
-        if adapter.is_prompt_learning:
-            raise ArgumentError(f"--peft_config: {first_line(error)}") from error
+    except (ValueError, TypeError, OSError, RuntimeError, re.error) as error:
+        if names is None and "specify `target_modules`" not in str(error):
+            raise ArgumentError(f"{kind}: {first_line(error)}") from error
         if names is None:
             raise ArgumentError(
                 f"{kind}: PEFT knows no layers for a model of type {config.model_type!r}: give {where}"
@@ -62,9 +63,19 @@ def make_adapter(
 
 
 def fit_heads(adapter: Any, config: PreTrainedConfig) -> None:
-    """Gives a prefix the shape of the decoder's keys, where PEFT would take the encoder's number of heads."""
+    """
+    Gives a prefix the shape of the decoder's keys, where PEFT would take the encoder's number of heads.
+
+    Raises:
+        ArgumentError: The options say sizes that the model has.
+    """
     heads_of = getattr(config, "heads_of", None)
-    if adapter.peft_type.value != "PREFIX_TUNING" or heads_of is None:
+    if not adapter.is_prompt_learning or heads_of is None:
+        return
+    for name in ("num_layers", "num_attention_heads", "token_dim"):
+        if getattr(adapter, name) is not None:
+            raise ArgumentError(f"--peft_config {name}: it follows from the model: leave it out")
+    if adapter.peft_type.value != "PREFIX_TUNING":
         return
     heads, width = heads_of("decoder")
     if config.num_key_value_heads is None:  # else PEFT reads them itself

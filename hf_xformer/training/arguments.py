@@ -83,7 +83,7 @@ class ModelArguments:
     @property
     def adapts(self) -> bool:
         """True if the run trains adapters."""
-        return self.lora_rank is not None or bool(self.peft_config)
+        return self.lora_rank is not None or self.peft_config is not None
 
 
 @dataclass

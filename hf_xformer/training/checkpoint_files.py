@@ -127,7 +127,10 @@ class Needs:
     def model(self) -> Any:
         """The run's model, with its adapters, whose weights take no memory."""
         if self.adapter is not None:
-            return without_memory(deepcopy(self.config), deepcopy(self.adapter), self.trusted)
+            adapter: Any = deepcopy(self.adapter)
+            if adapter.peft_type.value == "ADALORA":
+                adapter.rank_pattern = None  # what this run has found so far, which needs memory
+            return without_memory(deepcopy(self.config), adapter, self.trusted)
         kind = model_class(self.config, self.trusted)
         with torch.device("meta"):
             model = kind(deepcopy(self.config))

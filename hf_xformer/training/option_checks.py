@@ -131,7 +131,7 @@ def check_adapters(model_args: ModelArguments, training_args: Seq2SeqTrainingArg
     base, rank = model_args.model_name_or_path, model_args.lora_rank
     if base is not None and base_of(base) is not None:
         raise ArgumentError(f"--model_name_or_path {base}: an adapter; hf-xformer merge makes a model of it")
-    if rank is not None and model_args.peft_config:
+    if rank is not None and model_args.peft_config is not None:
         raise ArgumentError("--lora_rank and --peft_config: both say which adapters: give one")
     if rank is None:
         for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
