@@ -30,6 +30,7 @@ KINDS = {
     "PROMPT_TUNING": "prompt tuning",
     "P_TUNING": "P-tuning",
 }
+MERGEABLE = ("LORA", "ADALORA", "IA3")
 
 
 def check_peft(wanted: str) -> None:

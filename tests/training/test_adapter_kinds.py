@@ -21,9 +21,10 @@ from small_adapters import (
 )
 from small_runs import nightly, refused
 from torch.testing import assert_close
+from transformers import AutoTokenizer
 
 from hf_xformer.checkpoints.loading import load_model
-from hf_xformer.commands import evaluate, merge, train
+from hf_xformer.commands import evaluate, generate, info, merge, train
 from hf_xformer.files import WHOLE_ADAPTER
 
 
@@ -55,6 +56,17 @@ def options(task, base):
     return of
 
 
+def assert_verbs_read(run: Path, base: Path, kind: str, capsys) -> None:
+    (run / "texts.txt").write_text("A B C\nD\n")
+    generate.main([str(run), "--input", str(run / "texts.txt"), "--output", str(run / "out.txt")])
+    model, tokenizer = load_model(str(run)).eval(), AutoTokenizer.from_pretrained(run)
+    tokens = model.generate(**tokenizer(["A B C", "D"], padding=True, return_tensors="pt"), do_sample=False)
+    expected = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    assert (run / "out.txt").read_text().splitlines() == [text.strip() for text in expected]
+    line = refused(info, [run], capsys)
+    assert f"of {base.resolve()}: look into that" in line and ("hf-xformer merge" in line) == (kind in MERGED)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains_saves_loads_and_decodes_as_it_was_trained(
     kind, options, task, base, tmp_path, monkeypatch, capsys
@@ -69,6 +81,7 @@ def test_every_kind_trains_saves_loads_and_decodes_as_it_was_trained(
     arguments = ["--test_file", task.validation, "--metrics", "per", "--output_file", str(tmp_path / "scores.json")]
     evaluate.main([str(tmp_path / "run"), *arguments])
     assert json.loads((tmp_path / "scores.json").read_text())["per"] == pytest.approx(results["eval_per"], abs=1e-3)
+    assert_verbs_read(tmp_path / "run", base, kind, capsys)
     if kind in MERGED:
         merge.main([str(tmp_path / "run"), str(tmp_path / "merged")])
         assert_close(logits(load_model(str(tmp_path / "merged"))), expected, atol=1e-5, rtol=1e-5)
@@ -78,6 +91,7 @@ def test_every_kind_trains_saves_loads_and_decodes_as_it_was_trained(
     assert (tmp_path / f"run/checkpoint-8/{WHOLE_ADAPTER}").exists() == (kind in ("ADALORA", "P_TUNING", "projected"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "LORA"])
 @pytest.mark.parametrize("best", [False, *nightly(True)])
 def test_a_stopped_run_of_every_kind_ends_with_the_adapters_of_an_unbroken_one(best, kind, options, tmp_path, capsys):
