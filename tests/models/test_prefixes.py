@@ -73,6 +73,16 @@ def test_a_prefix_is_not_forgotten_while_decoding(how):
     assert torch.equal(with_prefix_of(model, front).generate(**source, **length), expected)
 
 
+@pytest.mark.parametrize("asked", [{"max_new_tokens": 40}, {"max_length": 40}], ids=lambda each: next(iter(each)))
+@pytest.mark.parametrize("how", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_a_text_behind_a_prefix_ends_at_the_last_position(how, asked):
+    model = small(position_embedding_type="learned", max_position_embeddings=12, eos_token_id=None)
+    front = torch.tensor([[2, 9, 5]])
+    # The start, and what is behind it: the last token is written and not read. Without a prefix all of them do.
+    for each, length in ((with_prefix_of(model, front), 1 + 12 - 3), (model, 1 + 12)):
+        assert each.generate(**SOURCE, do_sample=False, **asked, **how).shape[1] == length
+
+
 def test_a_prefix_that_would_be_forgotten_is_refused():
     adapted = with_prefix_of(small(), torch.tensor([[2, 9, 5]]))
     begun = {"decoder_input_ids": torch.tensor([[0, 2], [2, 7]])}
