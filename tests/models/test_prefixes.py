@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prefixes and prompts by PEFT: they are keys and values, or embeddings, in front, under every kind of positions."""
 
+import json
+
 import pytest
 import torch
 from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
@@ -91,6 +93,18 @@ def test_a_prefix_that_would_be_forgotten_is_refused():
     if CACHE == "cache":
         with pytest.raises(ValueError, match="does not fit a static cache"):
             adapted.generate(**SOURCE, max_new_tokens=2, cache_implementation="static", disable_compile=True)
+
+
+def test_a_config_without_groups_is_one_for_peft_and_whole_in_its_file(tmp_path):
+    """PEFT multiplies by `num_key_value_heads` if there is one; earlier versions need it in the file."""
+    for number in (None, 1):
+        model = small(num_key_value_heads=number)
+        model.save_pretrained(tmp_path)
+        assert json.loads((tmp_path / "config.json").read_text())["num_key_value_heads"] == number
+        for use_diff in (True, False):
+            assert json.loads(model.config.to_json_string(use_diff))["num_key_value_heads"] == number
+        assert ("num_key_value_heads" in model.config.to_dict()) == (number is not None)
+        assert XformerConfig.from_dict(model.config.to_dict()).num_key_value_heads == number
 
 
 def test_prompts_are_beside_the_embedding_of_the_source():

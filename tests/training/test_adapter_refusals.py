@@ -73,7 +73,10 @@ def bases(task, tmp_path_factory) -> dict[str, Path]:
     """Models of which one has positions for twenty tokens, and one blocks in its decoder."""
     tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
     found = {}
-    for name, fields in {"learned": {**VARIANTS["learned-pre"], "max_position_embeddings": 20}, "blocks": BLOCKS}.items():
+    for name, fields in {
+        "learned": {**VARIANTS["learned-pre"], "max_position_embeddings": 20},
+        "blocks": BLOCKS,
+    }.items():
         found[name] = tmp_path_factory.mktemp("base") / name
         make_model(**{**fields, "vocab_size": len(tokenizer)}).save_pretrained(found[name])
         tokenizer.save_pretrained(found[name])
