@@ -32,7 +32,7 @@ VERBS = {
     "push": "publish a run's folder on the Hub",
     "convert": "make an Xformer of a BART, T5, Marian, ...",
     "export": "write a checkpoint as a CTranslate2 model",
-    "merge": "merge a LoRA adapter into the weights of its model",
+    "merge": "merge an adapter into the weights of its model",
     "average": "average the weights of checkpoints",
     "distill": "write a teacher's outputs as a training set",
     "estimate": "estimate what a training takes, before it starts",

@@ -35,6 +35,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 CHECKPOINT = "checkpoint-{step}"
 TRAINER_STATE = "trainer_state.json"
 AVERAGES = "averages.safetensors"  # weights averaged over the steps (--ema_decay)
+WHOLE_ADAPTER = "whole_adapter.safetensors"  # what is trained of adapters that PEFT saves in part
 OPTIMIZER_SHARDS = "optimizer_shards"  # the optimizer's parts under tensor parallelism
 # In a run's folder.
 RECORD = "run.json"

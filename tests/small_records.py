@@ -28,6 +28,7 @@ def make_record(**changes) -> dict:
         "bad_rows_left_out": {},
         "parameters": 1000,
         "adapter_parameters": None,
+        "adapter_type": None,
         "is_xformer": True,
         "model": {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "vocab_size": 12},
         "steps": 6,

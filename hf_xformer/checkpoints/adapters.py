@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Finds, loads and merges LoRA adapters (Hu et al. 2021), with PEFT."""
+"""Finds, loads and merges adapters, with PEFT."""
 
 import warnings
 from contextlib import suppress
@@ -19,6 +19,18 @@ from .weight_files import check_finite_tensor
 
 if TYPE_CHECKING:  # PEFT is an extra
     from peft import PeftModel
+
+
+# PEFT's kinds that a run can train, and their names for people.
+KINDS = {
+    "LORA": "LoRA",
+    "ADALORA": "AdaLoRA",
+    "IA3": "IA3",
+    "PREFIX_TUNING": "prefix tuning",
+    "PROMPT_TUNING": "prompt tuning",
+    "P_TUNING": "P-tuning",
+}
+MERGEABLE = ("LORA", "ADALORA", "IA3")
 
 
 def check_peft(wanted: str) -> None:
@@ -126,7 +138,10 @@ def merge_adapter(adapted: "PreTrainedModel | PeftModel", name_or_path: str) -> 
     """
     merge = getattr(adapted, "merge_and_unload", None)
     if merge is None:
-        raise ArgumentError(f"{name_or_path}: not an adapter that can be merged")
+        raise ArgumentError(
+            f"{name_or_path}: not an adapter that can be merged: LoRA, AdaLoRA and IA3 change weights, prompts "
+            "and prefixes do not"
+        )
     tied = adapted.config.tie_word_embeddings
     with warnings.catch_warnings(), blame(name_or_path, ValueError):  # weights that are not finite
         warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")

@@ -55,7 +55,9 @@ def average_checkpoints(checkpoints: Sequence[str], trust_remote_code: bool = Fa
     """
     for checkpoint in checkpoints:
         if base_of(checkpoint) is not None:
-            raise ArgumentError(f"{checkpoint}: an adapter; hf-xformer merge makes a model of it")
+            raise ArgumentError(
+                f"{checkpoint}: an adapter; hf-xformer merge makes a model of one of LoRA, AdaLoRA or IA3"
+            )
     model = load_model(checkpoints[0], trust_remote_code=trust_remote_code)
     weights = dict(model.named_parameters())
     sums = {name: each.detach().double() for name, each in weights.items()}

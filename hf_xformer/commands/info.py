@@ -18,13 +18,13 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from transformers import GenerationConfig
 
-from ..checkpoints.adapters import base_of
+from ..checkpoints.adapters import KINDS, MERGEABLE, base_of
 from ..checkpoints.folder_checks import check_generation, check_json
 from ..checkpoints.loading import check_path, load_tokenizers, read_own_config
 from ..checkpoints.vocabulary import check_vocabulary
 from ..checkpoints.weight_files import StoredTensor, check_finite, compare, count_parameters, read_tensors
 from ..errors import ArgumentError, first_line, one_line_errors
-from ..files import GENERATION_CONFIG, travelling_files
+from ..files import ADAPTER_CONFIG, GENERATION_CONFIG, read_json, travelling_files
 from ..hub.repository import hub_call
 from ..models import XformerConfig
 from .options import Parser, add_checkpoint, add_revision
@@ -88,7 +88,9 @@ def fetch(name_or_path: str, revision: str | None) -> Path:
 
 def read_config(folder: Path, trust_remote_code: bool) -> XformerConfig:
     if (base := base_of(str(folder))) is not None:
-        raise ArgumentError(f"{folder}: an adapter of {base}: look into that, or merge it with hf-xformer merge")
+        kind = read_json(folder / ADAPTER_CONFIG).get("peft_type")
+        merging = ", or merge it with hf-xformer merge" if kind in MERGEABLE else ""
+        raise ArgumentError(f"{folder}: an adapter ({KINDS.get(kind, kind)}) of {base}: look into that{merging}")
     return read_own_config(str(folder), "hf-xformer convert makes one of many stock models", trust_remote_code)
 
 

@@ -56,7 +56,7 @@ def carry_record(adapter: Path, out: Path) -> None:
     """Takes the record and the results of the adapter's run along, which fill the merged model's card."""
     if record := read_json(adapter / RECORD):
         kept = {name: record[name] for name in record if name != "card_sha256"}
-        update_record(out, kept | {"adapter_parameters": None})
+        update_record(out, kept | {"adapter_parameters": None, "adapter_type": None})
         for name in (*RESULTS, TRAINER_STATE):
             if name != RECORD and (adapter / name).exists():
                 write_whole(out / name, partial(shutil.copyfile, adapter / name))

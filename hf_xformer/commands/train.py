@@ -31,6 +31,7 @@ from ..hub.curves import plot_curves
 from ..hub.privacy import hide_secrets
 from ..hub.record import listed, make_record, update_record
 from ..hub.repository import RunPublisher, check_pushing
+from ..training.adapter_state import AllocateRanks, SaveWholeAdapter, is_saved_in_part
 from ..training.arguments import DataArguments, ModelArguments
 from ..training.callbacks import (
     ExponentialMovingAverage,
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_when_stopped(output_dir, has_begun=False), one_line_errors():
         lock_output(training_args)
         facts = read_facts(model_args.card_facts)
-        check_pushing(training_args, facts, model_args.model_name_or_path if model_args.lora_rank else None)
+        check_pushing(training_args, facts, model_args.model_name_or_path if model_args.adapts else None)
         if training_args.device.type == "cpu":
             keep_freed_memory()
         run = prepare(model_args, data_args, training_args)
@@ -150,8 +151,12 @@ def make_callbacks(
     callbacks.append(RecipeRecord(run.recipe.options, run.recipe.history, run.recipe.changed))
     if run.target is not run.source:
         callbacks.append(SaveTargetTokenizer(run.target))
-    if model_args.lora_rank is not None:
+    if (adapter := run.needs.adapter) is not None:
         callbacks.append(SaveGenerationConfig())
+        if is_saved_in_part(adapter):
+            callbacks.append(SaveWholeAdapter())
+        if adapter.peft_type.value == "ADALORA":
+            callbacks.append(AllocateRanks())
     if model_args.ema_decay is not None:
         callbacks.append(ExponentialMovingAverage(model_args.ema_decay, run.checkpoint))
     if data_args.early_stopping_patience is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
+from ..checkpoints.adapters import KINDS
 from ..files import RECORD, read_json, write_json
 from ..models import XformerConfig
 from .privacy import NAMED_SECRET, cleaned, secret_in, shown
@@ -22,7 +23,15 @@ from .privacy import NAMED_SECRET, cleaned, secret_in, shown
 # are nobody else's business: tokens, folders, trackers, names of runs.
 RECORDED = {
     *("model_name_or_path", "config_name", "config_overrides", "tokenizer_name", "target_tokenizer_name"),
-    *("attn_implementation", "ema_decay", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    *(
+        "attn_implementation",
+        "ema_decay",
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_target_modules",
+        "peft_config",
+    ),
     *("trust_remote_code", "train_file", "validation_file", "dataset_name", "dataset_config_name", "train_split"),
     *("validation_split", "source_column", "target_column", "streaming", "max_source_length", "max_target_length"),
     *("on_bad_row", "max_length_ratio", "overlong", "special_tokens_in_text", "group_by_length", "max_tokens"),
@@ -94,6 +103,7 @@ def make_record(
         # ZeRO-3 leaves empty parameters here, which know their size.
         "parameters": sum(getattr(each, "ds_numel", each.numel()) for each in model.parameters()),
         "adapter_parameters": adapter_parameters(model),
+        "adapter_type": adapter_type(model),
         "is_xformer": isinstance(config, XformerConfig),
         "model": {name: getattr(config, name, None) for name in ("encoder_layers", "decoder_layers", "d_model")}
         | {"vocab_size": config.vocab_size},
@@ -140,6 +150,12 @@ def adapter_parameters(model: torch.nn.Module) -> int | None:
     if not hasattr(model, "peft_config"):
         return None
     return sum(each.numel() for each in model.parameters() if each.requires_grad)
+
+
+def adapter_type(model: torch.nn.Module) -> str | None:
+    """Returns the name of an adapter's kind; None for a model without one."""
+    kinds = [plain(each.peft_type) for each in getattr(model, "peft_config", {}).values()]
+    return KINDS.get(kinds[0], kinds[0]) if kinds else None
 
 
 def plain(value):

@@ -7,6 +7,7 @@ The names are BART's if BART has one, else T5Gemma's or Llama's.
 
 from .versions_xformer import CACHE  # isort: skip - first: it says which libraries are too old
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -52,6 +53,8 @@ POSITIVE_FIELDS = (
     "initializer_range",
     "format_version",
 )
+# Fields that `to_dict` leaves out if they are None; a file has them.
+LEFT_OUT = ("num_key_value_heads",)
 TOKEN_ID_FIELDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 PROBABILITY_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
 
@@ -233,7 +236,8 @@ class XformerConfig(PreTrainedConfig):
     def from_dict(cls, config_dict, **kwargs):
         """Makes a config from a file's content; one that was saved with weights must hold all that they depend on."""
         # A field that a later version adds must be left out: older checkpoints do not have it.
-        check_whole(config_dict, list(XformerConfig.__annotations__), cls.attribute_map)
+        fields = [name for name in XformerConfig.__annotations__ if name not in LEFT_OUT]
+        check_whole(config_dict, fields, cls.attribute_map)
         types = types_of_depths(config_dict, kwargs, cls.attribute_map)
         loaded = super().from_dict(config_dict, **kwargs, **types)
         if any(name in kwargs for name in (*cls.__annotations__, *cls.attribute_map)):
@@ -252,6 +256,15 @@ class XformerConfig(PreTrainedConfig):
         own = classes_of_others({} if kwargs.get("auto_map") is None else kwargs["auto_map"])
         super().__post_init__(**{**kwargs, "auto_map": AUTO_MAP | own})
         warn_of_ignored(self, kwargs)
+
+    def to_dict(self):
+        """Returns the fields, but not `LEFT_OUT` that are None: PEFT's prefix tuning takes them for numbers."""
+        return {name: value for name, value in super().to_dict().items() if value is not None or name not in LEFT_OUT}
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """Returns a file's content, with all fields: earlier versions load no checkpoint that lacks one."""
+        content = json.loads(super().to_json_string(use_diff))
+        return json.dumps({**dict.fromkeys(LEFT_OUT), **content}, indent=2, sort_keys=True) + "\n"
 
     def validate_format(self):
         """Refuses a checkpoint of a later version."""

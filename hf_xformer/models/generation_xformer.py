@@ -69,12 +69,12 @@ class XformerGeneration:
             return next((value for value in values if value is not None), None)
 
         start = asked("decoder_start_token_id")
-        width = 1 if prompt is None else prompt.shape[1]
+        width = self.prefix_width() + (1 if prompt is None else prompt.shape[1])
         if prompt is not None and start is not None and (prompt[:, 0] != start).all():
             width += 1  # the library puts it before them
         self.config.check_length("decoder", width)
         # The last token is written and not read, and needs no position.
-        lengths = {"max_new_tokens": limit + 1 - width, "max_length": limit + 1}
+        lengths = {"max_new_tokens": limit + 1 - width, "max_length": limit + 1 - self.prefix_width()}
         name = "max_length" if asked("max_new_tokens") is None else "max_new_tokens"
         value = asked(name)
         if value is None:
@@ -84,6 +84,13 @@ class XformerGeneration:
             return {}
         logger.warning_once(f"`{name}` of {value} is beyond the model's {limit} positions: texts end there")
         return {name: most}
+
+    def prefix_width(self) -> int:
+        """Returns how many tokens' positions PEFT's prefix tuning takes before the text; 0 without a prefix."""
+        # While it decodes, PEFT puts a method of its model, which has the adapter, in place of this one's.
+        adapted = getattr(self.prepare_inputs_for_generation, "__self__", self)
+        adapter = None if adapted is self else getattr(adapted, "active_peft_config", None)
+        return adapter.num_virtual_tokens if getattr(adapter, "peft_type", None) == "PREFIX_TUNING" else 0
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
         # Counted here because a compiled step gets the mask only after the library has made it four-dimensional.

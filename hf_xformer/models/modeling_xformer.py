@@ -336,6 +336,13 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in copies}
         super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
 
+    def get_submodule(self, target: str) -> nn.Module:
+        # PEFT asks for the source's embedding by this name of BERT's, and else guesses: it takes the weight that has
+        # as many rows as `vocab_size`, which of two vocabularies is the target's.
+        if target == "embeddings.word_embeddings":
+            return self.get_input_embeddings()
+        return super().get_submodule(target)
+
     def has_adapter(self) -> bool:
         """Returns whether `add_adapter` or `load_adapter` of the library has given the model an adapter."""
         with suppress(ValueError):  # there is none, or no PEFT

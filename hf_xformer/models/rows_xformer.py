@@ -77,6 +77,16 @@ class PaddedRows:
         past, keys = 0, length
         if self.cache is not None:
             past, keys = self.cache.get_seq_length(), self.cache.get_mask_sizes(length, 0)[0]
+        if (
+            isinstance(mask, torch.Tensor)
+            and mask.ndim == 2
+            and isinstance(past, int)
+            and mask.shape[1] < past + length
+        ):
+            raise ValueError(
+                f"a mask of {mask.shape[1]} tokens beside {past} in the cache and {length} more: it covers the cached "
+                "ones too, a prefix of PEFT's included"
+            )
         if ids is None and isinstance(mask, torch.Tensor) and mask.ndim == 2:
             ids = count_positions(mask)[:, -length:]
         elif ids is None:

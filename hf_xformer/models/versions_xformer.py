@@ -108,8 +108,30 @@ def under_its_name(forward: Callable) -> Callable:
     return renamed
 
 
-# Decorates every forward with a parameter `cache`. From 5.24 on the old name is accepted with the library's warning.
-takes_cache = deprecate_kwarg("past_key_values", "5.40.0", new_name="cache") if CACHE == "cache" else under_its_name
+def under_both_names(forward: Callable) -> Callable:
+    """
+    Accepts the old name with the library's warning, and beside the new one as PEFT's prefix tuning gives it.
+
+    To every step of `generate`, which comes with its own cache, that adds one that holds the prefix alone. The library
+    would go by the first, and forget the prefix: it is what decoding begins with.
+    """
+    renamed = deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")(forward)
+
+    @wraps(forward)
+    def with_prefix(*args, **kwargs):
+        cache, prefix = kwargs.get("cache"), kwargs.get("past_key_values")
+        if cache is not None and prefix is not None:
+            if cache.is_compileable:
+                raise ValueError("a prefix does not fit a static cache: leave `cache_implementation` out")
+            kwargs["cache"] = cache if cache.get_seq_length() else prefix
+            del kwargs["past_key_values"]
+        return renamed(*args, **kwargs)
+
+    return with_prefix
+
+
+# Decorates every forward with a parameter `cache`.
+takes_cache = under_both_names if CACHE == "cache" else under_its_name
 
 
 def recorder_of_layers(layer: type[nn.Module], depth: str) -> OutputRecorder:

@@ -1,10 +1,11 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""LoRA by PEFT: what a run trains beside a model's frozen weights (Hu et al. 2021)."""
+"""Adapters by PEFT: what a run trains beside a model's frozen weights (LoRA: Hu et al. 2021)."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,66 +13,99 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     PreTrainedConfig,
     PreTrainedModel,
+    Seq2SeqTrainingArguments,
 )
 
-from ..checkpoints.adapters import is_moved, load_weights
+from ..checkpoints.adapters import KINDS, is_moved, load_weights
 from ..errors import ArgumentError, first_line
 from ..files import ADAPTER_CONFIG, GENERATION_CONFIG, read_json, write_whole
+from .adapter_options import make_peft_config
+from .adapter_state import is_saved_in_part, load_whole
 from .arguments import ModelArguments
 
 
 if TYPE_CHECKING:  # PEFT is an extra
-    from peft import LoraConfig, PeftConfig, PeftModel
+    from peft import PeftConfig, PeftModel
 
 
-# PEFT's name for every linear layer but the last.
-ALL_LINEAR = "all-linear"
-
-
-def make_lora(model_args: ModelArguments, config: PreTrainedConfig) -> "LoraConfig | None":
+def make_adapter(
+    model_args: ModelArguments, config: PreTrainedConfig, training_args: Seq2SeqTrainingArguments | None = None
+) -> "PeftConfig | None":
     """
-    Returns the adapters that a run's options ask for, tried on the model without memory; None without `lora_rank`.
+    Returns the adapters that a run's options ask for, tried on the model without memory; None if they ask for none.
 
     Raises:
         ArgumentError: The model has no such layers, or they cannot have adapters.
     """
-    if model_args.lora_rank is None:
+    adapter: Any = make_peft_config(model_args, training_args)
+    if adapter is None:
         return None
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    names = model_args.lora_target_modules
-    lora = LoraConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM,
-        r=model_args.lora_rank,
-        lora_alpha=model_args.lora_alpha,
-        lora_dropout=model_args.lora_dropout,
-        target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
-    )
-    with torch.device("meta"):
-        model = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=model_args.trust_remote_code)
+    fit_heads(adapter, config)
+    names = getattr(adapter, "target_modules", None)
+    where = "--peft_config target_modules" if model_args.lora_rank is None else "--lora_target_modules"
+    kind = "--peft_config" if model_args.lora_rank is None else "--lora_rank"
     try:
-        adapted = get_peft_model(model, lora, low_cpu_mem_usage=True)
-    except ValueError as error:
+        adapted = without_memory(config, adapter, model_args.trust_remote_code)
+    except (ValueError, TypeError, OSError, RuntimeError, re.error) as error:
+        if names is None and "specify `target_modules`" not in str(error):
+            raise ArgumentError(f"{kind}: {first_line(error)}") from error
         if names is None:
             raise ArgumentError(
-                f"--lora_rank: PEFT knows no layers for a model of type {config.model_type!r}: give "
-                "--lora_target_modules"
+                f"{kind}: PEFT knows no layers for a model of type {config.model_type!r}: give {where}"
             ) from error
-        raise ArgumentError(f"--lora_target_modules {' '.join(names)}: {first_line(error)}") from error
-    check_targets(adapted, [] if names in (None, [ALL_LINEAR]) else names)
+        shown = names if isinstance(names, str) else " ".join(sorted(names))
+        raise ArgumentError(f"{where} {shown}: {first_line(error)}") from error
+    if not adapter.is_prompt_learning:
+        check_targets(adapted, [] if names is None or isinstance(names, str) else sorted(names), where)
     base = model_args.model_name_or_path
-    lora.base_model_name_or_path = str(Path(base).resolve()) if base is not None and Path(base).is_dir() else base
-    return lora
+    adapter.base_model_name_or_path = str(Path(base).resolve()) if base is not None and Path(base).is_dir() else base
+    return adapter
 
 
-def tell_moved_base(output_dir: Path, lora: "LoraConfig", say: Callable) -> None:
+def fit_heads(adapter: Any, config: PreTrainedConfig) -> None:
+    """
+    Gives a prefix the shape of the decoder's keys, where PEFT would take the encoder's number of heads.
+
+    Raises:
+        ArgumentError: The options say sizes that the model has.
+    """
+    heads_of = getattr(config, "heads_of", None)
+    if not adapter.is_prompt_learning or heads_of is None:
+        return
+    for name in ("num_layers", "num_attention_heads", "token_dim"):
+        if getattr(adapter, name) is not None:
+            raise ArgumentError(f"--peft_config {name}: it follows from the model: leave it out")
+    if adapter.peft_type.value != "PREFIX_TUNING":
+        return
+    heads, width = heads_of("decoder")
+    if config.num_key_value_heads is None:  # else PEFT reads them itself
+        adapter.num_attention_heads, adapter.token_dim = heads, heads * width
+
+
+def without_memory(config: PreTrainedConfig, adapter: "PeftConfig", trust_remote_code: bool) -> "PeftModel":
+    """Returns a model with adapters whose weights take no memory, but for prompts, which PEFT copies."""
+    from peft import get_peft_model
+
+    with torch.device("meta"):
+        model = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trust_remote_code)
+    adapted = get_peft_model(model, adapter, low_cpu_mem_usage=True)
+    if adapter.is_prompt_learning:
+        adapted.prompt_encoder.to_empty(device="cpu")
+    for name, each in adapted.named_parameters():
+        if ".ranknum." in name:  # AdaLoRA's count of ranks: frozen in memory, but not where PEFT makes it without any
+            each.requires_grad_(False)
+    return adapted
+
+
+def tell_moved_base(output_dir: Path, adapter: "PeftConfig", say: Callable) -> None:
     """Says that a run goes on with adapters of a base model that was elsewhere when they were written."""
-    earlier, now = read_json(output_dir / ADAPTER_CONFIG).get("base_model_name_or_path"), lora.base_model_name_or_path
+    earlier = read_json(output_dir / ADAPTER_CONFIG).get("base_model_name_or_path")
+    now = adapter.base_model_name_or_path
     if earlier and now and is_moved(earlier, now):
         say(f"{output_dir}: its adapters are of {earlier}, which is no more; {now} is taken for the same model")
 
 
-def check_targets(adapted: "PeftModel", names: list[str]) -> None:
+def check_targets(adapted: "PeftModel", names: list[str], where: str) -> None:
     """
     Checks that every name of a layer is one of the model's, and that the layer can have an adapter.
 
@@ -82,16 +116,14 @@ def check_targets(adapted: "PeftModel", names: list[str]) -> None:
     model, targets = adapted.get_base_model(), adapted.base_model.targeted_module_names
     for name in names:
         if not any(target == name or target.endswith(f".{name}") for target in targets):
-            raise ArgumentError(f"--lora_target_modules {name}: the model has no layer of that name")
+            raise ArgumentError(f"{where} {name}: the model has no layer of that name")
     for target in targets:
         module = model.get_submodule(target)
         if module is model.get_output_embeddings() or isinstance(module.get_base_layer(), nn.Embedding):
-            raise ArgumentError(
-                f"--lora_target_modules: {target} shares its weight with other layers and cannot have an adapter"
-            )
+            raise ArgumentError(f"{where}: {target} shares its weight with other layers and cannot have an adapter")
 
 
-def add_lora(model: PreTrainedModel, lora: "LoraConfig", checkpoint: Path | None, say: Callable) -> "PeftModel":
+def add_adapter(model: PreTrainedModel, adapter: "PeftConfig", checkpoint: Path | None, say: Callable) -> "PeftModel":
     """
     Returns the model with new adapters, or a checkpoint's, and nothing else of it to be trained.
 
@@ -100,15 +132,22 @@ def add_lora(model: PreTrainedModel, lora: "LoraConfig", checkpoint: Path | None
     """
     from peft import get_peft_model
 
-    base, lora.base_model_name_or_path = lora.base_model_name_or_path, None
-    adapted = get_peft_model(model, lora)
-    lora.base_model_name_or_path = base  # PEFT has put the name that the model was loaded by
+    base, adapter.base_model_name_or_path = adapter.base_model_name_or_path, None
+    adapted: Any = get_peft_model(model, adapter)
+    adapter.base_model_name_or_path = base  # PEFT has put the name that the model was loaded by
     # PEFT's own card, of which it fills in next to nothing, would take the place of the run's.
     adapted.create_or_update_model_card = lambda output_dir: None
-    if checkpoint is not None:
+    if is_saved_in_part(adapter):
+        # By which the Trainer takes up a checkpoint, the last or the best.
+        adapted.load_adapter = lambda folder, *args, **kwargs: load_whole(adapted, Path(folder))
+        if checkpoint is not None:
+            load_whole(adapted, checkpoint)
+    elif checkpoint is not None:
         load_weights(adapted, str(checkpoint))
     trained, whole = adapted.get_nb_trainable_parameters()
-    say(f"LoRA of rank {lora.r} trains {trained:,} of {whole:,} parameters ({100 * trained / whole:.2g} %)")
+    kind = KINDS[adapter.peft_type.value]
+    name = f"{kind} of rank {adapter.r}" if kind == "LoRA" else kind  # type: ignore[attr-defined]
+    say(f"{name} trains {trained:,} of {whole:,} parameters ({100 * trained / whole:.2g} %)")
     return adapted
 
 

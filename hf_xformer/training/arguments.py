@@ -75,6 +75,15 @@ class ModelArguments:
         "Names of the layers that get LoRA adapters, such as q_proj and k_proj, or all-linear. By default q_proj and "
         "v_proj, and for a stock model those that PEFT knows for its type."
     )
+    peft_config: dict[str, Any] | str | None = option(
+        "Adapters of another kind, or with more options: a mapping with PEFT's own names, or JSON. peft_type is LORA, "
+        "ADALORA, IA3, PREFIX_TUNING, PROMPT_TUNING or P_TUNING. In place of --lora_rank."
+    )
+
+    @property
+    def adapts(self) -> bool:
+        """True if the run trains adapters."""
+        return self.lora_rank is not None or self.peft_config is not None
 
 
 @dataclass

@@ -34,6 +34,8 @@ from ..files import (
     read_json,
     step_of,
 )
+from .adapter_checks import compare_adapters, whole_checks
+from .adapters import without_memory
 from .arguments import ModelArguments
 from .callbacks import LayoutRecord
 from .file_checks import (
@@ -47,18 +49,20 @@ from .file_checks import (
     check_shards,
     check_tensors,
     check_zip,
+    differences,
     is_count,
     is_history,
     is_number,
     load,
     naming,
     seen_by_all,
+    some_of,
 )
 from .launch import TENSOR_PARALLEL, layout, precision, process_count
 
 
 if TYPE_CHECKING:  # PEFT is an extra
-    from peft import LoraConfig
+    from peft import PeftConfig
 
 
 # Optimizers that keep tensors of the weights' own shapes, under these names; others project, quantise or divide them.
@@ -72,7 +76,7 @@ class Needs:
     What a run needs of the checkpoint that it goes on from.
 
     Args:
-        config, lora: Of the model and of its adapters.
+        config, adapter: Of the model and of its adapters.
         trusted: Whether code that comes with the model may run.
         layout, processes: How the run divides weights and optimizer, and among how many processes.
         averages: Whether it averages its weights.
@@ -84,7 +88,7 @@ class Needs:
     """
 
     config: PreTrainedConfig
-    lora: "LoraConfig | None"
+    adapter: "PeftConfig | None"
     trusted: bool
     layout: str
     processes: int
@@ -99,7 +103,7 @@ class Needs:
     def of(
         cls,
         config: PreTrainedConfig,
-        lora: "LoraConfig | None",
+        adapter: "PeftConfig | None",
         model_args: ModelArguments,
         training_args: TrainingArguments,
     ) -> "Needs":
@@ -107,7 +111,7 @@ class Needs:
         plugin: Any = training_args.deepspeed_plugin
         return cls(
             config=config,
-            lora=lora,
+            adapter=adapter,
             trusted=model_args.trust_remote_code,
             layout=layout(training_args),
             processes=training_args.world_size,
@@ -122,14 +126,15 @@ class Needs:
     @cached_property
     def model(self) -> Any:
         """The run's model, with its adapters, whose weights take no memory."""
+        if self.adapter is not None:
+            adapter: Any = deepcopy(self.adapter)
+            if adapter.peft_type.value == "ADALORA":
+                adapter.rank_pattern = None  # what this run has found so far, which needs memory
+            return without_memory(deepcopy(self.config), adapter, self.trusted)
         kind = model_class(self.config, self.trusted)
         with torch.device("meta"):
             model = kind(deepcopy(self.config))
-        if self.lora is None:
-            return model
-        from peft import get_peft_model
-
-        return get_peft_model(model, deepcopy(self.lora), low_cpu_mem_usage=True)
+        return model
 
     @cached_property
     def untied(self) -> dict[str, torch.Tensor]:
@@ -257,6 +262,8 @@ def checks_of_weights(checkpoint: Path, record: dict, needs: Needs) -> Iterator[
     if not has_shards(checkpoint, divided):
         yield partial(check_descriptions, checkpoint, needs)
         yield from weight_checks(checkpoint, divided, record.get("sums", {}), needs)
+    if needs.adapter is not None:
+        yield from whole_checks(checkpoint, needs.adapter, needs.model)
     yield from average_checks(checkpoint, record, needs)
 
 
@@ -299,8 +306,8 @@ def some(checkpoint: Path, pattern: str, count: int) -> list[Path]:
 
 def check_descriptions(checkpoint: Path, needs: Needs) -> None:
     """Checks the JSON files beside the weights, which are read when the run resumes or ends."""
-    name = CONFIG if needs.lora is None else ADAPTER_CONFIG
-    decodes = needs.lora is not None or needs.model.can_generate()  # else the library writes no such file
+    name = CONFIG if needs.adapter is None else ADAPTER_CONFIG
+    decodes = needs.adapter is not None or needs.model.can_generate()  # else the library writes no such file
     for path in (checkpoint / name, *([checkpoint / GENERATION_CONFIG] if decodes else [])):
         with naming(path):
             if not path.is_file():
@@ -328,13 +335,13 @@ def weight_checks(checkpoint: Path, divided: str, sums: dict[str, int], needs: N
         divided: How weights are divided. Under ZeRO-3 they may be in DeepSpeed's files alone.
         sums: Of the files as they were saved, as far as they are known.
     """
-    single, model = checkpoint / (SAFE_WEIGHTS_NAME if needs.lora is None else ADAPTER_WEIGHTS), needs.model
+    single, model = checkpoint / (SAFE_WEIGHTS_NAME if needs.adapter is None else ADAPTER_WEIGHTS), needs.model
     with naming(single):
         if single.is_dir():
             raise IsADirectoryError
-        if needs.lora is not None:
+        if needs.adapter is not None:
             stored, paths = read_header(single), [single]
-            problems = compare_adapters(model, {name: each.shape for name, each in stored.items()})
+            problems = compare_adapters(model, {name: each.shape for name, each in stored.items()}, needs.adapter)
         else:
             stored = read_tensors(checkpoint)
             problems = list(compare_model(model, stored).sentences()) if stored and divided != "FSDP" else []
@@ -349,32 +356,6 @@ def weight_checks(checkpoint: Path, divided: str, sums: dict[str, int], needs: N
     if problems:
         raise UnfitError(f"{single.name}: not the weights of this run's model: {some_of(problems)}")
     yield from (partial(check_tensors, path, sums.get(path.name)) for path in paths if stored)
-
-
-def compare_adapters(model: torch.nn.Module, stored: dict[str, tuple[int, ...]]) -> list[str]:
-    """Returns the differences between stored tensors of adapters and those of the run's model, one a line."""
-    from peft import get_peft_model_state_dict
-
-    return differences({name: tuple(each.shape) for name, each in get_peft_model_state_dict(model).items()}, stored)
-
-
-def differences(wanted: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]]) -> list[str]:
-    """Returns the tensors that are missing, too many or of another shape, one a line."""
-    return [
-        *(f"missing: {name}" for name in wanted.keys() - stored.keys()),
-        *(f"unexpected: {name}" for name in stored.keys() - wanted.keys()),
-        *(
-            f"mismatched: {name} {list(stored[name])}, where the model has {list(shape)}"
-            for name, shape in wanted.items()
-            if name in stored and stored[name] != shape
-        ),
-    ]
-
-
-def some_of(problems: list[str]) -> str:
-    """Returns the first problem, and how many more there are."""
-    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-    return min(problems) + more
 
 
 def average_checks(checkpoint: Path, record: dict, needs: Needs) -> Iterator[Callable[[], None]]:

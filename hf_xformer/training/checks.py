@@ -7,6 +7,7 @@ before anything is moved.
 The options alone have been checked before (`option_checks`). Nothing here writes.
 """
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,9 +38,11 @@ from .launch import WHOLE, tensor_parallel_size, why_not_train_by_varlen
 
 
 if TYPE_CHECKING:  # PEFT is an extra
-    from peft import LoraConfig
+    from peft import PeftConfig
 
-# Two trainings of adapters are different if these fields of PEFT's file are; the options that they come from.
+# Fields of PEFT's file by which two trainings of adapters do not differ.
+NOT_COMPARED = ("auto_mapping", "inference_mode", "peft_version", "rank_pattern", "revision", "task_type")
+# Options that others come from.
 ADAPTER_OPTIONS = {
     "base_model_name_or_path": "model_name_or_path",
     "r": "lora_rank",
@@ -147,7 +150,7 @@ def check_output_dir(
     output_dir: Path,
     config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
-    lora: "LoraConfig | None",
+    adapter: "PeftConfig | None",
     trust_remote_code: bool,
 ) -> None:
     """
@@ -159,8 +162,8 @@ def check_output_dir(
     if not any((output_dir / name).exists() for name in (CONFIG, ADAPTER_CONFIG)):
         return
     where, advice = f"--output_dir {output_dir}", "choose another folder or remove that one"
-    check_adapter(output_dir, "--output_dir", lora)
-    if lora is None:
+    check_adapter(output_dir, "--output_dir", adapter)
+    if adapter is None:
         theirs, ours = read_config(str(output_dir), "--output_dir", trust_remote_code).to_dict(), config.to_dict()
         for name in sorted(ours.keys() - IGNORED_FIELDS - {*TRAINING_FIELDS}):
             if theirs.get(name) != ours[name]:
@@ -171,30 +174,34 @@ def check_output_dir(
         raise ArgumentError(f"{where}: holds a run with another tokenizer; {advice}")
 
 
-def check_adapter(folder: str | Path, where: str, lora: "LoraConfig | None") -> None:
+def check_adapter(folder: str | Path, where: str, adapter: "PeftConfig | None") -> None:
     """
     Checks that a folder's weights are of the adapters that the run trains, or of a whole model.
 
     Args:
         folder: Holds weights that a run would go on from.
         where: The option that the folder comes from, for the message.
-        lora: What the run trains; None for a whole model.
+        adapter: What the run trains; None for a whole model.
 
     Raises:
         ArgumentError: There are adapters and should be none, the other way round, or other adapters.
     """
     path = Path(folder, ADAPTER_CONFIG)
-    if path.exists() != (lora is not None):
-        was, now = ("with", "without") if lora is None else ("without", "with")
-        raise ArgumentError(f"{where} {folder}: holds a run {was} --lora_rank, this one is {now}")
-    if lora is None:
+    if path.exists() != (adapter is not None):
+        was, now = ("with", "without") if adapter is None else ("without", "with")
+        raise ArgumentError(f"{where} {folder}: holds a run {was} an adapter, this one is {now}")
+    if adapter is None:
         return
     theirs = read_json(path)
-    for field, option in ADAPTER_OPTIONS.items():
+    ours = json.loads(json.dumps(adapter.to_dict(), default=lambda value: sorted(value)))
+    is_shorthand = ours["peft_type"] == "LORA"
+    # The kind comes first: all else follows from it. A field that one version of PEFT lacks says nothing.
+    for field in sorted(ours.keys() & theirs.keys() - {*NOT_COMPARED}, key=lambda name: (name != "peft_type", name)):
         stored, wanted = (
-            sorted(value) if isinstance(value, (list, set)) else value
-            for value in (theirs.get(field), getattr(lora, field))
+            sorted(value) if isinstance(value, list) else value for value in (theirs[field], ours[field])
         )
+        option = ADAPTER_OPTIONS.get(field) if is_shorthand or field == "base_model_name_or_path" else None
+        option = option or f"peft_config {field}"
         moved = option == "model_name_or_path" and is_moved(str(stored), str(wanted))
         if stored != wanted and not moved:
             raise ArgumentError(f"{where} {folder}: holds a run with {option}={stored!r}, this one has {wanted!r}")

@@ -243,3 +243,22 @@ def are_changes(value: Any) -> bool:
     return value is None or (
         isinstance(value, dict) and all(isinstance(each, list) and len(each) == 2 for each in value.values())
     )
+
+
+def differences(wanted: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]]) -> list[str]:
+    """Returns the tensors that are missing, too many or of another shape, one a line."""
+    return [
+        *(f"missing: {name}" for name in wanted.keys() - stored.keys()),
+        *(f"unexpected: {name}" for name in stored.keys() - wanted.keys()),
+        *(
+            f"mismatched: {name} {list(stored[name])}, where the model has {list(shape)}"
+            for name, shape in wanted.items()
+            if name in stored and stored[name] != shape
+        ),
+    ]
+
+
+def some_of(problems: list[str]) -> str:
+    """Returns the first problem, and how many more there are."""
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return min(problems) + more

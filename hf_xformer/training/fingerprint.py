@@ -40,7 +40,7 @@ DERIVED = frozenset(
         *("num_train_epochs", "average_tokens_across_devices", "bf16", "fp16", "accelerator_config"),
         *("parallelism_config", "fsdp", "fsdp_config", "deepspeed", "dataloader_num_workers", "use_cpu"),
         "special_tokens_in_text",
-        "lora_target_modules",  # `check_adapter` knows the layers, by whatever words
+        *("lora_target_modules", "peft_config"),  # `check_adapter` compares what comes of them
     )
 )
 # Options that decide the weights only where the scores of evaluation do: by the best checkpoint or the learning rate.

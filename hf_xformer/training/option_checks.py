@@ -23,6 +23,7 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from ..checkpoints.adapters import base_of, check_peft
 from ..decoding.metrics import GREATER_IS_BETTER, TOKENIZERS, check_metric_names
 from ..errors import ArgumentError, blame, did_you_mean, wrong_choice
+from .adapter_options import adapter_options
 from .arguments import CHECKPOINTING, DataArguments, ModelArguments
 from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size
 from .trainer_options import check_trainer_options
@@ -68,7 +69,7 @@ def check_options(
     """Refuses options that contradict each other, are missing or would do nothing."""
     check_sources(model_args, data_args, training_args)
     check_attention_name(model_args, training_args)
-    check_lora(model_args, training_args)
+    check_adapters(model_args, training_args)
     for arguments in (model_args, data_args, training_args):
         for name, (is_possible, words) in RANGES.items():
             value = getattr(arguments, name, None)
@@ -125,29 +126,34 @@ def check_attention_name(model_args: ModelArguments, training_args: Seq2SeqTrain
         raise ArgumentError("--attn_implementation flex_attention: torch cannot train through it on a CPU; sdpa can")
 
 
-def check_lora(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> None:
+def check_adapters(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> None:
     """Checks that adapters have a model to be trained for, and that nobody trains those of another."""
     base, rank = model_args.model_name_or_path, model_args.lora_rank
     if base is not None and base_of(base) is not None:
         raise ArgumentError(f"--model_name_or_path {base}: an adapter; hf-xformer merge makes a model of it")
+    if rank is not None and model_args.peft_config is not None:
+        raise ArgumentError("--lora_rank and --peft_config: both say which adapters: give one")
     if rank is None:
         for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
             if (value := getattr(model_args, name)) != getattr(ModelArguments, name):
                 raise ArgumentError(f"--{name} {value} does nothing without --lora_rank")
+    if not model_args.adapts:
         return
+    option = "--peft_config" if rank is None else f"--lora_rank {rank}"
     table = [
         (
             base is None,
-            f"--lora_rank {rank} would leave the weights of a new model at random: give --model_name_or_path instead "
+            f"{option} would leave the weights of a new model at random: give --model_name_or_path instead "
             "of --config_name",
         ),
         (
             layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED),
-            f"--lora_rank is not possible under {layout(training_args)}, which divides the weights",
+            f"{option.split()[0]} is not possible under {layout(training_args)}, which divides the weights",
         ),
     ]
     refuse(table)
-    check_peft(f"--lora_rank {rank}")
+    check_peft(option)
+    adapter_options(model_args)
 
 
 def check_steps(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:

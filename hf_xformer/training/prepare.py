@@ -44,7 +44,8 @@ from ..data.streams import EndlessStream
 from ..decoding.metrics import Scoring, check_metrics
 from ..files import read_json
 from ..models import XformerConfig
-from .adapters import add_lora, make_lora, tell_moved_base
+from .adapter_options import check_fit
+from .adapters import add_adapter, make_adapter, tell_moved_base
 from .arguments import DataArguments, ModelArguments
 from .changes import Recipe, settle
 from .checkpoint_files import Needs
@@ -134,13 +135,15 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     config = make_config(model_args, source, target)
     check_own_tokenizer(model_args, source)
     check_model(config, model_args, data_args, training_args)
-    lora = make_lora(model_args, config)
+    adapter = make_adapter(model_args, config, training_args)
+    if adapter is not None:
+        check_fit(adapter, config, model_args, data_args, training_args)
     output_dir = Path(training_args.output_dir)
-    check_output_dir(output_dir, config, source, lora, trusted)
-    if lora is not None:
-        tell_moved_base(output_dir, lora, say)
+    check_output_dir(output_dir, config, source, adapter, trusted)
+    if adapter is not None:
+        tell_moved_base(output_dir, adapter, say)
 
-    needs = Needs.of(config, lora, model_args, training_args)
+    needs = Needs.of(config, adapter, model_args, training_args)
     start = find_start(output_dir, training_args.resume_from_checkpoint, needs, say)
     state = start.state
     is_end = state is not None and (state.is_end(training_args) or has_stopped_early(state.trainer, data_args))
@@ -163,13 +166,13 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         if plan.evaluates:
             validation, metrics = read_validation(data_args, training_args, plan, tokenize, target, bad_rows, say)
 
-    if finished is not None and lora is None:
+    if finished is not None and adapter is None:
         options = {"attn_implementation": plan.attn_implementation, **tensor_parallel_options()}
         model = load_model(str(finished), trust_remote_code=trusted, **options)
     else:
         model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start, trusted)
-    if lora is not None:
-        model = add_lora(model, lora, finished or (None if state is None else state.checkpoint), say)
+    if adapter is not None:
+        model = add_adapter(model, adapter, finished or (None if state is None else state.checkpoint), say)
     fit_generation(model, data_args, training_args, say)
     collator = make_collator(source, model, data_args, training_args)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)

@@ -162,7 +162,7 @@ def read_whole(checkpoint: Path, needs: Needs) -> SavedState:
         with naming(checkpoint / ADAPTER_CONFIG):
             has_adapters = bool(read_json(checkpoint / ADAPTER_CONFIG))
         if has_adapters or (checkpoint / CONFIG).exists():
-            check_adapter(checkpoint, "--resume_from_checkpoint", needs.lora)
+            check_adapter(checkpoint, "--resume_from_checkpoint", needs.adapter)
         check_files(checkpoint, state.record, needs)
     except (NotWholeError, UnfitError) as error:
         fault = error

@@ -33,7 +33,7 @@ from hf_xformer.checkpoints import adapters
 from hf_xformer.checkpoints.loading import load_model
 from hf_xformer.commands import evaluate, generate, merge, train
 from hf_xformer.data.tokenizers import train_tokenizer
-from hf_xformer.training.adapters import add_lora, make_lora
+from hf_xformer.training.adapters import add_adapter, make_adapter
 from hf_xformer.training.arguments import ModelArguments
 
 
@@ -116,8 +116,8 @@ def test_merging_leaves_the_output_layer_tied_where_the_source_has_an_embedding_
     stock = make_stock("Marian, separate vocabularies")
     stock.save_pretrained(tmp_path / "stock")
     chosen = {"lora_rank": 2, "lora_target_modules": ["q_proj"]}
-    lora = make_lora(ModelArguments(model_name_or_path=str(tmp_path / "stock"), **chosen), stock.config)
-    merged = adapters.merge_adapter(add_lora(stock, lora, None, print), "")
+    lora = make_adapter(ModelArguments(model_name_or_path=str(tmp_path / "stock"), **chosen), stock.config)
+    merged = adapters.merge_adapter(add_adapter(stock, lora, None, print), "")
     expected = logits(merged)
     merged.save_pretrained(tmp_path / "merged")
     assert torch.equal(logits(load_model(str(tmp_path / "merged"))), expected)

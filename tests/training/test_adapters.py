@@ -331,7 +331,7 @@ OTHERS = {
     "alpha": ({"lora_alpha": 8}, "lora_alpha=16, this one has 8"),
     "dropout": ({"lora_dropout": 0.1}, "lora_dropout=0.0, this one has 0.1"),
     "layers": ({"lora_target_modules": "q_proj"}, "lora_target_modules=['q_proj', 'v_proj'], this one has ['q_proj']"),
-    "all weights": ({"lora_rank": None}, "holds a run with --lora_rank, this one is without"),
+    "all weights": ({"lora_rank": None}, "holds a run with an adapter, this one is without"),
 }
 
 
@@ -352,7 +352,7 @@ def test_adapters_of_another_model_and_whole_models_are_refused(options, base, a
     line = refused(train, options(adapter, model_name_or_path=tmp_path / "base"), capsys)
     assert f"model_name_or_path='{base.resolve()}', this one has '{(tmp_path / 'base').resolve()}'" in line
     line = refused(train, options(tmp_path / "base"), capsys)
-    assert "holds a run without --lora_rank, this one is with" in line
+    assert "holds a run without an adapter, this one is with" in line
 
 
 def test_the_same_layers_in_other_words_are_the_same_run(options, tmp_path, capsys):
