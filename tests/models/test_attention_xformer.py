@@ -242,6 +242,22 @@ def test_half_precision_is_finite_wherever_all_is_padding(
     assert (ours - wanted).norm() < 0.05 * wanted.norm()
 
 
+@pytest.mark.parametrize("backend", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", ["full", "blocks", "global"])
+@torch.no_grad()
+def test_large_scores_stay_finite_beside_a_mask_of_half_precision(name, backend):
+    """A score of -40 beside the least number of half precision would be an infinity, and a masked row not a number."""
+    model = make_model(**HALF_MODELS[name])
+    for layer in (*model.model.encoder.layers, *model.model.decoder.layers):
+        layer.self_attention.q_proj.weight.mul_(200)
+    model = model.half()
+    model.set_attn_implementation(backend)
+    mask = (torch.arange(17) < torch.tensor([17, 4, 1])[:, None]).long()
+    ids = torch.randint(4, 53, (3, 17), generator=torch.Generator().manual_seed(0))
+    output = model(ids, attention_mask=mask, decoder_input_ids=ids, decoder_attention_mask=mask)
+    assert output.encoder_last_hidden_state.isfinite().all() and output.logits.isfinite().all()
+
+
 def test_masks_of_booleans_mean_the_same_to_eager_and_sdpa():
     """With queries that attend to nothing, and with relative positions, in half precision too."""
     for dtype in (torch.float32, torch.float16):
