@@ -22,7 +22,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 # The oldest and the newest minor release that this code was tested with.
-TESTED = {"transformers": ("5.18", "5.24"), "torch": ("2.11", "2.13")}
+TESTED = {"transformers": ("5.18", "5.24"), "torch": ("2.11", "2.14")}
 
 
 def minor(version: str) -> tuple[int, ...]:
