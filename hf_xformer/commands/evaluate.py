@@ -57,6 +57,7 @@ from .options import (
     bad_rows_of,
     check_output_file,
     generate_options,
+    length_options,
     make_decoder,
     whole_number,
 )
@@ -179,9 +180,10 @@ def decode_all(args: argparse.Namespace, sources: list[str], references: list[li
             continue
         decoder = make_decoder(of_each[name])
         start = time.perf_counter()
-        predictions = [best[0].text for best in decoder.decode(sources, progress=True)]
+        report = decoder.new_report()
+        predictions = [best[0].text for best in decoder.decode(sources, progress=True, report=report)]
         seconds = round(time.perf_counter() - start, 2)
-        decoding = {"sources_truncated": decoder.truncated, "decoding_seconds": seconds}
+        decoding = {"sources_truncated": report.cut.count, "decoding_seconds": seconds}
         systems.append(System(shown(name), predictions, {**decoding, "decoding": generate_options(args)}))
         if name in files:
             write_predictions(files[name], sources, predictions, references)
@@ -215,7 +217,7 @@ def score(
         "samples": len(sources),
         **({"max_samples": args.max_samples} if args.max_samples else {}),
         **system.decoding,
-        **({"overlong": args.overlong} if args.overlong else {}),
+        **length_options(args),
         "checkpoint": system.name,
         "test_file": list(map(shown, args.test_file or [])),
         "torch": torch.__version__,

@@ -21,6 +21,7 @@ from transformers import (
     set_seed,
 )
 
+from ..checkpoints.lengths import record_trained_length
 from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers, read_model_config
 from ..checkpoints.vocabulary import check_vocabulary, fit_vocabulary
 from ..data.bad_rows import BadRows
@@ -297,7 +298,7 @@ def read_training(
     rows = first(read(data_args, "train", say, data_args.streaming), data_args.max_train_samples)
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
     longest = data_args.max_source_length if isinstance(rows, IterableDataset) else longest_source(rows)
-    tokenize.source.model_max_length = max(known, longest)
+    record_trained_length(tokenize.source, longest, known)
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
     if isinstance(rows, IterableDataset):
         return EndlessStream(rows, seed, SHUFFLE_BUFFER)
