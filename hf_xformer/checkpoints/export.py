@@ -20,7 +20,8 @@ from ..errors import ArgumentError
 from ..files import CONFIG, check_output_folder, contents, fill_folder, write_json
 from ..models import XformerConfig
 from .ctranslate2_spec import check_config, load_ctranslate2, make_spec
-from .loading import load_model, load_tokenizers, position_limit, read_own_config
+from .lengths import position_limit
+from .loading import load_model, load_tokenizers, read_own_config
 from .vocabulary import check_vocabulary
 
 
@@ -174,7 +175,7 @@ class Comparison:
 
     def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary):
         generator = torch.Generator().manual_seed(0)
-        limit = position_limit(model.config) or SAMPLE_LENGTH
+        limit = position_limit(model.config, "decoder") or SAMPLE_LENGTH
         special = {vocabulary.start, vocabulary.unknown, *vocabulary.ends}
         self.source: list[str] = []
         self.target: list[str] = []
@@ -295,7 +296,7 @@ def write_export(
     if (model.dtype, model.device.type) != (torch.float32, "cpu"):
         model = copy.deepcopy(model).to("cpu", torch.float32)  # type: ignore[arg-type]  # the library's wrapper
     vocabulary = Vocabulary.of(model, *tokenizers)
-    options, left = decoding_options(model.generation_config, vocabulary, position_limit(model.config))
+    options, left = decoding_options(model.generation_config, vocabulary, position_limit(model.config, "decoder"))
     spec, comparison = make_spec(model), Comparison(model, vocabulary)
     vocabulary.register(spec)
 

@@ -283,31 +283,3 @@ def change_config(config: PreTrainedConfig, overrides: dict) -> PreTrainedConfig
         )
     with blame("--config_overrides", *CONFIG_ERRORS):
         return type(config)(**{**config.to_diff_dict(), **overrides})
-
-
-def position_limit(config: PreTrainedConfig, stack: str = "decoder") -> int | None:
-    """
-    Returns the longest text, in tokens, that a model has positions for; None if there is no limit.
-
-    Args:
-        stack: The "encoder", which reads sources, or the "decoder".
-    """
-    return config.longest_of(stack) if isinstance(config, XformerConfig) else None
-
-
-def check_length(config: PreTrainedConfig, length: int | None, where: str, stack: str = "decoder") -> None:
-    """
-    Checks that a model has positions for a sequence.
-
-    Args:
-        length: Tokens; None if there is no limit to them.
-        where: The option, with its value, for the message.
-        stack: As in [`position_limit`].
-
-    Raises:
-        ArgumentError: The sequence is longer.
-    """
-    limit = position_limit(config, stack)
-    if limit is not None and length is not None and length > limit:
-        own = "" if limit == config.max_position_embeddings else "original_"
-        raise ArgumentError(f"{where} is beyond the model's `{own}max_position_embeddings` of {limit}: shorten it")

@@ -33,6 +33,7 @@ from .options import (
     bad_rows_of,
     check_output_file,
     generate_options,
+    length_options,
     make_decoder,
 )
 
@@ -81,8 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def order(args: argparse.Namespace) -> dict:
     """Returns the options that decide the outputs: two runs that differ in them must not share a file."""
     chosen = ("checkpoint", "train_file", "source_column", "on_bad_row", "seed", "dtype")
-    overlong = {"overlong": args.overlong} if getattr(args, "overlong", None) else {}
-    return {name: getattr(args, name) for name in chosen} | overlong | generate_options(args)
+    return {name: getattr(args, name) for name in chosen} | length_options(args) | generate_options(args)
 
 
 def count_done(partial: Path, wanted: dict, sources: Sequence[str]) -> int:

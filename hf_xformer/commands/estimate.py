@@ -17,7 +17,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..checkpoints.loading import check_length, load_config
+from ..checkpoints.lengths import check_both_lengths
+from ..checkpoints.loading import load_config
 from ..errors import ArgumentError, one_line_errors
 from ..files import find
 from ..training.estimation import Batch, Counted, Launch, count, memory, read_launch
@@ -37,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ArgumentError("there is no configs/accelerate here: give --accelerate_config")
     config = load_config(args.config_name, parse_overrides(args.config_overrides), args.trust_remote_code)
     batch = Batch(args.per_device_train_batch_size, args.max_source_length, args.max_target_length)
-    for name in ("max_source_length", "max_target_length"):
-        check_length(config, getattr(args, name), f"--{name} {getattr(args, name)}")
+    check_both_lengths(config, args.max_source_length, args.max_target_length)
     half = None if args.mixed_precision is None else args.mixed_precision != "no"
     launches = [read_launch(find(path), args.num_processes, half) for path in paths]
     counted = {each: count(config, batch, each) for each in {launch.arithmetic for launch in launches}}

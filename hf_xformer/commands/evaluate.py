@@ -19,6 +19,7 @@ of its own, see --comet_python). All are percentages, comet is times 100.
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -50,6 +51,7 @@ from ..errors import ArgumentError, one_line_errors
 from ..files import write_json
 from ..hub.privacy import shown
 from .options import (
+    GENERATE_OPTIONS,
     Parser,
     add_checkpoint,
     add_columns,
@@ -57,8 +59,24 @@ from .options import (
     bad_rows_of,
     check_output_file,
     generate_options,
+    length_options,
     make_decoder,
     whole_number,
+)
+
+
+# Options that say how a test file is read, and how systems decode.
+OF_TEST_FILE = ("source_column", "target_column", "on_bad_row", "max_length_ratio")
+DECODING = (
+    *GENERATE_OPTIONS,
+    "max_source_length",
+    "overlong",
+    "batch_size",
+    "seed",
+    "revision",
+    "device",
+    "dtype",
+    "trust_remote_code",
 )
 
 
@@ -73,8 +91,10 @@ class System:
 
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
     check_options(args)
+    check_useless(args, parser)
     bad_rows = bad_rows_of(args)
     if args.test_file:
         files = find_files(args.test_file, say_once)
@@ -157,8 +177,25 @@ def check_options(args: argparse.Namespace) -> None:
         raise ArgumentError(f"--predictions_file {doubled[0]}: it would overwrite another's predictions")
     if not args.test_file and not is_predictions(args.checkpoint[0]):
         raise ArgumentError(f"--test_file is missing, which {args.checkpoint[0]} is to decode")
-    if not decoded and (useless := list(generate_options(args))):
-        raise ArgumentError(f"--{useless[0]}: nothing is decoded, all systems are files of predictions")
+
+
+def check_useless(args: argparse.Namespace, parser: Parser) -> None:
+    """
+    Raises:
+        ArgumentError: An option was given that would change nothing.
+    """
+    metrics = {name: name in args.metrics for name in ("sacrebleu", "comet")}
+    is_decoding = any(not is_predictions(name) for name in args.checkpoint)
+    for options, is_used, why in (
+        (["sacrebleu_tokenize"], metrics["sacrebleu"], "is for the metric sacrebleu, which is not in --metrics"),
+        (["comet_model", "comet_python"], metrics["comet"], "is for the metric comet, which is not in --metrics"),
+        (["bootstrap_samples"], len(args.checkpoint) > 1, "compares systems, and there is one"),
+        (OF_TEST_FILE, args.test_file, "says how --test_file is read, and there is none"),
+        (DECODING, is_decoding, "is for decoding: nothing is decoded, all systems are files of predictions"),
+    ):
+        for name in () if is_used else options:
+            if getattr(args, name, None) not in (None, parser.get_default(name)):
+                raise ArgumentError(f"--{name} {why}")
 
 
 def decode_all(args: argparse.Namespace, sources: list[str], references: list[list[str]]) -> list[System]:
@@ -168,6 +205,7 @@ def decode_all(args: argparse.Namespace, sources: list[str], references: list[li
         if (its_sources, its_references) != (list(sources), list(references)):
             raise ArgumentError(f"{name}: its {first_difference(sources, references, its_sources, its_references)}")
     checkpoints = [name for name in args.checkpoint if name not in read]
+    names = names_of(args.checkpoint)
     of_each = {name: argparse.Namespace(**{**vars(args), "checkpoint": name}) for name in checkpoints}
     for name in checkpoints[1:]:  # so that one that does not load costs nobody's decoding
         make_decoder(of_each[name])
@@ -175,17 +213,28 @@ def decode_all(args: argparse.Namespace, sources: list[str], references: list[li
     systems = []
     for name in args.checkpoint:
         if name in read:
-            systems.append(System(shown(name), read[name][1]))
+            systems.append(System(names[name], read[name][1]))
             continue
         decoder = make_decoder(of_each[name])
         start = time.perf_counter()
-        predictions = [best[0].text for best in decoder.decode(sources, progress=True)]
+        report = decoder.new_report()
+        predictions = [best[0].text for best in decoder.decode(sources, progress=True, report=report)]
         seconds = round(time.perf_counter() - start, 2)
-        decoding = {"sources_truncated": decoder.truncated, "decoding_seconds": seconds}
-        systems.append(System(shown(name), predictions, {**decoding, "decoding": generate_options(args)}))
+        decoding = {"sources_truncated": report.cut.count, "decoding_seconds": seconds}
+        systems.append(System(names[name], predictions, {**decoding, "decoding": generate_options(args)}))
         if name in files:
             write_predictions(files[name], sources, predictions, references)
     return systems
+
+
+def names_of(systems: Sequence[str]) -> dict[str, str]:
+    """Returns what each system is called: its path as others may see it, with folders more where two are the same."""
+    parts = {name: Path(os.path.abspath(name)).parts for name in systems}
+    names = {name: shown(name) for name in systems}
+    for length in range(2, max(map(len, parts.values())) + 1):
+        called = list(names.values())
+        names |= {name: Path(*parts[name][-length:]).as_posix() for name in systems if called.count(names[name]) > 1}
+    return names
 
 
 def first_difference(sources, references, its_sources, its_references) -> str:
@@ -215,7 +264,7 @@ def score(
         "samples": len(sources),
         **({"max_samples": args.max_samples} if args.max_samples else {}),
         **system.decoding,
-        **({"overlong": args.overlong} if args.overlong else {}),
+        **length_options(args),
         "checkpoint": system.name,
         "test_file": list(map(shown, args.test_file or [])),
         "torch": torch.__version__,

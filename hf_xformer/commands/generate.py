@@ -22,7 +22,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ..data.formats import check_file, read_lines
-from ..decoding.decoder import Hypothesis
+from ..decoding.decoder import Decoder, Hypothesis
 from ..decoding.lengths import Place, Tally
 from ..errors import ArgumentError, one_line_errors
 from ..files import kept_path, open_whole
@@ -49,10 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_options(args)
     args.num_return_sequences = args.n_best
     decoder = make_decoder(args)
+    check_overlong(decoder, args)
     # Lines in and lines out: the input is never held whole.
     sources = read_lines(args.input or sys.stdin.buffer)
     echoed: list[str] = []
-    broken = Tally()
+    broken, escaped = Tally(), 0
     try:
         with open_whole(args.output, keep=True) if args.output else nullcontext(sys.stdout) as output:
             decoded = decoder.decode(remember(sources, echoed), progress=True, kind="line")
@@ -62,12 +63,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                     output.write(as_json(source, hypotheses))
                     continue
                 output.writelines(as_line(each) for each in hypotheses)
-                for text in (each.text for each in hypotheses if one_line_text(each.text) != each.text):
-                    broken.add(Place(number, source, "line"), f"with {one_line_text(text)!r:.40}")
+                texts = [text for each in hypotheses if (text := one_line_text(each.text)) != each.text]
+                escaped += len(texts)
+                if texts:
+                    broken.add(Place(number, source, "line"), f"is '{texts[0][:40]}'")
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     if broken.count:
-        said = f"line breaks in {broken.count:,} texts are escaped: {broken} (--format jsonl has them as they are)"
+        said = f"line breaks in {escaped:,} texts are escaped: {broken} (--format jsonl has them as they are)"
         print(said, file=sys.stderr)
 
 
@@ -81,6 +84,25 @@ def check_options(args: argparse.Namespace) -> None:
             raise ArgumentError(f"--output {args.output} would overwrite the input")
         # Fails here, and not when the model is loaded.
         check_file(args.input, f"leave out --input and type < {args.input}")
+
+
+def check_overlong(decoder: Decoder, args: argparse.Namespace) -> None:
+    """
+    Checks the sources of a file before any of them is decoded, if too long ones are to be refused.
+
+    Raises:
+        ArgumentError: There is one.
+    """
+    if args.overlong != "error":
+        return
+    if args.input is not None:
+        decoder.check_lengths(read_lines(args.input), kind="line")
+        return
+    print(
+        "--overlong error: standard input is read as it comes; what stands before a long line is printed, and --input"
+        " is checked first",
+        file=sys.stderr,
+    )
 
 
 def remember(sources: Iterator[str], echoed: list[str]) -> Iterator[str]:

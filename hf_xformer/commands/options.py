@@ -157,10 +157,16 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--length_penalty", type=number(), help="above 0 prefers longer texts (beam search)")
     group.add_argument("--max_new_tokens", type=whole_number(), help="longest target, in tokens")
     group.add_argument(
+        "--max_source_length",
+        type=whole_number(),
+        help="most tokens of a source that is not overlong (default: those of the longest one in the training, as the "
+        "tokenizer records it)",
+    )
+    group.add_argument(
         "--overlong",
         choices=OVERLONG,
-        help="sources longer than the model was trained on: keep them whole as far as it has positions, truncate "
-        "them, or refuse them as an error (default keep); they are counted and said",
+        help="longer sources: keep them whole as far as the model has positions, truncate them, or refuse them as an "
+        "error (default keep, or truncate with --max_source_length); they are counted and said",
     )
     group.add_argument(
         "--stop_strings", nargs="+", metavar="TEXT", help="end a text behind the first of these that it has"
@@ -198,6 +204,12 @@ def generate_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name, None)) is not None}
 
 
+def length_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of sources' lengths that were given."""
+    names = ("max_source_length", "overlong")
+    return {name: value for name in names if (value := getattr(args, name, None)) is not None}
+
+
 def make_decoder(args: argparse.Namespace) -> Decoder:
     """
     Returns the decoder that `args.checkpoint` and the options of [`add_decoding_options`] ask for.
@@ -216,6 +228,7 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
         trust_remote_code=args.trust_remote_code,
         revision=args.revision,
         batch_size=args.batch_size,
+        max_source_length=args.max_source_length,
         overlong=args.overlong,
         scores=getattr(args, "scores", False),
         say=partial(print, file=sys.stderr),

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..checkpoints.loading import position_limit
+from ..checkpoints.lengths import position_limit
 from ..checkpoints.vocabulary import check_decoder_start
 from ..data.pictures import save_picture
 from ..errors import ArgumentError

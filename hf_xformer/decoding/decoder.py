@@ -3,7 +3,7 @@
 """Decodes texts in batches of similar length with the stock `generate()`, and returns them in order."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -22,17 +22,21 @@ from transformers.generation import (
 )
 from transformers.utils import logging
 
-from ..checkpoints.loading import load_model, load_tokenizers, position_limit
+from ..checkpoints.lengths import position_limit
+from ..checkpoints.loading import load_model, load_tokenizers
 from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
 from ..errors import ArgumentError, blame
-from .lengths import Place, SourceLengths, Tally
+from ..models import XformerConfig
+from .lengths import Place, Report, SourceLengths
 
 
 logger = logging.get_logger(__name__)
 
 # Batches that are read ahead and sorted by length, because equal lengths need no padding.
 BATCHES_AHEAD = 64
+# Tokens of a text, if no option says how many.
+LIBRARY_LENGTH = 20
 # `generate()` constructs these when it samples; a value that they refuse is refused before anything is decoded.
 WARPERS = {"temperature": TemperatureLogitsWarper, "top_k": TopKLogitsWarper, "top_p": TopPLogitsWarper}
 
@@ -66,7 +70,8 @@ class Decoder:
             `assistant_model` may be the name of a checkpoint, and `stop_strings` need no tokenizer.
 
     Raises:
-        ArgumentError: An option has a value that `generate()` would refuse, or the assistant has other tokens.
+        ArgumentError: An option has a value that `generate()` would refuse or pass over, there is no length that
+            `overlong` could go by, or the assistant has other tokens.
     """
 
     def __init__(
@@ -84,6 +89,9 @@ class Decoder:
         self.model, self.source, self.target, self.scores, self.say = model.eval(), source, target, scores, say
         self.config = check_options(model, options)
         self.options = options | {"return_dict_in_generate": True, "output_logits": scores}
+        self.positions = position_limit(model.config, "decoder")
+        if not isinstance(model.config, XformerConfig):  # which generates no further by itself
+            self.options |= within_positions(self.positions, self.config, options.get("decoder_input_ids"))
         if isinstance(name := options.get("assistant_model"), str):
             self.options["assistant_model"] = load_assistant(name, model, source, target)
         if (stops := self.config.stop_strings) is not None:
@@ -93,7 +101,6 @@ class Decoder:
         self.batch_size = 1 if is_assisted else batch_size
         self.lengths = SourceLengths(model.config, source, max_source_length, overlong)
         self.encoder = TextEncoder(source, self.lengths.limit)
-        self.unended = Tally()
         self.batches_ahead = BATCHES_AHEAD
 
     @classmethod
@@ -129,13 +136,32 @@ class Decoder:
         model = model.to(PartialState().default_device if device is None else device)  # type: ignore[arg-type]
         return cls(model, source, target, **options)
 
-    @property
-    def truncated(self) -> int:
-        """The number of sources that were cut."""
-        return self.lengths.cut.count
+    def new_report(self) -> Report:
+        """Returns the counts, all of them 0, of one call of `decode`."""
+        return Report(self.lengths, self.positions)
+
+    def check_lengths(self, texts: Iterable[str], kind: str = "source", first: int = 1) -> None:
+        """
+        Checks sources before any of them is decoded; arguments as for `decode`.
+
+        Raises:
+            ArgumentError: Some are too long and `overlong` is "error".
+        """
+        if self.lengths.overlong != "error":
+            return
+        report = self.new_report()
+        for number, text in enumerate(texts, first):
+            if text.strip():
+                self.encode(Place(number, text, kind), report)
+        report.check()
 
     def decode(
-        self, texts: Iterable[str], progress: bool = False, kind: str = "source", first: int = 1
+        self,
+        texts: Iterable[str],
+        progress: bool = False,
+        kind: str = "source",
+        first: int = 1,
+        report: Report | None = None,
     ) -> Iterator[list[Hypothesis]]:
         """
         Yields each text's hypotheses, in the order of the texts; an empty text gives an empty hypothesis.
@@ -143,23 +169,28 @@ class Decoder:
         Args:
             progress: Whether to show it.
             kind, first: Name of a text, such as "line", and number of the first one, for messages.
+            report: Counts what is said in the end; of a call's own by default.
 
         Raises:
-            ArgumentError: A source is too long and `overlong` is "error".
+            ArgumentError: A source is too long and `overlong` is "error": before any is decoded if the texts are a
+                list, or else before those are that are sorted together.
         """
+        report = report or self.new_report()
+        if isinstance(texts, Sequence):
+            self.check_lengths(texts, kind, first)
         places = (Place(number, text, kind) for number, text in enumerate(texts, first))
         with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
             while window := list(islice(places, self.batch_size * self.batches_ahead)):
-                yield from self.decode_window(window, bar)
-        for line in self.report():
+                yield from self.decode_window(window, bar, report)
+        for line in report.lines():
             self.say(line)
 
-    def decode_window(self, places: list[Place], bar: tqdm) -> list[list[Hypothesis]]:
+    def decode_window(self, places: list[Place], bar: tqdm, report: Report) -> list[list[Hypothesis]]:
         """Decodes a few batches, the longest texts first, and returns the hypotheses in the order of the texts."""
         nothing = Hypothesis("", 0.0 if self.scores else None)
         results = [[nothing] * (self.config.num_return_sequences or 1) for _ in places]
-        encoded = {i: self.encode(place) for i, place in enumerate(places) if place.text.strip()}
-        self.lengths.check()
+        encoded = {i: self.encode(place, report) for i, place in enumerate(places) if place.text.strip()}
+        report.check()
         # A tokenizer that adds no end token makes nothing of some texts, such as a lone accent.
         encoded = {i: ids for i, ids in encoded.items() if ids}
         bar.update(len(places) - len(encoded))
@@ -173,13 +204,13 @@ class Decoder:
                 out_of_positions += [i] * unended
             bar.update(len(chosen))
         for i in sorted(out_of_positions):
-            self.unended.add(places[i], f"of {len(encoded[i]):,} tokens")
+            report.unended.add(places[i], f"has {len(encoded[i]):,} tokens")
         return results
 
-    def encode(self, place: Place) -> list[int]:
+    def encode(self, place: Place, report: Report) -> list[int]:
         """Returns a text's tokens, cut to the limit."""
         (encoded,) = self.encoder([place.text])
-        self.lengths.see(encoded.length, place)
+        report.see(encoded.length, place)
         return encoded.ids
 
     @torch.inference_mode()
@@ -205,11 +236,23 @@ class Decoder:
         steps = self.model.compute_transition_scores(output.sequences, output.logits, beams, normalize_logits=True)
         tokens = output.sequences[:, -steps.shape[1] :]
         ends = self.is_end(tokens)
-        after_end = ends.cumsum(dim=-1) - ends.long() > 0  # padding is not part of the text
+        first_end = ends & (ends.cumsum(dim=-1) == 1)
+        after_end = (ends.cumsum(dim=-1) > 0) & ~first_end  # padding is not part of the text
         if self.options.get("stopping_criteria"):
             # These end a text without an end token, and padding is all that tells where.
-            after_end |= (tokens == self.padding()).flip(-1).cumprod(dim=-1).flip(-1).bool()
+            trailing = (tokens == self.padding()).flip(-1).cumprod(dim=-1).flip(-1).bool()
+            after_end |= trailing & ~(first_end & ~self.is_stopped(output, trailing & first_end))
         return steps.masked_fill(after_end, 0.0).sum(dim=-1).tolist()
+
+    def is_stopped(self, output, first_end: torch.Tensor) -> torch.Tensor:
+        """Returns for each sequence (B, 1) whether a criterion ended it before its first end token, if it has one."""
+        stopped = torch.zeros_like(first_end[:, :1])
+        start = output.sequences.shape[1] - first_end.shape[1]
+        for row, step in first_end.nonzero().tolist():
+            before = output.sequences[row : row + 1, : start + step]
+            criteria = self.options["stopping_criteria"]
+            stopped[row] = step > 0 and any(bool(each(before, output.logits[step - 1][:1])) for each in criteria)
+        return stopped
 
     def is_end(self, tokens: torch.Tensor) -> torch.Tensor:
         """Returns where end tokens are: those of the generation config and not the tokenizer's, if they differ."""
@@ -226,19 +269,10 @@ class Decoder:
 
     def out_of_positions(self, sequences: torch.Tensor) -> list[bool]:
         """Returns for each sequence whether it ended at the model's last position and not by itself."""
-        limit = position_limit(self.model.config)
-        if limit is None or sequences.shape[1] <= limit:
+        if self.positions is None or sequences.shape[1] <= self.positions:
             return [False] * len(sequences)
         ended = self.is_end(sequences[:, 1:]).any(dim=-1) | (sequences[:, -1] == self.padding())
         return (~ended).tolist()
-
-    def report(self) -> list[str]:
-        """Returns a line for each kind of text of which not all was read or written, with their number."""
-        lines = self.lengths.report()
-        if self.unended.count:
-            where = f"ended at the model's {position_limit(self.model.config)} positions, without an end token"
-            lines.append(f"{where}: the texts of {self.unended.count:,} sources: {self.unended}")
-        return lines
 
 
 class StopTexts(StoppingCriteria):
@@ -306,7 +340,24 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
             # 0 switches `top_k` off, and 1 the others.
             if value not in (None, 1) and (name, value) != ("top_k", 0):
                 warper(value)
+    for name in ("assistant_model", "prompt_lookup_num_tokens"):
+        is_given = options.get(name) is not None or getattr(config, name, None) is not None
+        if is_given and (config.num_beams or 1) > 1:
+            raise ArgumentError(f"{name} does not go with num_beams {config.num_beams}: drafts need num_beams 1")
     return config
+
+
+def within_positions(
+    limit: int | None, config: GenerationConfig, prompt: torch.Tensor | None = None
+) -> dict[str, int]:
+    """Returns the option that says how long a text may become, lowered to what a stock decoder has positions for."""
+    if limit is None:
+        return {}
+    # The last token is written and not read, and needs no position.
+    most = {"max_length": limit + 1, "max_new_tokens": limit + 1 - (1 if prompt is None else prompt.shape[1])}
+    name = "max_length" if config.max_new_tokens is None else "max_new_tokens"
+    value = getattr(config, name) or LIBRARY_LENGTH
+    return {name: most[name]} if value > most[name] else {}
 
 
 def longest_target(config: GenerationConfig) -> int | None:

@@ -1,19 +1,17 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compares lengths of sources with what a model was trained on and has positions for; says what is kept or cut."""
+"""Compares lengths of texts with what a model was trained on and has positions for; says what is kept or cut."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from ..checkpoints.loading import position_limit
+from ..checkpoints.lengths import position_limit, trained_length
 from ..errors import ArgumentError, wrong_choice
 
 
 OVERLONG = ("keep", "truncate", "error")
-# The library writes a larger number into tokenizers that have no limit.
-LARGEST_LENGTH = 10**9
 LISTED = 10  # numbers of sources that a line names
 
 
@@ -36,7 +34,7 @@ class Tally:
     def add(self, place: Place, what: str) -> None:
         """Counts one more; `what` says of the first what is the matter with it."""
         if not self.count:
-            self.example = f"the first, {place.kind} {place.number}, {what}: {shortened(place.text)}"
+            self.example = f"the first {what}: {shortened(place.text)}"
         self.count += 1
         self.places += [place] if len(self.places) < LISTED else []
 
@@ -51,14 +49,9 @@ def shortened(text: str, most: int = 40) -> str:
     return repr(text if len(text) <= most else f"{text[:most]}…")
 
 
-def trained_length(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Returns the tokens of the longest source that a model was trained on, as its tokenizer records; None if not."""
-    return tokenizer.model_max_length if tokenizer.model_max_length < LARGEST_LENGTH else None
-
-
 class SourceLengths:
     """
-    Decides what becomes of sources that are too long, and counts them.
+    Decides what becomes of sources that are too long.
 
     Args:
         config: The model's. Its positions, where it has a table of them, are the end of any source.
@@ -68,7 +61,7 @@ class SourceLengths:
             "error" to refuse them. By default they are kept, or truncated if `longest` is given.
 
     Raises:
-        ArgumentError: There is no such `overlong`.
+        ArgumentError: There is no such `overlong`, or no length that it could go by.
     """
 
     def __init__(
@@ -79,8 +72,12 @@ class SourceLengths:
         self.overlong = overlong or ("keep" if longest is None else "truncate")
         self.positions = position_limit(config, "encoder")
         self.trained = trained_length(tokenizer) if longest is None else longest
-        self.known = "asked for" if longest is not None else "that the model was trained on"
-        self.kept, self.cut, self.refused = Tally(), Tally(), Tally()
+        self.known = "asked for" if longest is not None else "that the model's tokenizer records"
+        if self.overlong != "keep" and self.limit is None:
+            raise ArgumentError(
+                f"overlong {overlong}: {tokenizer.name_or_path or 'the tokenizer'} records no length of sources, and "
+                "the model has positions for any: give max_source_length"
+            )
 
     @property
     def limit(self) -> int | None:
@@ -88,12 +85,29 @@ class SourceLengths:
         limits = [self.positions, None if self.overlong == "keep" else self.trained]
         return min((each for each in limits if each is not None), default=None)
 
+    def why(self, limit: int | None) -> str:
+        return self.known if limit == self.trained else "that the model has positions for"
+
+
+class Report:
+    """
+    Counts the texts of one call of which not all is read or written.
+
+    Args:
+        sources: What becomes of those that are too long.
+        positions: Tokens that a target may have at most; None if there is no limit.
+    """
+
+    def __init__(self, sources: SourceLengths, positions: int | None):
+        self.sources, self.positions = sources, positions
+        self.kept, self.cut, self.refused, self.unended = Tally(), Tally(), Tally(), Tally()
+
     def see(self, length: int, place: Place) -> None:
         """Counts a source of so many tokens if it is too long."""
-        limit, what = self.limit, f"has {length:,} tokens"
+        limit, what = self.sources.limit, f"has {length:,} tokens"
         if limit is not None and length > limit:
-            (self.refused if self.overlong == "error" else self.cut).add(place, what)
-        elif self.trained is not None and length > self.trained:
+            (self.refused if self.sources.overlong == "error" else self.cut).add(place, what)
+        elif self.sources.trained is not None and length > self.sources.trained:
             self.kept.add(place, what)
 
     def check(self) -> None:
@@ -102,22 +116,24 @@ class SourceLengths:
             ArgumentError: Sources were too long, and are to be refused.
         """
         if self.refused.count:
-            raise ArgumentError(
-                f"{self.refused.count:,} {self.longer(self.limit)}: {self.refused} (--overlong truncate cuts them)"
-            )
+            raise ArgumentError(f"{self.longer(self.refused, self.sources.limit)} (overlong truncate cuts them)")
 
-    def longer(self, limit: int | None) -> str:
-        why = self.known if limit == self.trained else "that the model has positions for"
-        return f"longer than the {limit:,} tokens {why}"
+    def longer(self, tally: Tally, limit: int | None) -> str:
+        are = f"{tally.count:,} sources are" if tally.count > 1 else "1 source is"
+        return f"{are} longer than the {limit:,} tokens {self.sources.why(limit)}: {tally}"
 
-    def report(self) -> list[str]:
-        """Returns a line for the sources that were cut, and one for those that were kept although they are long."""
+    def lines(self) -> list[str]:
+        """Returns a line for each kind of text of which not all was read or written, with their number."""
         lines = []
         if self.cut.count:
-            lines.append(f"cut to {self.limit:,} tokens: {self.cut.count:,} {self.longer(self.limit)}: {self.cut}")
+            lines.append(f"cut to {self.sources.limit:,} tokens: {self.longer(self.cut, self.sources.limit)}")
         if self.kept.count:
-            lines.append(
-                f"decoded whole: {self.kept.count:,} {self.longer(self.trained)}: {self.kept} (--overlong truncate "
-                "cuts them, --overlong error refuses them)"
+            said = self.longer(self.kept, self.sources.trained)
+            lines.append(f"decoded whole: {said} (overlong truncate cuts them, overlong error refuses them)")
+        if self.unended.count:
+            texts = (
+                f"the texts of {self.unended.count:,} sources" if self.unended.count > 1 else "the text of 1 source"
             )
+            where = f"ended at the model's {self.positions:,} positions, without an end token"
+            lines.append(f"{where}: {texts}: {self.unended}")
         return lines

@@ -3,8 +3,21 @@
 """The pipeline `pipeline("seq2seq", model=...)`: text in, text out, without calling `generate()`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformers import Pipeline, PreTrainedTokenizerBase
+
+
+if TYPE_CHECKING:  # it would add seconds to the import of the package
+    from .decoder import Decoder
+
+
+class Call:
+    """What the batches of one call share: the decoder, and how many texts it has decoded."""
+
+    def __init__(self) -> None:
+        self.decoder: Decoder | None = None
+        self.decoded = 0
 
 
 class Seq2SeqPipeline(Pipeline):
@@ -19,6 +32,7 @@ class Seq2SeqPipeline(Pipeline):
         return_scores: Whether to add each one's `score`, the natural logarithm of its probability, end token included.
         batch_size: Texts at a time.
         overlong: "keep" (the default), "truncate" or "error", for texts longer than the model was trained on.
+        max_source_length: Most tokens of a text that is not too long, in place of those of the training.
         stop_strings, assistant_model: As `generate()` has them; the assistant may be the name of a checkpoint.
 
     Model and tokenizers may be names or objects. An empty text gives an empty hypothesis. A checkpoint's
@@ -73,21 +87,24 @@ class Seq2SeqPipeline(Pipeline):
 
     def _sanitize_parameters(self, return_scores: bool | None = None, **generate_options):
         scores = {} if return_scores is None else {"return_scores": return_scores}
-        return {}, {**self.with_assistant(generate_options), **scores}, {}
+        return {}, {**self.with_assistant(generate_options), **scores, "call": Call()}, {}
 
     def preprocess(self, input_: str) -> dict[str, str]:
         if not isinstance(input_, str):
             raise ValueError(f"expected a text or a list of texts, got {input_!r:.80}")
         return {"text": input_}
 
-    def _forward(self, input_tensors: dict, return_scores: bool = False, **options) -> dict[str, list]:
+    def _forward(self, input_tensors: dict, call: "Call", return_scores: bool = False, **options) -> dict[str, list]:
         from .decoder import Decoder
 
         alone = isinstance(input_tensors["text"], str)  # not collated with others
         texts = [input_tensors["text"]] if alone else input_tensors["text"]
         sides = self.tokenizer, self.target_tokenizer
-        decoder = Decoder(self.model, *sides, batch_size=len(texts), scores=return_scores, **self.assistant | options)
-        decoded = list(decoder.decode(texts, kind="text"))
+        if call.decoder is None:  # the first batch, which is the largest
+            options = self.assistant | options
+            call.decoder = Decoder(self.model, *sides, batch_size=len(texts), scores=return_scores, **options)
+        decoded = list(call.decoder.decode(texts, kind="text", first=call.decoded + 1))
+        call.decoded += len(texts)
         return {"hypotheses": decoded[0] if alone else decoded}
 
     def postprocess(self, model_outputs: dict[str, list]) -> list[dict]:

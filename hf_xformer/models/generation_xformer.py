@@ -89,7 +89,7 @@ class XformerGeneration:
         """Returns how many tokens' positions PEFT's prefix tuning takes before the text; 0 without a prefix."""
         # While it decodes, PEFT puts a method of its model, which has the adapter, in place of this one's.
         adapted = getattr(self.prepare_inputs_for_generation, "__self__", self)
-        adapter = None if adapted is self else getattr(adapted, "active_peft_config", None)
+        adapter: Any = None if adapted is self else getattr(adapted, "active_peft_config", None)
         return adapter.num_virtual_tokens if getattr(adapter, "peft_type", None) == "PREFIX_TUNING" else 0
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):

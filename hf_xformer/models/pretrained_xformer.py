@@ -168,8 +168,9 @@ class XformerPreTrainedModel(PreTrainedModel):
         Resizes a target vocabulary of its own, as in Marian: the decoder's embedding and the output layer.
 
         Raises:
-            ValueError: There is one vocabulary, or it would lose a token that the config names.
+            ValueError: There is no decoder or one vocabulary, or it would lose a token that the config names.
         """
+        self.stack_of("decoder")
         self.check_two_vocabularies()
         self.check_kept(new_num_tokens, TOKEN_ID_FIELDS)
         encoder, decoder = self.get_encoder(), self.get_decoder()
@@ -207,8 +208,18 @@ class XformerPreTrainedModel(PreTrainedModel):
             encoder, decoder: Numbers of the layers to keep, from 0 on and in order, such as [0, 2, 5]; None for all.
 
         Raises:
-            ValueError: There are no such layers.
+            ValueError: There are no such layers, or there is no decoder; then nothing is changed.
         """
-        for stack, kept in ((self.get_encoder, encoder), (self.get_decoder, decoder)):
-            if kept is not None:
-                stack().take_layers(kept)
+        given = (("encoder", encoder), ("decoder", decoder))
+        stacks = [(self.stack_of(name), kept) for name, kept in given if kept is not None]
+        for stack, kept in stacks:
+            stack.check_layers(kept)
+        for stack, kept in stacks:
+            stack.take_layers(kept)
+
+    def stack_of(self, name: str) -> Any:
+        """Returns the "encoder" or the "decoder"; raises ValueError if the model has none."""
+        stack = self.get_encoder() if name == "encoder" else getattr(self.base_model, name, None)
+        if stack is None:
+            raise ValueError(f"{type(self).__name__} has no {name}")
+        return stack

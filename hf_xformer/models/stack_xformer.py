@@ -66,9 +66,9 @@ class XformerStack(XformerPreTrainedModel):
             self.check_tokens(input_ids, error)
             raise
 
-    def take_layers(self, kept: Sequence[int]) -> None:
+    def check_layers(self, kept: Sequence[int]) -> None:
         """
-        Keeps some layers, by their numbers, which then count from 0 on, and changes the config accordingly.
+        Checks numbers of layers that are to be kept.
 
         Raises:
             ValueError: They are not numbers of layers, each once and in order.
@@ -79,6 +79,10 @@ class XformerStack(XformerPreTrainedModel):
                 f"`{self.stack}` must be numbers of its layers to keep, from 0 to {count - 1}, each once and in "
                 f"order, got {kept}"
             )
+
+    def take_layers(self, kept: Sequence[int]) -> None:
+        """Keeps some layers, by their numbers, which then count from 0 on, and changes the config accordingly."""
+        self.check_layers(kept)
         self.layers = nn.ModuleList(self.layers[i] for i in kept)
         for number, layer in enumerate(self.layers):
             for module in layer.modules():

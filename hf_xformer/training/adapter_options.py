@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
 
 from ..checkpoints.adapters import KINDS
-from ..checkpoints.loading import check_length
+from ..checkpoints.lengths import check_length
 from ..errors import ArgumentError, blame, did_you_mean, wrong_choice
 from ..yaml_files import read_yaml
 from .arguments import CHECKPOINTING, DataArguments, ModelArguments

@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from ..checkpoints.adapters import is_moved
+from ..checkpoints.lengths import check_both_lengths, check_length
 from ..checkpoints.loading import (
     IGNORED_FIELDS,
     TRAINING_FIELDS,
-    check_length,
     load_tokenizer,
     load_tokenizers,
     read_config,
@@ -62,10 +62,9 @@ def check_model(
     training_args: Seq2SeqTrainingArguments,
 ) -> None:
     """Refuses options that do not go with the model's configuration."""
-    for name, stack in (("max_source_length", "encoder"), ("max_target_length", "decoder")):
-        check_length(config, getattr(data_args, name), f"--{name} {getattr(data_args, name)}", stack)
+    check_both_lengths(config, data_args.max_source_length, data_args.max_target_length)
     if (longest := training_args.generation_max_length) is not None:
-        check_length(config, longest - 1, f"--generation_max_length {longest}")  # which counts the start token
+        check_length(config, longest - 1, f"--generation_max_length {longest}", "decoder")  # counts the start token
     check_decoder_start(config)
     check_division(config)
     check_packing(config, model_args, data_args, training_args)

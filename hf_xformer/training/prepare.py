@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from ..checkpoints.foreign_code import TOKENIZER_CONFIG
+from ..checkpoints.lengths import record_trained_length, recorded, trained_length
 from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers, read_model_config
 from ..checkpoints.vocabulary import check_vocabulary, fit_vocabulary
 from ..data.bad_rows import BadRows
@@ -201,9 +202,9 @@ def trained_before(model_args: ModelArguments, source: PreTrainedTokenizerBase, 
     known = [0]
     if model_args.model_name_or_path is not None:
         own = own_tokenizer(model_args) if model_args.tokenizer_name is not None else source
-        known += [] if own is None else [own.model_max_length]
+        known += [] if own is None else [trained_length(own) or 0]
     if state is not None and (path := state.checkpoint / TOKENIZER_CONFIG).exists():
-        known.append(read_json(path).get("model_max_length", 0))
+        known.append(recorded(read_json(path).get("model_max_length", 0)))
     return max(known)
 
 
@@ -329,7 +330,7 @@ def read_training(
     rows = first(read(data_args, "train", bad_rows["train"], say, data_args.streaming), data_args.max_train_samples)
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
     longest = data_args.max_source_length if isinstance(rows, IterableDataset) else longest_source(rows)
-    tokenize.source.model_max_length = max(known, longest)
+    record_trained_length(tokenize.source, longest, known)
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
     if isinstance(rows, IterableDataset):
         return EndlessStream(rows, seed, SHUFFLE_BUFFER)

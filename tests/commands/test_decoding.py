@@ -71,7 +71,10 @@ def test_a_line_gives_a_line_whatever_the_texts_hold(text, checkpoint, tmp_path,
     assert printed.splitlines() == printed.split("\n")[:-1] and len(printed.splitlines()) == 4 * 2
     assert printed.splitlines()[0] == (text if text.isprintable() or "\t" in text else repr(text)[1:-1])
     is_broken = len(text.splitlines()) > 1
-    assert ("line breaks in 8 texts are escaped: lines 1, 1, 2, 2, 3, 3, 4, 4; the first" in said) == is_broken
+    escaped = repr(text)[1:-1]
+    assert (
+        f"line breaks in 8 texts are escaped: lines 1, 2, 3, 4; the first is '{escaped}': 'A'" in said
+    ) == is_broken
     generate.main([str(checkpoint), "--input", str(path), "--format", "jsonl"])
     rows = [json.loads(line) for line in capsys.readouterr().out.split("\n")[:-1]]
     assert [row["source"] for row in rows] == ["A", "B\rC", "\u2028D\x85", "\x0cE"]
@@ -84,8 +87,26 @@ def test_overlong_sources_are_refused_by_their_line_before_any_is_decoded(checkp
     with pytest.raises(SystemExit):
         generate.main([str(checkpoint), "--input", str(path), "--overlong", "error"])
     printed, said = capsys.readouterr()
-    assert "1 longer than the 12 tokens that the model has positions for: line 2; the first, line 2, has 31" in said
+    assert "1 source is longer than the 12 tokens that the model has positions for: line 2; the first has 31" in said
     assert printed == ""
+
+
+def test_overlong_sources_of_a_file_are_refused_before_earlier_lines_are_printed_and_a_stream_says_so(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    text = "A B\n" * 9 + "A " * 30 + "\n"
+    path = tmp_path / "long.txt"
+    path.write_text(text)
+    monkeypatch.setattr("hf_xformer.decoding.decoder.BATCHES_AHEAD", 1)
+    options = ["--overlong", "error", "--max_source_length", "8", "--batch_size", "2"]
+    for words in (["--input", str(path)], []):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        with pytest.raises(SystemExit):
+            generate.main([str(checkpoint), *options, *words])
+        printed, said = capsys.readouterr()
+        assert "1 source is longer than the 8 tokens asked for: line 10" in said
+        assert printed.count("\n") == (0 if words else 8)
+        assert ("standard input is read as it comes" in said) == (not words)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 3}], ids=["greedy", "beams"])
@@ -128,7 +149,10 @@ def test_sources_beyond_the_positions_are_cut_and_counted(checkpoint, tmp_path, 
     path.write_text("A B\n" + "A " * 30 + "\n")
     generate.main([str(checkpoint), "--input", str(path)])
     said = capsys.readouterr().err
-    assert "cut to 12 tokens: 1 longer than the 12 tokens that the model has positions for: line 2; the first" in said
+    assert (
+        "cut to 12 tokens: 1 source is longer than the 12 tokens that the model has positions for: line 2; the first"
+        in said
+    )
 
 
 def test_evaluation_equals_metrics_of_the_decoded_texts(task, checkpoint, tmp_path, capsys):

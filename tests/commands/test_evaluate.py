@@ -3,6 +3,7 @@
 """`evaluate` on files of predictions: systems that are compared, and what is refused before anything is decoded."""
 
 import json
+import shutil
 
 import pytest
 
@@ -35,6 +36,19 @@ def test_files_of_predictions_are_compared_and_nothing_is_decoded(systems, tmp_p
     assert "per          " in captured.out and "papers on pronunciation (G2P) call it WER" in captured.err
 
 
+def test_systems_of_one_name_are_told_apart(systems, tmp_path, monkeypatch, capsys):
+    for name in ("one/deep", "two/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    paths = [tmp_path / "one/deep/p.jsonl", tmp_path / "two/deep/p.jsonl", tmp_path / "a.jsonl"]
+    for path, system in zip(paths[:2], systems, strict=True):
+        shutil.copy(system, path)
+    evaluate.main([*map(str, paths), "--metrics", "per", "--bootstrap_samples", "9"])
+    printed, _, results = capsys.readouterr().out.partition("\n{")
+    content = json.loads("{" + results)
+    assert [each["checkpoint"] for each in content["systems"]] == ["one/deep/p.jsonl", "two/deep/p.jsonl", "a.jsonl"]
+    assert "one/deep/p.jsonl" in printed and str(tmp_path) not in printed
+
+
 def test_one_file_is_scored_as_when_it_was_decoded(systems, capsys):
     evaluate.main([systems[0], "--metrics", "per", "--show", "3"])
     printed, _, results = capsys.readouterr().out.partition("{")
@@ -46,7 +60,16 @@ def test_one_file_is_scored_as_when_it_was_decoded(systems, capsys):
     ("words", "said"),
     [
         (["A", "A"], "compared with itself"),
-        (["A", "B", "--num_beams", "3"], "--num_beams: nothing is decoded"),
+        (["A", "B", "--num_beams", "3"], "--num_beams is for decoding: nothing is decoded"),
+        (["A", "--overlong", "error"], "--overlong is for decoding: nothing is decoded"),
+        (["A", "--batch_size", "3"], "--batch_size is for decoding"),
+        (["A", "--trust_remote_code"], "--trust_remote_code is for decoding"),
+        (["A", "--sacrebleu_tokenize", "zh"], "--sacrebleu_tokenize is for the metric sacrebleu, which is not in"),
+        (["A", "--comet_model", "x"], "--comet_model is for the metric comet, which is not in --metrics"),
+        (["A", "--comet_python", "x"], "--comet_python is for the metric comet"),
+        (["A", "--bootstrap_samples", "7"], "--bootstrap_samples compares systems, and there is one"),
+        (["A", "--source_column", "q"], "--source_column says how --test_file is read, and there is none"),
+        (["A", "--on_bad_row", "skip"], "--on_bad_row says how --test_file is read"),
         (["A", "B", "--predictions_file", "c.jsonl"], "1 files for 0 checkpoints"),
         (["some/model"], "--test_file is missing, which some/model is to decode"),
         (["A", "OTHER"], "its row 2 has the source 'DOC', not 'DOG'"),

@@ -25,6 +25,7 @@ from hf_xformer.data import sources
 from hf_xformer.data.bad_rows import BadRows
 from hf_xformer.data.formats import read_lines
 from hf_xformer.data.reading import read_rows
+from hf_xformer.decoding.lengths import Tally
 from hf_xformer.errors import InputError
 from hf_xformer.training.arguments import DataArguments
 from hf_xformer.training.prepare import read
@@ -66,7 +67,8 @@ def evaluated(file: Path, policy: str) -> list[dict]:
     found = []
 
     class Mute:
-        truncated = 0
+        def new_report(self):
+            return SimpleNamespace(cut=Tally())
 
         def decode(self, sources, **options):
             found.extend({"source": source} for source in sources)
@@ -199,8 +201,6 @@ def test_generate_and_distill_read_lines_alike(tmp_path, monkeypatch, capsys):
     seen: list[str] = []
 
     class Mute:
-        truncated, max_source_length = 0, 9
-
         def decode(self, sources, **options):
             for source in sources:
                 seen.append(source)

@@ -92,14 +92,15 @@ def test_a_text_that_runs_out_of_positions_ends_there_and_costs_no_other_its_res
     model.generation_config.update(eos_token_id=ENDS, **length)
     said: list[str] = []
     decoder = Decoder(model, tokenizer, tokenizer, num_beams=beams, say=said.append)
-    decoded = [best.text.split() for best, *_ in decoder.decode(TEXTS)]
+    report = decoder.new_report()
+    decoded = [best.text.split() for best, *_ in decoder.decode(TEXTS, report=report)]
     model.generation_config = GenerationConfig(eos_token_id=ENDS, pad_token_id=0, decoder_start_token_id=2)
     within = Decoder(model, tokenizer, tokenizer, num_beams=beams, max_new_tokens=8)
     assert decoded == [best.text.split() for best, *_ in within.decode(TEXTS)]
     options = {"num_beams": beams, "max_new_tokens": 8}
     alone = [model.generate(**tokenizer(text, return_tensors="pt"), **options)[0, 1:].tolist() for text in TEXTS]
     unended = sum(not set(tokens) & set(ENDS) for tokens in alone)
-    assert decoder.unended.count == unended
+    assert report.unended.count == unended
     assert [line.startswith("ended at the model's 8 positions") for line in said] == [True] * bool(unended)
 
 
@@ -120,17 +121,78 @@ def test_sources_longer_than_the_training_are_kept_cut_or_refused_and_always_sai
     texts, said = [*TEXTS, "s3 " * 30], []
     kept = list(Decoder(model, tokenizer, tokenizer, say=said.append).decode(texts, kind="line"))
     (line,) = said
-    assert line.startswith("decoded whole: 3 longer than the 4 tokens that the model was trained on: lines 1, 3, 5;")
-    assert "the first, line 1, has 5 tokens: 's1 s2 s3 s4'" in line
+    what = "3 sources are longer than the 4 tokens that the model's tokenizer records: lines 1, 3, 5;"
+    assert line.startswith(f"decoded whole: {what} the first has 5 tokens: 's1 s2 s3 s4'")
     monkeypatch.setattr(tokenizer, "model_max_length", 10**30)
     assert kept == list(Decoder(model, tokenizer, tokenizer, say=said.append).decode(texts)) and len(said) == 1
     short = list(Decoder(model, tokenizer, tokenizer, max_source_length=4, say=said.append).decode(texts))
     assert short[0] == next(Decoder(model, tokenizer, tokenizer).decode(["s1 s2 s3"]))
-    assert said[1].startswith("cut to 4 tokens: 3 longer than the 4 tokens asked for: sources 1, 3, 5; the first")
-    with pytest.raises(ArgumentError, match="3 longer than the 4 tokens asked for: sources 1, 3, 5"):
+    assert said[1].startswith("cut to 4 tokens: 3 sources are longer than the 4 tokens asked for: sources 1, 3, 5;")
+    with pytest.raises(ArgumentError, match="3 sources are longer than the 4 tokens asked for: sources 1, 3, 5"):
         next(Decoder(model, tokenizer, tokenizer, max_source_length=4, overlong="error").decode(texts))
     with pytest.raises(ArgumentError, match="overlong: 'drop' is none of its choices"):
         Decoder(model, tokenizer, tokenizer, overlong="drop")
+
+
+@pytest.mark.parametrize("overlong", ["truncate", "error"])
+def test_without_a_recorded_length_there_is_nothing_to_go_by(overlong, model, tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "model_max_length", 10**30)
+    with pytest.raises(ArgumentError, match=f"overlong {overlong}: .* records no length .*: give max_source_length"):
+        Decoder(model, tokenizer, tokenizer, overlong=overlong)
+    Decoder(model, tokenizer, tokenizer, overlong=overlong, max_source_length=9)
+    learned = make_model(position_embedding_type="learned", max_position_embeddings=8)
+    assert Decoder(learned, tokenizer, tokenizer, overlong=overlong).lengths.limit == 8
+
+
+def test_a_decoder_says_of_each_call_what_that_call_did(model, tokenizer):
+    said: list[str] = []
+    decoder = Decoder(model, tokenizer, tokenizer, max_source_length=4, overlong="keep", say=said.append)
+    for _ in range(2):
+        list(decoder.decode([TEXTS[0]]))
+    assert len(said) == 2 and said[0] == said[1] and "1 source is longer" in said[0]
+    list(decoder.decode(["s1"]))
+    assert len(said) == 2
+    refusing = Decoder(model, tokenizer, tokenizer, max_source_length=4, overlong="error")
+    with pytest.raises(ArgumentError, match="1 source is longer"):
+        next(refusing.decode([TEXTS[0]]))
+    assert len(list(refusing.decode(["s1"]))) == 1
+
+
+def test_a_list_with_a_long_source_is_refused_before_any_is_decoded(model, tokenizer, monkeypatch):
+    decoder = Decoder(model, tokenizer, tokenizer, max_source_length=4, overlong="error")
+    decoder.batch_size = decoder.batches_ahead = 1
+    monkeypatch.setattr(decoder, "generate", lambda sources: pytest.fail("decoded"))
+    with pytest.raises(ArgumentError, match="2 sources are longer than the 4 tokens asked for: sources 3, 4"):
+        next(decoder.decode(["s1", "", *[TEXTS[0]] * 2]))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("pad", [None, "end"])
+def test_padding_by_the_end_token_changes_no_score(pad, beams, model, tokenizer):
+    model.generation_config.update(max_length=12, eos_token_id=None, pad_token_id=0)
+    texts = [*TEXTS, *(f"s{n} s{n + 1} s5" for n in range(12))]
+    tokens = [model.generate(**tokenizer(text, return_tensors="pt"))[0, 1:].tolist() for text in texts]
+    # Tokens that stand neither first nor everywhere, and a text that others have.
+    ends = sorted({token for row in tokens for token in row[1:4]})[:4]
+    strings = [tokenizer.decode([tokens[1][0]]).strip() or "s4", "nowhere"]
+    for end in ends:
+        options = {"eos_token_id": end, "scores": True, "num_beams": beams, "stop_strings": strings}
+        model.generation_config.pad_token_id = 0
+        plain = list(Decoder(model, tokenizer, tokenizer, **options).decode(texts))
+        model.generation_config.pad_token_id = end if pad else None
+        for (found,), (wanted,) in zip(
+            Decoder(model, tokenizer, tokenizer, **options).decode(texts), plain, strict=True
+        ):
+            assert found.score == pytest.approx(wanted.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("draft", [{"assistant_model": "itself"}, {"prompt_lookup_num_tokens": 2}], ids=list)
+def test_beams_with_drafts_are_refused_and_not_passed_over(draft, model, tokenizer):
+    with pytest.raises(ArgumentError, match=f"{next(iter(draft))} does not go with num_beams 3"):
+        Decoder(model, tokenizer, tokenizer, num_beams=3, **draft)
+    model.generation_config.num_beams = 4
+    with pytest.raises(ArgumentError, match="does not go with num_beams 4: drafts need num_beams 1"):
+        Decoder(model, tokenizer, tokenizer, **draft)
 
 
 def test_an_assistant_by_its_name_drafts_and_changes_nothing_but_with_other_tokens_is_refused(

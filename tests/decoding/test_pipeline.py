@@ -56,6 +56,17 @@ def test_many_texts_in_batches_of_any_size_give_their_n_best_with_scores(batch_s
         assert [each["score"] for each in hypotheses] == pytest.approx([score for _, score in wanted], abs=1e-4)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_long_text_is_named_by_its_number_in_the_call(batch_size, decode, caplog):
+    options = {"batch_size": batch_size, "max_source_length": 3, "overlong": "keep"}
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("WARNING", "hf_xformer"):
+            decode(TEXTS, **options)
+        named = [message.partition(": text")[2][:6] for message in caplog.messages if "decoded whole" in message]
+        assert [name.strip("s ").partition(";")[0] for name in named] == ["1", "4"]
+
+
 def test_a_generator_is_decoded_as_it_comes(decode):
     drawn = []
 

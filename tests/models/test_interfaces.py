@@ -9,7 +9,7 @@ import torch
 from small_models import SIZES, VARIANTS, make_batch, make_model, pack
 from transformers import AutoConfig, BartConfig, BartForConditionalGeneration, MarianConfig, MarianMTModel
 
-from hf_xformer import XformerConfig, XformerForSeq2SeqLM
+from hf_xformer import XformerConfig, XformerEncoderModel, XformerForSeq2SeqLM
 from hf_xformer.models.layout_xformer import make_packing
 
 
@@ -171,6 +171,26 @@ def test_taken_layers_leave_the_model_of_the_others(fields, tmp_path, batch):
 def test_layers_that_are_not_there_are_refused(kept):
     with pytest.raises(ValueError, match="`decoder` must be numbers of its layers to keep, from 0 to 2"):
         make_model().keep_layers(decoder=kept)
+
+
+def test_layers_that_are_refused_in_one_stack_are_kept_in_the_other():
+    model = make_model()
+    with pytest.raises(ValueError, match="`decoder` must be numbers"):
+        model.keep_layers(encoder=[0], decoder=[9])
+    assert model.config.encoder_layers == len(model.model.encoder.layers) == make_model().config.encoder_layers
+
+
+def test_an_encoder_alone_says_that_it_has_no_decoder():
+    model = XformerEncoderModel(two_vocabularies().config)
+    for change in (
+        lambda: model.keep_layers(encoder=[0], decoder=[0]),
+        lambda: model.resize_decoder_token_embeddings(70),
+    ):
+        with pytest.raises(ValueError, match="XformerEncoderModel has no decoder"):
+            change()
+    assert model.config.encoder_layers == len(model.encoder.layers) > 1
+    model.keep_layers(encoder=[0])
+    assert len(model.encoder.layers) == 1
 
 
 @pytest.mark.parametrize("stack", ["encoder", "decoder"])

@@ -16,6 +16,17 @@ CONFIGS = sorted((ROOT / "configs/accelerate").glob("*.yaml"))
 BATCH = Batch(rows=7, source=88, target=56)
 
 
+def test_a_source_may_be_longer_than_the_decoders_positions(capsys):
+    """Rotary positions that change with the length end in a decoder's cache, and nowhere in an encoder."""
+    rope = ROOT / "configs/model/modern-base.json"
+    change = "max_position_embeddings=64,rope_parameters={rope_type: dynamic, rope_theta: 10000.0, factor: 2.0}"
+    options = ["--config_name", str(rope), "--config_overrides", change, "--max_source_length", "256"]
+    estimate.main([*options, "--max_target_length", "64"])
+    with pytest.raises(SystemExit):
+        estimate.main([*options, "--max_target_length", "65"])
+    assert "--max_target_length 65 is beyond the model's `max_position_embeddings` of 64" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def config():
     sizes = {"d_model": 64, "encoder_layers": 4, "decoder_layers": 3, "encoder_ffn_dim": 56, "decoder_ffn_dim": 48}
