@@ -104,8 +104,9 @@ def check_options(args: argparse.Namespace) -> None:
         raise ArgumentError(f"--target_tokenizer {args.target_tokenizer}: give the source's with --tokenizer too")
     if args.plot is not None:
         picture_format(args.plot)
-    check_output_file("--plot", args.plot)
-    check_output_file("--output_file", args.output_file)
+    inputs = [*args.file, *(args.against or ())]
+    check_output_file("--plot", args.plot, inputs)
+    check_output_file("--output_file", args.output_file, inputs, outputs=[args.plot])
 
 
 def read(files: Sequence[str], args: argparse.Namespace, bad: BadRows) -> Iterator[Row]:

@@ -115,12 +115,21 @@ def test_the_picture_is_one(rows, tokenizer, capsys):
         (["rows.jsonl", "--tokenizer", "/none"], "/none: there is no such file or folder"),
         (["rows.jsonl", "--coverage", "101"], "--coverage: must be a number above 0 and at most 100, got 101"),
         (["rows.jsonl", "--format", "yaml"], "'yaml' is none of its choices; there are text, json"),
+        (["rows.jsonl", "--output_file", "rows.jsonl"], "--output_file rows.jsonl would overwrite the input rows.jsonl"),
+        (["rows.jsonl", "--output_file", "{}/../rows.jsonl"], "/rows.jsonl would overwrite the input rows.jsonl"),
+        (["rows.jsonl", "--output_file", "link"], "link would overwrite the input rows.jsonl"),
+        (["a.csv", "--against", "rows.jsonl", "--output_file", "rows.jsonl"], "overwrite the input rows.jsonl"),
+        (["a.png", "--plot", "./a.png"], "--plot a.png would overwrite the input a.png"),
+        ([".", "--output_file", "report.json"], "report.json would be one of the files in the input ."),
+        (["rows.jsonl", "--plot", "a.png", "--output_file", "{}/../a.png"], "another output has this name already"),
         (["none.jsonl"], "none.jsonl"),
         (["rows.jsonl", "--against", "none.jsonl"], "none.jsonl"),
         (["rows.jsonl", "--target_column", "tgt"], "tgt"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(rows, capsys, words, said):
-    there = sorted(rows.parent.iterdir())
-    assert said in refused(data, words, capsys)
-    assert sorted(rows.parent.iterdir()) == there
+    (rows.parent / "link").symlink_to(rows)
+    (rows.parent / rows.parent.name).mkdir()
+    there, content = sorted(rows.parent.iterdir()), rows.read_text()
+    assert said in refused(data, [word.format(rows.parent.name) for word in words], capsys)
+    assert sorted(rows.parent.iterdir()) == there and rows.read_text() == content

@@ -78,3 +78,26 @@ def test_what_cannot_be_is_one_line(words, said, systems, tmp_path, monkeypatch,
         evaluate.main(words if "--metrics" in words else [*words, "--metrics", "per"])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert stop.value.code == 2 and said in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.jsonl", "--output_file", "a.jsonl"], "--output_file a.jsonl would overwrite the input a.jsonl"),
+        (["a.jsonl", "{}/b.jsonl", "--output_file", "b.jsonl"], "--output_file b.jsonl would overwrite the input"),
+        (["x", "--test_file", "a.jsonl", "--predictions_file", "./a.jsonl"], "would overwrite the input a.jsonl"),
+        (["x", "a.jsonl", "--test_file", "b.jsonl", "--predictions_file", "{}/a.jsonl"], "overwrite the input a.jsonl"),
+        (["x", "--test_file", ".", "--predictions_file", "c.jsonl"], "would be one of the files in the input ."),
+        (["x", "y", "--test_file", "b.jsonl", "--predictions_file", "c.jsonl", "./c.jsonl"], "another output"),
+        (["x", "--test_file", "b.jsonl", "--predictions_file", "c.jsonl", "--output_file", "c.jsonl"], "another output"),
+        (["x", "x/", "--test_file", "b.jsonl"], "x/: it would be compared with itself"),
+        (["a.jsonl", "{}/a.jsonl"], "/a.jsonl: it would be compared with itself"),
+    ],
+)
+def test_no_file_is_read_and_written_or_written_twice(words, said, systems, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main([*(word.format(tmp_path) for word in words), "--metrics", "per"])
+    assert stop.value.code == 2 and said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
