@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from .scripts import TOKENIZERS
 from .statistics import SIDES, Lengths, Side, Statistics
 from .tokenizers import SPECIALS
 
@@ -20,8 +21,6 @@ LARGEST_VOCABULARY = 32_000
 PAIRS_A_STEP = 64
 # A length ratio that more than this share of pairs exceed is no sign of an error in them.
 FEW = 0.005
-# sacreBLEU's `tokenize` by script: its default splits at spaces, and scores these languages 0.
-SACREBLEU_TOKENIZE = {"Han": "zh", "Kana": "ja-mecab", "Hangul": "ko-mecab"}
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def metric_options(statistics: Statistics) -> list[Option]:
     metrics = Option("metrics", ["sacrebleu", "chrf"])
     if script is None:
         return [metrics]
-    return [metrics, Option("sacrebleu_tokenize", SACREBLEU_TOKENIZE[script], f"targets are written in {script}")]
+    return [metrics, Option("sacrebleu_tokenize", TOKENIZERS[script.language], f"targets are {script.language}")]
 
 
 def recipe_options(statistics: Statistics, bad: int, coverage: float) -> list[Option]:

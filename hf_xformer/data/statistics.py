@@ -22,6 +22,7 @@ from .duplicates import Overlap, Repeats, hash_of, pairs_of, same_form
 from .formats import shown
 from .pairs import PairTokenizer
 from .reading import Row
+from .scripts import Script, script_among
 
 
 SIDES = ("source", "target")
@@ -34,11 +35,6 @@ MOST_PIECES = 10_000
 NO_LIMIT = 10**9
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-SCRIPTS = {
-    "Han": re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"),
-    "Kana": re.compile("[\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f]"),
-    "Hangul": re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]"),
-}
 # What may be unusual in a text, and is no error.
 UNUSUAL_TEXT: dict[str, Callable[[str], Any]] = {
     "not in Unicode's normal form C": lambda text: not unicodedata.is_normalized("NFC", text),
@@ -187,8 +183,7 @@ class Side:
         self.unknown = None
         if tokenizer is not None:
             self.lengths["tokens"], self.unknown = Lengths(), Unknown(tokenizer)
-        self.characters: set[str] = set()
-        self.scripts: Counter[str] = Counter()
+        self.characters: Counter[str] = Counter()
         self.words: Counter[str] | None = Counter()  # None if there are more than `MOST_WORDS`
 
     def add(self, text: str, form: str) -> None:
@@ -197,9 +192,6 @@ class Side:
         self.lengths["characters"].add(len(text))
         self.lengths["words"].add(len(words))
         self.characters.update(form)
-        if not form.isascii():
-            for name, pattern in SCRIPTS.items():
-                self.scripts[name] += len(pattern.findall(form))
         if self.words is not None:
             self.words.update(words)
             if len(self.words) > MOST_WORDS:
@@ -210,15 +202,10 @@ class Side:
         if self.unknown is not None:
             self.unknown.add(text, ids)
 
-    def script(self) -> str | None:
-        """Returns the script that at least three in ten characters are of, if it is one of `SCRIPTS`."""
-        lengths = self.lengths["characters"]
-        if sum(self.scripts.values()) < 0.3 * lengths.mean * lengths.total or not self.scripts.total():
-            return None
-        # Japanese has both, and hardly a sentence is without Kana.
-        if self.scripts["Kana"] > 0.1 * self.scripts["Han"]:
-            return "Kana" if self.scripts["Kana"] >= self.scripts["Hangul"] else "Hangul"
-        return "Han" if self.scripts["Han"] >= self.scripts["Hangul"] else "Hangul"
+    def script(self) -> Script | None:
+        """Returns the script that the texts are in, if it is one that sacreBLEU has to be told of."""
+        script = script_among(self.characters)
+        return script if script is not None and script.is_main else None
 
     def report(self) -> dict[str, Any]:
         lengths: dict[str, Any] = {unit: each.report() for unit, each in self.lengths.items()}
@@ -226,7 +213,7 @@ class Side:
         counts = {
             "distinct_characters": len(self.characters),
             "distinct_words": None if self.words is None else len(self.words),
-            "script": self.script(),
+            "script": None if (script := self.script()) is None else script.language,
         }
         return lengths | unknown | counts
 

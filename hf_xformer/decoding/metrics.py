@@ -18,9 +18,10 @@ from rapidfuzz.distance import Levenshtein
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
 
+from ..data.scripts import script_of
 from ..errors import ArgumentError, DataError, did_you_mean
+from .bleu_tokenizers import check_tokenizer, describe_tokenizer, tokenizer_for
 from .scorers import Comet, EditRate, MatchRate, MismatchRate
-from .scripts import check_tokenizer, describe_tokenizer, script_of, tokenizer_for
 
 
 NFC = "NFC"

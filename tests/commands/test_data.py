@@ -115,7 +115,10 @@ def test_the_picture_is_one(rows, tokenizer, capsys):
         (["rows.jsonl", "--tokenizer", "/none"], "/none: there is no such file or folder"),
         (["rows.jsonl", "--coverage", "101"], "--coverage: must be a number above 0 and at most 100, got 101"),
         (["rows.jsonl", "--format", "yaml"], "'yaml' is none of its choices; there are text, json"),
-        (["rows.jsonl", "--output_file", "rows.jsonl"], "--output_file rows.jsonl would overwrite the input rows.jsonl"),
+        (
+            ["rows.jsonl", "--output_file", "rows.jsonl"],
+            "--output_file rows.jsonl would overwrite the input rows.jsonl",
+        ),
         (["rows.jsonl", "--output_file", "{}/../rows.jsonl"], "/rows.jsonl would overwrite the input rows.jsonl"),
         (["rows.jsonl", "--output_file", "link"], "link would overwrite the input rows.jsonl"),
         (["a.csv", "--against", "rows.jsonl", "--output_file", "rows.jsonl"], "overwrite the input rows.jsonl"),

@@ -1,30 +1,15 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Scripts whose words do not stand between spaces, and sacreBLEU's tokenizers that split them."""
+"""sacreBLEU's tokenizers, chosen by the script of the references."""
 
-import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from sacrebleu.metrics import BLEU
 
+from ..data.scripts import TOKENIZERS, script_of
 from ..errors import ArgumentError, first_line
 
 
-KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\uff66-\uff9d]")
-HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
-UNSPACED = {
-    "Thai": re.compile("[\u0e01-\u0e4e]"),
-    "Lao": re.compile("[\u0e81-\u0ecd]"),
-    "Tibetan": re.compile("[\u0f40-\u0fbc]"),
-    "Burmese": re.compile("[\u1000-\u109f]"),
-    "Khmer": re.compile("[\u1780-\u17d3]"),
-}
-SPACE = re.compile(r"[\W\d_]+")
-MOST, SOME = 0.3, 0.02  # shares of a script among the letters: texts are in it, or hold so much of it as to say so
-# What sacreBLEU takes for a language; where it has nothing of its own, characters.
-TOKENIZERS = {"Chinese": "zh", "Japanese": "ja-mecab", "Korean": "ko-mecab", **dict.fromkeys(UNSPACED, "char")}
 DEFAULT = "13a"
 # Tokenizers that split words only where there are spaces or punctuation.
 BY_SPACES = ("13a", "intl", "none")
@@ -35,35 +20,10 @@ PACKAGES = {
 }
 
 
-class Script(NamedTuple):
-    """A language's script, and its share of the letters of some texts."""
-
-    language: str
-    share: float
-
-    @property
-    def has_spaces(self) -> bool:
-        return self.language == "Korean"
-
-
-def script_of(texts: Iterable[str]) -> Script | None:
-    """Returns the script without simple words between spaces that texts hold most of; None if next to nothing."""
-    joined = "\n".join(texts)
-    kana, han = len(KANA.findall(joined)), len(HAN.findall(joined))
-    counts = {name: len(pattern.findall(joined)) for name, pattern in UNSPACED.items()}
-    counts |= {"Japanese" if kana > 0.05 * (kana + han) else "Chinese": kana + han}
-    counts |= {"Korean": len(HANGUL.findall(joined))}
-    language = max(counts, key=counts.__getitem__)
-    # Vowel signs are no letters to `\w` in all scripts.
-    letters = max(len(SPACE.sub("", joined)), counts[language], 1)
-    share = counts[language] / letters
-    return Script(language, share) if share >= SOME else None
-
-
 def tokenizer_for(texts: Iterable[str]) -> str:
     """Returns the name of sacreBLEU's tokenizer for the script of the texts."""
     script = script_of(texts)
-    return DEFAULT if script is None or script.share < MOST else TOKENIZERS[script.language]
+    return DEFAULT if script is None or not script.is_main else TOKENIZERS[script.language]
 
 
 def describe_tokenizer(given: str | None, texts: Iterable[str]) -> str | None:
@@ -74,7 +34,7 @@ def describe_tokenizer(given: str | None, texts: Iterable[str]) -> str | None:
     option = "--sacrebleu_tokenize"
     own = TOKENIZERS[script.language]
     share = f"{script.share:.0%} of the references' letters are {script.language}"
-    if given is None and script.share >= MOST:
+    if given is None and script.is_main:
         return f"sacrebleu: {share}, so words are split by {own}; {option} chooses another"
     if (given or DEFAULT) in BY_SPACES and not script.has_spaces:
         other = "" if own == "char" else f" {own} or"
