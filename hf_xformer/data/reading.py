@@ -126,8 +126,8 @@ def load_named_rows(
     """
     Loads a dataset and brings it to the columns `source` and `target`.
 
-    The files of a local folder are read as `load_rows` reads them, if they are of a kind that it knows and no
-    configuration says otherwise; any other dataset is read by `datasets.load_dataset`.
+    The tables of a local folder are read as `load_rows` reads them, unless a configuration says how they are to be
+    read; any other dataset is read by `datasets.load_dataset`.
 
     Args:
         name: A local folder or a name on the Hub.
@@ -139,7 +139,7 @@ def load_named_rows(
             refuses. When streaming, rows beyond the first are checked when they are reached.
     """
     bad_rows = BadRows() if bad_rows is None else bad_rows
-    files = files_of_folder(Path(name), config_name, split)
+    files = files_of_folder(Path(name), config_name, split, say_once)
     if files is not None:
         return load_rows(files, source_column, target_column, streaming, bad_rows)
     dataset = load_foreign(name, config_name, split, source_column, target_column, streaming)
@@ -238,7 +238,7 @@ def stream_foreign_rows(
     target_column: str | None,
     bad_rows: BadRowsOfStream,
 ) -> Iterator[Row]:
-    """Reads rows of some of a dataset's shards for one pass of a stream, at whose end it says what was left out."""
+    """Reads rows of a dataset for one pass of a stream; `datasets` asks for shards by one, and each says its count."""
     counted = bad_rows.of_stream()
     for shard in shards:
         # Read in batches, since a dataset that is iterated by rows shares its shards among a loader's workers again.

@@ -67,7 +67,7 @@ def as_text(side: str) -> str:
     "contents",
     [
         {"a.jsonl": as_jsonl(ROWS)},
-        {"a.json": "\n" + as_jsonl([{**row, "target": row["target"][0], "id": 7} for row in ROWS]) + "\n\n"},
+        {"a.json": as_jsonl([{**row, "target": row["target"][0], "id": 7} for row in ROWS]) + "\n\n"},
         {"a.csv": as_csv()},
         {"a.csv": "\ufeff" + as_csv()},
         {"a.TSV": as_tsv()},
