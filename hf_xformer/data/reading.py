@@ -321,7 +321,7 @@ def to_row(record: dict, source_column: str, target_column: str | None) -> Row |
     """Returns the row in a record, or why there is none."""
     source = field_of(record, source_column)
     if isinstance(source, Fault):
-        return source._replace(remedy="--source_column gives the name of another")
+        return Fault(source.reason, source.detail, "--source_column gives the name of another")
     where = "" if source_column == "source" else f" in {source_column!r}"
     if not isinstance(source, str):
         return Fault("source is not a text", f"{shown(source)}{where}")
@@ -331,7 +331,7 @@ def to_row(record: dict, source_column: str, target_column: str | None) -> Row |
         return {"source": source}
     target = field_of(record, target_column)
     if isinstance(target, Fault):
-        return target._replace(remedy="--target_column gives the name of another")
+        return Fault(target.reason, target.detail, "--target_column gives the name of another")
     where = "" if target_column == "target" else f" in {target_column!r}"
     targets = target if isinstance(target, list) else [target]
     if not targets or not all(isinstance(text, str) for text in targets):
