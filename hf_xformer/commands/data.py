@@ -28,10 +28,10 @@ from ..data.advice import Option, length_limits, recipe_options, tokenizer_optio
 from ..data.bad_rows import BadRows, say_once
 from ..data.duplicates import Overlap
 from ..data.pictures import picture_format, plot_lengths
-from ..data.reading import Row, read_rows
+from ..data.reading import Row, good_rows_of
 from ..data.sources import find_files
 from ..data.statistics import PERCENTILES, SIDES, Lengths, Statistics
-from ..errors import ArgumentError, one_line_errors
+from ..errors import ArgumentError, DataError, one_line_errors
 from ..files import TARGET_TOKENIZER, write_json, write_text
 from .options import Parser, add_columns, add_trust, check_output_file, number
 
@@ -104,14 +104,24 @@ def check_options(args: argparse.Namespace) -> None:
         raise ArgumentError(f"--target_tokenizer {args.target_tokenizer}: give the source's with --tokenizer too")
     if args.plot is not None:
         picture_format(args.plot)
-    check_output_file("--plot", args.plot)
-    check_output_file("--output_file", args.output_file)
+    inputs = [*args.file, *(args.against or ())]
+    check_output_file("--plot", args.plot, inputs)
+    check_output_file("--output_file", args.output_file, inputs, outputs=[args.plot])
 
 
 def read(files: Sequence[str], args: argparse.Namespace, bad: BadRows) -> Iterator[Row]:
-    """Yields rows, with a bar that counts them."""
-    rows = read_rows(find_files(files, say_once), args.source_column, args.target_column, bad_rows=bad)
-    return iter(tqdm(rows, desc=f"Reading {Path(files[0]).name}", unit=" rows", disable=None))
+    """
+    Yields rows, with a bar that counts them.
+
+    Raises:
+        DataError: There are none, not even bad ones, which this verb shows; or all lack a column.
+    """
+    rows = good_rows_of(find_files(files, say_once), args.source_column, args.target_column, bad)
+    yield from tqdm(rows, desc=f"Reading {Path(files[0]).name}", unit=" rows", disable=None)
+    if bad.remedy():
+        raise DataError(bad.refusal(skip=""))
+    if bad.rows == 0:
+        raise DataError(f"{files[0]}: there are no rows")
 
 
 def make_report(
@@ -170,6 +180,8 @@ def facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     more = f"; {report['pairs']:,} pairs, for {several:,} rows have several references" if several else ""
     yield "rows", f"{report['rows']:,}{more}"
     yield from bad_facts("bad rows", report["bad_rows"])
+    if not report["pairs"]:
+        return
     yield from duplicate_facts(report["duplicates"], report["pairs"])
     if "against" in report:
         yield from overlap_facts(report["against"])

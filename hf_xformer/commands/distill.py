@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.do_sample:
         raise ArgumentError("--do_sample: a run that continues would draw anew; distillation decodes with beams")
-    check_output_file("--output_file", args.output_file)
+    check_output_file("--output_file", args.output_file, args.train_file)
     if args.output_file.exists():
         raise ArgumentError(f"--output_file {args.output_file} is there already: remove it or give another")
     bad_rows, files = bad_rows_of(args), find_files(args.train_file, say_once)

@@ -164,17 +164,17 @@ def check_options(args: argparse.Namespace) -> None:
     Raises:
         ArgumentError: Systems, files and options do not go together.
     """
-    check_output_file("--output_file", args.output_file)
     decoded = [name for name in args.checkpoint if not is_predictions(name)]
     files = args.predictions_file or []
-    for path in files:
-        check_output_file("--predictions_file", path)
+    inputs = [*(args.test_file or ()), *filter(is_predictions, args.checkpoint)]
+    for number, path in enumerate(files):
+        check_output_file("--predictions_file", path, inputs, outputs=files[:number])
+    check_output_file("--output_file", args.output_file, inputs, outputs=files)
     if files and len(files) != len(decoded):
         raise ArgumentError(f"--predictions_file: {len(files)} files for {len(decoded)} checkpoints to decode with")
-    if doubled := [name for name in args.checkpoint if args.checkpoint.count(name) > 1]:
-        raise ArgumentError(f"{doubled[0]}: it would be compared with itself")
-    if doubled := [path for path in files if files.count(path) > 1 or str(path) in args.checkpoint]:
-        raise ArgumentError(f"--predictions_file {doubled[0]}: it would overwrite another's predictions")
+    places = [Path(name).resolve() for name in args.checkpoint]
+    if doubled := [name for name, place in zip(args.checkpoint, places, strict=True) if places.count(place) > 1]:
+        raise ArgumentError(f"{doubled[-1]}: it would be compared with itself")
     if not args.test_file and not is_predictions(args.checkpoint[0]):
         raise ArgumentError(f"--test_file is missing, which {args.checkpoint[0]} is to decode")
 

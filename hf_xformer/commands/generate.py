@@ -25,7 +25,7 @@ from ..data.formats import check_file, read_lines
 from ..decoding.decoder import Decoder, Hypothesis
 from ..decoding.lengths import Place, Tally
 from ..errors import ArgumentError, one_line_errors
-from ..files import kept_path, open_whole
+from ..files import open_whole
 from .options import Parser, add_checkpoint, add_decoding_options, check_output_file, make_decoder, whole_number
 
 
@@ -77,11 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def check_options(args: argparse.Namespace) -> None:
     if args.n_best > (args.num_beams or 1) and not args.do_sample:
         raise ArgumentError(f"--n_best {args.n_best} needs as many --num_beams, or --do_sample")
-    check_output_file("--output", args.output)
+    check_output_file("--output", args.output, [] if args.input is None else [args.input])
     if args.input is not None:
-        taken = [] if args.output is None else [args.output.resolve(), kept_path(args.output)]
-        if args.input.resolve() in taken:
-            raise ArgumentError(f"--output {args.output} would overwrite the input")
         # Fails here, and not when the model is loaded.
         check_file(args.input, f"leave out --input and type < {args.input}")
 

@@ -4,7 +4,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,9 +14,11 @@ from accelerate import PartialState
 from transformers import set_seed
 
 from ..data.bad_rows import POLICIES, SHORTEST, BadRows
+from ..data.formats import TABLE_READERS, format_of
 from ..decoding.decoder import Decoder
 from ..decoding.lengths import OVERLONG
 from ..errors import ArgumentError, blame, refuse_misspelt, wrong_choice
+from ..files import kept_path
 
 
 class Parser(argparse.ArgumentParser):
@@ -136,10 +138,18 @@ def add_overwrite(parser: argparse._ActionsContainer, text: str) -> None:
     parser.add_argument("--overwrite", action="store_true", help=text)
 
 
-def check_output_file(option: str, path: Path | None) -> None:
+def check_output_file(
+    option: str, path: Path | None, inputs: Iterable[str | Path] = (), outputs: Iterable[Path | None] = ()
+) -> None:
     """
+    Refuses a file that cannot be written, whatever it will hold, or that would take the place of another of this run.
+
+    Args:
+        inputs: Files of data, folders of them, and whatever else is read; names that are no path do no harm.
+        outputs: The other files that are written.
+
     Raises:
-        ArgumentError: A file cannot be written there, whatever it will hold.
+        ArgumentError: It cannot be written there.
     """
     if path is None:
         return
@@ -147,6 +157,14 @@ def check_output_file(option: str, path: Path | None) -> None:
         raise ArgumentError(f"{option} {path}: this is a folder, and a file is wanted")
     if not path.parent.is_dir():
         raise ArgumentError(f"{option} {path}: there is no folder {path.parent} to write it into")
+    taken = {path.resolve(), kept_path(path).resolve()}
+    for given in map(Path, inputs):
+        if given.resolve() in taken:
+            raise ArgumentError(f"{option} {path} would overwrite the input {given}: give another name")
+        if given.is_dir() and given.resolve() == path.resolve().parent and format_of(path) in TABLE_READERS:
+            raise ArgumentError(f"{option} {path} would be one of the files in the input {given}: give another")
+    if any(other is not None and other.resolve() in taken for other in outputs):
+        raise ArgumentError(f"{option} {path}: another output has this name already")
 
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:

@@ -24,10 +24,12 @@ class Fault(NamedTuple):
     Args:
         reason: Without anything of the row itself, so that rows can be counted by it.
         detail: What the row holds.
+        remedy: What to do if all rows are bad for this reason.
     """
 
     reason: str
     detail: str = ""
+    remedy: str = ""
 
 
 class BadRows:
@@ -50,6 +52,7 @@ class BadRows:
         self.counts: Counter[str] = Counter()  # by reason
         self.examples: list[str] = []  # the first, each with its place
         self.first = ""  # place and reason of the first, without anything that stands in it
+        self.remedies: dict[str, str] = {}  # by reason
 
     def __reduce__(self) -> tuple:
         return type(self), (self.policy, self.max_length_ratio)
@@ -67,10 +70,11 @@ class BadRows:
         """The number of bad rows."""
         return self.counts.total()
 
-    def add(self, place: str, reason: str, detail: str = "") -> None:
+    def add(self, place: str, reason: str, detail: str = "", remedy: str = "") -> None:
         """Counts a bad row, which stands at a place such as "train.jsonl:17"."""
         self.counts[reason] += 1
         self.first = self.first or f"{place}: {reason}"
+        self.remedies[reason] = remedy
         if len(self.examples) < EXAMPLES:
             self.examples.append(f"{place}: {reason}{': ' * bool(detail)}{detail}")
 
@@ -89,7 +93,13 @@ class BadRows:
             return ""
         if self.policy == "error":
             raise DataError(self.refusal())
-        return f"left out {self.share()} (--on_bad_row skip): {self.by_reason()}; the first: {self.examples[0]}"
+        left_out = f"left out {self.share()} (--on_bad_row skip): {self.by_reason()}; the first: {self.examples[0]}"
+        return "; ".join(filter(None, (left_out, self.remedy())))
+
+    def remedy(self) -> str:
+        """Returns what helps if all rows, and not some, are bad for one reason, such as the name of a column."""
+        (reason, *others) = self.counts or [""]
+        return "" if others or self.total < self.rows else self.remedies.get(reason, "")
 
     def say(self, say: Callable) -> None:
         """Says what was left out, if anything was."""
@@ -109,13 +119,20 @@ class BadRows:
         """Returns the number of bad rows among all."""
         return f"{self.total:,} bad {'row' if self.total == 1 else 'rows'} of {self.rows:,}"
 
-    def refusal(self) -> str:
-        """Returns the message of the error."""
+    def refusal(self, skip: str = "--on_bad_row skip") -> str:
+        """
+        Returns the message of the error.
+
+        Args:
+            skip: The option that leaves bad rows out; nothing if none does.
+        """
+        if remedy := self.remedy():  # one example says it all
+            return f"{self.share()}: {self.by_reason()}; the first: {self.examples[0]}; {remedy}"
         if self.total == 1:
-            return f"{self.examples[0]}; --on_bad_row skip leaves such a row out"
+            return self.examples[0] + (f"; {skip} leaves such a row out" if skip else "")
         first = "all" if self.total <= EXAMPLES else f"the first {EXAMPLES}"
-        named = "; ".join(self.examples)
-        return f"{self.share()}: {self.by_reason()}; --on_bad_row skip leaves them out; {first}: {named}"
+        out = f"; {skip} leaves them out" if skip else ""
+        return f"{self.share()}: {self.by_reason()}{out}; {first}: {'; '.join(self.examples)}"
 
     def record(self) -> dict[str, Any]:
         """Returns the counts as JSON holds them; `recall` takes them up again."""
@@ -133,11 +150,12 @@ class BadRows:
 class BadRowsOfStream(BadRows):
     """The bad rows of a stream: each is refused at once, or they are counted in lines while reading goes on."""
 
-    def refusal(self) -> str:
-        return f"{self.examples[0]}; a stream stops at its first bad row: --on_bad_row skip leaves such rows out"
+    def refusal(self, skip: str = "--on_bad_row skip") -> str:
+        out = f"a stream stops at its first bad row: {skip} leaves such rows out"
+        return "; ".join(filter(None, (self.examples[0], self.remedy(), out)))
 
-    def add(self, place: str, reason: str, detail: str = "") -> None:
-        super().add(place, reason, detail)
+    def add(self, place: str, reason: str, detail: str = "", remedy: str = "") -> None:
+        super().add(place, reason, detail, remedy)
         if self.policy == "error":
             raise DataError(self.refusal())
         if str(self.total).strip("0") == "1":  # 1, 10, 100, ...

@@ -11,11 +11,11 @@ import gzip
 import json
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow
 import pyarrow.parquet
@@ -29,6 +29,9 @@ LONGEST = 2**24
 # Stands for a carriage return while `csv` reads a line, which would end there; text in UTF-8 holds no surrogates.
 RETURN = "\ud80d"
 
+EMPTY_LINE = Fault("empty line")
+
+T = TypeVar("T")
 Records = Iterator[tuple[str, dict | Fault]]  # place, such as "train.jsonl:17", and the record or why it is none
 Columns = dict[str, str]  # options that name columns, and the columns: {"--source_column": "de"}
 
@@ -132,12 +135,28 @@ def read_parallel_text(source_path: Path, target_path: Path) -> Records:
         yield f"{source_path}:{number}", {"source": source, "target": target}
 
 
+def before_the_last(
+    numbered: Iterable[tuple[int, T]], is_empty: Callable[[T], bool]
+) -> Iterator[tuple[int, T | None]]:
+    """Yields numbered lines or cells, None for empty ones; empty ones behind the last that is not are left out."""
+    first = count_empty = 0
+    for number, line in numbered:
+        if is_empty(line):
+            first = number if count_empty == 0 else first
+            count_empty += 1
+            continue
+        yield from ((each, None) for each in range(first, first + count_empty))
+        count_empty = 0
+        yield number, line
+
+
 def read_jsonl(path: Path, columns: Columns) -> Records:
-    """Reads a file of JSON objects, one a line; lines without anything are no rows."""
+    """Reads a file of JSON objects, one a line."""
     del columns  # each object has its own
     is_first = True
-    for number, line in numbered_lines(path):
-        if not line.strip(" \t\r"):
+    for number, line in before_the_last(numbered_lines(path), lambda line: not line.strip(" \t\r")):
+        if line is None:
+            yield f"{path}:{number}", EMPTY_LINE
             continue
         if is_first:
             check_first_object(path, number, line)
@@ -185,14 +204,11 @@ def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_tsv(path: Path, columns: Columns) -> Records:
     """Reads tab-separated cells, without quoting."""
-    names: list[str] = []
-    for number, line in numbered_lines(path):
-        cells = line.split("\t")
-        if number == 1:
-            names = cells
-            check_header(path, names, columns)
-        elif line or len(names) == 1:  # where there is one column, an empty line is an empty cell
-            yield f"{path}:{number}", under_names(cells, names)
+    lines = numbered_lines(path)
+    names = next(lines)[1].split("\t")
+    check_header(path, names, columns)
+    for number, line in before_the_last(lines, lambda line: not line):
+        yield f"{path}:{number}", EMPTY_LINE if line is None else under_names(line.split("\t"), names)
 
 
 def read_csv(path: Path, columns: Columns) -> Records:
@@ -200,28 +216,33 @@ def read_csv(path: Path, columns: Columns) -> Records:
     csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
     lines = (f"{line.replace(chr(13), RETURN)}\n" for _, line in numbered_lines(path))
     reader = csv.reader(lines, strict=True)
-    names: list[str] = []
+    rows = cells_of(path, reader)
+    names = next(rows, (1, []))[1]
+    check_header(path, names, columns)  # type: ignore[arg-type]  # a first row with broken quotes is refused
+    for start, cells in before_the_last(rows, lambda cells: cells == []):
+        place = f"{path}:{start}"
+        if cells is None or isinstance(cells, Fault):
+            yield place, EMPTY_LINE if cells is None else cells
+            continue
+        record = under_names(cells, names)  # type: ignore[arg-type]
+        if isinstance(record, Fault) and start != reader.line_num:
+            # Left out as one row, it would take all those lines with it.
+            raise DataError(f"{place}: {record.detail}, up to line {reader.line_num}: is a quote left open?")
+        yield place, record
+
+
+def cells_of(path: Path, reader: Any) -> Iterator[tuple[int, list[str] | Fault]]:
+    """Yields the cells of the rows that a reader of `csv` finds, each with the number of its first line."""
     while True:
         start = reader.line_num + 1
-        place = f"{path}:{start}"
         try:
-            cells = [cell.replace(RETURN, "\r") for cell in next(reader)]
+            yield start, [cell.replace(RETURN, "\r") for cell in next(reader)]
         except StopIteration:
             return
         except csv.Error as error:
             if start != reader.line_num or "unexpected end" in str(error) or start == 1:
-                raise DataError(f"{place}: {open_quote(error, reader.line_num)}") from error
-            yield place, Fault("broken quotes", str(error))
-            continue
-        if start == 1:
-            names = cells
-            check_header(path, names, columns)
-        elif cells or len(names) == 1:
-            record = under_names(cells or [""], names)
-            if isinstance(record, Fault) and start != reader.line_num:
-                # Left out as one row, it would take all those lines with it.
-                raise DataError(f"{place}: {record.detail}, up to line {reader.line_num}: is a quote left open?")
-            yield place, record
+                raise DataError(f"{path}:{start}: {open_quote(error, reader.line_num)}") from error
+            yield start, Fault("broken quotes", str(error))
 
 
 def open_quote(error: csv.Error, line: int) -> str:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import DataError
 from .encoding import SpeltOut, TextEncoder, name_of
-from .probing import ONE_FORM, round_trip
+from .probing import harm, round_trip
 from .reading import expand_references
 
 
@@ -136,8 +136,7 @@ def say_round_trip(rows: Iterable[dict], tokenize: PairTokenizer, say: Callable)
     """Says how many targets come back as others from the tokenizer, if any do."""
     found = round_trip(tokenize.target, [first_reference(row["target"]) for row in rows])
     if found.first is not None:
-        harm = "metrics compare in form C" if set(found.ways) == {ONE_FORM} else "no prediction can equal these"
-        say(f"{name_of(tokenize.target, 'target')}: {found}; {harm}")
+        say(f"{name_of(tokenize.target, 'target')}: {found}; {harm(found.ways)}")
 
 
 def longest_source(rows: Dataset) -> int:

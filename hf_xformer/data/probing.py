@@ -4,7 +4,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -253,6 +253,25 @@ def round_trip(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], target:
 
 
 ONE_FORM = "in another Unicode form"
+ONE_SPACE = "with other spaces between the same words"
+OTHER_SPACES = "with other spaces"
+LOWER_CASE = "in lower case"
+COMPATIBLE = "with compatible characters"
+# Whether a prediction can still equal the text, by the way that it comes back in; in any other way none can.
+EQUAL_TO_SOME = {
+    ONE_FORM: "metrics compare in one form, unless --unicode_form none is given",
+    ONE_SPACE: "metrics of words and symbols can take a prediction for equal, exact_match never does",
+    OTHER_SPACES: "metrics that look at spaces never take a prediction for equal",
+    LOWER_CASE: "no metric but ter can take a prediction for equal",
+    COMPATIBLE: "a prediction can be equal with --unicode_form NFKC only",
+}
+
+
+def harm(ways: Iterable[str]) -> str:
+    """Returns what metrics make of targets that come back in some ways."""
+    ways = list(ways)
+    said = [(each, EQUAL_TO_SOME.get(each, "no prediction can equal these")) for each in ways]
+    return "; ".join(what if len({what for _, what in said}) == 1 else f"{each}: {what}" for each, what in said)
 
 
 def way(text: str, back: str, unknown: bool) -> str:
@@ -280,9 +299,10 @@ def without_accents(text: str) -> str:
 
 
 FORMS = {
-    "with other spaces": lambda text: "".join(composed(text).split()),
-    "in lower case": lambda text: compatible(text.lower()),
-    "with compatible characters": compatible,
+    ONE_SPACE: lambda text: " ".join(composed(text).split()),
+    OTHER_SPACES: lambda text: "".join(composed(text).split()),
+    COMPATIBLE: compatible,
+    LOWER_CASE: lambda text: compatible(text.lower()),
     "without accents": without_accents,
     "in lower case without accents": lambda text: without_accents(text.lower()),
 }

@@ -8,13 +8,14 @@ wrong with a row is said with its place: `train.jsonl:17: no field 'target': the
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 
-from ..errors import DataError
+from ..errors import DataError, did_you_mean
 from ..files import content_of, read_json, write_json
 from .bad_rows import SHORTEST, BadRows, BadRowsOfStream, Fault, say_once
 from .formats import TABLE_READERS, format_of, shown
@@ -25,7 +26,8 @@ SOURCE_FEATURES = Features({"source": Value("string")})
 ROW_FEATURES = Features({"source": Value("string"), "target": List(Value("string"))})
 PAIR_FEATURES = Features({"source": Value("string"), "target": Value("string")})
 TALLY = "bad_rows.json"  # beside the rows in the cache: what was left out of them
-RULES = 2  # raised when the same files give other rows, which a cache of before must not hide
+STREAM_BATCH = 100  # rows of a stream that are read at once
+RULES = 3  # raised when the same files give other rows, which a cache of before must not hide
 
 Row = dict[str, Any]
 
@@ -58,15 +60,26 @@ def read_rows(
     """
     paths = find_files(files)
     bad_rows = BadRows() if bad_rows is None else bad_rows
+    yield from settled(good_rows_of(paths, source_column, target_column, bad_rows), bad_rows, str(paths[0]))
+
+
+def good_rows_of(paths: list[Path], source_column: str, target_column: str | None, bad_rows: BadRows) -> Iterator[Row]:
+    """Yields the rows of files, and counts those that have none: it may be all."""
     if not any(format_of(path) in TABLE_READERS for path in paths):  # plain text has no column names
         source_column, target_column = "source", target_column and "target"
+    records = open_records(paths, source_column, target_column)
+    yield from good_rows(records, source_column, target_column, bad_rows)
+
+
+def settled(rows: Iterable[Row], bad_rows: BadRows, place: str) -> Iterator[Row]:
+    """Yields rows; raises DataError at their end if bad ones are an error or no row is left."""
     is_empty = True
-    for row in good_rows(open_records(paths, source_column, target_column), source_column, target_column, bad_rows):
+    for row in rows:
         is_empty = False
         yield row
     left_out = bad_rows.settle()
     if is_empty:
-        raise DataError(f"{paths[0]}: " + (f"no row is left: {left_out}" if left_out else "the file holds no rows"))
+        raise DataError(f"{place}: " + (f"no row is left: {left_out}" if left_out else "there are no rows"))
 
 
 def load_rows(
@@ -113,8 +126,8 @@ def load_named_rows(
     """
     Loads a dataset and brings it to the columns `source` and `target`.
 
-    The files of a local folder are read as `load_rows` reads them, if they are of a kind that it knows and no
-    configuration says otherwise; any other dataset is read by `datasets.load_dataset`.
+    The tables of a local folder are read as `load_rows` reads them, unless a configuration says how they are to be
+    read; any other dataset is read by `datasets.load_dataset`.
 
     Args:
         name: A local folder or a name on the Hub.
@@ -126,7 +139,7 @@ def load_named_rows(
             refuses. When streaming, rows beyond the first are checked when they are reached.
     """
     bad_rows = BadRows() if bad_rows is None else bad_rows
-    files = files_of_folder(Path(name), config_name, split)
+    files = files_of_folder(Path(name), config_name, split, say_once)
     if files is not None:
         return load_rows(files, source_column, target_column, streaming, bad_rows)
     dataset = load_foreign(name, config_name, split, source_column, target_column, streaming)
@@ -140,13 +153,11 @@ def load_named_rows(
         return store_rows(generate_foreign_rows, kwargs | {"versions": (RULES, dataset._fingerprint)}, bad_rows)
     ahead = bad_rows.fresh() if bad_rows.policy == "skip" else bad_rows.of_stream()
     list(good_rows([(f"{place}, row 1", first)], source_column, target_column, ahead))
-    return dataset.map(
-        rows_of_batch,
-        batched=True,
-        with_indices=True,
-        fn_kwargs={"place": place, **columns, "bad_rows": bad_rows.of_stream()},
-        remove_columns=list(first),
+    kwargs = {"dataset": dataset, "shards": list(range(dataset.num_shards)), "place": place, **columns}
+    return IterableDataset.from_generator(
+        stream_foreign_rows,
         features=features_of(target_column),
+        gen_kwargs=kwargs | {"bad_rows": bad_rows.of_stream()},
     )
 
 
@@ -214,29 +225,36 @@ def generate_foreign_rows(
     """Reads the rows of a dataset that `datasets` has loaded before, for its cache."""
     del versions
     dataset = load_foreign(name, config_name, split, source_column, target_column)
-    place, is_empty = place_of(name, split), True
-    records = ((f"{place}, row {number}", record) for number, record in enumerate(dataset, start=1))
-    for row in good_rows(records, source_column, target_column, bad_rows):
-        is_empty = False
-        yield row
-    left_out = bad_rows.settle()
-    if is_empty:
-        raise DataError(f"{place}: no row is left: {left_out}")
+    place = place_of(name, split)
+    rows = good_rows(numbered(dataset, place), source_column, target_column, bad_rows)
+    yield from settled(rows, bad_rows, place)
 
 
-def rows_of_batch(
-    batch: dict[str, list],
-    indices: list[int],
+def stream_foreign_rows(
+    dataset: IterableDataset,
+    shards: list[int],
     place: str,
     source_column: str,
     target_column: str | None,
-    bad_rows: BadRows,
-) -> dict[str, list]:
-    """Returns the good rows of a batch of records."""
-    records = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    placed = ((f"{place}, row {index + 1}", record) for index, record in zip(indices, records, strict=True))
-    rows = list(good_rows(placed, source_column, target_column, bad_rows))
-    return {name: [row[name] for row in rows] for name in features_of(target_column)}
+    bad_rows: BadRowsOfStream,
+) -> Iterator[Row]:
+    """Reads rows of a dataset for one pass of a stream; `datasets` asks for shards by one, and each says its count."""
+    counted = bad_rows.of_stream()
+    for shard in shards:
+        # Read in batches, since a dataset that is iterated by rows shares its shards among a loader's workers again.
+        batches = dataset.shard(dataset.num_shards, shard).iter(STREAM_BATCH)
+        records = (
+            dict(zip(batch, values, strict=True)) for batch in batches for values in zip(*batch.values(), strict=True)
+        )
+        where = place if dataset.num_shards == 1 else f"{place}, shard {shard + 1} of {dataset.num_shards}"
+        yield from good_rows(numbered(records, where), source_column, target_column, counted)
+    if counted.total:
+        say_once(counted.settle())
+
+
+def numbered(records: Iterable[dict], place: str) -> Iterator[tuple[str, dict]]:
+    """Yields records with their places."""
+    return ((f"{place}, row {number}", record) for number, record in enumerate(records, start=1))
 
 
 def load_foreign(
@@ -303,7 +321,7 @@ def to_row(record: dict, source_column: str, target_column: str | None) -> Row |
     """Returns the row in a record, or why there is none."""
     source = field_of(record, source_column)
     if isinstance(source, Fault):
-        return source
+        return Fault(source.reason, source.detail, "--source_column gives the name of another")
     where = "" if source_column == "source" else f" in {source_column!r}"
     if not isinstance(source, str):
         return Fault("source is not a text", f"{shown(source)}{where}")
@@ -313,7 +331,7 @@ def to_row(record: dict, source_column: str, target_column: str | None) -> Row |
         return {"source": source}
     target = field_of(record, target_column)
     if isinstance(target, Fault):
-        return target
+        return Fault(target.reason, target.detail, "--target_column gives the name of another")
     where = "" if target_column == "target" else f" in {target_column!r}"
     targets = target if isinstance(target, list) else [target]
     if not targets or not all(isinstance(text, str) for text in targets):
@@ -342,4 +360,10 @@ def field_of(record: dict, column: str) -> Any:
     if dot and isinstance(record.get(outer), dict):
         found = field_of(record[outer], inner)
         return Fault(found.reason, f"in {outer!r} {found.detail}") if isinstance(found, Fault) else found
-    return Fault(f"no field {column!r}", f"there are {', '.join(map(repr, record)) or 'none'}")
+    return Fault(f"no field {column!r}", names_instead(column, tuple(record)))
+
+
+@lru_cache
+def names_instead(column: str, names: tuple[str, ...]) -> str:
+    """Returns the names of fields that there are in place of one, and which of them may be meant."""
+    return f"there are {', '.join(map(repr, names)) or 'none'}{did_you_mean(column, names)}"

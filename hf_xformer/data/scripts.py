@@ -19,8 +19,10 @@ SCRIPTS = {
     "Burmese": re.compile("[\u1000-\u109f]"),
     "Khmer": re.compile("[\u1780-\u17d3]"),
 }
-NO_LETTERS = re.compile(r"[\W\d_]+")
+# Vowel signs are no letters to `\w` in all scripts.
+NO_LETTERS = re.compile(rf"(?:(?![{''.join(each.pattern.strip('[]') for each in SCRIPTS.values())}])[\W\d_])+")
 MOST, SOME = 0.3, 0.02  # shares of a script among the letters: texts are in it, or hold so much of it as to say so
+JAPANESE = 0.05  # share of kana among kana and Chinese characters from which on a text is Japanese
 # What sacreBLEU takes for a language; where it has nothing of its own, characters.
 TOKENIZERS = {
     "Chinese": "zh",
@@ -40,6 +42,11 @@ class Script(NamedTuple):
     def has_spaces(self) -> bool:
         return self.language == "Korean"
 
+    @property
+    def is_main(self) -> bool:
+        """Returns whether the texts are in it, rather than hold some of it."""
+        return self.share >= MOST
+
 
 class ScriptCounts:
     """Letters of texts by script, counted a text at a time."""
@@ -58,10 +65,9 @@ class ScriptCounts:
         """Returns the script without simple words between spaces that texts hold most of; None if next to nothing."""
         counts = dict(self.counts)
         kana, han = counts.pop(KANA, 0), counts.pop(HAN, 0)
-        counts["Japanese" if kana > 0.05 * (kana + han) else "Chinese"] = kana + han
+        counts["Japanese" if kana > JAPANESE * (kana + han) else "Chinese"] = kana + han
         language = max(counts, key=counts.__getitem__)
-        # Vowel signs are no letters to `\w` in all scripts.
-        share = counts[language] / max(self.letters, counts[language], 1)
+        share = counts[language] / max(self.letters, 1)
         return Script(language, share) if share >= SOME else None
 
 

@@ -5,11 +5,18 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from datasets.data_files import SPLIT_KEYWORDS, DataFilesDict, get_data_patterns
+from datasets.data_files import SPLIT_KEYWORDS, DataFilesDict, get_data_patterns, sanitize_patterns
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import metadata_load
 
 from ..errors import DataError
 from .formats import TABLE_READERS, Columns, Records, check_file, format_of, read_parallel_text, read_text
+
+
+# What a configuration says of files, and nothing of how they are read.
+SIMPLE = {"config_name", "data_files", "data_dir", "default", "description"}
 
 
 def open_records(paths: list[Path], source_column: str, target_column: str | None) -> Records:
@@ -40,27 +47,71 @@ def open_records(paths: list[Path], source_column: str, target_column: str | Non
             )
 
 
-def files_of_folder(folder: Path, config_name: str | None, split: str) -> list[Path] | None:
+def files_of_folder(
+    folder: Path, config_name: str | None, split: str, say: Callable | None = None
+) -> list[Path] | None:
     """
-    Returns the files of a split, by their names as `datasets` takes them; None if `datasets` has to read them.
+    Returns the tables of a split, by their names or by the configuration in the folder's README.md, as `datasets`
+    takes them; None if `datasets` has to read them, since a configuration asks for more or there are no tables.
+
+    Args:
+        say: Is told which files of the split are no tables and are not read.
 
     Raises:
-        DataError: The folder has no such split.
+        DataError: The folder has no such split, or tables of several formats in it.
     """
-    described = any((folder / name).is_file() for name in ("README.md", ".huggingface.yaml"))
-    if not folder.is_dir() or described or config_name is not None or not re.fullmatch(r"\w+", split):
+    if not folder.is_dir() or not re.fullmatch(r"\w+", split):
+        return None
+    config = configuration_of(folder, config_name)
+    if config is None:
         return None
     try:
-        base = folder.resolve().as_posix()
-        splits = DataFilesDict.from_patterns(get_data_patterns(base), base_path=base)
-    except FileNotFoundError:
+        base = (folder / config.get("data_dir", "")).resolve().as_posix()
+        named = config.get("data_files")
+        patterns = get_data_patterns(base) if named is None else sanitize_patterns(named)
+        splits = DataFilesDict.from_patterns(patterns, base_path=base)
+    except (FileNotFoundError, ValueError, TypeError):  # `datasets` says what is wrong
         return None
-    files = list(dict.fromkeys(map(Path, splits.get(split, ()))))
-    if any(format_of(file) in TABLE_READERS for each in splits.values() for file in map(Path, each)) and not files:
+    if not any(is_table(file) for each in splits.values() for file in each):
+        return None
+    if not splits.get(split):
         raise DataError(
             f"dataset {str(folder)!r}: no split {split!r}; there are {', '.join(repr(str(each)) for each in splits)}"
         )
-    return files if files and len({TABLE_READERS.get(format_of(file)) for file in files} - {None}) == 1 else None
+    files = list(dict.fromkeys(map(Path, splits[split])))
+    tables = list(filter(is_table, files))
+    if not tables:
+        return None
+    if len({TABLE_READERS[format_of(file)] for file in tables}) > 1:
+        names = ", ".join(file.name for file in tables)
+        raise DataError(f"dataset {str(folder)!r}: files of several formats in the split {split!r}: {names:.300}")
+    if say is not None and len(tables) < len(files):
+        others = ", ".join(file.name for file in files if file not in tables)
+        read = ", ".join(file.name for file in tables)
+        say(f"dataset {str(folder)!r}: reading {read:.200}; not reading {others:.200}")
+    return tables
+
+
+def is_table(file: str | Path) -> bool:
+    return format_of(Path(file)) in TABLE_READERS
+
+
+def configuration_of(folder: Path, name: str | None) -> dict[str, Any] | None:
+    """
+    Returns a configuration that says at most which files there are, from the block `configs:` of a folder's README.md;
+    empty if there is no such block; None for any other.
+    """
+    if (folder / ".huggingface.yaml").is_file():
+        return None
+    card = folder / "README.md"
+    try:
+        configs = MetadataConfigs.from_dataset_card_data((card.is_file() and metadata_load(card)) or {})
+        if not configs:
+            return {} if name is None else None
+        config = configs.get(configs.get_default_config_name() if name is None else name)
+    except Exception:  # a dozen types, of which `datasets` says what is wrong
+        return None
+    return config if config is not None and set(config) <= SIMPLE else None
 
 
 def find_files(files: Sequence[str | Path], say: Callable | None = None) -> list[Path]:

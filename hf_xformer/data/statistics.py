@@ -22,7 +22,7 @@ from .duplicates import Overlap, Repeats, hash_of, pairs_of, same_form
 from .formats import shown
 from .pairs import PairTokenizer
 from .reading import Row
-from .scripts import MOST, ScriptCounts
+from .scripts import ScriptCounts
 
 
 SIDES = ("source", "target")
@@ -207,7 +207,7 @@ class Side:
     def script(self) -> str | None:
         """Returns the language whose script the texts are in, if its words do not simply stand between spaces."""
         script = self.scripts.script()
-        return None if script is None or script.share < MOST else script.language
+        return script.language if script is not None and script.is_main else None
 
     def report(self) -> dict[str, Any]:
         lengths: dict[str, Any] = {unit: each.report() for unit, each in self.lengths.items()}

@@ -2,26 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of predictions: JSONL of each row's source, prediction and references."""
 
-import json
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
+from ..data.bad_rows import BadRows, Fault
+from ..data.formats import format_of, read_jsonl, shown
 from ..errors import DataError
 from ..files import write_json_lines
 
 
+NAMES = ("source", "prediction", "references")
+FORM = "a text `source`, a text `prediction` and a list of texts `references`"
+
+
 def is_predictions(name: str) -> bool:
     """Returns whether the name of a system is that of a file of predictions, and not of a checkpoint."""
-    return name.endswith(".jsonl") or Path(name).is_file()
+    return format_of(Path(name)) == ".jsonl" or Path(name).is_file()
 
 
 def write_predictions(
     path: Path, sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> None:
     """Writes a row a line."""
-    names = ("source", "prediction", "references")
     rows = zip(sources, predictions, references, strict=True)
-    write_json_lines(path, (dict(zip(names, row, strict=True)) for row in rows))
+    write_json_lines(path, (dict(zip(NAMES, row, strict=True)) for row in rows))
 
 
 def read_predictions(path: Path, count: int | None = None) -> tuple[list[str], list[str], list[list[str]]]:
@@ -29,30 +34,33 @@ def read_predictions(path: Path, count: int | None = None) -> tuple[list[str], l
     Returns the sources, predictions and references of the first rows, or of all.
 
     Raises:
-        DataError: A line is not as `write_predictions` writes it, or there is none.
+        DataError: Lines are not as `write_predictions` writes them, all of which are counted, or there is none.
     """
-    sources, predictions, references = [], [], []
-    with open(path, encoding="utf-8", newline="\n") as lines:
-        try:
-            for number, line in enumerate(lines, start=1):
-                if count is not None and number > count:
-                    break
-                row = json.loads(line)
-                source, prediction, texts = row["source"], row["prediction"], row["references"]
-                if not texts or not isinstance(texts, list):
-                    raise TypeError
-                if not all(isinstance(text, str) for text in (source, prediction, *texts)):
-                    raise TypeError
-                sources.append(source)
-                predictions.append(prediction)
-                references.append(texts)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8") from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(
-                f"{path}, line {number}: not a row of --predictions_file, which has a text `source`, a text "
-                "`prediction` and a list of texts `references`"
-            ) from error
-    if not sources:
+    rows: list[tuple[str, str, list[str]]] = []
+    bad = BadRows()
+    for place, record in islice(read_jsonl(path, {}), count):
+        bad.rows += 1
+        row = record if isinstance(record, Fault) else row_of(record)
+        if isinstance(row, Fault):
+            bad.add(place, *row)
+        else:
+            rows.append(row)
+    if bad.total:
+        raise DataError(f"{bad.refusal(skip='')}; rows of --predictions_file have {FORM}")
+    if not rows:
         raise DataError(f"{path}: there are no predictions in it")
+    sources, predictions, references = map(list, zip(*rows, strict=True))
     return sources, predictions, references
+
+
+def row_of(record: dict) -> tuple[str, str, list[str]] | Fault:
+    """Returns the source, the prediction and the references in a record, or why there are none."""
+    if missing := [name for name in NAMES if name not in record]:
+        return Fault(f"no field {missing[0]!r}", f"there are {', '.join(map(repr, record)) or 'none'}")
+    source, prediction, references = (record[name] for name in NAMES)
+    for name, value in (("source", source), ("prediction", prediction)):
+        if not isinstance(value, str):
+            return Fault(f"{name} is not a text", shown(value))
+    if not references or not isinstance(references, list) or not all(isinstance(each, str) for each in references):
+        return Fault("references are not a list of texts", shown(references))
+    return source, prediction, references

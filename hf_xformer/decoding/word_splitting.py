@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from sacrebleu.metrics import BLEU
 
-from ..data.scripts import MOST, TOKENIZERS, script_of
+from ..data.scripts import TOKENIZERS, script_of
 from ..errors import ArgumentError, first_line
 
 
@@ -23,7 +23,7 @@ PACKAGES = {
 def tokenizer_for(texts: Iterable[str]) -> str:
     """Returns the name of sacreBLEU's tokenizer for the script of the texts."""
     script = script_of(texts)
-    return DEFAULT if script is None or script.share < MOST else TOKENIZERS[script.language]
+    return DEFAULT if script is None or not script.is_main else TOKENIZERS[script.language]
 
 
 def describe_tokenizer(given: str | None, texts: Iterable[str]) -> str | None:
@@ -34,7 +34,7 @@ def describe_tokenizer(given: str | None, texts: Iterable[str]) -> str | None:
     option = "--sacrebleu_tokenize"
     own = TOKENIZERS[script.language]
     share = f"{script.share:.0%} of the references' letters are {script.language}"
-    if given is None and script.share >= MOST:
+    if given is None and script.is_main:
         return f"sacrebleu: {share}, so words are split by {own}; {option} chooses another"
     if (given or DEFAULT) in BY_SPACES and not script.has_spaces:
         other = "" if own == "char" else f" {own} or"

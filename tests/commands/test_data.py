@@ -60,6 +60,18 @@ def test_bad_rows_are_counted_by_reason_with_their_places_and_left_out(rows, cap
     assert report["recipe"]["on_bad_row"] == "skip"
 
 
+def test_a_file_of_bad_rows_alone_is_shown(rows, capsys):
+    rows.write_text('{"source": "A"}\n\n{"source": " ", "target": "a"}\n')
+    said = run(capsys, rows, "--plot", "lengths.png")
+    assert said.startswith("rows        0\nbad rows    3 of 3: 1 no field 'target', 1 empty line, 1 empty source\n")
+    assert f"  {rows}:2: empty line\n" in said and not (rows.parent / "lengths.png").exists()
+    report = json.loads(run(capsys, rows, "--format", "json"))
+    assert (report["rows"], report["bad_rows"]["rows"], report["recipe"]["on_bad_row"]) == (0, 3, "skip")
+    fine = rows.with_name("fine.jsonl")
+    fine.write_text('{"source": "A", "target": "a"}\n')
+    assert "bad there   3 of 3: " in run(capsys, fine, "--against", rows)
+
+
 def test_a_tokenizer_adds_tokens_and_what_it_does_not_know(rows, tokenizer, capsys):
     said = run(capsys, rows, "--tokenizer", tokenizer)
     assert "unknown     180 of the sources' tokens" in said and "texts: 120 T, 60 G" in said
@@ -149,12 +161,27 @@ def test_the_picture_is_one(rows, tokenizer, capsys):
         (["rows.jsonl", "--tokenizer", "/none"], "/none: there is no such file or folder"),
         (["rows.jsonl", "--coverage", "101"], "--coverage: must be a number above 0 and at most 100, got 101"),
         (["rows.jsonl", "--format", "yaml"], "'yaml' is none of its choices; there are text, json"),
+        (
+            ["rows.jsonl", "--output_file", "rows.jsonl"],
+            "--output_file rows.jsonl would overwrite the input rows.jsonl",
+        ),
+        (["rows.jsonl", "--output_file", "{}/../rows.jsonl"], "/rows.jsonl would overwrite the input rows.jsonl"),
+        (["rows.jsonl", "--output_file", "link"], "link would overwrite the input rows.jsonl"),
+        (["a.csv", "--against", "rows.jsonl", "--output_file", "rows.jsonl"], "overwrite the input rows.jsonl"),
+        (["a.png", "--plot", "./a.png"], "--plot a.png would overwrite the input a.png"),
+        (["d", "--output_file", "d/report.json"], "d/report.json would be one of the files in the input d"),
+        (["rows.jsonl", "--plot", "a.png", "--output_file", "{}/../a.png"], "another output has this name already"),
         (["none.jsonl"], "none.jsonl"),
         (["rows.jsonl", "--against", "none.jsonl"], "none.jsonl"),
-        (["rows.jsonl", "--target_column", "tgt"], "tgt"),
+        (["rows.jsonl", "--target_column", "tgt"], "--target_column gives the name of another"),
+        (["empty.csv"], "empty.csv: there are no rows"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(rows, capsys, words, said):
-    there = sorted(rows.parent.iterdir())
-    assert said in refused(data, words, capsys)
-    assert sorted(rows.parent.iterdir()) == there
+    (rows.parent / "link").symlink_to(rows)
+    (rows.parent / "empty.csv").write_text("source,target\n")
+    (rows.parent / rows.parent.name).mkdir()
+    (rows.parent / "d").mkdir()
+    there, content = sorted(rows.parent.iterdir()), rows.read_text()
+    assert said in refused(data, [word.format(rows.parent.name) for word in words], capsys)
+    assert sorted(rows.parent.iterdir()) == there and rows.read_text() == content

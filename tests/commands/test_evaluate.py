@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """`evaluate` on files of predictions: systems that are compared, and what is refused before anything is decoded."""
 
+import gzip
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from hf_xformer.commands import evaluate
-from hf_xformer.decoding.predictions import write_predictions
+from hf_xformer.decoding.predictions import is_predictions, read_predictions, write_predictions
 
 
 SOURCES = ["CAT", "DOG", "BIRD"]
@@ -74,7 +76,11 @@ def test_one_file_is_scored_as_when_it_was_decoded(systems, capsys):
         (["some/model"], "--test_file is missing, which some/model is to decode"),
         (["A", "OTHER"], "its row 2 has the source 'DOC', not 'DOG'"),
         (["A", "SHORT"], "its 2 rows are not the 3 of the test set"),
-        (["BROKEN"], "line 1: not a row of --predictions_file"),
+        (
+            ["BROKEN"],
+            ":1: no field 'prediction': there are 'source', 'target'; rows of --predictions_file have a text",
+        ),
+        (["MANY"], "5 bad rows of 6: 1 a key occurs twice, 1 empty line, 1 prediction is not a text, "),
         (["A", "--metrics", "comet"], "needs an environment of its own"),
         (["SPACES", "--metrics", "per"], "the references hold no symbols"),
         (["A", "--metrics", "wrong_word"], "did you mean wrong_words?"),
@@ -96,8 +102,49 @@ def test_what_cannot_be_is_one_line(words, said, systems, tmp_path, monkeypatch,
         files[name] = str(tmp_path / f"{name}.jsonl")
     (tmp_path / "BROKEN.jsonl").write_text('{"source": "a", "target": "b"}\n')
     files["BROKEN"] = str(tmp_path / "BROKEN.jsonl")
+    good = json.dumps({"source": "a", "prediction": "", "references": ["b"]})
+    bad = [good[:-1] + ', "source": "b"}', "", good.replace('""', "3"), good.replace('["b"]', "[]"), "[]", ""]
+    (tmp_path / "MANY.jsonl").write_text("\n".join([good, *bad]))
+    files["MANY"] = str(tmp_path / "MANY.jsonl")
     words = [files.get(word, word) for word in words]
     with pytest.raises(SystemExit) as stop:
         evaluate.main(words if "--metrics" in words else [*words, "--metrics", "per"])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert stop.value.code == 2 and said in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.jsonl", "--output_file", "a.jsonl"], "--output_file a.jsonl would overwrite the input a.jsonl"),
+        (["a.jsonl", "{}/b.jsonl", "--output_file", "b.jsonl"], "--output_file b.jsonl would overwrite the input"),
+        (["x", "--test_file", "a.jsonl", "--predictions_file", "./a.jsonl"], "would overwrite the input a.jsonl"),
+        (
+            ["x", "a.jsonl", "--test_file", "b.jsonl", "--predictions_file", "{}/a.jsonl"],
+            "overwrite the input a.jsonl",
+        ),
+        (["x", "--test_file", ".", "--predictions_file", "c.jsonl"], "would be one of the files in the input ."),
+        (["x", "y", "--test_file", "b.jsonl", "--predictions_file", "c.jsonl", "./c.jsonl"], "another output"),
+        (
+            ["x", "--test_file", "b.jsonl", "--predictions_file", "c.jsonl", "--output_file", "c.jsonl"],
+            "another output",
+        ),
+        (["x", "x/", "--test_file", "b.jsonl"], "x/: it would be compared with itself"),
+        (["a.jsonl", "{}/a.jsonl"], "/a.jsonl: it would be compared with itself"),
+    ],
+)
+def test_no_file_is_read_and_written_or_written_twice(words, said, systems, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main([*(word.format(tmp_path) for word in words), "--metrics", "per"])
+    assert stop.value.code == 2 and said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_files_of_predictions_are_read_as_other_data_are(systems, tmp_path):
+    content = b"\xef\xbb\xbf" + Path(systems[0]).read_bytes() + b"\r\n\n"
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(content))
+    assert is_predictions("none/c.jsonl.gz") and not is_predictions("some/model")
+    assert read_predictions(tmp_path / "c.jsonl.gz") == read_predictions(Path(systems[0]))
+    assert read_predictions(tmp_path / "c.jsonl.gz", 2)[0] == SOURCES[:2]

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import datasets
 import pytest
+from torch.utils.data import DataLoader
 
 from hf_xformer.data.bad_rows import BadRows
 from hf_xformer.data.reading import load_named_rows, load_rows, read_rows
@@ -63,7 +64,7 @@ MIXED = {
     "a.csv": (
         'source,target\na,b\na,b,c\n\n,b\n"a"b,c\nd,e\n',
         2,
-        {"wrong number of cells": 1, "empty source": 1, "broken quotes": 1},
+        {"wrong number of cells": 1, "empty line": 1, "empty source": 1, "broken quotes": 1},
     ),
     "a.tsv": (
         "source\ttarget\na\tb\na\n\t\na\t \n",
@@ -90,12 +91,45 @@ def test_every_bad_row_is_counted_by_its_reason_and_the_others_are_kept(write, n
     assert "\n" not in str(error.value) and "--on_bad_row skip" in str(error.value)
 
 
-def test_an_empty_line_of_a_table_of_one_column_is_an_empty_cell(write):
-    for name in ("a.csv", "a.tsv"):
-        counted = BadRows("skip")
-        rows = read_rows([write(name, "source\na\n\nb\n")], target_column=None, bad_rows=counted)
-        assert [row["source"] for row in rows] == ["a", "b"]
-        assert counted.examples == [f"{write(name, 'x')}:3: empty source"]
+@pytest.mark.parametrize(
+    ("name", "head", "row", "empty"),
+    [
+        ("a.jsonl", "", GOOD, "\n"),
+        ("a.jsonl", "", GOOD, " \t\r\n"),
+        ("a.csv", "source,target\n", "a,b\n", "\n"),
+        ("a.csv", "source\n", "a\n", "\r\n"),
+        ("a.tsv", "source\ttarget\n", "a\tb\n", "\n"),
+        ("a.tsv", "source\n", "a\n", "\r\n"),
+    ],
+)
+def test_empty_lines_are_bad_rows_but_at_the_end_of_a_table(write, name, head, row, empty):
+    path, counted = write(name, head + row + empty * 2 + row + empty * 3), BadRows("skip")
+    target_column = "target" if "target" in head + row else None
+    rows = list(read_rows([path], target_column=target_column, bad_rows=counted))
+    assert [row["source"] for row in rows] == ["a", "a"]
+    first = 2 + bool(head)
+    assert counted.examples == [f"{path}:{first}: empty line", f"{path}:{first + 1}: empty line"]
+    assert counted.rows == 4 and counted.counts == {"empty line": 2}
+    with pytest.raises(DataError, match="2 bad rows of 4: 2 empty line"):
+        list(read_rows([path], target_column=target_column))
+
+
+def test_an_empty_line_inside_of_quotes_is_text(write):
+    path = write("a.csv", 'source,target\n"a\n\nb",c\n\n\n')
+    assert list(read_rows([path])) == [{"source": "a\n\nb", "target": ["c"]}]
+
+
+@pytest.mark.parametrize("policy", ["error", "skip"])
+@pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])
+def test_a_field_that_every_row_lacks_is_a_misnamed_column(write, policy, streaming):
+    path = write("a.jsonl", GOOD.replace("source", "sources") * 30)
+    with pytest.raises(DataError) as error:
+        load_rows([path], streaming=streaming, bad_rows=BadRows(policy))
+    assert "there are 'sources', 'target'; did you mean sources?" in str(error.value)
+    assert "--source_column gives the name of another" in str(error.value) and str(error.value).count(path) <= 2
+    with pytest.raises(DataError) as error:
+        list(read_rows([write("b.jsonl", GOOD + GOOD.replace("target", "tgt"))]))
+    assert "b.jsonl:2: no field 'target'" in str(error.value) and "_column" not in str(error.value)
 
 
 def test_empty_lines_of_parallel_texts_leave_out_their_pairs(write):
@@ -166,7 +200,8 @@ def test_a_stream_refuses_the_first_bad_row_or_counts_them_while_it_is_read(writ
     assert capsys.readouterr().err == ""
 
 
-CARD = "---\nconfigs:\n- config_name: default\n  data_files: {}\n---\n"
+# A separator is what only `datasets` reads by.
+CARD = '---\nconfigs:\n- config_name: default\n  data_files: "{}"\n  sep: "\\t"\n---\n'
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])
@@ -181,6 +216,23 @@ def test_what_datasets_reads_has_the_same_rules(write, tmp_path, streaming):
             assert counted.counts == {"empty source": 1}
     with pytest.raises(DataError, match="split 'train', row 4: empty source"):
         list(load_named_rows(str(tmp_path / "folder"), streaming=streaming))
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_stream_through_datasets_says_what_a_pass_left_out(write, tmp_path, shards, capsys):
+    for shard in range(shards):
+        write(f"folder/rows-{shard}.tsv", "source\ttarget\n" + "a\tb\n\tc\n" * 13)
+    write("folder/README.md", CARD.format("rows-*.tsv"))
+    rows = load_named_rows(str(tmp_path / "folder"), streaming=True, bad_rows=BadRows("skip"))
+    assert rows.num_shards == shards
+    for _ in range(2):
+        capsys.readouterr()
+        assert len(list(rows)) == 13 * shards
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
+        assert [line.partition(" (")[0] for line in said] == ["left out 13 bad rows of 26"] * shards
+        assert all(f"shard {number} of 2, row 2" in line for number, line in enumerate(said, 1) if shards == 2)
+    loader = DataLoader(rows, num_workers=2, batch_size=None)
+    assert len(list(loader)) == 13 * shards
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from hf_xformer.data.bad_rows import BadRows
-from hf_xformer.data.reading import read_rows
+from hf_xformer.data.reading import load_named_rows, read_rows
 from hf_xformer.data.sources import files_of_folder, find_files
 from hf_xformer.errors import DataError
 
@@ -126,3 +126,37 @@ def test_shards_of_a_split_are_read_in_order(tmp_path):
     for shard in reversed(shards):
         pyarrow.parquet.write_table(pyarrow.table({"source": [shard.name], "target": ["b"]}), shard)
     assert files_of_folder(tmp_path, None, "train") == shards
+
+
+def test_a_description_of_a_folder_changes_no_row(tmp_path):
+    (tmp_path / "train.tsv").write_bytes(b"source\ttarget\na\tx\rq\n")
+    (tmp_path / "test.jsonl").write_text(ROW * 2)
+    rows = [{"source": "a", "target": ["x\rq"]}]
+    plain = "# card\n"
+    tagged = "---\nlanguage: de\n---\n"
+    one = "---\nconfigs:\n- config_name: one\n  data_files: train.tsv\n---\n"
+    splits = "---\nconfigs:\n- config_name: two\n  data_files:\n  - split: train\n    path: [tr*.tsv]\n---\n"
+    moved = "---\nconfigs:\n- config_name: x\n  data_dir: .\n- config_name: y\n  data_files: test.jsonl\n---\n"
+    for card, name in ((plain, None), (tagged, None), (one, None), (one, "one"), (splits, None), (moved, "x")):
+        (tmp_path / "README.md").write_text(card)
+        assert files_of_folder(tmp_path, name, "train") == [tmp_path / "train.tsv"]
+        assert list(load_named_rows(str(tmp_path), name)) == rows
+    assert list(load_named_rows(str(tmp_path), "y")) == [{"source": "a", "target": ["b"]}] * 2
+    # What says more than which files there are is for `datasets`.
+    for card in (one.replace("train.tsv", 'train.tsv\n  sep: ";"'), one.replace("[", "{"), "---\nconfigs: 3\n---\n"):
+        (tmp_path / "README.md").write_text(card)
+        assert (files_of_folder(tmp_path, None, "train") is None) == (card != one)
+
+
+def test_no_table_of_a_split_is_dropped_and_what_is_none_is_said(tmp_path):
+    (tmp_path / "train.tsv").write_text("source\ttarget\na\tb\n")
+    (tmp_path / "train_notes.txt").write_text("notes\n")
+    (tmp_path / "test.jsonl").write_text(ROW)
+    said: list[str] = []
+    assert files_of_folder(tmp_path, None, "train", said.append) == [tmp_path / "train.tsv"]
+    assert said == [f"dataset {str(tmp_path)!r}: reading train.tsv; not reading train_notes.txt"]
+    assert files_of_folder(tmp_path, None, "test") == [tmp_path / "test.jsonl"]
+    (tmp_path / "train-2.jsonl").write_text(ROW)
+    for streaming in (False, True):
+        with pytest.raises(DataError, match="files of several formats in the split 'train': train-2.jsonl, train.tsv"):
+            load_named_rows(str(tmp_path), streaming=streaming)

@@ -14,8 +14,9 @@ from small_tokenizers import SHAPES, Marking, Slow, Uncut, letters, wordpiece
 from hf_xformer import XformerConfig
 from hf_xformer.checkpoints.vocabulary import check_vocabulary
 from hf_xformer.data.pairs import PairTokenizer, prepare_training
-from hf_xformer.data.probing import check_training, probe, round_trip
+from hf_xformer.data.probing import check_training, harm, probe, round_trip, way
 from hf_xformer.data.tokenizers import TRAINERS, train_tokenizer
+from hf_xformer.decoding.metrics import Scoring, compute_metrics
 from hf_xformer.errors import ArgumentError
 
 
@@ -104,9 +105,43 @@ def test_what_a_tokenizer_changes_has_its_name(way):
 def test_each_way_of_coming_back_as_another_is_told_apart():
     texts = ["abc", "ÄB", "ab  c", "ab\U0001f600", "[SEP]"]
     found = round_trip(wordpiece(eos_token="[SEP]"), texts)
-    wanted = {"in lower case without accents": 1, "with other spaces": 1, "in lower case": 1, "with unknown tokens": 1}
+    wanted = {
+        "in lower case without accents": 1,
+        "with other spaces between the same words": 1,
+        "in lower case": 1,
+        "with unknown tokens": 1,
+    }
     assert found.ways == Counter(wanted) and found.first == ("ÄB", "ab")
     assert "4 of 5 texts come back as others when decoded" in str(found) and "first 'ÄB' as 'ab'" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "back", "name", "harm_of_it", "equal"),
+    [
+        ("cafe\u0301 a b c", "café a b c", "in another Unicode form", "one form", ["exact_match", "per", "sacrebleu"]),
+        ("a  b c d", "a b c d", "with other spaces between the same words", "exact_match never", ["per", "sacrebleu"]),
+        ("ab c d e", "a bc d e", "with other spaces", "look at spaces never", ["chrf"]),
+        ("Ab c d e", "ab c d e", "in lower case", "no metric but ter", ["ter"]),
+        ("ﬁ c d e", "fi c d e", "with compatible characters", "with --unicode_form NFKC only", []),
+        ("é c d e", "e c d e", "without accents", "no prediction can equal these", []),
+    ],
+)
+def test_what_is_said_of_a_way_is_what_the_metrics_find(text, back, name, harm_of_it, equal):
+    assert way(text, back, False) == name and harm_of_it in harm([name])
+    best = {"exact_match": 100, "per": 0, "sacrebleu": 100, "chrf": 100, "ter": 0}
+    scores = compute_metrics(list(best), [back], [[text]])
+    looks_at_spaces = [each for each in best if each != "chrf"]
+    found = [each for each in best if scores[each] == pytest.approx(best[each])]
+    if name == "with other spaces":
+        assert not set(found) & set(looks_at_spaces)
+    assert set(equal) <= set(found) and ("exact_match" in found) == ("exact_match" in equal)
+    assert bool(found) == bool(equal)
+    if name == "with compatible characters":
+        assert (
+            compute_metrics(["exact_match"], [back], [[text]], None, Scoring(unicode_form="NFKC"))["exact_match"]
+            == 100
+        )
+    assert harm([name, "in other words"]).startswith(f"{name}: ") == (name != "without accents")
 
 
 @given(texts=st.lists(st.text(max_size=12), max_size=8))

@@ -67,7 +67,7 @@ def as_text(side: str) -> str:
     "contents",
     [
         {"a.jsonl": as_jsonl(ROWS)},
-        {"a.json": "\n" + as_jsonl([{**row, "target": row["target"][0], "id": 7} for row in ROWS]) + "\n\n"},
+        {"a.json": as_jsonl([{**row, "target": row["target"][0], "id": 7} for row in ROWS]) + "\n\n"},
         {"a.csv": as_csv()},
         {"a.csv": "\ufeff" + as_csv()},
         {"a.TSV": as_tsv()},
@@ -105,7 +105,7 @@ def test_without_a_target_column_sources_are_enough(write):
 
 
 BAD_FILES = {
-    "no row": ({"a.csv": "source,target\n"}, "a.csv: the file holds no rows"),
+    "no row": ({"a.csv": "source,target\n"}, "a.csv: there are no rows"),
     "nothing": ({"a.jsonl": ""}, "a.jsonl: the file is empty"),
     "nothing packed": ({"a.jsonl.gz": ""}, "a.jsonl.gz: the file is empty"),
     "broken JSON": ({"a.jsonl": as_jsonl(ROWS) + '{"source": "a",'}, "a.jsonl:4: invalid JSON: Expecting property"),

@@ -13,8 +13,10 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_xformer.data.advice import length_limits, recipe_options, tokenizer_options
 from hf_xformer.data.duplicates import Overlap, Repeats, Shared, hash_of, same_form
+from hf_xformer.data.scripts import script_of
 from hf_xformer.data.statistics import MOST_WORDS, Lengths, Statistics
 from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.decoding.word_splitting import tokenizer_for
 
 
 TEXTS = st.text("ab é", min_size=1, max_size=3)
@@ -196,11 +198,27 @@ def test_the_limits_cover_as_many_texts_as_was_asked_for(lengths, coverage):
 
 @pytest.mark.parametrize(
     ("target", "tokenize"),
-    [("犬が好きです。", "ja-mecab"), ("나는 개를 좋아한다", "ko-mecab"), ("我喜欢狗。", "zh"), ("dogs, 犬", None)],
+    [
+        ("犬が好きです。", "ja-mecab"),
+        ("東京都大学院工学研究科長の報告書", "ja-mecab"),  # one kana of sixteen
+        ("나는 개를 좋아한다", "ko-mecab"),
+        ("我喜欢狗。", "zh"),
+        ("ฉันชอบสุนัข", "char"),
+        ("ຂ້ອຍມັກໝາ", "char"),
+        ("ខ្ញុំចូលចិត្តឆ្កែ", "char"),
+        ("dogs, 犬", None),
+        ("ich mag Hunde", None),
+    ],
 )
-def test_sacrebleu_splits_what_has_no_spaces(target, tokenize):
-    statistics = statistics_of([("I like dogs", f"{target} {number}") for number in range(MOST_WORDS)])
-    assert value_of(recipe_options(statistics, 0, 99.5), "sacrebleu_tokenize") == tokenize
+def test_data_and_evaluate_have_one_mind_of_a_script(target, tokenize):
+    targets = [f"{target}{number}" if tokenize else f"{target} {number}" for number in range(MOST_WORDS + 1)]
+    statistics = statistics_of([("I like dogs", text) for text in targets])
+    options = recipe_options(statistics, 0, 99.5)
+    assert value_of(options, "sacrebleu_tokenize") == tokenize and value_of(options, "metrics")[0] == "sacrebleu"
+    assert tokenizer_for(targets) == (tokenize or "13a")
+    assert tokenizer_options(statistics)[-1].model_type == "bpe"
+    language = script_of(targets) if tokenize else None
+    assert statistics.report()["target"]["script"] == (language and language.language)
 
 
 def test_uneven_pairs_get_a_ratio_that_leaves_the_usual_ones():
