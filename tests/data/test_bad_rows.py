@@ -185,6 +185,8 @@ def test_a_stream_refuses_the_first_bad_row_or_counts_them_while_it_is_read(writ
     path = write("a.jsonl", GOOD + EMPTY * 12 + GOOD)
     with pytest.raises(DataError, match=r"a\.jsonl:2: empty source; a stream stops at its first bad row: --on_"):
         list(load_rows([path], streaming=True))
+    with pytest.raises(DataError, match=r"'src'.*; --source_column gives the name of another; a stream stops at"):
+        list(load_rows([path], "src", streaming=True))
     rows = load_rows([path], streaming=True, bad_rows=BadRows("skip"))
     for _ in range(2):
         capsys.readouterr()

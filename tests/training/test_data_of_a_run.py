@@ -5,6 +5,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from small_runs import weights
 from transformers import AutoTokenizer
 
 from hf_xformer.commands import train
+from hf_xformer.training.arguments import ModelArguments
 from hf_xformer.training.fingerprint import parts_of
+from hf_xformer.training.prepare import trained_before
 
 
 EXISTING = {"config_name": None, "config_overrides": None, "tokenizer_name": None}
@@ -77,6 +80,18 @@ def test_the_record_of_a_stream_says_that_it_has_no_numbers(task, tmp_path, caps
     options = {"streaming": "true", "on_bad_row": "skip", "max_steps": 2}
     train.main(task.options(tmp_path, **options))
     assert record_of(tmp_path) == {"train": "counted in the log alone: a stream is read while the model trains"}
+
+
+def test_a_tokenizer_without_a_limit_does_not_hide_what_a_checkpoint_records(task, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
+    tokenizer.model_max_length = 7
+    tokenizer.save_pretrained(tmp_path)
+    tokenizer.model_max_length = 10**30
+    state = SimpleNamespace(checkpoint=tmp_path)
+    assert [trained_before(ModelArguments(model_name_or_path="x"), tokenizer, each) for each in (None, state)] == [
+        0,
+        7,
+    ]
 
 
 @pytest.mark.slow
