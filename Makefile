@@ -98,7 +98,7 @@ test-wheel: install-test  ## the fast tests on the built wheel, in an environmen
 parity: install-test  ## logits, gradients and tokens of stock models against their conversions
 	$(BIN)/python benchmarks/parity.py
 
-gpu-check:  ## tests and benchmarks for one GPU in eight minutes; ARGS="--device cpu --tiny" rehearses on a CPU
+gpu-check:  ## tests and benchmarks for one GPU in ten minutes; ARGS="--device cpu --tiny" rehearses on a CPU
 	$(or $(PYTHON_GPU),$(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu_check.py $(ARGS)
 
 kills: install-test  ## kills trainings at 100 moments, starts them again and compares; ARGS="--help" says more

@@ -76,7 +76,7 @@ def test_ours_train_under_varlen_where_its_kernel_runs(layout, compiled, varlen,
 def test_all_parts_fit_the_time_of_the_check():
     check = importlib.import_module("gpu_check")
     beside = max(part.seconds for part in check.PARTS if part.tests)
-    assert beside + sum(part.seconds for part in check.PARTS if not part.tests) <= check.SECONDS <= 480
+    assert beside + sum(part.seconds for part in check.PARTS if not part.tests) <= check.SECONDS <= 590
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="processes are found in /proc")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import is_tracing
 
 from .configuration_xformer import XformerConfig
 from .masks_xformer import AttentionMask
@@ -115,6 +116,8 @@ class XformerAttention(nn.Module):
         # A loop and no comprehension or generator: nothing stands between here and the backend in a traceback.
         for part in mask.split(q, k, v, position_bias):
             x, weights = backend(self, part.q, part.k, part.v, part.mask, **{**kwargs, **part.options})
+            if weights is not None and weights.ndim < 4:
+                weights = None  # FlexAttention on a GPU: logarithms of the sums, (B, H, T)
             results.append((x.flatten(2), weights))
         return mask.join(iter(results))
 
@@ -147,6 +150,9 @@ class XformerSelfAttention(XformerAttention):
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves norms and rotations in full precision
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))  # (B, H, T, K), (B, G, T, K) twice
+        if self.config.qk_norm and q.shape[2] == 1 and is_tracing(q):
+            # The norm of one query is compiled by torch 2.11 into strides that kernels of a GPU refuse.
+            q = q.clone(memory_format=torch.contiguous_format)
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
         x, weights = self.attend(q, k, v, mask, position_bias, sliding_window=self.sliding_window, **kwargs)

@@ -31,8 +31,8 @@ class SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, labels, smoothing: float, elements: int) -> torch.Tensor:
-        # There is none for "meta", on which nothing is computed.
-        device_type = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"
+        # There is no autocast for "meta", on which nothing is computed.
+        device_type = "cpu" if x.device.type == "meta" else x.device.type
         # The type of a linear layer under autocast, whose own casts would be repeated in every chunk.
         dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
         matrix, vocabulary = weight.to(dtype), weight.shape[0]
@@ -55,7 +55,8 @@ class SummedCrossEntropy(torch.autograd.Function):
                 losses = normaliser - (1 - smoothing) * logits.gather(1, own)
                 if smoothing:
                     losses -= smoothing * logits.mean(dim=-1, keepdim=True)
-                loss += losses.masked_fill(~counts, 0.0).sum()
+                # Not in place: torch 2.11 compiles a function whose result was changed so into one without gradients.
+                loss = loss + losses.masked_fill(~counts, 0.0).sum()
                 if not any((wants_x, wants_weight, wants_bias)):
                     continue
                 # Overwrites the logits: softmax(logits) - labels.

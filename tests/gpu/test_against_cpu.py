@@ -32,8 +32,8 @@ MODELS = {
         "encoder_layer_types": ["sliding_attention", "full_attention"],
     },
 }
-# The library compiles FlexAttention anew for every shape, which takes seconds.
-COMPILED = ("rope-pre", "relative-pre", "rope-pre-blocks")
+# The library compiles FlexAttention anew for every shape, which takes 13 seconds.
+COMPILED = {"rope-pre": ("right", "left", "packed"), "relative-pre": ("left",), "rope-pre-blocks": ("right", "packed")}
 TINY = ("rope-pre", "sinusoidal-post", "relative-pre", "rope-pre-blocks")
 LAYOUTS = ("right", "left", "packed")
 
@@ -141,6 +141,8 @@ def distance(x: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_and_gradients_are_those_of_the_cpu(name, backend, layout, device):
     model = make(name, backend, device)
+    if backend.name == "flex_attention" and layout not in COMPILED[name]:
+        pytest.skip(f"flex_attention with {name} is tested with {', '.join(COMPILED[name])}")
     batch = {key: tensor.to(device) for key, tensor in laid_out(layout).items()}
     logits, expected = reference(name)
     outputs = model(**batch, output_logits=True)

@@ -66,20 +66,26 @@ OF_TWO = {"tp2", "cpu-2proc"}
 launches = pytest.mark.parametrize("each", LAUNCHES, ids=lambda each: each.name)
 
 
+def reference_on(device: torch.device) -> Launch:
+    """Returns the launch of one process in float32."""
+    return next(each for each in LAUNCHES if each.config == ("gpu", "cpu")[device.type == "cpu"])
+
+
 class Runs:
     """Launches what the device can run, a few at a time because starting takes longer than training."""
 
     def __init__(self, folder: Path, task: Task, device: torch.device):
         self.folder, self.task, self.device = folder, task, device
-        self.pool = ThreadPoolExecutor(max(1, min(6, (os.cpu_count() or 1) // 2)))
+        self.pool = ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1) // 2)))
         self.started: dict[Launch, Future] = {}
 
-    def start(self) -> None:
-        """Saves the weights that all begin with, ZeRO-3 too, which would draw others, and starts the launches."""
+    def start(self, chosen: list[Launch]) -> None:
+        """Saves the weights that all begin with, ZeRO-3 too, which would draw others, and starts launches."""
         tokenizer = AutoTokenizer.from_pretrained(self.task.tokenizer)
         tokenizer.save_pretrained(self.folder / "start")
         make_model(vocab_size=len(tokenizer), dropout=0.0).save_pretrained(self.folder / "start")
-        for each in LAUNCHES:
+        # Those that compile DeepSpeed's optimizer first: they take longest.
+        for each in sorted(chosen, key=lambda each: "offload" not in each.config):
             if self.why_not(each) is None:
                 self.started[each] = self.pool.submit(self.run, each)
 
@@ -121,9 +127,11 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, task, device):
+def runs(request, tmp_path_factory, task, device):
     runs = Runs(tmp_path_factory.mktemp("launches"), task, device)
-    runs.start()
+    tests = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    chosen = [params["each"] for params in tests if params.get("each") in LAUNCHES]
+    runs.start(list(dict.fromkeys([*chosen, reference_on(device)])))
     yield runs
     runs.pool.shutdown(cancel_futures=True)
 
@@ -131,7 +139,7 @@ def runs(tmp_path_factory, task, device):
 @pytest.fixture(scope="module")
 def one_process(runs, device) -> torch.Tensor:
     """Weights of one process in float32 on the device."""
-    return weights(runs.done(next(each for each in LAUNCHES if each.config == ("gpu", "cpu")[device.type == "cpu"])))
+    return weights(runs.done(reference_on(device)))
 
 
 @launches

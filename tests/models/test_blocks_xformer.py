@@ -8,8 +8,10 @@ from functools import cache, partial
 import pytest
 import torch
 from small_blocks import weights_over_rows
-from small_models import SIZES, LargestTensor, gradients, make_model
+from small_models import SIZES, LargestTensor, gradients, make_batch, make_model
 from torch.testing import assert_close
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_xformer.models.masks_xformer import WholeMask
 
@@ -248,3 +250,19 @@ def test_compiled_flex_attention_in_blocks_equals_the_dense_reference(stack, nam
             run_stack(each, stack, tokens, attention_mask=mask).last_hidden_state for each in (model, dense)
         )
     assert_close(x[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
+def test_what_flex_attention_returns_of_a_gpu_is_not_taken_for_weights(monkeypatch):
+    """There the library returns the logarithms of the sums, (B, H, T), in place of weights."""
+
+    def with_sums(*args, **kwargs):
+        x, _ = sdpa_attention_forward(*args, **kwargs)
+        return x, x.new_zeros(x.shape[0], x.shape[2], x.shape[1])
+
+    batch = make_batch()
+    model = make_model(**ENCODERS["blocks and global tokens"], encoder_layers=3, block_size=4)
+    expected = model(**batch).logits
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", with_sums)
+    outputs = model(**batch, output_attentions=True)
+    assert_close(outputs.logits, expected)
+    assert not outputs.encoder_attentions or set(outputs.encoder_attentions) == {None}

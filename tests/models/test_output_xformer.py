@@ -159,6 +159,18 @@ def test_training_on_labels_has_no_logits_and_the_loss_and_gradients_of_logits(o
     assert_close(without.loss, reference / (17 if items is None else 50))
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_in_one_graph_it_has_the_gradients_of_the_plain_loss(backend):
+    torch.compiler.reset()
+    plain, model = (make_model(dropout=0.0).train() for _ in "ab")
+    expected = plain(**make_batch()).loss
+    expected.backward()
+    loss = torch.compile(model, fullgraph=True, backend=backend)(**make_batch()).loss
+    loss.backward()
+    assert_close(loss, expected)
+    assert_close(gradients(model), gradients(plain), atol=1e-5, rtol=1e-4)
+
+
 def test_logits_are_there_in_evaluation_without_labels_and_on_demand():
     model, batch = make_model(label_smoothing=0.2), make_batch()
     assert model(**batch).logits is not None and model(**batch, output_logits=False).logits is None
