@@ -112,7 +112,7 @@ class""",
     ),
     Mutant(
         "a chunk of the loss forgets what is added for the chunks before",
-        "loss += losses.masked_fill(~counts, 0.0).sum()",
+        "loss = loss + losses.masked_fill(~counts, 0.0).sum()",
         "loss = losses.masked_fill(~counts, 0.0).sum()",
         (OUTPUT,),
         words="torchs",
