@@ -34,19 +34,9 @@ from ..data.bad_rows import say_once
 from ..data.reading import load_rows
 from ..data.sources import find_files
 from ..decoding import significance
-from ..decoding.metrics import (
-    COMET_MODEL,
-    METRICS,
-    NFC,
-    TOKENIZERS,
-    UNICODE_FORMS,
-    Scoring,
-    check_metrics,
-    compute_metrics,
-    describe_form,
-    nearest,
-)
+from ..decoding.metrics import METRICS, check_metrics, compute_metrics
 from ..decoding.predictions import is_predictions, read_predictions, write_predictions
+from ..decoding.scoring import COMET_MODEL, NFC, TOKENIZERS, UNICODE_FORMS, Scoring, describe_form, nearest
 from ..errors import ArgumentError, one_line_errors
 from ..files import write_json
 from ..hub.privacy import shown

@@ -6,49 +6,28 @@ A row is one prediction (a string) with its references (one string, or several o
 Every figure is a percentage, as in published tables, and has a signature of what it depends on.
 """
 
-import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, ClassVar
 
 import evaluate
 from datasets import Features, List, Value
-from rapidfuzz.distance import Levenshtein
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
 
-from ..data.scripts import script_of
+from ..data.scripts import Script, script_of
 from ..errors import ArgumentError, DataError, did_you_mean
 from .scorers import Comet, EditRate, MatchRate, MismatchRate
-from .word_splitting import check_tokenizer, describe_tokenizer, tokenizer_for
-
-
-NFC = "NFC"
-UNICODE_FORMS = (NFC, "NFKC", "none")
-TOKENIZERS = tuple(BLEU.TOKENIZERS)
-COMET_MODEL = "Unbabel/wmt22-comet-da"
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """
-    How texts are compared.
-
-    Args:
-        sacrebleu_tokenize: One of `TOKENIZERS`; by default it follows from the references' script.
-        unicode_form: One of `UNICODE_FORMS`; in NFC an é of one character equals one of two.
-        comet_model: Name on the Hub, or a checkpoint file.
-        comet_python: Program of the environment that has COMET; this one by default.
-    """
-
-    sacrebleu_tokenize: str | None = None
-    unicode_form: str = NFC
-    comet_model: str = COMET_MODEL
-    comet_python: str | None = None
-
-
-DEFAULT_SCORING = Scoring()
+from .scoring import (
+    DEFAULT_SCORING,
+    NFC,
+    Scoring,
+    checked_references,
+    describe_form,
+    in_form,
+    signature,
+    streams,
+)
+from .word_splitting import check_tokenizer, describe_spaces, describe_tokenizer, share_of, tokenizer_for
 
 
 class TextMetric(evaluate.Metric):
@@ -89,8 +68,13 @@ class TextMetric(evaluate.Metric):
         return {}
 
     @classmethod
+    def notes(cls, scoring: Scoring, script: Script | None) -> list[str]:
+        """Returns sentences on what was chosen, and what might be misread, for references of a script."""
+        return [cls.reading] if cls.reading else []
+
+    @classmethod
     def make_scorer(cls, references: list[list[str]], **options: Any) -> Metric:
-        """Returns what scores rows: one of sacreBLEU's metrics, or one made like them."""
+        """Returns the scorer of rows: one of sacreBLEU's metrics, or one made like them."""
         raise NotImplementedError
 
     def _compute(self, *, predictions: list[str], references: list[list[str]], **options: Any) -> dict[str, Any]:
@@ -105,45 +89,6 @@ class TextMetric(evaluate.Metric):
         scorer = cls.make_scorer(references, **options)
         score = scorer.corpus_score(in_form(unicode_form, predictions), streams(references)).score
         return {"score": score, "signature": signature(scorer, unicode_form)}
-
-
-def checked_references(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[list[str]]:
-    """Returns the references as lists; raises DataError for rows that cannot be scored."""
-    if len(predictions) != len(references):
-        raise DataError(f"{len(predictions)} predictions but {len(references)} rows of references")
-    if len(predictions) == 0:
-        raise DataError("there are no predictions to score")
-    rows: list[list[Any]] = [list(row) if isinstance(row, list | tuple) else [row] for row in references]
-    for number, (prediction, row) in enumerate(zip(predictions, rows, strict=True), start=1):
-        if not row:
-            raise DataError(f"row {number} has no reference")
-        for text in (prediction, *row):
-            if not isinstance(text, str):
-                raise DataError(f"row {number} holds {text!r} where a string should be")
-    return rows
-
-
-def in_form(unicode_form: str, texts: Sequence[str]) -> list[str]:
-    """Returns texts in a Unicode form; "none" leaves them as they are."""
-    if unicode_form not in UNICODE_FORMS:
-        raise ArgumentError(f"unicode_form {unicode_form!r}: there are {', '.join(UNICODE_FORMS)}")
-    if unicode_form == "none":
-        return list(texts)
-    return [unicodedata.normalize(unicode_form, text) for text in texts]  # type: ignore[arg-type]
-
-
-def streams(references: list[list[str]]) -> list[list[str]]:
-    """Returns references as sacreBLEU wants them: all first ones, all second ones and so on, None for none."""
-    return [list(stream) for stream in zip_longest(*references)]
-
-
-def signature(scorer: Metric, unicode_form: str) -> str:
-    """Returns a scorer's signature with the Unicode form; its version stays at the end."""
-    named = scorer.get_signature()
-    if isinstance(scorer, Comet):
-        named.update("model", scorer.model)
-    named.update("unicode", unicode_form.lower())
-    return str(named)
 
 
 class SacreBleu(TextMetric):
@@ -162,6 +107,10 @@ class SacreBleu(TextMetric):
     @classmethod
     def options(cls, scoring, sources):
         return {"tokenize": scoring.sacrebleu_tokenize}
+
+    @classmethod
+    def notes(cls, scoring, script):
+        return describe_tokenizer(scoring.sacrebleu_tokenize, script)
 
     @classmethod
     def make_scorer(cls, references, tokenize: str | None = None, **options: Any) -> Metric:
@@ -209,10 +158,18 @@ class TranslationEditRate(TextMetric):
     greater_is_better = False
     citation = "Snover et al. A Study of Translation Edit Rate with Targeted Human Annotation. AMTA 2006."
 
+    @staticmethod
+    def splits(script: Script | None) -> bool:
+        """Returns whether sacreBLEU splits texts of a script into characters."""
+        return script is not None and script.language in ("Chinese", "Japanese")
+
+    @classmethod
+    def notes(cls, scoring, script):
+        return [f"{share_of(script)}, split one by one"] if cls.splits(script) else describe_spaces(script)
+
     @classmethod
     def make_scorer(cls, references, **options: Any) -> Metric:
-        script = script_of(text for row in references for text in row)
-        if script is not None and script.language in ("Chinese", "Japanese"):
+        if cls.splits(script_of(text for row in references for text in row)):
             options = {"asian_support": True, "normalized": True, **options}
         return TER(**options)
 
@@ -273,6 +230,10 @@ class WordErrorRate(ErrorRate):
     figure = "wer"
     reading = "edits per reference word, as in speech recognition; the share of wrong rows is wrong_words"
 
+    @classmethod
+    def notes(cls, scoring, script):
+        return [cls.reading, *describe_spaces(script)]
+
 
 class PhonemeErrorRate(ErrorRate):
     """PER: what `WordErrorRate` computes, where the symbols between spaces are phonemes."""
@@ -330,7 +291,16 @@ GREATER_IS_BETTER = {"loss": False} | {
 
 
 def check_metric_names(names: Sequence[str], where: str = "metrics", in_training: bool = False) -> None:
-    """Raises ArgumentError, listing the known names, unless every name is in `METRICS`, and in training can be had."""
+    """
+    Checks names of metrics.
+
+    Args:
+        where: The option, for the message.
+        in_training: Whether only those count that can be had while training.
+
+    Raises:
+        ArgumentError: One is not in `METRICS`, or not for training; the message lists the known ones.
+    """
     known = [name for name, metric in METRICS.items() if metric.in_training or not in_training]
     unknown = [name for name in names if name not in known]
     if unknown and unknown[0] in METRICS:
@@ -360,51 +330,13 @@ def check_metrics(
     """
     check_metric_names(names)
     rows = [in_form(scoring.unicode_form, row) for row in references]
-    for name in names:
+    script = script_of(text for row in rows for text in row)
+    notes = []
+    for name in dict.fromkeys(names):
         METRICS[name].make_scorer(rows, **METRICS[name].options(scoring, sources))
-    texts = [text for row in rows for text in row]
-    script = script_of(texts)
-    notes = [f"{name}: {METRICS[name].reading}" for name in names if METRICS[name].reading]
-    if "sacrebleu" in names and (note := describe_tokenizer(scoring.sacrebleu_tokenize, texts)):
-        notes.append(note)
-    if script is not None and not script.has_spaces:
-        by_space = [name for name in names if name == "wer"]
-        by_space += ["ter"] * ("ter" in names and script.language not in ("Chinese", "Japanese"))
-        notes += [
-            f"{name}: {script.share:.0%} of the references' letters are {script.language}, whose words do not stand "
-            "between spaces: consider cer"
-            for name in by_space
-        ]
-        if "ter" in names and "ter" not in by_space:
-            notes.append(f"ter: {script.share:.0%} of the references' letters are {script.language}, split one by one")
+        notes += [f"{name}: {note}" for note in METRICS[name].notes(scoring, script)]
     note = describe_form(scoring.unicode_form, "references", references)
     return notes if note is None else [*notes, note]
-
-
-def describe_form(unicode_form: str, what: str, rows: Sequence[Sequence[str]]) -> str | None:
-    """Returns how many texts are compared in another form than their own, and the first of them; None for no text."""
-    if unicode_form == "none":
-        return None
-    numbered = [(number, text) for number, row in enumerate(rows, start=1) for text in row]
-    other = [
-        each
-        for each in numbered
-        if not unicodedata.is_normalized(unicode_form, each[1])  # type: ignore[arg-type]
-    ]
-    if not other:
-        return None
-    number, text = other[0]
-    return (
-        f"{len(other):,} of {len(numbered):,} {what} are not in {unicode_form} and are compared in it, first row "
-        f"{number}: {text!r:.60}; --unicode_form none compares them as they are"
-    )
-
-
-def nearest(prediction: str, references: Sequence[str], unicode_form: str = NFC) -> tuple[str, bool]:
-    """Returns the reference that takes the fewest edits of characters, and whether it takes none."""
-    (text,) = in_form(unicode_form, [prediction])
-    distances = [Levenshtein.distance(text, each) for each in in_form(unicode_form, references)]
-    return references[distances.index(min(distances))], min(distances) == 0
 
 
 def compute_metrics(

@@ -101,6 +101,11 @@ class Comet(Ratio):
         self.sources, self.model, self.python = sources, model, python or sys.executable
         run_comet(self.python, self.model, None)
 
+    def get_signature(self):
+        named = super().get_signature()
+        named.update("model", self.model)
+        return named
+
     def parts(self, prediction: str, references: list[str]) -> tuple[float, float]:
         raise NotImplementedError("rows are scored together")
 

@@ -9,7 +9,8 @@ from typing import Any
 from sacrebleu.significance import PairedTest
 
 from ..errors import ArgumentError
-from .metrics import DEFAULT_SCORING, METRICS, Scoring, in_form, signature, streams
+from .metrics import METRICS
+from .scoring import DEFAULT_SCORING, Scoring, in_form, signature, streams
 
 
 SAMPLES = 1000

@@ -1,12 +1,12 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""How sacreBLEU splits texts into words: by the tokenizer of their script, or by one that is given."""
+"""Tokenizers by which sacreBLEU splits texts into words: that of their script, or one that is given."""
 
 from collections.abc import Iterable
 
 from sacrebleu.metrics import BLEU
 
-from ..data.scripts import TOKENIZERS, script_of
+from ..data.scripts import TOKENIZERS, Script, script_of
 from ..errors import ArgumentError, first_line
 
 
@@ -26,20 +26,28 @@ def tokenizer_for(texts: Iterable[str]) -> str:
     return DEFAULT if script is None or not script.is_main else TOKENIZERS[script.language]
 
 
-def describe_tokenizer(given: str | None, texts: Iterable[str]) -> str | None:
-    """Returns a sentence on the tokenizer if the texts' script chose it, or one that was given does not split it."""
-    script = script_of(texts)
+def describe_tokenizer(given: str | None, script: Script | None) -> list[str]:
+    """Returns a sentence on a tokenizer that the script has chosen, or that was given and cannot split the script."""
     if script is None:
-        return None
-    option = "--sacrebleu_tokenize"
-    own = TOKENIZERS[script.language]
-    share = f"{script.share:.0%} of the references' letters are {script.language}"
+        return []
+    option, own = "--sacrebleu_tokenize", TOKENIZERS[script.language]
     if given is None and script.is_main:
-        return f"sacrebleu: {share}, so words are split by {own}; {option} chooses another"
+        return [f"{share_of(script)}, so words are split by {own}; {option} chooses another"]
     if (given or DEFAULT) in BY_SPACES and not script.has_spaces:
         other = "" if own == "char" else f" {own} or"
-        return f"sacrebleu: {share}, whose words {given or DEFAULT} does not split: consider {option}{other} char"
-    return None
+        return [f"{share_of(script)}, whose words {given or DEFAULT} does not split: consider {option}{other} char"]
+    return []
+
+
+def describe_spaces(script: Script | None) -> list[str]:
+    """Returns a sentence for a metric of words between spaces if the references' script has no such words."""
+    if script is None or script.has_spaces:
+        return []
+    return [f"{share_of(script)}, whose words do not stand between spaces: consider cer"]
+
+
+def share_of(script: Script) -> str:
+    return f"{script.share:.0%} of the references' letters are {script.language}"
 
 
 def check_tokenizer(name: str, why: str) -> None:

@@ -25,7 +25,8 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..checkpoints.foreign_code import read_description
 from ..checkpoints.saving import check_generation
-from ..decoding.metrics import DEFAULT_SCORING, Scoring, compute_metrics
+from ..decoding.metrics import compute_metrics
+from ..decoding.scoring import DEFAULT_SCORING, Scoring
 from ..errors import ArgumentError
 from ..files import GENERATION_CONFIG
 from .arguments import DataArguments, ModelArguments

@@ -42,7 +42,8 @@ from ..data.probing import check_training
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
 from ..data.streams import EndlessStream
-from ..decoding.metrics import Scoring, check_metrics
+from ..decoding.metrics import check_metrics
+from ..decoding.scoring import Scoring
 from ..files import read_json
 from ..models import XformerConfig
 from .adapter_options import check_fit

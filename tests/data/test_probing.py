@@ -16,7 +16,8 @@ from hf_xformer.checkpoints.vocabulary import check_vocabulary
 from hf_xformer.data.pairs import PairTokenizer, prepare_training
 from hf_xformer.data.probing import check_training, harm, probe, round_trip, way
 from hf_xformer.data.tokenizers import TRAINERS, train_tokenizer
-from hf_xformer.decoding.metrics import Scoring, compute_metrics
+from hf_xformer.decoding.metrics import compute_metrics
+from hf_xformer.decoding.scoring import Scoring
 from hf_xformer.errors import ArgumentError
 
 

@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF, TER
 
-from hf_xformer.decoding.metrics import Scoring, compute_metrics
+from hf_xformer.decoding.metrics import compute_metrics
+from hf_xformer.decoding.scoring import Scoring
 
 
 WORDS = [

@@ -6,7 +6,8 @@ COMET through a stand-in of its package, which shows that rows get there and sco
 
 import pytest
 
-from hf_xformer.decoding.metrics import Scoring, check_metric_names, check_metrics, compute_metrics
+from hf_xformer.decoding.metrics import check_metric_names, check_metrics, compute_metrics
+from hf_xformer.decoding.scoring import Scoring
 
 
 STAND_IN = """

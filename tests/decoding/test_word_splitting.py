@@ -1,0 +1,56 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""The references' script chooses the tokenizer that splits words for sacreBLEU, and what that means is said."""
+
+from importlib.util import find_spec
+
+import pytest
+import sacrebleu
+
+from hf_xformer.decoding.metrics import check_metrics, compute_metrics
+from hf_xformer.decoding.scoring import Scoring
+
+
+TEXTS = {
+    "zh": "他在家里看书，也写字。",
+    "ja-mecab": "彼は家で本を読みます。",
+    "ko-mecab": "그는 집에서 책을 읽습니다.",
+    "char": "เขาอ่านหนังสือที่บ้าน",
+    "13a": "He reads books at home.",
+}
+
+
+@pytest.mark.parametrize("tokenizer", TEXTS)
+def test_the_references_script_chooses_sacrebleus_tokenizer_and_that_is_said(tokenizer):
+    references = [[TEXTS[tokenizer]]]
+    if tokenizer.endswith("mecab") and not find_spec("MeCab" if tokenizer == "ja-mecab" else "mecab_ko"):
+        with pytest.raises(ValueError, match=f"{tokenizer}.*hf-xformer.{tokenizer[:2]}.*--sacrebleu_tokenize char"):
+            check_metrics(["sacrebleu"], references)
+        return
+    said = check_metrics(["sacrebleu"], references)
+    assert [f"split by {tokenizer};" in note for note in said] == [True] * (tokenizer != "13a")
+    figures = compute_metrics(["sacrebleu"], [TEXTS[tokenizer]], references)
+    assert figures["sacrebleu"] == pytest.approx(100) and f"tok:{tokenizer}" in figures["sacrebleu_signature"]
+
+
+def test_chinese_scores_what_sacrebleus_own_chinese_tokenizer_gives():
+    predictions, references = [TEXTS["zh"].replace("家", "店")], [TEXTS["zh"]]
+    expected = sacrebleu.corpus_bleu(predictions, [references], tokenize="zh").score
+    assert expected > 50 and sacrebleu.corpus_bleu(predictions, [references]).score == 0
+    assert compute_metrics(["sacrebleu"], predictions, references)["sacrebleu"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "given", "said"),
+    [
+        (TEXTS["zh"], "sacrebleu", "13a", "whose words 13a does not split: consider --sacrebleu_tokenize zh or char"),
+        ("two words and a little more " + TEXTS["zh"][:5], "sacrebleu", None, "13a does not split"),
+        (TEXTS["zh"], "wer", None, "consider cer"),
+        (TEXTS["char"], "ter", None, "consider cer"),
+        (TEXTS["zh"], "ter", None, "split one by one"),
+        ("a b", "wer", None, "as in speech recognition; the share of wrong rows is wrong_words"),
+        ("a b", "wrong_words", None, "papers on pronunciation"),
+    ],
+)
+def test_what_might_be_misread_is_said(text, name, given, said):
+    assert said in check_metrics([name], [[text]], scoring=Scoring(given))[-1]
