@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ..data.formats import check_file, read_lines
 from ..decoding.decoder import Decoder, Hypothesis
-from ..decoding.lengths import Place, Tally
+from ..decoding.tally import Place, Tally
 from ..errors import ArgumentError, one_line_errors
 from ..files import open_whole
 from .options import Parser, add_checkpoint, add_decoding_options, check_output_file, make_decoder, whole_number

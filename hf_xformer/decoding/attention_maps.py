@@ -11,7 +11,7 @@ from ..checkpoints.lengths import position_limit
 from ..checkpoints.vocabulary import check_decoder_start
 from ..data.pictures import save_picture
 from ..errors import ArgumentError
-from .decoder import longest_target
+from .lengths import longest_target
 
 
 # Tokens of either side whose names can still be read in a heat map.

@@ -28,15 +28,14 @@ from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
 from ..errors import ArgumentError, blame
 from ..models import XformerConfig
-from .lengths import Place, Report, SourceLengths
+from .lengths import Report, SourceLengths, within_positions
+from .tally import Place
 
 
 logger = logging.get_logger(__name__)
 
 # Batches that are read ahead and sorted by length, because equal lengths need no padding.
 BATCHES_AHEAD = 64
-# Tokens of a text, if no option says how many.
-LIBRARY_LENGTH = 20
 # `generate()` constructs these when it samples; a value that they refuse is refused before anything is decoded.
 WARPERS = {"temperature": TemperatureLogitsWarper, "top_k": TopKLogitsWarper, "top_p": TopPLogitsWarper}
 
@@ -345,23 +344,3 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
         if is_given and (config.num_beams or 1) > 1:
             raise ArgumentError(f"{name} does not go with num_beams {config.num_beams}: drafts need num_beams 1")
     return config
-
-
-def within_positions(
-    limit: int | None, config: GenerationConfig, prompt: torch.Tensor | None = None
-) -> dict[str, int]:
-    """Returns the option that says how long a text may become, lowered to what a stock decoder has positions for."""
-    if limit is None:
-        return {}
-    # The last token is written and not read, and needs no position.
-    most = {"max_length": limit + 1, "max_new_tokens": limit + 1 - (1 if prompt is None else prompt.shape[1])}
-    name = "max_length" if config.max_new_tokens is None else "max_new_tokens"
-    value = getattr(config, name) or LIBRARY_LENGTH
-    return {name: most[name]} if value > most[name] else {}
-
-
-def longest_target(config: GenerationConfig) -> int | None:
-    """Returns the most tokens that a generation config lets a model write; None if it leaves that to the library."""
-    if config.max_new_tokens is not None:
-        return config.max_new_tokens
-    return None if config.max_length is None else config.max_length - 1  # which counts the start token

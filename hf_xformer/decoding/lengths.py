@@ -2,51 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares lengths of texts with what a model was trained on and has positions for; says what is kept or cut."""
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+import torch
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..checkpoints.lengths import position_limit, trained_length
 from ..errors import ArgumentError, wrong_choice
+from .tally import Place, Tally
 
 
 OVERLONG = ("keep", "truncate", "error")
-LISTED = 10  # numbers of sources that a line names
-
-
-class Place(NamedTuple):
-    """One of the texts that are decoded, for messages."""
-
-    number: int
-    text: str
-    kind: str = "source"  # "line" where sources are lines
-
-
-@dataclass
-class Tally:
-    """Counts texts and keeps the first of them."""
-
-    count: int = 0
-    places: list[Place] = field(default_factory=list)
-    example: str = ""
-
-    def add(self, place: Place, what: str) -> None:
-        """Counts one more; `what` says of the first what is the matter with it."""
-        if not self.count:
-            self.example = f"the first {what}: {shortened(place.text)}"
-        self.count += 1
-        self.places += [place] if len(self.places) < LISTED else []
-
-    def __str__(self) -> str:
-        numbers = [f"{place.number:,}" for place in self.places]
-        more = f" and {self.count - LISTED:,} more" if self.count > LISTED else ""
-        return f"{self.places[0].kind}{'s' * (self.count > 1)} {', '.join(numbers)}{more}; {self.example}"
-
-
-def shortened(text: str, most: int = 40) -> str:
-    """Returns the beginning of a text, quoted, on one line."""
-    return repr(text if len(text) <= most else f"{text[:most]}…")
+LIBRARY_LENGTH = 20  # tokens of a text, if no option says how many
 
 
 class SourceLengths:
@@ -137,3 +102,23 @@ class Report:
             where = f"ended at the model's {self.positions:,} positions, without an end token"
             lines.append(f"{where}: {texts}: {self.unended}")
         return lines
+
+
+def within_positions(
+    limit: int | None, config: GenerationConfig, prompt: torch.Tensor | None = None
+) -> dict[str, int]:
+    """Returns the option that says how long a text may become, lowered to what a stock decoder has positions for."""
+    if limit is None:
+        return {}
+    # The last token is written and not read, and needs no position.
+    most = {"max_length": limit + 1, "max_new_tokens": limit + 1 - (1 if prompt is None else prompt.shape[1])}
+    name = "max_length" if config.max_new_tokens is None else "max_new_tokens"
+    value = getattr(config, name) or LIBRARY_LENGTH
+    return {name: most[name]} if value > most[name] else {}
+
+
+def longest_target(config: GenerationConfig) -> int | None:
+    """Returns the most tokens that a generation config lets a model write; None if it leaves that to the library."""
+    if config.max_new_tokens is not None:
+        return config.max_new_tokens
+    return None if config.max_length is None else config.max_length - 1  # which counts the start token

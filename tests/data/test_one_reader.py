@@ -25,7 +25,7 @@ from hf_xformer.data import sources
 from hf_xformer.data.bad_rows import BadRows
 from hf_xformer.data.formats import read_lines
 from hf_xformer.data.reading import read_rows
-from hf_xformer.decoding.lengths import Tally
+from hf_xformer.decoding.tally import Tally
 from hf_xformer.errors import InputError
 from hf_xformer.training.arguments import DataArguments
 from hf_xformer.training.prepare import read
