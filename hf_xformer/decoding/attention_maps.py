@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..checkpoints.lengths import position_limit
 from ..checkpoints.vocabulary import check_decoder_start
 from ..data.pictures import save_picture
 from ..errors import ArgumentError
-from .lengths import longest_target
+from .lengths import longest_target, room
 
 
 # Tokens of either side whose names can still be read in a heat map.
@@ -47,9 +46,9 @@ def cross_attention(
     check_decoder_start(model.config)
     model.eval()
     encoded = source(source_text, return_tensors="pt").to(model.device)
-    room = check_room(model, "source", encoded["input_ids"])
+    most = check_room(model, "source", encoded["input_ids"])
     if target_text is None:
-        length = min(longest_target(model.generation_config) or room, room)
+        length = min(longest_target(model.generation_config) or most, most)
         # The start token counts towards the length.
         options = {"num_beams": 1, "do_sample": False, "max_length": length + 1, "max_new_tokens": None}
         labels = model.generate(**encoded, **options)[:, 1:]  # type: ignore[operator]
@@ -73,13 +72,13 @@ def check_room(model: PreTrainedModel, side: str, ids: torch.Tensor) -> int:
     Raises:
         ArgumentError: It has more.
     """
-    limit = position_limit(model.config, "encoder" if side == "source" else "decoder")
-    room, whose = PICTURE_TOKENS, "a picture has room"
-    if limit is not None and limit < room:
-        room, whose = limit, "the model has positions"
-    if ids.shape[1] > room:
-        raise ArgumentError(f"the {side} has {ids.shape[1]} tokens; {whose} for {room}")
-    return room
+    limit = room(model, "encoder" if side == "source" else "decoder")
+    most, whose = PICTURE_TOKENS, "a picture has room"
+    if limit is not None and limit < most:
+        most, whose = limit, "the model has positions"
+    if ids.shape[1] > most:
+        raise ArgumentError(f"the {side} has {ids.shape[1]} tokens; {whose} for {most}")
+    return most
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> list[str]:

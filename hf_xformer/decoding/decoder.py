@@ -22,13 +22,12 @@ from transformers.generation import (
 )
 from transformers.utils import logging
 
-from ..checkpoints.lengths import position_limit
 from ..checkpoints.loading import load_model, load_tokenizers
 from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
 from ..errors import ArgumentError, blame
 from ..models import XformerConfig
-from .lengths import Report, SourceLengths, within_positions
+from .lengths import Report, SourceLengths, room, within_positions
 from .tally import Place
 
 
@@ -88,7 +87,7 @@ class Decoder:
         self.model, self.source, self.target, self.scores, self.say = model.eval(), source, target, scores, say
         self.config = check_options(model, options)
         self.options = options | {"return_dict_in_generate": True, "output_logits": scores}
-        self.positions = position_limit(model.config, "decoder")
+        self.positions = room(model, "decoder")
         if not isinstance(model.config, XformerConfig):  # which generates no further by itself
             self.options |= within_positions(self.positions, self.config, options.get("decoder_input_ids"))
         if isinstance(name := options.get("assistant_model"), str):
@@ -98,7 +97,7 @@ class Decoder:
             self.options["stopping_criteria"] = StoppingCriteriaList([*(options.get("stopping_criteria") or ()), own])
         is_assisted = options.get("assistant_model") is not None or self.config.prompt_lookup_num_tokens is not None
         self.batch_size = 1 if is_assisted else batch_size
-        self.lengths = SourceLengths(model.config, source, max_source_length, overlong)
+        self.lengths = SourceLengths(room(model, "encoder"), source, max_source_length, overlong)
         self.encoder = TextEncoder(source, self.lengths.limit)
         self.batches_ahead = BATCHES_AHEAD
 

@@ -3,7 +3,7 @@
 """Compares lengths of texts with what a model was trained on and has positions for; says what is kept or cut."""
 
 import torch
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.lengths import position_limit, trained_length
 from ..errors import ArgumentError, wrong_choice
@@ -14,12 +14,29 @@ OVERLONG = ("keep", "truncate", "error")
 LIBRARY_LENGTH = 20  # tokens of a text, if no option says how many
 
 
+def room(model: PreTrainedModel, stack: str) -> int | None:
+    """
+    Returns the most tokens that a text may have: the model's positions without those of an adapter's prompt or prefix.
+
+    Args:
+        stack: The "encoder", which reads sources, or the "decoder".
+
+    Returns:
+        None if no limit is known.
+    """
+    limit, adapter = position_limit(model.config, stack), getattr(model, "active_peft_config", None)
+    if limit is None or adapter is None or not adapter.is_prompt_learning:
+        return limit
+    takes = "decoder" if adapter.peft_type == "PREFIX_TUNING" else "encoder"
+    return limit - adapter.num_virtual_tokens if takes == stack else limit
+
+
 class SourceLengths:
     """
     Decides what becomes of sources that are too long.
 
     Args:
-        config: The model's. Its positions, where it has a table of them, are the end of any source.
+        positions: Tokens that any source may have at most; None if there is no limit.
         tokenizer: The source's, which records how long the sources were that the model was trained on.
         longest: That length, in place of the tokenizer's.
         overlong: What to do with longer sources: "keep" them whole as far as there are positions, "truncate" them, or
@@ -30,12 +47,12 @@ class SourceLengths:
     """
 
     def __init__(
-        self, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, longest: int | None, overlong: str | None
+        self, positions: int | None, tokenizer: PreTrainedTokenizerBase, longest: int | None, overlong: str | None
     ):
         if overlong not in (None, *OVERLONG):
             raise ArgumentError(f"overlong: {wrong_choice(overlong, OVERLONG)}")
         self.overlong = overlong or ("keep" if longest is None else "truncate")
-        self.positions = position_limit(config, "encoder")
+        self.positions = positions
         self.trained = trained_length(tokenizer) if longest is None else longest
         self.known = "asked for" if longest is not None else "that the model's tokenizer records"
         if self.overlong != "keep" and self.limit is None:
@@ -110,8 +127,13 @@ def within_positions(
     """Returns the option that says how long a text may become, lowered to what a stock decoder has positions for."""
     if limit is None:
         return {}
+    width = 1
+    if prompt is not None:
+        start = config.decoder_start_token_id
+        # Where no row begins with the start token, the library puts it before them.
+        width = prompt.shape[1] + (start is not None and bool((prompt[:, 0] != start).all()))
     # The last token is written and not read, and needs no position.
-    most = {"max_length": limit + 1, "max_new_tokens": limit + 1 - (1 if prompt is None else prompt.shape[1])}
+    most = {"max_length": limit + 1, "max_new_tokens": limit + 1 - width}
     name = "max_length" if config.max_new_tokens is None else "max_new_tokens"
     value = getattr(config, name) or LIBRARY_LENGTH
     return {name: most[name]} if value > most[name] else {}
