@@ -38,7 +38,7 @@ from ..files import GENERATION_CONFIG
 from ..models import XformerConfig, XformerForSeq2SeqLM
 from .languages import language_id
 from .loading import load_model, load_tokenizer, read_config
-from .saving import TOKENIZER_FILES, check_checkpoint_folder, check_generation, save_checkpoint
+from .saving import TOKENIZER_FILES, check_checkpoint_folder, check_saveable, save_checkpoint
 from .vocabulary import CONFIG_ERRORS
 
 
@@ -415,7 +415,7 @@ def convert_checkpoint(
     }
     computed = SINUSOIDAL_TABLES if expected.position_embedding_type == "sinusoidal" else frozenset()
     stock = load_model(source, computed, trust_remote_code, dtype="auto")
-    check_generation(stock.generation_config, f"{source}: {GENERATION_CONFIG}")
+    check_saveable(stock.generation_config, f"{source}: {GENERATION_CONFIG}")
     model = convert_model(stock)
     if "tgt_lang" in languages and isinstance(tokenizer, MBartTokenizer):
         model.config.decoder_start_token_id = languages["tgt_lang"]

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""How long texts may be: the positions that a model has, and the longest source that it was trained on."""
+"""Lengths of texts: the positions that a model has, and the longest source that it was trained on."""
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 

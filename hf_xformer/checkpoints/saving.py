@@ -39,7 +39,7 @@ def check_checkpoint_folder(out: Path, sources: Iterable[str], overwrite: bool) 
         raise ArgumentError(f"{out}: holds an adapter: give another folder")
 
 
-def check_generation(config: GenerationConfig, where: str) -> None:
+def check_saveable(config: GenerationConfig, where: str) -> None:
     """
     Checks that the library will save a generation config, by saving it: it refuses then what it has loaded.
 

@@ -43,9 +43,9 @@ from ..hub.privacy import shown
 from .options import (
     GENERATE_OPTIONS,
     Parser,
-    add_checkpoint,
     add_columns,
     add_decoding_options,
+    add_trust,
     bad_rows_of,
     check_output_file,
     generate_options,
@@ -92,11 +92,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         bad_rows.say(say_once)
         sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
     else:
-        sources, _, references = read_predictions(Path(args.checkpoint[0]), args.max_samples)
+        sources, _, references = read_predictions(Path(args.systems[0]), args.max_samples)
     scoring = Scoring(args.sacrebleu_tokenize, args.unicode_form, args.comet_model, args.comet_python)
     for note in check_metrics(args.metrics, references, sources, scoring):
         print(note, file=sys.stderr)
-    if len(args.checkpoint) > 1:
+    if len(args.systems) > 1:
         significance.check_comparison(args.metrics, len(sources), args.bootstrap_samples)
     systems = decode_all(args, sources, references)
     results = [score(args, system, sources, references, scoring) | bad_rows.left_out() for system in systems]
@@ -113,7 +113,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_parser() -> Parser:
     parser = Parser("evaluate", __doc__)
-    add_checkpoint(parser, "folder or Hub name, or a .jsonl file of predictions; one or more", nargs="+")
+    named = "a checkpoint's folder or Hub name, or a .jsonl file of predictions; one or more"
+    parser.add_argument("systems", metavar="system", nargs="+", help=named)
+    add_trust(parser)
     parser.add_argument("--test_file", nargs="+", help="data files, a folder of them, or two text files, source first")
     add_columns(parser)
     parser.add_argument("--metrics", nargs="+", required=True, choices=METRICS, help="one or more of these")
@@ -151,35 +153,39 @@ def make_parser() -> Parser:
 
 def check_options(args: argparse.Namespace) -> None:
     """
+    Checks systems and files, before any is read or decoded.
+
     Raises:
-        ArgumentError: Systems, files and options do not go together.
+        ArgumentError: They do not go together.
     """
-    decoded = [name for name in args.checkpoint if not is_predictions(name)]
+    decoded = [name for name in args.systems if not is_predictions(name)]
     files = args.predictions_file or []
-    inputs = [*(args.test_file or ()), *filter(is_predictions, args.checkpoint)]
+    inputs = [*(args.test_file or ()), *filter(is_predictions, args.systems)]
     for number, path in enumerate(files):
         check_output_file("--predictions_file", path, inputs, outputs=files[:number])
     check_output_file("--output_file", args.output_file, inputs, outputs=files)
     if files and len(files) != len(decoded):
         raise ArgumentError(f"--predictions_file: {len(files)} files for {len(decoded)} checkpoints to decode with")
-    places = [Path(name).resolve() for name in args.checkpoint]
-    if doubled := [name for name, place in zip(args.checkpoint, places, strict=True) if places.count(place) > 1]:
+    places = [Path(name).resolve() for name in args.systems]
+    if doubled := [name for name, place in zip(args.systems, places, strict=True) if places.count(place) > 1]:
         raise ArgumentError(f"{doubled[-1]}: it would be compared with itself")
-    if not args.test_file and not is_predictions(args.checkpoint[0]):
-        raise ArgumentError(f"--test_file is missing, which {args.checkpoint[0]} is to decode")
+    if not args.test_file and not is_predictions(args.systems[0]):
+        raise ArgumentError(f"--test_file is missing, which {args.systems[0]} is to decode")
 
 
 def check_useless(args: argparse.Namespace, parser: Parser) -> None:
     """
+    Refuses options that would change nothing.
+
     Raises:
-        ArgumentError: An option was given that would change nothing.
+        ArgumentError: One was given.
     """
     metrics = {name: name in args.metrics for name in ("sacrebleu", "comet")}
-    is_decoding = any(not is_predictions(name) for name in args.checkpoint)
+    is_decoding = any(not is_predictions(name) for name in args.systems)
     for options, is_used, why in (
         (["sacrebleu_tokenize"], metrics["sacrebleu"], "is for the metric sacrebleu, which is not in --metrics"),
         (["comet_model", "comet_python"], metrics["comet"], "is for the metric comet, which is not in --metrics"),
-        (["bootstrap_samples"], len(args.checkpoint) > 1, "compares systems, and there is one"),
+        (["bootstrap_samples"], len(args.systems) > 1, "compares systems, and there is one"),
         (OF_TEST_FILE, args.test_file, "says how --test_file is read, and there is none"),
         (DECODING, is_decoding, "is for decoding: nothing is decoded, all systems are files of predictions"),
     ):
@@ -190,18 +196,18 @@ def check_useless(args: argparse.Namespace, parser: Parser) -> None:
 
 def decode_all(args: argparse.Namespace, sources: list[str], references: list[list[str]]) -> list[System]:
     """Returns the systems with their predictions, each written as soon as it is there."""
-    read = {name: read_predictions(Path(name), args.max_samples) for name in args.checkpoint if is_predictions(name)}
+    read = {name: read_predictions(Path(name), args.max_samples) for name in args.systems if is_predictions(name)}
     for name, (its_sources, _, its_references) in read.items():
         if (its_sources, its_references) != (list(sources), list(references)):
             raise ArgumentError(f"{name}: its {first_difference(sources, references, its_sources, its_references)}")
-    checkpoints = [name for name in args.checkpoint if name not in read]
-    names = names_of(args.checkpoint)
+    checkpoints = [name for name in args.systems if name not in read]
+    names = names_of(args.systems)
     of_each = {name: argparse.Namespace(**{**vars(args), "checkpoint": name}) for name in checkpoints}
-    for name in checkpoints[1:]:  # so that one that does not load costs nobody's decoding
+    for name in checkpoints[1:]:  # so that one that does not load costs nobody's decoding; memory may hold one alone
         make_decoder(of_each[name])
     files = dict(zip(checkpoints, args.predictions_file or [], strict=False))
     systems = []
-    for name in args.checkpoint:
+    for name in args.systems:
         if name in read:
             systems.append(System(names[name], read[name][1]))
             continue

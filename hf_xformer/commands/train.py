@@ -268,7 +268,7 @@ def record_of(
         model_args.model_name_or_path,
         data_args.dataset_name or data_args.train_file or [],
         evaluated_on,
-        left_out(run, data_args),
+        count_bad_rows(run, data_args),
         run.plan.batch,
         seconds_of(trainer.state),
     )
@@ -282,7 +282,7 @@ def record_of(
     return record | more
 
 
-def left_out(run: Run, data_args: DataArguments) -> dict[str, Any]:
+def count_bad_rows(run: Run, data_args: DataArguments) -> dict[str, Any]:
     """Returns how many bad rows of each split were left out, as far as they were counted."""
     found: dict[str, Any] = {split: bad.summary() for split, bad in run.bad_rows.items() if bad.total}
     if data_args.streaming and data_args.on_bad_row == "skip":

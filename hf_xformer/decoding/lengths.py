@@ -68,6 +68,7 @@ class SourceLengths:
         return min((each for each in limits if each is not None), default=None)
 
     def why(self, limit: int | None) -> str:
+        """Returns in words where a limit comes from."""
         return self.known if limit == self.trained else "that the model has positions for"
 
 
@@ -94,6 +95,8 @@ class Report:
 
     def check(self) -> None:
         """
+        Checks what was seen.
+
         Raises:
             ArgumentError: Sources were too long, and are to be refused.
         """
@@ -101,6 +104,7 @@ class Report:
             raise ArgumentError(f"{self.longer(self.refused, self.sources.limit)} (overlong truncate cuts them)")
 
     def longer(self, tally: Tally, limit: int | None) -> str:
+        """Returns in words how many sources are longer than a limit, and which."""
         are = f"{tally.count:,} sources are" if tally.count > 1 else "1 source is"
         return f"{are} longer than the {limit:,} tokens {self.sources.why(limit)}: {tally}"
 

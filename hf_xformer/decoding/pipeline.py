@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # it would add seconds to the import of the package
 
 
 class Call:
-    """What the batches of one call share: the decoder, and how many texts it has decoded."""
+    """State that the batches of one call share: the decoder, and how many texts it has decoded."""
 
     def __init__(self) -> None:
         self.decoder: Decoder | None = None

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""How texts are compared, whatever the metric: rows of references, Unicode forms, signatures."""
+"""Compares texts, whatever the metric: rows of references, Unicode forms, signatures."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ COMET_MODEL = "Unbabel/wmt22-comet-da"
 @dataclass(frozen=True)
 class Scoring:
     """
-    How texts are compared.
+    Options of comparing texts.
 
     Args:
         sacrebleu_tokenize: One of `TOKENIZERS`; by default it follows from the references' script.

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether systems differ by more than the choice of the test set: sacreBLEU's paired bootstrap, for all metrics."""
+"""Tells whether systems differ by more than chance: sacreBLEU's paired bootstrap, for all metrics."""
 
 import os
 from collections.abc import Sequence
@@ -21,6 +21,13 @@ MOST_BYTES = 8 * 2**30
 
 def check_comparison(names: Sequence[str], rows: int, samples: int) -> None:
     """
+    Checks that systems can be compared on so many rows.
+
+    Args:
+        names: Keys of `METRICS`.
+        rows: Number of rows.
+        samples: Number of resamples.
+
     Raises:
         ArgumentError: A comparison would take too much memory, or the seed is none.
     """

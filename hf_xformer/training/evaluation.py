@@ -24,7 +24,7 @@ from transformers import (
 from transformers.trainer_utils import IntervalStrategy
 
 from ..checkpoints.foreign_code import read_description
-from ..checkpoints.saving import check_generation
+from ..checkpoints.saving import check_saveable
 from ..decoding.metrics import compute_metrics
 from ..decoding.scoring import DEFAULT_SCORING, Scoring
 from ..errors import ArgumentError
@@ -62,7 +62,7 @@ def fit_generation(
     for name in changed:
         setattr(config, name, EVALUATED[name])
     if changed:
-        say(f"an evaluation scores one text of each source, by search: {left_out(changed)}")
+        say(f"an evaluation scores one text of each source, by search: {describe_dropped(changed)}")
     config.max_length = length = generation_length(data_args, training_args)
     # A token that starts the decoder counts in lengths, and is not new.
     most = {"min_length": length, "min_new_tokens": length - 1}
@@ -71,13 +71,13 @@ def fit_generation(
         setattr(config, name, None)
     if longer:
         said = "--generation_max_length" if training_args.generation_max_length else "--max_target_length"
-        say(f"generated texts have {length:,} tokens at most: {left_out(longer)}; a larger {said} keeps them")
+        say(f"generated texts have {length:,} tokens at most: {describe_dropped(longer)}; a larger {said} keeps them")
     # Every checkpoint has it: the first one would be refused.
     where = f"the model's {GENERATION_CONFIG}" if source is None else f"--generation_config {source}"
-    check_generation(config, where)
+    check_saveable(config, where)
 
 
-def left_out(fields: Mapping[str, Any]) -> str:
+def describe_dropped(fields: Mapping[str, Any]) -> str:
     """Returns in words that fields of a generation config, with these values, are left out."""
     return f"the generation config's {', '.join(f'{name}={was!r}' for name, was in fields.items())} are left out"
 

@@ -10,7 +10,7 @@ from small_models import make_model
 from transformers import GenerationConfig
 
 from hf_xformer.checkpoints.loading import load_model, load_tokenizers
-from hf_xformer.checkpoints.saving import check_checkpoint_folder, check_generation, save_checkpoint
+from hf_xformer.checkpoints.saving import check_checkpoint_folder, check_saveable, save_checkpoint
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
 
@@ -56,10 +56,10 @@ def test_folders_that_must_not_be_written_are_refused(tmp_path):
 def test_options_that_the_library_would_not_save_are_refused_before():
     """By its own judgement, of a config that was changed since it was loaded."""
     config = GenerationConfig(max_length=20)
-    check_generation(config, "here")
+    check_saveable(config, "here")
     config.update(do_sample=False, temperature=0.5, num_beams=1, length_penalty=2.0)
     with pytest.raises(
         ArgumentError, match=r"^here: transformers would not save these options of decoding: .*"
     ) as said:
-        check_generation(config, "here")
+        check_saveable(config, "here")
     assert "temperature" in str(said.value) and "\n" not in str(said.value)

@@ -189,6 +189,21 @@ def test_scores_of_another_kind_are_not_compared_with_the_best_until_now(task, t
     assert change["changes"]["metric_for_best_model"] == ["loss", "per"]
 
 
+def test_a_run_of_an_earlier_build_that_chose_by_wer_is_refused_with_both_meanings(task, tmp_path, capsys):
+    """There `wer` was the share of wrong rows, and a recipe had the bare name."""
+    best = {"load_best_model_at_end": "true", "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps"}
+    best |= {"save_steps": 2, "validation_file": task.validation, "metrics": "wer", "metric_for_best_model": "wer"}
+    train.main(task.options(tmp_path, **best, max_steps=4))
+    assert "wer: edits per reference word" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    path = tmp_path / "checkpoint-2/trainer_state.json"
+    state = json.loads(path.read_text())
+    state["stateful_callbacks"]["RecipeRecord"]["args"]["recipe"]["metric_for_best_model"] = "wer"
+    path.write_text(json.dumps(state))
+    said = refused(train, task.options(tmp_path, **best, max_steps=4), capsys)
+    assert "metric_for_best_model wer, now wer, edits per word (wrong_words is the share of wrong rows)" in said
+
+
 @pytest.mark.parametrize(
     ("changed", "metric", "other"),
     [
