@@ -22,8 +22,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from ..data.bad_rows import say_once
-from ..data.probing import round_trip
 from ..data.reading import Row, load_named_rows, read_rows
+from ..data.round_trips import say_round_trip
 from ..data.sources import find_files
 from ..data.tokenizers import TRAINERS, train_tokenizer
 from ..errors import ArgumentError, one_line_errors
@@ -73,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for side, folder in folders.items():
         texts = list(texts_of(islice(rows(), SAMPLE_ROWS), side))
         print(f"{folder}: {description(trained[side], texts)}")
-        if (found := round_trip(trained[side], texts)).first is not None:
-            print(f"{folder}: {found}")
+        say_round_trip(str(folder), trained[side], texts, print, target=side != "source")
 
 
 def make_parser() -> Parser:
