@@ -28,7 +28,8 @@ from ..data.advice import Option, length_limits, recipe_options, tokenizer_optio
 from ..data.bad_rows import BadRows, say_once
 from ..data.duplicates import Overlap
 from ..data.pictures import picture_format, plot_lengths
-from ..data.reading import Row, good_rows_of
+from ..data.reading import good_rows_of
+from ..data.rows import Columns, Row
 from ..data.sources import find_files
 from ..data.statistics import PERCENTILES, SIDES, Lengths, Statistics
 from ..errors import ArgumentError, DataError, one_line_errors
@@ -116,7 +117,7 @@ def read(files: Sequence[str], args: argparse.Namespace, bad: BadRows) -> Iterat
     Raises:
         DataError: There are none, not even bad ones, which this verb shows; or all lack a column.
     """
-    rows = good_rows_of(find_files(files, say_once), args.source_column, args.target_column, bad)
+    rows = good_rows_of(find_files(files, say_once), Columns(args.source_column, args.target_column), bad)
     yield from tqdm(rows, desc=f"Reading {Path(files[0]).name}", unit=" rows", disable=None)
     if bad.remedy():
         raise DataError(bad.refusal(skip=""))

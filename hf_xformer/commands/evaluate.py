@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.test_file:
         files = find_files(args.test_file, say_once)
         rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows)
-        bad_rows.say(say_once)
+        bad_rows.tell(say_once)
         sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
     else:
         sources, _, references = read_predictions(Path(args.checkpoint[0]), args.max_samples)
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(args.checkpoint) > 1:
         significance.check_comparison(args.metrics, len(sources), args.bootstrap_samples)
     systems = decode_all(args, sources, references)
-    results = [score(args, system, sources, references, scoring) | bad_rows.left_out() for system in systems]
+    results = [score(args, system, sources, references, scoring) | bad_rows.for_results() for system in systems]
     content: dict[str, Any] = results[0]
     if len(systems) > 1:
         texts = [(system.name, system.predictions) for system in systems]

@@ -36,7 +36,7 @@ class Option:
 
 @dataclass(frozen=True)
 class TokenizerOptions:
-    """How to train a tokenizer for these data; `sides` are those that it is for."""
+    """Options that train a tokenizer for these data; `sides` are those that it is for."""
 
     sides: tuple[str, ...]
     model_type: str

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from .formats import shown
-from .reading import Row
+from .rows import Row
 from .text_forms import one_space_apart
 
 

@@ -10,9 +10,9 @@ from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import DataError
-from .encoding import SpeltOut, TextEncoder, name_of
-from .reading import expand_references
+from .encoding import SpeltOut, TextEncoder, title_of
 from .round_trips import say_round_trip
+from .row_datasets import expand_references
 
 
 # Targets of the training set that are encoded and decoded to see what comes back, and how many of a stream.
@@ -158,7 +158,7 @@ def say_spelt_out(
 def say_changed_targets(rows: Iterable[dict], tokenize: PairTokenizer, say: Callable) -> None:
     """Says how many targets come back as others from the tokenizer, if any do."""
     texts = [first_reference(row["target"]) for row in rows]
-    say_round_trip(name_of(tokenize.target, "target"), tokenize.target, texts, say)
+    say_round_trip(title_of(tokenize.target, "target"), tokenize.target, texts, say)
 
 
 def longest_source(rows: Dataset) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ArgumentError
-from .encoding import Frame, SpeltOut, TextEncoder, name_of
+from .encoding import Frame, SpeltOut, TextEncoder, title_of
 
 
 # Advice for a tokenizer that does not end its texts.
@@ -58,7 +58,7 @@ def probe(tokenizer: PreTrainedTokenizerBase, side: str) -> Probe:
     taken = {token: encode([f"a {token} a"])[0].spelt_out for token in encode.names}
     encode.ids_of([text])
     return Probe(
-        name_of(tokenizer, side),
+        title_of(tokenizer, side),
         frame,
         framed,
         tokenizer.eos_token_id is not None and tokenizer.eos_token_id in frame.suffix,
@@ -141,7 +141,7 @@ def check_special_tokens(tokenizer: PreTrainedTokenizerBase, side: str) -> None:
         if getattr(tokenizer, name) is None and (name == "pad_token" or side == "target"):
             other = getattr(tokenizer, stand_in) or "a token of its vocabulary"
             raise ArgumentError(
-                f"{name_of(tokenizer, side)} has no `{name}`: set one, such as "
+                f"{title_of(tokenizer, side)} has no `{name}`: set one, such as "
                 f"tokenizer.{name} = {str(other)!r}, and save it with save_pretrained"
             )
 
@@ -186,7 +186,7 @@ def check_ids(
     Raises:
         ArgumentError: One has none.
     """
-    where = name_of(tokenizer, side)
+    where = title_of(tokenizer, side)
     first: dict[int, str] = {}
     for token, number in vocabulary.items():
         if (other := first.setdefault(number, token)) != token:

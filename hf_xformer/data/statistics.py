@@ -20,7 +20,7 @@ from .bad_rows import SHORTEST
 from .duplicates import Overlap, Repeats, key_of, pairs_of
 from .formats import shown
 from .pairs import PairTokenizer
-from .reading import Row
+from .rows import Row
 from .scripts import ScriptCounts
 from .text_forms import composed
 

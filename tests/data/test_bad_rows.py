@@ -158,7 +158,7 @@ def test_rows_from_the_cache_bring_their_counts_along(write, tmp_path):
     for _ in range(2):
         counted = BadRows("skip")
         assert len(load_rows([path], bad_rows=counted)) == 1
-        lines.append(counted.settle())
+        lines.append(counted.line_or_refuse())
     assert (
         lines
         == [f"left out 1 bad row of 2 (--on_bad_row skip): 1 empty source; the first: {path}:2: empty source"] * 2
@@ -167,7 +167,7 @@ def test_rows_from_the_cache_bring_their_counts_along(write, tmp_path):
         tally.unlink()
     counted = BadRows("skip")
     load_rows([path], bad_rows=counted)
-    assert counted.settle() == lines[0]
+    assert counted.line_or_refuse() == lines[0]
     with pytest.raises(DataError, match="empty source"):  # what was left out is not good by having been left out
         load_rows([path])
 

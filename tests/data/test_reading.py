@@ -11,7 +11,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_xformer.data.reading import expand_references, load_named_rows, load_rows, read_rows
+from hf_xformer.data.reading import load_named_rows, load_rows, read_rows
+from hf_xformer.data.row_datasets import expand_references
 from hf_xformer.errors import DataError
 
 
