@@ -66,7 +66,7 @@ from .options import (
 
 
 # Options that say how a test file is read, and how systems decode.
-OF_TEST_FILE = ("source_column", "target_column", "on_bad_row", "max_length_ratio")
+OF_TEST_FILE = ("source_column", "target_column", "on_bad_row")
 DECODING = (
     *GENERATE_OPTIONS,
     "max_source_length",
@@ -125,7 +125,7 @@ def make_parser() -> Parser:
     parser = Parser("evaluate", __doc__)
     add_checkpoint(parser, "folder or Hub name, or a .jsonl file of predictions; one or more", nargs="+")
     parser.add_argument("--test_file", nargs="+", help="data files, a folder of them, or two text files, source first")
-    add_columns(parser)
+    add_columns(parser, ratio=False)  # a test set is measured as it is
     parser.add_argument("--metrics", nargs="+", required=True, choices=METRICS, help="one or more of these")
     parser.add_argument("--output_file", type=Path, help="file for the JSON, which is printed too")
     parser.add_argument(

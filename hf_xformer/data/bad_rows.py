@@ -5,7 +5,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import DataError
@@ -80,7 +80,7 @@ class BadRows:
 
     def by_reason(self) -> str:
         """Returns the reasons with their numbers, the most frequent first."""
-        return ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common())
+        return listed(dict(self.counts.most_common()))
 
     def line_or_refuse(self) -> str:
         """
@@ -160,6 +160,11 @@ class BadRowsOfStream(BadRows):
             raise DataError(self.refusal())
         if str(self.total).strip("0") == "1":  # 1, 10, 100, ...
             say_once(f"so far {self.line_or_refuse()}")
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Returns names with their numbers, in their order."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def say_once(line: str) -> None:

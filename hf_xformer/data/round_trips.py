@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from .bad_rows import listed
 from .encoding import SpeltOut, TextEncoder
 from .text_forms import compatible, composed, one_space_apart, without_accents, without_spaces
 
@@ -56,9 +57,9 @@ class RoundTrip:
         count = sum(self.ways.values())
         if self.first is None:
             return f"all of {self.total:,} texts come back when decoded"
-        listed = ", ".join(f"{number:,} {way}" for way, number in self.ways.most_common())
+        ways = listed(dict(self.ways.most_common()))
         text, back = map(quoted, self.first)
-        return f"{count:,} of {self.total:,} texts come back as others when decoded ({listed}), first {text} as {back}"
+        return f"{count:,} of {self.total:,} texts come back as others when decoded ({ways}), first {text} as {back}"
 
 
 def round_trip(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], target: bool = True) -> RoundTrip:
