@@ -37,6 +37,8 @@ def store_rows(
         versions: What changes when the data do.
     """
     kwargs = {**given, "columns": columns, "versions": (RULES, *versions)}
+    # `datasets` hands this very object to the generator. A copy of it would count nothing here, and so have the rows
+    # be read again below.
     counted = bad_rows.fresh()
     try:
         dataset = Dataset.from_generator(

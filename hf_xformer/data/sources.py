@@ -16,7 +16,7 @@ from .formats import TABLE_READERS, Records, check_file, format_of, read_paralle
 from .rows import Columns
 
 
-# What a configuration says of files, and nothing of how they are read.
+# Keys of a configuration that say which files there are, and nothing of how they are read.
 SIMPLE = {"config_name", "data_files", "data_dir", "default", "description"}
 
 

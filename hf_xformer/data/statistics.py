@@ -35,7 +35,7 @@ MOST_PIECES = 10_000
 NO_LIMIT = 10**9
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# What may be unusual in a text, and is no error.
+# Kinds of texts that are unusual, and no error.
 UNUSUAL_TEXT: dict[str, Callable[[str], Any]] = {
     "not in Unicode's normal form C": lambda text: text != composed(text),
     "white space at an end": lambda text: text != text.strip(),
