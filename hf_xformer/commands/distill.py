@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ArgumentError(f"--output_file {args.output_file} is there already: remove it or give another")
     bad_rows, files = bad_rows_of(args), find_files(args.train_file, say_once)
     sources = load_rows(files, args.source_column, target_column=None, bad_rows=bad_rows)["source"]
-    bad_rows.say(say_once)
+    bad_rows.tell(say_once)
     partial = args.output_file.with_name(f"{args.output_file.name}.partial")
     done = count_done(partial, order(args), sources)
     decoder = make_decoder(args)

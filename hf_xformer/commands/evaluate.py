@@ -56,7 +56,7 @@ from .options import (
 
 
 # Options that say how a test file is read, and how systems decode.
-OF_TEST_FILE = ("source_column", "target_column", "on_bad_row", "max_length_ratio")
+OF_TEST_FILE = ("source_column", "target_column", "on_bad_row")
 DECODING = (
     *GENERATE_OPTIONS,
     "max_source_length",
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.test_file:
         files = find_files(args.test_file, say_once)
         rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows)
-        bad_rows.say(say_once)
+        bad_rows.tell(say_once)
         sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
     else:
         sources, _, references = read_predictions(Path(args.systems[0]), args.max_samples)
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(args.systems) > 1:
         significance.check_comparison(args.metrics, len(sources), args.bootstrap_samples)
     systems = decode_all(args, sources, references)
-    results = [score(args, system, sources, references, scoring) | bad_rows.left_out() for system in systems]
+    results = [score(args, system, sources, references, scoring) | bad_rows.for_results() for system in systems]
     content: dict[str, Any] = results[0]
     if len(systems) > 1:
         texts = [(system.name, system.predictions) for system in systems]
@@ -117,7 +117,7 @@ def make_parser() -> Parser:
     parser.add_argument("systems", metavar="system", nargs="+", help=named)
     add_trust(parser)
     parser.add_argument("--test_file", nargs="+", help="data files, a folder of them, or two text files, source first")
-    add_columns(parser)
+    add_columns(parser, ratio=False)  # a test set is measured as it is
     parser.add_argument("--metrics", nargs="+", required=True, choices=METRICS, help="one or more of these")
     parser.add_argument("--output_file", type=Path, help="file for the JSON, which is printed too")
     parser.add_argument(

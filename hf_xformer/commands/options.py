@@ -103,10 +103,16 @@ def add_revision(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
 
 
-def add_columns(parser: argparse._ActionsContainer, target: bool = True, policy: bool = True) -> None:
+def add_columns(
+    parser: argparse._ActionsContainer, target: bool = True, policy: bool = True, ratio: bool = True
+) -> None:
     """
-    Adds the names of a table's columns, `target` says whether there is one of targets, and what bad rows are; without
-    `policy` the verb itself decides what becomes of these.
+    Adds the names of a table's columns, and what bad rows are.
+
+    Args:
+        target: Whether there is a column of targets.
+        policy: Whether the user decides what becomes of bad rows, or the verb itself.
+        ratio: Whether a pair of unlike lengths may be a bad row, as it may in training data.
     """
     for side in ("source", "target")[: 1 + target]:
         parser.add_argument(
@@ -119,7 +125,7 @@ def add_columns(parser: argparse._ActionsContainer, target: bool = True, policy:
             default="error",
             help="a row that is empty or no pair of texts is an error, or is left out and counted (default error)",
         )
-    if target:
+    if target and ratio:
         parser.add_argument(
             "--max_length_ratio",
             type=number(above=1),

@@ -22,8 +22,9 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from ..data.bad_rows import say_once
-from ..data.probing import round_trip
-from ..data.reading import Row, load_named_rows, read_rows
+from ..data.reading import load_named_rows, read_rows
+from ..data.round_trips import say_round_trip
+from ..data.rows import Row
 from ..data.sources import find_files
 from ..data.tokenizers import TRAINERS, train_tokenizer
 from ..errors import ArgumentError, one_line_errors
@@ -73,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for side, folder in folders.items():
         texts = list(texts_of(islice(rows(), SAMPLE_ROWS), side))
         print(f"{folder}: {description(trained[side], texts)}")
-        if (found := round_trip(trained[side], texts)).first is not None:
-            print(f"{folder}: {found}")
+        say_round_trip(str(folder), trained[side], texts, print, target=side != "source")
 
 
 def make_parser() -> Parser:
@@ -137,11 +137,11 @@ def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:
         files = find_files(args.train_file, say_once)
         for _ in read_rows(files, **columns, bad_rows=bad_rows):  # all are counted before training begins
             pass
-        bad_rows.say(say_once)
+        bad_rows.tell(say_once)
         return lambda: read_rows(files, **columns, bad_rows=bad_rows.fresh())
     name, config = args.dataset_name, args.dataset_config_name
     dataset = load_named_rows(name, config, args.train_split, **columns, bad_rows=bad_rows)
-    bad_rows.say(say_once)
+    bad_rows.tell(say_once)
     return lambda: dataset
 
 

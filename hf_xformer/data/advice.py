@@ -21,6 +21,8 @@ LARGEST_VOCABULARY = 32_000
 PAIRS_A_STEP = 64
 # A length ratio that more than this share of pairs exceed is no sign of an error in them; so many times it is.
 FEW, WILD = 0.005, 3
+# Folders of the tokenizers that are to be trained: for both sides or the sources, and for targets of another kind.
+SHARED_FOLDER, TARGET_FOLDER = "tokenizer", "tokenizer-of-targets"
 # By the kind of tokenizer that suits the targets.
 METRICS = {"symbol": ["per", "wrong_words"], "char": ["cer", "exact_match"], "bpe": ["sacrebleu", "chrf"]}
 
@@ -36,12 +38,17 @@ class Option:
 
 @dataclass(frozen=True)
 class TokenizerOptions:
-    """How to train a tokenizer for these data; `sides` are those that it is for."""
+    """Options that train a tokenizer for these data; `sides` are those that it is for."""
 
     sides: tuple[str, ...]
     model_type: str
     vocab_size: int
     why: str
+
+    @property
+    def folder(self) -> str:
+        """The folder to train it into."""
+        return SHARED_FOLDER if "source" in self.sides else TARGET_FOLDER
 
 
 def text_kind(side: Side) -> str:
@@ -68,10 +75,8 @@ def options_for(statistics: Statistics, sides: tuple[str, ...], kind: str) -> To
         size = next((size for most, size in VOCABULARIES if statistics.pairs <= most), LARGEST_VOCABULARY)
         return TokenizerOptions(sides, kind, size, f"a rule of thumb for {statistics.pairs:,} pairs")
     if kind == "char":
-        needed = len(characters) + len(SPECIALS)
-        return TokenizerOptions(
-            sides, kind, needed, f"{len(characters):,} characters and {len(SPECIALS)} special tokens"
-        )
+        why = f"{len(characters):,} characters and {len(SPECIALS)} special tokens"
+        return TokenizerOptions(sides, kind, len(characters) + len(SPECIALS), why)
     characters -= {character for character in characters if character.isspace()}
     symbols = set[str]().union(*(statistics.sides[side].words or () for side in sides))
     why = f"{len(symbols):,} symbols, their characters and {len(SPECIALS)} special tokens"
@@ -138,7 +143,8 @@ def row_options(statistics: Statistics, bad: int) -> list[Option]:
     options = []
     if bad:
         # The reasons and the first of the rows are told beside it.
-        options.append(Option("on_bad_row", "skip", f"{bad:,} bad rows are left out; or mend them"))
+        why = "1 bad row is left out; or mend it" if bad == 1 else f"{bad:,} bad rows are left out; or mend them"
+        options.append(Option("on_bad_row", "skip", why))
     ratios = statistics.ratios
     most = -(-WILD * ratios.percentile(100 * (1 - FEW)) // 10)
     if uneven := ratios.above(10 * most):

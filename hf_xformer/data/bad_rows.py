@@ -5,7 +5,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import DataError
@@ -19,7 +19,7 @@ SHORTEST = 10
 
 class Fault(NamedTuple):
     """
-    Why a record is no row.
+    Reason for which a record is no row.
 
     Args:
         reason: Without anything of the row itself, so that rows can be counted by it.
@@ -34,7 +34,7 @@ class Fault(NamedTuple):
 
 class BadRows:
     """
-    The bad rows that readers meet; `settle` says what becomes of them.
+    The bad rows that readers meet; `line_or_refuse` says what becomes of them.
 
     A copy, which `datasets` makes to hash or to send one, has the same policy and has counted nothing.
 
@@ -80,9 +80,9 @@ class BadRows:
 
     def by_reason(self) -> str:
         """Returns the reasons with their numbers, the most frequent first."""
-        return ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common())
+        return listed(dict(self.counts.most_common()))
 
-    def settle(self) -> str:
+    def line_or_refuse(self) -> str:
         """
         Returns a line that says how many rows were left out and why; nothing if all are good.
 
@@ -93,20 +93,20 @@ class BadRows:
             return ""
         if self.policy == "error":
             raise DataError(self.refusal())
-        left_out = f"left out {self.share()} (--on_bad_row skip): {self.by_reason()}; the first: {self.examples[0]}"
-        return "; ".join(filter(None, (left_out, self.remedy())))
+        line = f"left out {self.share()} (--on_bad_row skip): {self.by_reason()}; the first: {self.examples[0]}"
+        return "; ".join(filter(None, (line, self.remedy())))
 
     def remedy(self) -> str:
         """Returns what helps if all rows, and not some, are bad for one reason, such as the name of a column."""
         (reason, *others) = self.counts or [""]
         return "" if others or self.total < self.rows else self.remedies.get(reason, "")
 
-    def say(self, say: Callable) -> None:
+    def tell(self, say: Callable) -> None:
         """Says what was left out, if anything was."""
-        if line := self.settle():
+        if line := self.line_or_refuse():
             say(line)
 
-    def left_out(self) -> dict[str, Any]:
+    def for_results(self) -> dict[str, Any]:
         """Returns the numbers of rows that were left out, for a file of results; nothing if there are none."""
         return {"bad_rows_left_out": dict(self.counts.most_common())} if self.total else {}
 
@@ -159,7 +159,12 @@ class BadRowsOfStream(BadRows):
         if self.policy == "error":
             raise DataError(self.refusal())
         if str(self.total).strip("0") == "1":  # 1, 10, 100, ...
-            say_once(f"so far {self.settle()}")
+            say_once(f"so far {self.line_or_refuse()}")
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Returns names with their numbers, in their order."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def say_once(line: str) -> None:

@@ -6,14 +6,14 @@ Pairs that occur more than once, and texts that two files share, found by hashes
 Counts are exact up to `ROOM` texts, and beyond that estimated from a share of all, chosen by their hashes.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
 from .formats import shown
-from .reading import Row
+from .rows import Row
+from .text_forms import one_space_apart
 
 
 # Hashes that are kept of one kind, some 200 bytes each.
@@ -132,7 +132,7 @@ class Overlap:
         for row in rows:
             self.rows += 1
             for source, target in pairs_of(row):
-                for kind, key in keys_of(hash_of(same_form(source)), hash_of(same_form(target))).items():
+                for kind, key in keys_of(key_of(source), key_of(target)).items():
                     self.shared[kind].add_other(key)
 
     def look_up(self, source: str, target: str, source_key: int, target_key: int) -> None:
@@ -149,9 +149,9 @@ def pairs_of(row: Row) -> Iterator[tuple[str, str]]:
     return ((row["source"], target) for target in row["target"])
 
 
-def same_form(text: str) -> str:
-    """Returns the form in which texts are compared: Unicode's normal form C, words one space apart."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+def key_of(text: str) -> int:
+    """Returns the hash of a text in the form in which texts are compared: normal form C, words one space apart."""
+    return hash_of(one_space_apart(text))
 
 
 def hash_of(text: str) -> int:

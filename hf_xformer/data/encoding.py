@@ -21,7 +21,7 @@ PLAIN_TEXT = "a"  # a text without special tokens that every script's tokenizer 
 
 
 class SpeltOut(IntEnum):
-    """How the special tokens that a text spells out were taken."""
+    """Ways in which the special tokens that a text spells out are taken."""
 
     NONE = 0
     AS_TEXT = 1
@@ -53,7 +53,7 @@ class Encoded:
 
     @property
     def overlong(self) -> bool:
-        """Whether the text had more tokens than the limit."""
+        """True if the text had more tokens than the limit."""
         return self.length > len(self.ids)
 
 
@@ -79,7 +79,7 @@ class TextEncoder:
         self.side = "target" if target else "source"
         self.is_read = tokenizer.init_kwargs.get(SPELT_OUT) == READ
         self.marks, self.unknown = marks_of(tokenizer), tokenizer.unk_token_id
-        self.names = names_of(tokenizer)
+        self.names = special_names(tokenizer)
         self.tags = {*tokenizer.get_added_vocab().values()} - self.marks - {self.unknown}
         self.frame = self.find_frame()
 
@@ -136,8 +136,9 @@ class TextEncoder:
         (ids,) = self.ids_of([text], truncation=True, max_length=self.limit, **options)
         if len(ids) > (self.limit or 0):
             raise DataError(
-                f"{name_of(self.tokenizer, self.side)} does not truncate: it makes {len(ids)} tokens of {text[:60]!r} "
-                f"where {self.limit} were asked for; give one that honours `truncation=True` or leave longer texts out"
+                f"{title_of(self.tokenizer, self.side)} does not truncate: it makes {len(ids)} tokens of "
+                f"{text[:60]!r} where {self.limit} were asked for; give one that honours `truncation=True` or "
+                "leave longer texts out"
             )
         return Encoded(ids, encoded.length, encoded.spelt_out)
 
@@ -155,7 +156,7 @@ class TextEncoder:
             if getattr(self.tokenizer, option, "") is not None:
                 raise
             raise ArgumentError(
-                f"{name_of(self.tokenizer, self.side)} has several languages and no `{option}`: set "
+                f"{title_of(self.tokenizer, self.side)} has several languages and no `{option}`: set "
                 f"tokenizer.{option} and save it with save_pretrained, or convert the model anew with --{option}"
             ) from error
         (bare,) = self.ids_of([PLAIN_TEXT], add_special_tokens=False)
@@ -171,18 +172,18 @@ class TextEncoder:
         return Frame(tuple(ids[:first]), tuple(ids[last:]))
 
 
-def settle_spelt_out(choice: str | None, *tokenizers: PreTrainedTokenizerBase) -> None:
+def choose_spelt_out(choice: str | None, *tokenizers: PreTrainedTokenizerBase) -> None:
     """Has tokenizers, and what is saved of them, take spelt-out special tokens as chosen; None leaves them."""
     for tokenizer in tokenizers if choice is not None else ():
         tokenizer.init_kwargs[SPELT_OUT] = choice
 
 
-def name_of(tokenizer: PreTrainedTokenizerBase, side: str) -> str:
+def title_of(tokenizer: PreTrainedTokenizerBase, side: str) -> str:
     """Returns a tokenizer's name for messages."""
     return f"the {side} tokenizer {tokenizer.name_or_path}".rstrip()
 
 
-def names_of(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def special_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Returns the tokens that a tokenizer marks something with."""
     tokens = (getattr(tokenizer, name) for name in tokenizer.SPECIAL_TOKENS_ATTRIBUTES)
     return sorted({str(token) for token in tokens if token})

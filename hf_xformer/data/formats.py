@@ -33,15 +33,15 @@ EMPTY_LINE = Fault("empty line")
 
 T = TypeVar("T")
 Records = Iterator[tuple[str, dict | Fault]]  # place, such as "train.jsonl:17", and the record or why it is none
-Columns = dict[str, str]  # options that name columns, and the columns: {"--source_column": "de"}
+ByOption = dict[str, str]  # names of columns by the options that give them: {"--source_column": "de"}
 
 
 def format_of(path: Path) -> str:
     """Returns a file's extension in lower case, without `.gz`."""
-    return (path.with_suffix("") if is_packed(path) else path).suffix.lower()
+    return (path.with_suffix("") if is_gzip(path) else path).suffix.lower()
 
 
-def is_packed(path: Path) -> bool:
+def is_gzip(path: Path) -> bool:
     return path.suffix.lower() == ".gz"
 
 
@@ -77,17 +77,17 @@ def read_lines(source: Path | BinaryIO) -> Iterator[str]:
         DataError: It cannot be read, is not UTF-8, or has a line of more than `LONGEST` bytes.
     """
     if not isinstance(source, Path):
-        yield from split_lines(source, name_of(source))
+        yield from split_lines(source, stream_name(source))
         return
     check_file(source)
     try:
-        with gzip.open(source) if is_packed(source) else source.open("rb") as file:
+        with gzip.open(source) if is_gzip(source) else source.open("rb") as file:
             yield from split_lines(file, str(source))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{source}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def name_of(stream: BinaryIO) -> str:
+def stream_name(stream: BinaryIO) -> str:
     """Returns the name of a stream that is a file; any other is the standard input."""
     name = getattr(stream, "name", None)
     return name if isinstance(name, str) and name != "<stdin>" else "standard input"
@@ -150,7 +150,7 @@ def before_the_last(
         yield number, line
 
 
-def read_jsonl(path: Path, columns: Columns) -> Records:
+def read_jsonl(path: Path, columns: ByOption) -> Records:
     """Reads a file of JSON objects, one a line."""
     del columns  # each object has its own
     is_first = True
@@ -165,7 +165,7 @@ def read_jsonl(path: Path, columns: Columns) -> Records:
 
 
 def check_first_object(path: Path, number: int, line: str) -> None:
-    """Raises DataError for JSON that is not one object a line."""
+    """Checks that JSON begins as one object a line; raises DataError for any other."""
     text = line.strip(" \t\r")
     kind = "an array" if text.startswith("[") else "an object over several lines" if text == "{" else None
     if kind is not None:
@@ -202,7 +202,7 @@ def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_tsv(path: Path, columns: Columns) -> Records:
+def read_tsv(path: Path, columns: ByOption) -> Records:
     """Reads tab-separated cells, without quoting."""
     lines = numbered_lines(path)
     names = next(lines)[1].split("\t")
@@ -211,7 +211,7 @@ def read_tsv(path: Path, columns: Columns) -> Records:
         yield f"{path}:{number}", EMPTY_LINE if line is None else under_names(line.split("\t"), names)
 
 
-def read_csv(path: Path, columns: Columns) -> Records:
+def read_csv(path: Path, columns: ByOption) -> Records:
     """Reads comma-separated cells, which may be quoted; a row's place is its first line."""
     csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
     lines = (f"{line.replace(chr(13), RETURN)}\n" for _, line in numbered_lines(path))
@@ -260,8 +260,8 @@ def under_names(cells: Sequence[str], names: Sequence[str]) -> dict | Fault:
     return Fault("wrong number of cells", wrong)
 
 
-def check_header(path: Path, names: Sequence[str], columns: Columns) -> None:
-    """Raises DataError if the first row of a table does not name the columns."""
+def check_header(path: Path, names: Sequence[str], columns: ByOption) -> None:
+    """Checks that the first row of a table names the columns; raises DataError if not."""
     if len(set(names)) < len(names):
         raise DataError(f"{path}:1: a column name occurs twice: {', '.join(map(shown, names))}")
     for option, column in columns.items():
@@ -273,7 +273,7 @@ def check_header(path: Path, names: Sequence[str], columns: Columns) -> None:
             )
 
 
-def read_parquet(path: Path, columns: Columns) -> Records:
+def read_parquet(path: Path, columns: ByOption) -> Records:
     """Reads a Parquet file, a batch at a time."""
     check_file(path)
     number = 1
@@ -312,7 +312,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-TABLE_READERS: dict[str, Callable[[Path, Columns], Records]] = {
+TABLE_READERS: dict[str, Callable[[Path, ByOption], Records]] = {
     ".jsonl": read_jsonl,
     ".json": read_jsonl,
     ".csv": read_csv,

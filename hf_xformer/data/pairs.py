@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns pairs of texts into pairs of token ids, which the Trainer reads."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow.compute as pc
@@ -10,15 +10,13 @@ from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import DataError
-from .encoding import SpeltOut, TextEncoder, name_of
-from .probing import harm, round_trip
-from .reading import expand_references
+from .encoding import SpeltOut, TextEncoder, title_of
+from .round_trips import say_round_trip
+from .row_datasets import expand_references
 
 
 # Targets of the training set that are encoded and decoded to see what comes back, and how many of a stream.
 SAMPLE, STREAM_SAMPLE = 1000, 100
-
-
 # Columns that say something of a row, and are not for the model.
 NOTES = ["overlong", "spelt_out"]
 
@@ -49,7 +47,7 @@ class PairTokenizer:
 
     @property
     def why_tokens(self) -> str:
-        """Why special tokens that a text spells out are read as tokens, for a message."""
+        """Reason for which special tokens that a text spells out are read as tokens, for a message."""
         if self.encode_source.is_read or self.encode_target.is_read:
             return "read as tokens, as --special_tokens_in_text read says"
         return "read as tokens, and never generated as text: the tokenizer cannot take them as text"
@@ -87,16 +85,12 @@ def prepare_training(
     Raises:
         DataError: No pair is left.
     """
-    rows = texts = expand_references(rows)
-    if isinstance(rows, IterableDataset):
-        say_round_trip(list(texts.take(STREAM_SAMPLE)), tokenize, say)
-        rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"])
-        say(f"rows over the length limits are {overlong_verb(overlong)}; a stream cannot be counted beforehand")
-        rows = drop_overlong(rows) if overlong == "drop" else rows
-        return rows.remove_columns(NOTES)
-    rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
-    say_spelt_out(rows, texts, "training pairs", tokenize, say)
-    say_round_trip(texts.select(range(0, len(texts), max(1, len(texts) // SAMPLE))), tokenize, say)
+    texts = expand_references(rows)
+    if isinstance(texts, IterableDataset):
+        return prepare_stream(texts, tokenize, overlong, say)
+    rows = texts.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
+    say_spelt_out(noted(rows, "spelt_out"), texts, "training pairs", tokenize, say)
+    say_changed_targets(texts.select(range(0, len(texts), max(1, len(texts) // SAMPLE))), tokenize, say)
     count = say_overlong(rows, "training pairs", tokenize, overlong, say)
     rows = drop_overlong(rows) if count and overlong == "drop" else rows
     if len(rows) == 0:
@@ -104,39 +98,67 @@ def prepare_training(
     return rows.remove_columns(NOTES)
 
 
+def prepare_stream(texts: IterableDataset, tokenize: PairTokenizer, overlong: str, say: Callable) -> IterableDataset:
+    """Returns the tokenised rows of a stream, of which only the first are looked at beforehand."""
+    sample = list(texts.take(STREAM_SAMPLE))
+    taken = tokenize({side: [text[side] for text in sample] for side in ("source", "target")})["spelt_out"]
+    say_spelt_out(taken, sample, f"of the first {len(sample):,} training pairs", tokenize, say)
+    say_changed_targets(sample, tokenize, say)
+    say(f"rows over the length limits are {overlong_verb(overlong)}; a stream cannot be counted beforehand")
+    rows = texts.map(tokenize, batched=True, remove_columns=["source", "target"])
+    rows = drop_overlong(rows) if overlong == "drop" else rows
+    return rows.remove_columns(NOTES)
+
+
 def prepare_evaluation(rows: Dataset, tokenize: PairTokenizer, workers: int | None, say: Callable) -> Dataset:
     """Returns one tokenised row for each source, in order; its labels are the first of its references."""
     texts = rows
-    rows = rows.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
-    say_spelt_out(rows, texts, "evaluation rows", tokenize, say)
+    rows = texts.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
+    say_spelt_out(noted(rows, "spelt_out"), texts, "evaluation rows", tokenize, say)
     say_overlong(rows, "evaluation rows", tokenize, "truncate", say)
     return rows.remove_columns(NOTES)
 
 
+def noted(rows: Dataset, note: str) -> np.ndarray:
+    """Returns what tokenising noted of every row."""
+    return np.asarray(rows.with_format("numpy")[note][:])
+
+
 def say_overlong(rows: Dataset, what: str, tokenize: PairTokenizer, overlong: str, say: Callable) -> int:
     """Counts the overlong rows, says how many there are and what becomes of them, and returns the number."""
-    count = int(np.sum(rows.with_format("numpy")["overlong"][:]))
+    count = int(np.sum(noted(rows, "overlong")))
     say(f"{len(rows):,} {what}; {overlong_verb(overlong)}: {count:,} longer than {tokenize.limits}")
     return count
 
 
-def say_spelt_out(rows: Dataset, texts: Dataset, what: str, tokenize: PairTokenizer, say: Callable) -> None:
-    """Says how many rows spell out special tokens, the first of them, and what they were taken for."""
-    taken = np.asarray(rows.with_format("numpy")["spelt_out"][:])
+def say_spelt_out(
+    taken: np.ndarray | Sequence[int],
+    texts: Dataset | Sequence[dict],
+    what: str,
+    tokenize: PairTokenizer,
+    say: Callable,
+) -> None:
+    """
+    Says how many rows spell out special tokens, the first of them, and what they were taken for.
+
+    Args:
+        taken: How each row's were taken, as `SpeltOut` numbers it.
+        texts: The rows.
+        what: Name of the rows after their number.
+    """
     means = {SpeltOut.AS_TEXT: "taken as text", SpeltOut.AS_TOKENS: tokenize.why_tokens}
     for way, meaning in means.items():
-        numbers = np.flatnonzero(taken == way)
+        numbers = np.flatnonzero(np.asarray(taken) == way)
         if len(numbers):
             first = texts[int(numbers[0])]
-            shown = f"{first['source'][:60]!r} and {first_reference(first['target'])[:60]!r}"
-            say(f"{len(numbers):,} {what} spell out special tokens, which are {meaning}; the first: {shown}")
+            pair = f"{first['source'][:60]!r} and {first_reference(first['target'])[:60]!r}"
+            say(f"{len(numbers):,} {what} spell out special tokens, which are {meaning}; the first: {pair}")
 
 
-def say_round_trip(rows: Iterable[dict], tokenize: PairTokenizer, say: Callable) -> None:
+def say_changed_targets(rows: Iterable[dict], tokenize: PairTokenizer, say: Callable) -> None:
     """Says how many targets come back as others from the tokenizer, if any do."""
-    found = round_trip(tokenize.target, [first_reference(row["target"]) for row in rows])
-    if found.first is not None:
-        say(f"{name_of(tokenize.target, 'target')}: {found}; {harm(found.ways)}")
+    texts = [first_reference(row["target"]) for row in rows]
+    say_round_trip(title_of(tokenize.target, "target"), tokenize.target, texts, say)
 
 
 def longest_source(rows: Dataset) -> int:

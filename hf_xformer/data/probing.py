@@ -2,15 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds out by trying what a tokenizer does with texts, before a model learns from it."""
 
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ArgumentError
-from .encoding import Frame, SpeltOut, TextEncoder, name_of
+from .encoding import Frame, SpeltOut, TextEncoder, title_of
 
 
 # Advice for a tokenizer that does not end its texts.
@@ -23,7 +20,7 @@ END_IT = (
 @dataclass(frozen=True)
 class Probe:
     """
-    What a tokenizer does on one side, found out by trying.
+    A tokenizer's handling of one side's texts, found out by trying.
 
     Args:
         name: The tokenizer's, with its side, for messages.
@@ -61,7 +58,7 @@ def probe(tokenizer: PreTrainedTokenizerBase, side: str) -> Probe:
     taken = {token: encode([f"a {token} a"])[0].spelt_out for token in encode.names}
     encode.ids_of([text])
     return Probe(
-        name_of(tokenizer, side),
+        title_of(tokenizer, side),
         frame,
         framed,
         tokenizer.eos_token_id is not None and tokenizer.eos_token_id in frame.suffix,
@@ -134,15 +131,17 @@ def why_unfit(found: Probe, tokenizer: PreTrainedTokenizerBase, side: str) -> st
 
 def check_special_tokens(tokenizer: PreTrainedTokenizerBase, side: str) -> None:
     """
+    Checks that a tokenizer has the special tokens that training needs.
+
     Raises:
-        ArgumentError: A tokenizer has no padding token, or on the side of targets no end token.
+        ArgumentError: It has no padding token, or on the side of targets no end token.
     """
     stand_ins = {"pad_token": "unk_token", "eos_token": "sep_token"}
     for name, stand_in in stand_ins.items():
         if getattr(tokenizer, name) is None and (name == "pad_token" or side == "target"):
             other = getattr(tokenizer, stand_in) or "a token of its vocabulary"
             raise ArgumentError(
-                f"{name_of(tokenizer, side)} has no `{name}`: set one, such as "
+                f"{title_of(tokenizer, side)} has no `{name}`: set one, such as "
                 f"tokenizer.{name} = {str(other)!r}, and save it with save_pretrained"
             )
 
@@ -187,7 +186,7 @@ def check_ids(
     Raises:
         ArgumentError: One has none.
     """
-    where = name_of(tokenizer, side)
+    where = title_of(tokenizer, side)
     first: dict[int, str] = {}
     for token, number in vocabulary.items():
         if (other := first.setdefault(number, token)) != token:
@@ -207,102 +206,3 @@ def ends_of(vocabulary: dict[str, int]) -> list[tuple[str, int]]:
     """Returns the tokens with the lowest and with the highest id."""
     entries = vocabulary.items()
     return [pick(entries, key=lambda entry: entry[1]) for pick in (min, max)] if vocabulary else []
-
-
-# What decoding gives back of a text.
-
-
-@dataclass(frozen=True)
-class RoundTrip:
-    """How many texts come back as others when they are encoded and decoded, in which ways, and the first of them."""
-
-    total: int
-    ways: Counter[str]
-    first: tuple[str, str] | None
-
-    def __str__(self) -> str:
-        count = sum(self.ways.values())
-        if self.first is None:
-            return f"all of {self.total:,} texts come back when decoded"
-        listed = ", ".join(f"{number:,} {way}" for way, number in self.ways.most_common())
-        text, back = (shown(each) for each in self.first)
-        return f"{count:,} of {self.total:,} texts come back as others when decoded ({listed}), first {text} as {back}"
-
-
-def shown(text: str) -> str:
-    """Returns the beginning of a text for a message, with code points where letters would look alike."""
-    combining = any(map(unicodedata.combining, text)) or unicodedata.normalize("NFC", text) != text
-    return ascii(text[:60]) if combining else repr(text[:60])
-
-
-def round_trip(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], target: bool = True) -> RoundTrip:
-    """Encodes and decodes texts, and says which come back as others."""
-    encode = TextEncoder(tokenizer, target=target)
-    encoded = encode(texts)
-    decoded = tokenizer.batch_decode([each.ids for each in encoded], skip_special_tokens=True) if encoded else []
-    ways: Counter[str] = Counter()
-    first = None
-    for text, back, each in zip(texts, decoded, encoded, strict=True):
-        if text == back:
-            continue
-        lost = each.spelt_out == SpeltOut.AS_TOKENS
-        unknown = encode.unknown is not None and encode.unknown in encode.frame.inside(each.ids)
-        ways["without their special tokens" if lost else way(text, back, unknown)] += 1
-        first = first or (text, back)
-    return RoundTrip(len(texts), ways, first)
-
-
-ONE_FORM = "in another Unicode form"
-ONE_SPACE = "with other spaces between the same words"
-OTHER_SPACES = "with other spaces"
-LOWER_CASE = "in lower case"
-COMPATIBLE = "with compatible characters"
-# Whether a prediction can still equal the text, by the way that it comes back in; in any other way none can.
-EQUAL_TO_SOME = {
-    ONE_FORM: "metrics compare in one form, unless --unicode_form none is given",
-    ONE_SPACE: "metrics of words and symbols can take a prediction for equal, exact_match never does",
-    OTHER_SPACES: "metrics that look at spaces never take a prediction for equal",
-    LOWER_CASE: "no metric but ter can take a prediction for equal",
-    COMPATIBLE: "a prediction can be equal with --unicode_form NFKC only",
-}
-
-
-def harm(ways: Iterable[str]) -> str:
-    """Returns what metrics make of targets that come back in some ways."""
-    ways = list(ways)
-    said = [(each, EQUAL_TO_SOME.get(each, "no prediction can equal these")) for each in ways]
-    return "; ".join(what if len({what for _, what in said}) == 1 else f"{each}: {what}" for each, what in said)
-
-
-def way(text: str, back: str, unknown: bool) -> str:
-    """Returns in what a text differs from what it comes back as: the first of these that explains it all."""
-    if composed(text) == composed(back):
-        return ONE_FORM
-    if unknown:
-        return "with unknown tokens"
-    return next((name for name, form in FORMS.items() if form(text) == form(back)), "in other words")
-
-
-def composed(text: str) -> str:
-    """Returns a text in Unicode's normal form C."""
-    return unicodedata.normalize("NFC", text)
-
-
-def compatible(text: str) -> str:
-    """Returns a text in Unicode's normal form KC, without spaces: "ﬁ" as "fi"."""
-    return "".join(unicodedata.normalize("NFKC", text).split())
-
-
-def without_accents(text: str) -> str:
-    """Returns a text without spaces and combining marks."""
-    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c) and not c.isspace())
-
-
-FORMS = {
-    ONE_SPACE: lambda text: " ".join(composed(text).split()),
-    OTHER_SPACES: lambda text: "".join(composed(text).split()),
-    COMPATIBLE: compatible,
-    LOWER_CASE: lambda text: compatible(text.lower()),
-    "without accents": without_accents,
-    "in lower case without accents": lambda text: without_accents(text.lower()),
-}

@@ -23,7 +23,7 @@ SCRIPTS = {
 NO_LETTERS = re.compile(rf"(?:(?![{''.join(each.pattern.strip('[]') for each in SCRIPTS.values())}])[\W\d_])+")
 MOST, SOME = 0.3, 0.02  # shares of a script among the letters: texts are in it, or hold so much of it as to say so
 JAPANESE = 0.05  # share of kana among kana and Chinese characters from which on a text is Japanese
-# What sacreBLEU takes for a language; where it has nothing of its own, characters.
+# sacreBLEU's tokenizer for a language; where it has none of its own, characters.
 TOKENIZERS = {
     "Chinese": "zh",
     "Japanese": "ja-mecab",

@@ -12,25 +12,23 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import metadata_load
 
 from ..errors import DataError
-from .formats import TABLE_READERS, Columns, Records, check_file, format_of, read_parallel_text, read_text
+from .formats import TABLE_READERS, Records, check_file, format_of, read_parallel_text, read_text
+from .rows import Columns
 
 
-# What a configuration says of files, and nothing of how they are read.
+# Keys of a configuration that say which files there are, and nothing of how they are read.
 SIMPLE = {"config_name", "data_files", "data_dir", "default", "description"}
 
 
-def open_records(paths: list[Path], source_column: str, target_column: str | None) -> Records:
+def open_records(paths: list[Path], columns: Columns) -> Records:
     """Opens tables, two parallel texts or, without a target, one text; raises DataError for other files."""
     names = " ".join(map(str, paths)) or "no file"
     tables = [path for path in paths if format_of(path) in TABLE_READERS]
-    columns: Columns = {"--source_column": source_column}
-    if target_column is not None:
-        columns["--target_column"] = target_column
     if tables and len(tables) == len(paths):
-        return (placed for path in tables for placed in TABLE_READERS[format_of(path)](path, columns))
+        return (placed for path in tables for placed in TABLE_READERS[format_of(path)](path, columns.by_option))
     if tables:
         raise DataError(f"{names}: tables and plain text do not go together")
-    match len(paths), target_column is not None:
+    match len(paths), columns.target is not None:
         case 1, False:
             return read_text(paths[0])
         case 2, True:

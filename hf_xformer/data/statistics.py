@@ -9,7 +9,6 @@ there are far fewer lengths than pairs.
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -18,11 +17,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from .bad_rows import SHORTEST
-from .duplicates import Overlap, Repeats, hash_of, pairs_of, same_form
+from .duplicates import Overlap, Repeats, key_of, pairs_of
 from .formats import shown
 from .pairs import PairTokenizer
-from .reading import Row
+from .rows import Row
 from .scripts import ScriptCounts
+from .text_forms import composed
 
 
 SIDES = ("source", "target")
@@ -35,9 +35,9 @@ MOST_PIECES = 10_000
 NO_LIMIT = 10**9
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# What may be unusual in a text, and is no error.
+# Kinds of texts that are unusual, and no error.
 UNUSUAL_TEXT: dict[str, Callable[[str], Any]] = {
-    "not in Unicode's normal form C": lambda text: not unicodedata.is_normalized("NFC", text),
+    "not in Unicode's normal form C": lambda text: text != composed(text),
     "white space at an end": lambda text: text != text.strip(),
     "a line break, tab or other control character": CONTROL.search,
     "U+FFFD, which stands for a character that was lost": lambda text: "\ufffd" in text,
@@ -263,10 +263,10 @@ class Statistics:
 
     def add_pair(self, source: str, target: str) -> None:
         self.pairs += 1
-        forms = [unicodedata.normalize("NFC", text) for text in (source, target)]
+        forms = [composed(text) for text in (source, target)]
         for side, text, form in zip(SIDES, (source, target), forms, strict=True):
             self.sides[side].add(text, form)
-        keys = [hash_of(same_form(form)) for form in forms]
+        keys = [key_of(form) for form in forms]
         self.repeats.add(source, target, *keys)
         if self.overlap is not None:
             self.overlap.look_up(source, target, *keys)

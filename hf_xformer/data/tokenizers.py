@@ -116,11 +116,11 @@ def train_unigram(texts: Texts, form: normalizers.Normalizer, vocab_size: int, m
             f"--vocab_size {vocab_size} is too large: these texts yield {tokenizer.get_vocab_size()} unigram entries"
         )
     pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
-    tokenizer.model = models.Unigram(in_settled_order(pieces, vocab_size), unk_id=SPECIALS.index(UNKNOWN))
+    tokenizer.model = models.Unigram(in_fixed_order(pieces, vocab_size), unk_id=SPECIALS.index(UNKNOWN))
     return tokenizer
 
 
-def in_settled_order(pieces: list[list], vocab_size: int) -> list[tuple[str, float]]:
+def in_fixed_order(pieces: list[list], vocab_size: int) -> list[tuple[str, float]]:
     """
     Puts a trained unigram vocabulary into an order that does not depend on a hash map, so that training is repeatable.
 
@@ -132,10 +132,10 @@ def in_settled_order(pieces: list[list], vocab_size: int) -> list[tuple[str, flo
     lowest = min(score for _, score in learned)
     spread = 1e-4 * sum(len(piece) == 1 for piece, _ in learned)
 
-    def settled(piece: str, score: float) -> float:
+    def fixed_score(piece: str, score: float) -> float:
         return round(lowest if len(piece) == 1 and score < lowest + spread else score, 6)
 
-    scored = [(piece, settled(piece, score)) for piece, score in learned]
+    scored = [(piece, fixed_score(piece, score)) for piece, score in learned]
     scored.sort(key=lambda entry: (len(entry[0]) > 1, -entry[1], entry[0]))
     return [*map(tuple, specials), *scored][:vocab_size]
 
@@ -205,7 +205,7 @@ def checked(texts: Texts, form: normalizers.Normalizer | None = None, vocab_size
 
 
 def check_room(vocab_size: int, required: int, what: str) -> None:
-    """Raises ArgumentError if a vocabulary does not hold so many characters beside the special tokens."""
+    """Checks that a vocabulary holds so many characters beside the special tokens; raises ArgumentError if not."""
     if vocab_size < required + len(SPECIALS):
         raise ArgumentError(
             f"--vocab_size {vocab_size} is too small: {required} {what} and {len(SPECIALS)} special tokens "

@@ -36,7 +36,7 @@ from ..data.batches import (
     Planner,
 )
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
-from ..data.encoding import settle_spelt_out
+from ..data.encoding import choose_spelt_out
 from ..data.pairs import PairTokenizer, longest_source, prepare_evaluation, prepare_training
 from ..data.probing import check_training
 from ..data.reading import load_named_rows, load_rows
@@ -188,7 +188,7 @@ def read_tokenizers(
     """Returns the tokenizers of source and target, fit to train with, and what has to be said of them."""
     name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(name, model_args.target_tokenizer_name, model_args.trust_remote_code)
-    settle_spelt_out(data_args.special_tokens_in_text, source, target)
+    choose_spelt_out(data_args.special_tokens_in_text, source, target)
     return source, target, check_training(source, target, data_args.max_source_length, data_args.max_target_length)
 
 
@@ -301,7 +301,7 @@ def read(
     else:
         name, config = data_args.dataset_name, data_args.dataset_config_name
         rows = load_named_rows(name, config, getattr(data_args, f"{split}_split"), *columns, streaming, bad_rows)
-    bad_rows.say(lambda line: say(f"{split}: {line}"))
+    bad_rows.tell(lambda line: say(f"{split}: {line}"))
     return rows
 
 

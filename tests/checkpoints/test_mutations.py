@@ -126,7 +126,7 @@ def test_a_gigantic_size_is_refused_before_memory_is_taken(field, tmp_path):
     assert through_the_library(tmp_path) is None
 
 
-@pytest.mark.parametrize("field", sorted(set(XformerConfig.__annotations__)))
+@pytest.mark.parametrize("field", sorted(set(XformerConfig.__annotations__) - set(LEFT_OUT)))
 def test_no_field_of_a_saved_config_may_be_missing_because_its_default_may_be_another_model(field, tmp_path):
     assert f"has no {field}" in refused("rope-pre", tmp_path, **{field: None})
 

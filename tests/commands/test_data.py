@@ -83,12 +83,16 @@ def test_a_tokenizer_adds_tokens_and_what_it_does_not_know(rows, tokenizer, caps
 
 def test_what_stands_in_a_test_set_too_is_told(rows, tmp_path, capsys):
     test = tmp_path / "test.jsonl"
-    test.write_text('{"source": "C A T", "target": "other"}\n{"source": "new", "target": "x y"}\n{"source": "n"}\n')
+    test.write_text(
+        '{"source": "C A T", "target": "other than others"}\n{"source": "new", "target": "x y"}\n{"source": "n"}\n'
+    )
     said = run(capsys, rows, "--against", test)
     assert "sources  1 of 2 (50.00 %) there, 60 of 240 (25.00 %) here" in said
     assert "bad there   1 of 3: " in said
-    report = json.loads(run(capsys, rows, "--against", test, "--format", "json"))["against"]
-    assert (report["pairs"]["there"], report["targets"]["there"], report["targets"]["here"]) == (0, 1, 120)
+    words = [rows, "--against", test, "--format", "json", "--max_length_ratio", "1.01"]  # for the training data alone
+    report = json.loads(run(capsys, *words))["against"]
+    assert (report["rows"], report["pairs"]["there"], report["targets"]["there"]) == (2, 0, 1)
+    assert report["targets"]["here"] == 120
 
 
 # Targets that one kind of tokenizer or one language suits, and what is proposed for them.

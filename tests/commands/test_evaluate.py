@@ -72,6 +72,7 @@ def test_one_file_is_scored_as_when_it_was_decoded(systems, capsys):
         (["A", "--bootstrap_samples", "7"], "--bootstrap_samples compares systems, and there is one"),
         (["A", "--source_column", "q"], "--source_column says how --test_file is read, and there is none"),
         (["A", "--on_bad_row", "skip"], "--on_bad_row says how --test_file is read"),
+        (["A", "--max_length_ratio", "9"], "--max_length_ratio: unknown option"),  # a test set is measured as it is
         (["A", "B", "--predictions_file", "c.jsonl"], "1 files for 0 checkpoints"),
         (["some/model"], "--test_file is missing, which some/model is to decode"),
         (["A", "OTHER"], "its row 2 has the source 'DOC', not 'DOG'"),

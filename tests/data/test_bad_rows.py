@@ -6,36 +6,17 @@ import json
 import os
 from unittest.mock import patch
 
-import datasets
 import pytest
-from torch.utils.data import DataLoader
 
 from hf_xformer.data.bad_rows import BadRows
-from hf_xformer.data.reading import load_named_rows, load_rows, read_rows
+from hf_xformer.data.reading import load_rows, read_rows
 from hf_xformer.errors import DataError
 
 
 GOOD = '{"source": "a", "target": "b"}\n'
 EMPTY = '{"source": " ", "target": "b"}\n'
 
-
-@pytest.fixture(autouse=True)
-def cache_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write_file(name: str, content: str) -> str:
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content, newline="")
-        return str(path)
-
-    return write_file
+pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 
 
 # Of each kind of file: its content, how many rows are good, and the reasons with their numbers.
@@ -152,35 +133,6 @@ def test_a_file_of_bad_rows_alone_is_refused_with_their_reasons(write):
         list(read_rows([write("a.jsonl", EMPTY * 2)], bad_rows=BadRows("skip")))
 
 
-def test_rows_from_the_cache_bring_their_counts_along(write, tmp_path):
-    path = write("a.jsonl", GOOD + EMPTY)
-    lines = []
-    for _ in range(2):
-        counted = BadRows("skip")
-        assert len(load_rows([path], bad_rows=counted)) == 1
-        lines.append(counted.settle())
-    assert (
-        lines
-        == [f"left out 1 bad row of 2 (--on_bad_row skip): 1 empty source; the first: {path}:2: empty source"] * 2
-    )
-    for tally in tmp_path.rglob("bad_rows.json"):  # as if the first start had been killed
-        tally.unlink()
-    counted = BadRows("skip")
-    load_rows([path], bad_rows=counted)
-    assert counted.settle() == lines[0]
-    with pytest.raises(DataError, match="empty source"):  # what was left out is not good by having been left out
-        load_rows([path])
-
-
-def test_a_file_of_the_same_size_and_time_is_read_again(write):
-    path = write("a.jsonl", GOOD)
-    status = os.stat(path)
-    assert load_rows([path])[0]["target"] == ["b"]
-    write("a.jsonl", GOOD.replace("b", "c"))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert load_rows([path])[0]["target"] == ["c"]
-
-
 def test_a_stream_refuses_the_first_bad_row_or_counts_them_while_it_is_read(write, capsys):
     path = write("a.jsonl", GOOD + EMPTY * 12 + GOOD)
     with pytest.raises(DataError, match=r"a\.jsonl:2: empty source; a stream stops at its first bad row: --on_"):
@@ -200,41 +152,6 @@ def test_a_stream_refuses_the_first_bad_row_or_counts_them_while_it_is_read(writ
     with patch.dict(os.environ, RANK="1"):
         assert len(list(rows)) == 2
     assert capsys.readouterr().err == ""
-
-
-# A separator is what only `datasets` reads by.
-CARD = '---\nconfigs:\n- config_name: default\n  data_files: "{}"\n  sep: "\\t"\n---\n'
-
-
-@pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])
-def test_what_datasets_reads_has_the_same_rules(write, tmp_path, streaming):
-    write("folder/rows.tsv", 'source\ttarget\n"open\ty\nb"\tz\nnull\t5\n\tx\n')
-    write("folder/README.md", CARD.format("rows.tsv"))
-    for _ in range(2):
-        counted = BadRows("skip")
-        rows = load_named_rows(str(tmp_path / "folder"), streaming=streaming, bad_rows=counted)
-        assert [(row["source"], *row["target"]) for row in rows] == [('"open', "y"), ('b"', "z"), ("null", "5")]
-        if not streaming:
-            assert counted.counts == {"empty source": 1}
-    with pytest.raises(DataError, match="split 'train', row 4: empty source"):
-        list(load_named_rows(str(tmp_path / "folder"), streaming=streaming))
-
-
-@pytest.mark.parametrize("shards", [1, 2])
-def test_a_stream_through_datasets_says_what_a_pass_left_out(write, tmp_path, shards, capsys):
-    for shard in range(shards):
-        write(f"folder/rows-{shard}.tsv", "source\ttarget\n" + "a\tb\n\tc\n" * 13)
-    write("folder/README.md", CARD.format("rows-*.tsv"))
-    rows = load_named_rows(str(tmp_path / "folder"), streaming=True, bad_rows=BadRows("skip"))
-    assert rows.num_shards == shards
-    for _ in range(2):
-        capsys.readouterr()
-        assert len(list(rows)) == 13 * shards
-        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
-        assert [line.partition(" (")[0] for line in said] == ["left out 13 bad rows of 26"] * shards
-        assert all(f"shard {number} of 2, row 2" in line for number, line in enumerate(said, 1) if shards == 2)
-    loader = DataLoader(rows, num_workers=2, batch_size=None)
-    assert len(list(loader)) == 13 * shards
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_tokenizers import LETTERS, SHAPES, Marking, Slow, Uncut, letters, unigram
 from transformers import AutoTokenizer
 
-from hf_xformer.data.encoding import SpeltOut, TextEncoder, settle_spelt_out
+from hf_xformer.data.encoding import SpeltOut, TextEncoder, choose_spelt_out
 from hf_xformer.data.pairs import PairTokenizer
 from hf_xformer.data.tokenizers import SPECIALS, TRAINERS, train_tokenizer
 from hf_xformer.errors import DataError
@@ -104,14 +104,14 @@ def test_tags_are_read_in_every_text(make):
 
 def test_reading_special_tokens_is_kept_with_the_tokenizer(tmp_path):
     tokenizer = letters()
-    settle_spelt_out("read", tokenizer)
+    choose_spelt_out("read", tokenizer)
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     (each,) = TextEncoder(loaded)(["a <s> b"])
     assert each.ids == loaded("a <s> b")["input_ids"] and each.spelt_out == SpeltOut.AS_TOKENS
-    settle_spelt_out(None, loaded)
+    choose_spelt_out(None, loaded)
     assert TextEncoder(loaded)(["a <s> b"])[0].ids == each.ids
-    settle_spelt_out("literal", loaded)
+    choose_spelt_out("literal", loaded)
     assert TextEncoder(loaded)(["a <s> b"])[0].spelt_out == SpeltOut.AS_TEXT
 
 

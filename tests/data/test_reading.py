@@ -4,14 +4,13 @@
 
 import gzip
 import json
-import os
 
 import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_xformer.data.reading import expand_references, load_named_rows, load_rows, read_rows
+from hf_xformer.data.reading import load_named_rows, load_rows, read_rows
 from hf_xformer.errors import DataError
 
 
@@ -21,26 +20,7 @@ ROWS = [
     {"source": " zwei  Räume\u2028für uns", "target": ["two rooms"]},
 ]
 
-
-@pytest.fixture(autouse=True)
-def cache_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Write text or bytes under a name, packed if the name ends in `.gz`, and return the path."""
-
-    def write_file(name: str, content: str | bytes) -> str:
-        path = tmp_path / name
-        raw = content if isinstance(content, bytes) else content.encode()
-        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
-        return str(path)
-
-    return write_file
+pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 
 
 def as_jsonl(rows: list[dict]) -> str:
@@ -204,25 +184,6 @@ def test_streaming_raises_the_data_error_when_it_reaches_the_row(write):
     dataset = load_rows([write("a.jsonl", as_jsonl(ROWS) + "{}\n")], streaming=True)
     with pytest.raises(DataError, match=r"a\.jsonl:4: no field 'source': there are none"):
         list(dataset)
-
-
-def test_a_changed_file_is_read_again(write):
-    path = write("a.jsonl", '{"source": "a", "target": "old"}')
-    assert load_rows([path])[0]["target"] == ["old"]
-    write("a.jsonl", '{"source": "a", "target": "new"}')
-    os.utime(path, ns=(1, 1))  # of the same size, and the clock may not have moved
-    assert load_rows([path])[0]["target"] == ["new"]
-
-
-@pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])
-def test_expanding_references_gives_one_row_per_reference(write, streaming):
-    rows = [{"source": "tomato", "target": ["T AH", "T EY"]}, {"source": "cat", "target": ["K AE T"]}]
-    dataset = expand_references(load_rows([write("a.jsonl", as_jsonl(rows))], streaming=streaming))
-    assert list(dataset) == [
-        {"source": "tomato", "target": "T AH"},
-        {"source": "tomato", "target": "T EY"},
-        {"source": "cat", "target": "K AE T"},
-    ]
 
 
 @pytest.fixture

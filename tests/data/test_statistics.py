@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hf_xformer.data.advice import length_limits, recipe_options, tokenizer_options
-from hf_xformer.data.duplicates import Overlap, Repeats, Shared, hash_of, same_form
+from hf_xformer.data.duplicates import Overlap, Repeats, Shared, hash_of
 from hf_xformer.data.scripts import script_of
 from hf_xformer.data.statistics import MOST_WORDS, Lengths, Statistics
+from hf_xformer.data.text_forms import one_space_apart
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.decoding.word_splitting import tokenizer_for
 
@@ -56,7 +57,7 @@ def test_each_value_is_in_the_one_bin_that_has_it(values, most):
 @given(PAIRS)
 def test_repeated_pairs_and_several_targets_are_those_that_counting_finds(pairs):
     report = statistics_of(pairs).report()["duplicates"]
-    compared = Counter((same_form(source), same_form(target)) for source, target in pairs)
+    compared = Counter((one_space_apart(source), one_space_apart(target)) for source, target in pairs)
     targets = Counter(source for source, _ in compared)
     assert report["distinct_pairs"] == len(compared)
     assert report["repeated_pairs"] == len(pairs) - len(compared)
@@ -69,7 +70,7 @@ def test_the_overlap_is_what_looking_each_text_up_finds(here, there):
     report = statistics_of(here, overlap=Overlap(rows_of(there))).overlap.report()
     parts = {"pairs": lambda pair: pair, "sources": lambda pair: pair[0], "targets": lambda pair: pair[1]}
     for kind, part in parts.items():
-        mine, theirs = ([part(tuple(map(same_form, pair))) for pair in pairs] for pairs in (here, there))
+        mine, theirs = ([part(tuple(map(one_space_apart, pair))) for pair in pairs] for pairs in (here, there))
         assert report[kind]["here"] == sum(text in theirs for text in mine)
         assert report[kind]["there"] == sum(text in mine for text in theirs)
         assert (report[kind]["of_here"], report[kind]["of_there"]) == (len(here), len(there))

@@ -1,0 +1,114 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of datasets that `datasets` itself reads: those of the Hub, and folders that are configured for it."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
+from datasets.exceptions import DatasetGenerationError
+
+from ..errors import DataError
+from .bad_rows import BadRows, BadRowsOfStream, say_once
+from .row_datasets import store_rows, stream_rows
+from .rows import Columns, Row, checked_at_end, good_rows
+
+
+STREAM_BATCH = 100  # rows of a stream that are read at once
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A split of a dataset, by the names that `datasets.load_dataset` takes."""
+
+    name: str
+    config_name: str | None
+    split: str
+
+    @property
+    def place(self) -> str:
+        """Its name in a message."""
+        return f"dataset {self.name!r}, split {self.split!r}"
+
+
+def load_foreign_rows(
+    foreign: Foreign, columns: Columns, streaming: bool, bad_rows: BadRows
+) -> Dataset | IterableDataset:
+    """
+    Loads a split and brings it to the columns `source` and `target`.
+
+    Raises:
+        DataError: As for `load_named_rows`.
+    """
+    dataset = load_split(foreign, columns, streaming)
+    first = next(iter(dataset), None)
+    if first is None:
+        raise DataError(f"{foreign.place}: there are no rows")
+    if not streaming:
+        return store_rows(generate_foreign_rows, {"foreign": foreign}, columns, (dataset._fingerprint,), bad_rows)
+
+    def look_ahead(counted: BadRows) -> None:
+        list(good_rows(placed([first], foreign.place), columns, counted))
+
+    given = {"dataset": dataset, "shards": list(range(dataset.num_shards)), "place": foreign.place}
+    return stream_rows(stream_foreign_rows, given, columns, bad_rows, look_ahead)
+
+
+def load_split(foreign: Foreign, columns: Columns, streaming: bool = False) -> Dataset | IterableDataset:
+    """
+    Loads a split with `datasets.load_dataset`; cells of CSV and TSV files are texts, as they are for `read_rows`.
+
+    Raises:
+        DataError: It cannot be loaded; the message is the library's.
+    """
+    name, config_name = foreign.name, foreign.config_name
+    try:
+        options = cell_options(load_dataset_builder(name, config_name), columns)
+        return load_dataset(
+            name, config_name, split=foreign.split, streaming=streaming, trust_remote_code=False, **options
+        )
+    except Exception as error:  # a dozen types, from the Hub, the network, the builder and the split
+        reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        raise DataError(f"dataset {name!r}: {' '.join(str(reason).split())}") from error
+
+
+def cell_options(builder: Any, columns: Columns) -> dict[str, Any]:
+    """Returns the options by which `datasets` reads the cells of its CSV files as `read_csv` and `read_tsv` do."""
+    if Path(builder.__module__.replace(".", "/")).name != "csv":
+        return {}
+    texts = dict.fromkeys(columns.by_option.values(), str)
+    options: dict[str, Any] = {"keep_default_na": False, "na_filter": False, "converters": texts}
+    if builder.config.sep == "\t":
+        options["quoting"] = csv.QUOTE_NONE
+    return options
+
+
+def generate_foreign_rows(foreign: Foreign, columns: Columns, versions: tuple, bad_rows: BadRows) -> Iterator[Row]:
+    """Reads the rows of a split that `datasets` has loaded before, for its cache."""
+    del versions
+    rows = good_rows(placed(load_split(foreign, columns), foreign.place), columns, bad_rows)
+    yield from checked_at_end(rows, bad_rows, foreign.place)
+
+
+def stream_foreign_rows(
+    dataset: IterableDataset, shards: list[int], place: str, columns: Columns, bad_rows: BadRowsOfStream
+) -> Iterator[Row]:
+    """Reads rows of a dataset for one pass of a stream; `datasets` asks for shards by one, and each says its count."""
+    counted = bad_rows.of_stream()
+    for shard in shards:
+        # Read in batches, since a dataset that is iterated by rows shares its shards among a loader's workers again.
+        batches = dataset.shard(dataset.num_shards, shard).iter(STREAM_BATCH)
+        records = (
+            dict(zip(batch, values, strict=True)) for batch in batches for values in zip(*batch.values(), strict=True)
+        )
+        where = place if dataset.num_shards == 1 else f"{place}, shard {shard + 1} of {dataset.num_shards}"
+        yield from good_rows(placed(records, where), columns, counted)
+    counted.tell(say_once)
+
+
+def placed(records: Iterable[dict], place: str) -> Iterator[tuple[str, dict]]:
+    """Yields records with their places."""
+    return ((f"{place}, row {number}", record) for number, record in enumerate(records, start=1))

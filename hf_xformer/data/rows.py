@@ -1,0 +1,116 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Makes rows of records, and says of a record that is none why.
+
+A row is `{"source": str, "target": list[str]}`: the target's strings are alternatives, of which any is right. What is
+wrong with a row is said with its place: `train.jsonl:17: no field 'target': there are 'source', 'tgt'`.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ..errors import DataError, did_you_mean
+from .bad_rows import SHORTEST, BadRows, Fault
+from .formats import shown
+
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """
+    Names of the columns that hold the texts; `translation.de` is a field of an object.
+
+    Args:
+        source: The source's.
+        target: The target's; None for rows of sources only.
+    """
+
+    source: str = "source"
+    target: str | None = "target"
+
+    @property
+    def by_option(self) -> dict[str, str]:
+        """The names by the options that give them."""
+        found = {"--source_column": self.source}
+        return found if self.target is None else {**found, "--target_column": self.target}
+
+
+def good_rows(records: Iterable[tuple[str, dict | Fault]], columns: Columns, bad_rows: BadRows) -> Iterator[Row]:
+    """Yields the rows in records, and counts those that have none."""
+    for place, record in records:
+        bad_rows.rows += 1
+        row = record if isinstance(record, Fault) else to_row(record, columns)
+        if not isinstance(row, Fault):
+            row = uneven(row, bad_rows.max_length_ratio) or row
+        if isinstance(row, Fault):
+            bad_rows.add(place, *row)
+        else:
+            yield row
+
+
+def to_row(record: dict, columns: Columns) -> Row | Fault:
+    """Returns the row in a record, or why there is none."""
+    source = field_of(record, columns.source)
+    if isinstance(source, Fault):
+        return Fault(source.reason, source.detail, "--source_column gives the name of another")
+    where = "" if columns.source == "source" else f" in {columns.source!r}"
+    if not isinstance(source, str):
+        return Fault("source is not a text", f"{shown(source)}{where}")
+    if not source.strip():
+        return Fault("empty source", where.strip())
+    if columns.target is None:
+        return {"source": source}
+    target = field_of(record, columns.target)
+    if isinstance(target, Fault):
+        return Fault(target.reason, target.detail, "--target_column gives the name of another")
+    where = "" if columns.target == "target" else f" in {columns.target!r}"
+    targets = target if isinstance(target, list) else [target]
+    if not targets or not all(isinstance(text, str) for text in targets):
+        return Fault("target is not a text or a list of texts", f"{shown(target)}{where}")
+    if not all(text.strip() for text in targets):
+        return Fault("empty target", where.strip())
+    return {"source": source, "target": targets}
+
+
+def checked_at_end(rows: Iterable[Row], bad_rows: BadRows, place: str) -> Iterator[Row]:
+    """Yields rows; raises DataError at their end if bad ones are an error or no row is left."""
+    is_empty = True
+    for row in rows:
+        is_empty = False
+        yield row
+    summary = bad_rows.line_or_refuse()
+    if is_empty:
+        raise DataError(f"{place}: " + (f"no row is left: {summary}" if summary else "there are no rows"))
+
+
+def uneven(row: Row, most: float | None) -> Fault | None:
+    """Returns what is wrong with a row whose source is far longer than a target, or far shorter."""
+    if most is None:
+        return None
+    source = len(row["source"].strip())
+    for target in (len(text.strip()) for text in row.get("target", ())):
+        if max(source, target) > most * max(min(source, target), SHORTEST):
+            return Fault(f"one side more than {most:g} times the other", f"{source:,} and {target:,} characters")
+    return None
+
+
+def field_of(record: dict, column: str) -> Any:
+    """Returns a field by its name or by its path through objects, such as `translation.de`; or why it is missing."""
+    if column in record:
+        return record[column]
+    outer, dot, inner = column.partition(".")
+    if dot and isinstance(record.get(outer), dict):
+        found = field_of(record[outer], inner)
+        return Fault(found.reason, f"in {outer!r} {found.detail}") if isinstance(found, Fault) else found
+    return Fault(f"no field {column!r}", names_instead(column, tuple(record)))
+
+
+@lru_cache
+def names_instead(column: str, names: tuple[str, ...]) -> str:
+    """Returns the names of fields that there are in place of one, and which of them may be meant."""
+    return f"there are {', '.join(map(repr, names)) or 'none'}{did_you_mean(column, names)}"

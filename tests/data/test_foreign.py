@@ -1,0 +1,47 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""What `datasets` itself reads has the rules of files that are read here."""
+
+import pytest
+from torch.utils.data import DataLoader
+
+from hf_xformer.data.bad_rows import BadRows
+from hf_xformer.data.reading import load_named_rows
+from hf_xformer.errors import DataError
+
+
+pytestmark = pytest.mark.usefixtures("cache_of_its_own")
+
+# A separator is what only `datasets` reads by.
+CARD = '---\nconfigs:\n- config_name: default\n  data_files: "{}"\n  sep: "\\t"\n---\n'
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])
+def test_what_datasets_reads_has_the_same_rules(write, tmp_path, streaming):
+    write("folder/rows.tsv", 'source\ttarget\n"open\ty\nb"\tz\nnull\t5\n\tx\n')
+    write("folder/README.md", CARD.format("rows.tsv"))
+    for _ in range(2):
+        counted = BadRows("skip")
+        rows = load_named_rows(str(tmp_path / "folder"), streaming=streaming, bad_rows=counted)
+        assert [(row["source"], *row["target"]) for row in rows] == [('"open', "y"), ('b"', "z"), ("null", "5")]
+        if not streaming:
+            assert counted.counts == {"empty source": 1}
+    with pytest.raises(DataError, match="split 'train', row 4: empty source"):
+        list(load_named_rows(str(tmp_path / "folder"), streaming=streaming))
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_stream_through_datasets_says_what_a_pass_left_out(write, tmp_path, shards, capsys):
+    for shard in range(shards):
+        write(f"folder/rows-{shard}.tsv", "source\ttarget\n" + "a\tb\n\tc\n" * 13)
+    write("folder/README.md", CARD.format("rows-*.tsv"))
+    rows = load_named_rows(str(tmp_path / "folder"), streaming=True, bad_rows=BadRows("skip"))
+    assert rows.num_shards == shards
+    for _ in range(2):
+        capsys.readouterr()
+        assert len(list(rows)) == 13 * shards
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
+        assert [line.partition(" (")[0] for line in said] == ["left out 13 bad rows of 26"] * shards
+        assert all(f"shard {number} of 2, row 2" in line for number, line in enumerate(said, 1) if shards == 2)
+    loader = DataLoader(rows, num_workers=2, batch_size=None)
+    assert len(list(loader)) == 13 * shards

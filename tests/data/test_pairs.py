@@ -1,0 +1,41 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of pairs before a training: special tokens that they spell out, targets that do not come back."""
+
+import pytest
+from datasets import Dataset
+from small_tokenizers import SHAPES, letters
+
+from hf_xformer.data.pairs import STREAM_SAMPLE, PairTokenizer, prepare_training
+
+
+def test_a_training_says_what_spells_out_special_tokens_and_what_does_not_come_back():
+    rows = Dataset.from_dict({"source": ["ab", "x <s>old</s> y", "cd"], "target": [["ab"], ["b"], ["é \U0001f600"]]})
+    lines: list[str] = []
+    prepare_training(rows, PairTokenizer(letters(), letters(), 20, 20), "truncate", None, lines.append)
+    said = "\n".join(lines)
+    assert "1 training pairs spell out special tokens, which are taken as text; the first: 'x <s>old</s> y'" in said
+    assert "the target tokenizer: 1 of 3 texts come back as others when decoded (1 with unknown tokens)" in said
+    assert "no prediction can equal these" in said
+    lines.clear()
+    prepare_training(rows, PairTokenizer(SHAPES["T5"](), SHAPES["T5"](), 20, 20), "truncate", None, lines.append)
+    assert "the tokenizer cannot take them as text" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("count", [2, STREAM_SAMPLE + 50])
+@pytest.mark.parametrize("shape", ["plain", "T5"])
+def test_a_stream_says_of_its_first_pairs_what_spells_out_special_tokens(shape, count):
+    texts = ["ab", *["a </s> b"] * (count - 1)]
+    rows = Dataset.from_dict({"source": texts, "target": [["ab"]] * count})
+    said: dict[str, list[str]] = {"stream": [], "whole": []}
+    for kind, given in (("stream", rows.to_iterable_dataset()), ("whole", rows)):
+        tokenize = PairTokenizer(SHAPES[shape](), SHAPES[shape](), 20, 20)
+        prepare_training(given, tokenize, "truncate", None, said[kind].append)
+    lines = {kind: [line for line in found if "spell out" in line] for kind, found in said.items()}
+    first = min(count, STREAM_SAMPLE)
+    (whole,) = lines["whole"]
+    assert lines["stream"] == [whole.replace(f"{count - 1} training", f"{first - 1} of the first {first} training")]
+    assert ("taken as text" in whole) == (shape == "plain") and "the first: 'a </s> b' and 'ab'" in whole
+    said = {"stream": []}
+    prepare_training(rows.select([0]).to_iterable_dataset(), tokenize, "truncate", None, said["stream"].append)
+    assert not any("spell out" in line for line in said["stream"])
