@@ -20,6 +20,7 @@ from hf_xformer import XformerConfig
 from hf_xformer.checkpoints.folder_checks import check_generation
 from hf_xformer.checkpoints.loading import load_config, load_model
 from hf_xformer.errors import ArgumentError
+from hf_xformer.models.configuration_xformer import LEFT_OUT
 
 
 anew = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -129,6 +130,11 @@ def test_a_gigantic_size_is_refused_before_memory_is_taken(field, tmp_path):
 @pytest.mark.parametrize("field", sorted(set(XformerConfig.__annotations__) - set(LEFT_OUT)))
 def test_no_field_of_a_saved_config_may_be_missing_because_its_default_may_be_another_model(field, tmp_path):
     assert f"has no {field}" in refused("rope-pre", tmp_path, **{field: None})
+
+
+def test_a_field_that_a_config_leaves_out_if_it_is_none_shows_in_the_weights(tmp_path):
+    assert set(LEFT_OUT) == {"num_key_value_heads"}
+    assert "mismatched keys" in refused("rope-post-gqa", tmp_path, num_key_value_heads=None)
 
 
 def test_two_names_of_a_field_must_agree(tmp_path):
