@@ -172,15 +172,16 @@ def one_line_when_stopped(output_dir: str, has_begun: bool = True) -> Iterator[N
         release_locks()
         os._exit(128 + signal.SIGTERM)
 
-    try:
-        with calling_when_told_to_stop(partial(end, "SIGTERM")) if has_begun else nullcontext():
+    # Around the errors too: the signal may come while one is on its way, before its line is printed.
+    with calling_when_told_to_stop(partial(end, "SIGTERM")) if has_begun else nullcontext():
+        try:
             yield
-    except KeyboardInterrupt:
-        end("Ctrl-C")
-    except RuntimeError as error:
-        if not LOST_CONNECTION.search(str(error)):
-            raise
-        end(str(error).splitlines()[0])
+        except KeyboardInterrupt:
+            end("Ctrl-C")
+        except RuntimeError as error:
+            if not LOST_CONNECTION.search(str(error)):
+                raise
+            end(str(error).splitlines()[0])
 
 
 @contextmanager
