@@ -81,6 +81,7 @@ test-nightly: install-test  ## further modes, kinds and random examples, for the
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m 'nightly and not gpu'
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) tests/test_files.py tests/test_errors.py tests/checkpoints/test_weight_files.py \
 		tests/checkpoints/test_mutations.py
+	$(BIN)/python benchmarks/gpu_check.py --device cpu --tiny
 
 test-versions: install-test  ## the tests with older and newer transformers and torch; ARGS="--help" says more
 	$(BIN)/python tests/versions.py $(ARGS)

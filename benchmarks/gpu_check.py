@@ -4,7 +4,7 @@
 Tests and benchmarks on a machine with one GPU, in under ten minutes, from the source tree, without the network.
 
   make gpu-check                                # or python benchmarks/gpu_check.py: an installation is not needed
-  make gpu-check ARGS="--device cpu --tiny"     # the rehearsal on a CPU, under three minutes
+  make gpu-check ARGS="--device cpu --tiny"     # the rehearsal on a CPU, under five minutes
   python benchmarks/gpu_check.py --only launches
 
 Each part is a process with a time limit of its own, that prints into build/gpu-check/PART.log. Tests run side by side,

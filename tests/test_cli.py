@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from small_runs import ROOT, Task, python
+from small_runs import ROOT, Task, nightly, python
 
 from hf_xformer import __version__, cli
 from hf_xformer.cli import VERBS
@@ -112,8 +112,9 @@ def test_one_command_after_the_other_makes_a_model_that_spells(task: Task, tmp_p
 
 
 @pytest.mark.distributed
-def test_a_launch_configuration_starts_its_processes_and_finds_its_engine(task: Task, tmp_path):
-    launch = ["--config_file", "configs/accelerate/zero2.yaml", "--num_processes", "2", "--main_process_port", "0"]
+@pytest.mark.parametrize("config", ["cpu-2proc", *nightly("zero2")])
+def test_a_launch_configuration_starts_its_processes_and_finds_its_engine(config, task: Task, tmp_path):
+    launch = ["--config_file", f"configs/accelerate/{config}.yaml", "--num_processes", "2", "--main_process_port", "0"]
     trained = hf_xformer("train", *launch, *task.options(tmp_path / "run"), folder=tmp_path)
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert "16 pairs per step (2 processes, no accumulation)" in trained.stdout

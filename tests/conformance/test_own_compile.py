@@ -46,9 +46,8 @@ slow_ones = pytest.mark.parametrize(
 )
 # "aot_eager" traces forward and backward as one graph each but generates no code, which is what takes long.
 GRAPHS = [
-    *((name, "aot_eager", MARKS[name]) for name in CONFIGS if name != "blocks"),
-    ("blocks", "inductor", pytest.mark.slow),
-    *((name, "inductor", pytest.mark.nightly) for name in CONFIGS if name != "blocks"),
+    *((name, "aot_eager", MARKS[name]) for name in CONFIGS),
+    *((name, "inductor", pytest.mark.nightly) for name in CONFIGS),
 ]
 
 

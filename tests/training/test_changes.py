@@ -254,7 +254,7 @@ def test_callbacks_are_not_restored_over_the_record(stopped, task, capsys):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("mode", ["zero2", *nightly("zero3", "cpu-2proc")])
+@pytest.mark.parametrize("mode", ["cpu-2proc", *nightly("zero2", "zero3")])
 def test_two_processes_refuse_in_one_line_and_apply_truly(mode, task, tmp_path):
     options = {"max_steps": 12, "save_strategy": "steps", "save_steps": 6, "logging_steps": 1, "max_train_samples": 64}
     run(task.options(tmp_path, **options), mode)

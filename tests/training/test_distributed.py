@@ -112,7 +112,7 @@ def test_packed_rows_of_two_processes_end_with_the_weights_of_padded_ones_of_one
     assert_close(weights(two), weights(one), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("mode", ["cpu-2proc", "zero2"])
+@pytest.mark.parametrize("mode", ["cpu-2proc", *nightly("zero2")])
 def test_averaged_weights_of_two_processes_are_those_of_one(mode, runs):
     one, two = (runs.done("modern", each, ema_decay=0.9) for each in ("cpu", mode))
     assert (weights(one) - weights(runs.done("modern", "cpu"))).abs().max() > 5e-5
@@ -120,6 +120,7 @@ def test_averaged_weights_of_two_processes_are_those_of_one(mode, runs):
     assert results(two)["eval_per"] == pytest.approx(results(one)["eval_per"], abs=1e-6)
 
 
+@pytest.mark.nightly
 def test_zero3_in_bfloat16_ends_within_its_rounding_of_one_process_in_float32(runs):
     one, two = runs.done("modern", "cpu"), runs.done("modern", "zero3", bf16="true")
     assert weights(two).dtype == torch.bfloat16
@@ -178,7 +179,7 @@ def test_a_finished_run_that_is_started_again_ends_well(mode, runs, tmp_path):
     assert torch.equal(weights(tmp_path), weights(runs.done("modern", mode)))
 
 
-@pytest.mark.parametrize("mode", ["zero3", "tp2"])
+@pytest.mark.parametrize("mode", ["zero3", *nightly("tp2")])
 def test_a_new_model_starts_with_weights_of_the_right_size(mode, task, tmp_path):
     """ZeRO-3 cuts it up while it is built, tensor parallelism while it is read."""
     run(task.options(tmp_path, config_overrides=None, max_steps=1, learning_rate=1e-30), mode)
@@ -220,7 +221,7 @@ def test_zero3_builds_a_model_that_no_process_holds_whole(tmp_path):
     assert len(shares) == 2 and max(shares) < 0.8
 
 
-NODES = [("multi-node", "cpu-2proc"), *nightly(("multi-node-zero3", "zero3"))]
+NODES = nightly(("multi-node", "cpu-2proc"), ("multi-node-zero3", "zero3"))
 
 
 @pytest.mark.parametrize(("config", "mode"), NODES)

@@ -20,7 +20,7 @@ TELLING = {
 }
 
 # Two processes are killed in tests/training/test_processes.py, files cut off in test_faults_of_checkpoints.py.
-AT_EVERY_PUSH = ("pass", "results", "evaluation")
+AT_EVERY_PUSH = ("evaluation",)
 
 
 @pytest.fixture(scope="module")
