@@ -33,8 +33,9 @@ def test_an_assistant_does_not_write_beyond_a_stop_string(tokenizer):
 
 
 def test_prompt_tuning_does_not_pass_over_options_of_source_tokens(tokenizer):
+    model = make_model()
     torch.manual_seed(0)
-    model = get_peft_model(make_model(), PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=4)).eval()
+    model = get_peft_model(model, PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=4)).eval()
     source, options = "s1 s2 s6 s15 s4", {"max_length": 9, "min_new_tokens": 4}
     try:
         ((best,),) = Decoder(model, tokenizer, tokenizer, encoder_no_repeat_ngram_size=1, **options).decode([source])
