@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults of other projects' public reports that this one has too; each fails until it is mended."""
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 import torch
 from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, PromptTuningConfig, get_peft_model
@@ -11,11 +9,9 @@ from small_models import make_batch, make_model
 
 from hf_xformer.checkpoints import load_model
 from hf_xformer.data import probing
-from hf_xformer.data.reading import read_rows
-from hf_xformer.data.sources import find_files
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.decoding.decoder import Decoder
-from hf_xformer.errors import ArgumentError, DataError
+from hf_xformer.errors import ArgumentError
 
 
 @pytest.fixture
@@ -76,21 +72,6 @@ def test_labels_padded_before_the_text_are_refused_or_give_the_same_loss():
     except ValueError:
         return
     torch.testing.assert_close(found, expected)
-
-
-def test_a_parquet_column_name_that_occurs_twice_is_refused(tmp_path):
-    arrays = [pyarrow.array([text]) for text in "abc"]
-    table = pyarrow.Table.from_arrays(arrays, names=["source", "target", "target"])
-    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
-    with pytest.raises(DataError):
-        list(read_rows([tmp_path / "rows.parquet"]))
-
-
-def test_a_folder_of_training_tables_and_a_test_set_is_refused(tmp_path):
-    for name in ("corpus.jsonl", "test.jsonl"):
-        (tmp_path / name).write_text('{"source": "a", "target": "b"}\n')
-    with pytest.raises(DataError):
-        find_files([tmp_path])
 
 
 def test_an_empty_stop_string_is_refused(tokenizer):
