@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     while batch := list(islice(rows, BATCH)):
         statistics.add(batch)
 
-    options = [*named_options(args, statistics), *recipe_options(statistics, bad.total, args.coverage)]
+    follow = recipe_options(statistics, bad.total, args.coverage, args.max_length_ratio)
+    options = [*named_options(args, statistics), *follow]
     report = make_report(args, statistics, options, bad, other_bad)
     if args.plot is not None and statistics.pairs:
         plot_lengths(statistics.sides, length_limits(statistics, args.coverage), args.plot)

@@ -126,10 +126,12 @@ def length_options(statistics: Statistics, coverage: float) -> list[Option]:
         whole = "all" if not cut else f"{floored(100 * (1 - cut / counted.total))} %, all but {cut:,},"
         options.append(Option(f"max_{name}_length", limit, f"{whole} of the {name}s are left whole"))
         means.append(counted.mean + more)
-    least = max(4 * max(limits.values()), PAIRS_A_STEP * max(means), 1024)
+    least = max(4 * max(limits.values()), min(PAIRS_A_STEP, statistics.pairs) * max(means), 1024)
     tokens = 2 ** (int(least) - 1).bit_length()
     options.append(Option("packing", True))
-    options.append(Option("max_tokens", tokens, f"about {tokens / max(means):,.0f} pairs a step"))
+    held = round(tokens / max(means))
+    why = f"about {held:,} pairs a step" if held < statistics.pairs else "all pairs in one step"
+    options.append(Option("max_tokens", tokens, why))
     return options
 
 
@@ -138,17 +140,21 @@ def floored(percent: float) -> str:
     return f"{int(percent * 100) / 100:g}"
 
 
-def row_options(statistics: Statistics, bad: int) -> list[Option]:
-    """Returns what to do with rows that cannot be used or look wrong."""
+def row_options(statistics: Statistics, bad: int, given: float | None = None) -> list[Option]:
+    """Returns what to do with rows that cannot be used or look wrong; a ratio that was given stays."""
     options = []
     if bad:
         # The reasons and the first of the rows are told beside it.
         why = "1 bad row is left out; or mend it" if bad == 1 else f"{bad:,} bad rows are left out; or mend them"
         options.append(Option("on_bad_row", "skip", why))
+    if given is not None:
+        return [*options, Option("max_length_ratio", given, "as given")]
     ratios = statistics.ratios
     most = -(-WILD * ratios.percentile(100 * (1 - FEW)) // 10)
     if uneven := ratios.above(10 * most):
         why = f"pairs with one text more than {most} times as long as the other: {uneven:,}"
+        if not bad:
+            options.append(Option("on_bad_row", "skip", "leaves out what max_length_ratio makes bad rows of"))
         options.append(Option("max_length_ratio", most, why))
     return options
 
@@ -162,7 +168,9 @@ def metric_options(statistics: Statistics) -> list[Option]:
     return options
 
 
-def recipe_options(statistics: Statistics, bad: int, coverage: float) -> list[Option]:
+def recipe_options(
+    statistics: Statistics, bad: int, coverage: float, given_ratio: float | None = None
+) -> list[Option]:
     """
     Returns all options that follow from the data.
 
@@ -170,7 +178,12 @@ def recipe_options(statistics: Statistics, bad: int, coverage: float) -> list[Op
         statistics: Of the training data.
         bad: Rows that cannot be used.
         coverage: Percent of each side's texts that the limits leave whole.
+        given_ratio: A `max_length_ratio` by which rows were counted as bad.
     """
     if not statistics.pairs:
-        return row_options(statistics, bad)
-    return [*row_options(statistics, bad), *length_options(statistics, coverage), *metric_options(statistics)]
+        return row_options(statistics, bad, given_ratio)
+    return [
+        *row_options(statistics, bad, given_ratio),
+        *length_options(statistics, coverage),
+        *metric_options(statistics),
+    ]

@@ -49,6 +49,7 @@ class BadRows:
             raise ValueError(f"policy {policy!r}: there are {', '.join(POLICIES)}")
         self.policy, self.max_length_ratio = policy, max_length_ratio
         self.rows = 0  # that were read, good or bad
+        self.unreadable = 0  # of them, such as empty lines: they say nothing of the columns
         self.counts: Counter[str] = Counter()  # by reason
         self.examples: list[str] = []  # the first, each with its place
         self.first = ""  # place and reason of the first, without anything that stands in it
@@ -97,9 +98,11 @@ class BadRows:
         return "; ".join(filter(None, (line, self.remedy())))
 
     def remedy(self) -> str:
-        """Returns what helps if all rows, and not some, are bad for one reason, such as the name of a column."""
-        (reason, *others) = self.counts or [""]
-        return "" if others or self.total < self.rows else self.remedies.get(reason, "")
+        """Returns what helps if all rows that could be read are bad for one reason, such as the name of a column."""
+        reasons = [reason for reason in self.counts if self.remedies.get(reason)]
+        affected = sum(self.counts[reason] for reason in reasons)
+        is_one = len({self.remedies[reason] for reason in reasons}) == 1
+        return self.remedies[reasons[0]] if is_one and affected == self.rows - self.unreadable else ""
 
     def tell(self, say: Callable) -> None:
         """Says what was left out, if anything was."""

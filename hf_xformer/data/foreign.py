@@ -3,7 +3,9 @@
 """Rows of datasets that `datasets` itself reads: those of the Hub, and folders that are configured for it."""
 
 import csv
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,14 +46,15 @@ def load_foreign_rows(
         DataError: As for `load_named_rows`.
     """
     dataset = load_split(foreign, columns, streaming)
-    first = next(iter(dataset), None)
+    with said_in_one_line(foreign.name):
+        first = next(iter(placed(dataset, dataset, foreign.place)), None)
     if first is None:
         raise DataError(f"{foreign.place}: there are no rows")
     if not streaming:
         return store_rows(generate_foreign_rows, {"foreign": foreign}, columns, (dataset._fingerprint,), bad_rows)
 
     def look_ahead(counted: BadRows) -> None:
-        list(good_rows(placed([first], foreign.place), columns, counted))
+        list(good_rows([first], columns, counted))
 
     given = {"dataset": dataset, "shards": list(range(dataset.num_shards)), "place": foreign.place}
     return stream_rows(stream_foreign_rows, given, columns, bad_rows, look_ahead)
@@ -65,13 +68,25 @@ def load_split(foreign: Foreign, columns: Columns, streaming: bool = False) -> D
         DataError: It cannot be loaded; the message is the library's.
     """
     name, config_name = foreign.name, foreign.config_name
-    try:
+    with said_in_one_line(name):
         options = cell_options(load_dataset_builder(name, config_name), columns)
         return load_dataset(
             name, config_name, split=foreign.split, streaming=streaming, trust_remote_code=False, **options
         )
+
+
+@contextmanager
+def said_in_one_line(name: str) -> Iterator[None]:
+    """Raises DataError for what `datasets` raises, and for rows of more cells than a CSV file has column names."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Length of header")  # by pandas, which drops the cells
+            yield
     except Exception as error:  # a dozen types, from the Hub, the network, the builder and the split
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        if isinstance(reason, Warning):
+            more = "rows have more cells than the first row has column names: name each column there"
+            raise DataError(f"dataset {name!r}: {more}") from error
         raise DataError(f"dataset {name!r}: {' '.join(str(reason).split())}") from error
 
 
@@ -79,9 +94,15 @@ def cell_options(builder: Any, columns: Columns) -> dict[str, Any]:
     """Returns the options by which `datasets` reads the cells of its CSV files as `read_csv` and `read_tsv` do."""
     if Path(builder.__module__.replace(".", "/")).name != "csv":
         return {}
-    texts = dict.fromkeys(columns.by_option.values(), str)
+    names = columns.by_option.values()
+    texts = dict.fromkeys((*names, *(f"{name}\r" for name in names)), str)
     options: dict[str, Any] = {"keep_default_na": False, "na_filter": False, "converters": texts}
-    if builder.config.sep == "\t":
+    config = builder.config
+    if config.index_col is None:
+        options["index_col"] = False  # a shorter header would make no column of the first cells
+    if config.lineterminator is None and len(config.sep) == 1 and config.engine in (None, "c"):
+        options["lineterminator"] = "\n"  # a carriage return alone is text; one at the end: `without_returns`
+    if config.sep == "\t":
         options["quoting"] = csv.QUOTE_NONE
     return options
 
@@ -89,7 +110,8 @@ def cell_options(builder: Any, columns: Columns) -> dict[str, Any]:
 def generate_foreign_rows(foreign: Foreign, columns: Columns, versions: tuple, bad_rows: BadRows) -> Iterator[Row]:
     """Reads the rows of a split that `datasets` has loaded before, for its cache."""
     del versions
-    rows = good_rows(placed(load_split(foreign, columns), foreign.place), columns, bad_rows)
+    dataset = load_split(foreign, columns)
+    rows = good_rows(placed(dataset, dataset, foreign.place), columns, bad_rows)
     yield from checked_at_end(rows, bad_rows, foreign.place)
 
 
@@ -105,10 +127,25 @@ def stream_foreign_rows(
             dict(zip(batch, values, strict=True)) for batch in batches for values in zip(*batch.values(), strict=True)
         )
         where = place if dataset.num_shards == 1 else f"{place}, shard {shard + 1} of {dataset.num_shards}"
-        yield from good_rows(placed(records, where), columns, counted)
+        yield from good_rows(placed(dataset, records, where), columns, counted)
     counted.tell(say_once)
 
 
-def placed(records: Iterable[dict], place: str) -> Iterator[tuple[str, dict]]:
-    """Yields records with their places."""
+def placed(dataset: Dataset | IterableDataset, records: Iterable[dict], place: str) -> Iterator[tuple[str, dict]]:
+    """Yields records of a dataset with their places."""
+    records = without_returns(records) if dataset.info.builder_name == "csv" else records
     return ((f"{place}, row {number}", record) for number, record in enumerate(records, start=1))
+
+
+def without_returns(records: Iterable[dict]) -> Iterator[dict]:
+    """Yields the rows of a CSV file without the carriage returns before their line feeds; empty lines are none."""
+    for record in records:
+        first, *others = record.values()
+        if first == "\r" and not any(others):
+            continue
+        last = list(record)[-1]
+        value = record[last]
+        if isinstance(value, str) or last.endswith("\r"):
+            record = {name: each for name, each in record.items() if name != last}
+            record[last.removesuffix("\r")] = value.removesuffix("\r") if isinstance(value, str) else value
+        yield record

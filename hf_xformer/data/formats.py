@@ -262,8 +262,7 @@ def under_names(cells: Sequence[str], names: Sequence[str]) -> dict | Fault:
 
 def check_header(path: Path, names: Sequence[str], columns: ByOption) -> None:
     """Checks that the first row of a table names the columns; raises DataError if not."""
-    if len(set(names)) < len(names):
-        raise DataError(f"{path}:1: a column name occurs twice: {', '.join(map(shown, names))}")
+    check_names(f"{path}:1", names)
     for option, column in columns.items():
         if column not in names:
             there = ", ".join(map(shown, names)) or "none"
@@ -273,12 +272,19 @@ def check_header(path: Path, names: Sequence[str], columns: ByOption) -> None:
             )
 
 
+def check_names(place: str, names: Sequence[str]) -> None:
+    """Checks that no two columns have one name; raises DataError if they do."""
+    if len(set(names)) < len(names):
+        raise DataError(f"{place}: a column name occurs twice: {', '.join(map(shown, names)):.300}")
+
+
 def read_parquet(path: Path, columns: ByOption) -> Records:
     """Reads a Parquet file, a batch at a time."""
     check_file(path)
     number = 1
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            check_names(str(path), file.schema_arrow.names)
             wanted = [column_in(path, file.schema_arrow.names, *each) for each in columns.items()]
             numbers = count(1)
             for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(wanted))):
@@ -289,7 +295,7 @@ def read_parquet(path: Path, columns: ByOption) -> Records:
         raise DataError(
             f"{path}, after row {number - 1}: not UTF-8 (byte {error.object[error.start]:#04x})"
         ) from error
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, pyarrow.ArrowException, ValueError) as error:  # the last of objects with one name twice
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise DataError(f"{path}: {reason}") from error
 

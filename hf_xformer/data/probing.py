@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ArgumentError
-from .encoding import Frame, SpeltOut, TextEncoder, title_of
+from .encoding import PLAIN_TEXT, Frame, SpeltOut, TextEncoder, title_of
 
 
+# Tokens of the text by which one that draws at random is known: at a dropout of 0.01 the same three times is a chance
+# of less than one in a thousand.
+LONGEST_TOKENS = 500
 # Advice for a tokenizer that does not end its texts.
 END_IT = (
     "`hf-xformer tokenizer` makes one that does; for a fast one set `backend_tokenizer.post_processor` "
@@ -28,6 +31,7 @@ class Probe:
         framed: The same in words, such as "<s> ... </s>".
         ends: Whether the end token stands behind every text.
         cuts: Whether a text that it truncates keeps its frame.
+        draws: Whether it draws at random how it splits a text.
         spelt_out: How each of its own special tokens is taken where a text spells it out.
         padding_side, truncation_side: As it says.
     """
@@ -37,6 +41,7 @@ class Probe:
     framed: str
     ends: bool
     cuts: bool
+    draws: bool
     spelt_out: dict[str, SpeltOut]
     padding_side: str
     truncation_side: str
@@ -55,6 +60,8 @@ def probe(tokenizer: PreTrainedTokenizerBase, side: str) -> Probe:
     cuts = len(whole) <= limit or (
         len(short) <= limit and ids_around(frame, short) == (list(frame.prefix), list(frame.suffix))
     )
+    words_of_it = [many_tokens(tokenizer)] * 3
+    draws = len({tuple(ids) for ids in encode.ids_of(words_of_it)}) > 1
     taken = {token: encode([f"a {token} a"])[0].spelt_out for token in encode.names}
     encode.ids_of([text])
     return Probe(
@@ -63,10 +70,18 @@ def probe(tokenizer: PreTrainedTokenizerBase, side: str) -> Probe:
         framed,
         tokenizer.eos_token_id is not None and tokenizer.eos_token_id in frame.suffix,
         cuts,
+        draws,
         taken,
         tokenizer.padding_side,
         tokenizer.truncation_side,
     )
+
+
+def many_tokens(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Returns a text of the longest tokens of a vocabulary, which can be split in many ways."""
+    vocabulary = tokenizer.get_vocab()
+    longest = sorted(vocabulary, key=lambda token: (len(token), token))[-LONGEST_TOKENS:]
+    return str(tokenizer.decode([vocabulary[token] for token in longest], skip_special_tokens=True)) or PLAIN_TEXT
 
 
 def ids_around(frame: Frame, ids: list[int]) -> tuple[list[int], list[int]]:
@@ -121,6 +136,12 @@ def why_unfit(found: Probe, tokenizer: PreTrainedTokenizerBase, side: str) -> st
     """Returns why a model could not learn from a tokenizer, and what to do; None if it can."""
     if side == "target" and not found.ends:
         return no_end(found, tokenizer)
+    if found.draws:
+        return (
+            f"{found.name} draws at random how it splits a text, in decoding too: set "
+            "tokenizer.backend_tokenizer.model.dropout = None, or `enable_sampling` to False, and save it with "
+            "save_pretrained"
+        )
     if not found.cuts:
         return (
             f"{found.name} loses special tokens, {found.framed}, where it truncates: give one that honours "

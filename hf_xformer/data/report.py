@@ -157,6 +157,9 @@ def tokenizer_commands(report: dict[str, Any], trained: list[TokenizerOptions]) 
     for side in SIDES:
         if (column := report["recipe"].get(f"{side}_column")) is not None:
             data += [f"--{side}_column", shlex.quote(column)]
+    for name in ("on_bad_row", "max_length_ratio"):  # without them it would refuse what the recipe leaves out
+        if (value := report["recipe"].get(name)) is not None:
+            data += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
     for each in trained:
         kind = ["--model_type", each.model_type, "--vocab_size", str(each.vocab_size)]
         own = [] if len(each.sides) > 1 else ["--separate"]

@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import DataError, did_you_mean
 from .bad_rows import SHORTEST, BadRows, Fault
 from .formats import shown
+from .text_forms import is_blank
 
 
 Row = dict[str, Any]
@@ -44,6 +45,7 @@ def good_rows(records: Iterable[tuple[str, dict | Fault]], columns: Columns, bad
     """Yields the rows in records, and counts those that have none."""
     for place, record in records:
         bad_rows.rows += 1
+        bad_rows.unreadable += isinstance(record, Fault)
         row = record if isinstance(record, Fault) else to_row(record, columns)
         if not isinstance(row, Fault):
             row = uneven(row, bad_rows.max_length_ratio) or row
@@ -61,7 +63,7 @@ def to_row(record: dict, columns: Columns) -> Row | Fault:
     where = "" if columns.source == "source" else f" in {columns.source!r}"
     if not isinstance(source, str):
         return Fault("source is not a text", f"{shown(source)}{where}")
-    if not source.strip():
+    if is_blank(source):
         return Fault("empty source", where.strip())
     if columns.target is None:
         return {"source": source}
@@ -72,7 +74,7 @@ def to_row(record: dict, columns: Columns) -> Row | Fault:
     targets = target if isinstance(target, list) else [target]
     if not targets or not all(isinstance(text, str) for text in targets):
         return Fault("target is not a text or a list of texts", f"{shown(target)}{where}")
-    if not all(text.strip() for text in targets):
+    if any(map(is_blank, targets)):
         return Fault("empty target", where.strip())
     return {"source": source, "target": targets}
 

@@ -12,7 +12,8 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import metadata_load
 
 from ..errors import DataError
-from .formats import TABLE_READERS, Records, check_file, format_of, read_parallel_text, read_text
+from ..files import RECORD
+from .formats import TABLE_READERS, Records, check_file, format_of, is_gzip, read_parallel_text, read_text
 from .rows import Columns
 
 
@@ -56,7 +57,7 @@ def files_of_folder(
         say: Is told which files of the split are no tables and are not read.
 
     Raises:
-        DataError: The folder has no such split, or tables of several formats in it.
+        DataError: The folder has no such split, or tables of several formats in it, or one both packed and not.
     """
     if not folder.is_dir() or not re.fullmatch(r"\w+", split):
         return None
@@ -83,6 +84,7 @@ def files_of_folder(
     if len({TABLE_READERS[format_of(file)] for file in tables}) > 1:
         names = ", ".join(file.name for file in tables)
         raise DataError(f"dataset {str(folder)!r}: files of several formats in the split {split!r}: {names:.300}")
+    check_packed_once(tables)
     if say is not None and len(tables) < len(files):
         others = ", ".join(file.name for file in files if file not in tables)
         read = ", ".join(file.name for file in tables)
@@ -120,7 +122,7 @@ def find_files(files: Sequence[str | Path], say: Callable | None = None) -> list
         say: Is told what a folder came to.
 
     Raises:
-        DataError: Something is no file, or a folder has tables of no format, of several, or of several splits.
+        DataError: Something is no file, or the tables of a folder do not go together.
     """
     found: list[Path] = []
     for path in map(Path, files):
@@ -129,13 +131,7 @@ def find_files(files: Sequence[str | Path], say: Callable | None = None) -> list
             continue
         inside = sorted(each for each in path.iterdir() if not each.name.startswith("."))
         tables = [each for each in inside if format_of(each) in TABLE_READERS]
-        kinds = sorted({format_of(each) for each in tables})
-        splits = sorted({split for each in tables for split in splits_in(each.name)})
-        if not tables:
-            raise DataError(f"{path}: a folder without a file of {', '.join(TABLE_READERS)}")
-        for several, what in ((kinds, "formats"), (splits, "splits")):
-            if len(several) > 1:
-                raise DataError(f"{path}: a folder with files of several {what}, {', '.join(several)}: name the files")
+        check_tables(path, tables)
         if say is not None:
             others = ", ".join(each.name for each in inside if each not in tables)
             first_to_last = " to ".join(dict.fromkeys((tables[0].name, tables[-1].name)))
@@ -146,7 +142,35 @@ def find_files(files: Sequence[str | Path], say: Callable | None = None) -> list
     return found
 
 
+def check_tables(folder: Path, tables: list[Path]) -> None:
+    """Checks that the tables in a folder are one set of data; raises DataError if not."""
+    if (folder / RECORD).is_file():
+        raise DataError(f"{folder}: a run's folder, where data should be: its {RECORD} names the data of the run")
+    if not tables:
+        raise DataError(f"{folder}: a folder without a file of {', '.join(TABLE_READERS)}")
+    kinds = sorted({format_of(each) for each in tables})
+    splits = sorted({split for each in tables for split in splits_in(each.name)})
+    for several, what in ((kinds, "formats"), (splits, "splits")):
+        if len(several) > 1:
+            raise DataError(f"{folder}: a folder with files of several {what}, {', '.join(several)}: name the files")
+    of_none = [each for each in tables if not splits_in(each.name)]
+    if splits and of_none:
+        other = next(each for each in tables if each not in of_none)
+        raise DataError(
+            f"{folder}: a folder with files of the split {splits[0]}, {other.name}, beside files of none, "
+            f"{of_none[0].name}: name the files, such as {of_none[0]}"
+        )
+    check_packed_once(tables)
+
+
+def check_packed_once(tables: list[Path]) -> None:
+    """Checks that no table is there both packed and not, which would be read twice; raises DataError if one is."""
+    for packed in filter(is_gzip, tables):
+        if (plain := packed.with_suffix("")) in tables:
+            raise DataError(f"{plain} and {packed.name}: the same table twice, as it seems: name or keep one of them")
+
+
 def splits_in(name: str) -> list[str]:
     """Returns the splits that a file's name has the word for."""
-    words = set(re.split(r"[-._ 0-9]", name))
+    words = set(re.split(r"[-._ 0-9]", name.lower()))
     return [str(split) for split, keywords in SPLIT_KEYWORDS.items() if words & set(keywords)]

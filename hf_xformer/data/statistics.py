@@ -40,6 +40,7 @@ UNUSUAL_TEXT: dict[str, Callable[[str], Any]] = {
     "not in Unicode's normal form C": lambda text: text != composed(text),
     "white space at an end": lambda text: text != text.strip(),
     "a line break, tab or other control character": CONTROL.search,
+    "a byte order mark, as files that were joined have inside": lambda text: "\ufeff" in text,
     "U+FFFD, which stands for a character that was lost": lambda text: "\ufffd" in text,
 }
 

@@ -2,7 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forms of a text without its case, spaces, accents or spelling in Unicode, in which it is compared with others."""
 
+import re
 import unicodedata
+
+
+# White space, and characters that no font shows: soft hyphen, zero widths, marks of direction, byte order mark.
+BLANK = re.compile("[\\s\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]*")
+
+
+def is_blank(text: str) -> bool:
+    """Returns whether nothing of a text can be seen."""
+    return BLANK.fullmatch(text) is not None
 
 
 def composed(text: str) -> str:

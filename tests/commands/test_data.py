@@ -3,11 +3,13 @@
 """The command that shows what a file of data is: for people, for machines, as a picture, and as a recipe's options."""
 
 import json
+import shlex
 
 import pytest
 from small_runs import refused
 
 from hf_xformer.commands import data
+from hf_xformer.commands import tokenizer as tokenizer_command
 from hf_xformer.data.scripts import TOKENIZERS
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.training.option_checks import check_options
@@ -58,6 +60,17 @@ def test_bad_rows_are_counted_by_reason_with_their_places_and_left_out(rows, cap
     report = json.loads(run(capsys, rows, "--format", "json"))
     assert report["rows"] == 120 and sum(report["bad_rows"]["reasons"].values()) == 3
     assert report["recipe"]["on_bad_row"] == "skip"
+
+
+@pytest.mark.parametrize("uneven", [[], ["--max_length_ratio", "5"]])
+def test_the_command_for_a_tokenizer_takes_the_data_as_the_recipe_does(rows, capsys, uneven):
+    with rows.open("a") as file:
+        file.write('{"source": "A"}\n' * (not uneven) + json.dumps({"source": "A T" * 99, "target": "a t"}) + "\n")
+    said = run(capsys, rows, *uneven)
+    (command,) = (line for line in said.splitlines() if line.startswith("hf-xformer tokenizer "))
+    assert ("max_length_ratio: 5" in said) == bool(uneven) and "--max_length_ratio" in command
+    tokenizer_command.main(shlex.split(command, comments=True)[2:])
+    assert "left out" in capsys.readouterr().err
 
 
 def test_a_file_of_bad_rows_alone_is_shown(rows, capsys):

@@ -8,8 +8,9 @@ from unittest.mock import patch
 
 import pytest
 
-from hf_xformer.data.bad_rows import BadRows
+from hf_xformer.data.bad_rows import BadRows, Fault
 from hf_xformer.data.reading import load_rows, read_rows
+from hf_xformer.data.rows import Columns, to_row
 from hf_xformer.errors import DataError
 
 
@@ -111,6 +112,26 @@ def test_a_field_that_every_row_lacks_is_a_misnamed_column(write, policy, stream
     with pytest.raises(DataError) as error:
         list(read_rows([write("b.jsonl", GOOD + GOOD.replace("target", "tgt"))]))
     assert "b.jsonl:2: no field 'target'" in str(error.value) and "_column" not in str(error.value)
+
+
+@pytest.mark.parametrize("policy", ["error", "skip"])
+def test_lines_that_cannot_be_read_do_not_hide_that_a_column_is_misnamed(write, policy):
+    row = '{"en": "b", "source": "a"}\n'
+    path = write("b.jsonl", row + "\n[]\n" + row * 20)
+    with pytest.raises(DataError) as error:
+        list(read_rows([path], bad_rows=BadRows(policy)))
+    assert "--target_column gives the name of another" in str(error.value) and "b.jsonl:4" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff", " \u200b\u2060\u00a0", "\u00ad\u200e\t"])
+def test_a_text_of_which_nothing_can_be_seen_is_empty(text):
+    for record in ({"source": text, "target": "b"}, {"source": "a", "target": ["b", text]}):
+        fault = to_row(record, Columns())
+        assert isinstance(fault, Fault) and fault.reason.startswith("empty ")
+    assert to_row({"source": f"{text}a{text}", "target": "b"}, Columns()) == {
+        "source": f"{text}a{text}",
+        "target": ["b"],
+    }
 
 
 def test_empty_lines_of_parallel_texts_leave_out_their_pairs(write):

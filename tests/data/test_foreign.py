@@ -45,3 +45,28 @@ def test_a_stream_through_datasets_says_what_a_pass_left_out(write, tmp_path, sh
         assert all(f"shard {number} of 2, row 2" in line for number, line in enumerate(said, 1) if shards == 2)
     loader = DataLoader(rows, num_workers=2, batch_size=None)
     assert len(list(loader)) == 13 * shards
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_carriage_return_ends_a_line_only_before_a_line_feed(write, tmp_path, streaming, end):
+    lines = ["n;source;target", "1;a;x\ry", '2;"b\rb";5', "3;c;z"]
+
+    def load(name, *more):
+        write(f"{name}/rows.csv", end.join([*lines, *more, ""]))
+        write(f"{name}/README.md", CARD.replace("\\t", ";").format("rows.csv"))
+        return load_named_rows(str(tmp_path / name), streaming=streaming)
+
+    rows = load("folder")
+    assert [(row["source"], *row["target"]) for row in rows] == [("a", "x\ry"), ("b\rb", "5"), ("c", "z")]
+    assert len(list(load("empty-line", ""))) == 3
+    with pytest.raises(DataError, match="row 4: empty source"):
+        list(load("empty-cells", ";;"))
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])
+def test_rows_of_more_cells_than_column_names_are_refused(write, tmp_path, streaming):
+    write("folder/rows.csv", "source;target\n1;a;x\n2;b;y\n")
+    write("folder/README.md", CARD.replace("\\t", ";").format("rows.csv"))
+    with pytest.raises(DataError, match="rows have more cells than the first row has column names"):
+        list(load_named_rows(str(tmp_path / "folder"), streaming=streaming))

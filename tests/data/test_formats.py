@@ -98,6 +98,18 @@ def test_text_in_parquet_that_is_not_utf_8_is_refused(tmp_path):
     assert "no column 'source'; there are 'de'; --source_column" in refusal(tmp_path / "b.parquet")
 
 
+def test_a_parquet_column_name_that_occurs_twice_is_refused(tmp_path):
+    arrays = [pyarrow.array([text]) for text in "abc"]
+    names = ["source", "target", "target"]
+    for columns in (dict.fromkeys(["x"]), {"source_column": "all.source", "target_column": "all.target"}):
+        inside = [pyarrow.StructArray.from_arrays(arrays, names=names)]
+        table = pyarrow.Table.from_arrays(*([arrays, names] if "x" in columns else [inside, ["all"]]))
+        pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+        columns.pop("x", None)
+        with pytest.raises(DataError, match="a column name occurs twice|duplicate field names"):
+            list(read_rows([tmp_path / "rows.parquet"], **columns))
+
+
 def test_tables_follow_one_another_and_a_folder_is_its_tables_in_order(tmp_path):
     for number in (2, 1, 3):
         (tmp_path / f"part-{number}.jsonl").write_text(ROW.replace('"a"', f'"{number}"'))
@@ -118,6 +130,30 @@ def test_a_folder_of_several_splits_is_a_dataset_and_no_training_file(tmp_path):
     assert files_of_folder(tmp_path, None, "test") == [tmp_path / "test.jsonl"]
     with pytest.raises(DataError, match="no split 'dev'; there are 'train', 'validation', 'test'"):
         files_of_folder(tmp_path, None, "dev")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("corpus.jsonl", "test.jsonl"), "the split test, test.jsonl, beside files of none, corpus.jsonl: name the"),
+        (("a.csv", "b.csv", "Dev.csv"), "the split validation, Dev.csv, beside files of none, a.csv: name the"),
+        (("train-1.tsv.gz", "more.tsv.gz"), "the split train, train-1.tsv.gz, beside files of none, more.tsv.gz"),
+        (("x.jsonl", "x.jsonl.gz"), "x.jsonl and x.jsonl.gz: the same table twice, as it seems: name or keep one"),
+        (("run.json", "trainer_state.json"), "a run's folder, where data should be"),
+        (("run.json", "notes.txt"), "a run's folder, where data should be"),
+    ],
+)
+def test_a_folder_that_is_not_one_set_of_data_is_refused(tmp_path, names, message):
+    for name in names:
+        (tmp_path / name).write_text(ROW)
+    assert message in refusal(tmp_path)
+
+
+def test_a_table_of_a_split_is_not_read_packed_and_unpacked(tmp_path):
+    for name in ("train.jsonl", "train.jsonl.gz"):
+        (tmp_path / name).write_text(ROW)
+    with pytest.raises(DataError, match=r"train.jsonl and train.jsonl.gz: the same table twice"):
+        files_of_folder(tmp_path, None, "train")
 
 
 def test_shards_of_a_split_are_read_in_order(tmp_path):

@@ -57,6 +57,15 @@ def test_a_tokenizer_that_a_model_could_not_learn_from_is_refused_in_one_line(ma
     assert line in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("dropout", [0.02, 0.3])
+def test_a_tokenizer_that_draws_at_random_is_refused(dropout):
+    made = train_tokenizer(["the cat sat on the mat with words of many letters"] * 5, "bpe", 400)
+    assert check_training(made, made, 64, 64) == []
+    made.backend_tokenizer.model.dropout = dropout
+    with pytest.raises(ArgumentError, match="draws at random how it splits a text, in decoding too: set "):
+        check_training(made, made, 64, 64)
+
+
 def test_a_source_needs_no_end():
     check_training(letters("$A"), letters(), 8, 8)
 

@@ -146,6 +146,19 @@ def test_what_is_unusual_is_counted_with_its_first_example():
     assert lost["count"] == 2 and lost["example"] == '"l\ufffd"'
 
 
+def test_a_byte_order_mark_inside_is_counted():
+    kinds = {each["kind"]: each["count"] for each in statistics_of([("a", "b"), ("\ufeffa", "b")]).report()["unusual"]}
+    assert kinds == {"sources: a byte order mark, as files that were joined have inside": 1}
+
+
+@pytest.mark.parametrize("pairs", [1, 4, 63, 200])
+def test_a_step_has_no_more_pairs_than_there_are(pairs):
+    statistics = statistics_of([("a b " * 380, "c d " * 380)] * pairs)
+    (found,) = (each for each in recipe_options(statistics, 0, 99.5) if each.name == "max_tokens")
+    assert (found.why == "all pairs in one step") == (found.value // 761 >= pairs)
+    assert found.value <= 2 * max(4 * 768, 761 * pairs)
+
+
 def test_each_reference_is_a_pair_as_in_training():
     statistics = Statistics()
     statistics.add([{"source": "a", "target": ["b", "c"]}, {"source": "d", "target": ["e"]}])
