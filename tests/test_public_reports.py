@@ -23,15 +23,6 @@ def tokenizer():
     return train_tokenizer((" ".join(f"s{n}" for n in range(38)),), "symbol")
 
 
-def test_an_assistant_does_not_write_beyond_a_stop_string(tokenizer):
-    model = make_model()
-    model.generation_config.update(eos_token_id=[1], max_length=14)
-    options = {"stop_strings": ["s7"], "scores": True}
-    (plain,) = Decoder(model, tokenizer, tokenizer, **options).decode(["s1 s2 s3 s4"])
-    (drafted,) = Decoder(model, tokenizer, tokenizer, assistant_model=make_model(), **options).decode(["s1 s2 s3 s4"])
-    assert [each.text for each in drafted] == [each.text for each in plain]
-
-
 def test_prompt_tuning_does_not_pass_over_options_of_source_tokens(tokenizer):
     model = make_model()
     torch.manual_seed(0)
@@ -91,8 +82,3 @@ def test_a_folder_of_training_tables_and_a_test_set_is_refused(tmp_path):
         (tmp_path / name).write_text('{"source": "a", "target": "b"}\n')
     with pytest.raises(DataError):
         find_files([tmp_path])
-
-
-def test_an_empty_stop_string_is_refused(tokenizer):
-    with pytest.raises(ArgumentError):
-        Decoder(make_model(), tokenizer, tokenizer, stop_strings=[""])

@@ -92,11 +92,14 @@ class Decoder:
             self.options |= within_positions(self.positions, self.config, options.get("decoder_input_ids"))
         if isinstance(name := options.get("assistant_model"), str):
             self.options["assistant_model"] = load_assistant(name, model, source, target)
+        self.stops: StopTexts | None = None
         if (stops := self.config.stop_strings) is not None:
-            own = StopTexts(target, [stops] if isinstance(stops, str) else stops)
+            self.stops = own = StopTexts(target, [stops] if isinstance(stops, str) else stops)
             self.options["stopping_criteria"] = StoppingCriteriaList([*(options.get("stopping_criteria") or ()), own])
-        is_assisted = options.get("assistant_model") is not None or self.config.prompt_lookup_num_tokens is not None
-        self.batch_size = 1 if is_assisted else batch_size
+        self.is_assisted = (
+            options.get("assistant_model") is not None or self.config.prompt_lookup_num_tokens is not None
+        )
+        self.batch_size = 1 if self.is_assisted else batch_size
         self.lengths = SourceLengths(room(model, "encoder"), source, max_source_length, overlong)
         self.encoder = TextEncoder(source, self.lengths.limit)
         self.batches_ahead = BATCHES_AHEAD
@@ -220,6 +223,8 @@ class Decoder:
             output = self.model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **options
             )
+        if self.is_assisted and self.stops is not None:
+            self.cut_at_stop(output)
         texts = self.target.batch_decode(output.sequences, skip_special_tokens=True)
         scores = self.log_probabilities(output) if self.scores else [None] * len(texts)
         hypotheses = [Hypothesis(*pair) for pair in zip(texts, scores, strict=True)]
@@ -227,6 +232,18 @@ class Decoder:
         width = len(hypotheses) // len(sources)
         starts = range(0, len(hypotheses), width)
         return [(hypotheses[i : i + width], any(unended[i : i + width])) for i in starts]
+
+    def cut_at_stop(self, output) -> None:
+        """Cuts a text, and its logits, where a stop string ends: of a draft several tokens are taken at a time."""
+        assert self.stops is not None
+        prompt = self.options.get("decoder_input_ids")
+        first = 2 if prompt is None else prompt.shape[1] + 1
+        length = output.sequences.shape[1]
+        stops = (end for end in range(first, length) if bool(self.stops(output.sequences[:, :end])))
+        end = next(stops, length)
+        output.sequences = output.sequences[:, :end]
+        if self.scores:
+            output.logits = output.logits[: len(output.logits) - (length - end)]
 
     def log_probabilities(self, output) -> list[float]:
         """Returns the log-probability of each sequence, up to and including its end token."""
@@ -283,7 +300,9 @@ class StopTexts(StoppingCriteria):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: list[str]):
         self.tokenizer, self.strings = tokenizer, strings
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:  # type: ignore[override]
+    def __call__(  # type: ignore[override]
+        self, input_ids: torch.Tensor, scores: torch.Tensor | None = None, **kwargs
+    ) -> torch.Tensor:
         texts = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True)
         return torch.tensor([any(each in text for each in self.strings) for text in texts], device=input_ids.device)
 
@@ -338,8 +357,21 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
             # 0 switches `top_k` off, and 1 the others.
             if value not in (None, 1) and (name, value) != ("top_k", 0):
                 warper(value)
+    check_stop_strings(config.stop_strings)
     for name in ("assistant_model", "prompt_lookup_num_tokens"):
         is_given = options.get(name) is not None or getattr(config, name, None) is not None
         if is_given and (config.num_beams or 1) > 1:
             raise ArgumentError(f"{name} does not go with num_beams {config.num_beams}: drafts need num_beams 1")
     return config
+
+
+def check_stop_strings(stops: Any) -> None:
+    """
+    Checks the strings that end a text.
+
+    Raises:
+        ArgumentError: One is no string, or empty: every text would end with its first token.
+    """
+    for each in stops if isinstance(stops, list | tuple) else [] if stops is None else [stops]:
+        if not isinstance(each, str) or not each:
+            raise ArgumentError(f"stop_strings has {each!r}: give strings of one character or more, or leave it out")

@@ -207,6 +207,25 @@ def test_an_assistant_by_its_name_drafts_and_changes_nothing_but_with_other_toke
         Decoder(model, tokenizer, tokenizer, assistant_model=str(tmp_path))
 
 
+def test_an_assistant_does_not_write_beyond_a_stop_string(tokenizer):
+    model = make_model()
+    model.generation_config.update(eos_token_id=[1], max_length=14)
+    for stops in (["s7"], ["s7", "s9"], ["s30 "]):
+        options = {"stop_strings": stops, "scores": True}
+        plain = list(Decoder(model, tokenizer, tokenizer, **options).decode(TEXTS))
+        for draft in ({"assistant_model": make_model()}, {"prompt_lookup_num_tokens": 2}):
+            drafted = list(Decoder(model, tokenizer, tokenizer, **draft, **options).decode(TEXTS))
+            assert [best.text for best, *_ in drafted] == [best.text for best, *_ in plain]
+            wanted = pytest.approx([best.score for best, *_ in plain], abs=1e-4)
+            assert [best.score for best, *_ in drafted] == wanted
+
+
+@pytest.mark.parametrize("stops", [[""], "", ["s7", ""], [7]], ids=repr)
+def test_a_stop_string_that_is_empty_or_no_string_is_refused(stops, model, tokenizer):
+    with pytest.raises(ArgumentError, match="stop_strings has"):
+        Decoder(model, tokenizer, tokenizer, stop_strings=stops)
+
+
 def test_from_pretrained_finds_both_tokenizers(tokenizer, tmp_path):
     target = train_tokenizer(("u v w x y z",), "symbol")
     model = make_model(vocab_size=len(target), encoder_vocab_size=len(tokenizer))
