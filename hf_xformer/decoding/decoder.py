@@ -27,6 +27,7 @@ from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
 from ..errors import ArgumentError, blame
 from ..models import XformerConfig
+from ..models.generation_xformer import OF_SOURCE_TOKENS
 from .lengths import Report, SourceLengths, room, within_positions
 from .tally import Place
 
@@ -151,8 +152,8 @@ class Decoder:
         if self.lengths.overlong != "error":
             return
         report = self.new_report()
-        for number, text in enumerate(texts, first):
-            if text.strip():
+        for number, text in enumerate([texts] if isinstance(texts, str) else texts, first):
+            if checked_text(text, number, kind).strip():
                 self.encode(Place(number, text, kind), report)
         report.check()
 
@@ -177,9 +178,11 @@ class Decoder:
                 list, or else before those are that are sorted together.
         """
         report = report or self.new_report()
+        if isinstance(texts, str):
+            texts = [texts]
         if isinstance(texts, Sequence):
             self.check_lengths(texts, kind, first)
-        places = (Place(number, text, kind) for number, text in enumerate(texts, first))
+        places = (Place(number, checked_text(text, number, kind), kind) for number, text in enumerate(texts, first))
         with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
             while window := list(islice(places, self.batch_size * self.batches_ahead)):
                 yield from self.decode_window(window, bar, report)
@@ -358,6 +361,7 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
             if value not in (None, 1) and (name, value) != ("top_k", 0):
                 warper(value)
     check_stop_strings(config.stop_strings)
+    check_prompt_tuning(model, config, options)
     for name in ("assistant_model", "prompt_lookup_num_tokens"):
         is_given = options.get(name) is not None or getattr(config, name, None) is not None
         if is_given and (config.num_beams or 1) > 1:
@@ -375,3 +379,28 @@ def check_stop_strings(stops: Any) -> None:
     for each in stops if isinstance(stops, list | tuple) else [] if stops is None else [stops]:
         if not isinstance(each, str) or not each:
             raise ArgumentError(f"stop_strings has {each!r}: give strings of one character or more, or leave it out")
+
+
+def checked_text(text: Any, number: int, kind: str) -> str:
+    """Returns a text as it is; raises ArgumentError if it is none."""
+    if not isinstance(text, str):
+        raise ArgumentError(f"{kind} {number} is {text!r:.80}, and a text is wanted")
+    return text
+
+
+def check_prompt_tuning(model: PreTrainedModel, config: GenerationConfig, options: dict) -> None:
+    """
+    Checks options that cannot go with a prompt that PEFT has learned: `generate()` gets features in place of tokens.
+
+    Raises:
+        ArgumentError: One looks at the source's tokens, or an assistant would read a source without the prompt.
+    """
+    adapter = getattr(model, "active_peft_config", None)
+    if adapter is None or not adapter.is_prompt_learning or adapter.peft_type == "PREFIX_TUNING":
+        return
+    unused = OF_SOURCE_TOKENS | {"assistant_model": None}
+    for name, neutral in unused.items():
+        value = options.get(name, getattr(config, name, None))
+        if value not in (None, neutral):
+            said = f"{name} {value}" if name in OF_SOURCE_TOKENS else name
+            raise ArgumentError(f"{said} does not go with prompt tuning or P-tuning: leave it out")

@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from peft import PromptTuningConfig, get_peft_model
 from small_models import make_model
 from tokenizers import normalizers, processors
 from transformers import GenerationConfig
@@ -236,3 +237,23 @@ def test_from_pretrained_finds_both_tokenizers(tokenizer, tmp_path):
     expected = list(Decoder(model, tokenizer, target, max_new_tokens=6).decode(TEXTS))
     decoded = list(decoder.decode(TEXTS))
     assert decoded == expected and set(" ".join(best.text for best, *_ in decoded).split()) <= set("uvwxyz")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"encoder_no_repeat_ngram_size": 1}, {"encoder_repetition_penalty": 1.5}, {"assistant_model": "itself"}],
+    ids="-".join,
+)
+def test_options_that_a_learned_prompt_would_pass_over_are_refused(option, model, tokenizer):
+    adapted = get_peft_model(model, PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=4)).eval()
+    with pytest.raises(ArgumentError, match=f"{next(iter(option))}.* does not go with prompt tuning"):
+        Decoder(adapted, tokenizer, tokenizer, **option)
+    Decoder(adapted, tokenizer, tokenizer, encoder_no_repeat_ngram_size=0)
+
+
+def test_one_text_is_a_text_and_what_is_none_is_refused(model, tokenizer):
+    decoder = Decoder(model, tokenizer, tokenizer)
+    assert list(decoder.decode(TEXTS[0])) == list(decoder.decode(TEXTS[:1]))
+    for texts in ([None], iter(["s1", None]), ["s1", 7]):
+        with pytest.raises(ArgumentError, match=r"source \d is (None|7), and a text is wanted"):
+            list(decoder.decode(texts))
