@@ -5,21 +5,12 @@
 import pyarrow
 import pyarrow.parquet
 import pytest
-import torch
-from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, get_peft_model
-from small_models import make_batch, make_model
 
-from hf_xformer.checkpoints import load_model
 from hf_xformer.data import probing
 from hf_xformer.data.reading import read_rows
 from hf_xformer.data.sources import find_files
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError, DataError
-
-
-@pytest.fixture
-def tokenizer():
-    return train_tokenizer((" ".join(f"s{n}" for n in range(38)),), "symbol")
 
 
 def test_a_tokenizer_that_draws_at_random_is_refused_or_said():
@@ -29,20 +20,6 @@ def test_a_tokenizer_that_draws_at_random_is_refused_or_said():
         assert probing.check_training(made, made, 64, 64)
     except ArgumentError:
         pass
-
-
-def test_an_adapter_of_a_resized_model_loads_here_as_in_peft(tmp_path, tokenizer):
-    make_model().save_pretrained(tmp_path / "base")
-    model = load_model(str(tmp_path / "base"))
-    tokenizer.add_tokens([f"<n{n}>" for n in range(4)])
-    model.resize_token_embeddings(len(tokenizer))
-    adapted = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", init_lora_weights=False)).eval()
-    for each in (adapted, tokenizer):
-        each.save_pretrained(tmp_path / "adapter")
-    expected = adapted(**make_batch()).logits
-    theirs = AutoPeftModelForSeq2SeqLM.from_pretrained(tmp_path / "adapter").eval()
-    torch.testing.assert_close(theirs(**make_batch()).logits, expected)
-    torch.testing.assert_close(load_model(str(tmp_path / "adapter"))(**make_batch()).logits, expected)
 
 
 def test_a_parquet_column_name_that_occurs_twice_is_refused(tmp_path):
