@@ -27,7 +27,6 @@ from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
 from ..errors import ArgumentError, blame
 from ..models import XformerConfig
-from ..models.generation_xformer import OF_SOURCE_TOKENS
 from .lengths import Report, SourceLengths, room, within_positions
 from .tally import Place
 
@@ -398,9 +397,9 @@ def check_prompt_tuning(model: PreTrainedModel, config: GenerationConfig, option
     adapter = getattr(model, "active_peft_config", None)
     if adapter is None or not adapter.is_prompt_learning or adapter.peft_type == "PREFIX_TUNING":
         return
-    unused = OF_SOURCE_TOKENS | {"assistant_model": None}
+    unused = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0, "assistant_model": None}
     for name, neutral in unused.items():
         value = options.get(name, getattr(config, name, None))
         if value not in (None, neutral):
-            said = f"{name} {value}" if name in OF_SOURCE_TOKENS else name
+            said = name if name == "assistant_model" else f"{name} {value}"
             raise ArgumentError(f"{said} does not go with prompt tuning or P-tuning: leave it out")
