@@ -3,13 +3,15 @@
 """Finds, loads and merges adapters, with PEFT."""
 
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from transformers import GenerationConfig, PreTrainedModel
-from transformers.utils import find_adapter_config_file
+from transformers.utils import find_adapter_config_file, logging
 
 from ..errors import ArgumentError, blame, first_line
 from ..files import ADAPTER_CONFIG, CONFIG, read_json
@@ -21,6 +23,9 @@ if TYPE_CHECKING:  # PEFT is an extra
     from peft import PeftModel
 
 
+logger = logging.get_logger(__name__)
+
+PREFIX = "base_model.model."  # of the model's own weights in an adapter's file
 # PEFT's kinds that a run can train, and their names for people.
 KINDS = {
     "LORA": "LoRA",
@@ -90,31 +95,46 @@ def load_adapter(model: PreTrainedModel, name_or_path: str, **hub) -> "PeftModel
     try:
         config = PeftConfig.from_pretrained(name_or_path, **hub)
         config.inference_mode = True
+        weights = read_weights(name_or_path, **hub)
+        resize_vocabulary(model, name_or_path, weights)
         adapted = get_peft_model(model, config)
+    except ArgumentError:
+        raise
     except Exception as error:  # of a dozen types, as when a model is loaded
         raise ArgumentError(f"{name_or_path}: cannot load an adapter: {first_line(error)}") from error
-    load_weights(adapted, name_or_path, **hub)
+    load_weights(adapted, name_or_path, weights)
     with suppress(OSError):  # adapters that PEFT alone has written have none
         model.generation_config = GenerationConfig.from_pretrained(name_or_path, **hub)
     return adapted.eval()
 
 
-def load_weights(adapted: "PeftModel", name_or_path: str, **hub) -> None:
+def read_weights(name_or_path: str, **hub) -> dict[str, torch.Tensor]:
     """
-    Loads an adapter's weights into a model that has its layers.
+    Returns an adapter's weights by their names.
 
     Raises:
-        ArgumentError: There are no weights, or one is missing, unexpected, of another shape or not finite.
+        ArgumentError: There are none, or they cannot be read.
     """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
     say_unsafe(name_or_path, ADAPTERS, **hub)
     try:
-        weights = load_peft_weights(name_or_path, device="cpu", **hub)
+        return load_peft_weights(name_or_path, device="cpu", **hub)
     except Exception as error:
         raise ArgumentError(f"{name_or_path}: cannot load an adapter: {first_line(error)}") from error
-    own = get_peft_model_state_dict(adapted)
+
+
+def load_weights(adapted: "PeftModel", name_or_path: str, weights: dict[str, torch.Tensor]) -> None:
+    """
+    Loads an adapter's weights into a model that has its layers.
+
+    Raises:
+        ArgumentError: A weight is missing, unexpected, of another shape or not finite.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    # PEFT saves the embeddings too of a model that was resized.
+    own = get_peft_model_state_dict(adapted, save_embedding_layers=any(map(is_embedding(adapted), weights)))
     problems = {
         "missing": own.keys() - weights.keys(),
         "unexpected": weights.keys() - own.keys(),
@@ -127,6 +147,25 @@ def load_weights(adapted: "PeftModel", name_or_path: str, **hub) -> None:
     for name, tensor in weights.items():
         check_finite_tensor(name_or_path, name, tensor)
     set_peft_model_state_dict(adapted, weights)
+
+
+def is_embedding(model: "PreTrainedModel | PeftModel") -> Callable[[str], bool]:
+    """Tells by a weight's name in an adapter's file whether it is a whole embedding or output layer of the model."""
+    layers = model.get_input_embeddings(), model.get_output_embeddings()
+    names = {name for name, module in model.named_modules() if any(module is layer for layer in layers)}
+    whole = {f"{name.removeprefix(PREFIX)}.weight" for name in names}
+    return lambda key: key.removeprefix(PREFIX) in whole
+
+
+def resize_vocabulary(model: PreTrainedModel, name_or_path: str, weights: dict[str, torch.Tensor]) -> None:
+    """Gives a model the vocabulary of an adapter whose model was resized before it was trained, and says so."""
+    sizes = {len(weights[name]) for name in filter(is_embedding(model), weights)}
+    had = getattr(model.config, "vocab_size", None)
+    # The decoder's own embedding, where it is tied to nothing, is not in the file.
+    is_whole = getattr(model.config, "encoder_vocab_size", None) is None or model.config.tie_word_embeddings
+    if is_whole and len(sizes) == 1 and (size := sizes.pop()) != had:
+        model.resize_token_embeddings(size, mean_resizing=False)
+        logger.warning(f"{name_or_path}: the adapter has {size:,} tokens, its model {had:,}: the adapter's are used")
 
 
 def merge_adapter(adapted: "PreTrainedModel | PeftModel", name_or_path: str) -> PreTrainedModel:

@@ -3,6 +3,7 @@
 """Rows of datasets that `datasets` itself reads: those of the Hub, and folders that are configured for it."""
 
 import csv
+import hashlib
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
+from datasets import Dataset, IterableDataset, config, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError
+from ..files import content_of
 from .bad_rows import BadRows, BadRowsOfStream, say_once
 from .row_datasets import store_rows, stream_rows
 from .rows import Columns, Row, checked_at_end, good_rows
@@ -51,7 +53,8 @@ def load_foreign_rows(
     if first is None:
         raise DataError(f"{foreign.place}: there are no rows")
     if not streaming:
-        return store_rows(generate_foreign_rows, {"foreign": foreign}, columns, (dataset._fingerprint,), bad_rows)
+        versions = dataset._fingerprint, cache_of(foreign.name) or ""
+        return store_rows(generate_foreign_rows, {"foreign": foreign}, columns, versions, bad_rows)
 
     def look_ahead(counted: BadRows) -> None:
         list(good_rows([first], columns, counted))
@@ -69,10 +72,18 @@ def load_split(foreign: Foreign, columns: Columns, streaming: bool = False) -> D
     """
     name, config_name = foreign.name, foreign.config_name
     with said_in_one_line(name):
-        options = cell_options(load_dataset_builder(name, config_name), columns)
-        return load_dataset(
-            name, config_name, split=foreign.split, streaming=streaming, trust_remote_code=False, **options
-        )
+        cache = cache_of(name)
+        options = cell_options(load_dataset_builder(name, config_name, cache_dir=cache), columns)
+        given = {"split": foreign.split, "streaming": streaming, "cache_dir": cache}
+        return load_dataset(name, config_name, trust_remote_code=False, **given, **options)
+
+
+def cache_of(name: str) -> str | None:
+    """Returns a cache for what a folder holds now, by its content: the library's has old rows of changed files."""
+    if not Path(name).is_dir():
+        return None
+    digest = hashlib.sha256(content_of(Path(name)).encode()).hexdigest()
+    return str(Path(config.HF_DATASETS_CACHE) / f"hf_xformer-{digest[:16]}")
 
 
 @contextmanager

@@ -92,11 +92,14 @@ class Decoder:
             self.options |= within_positions(self.positions, self.config, options.get("decoder_input_ids"))
         if isinstance(name := options.get("assistant_model"), str):
             self.options["assistant_model"] = load_assistant(name, model, source, target)
+        self.stops: StopTexts | None = None
         if (stops := self.config.stop_strings) is not None:
-            own = StopTexts(target, [stops] if isinstance(stops, str) else stops)
+            self.stops = own = StopTexts(target, [stops] if isinstance(stops, str) else stops)
             self.options["stopping_criteria"] = StoppingCriteriaList([*(options.get("stopping_criteria") or ()), own])
-        is_assisted = options.get("assistant_model") is not None or self.config.prompt_lookup_num_tokens is not None
-        self.batch_size = 1 if is_assisted else batch_size
+        self.is_assisted = (
+            options.get("assistant_model") is not None or self.config.prompt_lookup_num_tokens is not None
+        )
+        self.batch_size = 1 if self.is_assisted else batch_size
         self.lengths = SourceLengths(room(model, "encoder"), source, max_source_length, overlong)
         self.encoder = TextEncoder(source, self.lengths.limit)
         self.batches_ahead = BATCHES_AHEAD
@@ -148,8 +151,8 @@ class Decoder:
         if self.lengths.overlong != "error":
             return
         report = self.new_report()
-        for number, text in enumerate(texts, first):
-            if text.strip():
+        for number, text in enumerate([texts] if isinstance(texts, str) else texts, first):
+            if checked_text(text, number, kind).strip():
                 self.encode(Place(number, text, kind), report)
         report.check()
 
@@ -174,9 +177,11 @@ class Decoder:
                 list, or else before those are that are sorted together.
         """
         report = report or self.new_report()
+        if isinstance(texts, str):
+            texts = [texts]
         if isinstance(texts, Sequence):
             self.check_lengths(texts, kind, first)
-        places = (Place(number, text, kind) for number, text in enumerate(texts, first))
+        places = (Place(number, checked_text(text, number, kind), kind) for number, text in enumerate(texts, first))
         with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
             while window := list(islice(places, self.batch_size * self.batches_ahead)):
                 yield from self.decode_window(window, bar, report)
@@ -220,6 +225,8 @@ class Decoder:
             output = self.model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **options
             )
+        if self.is_assisted and self.stops is not None:
+            self.cut_at_stop(output)
         texts = self.target.batch_decode(output.sequences, skip_special_tokens=True)
         scores = self.log_probabilities(output) if self.scores else [None] * len(texts)
         hypotheses = [Hypothesis(*pair) for pair in zip(texts, scores, strict=True)]
@@ -227,6 +234,18 @@ class Decoder:
         width = len(hypotheses) // len(sources)
         starts = range(0, len(hypotheses), width)
         return [(hypotheses[i : i + width], any(unended[i : i + width])) for i in starts]
+
+    def cut_at_stop(self, output) -> None:
+        """Cuts a text, and its logits, where a stop string ends: of a draft several tokens are taken at a time."""
+        assert self.stops is not None
+        prompt = self.options.get("decoder_input_ids")
+        first = 2 if prompt is None else prompt.shape[1] + 1
+        length = output.sequences.shape[1]
+        stops = (end for end in range(first, length) if bool(self.stops(output.sequences[:, :end])))
+        end = next(stops, length)
+        output.sequences = output.sequences[:, :end]
+        if self.scores:
+            output.logits = output.logits[: len(output.logits) - (length - end)]
 
     def log_probabilities(self, output) -> list[float]:
         """Returns the log-probability of each sequence, up to and including its end token."""
@@ -283,7 +302,9 @@ class StopTexts(StoppingCriteria):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: list[str]):
         self.tokenizer, self.strings = tokenizer, strings
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:  # type: ignore[override]
+    def __call__(  # type: ignore[override]
+        self, input_ids: torch.Tensor, scores: torch.Tensor | None = None, **kwargs
+    ) -> torch.Tensor:
         texts = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True)
         return torch.tensor([any(each in text for each in self.strings) for text in texts], device=input_ids.device)
 
@@ -338,8 +359,47 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
             # 0 switches `top_k` off, and 1 the others.
             if value not in (None, 1) and (name, value) != ("top_k", 0):
                 warper(value)
+    check_stop_strings(config.stop_strings)
+    check_prompt_tuning(model, config, options)
     for name in ("assistant_model", "prompt_lookup_num_tokens"):
         is_given = options.get(name) is not None or getattr(config, name, None) is not None
         if is_given and (config.num_beams or 1) > 1:
             raise ArgumentError(f"{name} does not go with num_beams {config.num_beams}: drafts need num_beams 1")
     return config
+
+
+def check_stop_strings(stops: Any) -> None:
+    """
+    Checks the strings that end a text.
+
+    Raises:
+        ArgumentError: One is no string, or empty: every text would end with its first token.
+    """
+    for each in stops if isinstance(stops, list | tuple) else [] if stops is None else [stops]:
+        if not isinstance(each, str) or not each:
+            raise ArgumentError(f"stop_strings has {each!r}: give strings of one character or more, or leave it out")
+
+
+def checked_text(text: Any, number: int, kind: str) -> str:
+    """Returns a text as it is; raises ArgumentError if it is none."""
+    if not isinstance(text, str):
+        raise ArgumentError(f"{kind} {number} is {text!r:.80}, and a text is wanted")
+    return text
+
+
+def check_prompt_tuning(model: PreTrainedModel, config: GenerationConfig, options: dict) -> None:
+    """
+    Checks options that cannot go with a prompt that PEFT has learned: `generate()` gets features in place of tokens.
+
+    Raises:
+        ArgumentError: One looks at the source's tokens, or an assistant would read a source without the prompt.
+    """
+    adapter = getattr(model, "active_peft_config", None)
+    if adapter is None or not adapter.is_prompt_learning or adapter.peft_type == "PREFIX_TUNING":
+        return
+    unused = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0, "assistant_model": None}
+    for name, neutral in unused.items():
+        value = options.get(name, getattr(config, name, None))
+        if value not in (None, neutral):
+            said = name if name == "assistant_model" else f"{name} {value}"
+            raise ArgumentError(f"{said} does not go with prompt tuning or P-tuning: leave it out")

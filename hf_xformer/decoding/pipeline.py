@@ -77,6 +77,10 @@ class Seq2SeqPipeline(Pipeline):
         except ArgumentError as error:
             raise ArgumentError(f"{error}; give pipeline a target_tokenizer") from error
 
+    def __call__(self, inputs, *args, **kwargs):
+        """Decodes a text, or a list of them, which may be empty."""
+        return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, *args, **kwargs)
+
     def with_assistant(self, options: dict) -> dict:
         """Returns options of a call with the assistant's model in place of its name."""
         if not isinstance(name := options.get("assistant_model"), str):

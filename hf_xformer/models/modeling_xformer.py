@@ -23,6 +23,7 @@ from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
 from .output_xformer import (
     IGNORED,
     XformerOutputLayer,
+    check_label_padding,
     check_labels,
     cross_entropy,
     labelled_positions,
@@ -236,8 +237,8 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
 
         Args:
             labels: Target tokens, (B, T), -100 where no loss is wanted. Unless the decoder's input is given, it is the
-                labels shifted right, in packed rows within each pair. In training the loss is smoothed by
-                `config.label_smoothing`.
+                labels shifted right, in packed rows within each pair, and no other row may begin with -100. In
+                training the loss is smoothed by `config.label_smoothing`.
             logits_to_keep: Compute logits of the last so many positions, or of the positions in a tensor; 0 for all.
             output_logits: Return logits. None means yes, except in training on labels: there the loss is computed in
                 pieces, at labelled positions only, and the logits of a batch never exist at once.
@@ -253,6 +254,8 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
             use_cache = False
             check_labels(labels, self.config.vocab_size)
             if decoder_input_ids is None and decoder_inputs_embeds is None:
+                if decoder_segment_ids is None:
+                    check_label_padding(labels)
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels, decoder_segment_ids)
         elif decoder_input_ids is None and decoder_inputs_embeds is None:
             raise ValueError("give `labels`, for a loss, or `decoder_input_ids`, the target's tokens so far")

@@ -169,6 +169,27 @@ def check_labels(labels: torch.Tensor, vocabulary: int | None = None) -> None:
         ) from error
 
 
+def check_label_padding(labels: torch.Tensor) -> None:
+    """
+    Checks that no row of labels (B, T) begins with padding: shifted right, its first token would follow padding and
+    not the start token.
+
+    Waits for a device as little as [`check_labels`].
+
+    Raises:
+        ValueError: A row does, and has labels behind it.
+    """
+    if labels.is_meta or labels.shape[-1] == 0:
+        return
+    has_label = labels != IGNORED
+    is_wrong = has_label.any(dim=-1) & ~has_label[..., 0]
+    where = 'behind the tokens of `labels`, not before them: padding_side="right", or give `decoder_input_ids`'
+    try:
+        torch._assert_async(~is_wrong.any(), f"-100 must stand {where}")
+    except RuntimeError as error:
+        raise ValueError(f"-100 must stand {where} ({int(is_wrong.sum()):,} rows begin with it)") from error
+
+
 def labelled_positions(labels: torch.Tensor) -> torch.Tensor | None:
     """
     Returns the index, (n,), of the labelled positions of labels (N,), and None if they are most of them.

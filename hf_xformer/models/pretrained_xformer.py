@@ -5,6 +5,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -191,6 +192,8 @@ class XformerPreTrainedModel(PreTrainedModel):
 
     def check_kept(self, size: int | None, fields: Iterable[str]) -> None:
         """Checks that a vocabulary of this size has the tokens that the config names; raises ValueError."""
+        if size is not None and not isinstance(size, Integral):
+            raise ValueError(f"a vocabulary's size must be a whole number of tokens, got {size!r}")
         for name in fields:
             value = getattr(self.config, name)
             for token in value if isinstance(value, list) else [value]:

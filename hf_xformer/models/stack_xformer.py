@@ -74,7 +74,12 @@ class XformerStack(XformerPreTrainedModel):
             ValueError: They are not numbers of layers, each once and in order.
         """
         count = len(self.layers)
-        if not kept or any(type(i) is not int or not 0 <= i < count for i in kept) or sorted({*kept}) != list(kept):
+        are_numbers = isinstance(kept, Sequence) and not isinstance(kept, str) and len(kept) > 0
+        if (
+            not are_numbers
+            or any(type(i) is not int or not 0 <= i < count for i in kept)
+            or sorted({*kept}) != list(kept)
+        ):
             raise ValueError(
                 f"`{self.stack}` must be numbers of its layers to keep, from 0 to {count - 1}, each once and in "
                 f"order, got {kept}"

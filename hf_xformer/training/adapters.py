@@ -16,7 +16,7 @@ from transformers import (
     Seq2SeqTrainingArguments,
 )
 
-from ..checkpoints.adapters import KINDS, is_moved, load_weights
+from ..checkpoints.adapters import KINDS, is_moved, load_weights, read_weights
 from ..errors import ArgumentError, first_line
 from ..files import ADAPTER_CONFIG, GENERATION_CONFIG, read_json, write_whole
 from .adapter_options import make_peft_config
@@ -143,7 +143,7 @@ def add_adapter(model: PreTrainedModel, adapter: "PeftConfig", checkpoint: Path 
         if checkpoint is not None:
             load_whole(adapted, checkpoint)
     elif checkpoint is not None:
-        load_weights(adapted, str(checkpoint))
+        load_weights(adapted, str(checkpoint), read_weights(str(checkpoint)))
     trained, whole = adapted.get_nb_trainable_parameters()
     kind = KINDS[adapter.peft_type.value]
     name = f"{kind} of rank {adapter.r}" if kind == "LoRA" else kind  # type: ignore[attr-defined]

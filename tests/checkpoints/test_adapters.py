@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import AutoPeftModelForSeq2SeqLM
+from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from small_adapters import (
     EXISTING,
@@ -24,6 +24,7 @@ from small_adapters import (
     train_and_keep,
     train_base,
 )
+from small_models import make_batch, make_model
 from small_runs import refused
 from small_stock_models import make_stock
 from torch.testing import assert_close
@@ -200,3 +201,18 @@ def test_what_cannot_be_merged_is_refused_and_nothing_overwritten(base, adapter,
     merge.main([str(adapter), str(tmp_path / "alone")])
     assert set(os.listdir(tmp_path / "out")) == {*os.listdir(tmp_path / "alone"), "notes.txt"}
     assert "not a folder" in refused(merge, [adapter, tmp_path / "out/notes.txt"], capsys)
+
+
+def test_an_adapter_of_a_resized_model_loads_here_as_in_peft(tmp_path):
+    tokenizer = train_tokenizer((" ".join(f"s{n}" for n in range(38)),), "symbol")
+    make_model().save_pretrained(tmp_path / "base")
+    model = load_model(str(tmp_path / "base"))
+    tokenizer.add_tokens([f"<n{n}>" for n in range(4)])
+    model.resize_token_embeddings(len(tokenizer))
+    adapted = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", init_lora_weights=False)).eval()
+    for each in (adapted, tokenizer):
+        each.save_pretrained(tmp_path / "adapter")
+    expected = adapted(**make_batch()).logits
+    theirs = AutoPeftModelForSeq2SeqLM.from_pretrained(tmp_path / "adapter").eval()
+    assert_close(theirs(**make_batch()).logits, expected)
+    assert_close(load_model(str(tmp_path / "adapter"))(**make_batch()).logits, expected)

@@ -30,6 +30,13 @@ def test_what_datasets_reads_has_the_same_rules(write, tmp_path, streaming):
         list(load_named_rows(str(tmp_path / "folder"), streaming=streaming))
 
 
+def test_rows_of_a_file_that_was_written_again_are_the_new_ones(write, tmp_path):
+    write("folder/README.md", CARD.format("rows.tsv"))
+    for text in "xyz":
+        write("folder/rows.tsv", f"source\ttarget\na\t{text}\n")
+        assert [row["target"] for row in load_named_rows(str(tmp_path / "folder"))] == [[text]]
+
+
 @pytest.mark.parametrize("shards", [1, 2])
 def test_a_stream_through_datasets_says_what_a_pass_left_out(write, tmp_path, shards, capsys):
     for shard in range(shards):

@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from peft import PromptTuningConfig, get_peft_model
 from small_models import make_model
 from tokenizers import normalizers, processors
 from transformers import GenerationConfig
@@ -207,6 +208,25 @@ def test_an_assistant_by_its_name_drafts_and_changes_nothing_but_with_other_toke
         Decoder(model, tokenizer, tokenizer, assistant_model=str(tmp_path))
 
 
+def test_an_assistant_does_not_write_beyond_a_stop_string(tokenizer):
+    model = make_model()
+    model.generation_config.update(eos_token_id=[1], max_length=14)
+    for stops in (["s7"], ["s7", "s9"], ["s30 "]):
+        options = {"stop_strings": stops, "scores": True}
+        plain = list(Decoder(model, tokenizer, tokenizer, **options).decode(TEXTS))
+        for draft in ({"assistant_model": make_model()}, {"prompt_lookup_num_tokens": 2}):
+            drafted = list(Decoder(model, tokenizer, tokenizer, **draft, **options).decode(TEXTS))
+            assert [best.text for best, *_ in drafted] == [best.text for best, *_ in plain]
+            wanted = pytest.approx([best.score for best, *_ in plain], abs=1e-4)
+            assert [best.score for best, *_ in drafted] == wanted
+
+
+@pytest.mark.parametrize("stops", [[""], "", ["s7", ""], [7]], ids=repr)
+def test_a_stop_string_that_is_empty_or_no_string_is_refused(stops, model, tokenizer):
+    with pytest.raises(ArgumentError, match="stop_strings has"):
+        Decoder(model, tokenizer, tokenizer, stop_strings=stops)
+
+
 def test_from_pretrained_finds_both_tokenizers(tokenizer, tmp_path):
     target = train_tokenizer(("u v w x y z",), "symbol")
     model = make_model(vocab_size=len(target), encoder_vocab_size=len(tokenizer))
@@ -217,3 +237,23 @@ def test_from_pretrained_finds_both_tokenizers(tokenizer, tmp_path):
     expected = list(Decoder(model, tokenizer, target, max_new_tokens=6).decode(TEXTS))
     decoded = list(decoder.decode(TEXTS))
     assert decoded == expected and set(" ".join(best.text for best, *_ in decoded).split()) <= set("uvwxyz")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"encoder_no_repeat_ngram_size": 1}, {"encoder_repetition_penalty": 1.5}, {"assistant_model": "itself"}],
+    ids="-".join,
+)
+def test_options_that_a_learned_prompt_would_pass_over_are_refused(option, model, tokenizer):
+    adapted = get_peft_model(model, PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=4)).eval()
+    with pytest.raises(ArgumentError, match=f"{next(iter(option))}.* does not go with prompt tuning"):
+        Decoder(adapted, tokenizer, tokenizer, **option)
+    Decoder(adapted, tokenizer, tokenizer, encoder_no_repeat_ngram_size=0)
+
+
+def test_one_text_is_a_text_and_what_is_none_is_refused(model, tokenizer):
+    decoder = Decoder(model, tokenizer, tokenizer)
+    assert list(decoder.decode(TEXTS[0])) == list(decoder.decode(TEXTS[:1]))
+    for texts in ([None], iter(["s1", None]), ["s1", 7]):
+        with pytest.raises(ArgumentError, match=r"source \d is (None|7), and a text is wanted"):
+            list(decoder.decode(texts))

@@ -114,3 +114,7 @@ def test_a_checkpoint_whose_targets_tokenizer_is_missing_is_refused(checkpoint, 
     _, target = load_tokenizers(checkpoint)
     given = pipeline("seq2seq", model=str(tmp_path), target_tokenizer=target, max_new_tokens=5)
     assert given(TEXTS[0])[0]["generated_text"] == expected(checkpoint)[0][0][0]
+
+
+def test_no_texts_give_no_results(decode):
+    assert decode([]) == []

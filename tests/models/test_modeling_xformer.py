@@ -423,3 +423,26 @@ def test_inputs_embeds_equal_input_ids(batch):
     by_ids = model(batch["input_ids"], decoder_input_ids=decoder_input_ids).logits
     by_embeds = model(inputs_embeds=embed(batch["input_ids"]), decoder_inputs_embeds=embed(decoder_input_ids)).logits
     assert torch.equal(by_embeds, by_ids)
+
+
+def test_labels_padded_before_the_text_are_refused_unless_the_decoders_input_is_given():
+    model, batch = make_model(), make_batch()
+    batch["labels"][0] = -100  # a row without a text
+    model(**batch)
+    batch["labels"][1, :2] = -100
+    with pytest.raises(ValueError, match="-100 must stand behind the tokens of `labels`"):
+        model(**batch)
+    model(**batch, decoder_input_ids=batch["labels"].clamp(min=0))
+
+
+@pytest.mark.parametrize("kept", [1, "01", []])
+def test_layers_to_keep_are_a_list_of_numbers(kept):
+    with pytest.raises(ValueError, match="`decoder` must be numbers of its layers to keep"):
+        make_model().keep_layers(decoder=kept)
+
+
+@pytest.mark.parametrize("size", ["9", 9.0])
+def test_the_size_of_a_vocabulary_is_a_number(size):
+    for resize in ("encoder_", "decoder_", ""):
+        with pytest.raises(ValueError, match="must be a whole number of tokens"):
+            getattr(make_model(encoder_vocab_size=53), f"resize_{resize}token_embeddings")(size)
