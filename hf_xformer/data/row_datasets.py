@@ -30,7 +30,7 @@ def store_rows(
     """
     Returns rows in the cache of `datasets`, which keeps them by the arguments that they are generated with.
 
-    What was left out of them is counted in `bad_rows`, now or when they were written.
+    Rows that were left out, now or when the cache was written, are counted in `bad_rows`.
 
     Args:
         generate: Yields the rows; takes what is given, and `columns`, `versions` and `bad_rows`.

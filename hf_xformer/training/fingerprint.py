@@ -64,7 +64,7 @@ NEUTRAL = frozenset(
         *("save_only_model", "save_strategy", "save_steps", "save_on_each_node", "save_total_limit"),
         *("enable_jit_checkpoint", "resume_from_checkpoint", "restore_callback_states_from_checkpoint"),
         "change_recipe",
-        # Whether bad rows end a start: those of a run that goes on were left out, or there are none.
+        # It says if bad rows end a start: those of a run that goes on were left out, or there are none.
         "on_bad_row",
         # How it evaluates, beside `EVALUATING`.
         *("per_device_eval_batch_size", "prediction_loss_only", "eval_on_start", "eval_do_concat_batches"),

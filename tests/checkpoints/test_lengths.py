@@ -36,7 +36,7 @@ MAKE = {**STOCK, **MORE}
 
 
 def reads(model, stack: str, length: int) -> bool:
-    """Whether a model has positions for a text of so many tokens."""
+    """Tells whether a model has positions for a text of so many tokens."""
     long, short = torch.full((1, length), 5), torch.full((1, 4), 5)
     source, target = (long, short) if stack == "encoder" else (short, long)
     try:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What `datasets` itself reads has the rules of files that are read here."""
+"""Rows that `datasets` itself reads have the rules of files that are read here."""
 
 import pytest
 from torch.utils.data import DataLoader

@@ -178,7 +178,7 @@ def test_a_description_of_a_folder_changes_no_row(tmp_path):
         assert files_of_folder(tmp_path, name, "train") == [tmp_path / "train.tsv"]
         assert list(load_named_rows(str(tmp_path), name)) == rows
     assert list(load_named_rows(str(tmp_path), "y")) == [{"source": "a", "target": ["b"]}] * 2
-    # What says more than which files there are is for `datasets`.
+    # A description that says more than which files there are is for `datasets`.
     for card in (one.replace("train.tsv", 'train.tsv\n  sep: ";"'), one.replace("[", "{"), "---\nconfigs: 3\n---\n"):
         (tmp_path / "README.md").write_text(card)
         assert (files_of_folder(tmp_path, None, "train") is None) == (card != one)

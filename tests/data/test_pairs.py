@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of pairs before a training: special tokens that they spell out, targets that do not come back."""
+"""Lines about pairs before a training: special tokens that they spell out, targets that do not come back."""
 
 import pytest
 from datasets import Dataset

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What else takes a model's positions: prompts of the decoder, and those that PEFT puts before texts."""
+"""Prompts of the decoder, and those that PEFT puts before texts, take positions of a model too."""
 
 import pytest
 import torch

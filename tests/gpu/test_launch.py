@@ -84,7 +84,7 @@ class Runs:
         tokenizer = AutoTokenizer.from_pretrained(self.task.tokenizer)
         tokenizer.save_pretrained(self.folder / "start")
         make_model(vocab_size=len(tokenizer), dropout=0.0).save_pretrained(self.folder / "start")
-        # Those that compile DeepSpeed's optimizer first: they take longest.
+        # Launches that compile DeepSpeed's optimizer come first: they take longest.
         for each in sorted(chosen, key=lambda each: "offload" not in each.config):
             if self.why_not(each) is None:
                 self.started[each] = self.pool.submit(self.run, each)
