@@ -297,7 +297,9 @@ class Decoder:
         """Returns for each sequence whether it ended at the model's last position and not by itself."""
         if self.positions is None or sequences.shape[1] <= self.positions:
             return [False] * len(sequences)
-        ended = is_one_of(sequences[:, 1:], end_tokens(self.config)).any(dim=-1) | (sequences[:, -1] == padding(self.config))
+        ended = is_one_of(sequences[:, 1:], end_tokens(self.config)).any(dim=-1) | (
+            sequences[:, -1] == padding(self.config)
+        )
         return (~ended).tolist()
 
 

@@ -1,6 +1,10 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Greedy search: the likeliest token at every step. Shapes: B sources, S of them that are left, T tokens, V vocabulary."""
+"""
+Greedy search: the likeliest token at every step.
+
+Shapes: B sources at first, S of them that are left, T tokens so far, V vocabulary.
+"""
 
 from collections.abc import Callable
 
@@ -28,8 +32,7 @@ def search_greedily(
     """
     sources = torch.arange(len(tokens), device=tokens.device)
     scores = torch.zeros(len(tokens), device=tokens.device)
-    texts: list[torch.Tensor] = [tokens] * 0
-    owners: list[torch.Tensor] = []
+    texts: list[tuple[torch.Tensor, torch.Tensor]] = []
     final = torch.zeros_like(scores)
     while len(sources):
         logits = live.logits(tokens)  # (S, V)
@@ -41,14 +44,13 @@ def search_greedily(
         ended = ends(tokens)
         if not ended.any():
             continue
-        texts.append(tokens[ended])
-        owners.append(sources[ended])
+        texts.append((sources[ended], tokens[ended]))
         final[sources[ended]] = scores[ended]
         kept = (~ended).nonzero()[:, 0]
         tokens, sources, scores = tokens[kept], sources[kept], scores[kept]
         if len(kept):
             live.keep(kept)
     sequences = tokens.new_full((len(final), tokens.shape[1]), padding(config))
-    for rows, text in zip(owners, texts, strict=True):
+    for rows, text in texts:
         sequences[rows, : text.shape[1]] = text
     return {"sequences": sequences, "log_probabilities": final if with_scores else None}

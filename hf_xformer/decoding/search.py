@@ -61,7 +61,7 @@ def is_implemented(model: PreTrainedModel, config: GenerationConfig, options: di
         return False
     if torch.distributed.is_available() and torch.distributed.is_initialized():  # whose processes wait for each other
         return False
-    fields = {name: value for name, value in config.to_dict().items() if name not in IMPLEMENTED}
+    fields = {name: value for name, value in config.to_dict().items() if name not in IMPLEMENTED and name[0] != "_"}
     others = {name: value for name, value in options.items() if name not in fields.keys() | IMPLEMENTED | ARGUMENTS}
     criteria = options.get("stopping_criteria") or []
     has_padding = not criteria or padding(config) >= 0

@@ -26,6 +26,8 @@ def is_one_of(tokens: torch.Tensor, some: list[int]) -> torch.Tensor:
     """Returns where tokens are one of some."""
     if len(some) == 1:  # a comparison is many times faster than the search below
         return tokens == some[0]
+    if not some:
+        return torch.zeros_like(tokens, dtype=torch.bool)
     return torch.isin(tokens, torch.tensor(some, device=tokens.device, dtype=tokens.dtype))
 
 
