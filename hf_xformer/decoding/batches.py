@@ -77,7 +77,7 @@ class BatchSize:
         return sorted(batches, key=min)
 
     def fitting(self, length: int, config: PreTrainedConfig, targets: int | None) -> int | None:
-        """Returns how many sources of a length fit the memory that is free; None if it does not matter or is not known."""
+        """Returns how many sources of a length fit the memory that is free; None if that is not known or not asked."""
         if not self.is_bounded:
             return None
         try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch.nn.functional import pad
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import GenerationConfig
 
 from .live_batch import LiveBatch
 from .stopping import end_tokens, padding
@@ -106,7 +106,7 @@ def rules_of(config: GenerationConfig, prompt: int) -> Rules:
 def search_beams(
     live: LiveBatch,
     tokens: torch.Tensor,
-    processors: LogitsProcessorList,
+    processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None,
     ends: Callable[[torch.Tensor], torch.Tensor],
     config: GenerationConfig,
     with_scores: bool,
@@ -150,12 +150,16 @@ def search_beams(
 
 
 def best_candidates(
-    live: LiveBatch, running: Hypotheses, processors: LogitsProcessorList, rules: Rules, with_scores: bool
+    live: LiveBatch,
+    running: Hypotheses,
+    processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None,
+    rules: Rules,
+    with_scores: bool,
 ) -> tuple[Hypotheses, torch.Tensor]:
     """Returns the best continuations by one token, k of each source, and the beams (S, k) that they continue."""
     rows = running.tokens.flatten(0, 1)
     own = live.logits(rows).log_softmax(dim=-1)  # (S * n, V)
-    log_probs = processors(rows, own.clone() if with_scores else own) if processors else own
+    log_probs = own if processors is None else processors(rows, own.clone() if with_scores else own)
     size = own.shape[1]
     total = log_probs.view(*running.scores.shape, size) + running.scores[:, :, None]
     scores, index = total.flatten(1).topk(rules.candidates)

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decodes texts in batches of similar length with `generate()`, and returns them in order."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -226,26 +225,29 @@ class Decoder:
     def decode_batches(self, encoded: dict[int, list[int]]) -> Iterator[tuple[list[int], list]]:
         """Yields the numbers of the sources of a batch and what became of them; halves batches where memory ends."""
         lengths = {i: len(ids) for i, ids in encoded.items()}
-        waiting = deque(self.batch_size.batches(lengths, self.model.config, longest_target(self.config)))
-        while waiting:
-            chosen = waiting.popleft()
-            try:
-                decoded = self.generate([encoded[i] for i in chosen])
-            except RuntimeError as error:
-                if len(chosen) == 1 or not should_reduce_batch_size(error):
-                    raise
-                decoded = None
-            if decoded is not None:
+        while lengths:
+            for chosen in self.batch_size.batches(lengths, self.model.config, longest_target(self.config)):
+                decoded = self.generate_within_memory([encoded[i] for i in chosen])
+                if decoded is None:
+                    break
+                for i in chosen:
+                    del lengths[i]
                 yield chosen, decoded
-                continue
-            # Here the error has gone, and with it all that its frames held.
-            clear_device_cache(garbage_collection=True)
-            if not self.batch_size.is_halved:
-                longest = max(map(lengths.get, chosen))
-                self.say(f"memory ended with {len(chosen):,} sources of {longest:,} tokens: batches are halved")
-            self.batch_size.halve(len(chosen), max(lengths[i] for i in chosen))
-            middle = (len(chosen) + 1) // 2
-            waiting.extendleft([chosen[middle:], chosen[:middle]])
+
+    def generate_within_memory(self, sources: list[list[int]]) -> list | None:
+        """Decodes one batch; None if memory has ended, after which batches are smaller."""
+        try:
+            return self.generate(sources)
+        except RuntimeError as error:
+            if len(sources) == 1 or not should_reduce_batch_size(error):
+                raise
+        # Here the error has gone, and with it all that its frames held.
+        clear_device_cache(garbage_collection=True)
+        longest = max(map(len, sources))
+        if not self.batch_size.is_halved:
+            self.say(f"memory ended with {len(sources):,} sources of {longest:,} tokens: batches are halved")
+        self.batch_size.halve(len(sources), longest)
+        return None
 
     def encode(self, place: Place, report: Report) -> list[int]:
         """Returns a text's tokens, cut to the limit."""
@@ -297,10 +299,8 @@ class Decoder:
         """Returns for each sequence whether it ended at the model's last position and not by itself."""
         if self.positions is None or sequences.shape[1] <= self.positions:
             return [False] * len(sequences)
-        ended = is_one_of(sequences[:, 1:], end_tokens(self.config)).any(dim=-1) | (
-            sequences[:, -1] == padding(self.config)
-        )
-        return (~ended).tolist()
+        ended = is_one_of(sequences[:, 1:], end_tokens(self.config)).any(dim=-1)
+        return (~ended & (sequences[:, -1] != padding(self.config))).tolist()
 
 
 def checked_text(text: Any, number: int, kind: str) -> str:

@@ -9,7 +9,7 @@ Shapes: B sources at first, S of them that are left, T tokens so far, V vocabula
 from collections.abc import Callable
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import GenerationConfig
 
 from .live_batch import LiveBatch
 from .stopping import padding
@@ -18,7 +18,7 @@ from .stopping import padding
 def search_greedily(
     live: LiveBatch,
     tokens: torch.Tensor,
-    processors: LogitsProcessorList,
+    processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None,
     ends: Callable[[torch.Tensor], torch.Tensor],
     config: GenerationConfig,
     with_scores: bool,
@@ -28,6 +28,7 @@ def search_greedily(
 
     Args:
         tokens: Prompts (B, T).
+        processors: Change the logits, or the log-probabilities of beams, by the tokens before them.
         ends: Tells for tokens (S, T) which texts have just ended.
     """
     sources = torch.arange(len(tokens), device=tokens.device)
@@ -37,7 +38,7 @@ def search_greedily(
     while len(sources):
         logits = live.logits(tokens)  # (S, V)
         log_probs = logits.log_softmax(dim=-1) if with_scores else None
-        chosen = (processors(tokens, logits) if processors else logits).argmax(dim=-1, keepdim=True)  # (S, 1)
+        chosen = (logits if processors is None else processors(tokens, logits)).argmax(dim=-1, keepdim=True)  # (S, 1)
         if log_probs is not None:
             scores = scores + log_probs.gather(1, chosen)[:, 0]
         tokens = torch.cat([tokens, chosen], dim=1)

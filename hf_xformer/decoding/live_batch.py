@@ -31,7 +31,7 @@ class LiveBatch:
     def logits(self, tokens: torch.Tensor) -> torch.Tensor:
         """Returns the logits (S * n, V) behind tokens (S * n, T), in single precision."""
         if not self.inputs:
-            self.inputs = self.model.prepare_inputs_for_generation(tokens, **self.options)
+            self.inputs = self.model.prepare_inputs_for_generation(tokens, **self.options)  # type: ignore[operator]
         else:
             self.inputs["decoder_input_ids"] = tokens if self.cache is None else tokens[:, -1:]
         return self.model(**self.inputs, return_dict=True).logits[:, -1].float()
@@ -52,7 +52,7 @@ class LiveBatch:
             sources: Those that are kept meanwhile, by their numbers, if not all are; the rows are theirs alone.
         """
         if self.cache is not None:
-            self.cache.self_attention_cache.reorder_cache(rows)
+            self.cache.self_attention_cache.reorder_cache(rows)  # type: ignore[arg-type]
         if sources is not None:
             self.keep_memories(self.rows_of(sources))
 

@@ -21,8 +21,9 @@ def log_probabilities(
         criteria: Those that ended texts beside the config's own.
     """
     beams = getattr(output, "beam_indices", None)
-    steps = model.compute_transition_scores(output.sequences, output.logits, beams, normalize_logits=True)
-    tokens = output.sequences[:, -steps.shape[1] :]
+    sequences, logits = output.sequences, output.logits
+    steps = model.compute_transition_scores(sequences, logits, beams, normalize_logits=True)  # type: ignore[operator]
+    tokens = sequences[:, -steps.shape[1] :]
     ends = is_one_of(tokens, end_tokens(config))
     first_end = ends & (ends.cumsum(dim=-1) == 1)
     after_end = (ends.cumsum(dim=-1) > 0) & ~first_end  # padding is not part of the text

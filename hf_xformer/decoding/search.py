@@ -56,7 +56,7 @@ def is_implemented(model: PreTrainedModel, config: GenerationConfig, options: di
         options: Arguments of `generate()`.
     """
     adapter = getattr(model, "active_peft_config", None)
-    base = model if adapter is None else model.get_base_model()
+    base = model if adapter is None else model.get_base_model()  # type: ignore[operator]
     if not isinstance(base, XformerForSeq2SeqLM) or (adapter is not None and adapter.is_prompt_learning):
         return False
     if torch.distributed.is_available() and torch.distributed.is_initialized():  # whose processes wait for each other
@@ -129,5 +129,6 @@ class Search:
         beams = generation_config.num_beams
         live, ends = LiveBatch(model, beams, options), Ends(generation_config, stopping_criteria)
         search = search_greedily if beams == 1 else search_beams
-        output = SearchOutput(**search(live, input_ids, logits_processor, ends, generation_config, self.scores))
+        processors: Any = logits_processor or None  # None if the list is empty
+        output = SearchOutput(**search(live, input_ids, processors, ends, generation_config, self.scores))
         return output if generation_config.return_dict_in_generate else output.sequences  # type: ignore[return-value]
