@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import PartialState
-from transformers import set_seed
+from accelerate.utils import set_seed  # the library's own would import PEFT, which takes a second or more
 
 from ..data.bad_rows import POLICIES, SHORTEST, BadRows
 from ..data.formats import TABLE_READERS, format_of

@@ -97,7 +97,7 @@ def test_overlong_sources_of_a_file_are_refused_before_earlier_lines_are_printed
     text = "A B\n" * 9 + "A " * 30 + "\n"
     path = tmp_path / "long.txt"
     path.write_text(text)
-    monkeypatch.setattr("hf_xformer.decoding.decoder.BATCHES_AHEAD", 1)
+    monkeypatch.setattr("hf_xformer.decoding.decoder.LAST_WINDOW", 1)
     options = ["--overlong", "error", "--max_source_length", "8", "--batch_size", "2"]
     for words in (["--input", str(path)], []):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
