@@ -121,20 +121,23 @@ def search_beams(
     rules = rules_of(config, tokens.shape[1])
     prompts = tokens.view(-1, rules.beams, rules.prompt)
     nothing = torch.zeros(prompts.shape[:2], device=tokens.device)
-    # At first all beams are alike, and one of them is continued.
     unused = torch.full_like(nothing, NEVER)
     running = Hypotheses(prompts, torch.cat([nothing[:, :1], unused[:, 1:]], dim=1), nothing, nothing.long())
     ended = replace(running, scores=unused)
+    # At first all beams are alike. The first gives all candidates, unless it has too few tokens for them.
+    if processors is None and live.model.config.vocab_size >= rules.candidates:
+        running = running.choose(nothing[:, :1].long())
     sources = torch.arange(len(prompts), device=tokens.device)
-    first_rows = sources[:, None] * rules.beams
     results: list[tuple[torch.Tensor, Hypotheses]] = []
     while len(sources):
+        beams = running.scores.shape[1]
         candidates, parents = best_candidates(live, running, processors, rules, with_scores)
         hits = ends(candidates.tokens.flatten(0, 1)).view(parents.shape)  # (S, k)
         scores = candidates.scores + hits.float() * NEVER
         index = scores.topk(rules.beams)[1]
         running = replace(candidates, scores=scores).choose(index)
-        rows = parents.gather(1, index) + first_rows[: len(sources)]  # (S, n)
+        first_rows = torch.arange(0, len(sources) * beams, beams, device=tokens.device)
+        rows = parents.gather(1, index) + first_rows[:, None]  # (S, n), among the rows of this step
         if hits[:, : rules.beams].any():
             ended = with_new(ended, candidates, hits, rules)
         done = rules.is_done(running, ended, hits)

@@ -136,6 +136,7 @@ class Decoder:
         model = load_model(checkpoint, trust_remote_code=trust_remote_code, dtype=dtype, **hub)
         check_vocabulary(model.config, source, target)
         model = model.to(PartialState().default_device if device is None else device)  # type: ignore[arg-type]
+        quicken(model)
         return cls(model, source, target, **options)
 
     def choose_batch_size(self, given: int | None) -> BatchSize:
@@ -301,6 +302,13 @@ class Decoder:
             return [False] * len(sequences)
         ended = is_one_of(sequences[:, 1:], end_tokens(self.config)).any(dim=-1)
         return (~ended & (sequences[:, -1] != padding(self.config))).tolist()
+
+
+def quicken(model: PreTrainedModel) -> None:
+    """Joins and packs a model's products on a CPU. On a GPU a step gains nothing by it."""
+    fuse: Any = getattr(model, "fuse_projections", None)
+    if fuse is not None and model.device.type == "cpu":
+        fuse()
 
 
 def checked_text(text: Any, number: int, kind: str) -> str:

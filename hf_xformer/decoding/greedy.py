@@ -50,7 +50,7 @@ def search_greedily(
         kept = (~ended).nonzero()[:, 0]
         tokens, sources, scores = tokens[kept], sources[kept], scores[kept]
         if len(kept):
-            live.keep(kept)
+            live.reorder(kept, kept)
     sequences = tokens.new_full((len(final), tokens.shape[1]), padding(config))
     for rows, text in texts:
         sequences[rows, : text.shape[1]] = text

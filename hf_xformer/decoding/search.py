@@ -32,6 +32,7 @@ IMPLEMENTED = {
     *("remove_invalid_values", "exponential_decay_length_penalty"),
     *("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
     *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+    *("assistant_lookbehind", "target_lookbehind", "max_matching_ngram_size"),
     *("transformers_version", "disable_compile"),
 }
 # Values of other fields that switch off what the search has not.
@@ -61,16 +62,20 @@ def is_implemented(model: PreTrainedModel, config: GenerationConfig, options: di
         return False
     if torch.distributed.is_available() and torch.distributed.is_initialized():  # whose processes wait for each other
         return False
-    fields = {name: value for name, value in config.to_dict().items() if name not in IMPLEMENTED and name[0] != "_"}
-    others = {name: value for name, value in options.items() if name not in fields.keys() | IMPLEMENTED | ARGUMENTS}
+    known = config.to_dict().keys() | IMPLEMENTED | ARGUMENTS
     criteria = options.get("stopping_criteria") or []
-    has_padding = not criteria or padding(config) >= 0
     return (
-        all(value is None or (name in OFF and value == OFF[name]) for name, value in fields.items())
-        and all(value is None for value in others.values())
+        not unknown_fields(config)
+        and all(value is None or name in known for name, value in options.items())
         and all(type(each) is StopTexts for each in criteria)
-        and has_padding
+        and (not criteria or padding(config) >= 0)
     )
+
+
+def unknown_fields(config: GenerationConfig) -> list[str]:
+    """Returns the fields of a generation config that ask for what the search has not, with their values."""
+    fields = {name: value for name, value in config.to_dict().items() if name not in IMPLEMENTED and name[0] != "_"}
+    return [f"{name}={value}" for name, value in fields.items() if value is not None and value != OFF.get(name)]
 
 
 @dataclass
@@ -108,10 +113,15 @@ class Ends:
 
 class Search:
     """
-    Decodes a batch in place of the library's loop.
+    Decodes a batch in place of the library's loop: `model.generate(..., custom_generate=Search())`.
+
+    Processors of logits and criteria of one's own must look at each row by itself.
 
     Args:
         scores: Whether to add up the log-probabilities of the texts.
+
+    Raises:
+        ValueError: The model is not the package's, or an option is none that the search has.
     """
 
     def __init__(self, scores: bool = False):
@@ -126,8 +136,12 @@ class Search:
         generation_config: GenerationConfig,
         **options,
     ) -> SearchOutput | torch.Tensor:
+        if not isinstance(model, XformerForSeq2SeqLM):
+            raise ValueError(f"`Search` is for the package's models, not for {type(model).__name__}")
+        if unknown := unknown_fields(generation_config):
+            raise ValueError(f"`Search` has no {unknown[0]}: leave `custom_generate` out")
         beams = generation_config.num_beams
-        live, ends = LiveBatch(model, beams, options), Ends(generation_config, stopping_criteria)
+        live, ends = LiveBatch(model, options), Ends(generation_config, stopping_criteria)
         search = search_greedily if beams == 1 else search_beams
         processors: Any = logits_processor or None  # None if the list is empty
         output = SearchOutput(**search(live, input_ids, processors, ends, generation_config, self.scores))

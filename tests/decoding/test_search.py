@@ -162,7 +162,8 @@ def test_the_decoder_computes_nothing_for_texts_that_have_ended(beams):
     for each in alone:
         counts, steps = ([*counts, steps], 0) if each is None else (counts, steps + 1)
     assert min(counts) < max(counts)
-    assert together == [beams * sum(count > step for count in counts) for step in range(max(counts))]
+    rows = [beams * sum(count > step for count in counts) for step in range(max(counts))]
+    assert together == [len(ids), *rows[1:]]  # at first the beams of a text are one
 
 
 class watched:
@@ -214,7 +215,15 @@ def test_every_field_that_the_search_goes_by_is_one_of_the_librarys():
 
 
 def test_stock_models_keep_the_librarys_loops():
-    assert not is_implemented(make_stock("BART"), GenerationConfig(), {})
+    stock = make_stock("BART")
+    assert not is_implemented(stock, GenerationConfig(), {})
+    with pytest.raises(ValueError, match="`Search` is for the package's models, not for BartForConditionalGeneration"):
+        stock.generate(torch.tensor([[5, 6]]), custom_generate=Search())
+
+
+def test_what_the_search_has_not_is_refused_where_somebody_calls_it():
+    with pytest.raises(ValueError, match="`Search` has no do_sample=True: leave `custom_generate` out"):
+        model_of("rope-pre").generate(torch.tensor([[5, 6]]), custom_generate=Search(), do_sample=True)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
