@@ -105,7 +105,7 @@ class XformerGeneration:
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **kwargs):
         # Beams and samples share their source. A cache of the caller's, or PEFT's prefix, is kept the library's way,
         # with a row of the source for each of the target's.
-        is_shared = kwargs.get(CACHE) is None and not self.prefix_width()
+        is_shared = isinstance(kwargs.get(CACHE), XformerCache | None) and not self.prefix_width()
         names = ("attention_mask", "encoder_outputs") if is_shared else ()
         shared = {name: kwargs.pop(name) for name in names if name in kwargs}
         input_ids, kwargs = super()._expand_inputs_for_generation(
