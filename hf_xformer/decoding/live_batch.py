@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
+
+from ..models import XformerCache
 
 
 class LiveBatch:
@@ -24,7 +25,7 @@ class LiveBatch:
 
     def __init__(self, model: PreTrainedModel, options: dict[str, Any]):
         self.model, self.options = model, options
-        caches = (each for each in options.values() if isinstance(each, EncoderDecoderCache))
+        caches = (each for each in options.values() if isinstance(each, XformerCache))
         self.cache = next(caches, None) if options.get("use_cache", True) else None
         self.inputs: dict[str, Any] = {}
 
@@ -45,11 +46,11 @@ class LiveBatch:
             sources: Those that are kept, by their numbers among those of the last step; None to keep all.
         """
         if self.cache is not None:
-            self.cache.self_attention_cache.reorder_cache(rows)  # type: ignore[arg-type]
+            self.cache.reorder_cache(rows)  # type: ignore[arg-type]
         if sources is None:
             return
         if self.cache is not None:
-            self.cache.cross_attention_cache.reorder_cache(sources)  # type: ignore[arg-type]
+            self.cache.keep_sources(sources)  # type: ignore[arg-type]
         memory = self.inputs["encoder_outputs"].last_hidden_state
         self.inputs["encoder_outputs"] = BaseModelOutput(last_hidden_state=memory.index_select(0, sources))
         if (mask := self.inputs.get("attention_mask")) is not None:
