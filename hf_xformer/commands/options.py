@@ -201,6 +201,12 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         "--stop_strings", nargs="+", metavar="TEXT", help="end a text behind the first of these that it has"
     )
     group.add_argument("--assistant_model", help="smaller checkpoint with the same tokens, which drafts texts")
+    group.add_argument(
+        "--prompt_lookup_num_tokens",
+        type=whole_number(),
+        metavar="N",
+        help="draft so many tokens from where the last ones stand in the source, for texts that copy from it",
+    )
     group.add_argument("--do_sample", action="store_true", default=None, help="sample instead of taking the best")
     group.add_argument("--temperature", type=number(above=0), help="flattens (above 1) or sharpens the distribution")
     group.add_argument("--top_k", type=whole_number(), help="sample from this many of the likeliest tokens")
@@ -220,6 +226,7 @@ GENERATE_OPTIONS = (
     "max_new_tokens",
     "stop_strings",
     "assistant_model",
+    "prompt_lookup_num_tokens",
     "do_sample",
     "temperature",
     "top_k",

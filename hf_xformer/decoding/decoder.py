@@ -96,7 +96,8 @@ class Decoder:
         self.is_assisted = (
             options.get("assistant_model") is not None or self.config.prompt_lookup_num_tokens is not None
         )
-        if is_implemented(model, self.config, self.options):
+        self.searches = is_implemented(model, self.config, self.options)
+        if self.searches:
             self.options |= {"custom_generate": Search(scores)}
         elif scores:
             self.options |= {"output_logits": True}
@@ -292,7 +293,7 @@ class Decoder:
 
     def log_probabilities(self, output) -> list[float]:
         """Returns the log-probability of each sequence, up to and including its end token."""
-        if "custom_generate" in self.options:
+        if self.searches:
             return output.log_probabilities.tolist()
         return log_probabilities(self.model, output, self.config, self.options.get("stopping_criteria") or [])
 

@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from .cache_xformer import XformerCache, whole_source
 from .configuration_xformer import XformerConfig
+from .lookup_xformer import SourceLookup
 from .positions_xformer import count_positions
 from .varlen_xformer import takes_segments
 from .versions_xformer import CACHE, create_masks_for_generate
@@ -124,6 +125,14 @@ class XformerGeneration:
             cache.cross_attention_cache = cross
         elif not self.prefix_width():
             model_kwargs[CACHE] = XformerCache(cache.self_attention_cache, cross)
+
+    def _get_candidate_generator(self, generation_config, inputs_tensor, **kwargs):
+        looks_up = generation_config.prompt_lookup_num_tokens is not None
+        if looks_up and self.config.encoder_vocab_size is None and not inputs_tensor.is_floating_point():
+            return SourceLookup(generation_config, inputs_tensor)
+        return super()._get_candidate_generator(
+            generation_config=generation_config, inputs_tensor=inputs_tensor, **kwargs
+        )
 
     def create_masks_for_generate(self, attention_mask=None, **kwargs):
         # The decoder finds borders in the mask of tokens, and the library would refuse blocks to FlashAttention.
