@@ -8,7 +8,7 @@ from itertools import takewhile
 import torch
 from small_models import make_model
 
-from hf_xformer.checkpoints.export import log_probabilities
+from hf_xformer.checkpoints.engines import log_probabilities
 
 
 LENGTHS = (11, 8, 5)  # of the sources

@@ -36,9 +36,10 @@ class StackGraph:
     """
 
     def __init__(self, graph: Graph, model: PreTrainedModel, stack: str):
-        self.graph, self.stack, self.model = graph, stack, model
+        self.graph, self.stack = graph, stack
+        self.model: Any = model
         self.config: Any = model.config
-        self.module: Any = getattr(model.model, stack)
+        self.module = getattr(self.model.model, stack)
         self.heads, self.head_dim = self.config.heads_of(stack)
         self.kv_heads = self.config.num_key_value_heads or self.heads
 
@@ -265,7 +266,9 @@ class DecoderGraph(StackGraph):
         is_cached = graph.input("use_cache_branch", "bool", (1,))
         past = [self.past(i, is_cached) for i in range(self.config.decoder_layers)]
         # All of what is taken, and nothing of the other.
-        memory = graph("Slice", memory, [0], graph("Where", is_cached, [0], graph("Shape", memory, start=1, end=2)), [1])
+        memory = graph(
+            "Slice", memory, [0], graph("Where", is_cached, [0], graph("Shape", memory, start=1, end=2)), [1]
+        )
         before = graph.length(past[0]["decoder", "key"], 2)
         length = graph("Add", before, graph.length(ids, 1))
         place, keys = graph.range(before, length), graph.range(0, length)

@@ -106,7 +106,9 @@ class Graph:
     def output(self, name: str, value: str, shape: Shape) -> None:
         """Declares a value, of float32, to be an output of that name."""
         self.nodes.append(self.onnx.helper.make_node("Identity", [value], [name], name=name))
-        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, self.types[np.dtype("float32")], list(shape)))
+        self.outputs.append(
+            self.onnx.helper.make_tensor_value_info(name, self.types[np.dtype("float32")], list(shape))
+        )
 
     def cast(self, x: str, dtype: str) -> str:
         """Converts a value to a type of `types`."""
@@ -115,7 +117,7 @@ class Graph:
     def linear(self, x: str, name: str, *layers: nn.Linear) -> str:
         """Applies linear layers that read the same features, (B, T, N), and returns theirs side by side, (B, T, M)."""
         weight = torch.cat([layer.weight.detach() for layer in layers])  # (M, N)
-        self.used |= {id(parameter) for layer in layers for parameter in layer.parameters()}
+        self.used |= {id(parameter) for layer in layers for parameter in (layer.weight, layer.bias)}
         y = self.product(x, name, weight)
         if layers[0].bias is None:
             return y
@@ -158,6 +160,7 @@ class Graph:
             weights = (self.parameter(f"{name}.{key}", value) for key, value in layer.named_parameters())
             return self("LayerNormalization", x, *weights, axis=-1, epsilon=layer.eps)
         if isinstance(layer, nn.RMSNorm):
+            assert layer.eps is not None
             return self.rms_norm(x, self.parameter(f"{name}.weight", layer.weight), layer.eps)
         return x
 

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from ..files import CONFIG, GENERATION_CONFIG, read_json
+from ..models import XformerConfig
+from .engines import DEFAULT_LENGTH
+from .lengths import position_limit
 from .onnx_graphs import PAST, PRESENT, SIDES
 from .onnx_nodes import load_extra
 
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model_merged.onnx"
-DEFAULT_LENGTH = 20  # of a target in tokens that `generate()` has where none is given
 
 
 class OnnxModel:
@@ -40,8 +42,8 @@ class OnnxModel:
             runtime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
             for name in (ENCODER, DECODER)
         )
-        config = read_json(folder / CONFIG)
-        self.generation = {**config, **read_json(folder / GENERATION_CONFIG)}
+        self.config = XformerConfig.from_dict(read_json(folder / CONFIG))
+        self.generation = {**self.config.to_dict(), **read_json(folder / GENERATION_CONFIG)}
         self.past = {each.name: each.shape for each in self.decoder.get_inputs() if each.name.startswith(PAST)}
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> Any:
@@ -103,11 +105,12 @@ class OnnxModel:
         return written
 
     def longest(self) -> int:
-        """Returns the most tokens of a target, after its start token, by the generation config."""
-        if (most := self.generation.get("max_new_tokens")) is not None:
-            return most
-        most = self.generation.get("max_length")
-        return DEFAULT_LENGTH if most is None else most - 1
+        """Returns the most tokens of a target, after its start token, by the generation config and the positions."""
+        most, limit = self.generation.get("max_new_tokens"), position_limit(self.config, "decoder")
+        if most is None:
+            length = self.generation.get("max_length")
+            most = DEFAULT_LENGTH if length is None else length - 1
+        return most if limit is None else min(most, limit)
 
     def log_probabilities(self, source: Sequence[int], target: Sequence[int]) -> np.ndarray:
         """
