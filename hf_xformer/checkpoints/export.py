@@ -88,7 +88,7 @@ def export_model(
     chosen.check_config(model.config)
     out = Path(out)
     check_out(out, overwrite, chosen)
-    return write_export(chosen, model, tokenizers, out, quantization or type_name(model.dtype, chosen))
+    return write_export(chosen, model, tokenizers, out, quantization, model.dtype)
 
 
 def write_export(
@@ -96,18 +96,23 @@ def write_export(
     model: PreTrainedModel,
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
     out: Path,
-    quantization: str,
+    quantization: str | None,
+    dtype: Any,
 ) -> Export:
-    """Writes an export to a folder that has been checked; all else is as for [`export_model`]."""
+    """
+    Writes an export to a folder that has been checked; all else is as for [`export_model`].
+
+    Args:
+        dtype: Of the weights before they were loaded.
+    """
     if (model.dtype, model.device.type) != (torch.float32, "cpu"):
         model = copy.deepcopy(model).to("cpu", torch.float32)  # type: ignore[arg-type]  # the library's wrapper
-    return fill_folder(out, lambda folder: engine.write(model, tokenizers, quantization, folder), earlier=engine.files)
-
-
-def type_name(dtype: Any, engine: Engine) -> str:
-    """Returns the name of a type if the engine reads weights in it; else of the one that loses nothing."""
-    name = str(dtype).removeprefix("torch.")
-    return name if name in engine.quantizations else EXACT
+    own = str(dtype or torch.float32).removeprefix("torch.")
+    chosen = quantization or (own if own in engine.quantizations else EXACT)
+    export = fill_folder(out, lambda folder: engine.write(model, tokenizers, chosen, folder), engine.files)
+    if quantization is None and chosen != own:
+        export.notes.append(f"the weights, of {own}, are written in {chosen}, which loses nothing")
+    return export
 
 
 def export_checkpoint(
@@ -131,6 +136,6 @@ def export_checkpoint(
     tokenizers = load_tokenizers(checkpoint, trust_remote_code=trust_remote_code)
     model = load_model(checkpoint, trust_remote_code=trust_remote_code, dtype=torch.float32)
     try:
-        return write_export(chosen, model, tokenizers, out, quantization or type_name(config.dtype, chosen))
+        return write_export(chosen, model, tokenizers, out, quantization, config.dtype)
     except ArgumentError as error:
         raise ArgumentError(f"{checkpoint}: {error}") from error

@@ -106,22 +106,18 @@ def write_export(
         target_tokenizer.save_pretrained(folder / TARGET_TOKENIZER)
     found = difference(model, folder)
     check_difference(found, quantization, TITLE)
-    return Export(quantization, found, found, quantization, notes=notes_of(config, quantization))
+    return Export(quantization, found, found, quantization, notes=notes_of(config))
 
 
-def notes_of(config: Any, quantization: str) -> list[str]:
+def notes_of(config: Any) -> list[str]:
     """Returns what whoever exports should know of it."""
-    notes = []
-    dtype = str(config.dtype).removeprefix("torch.")
-    if quantization == EXACT and dtype not in (EXACT, "None"):
-        notes.append(f"the weights, of {dtype}, are written in {EXACT}")
     types = {*config.encoder_layer_types, *config.decoder_layer_types} - {"full_attention"}
-    if types:
-        notes.append(
-            f"{' and '.join(sorted(types))} layers attend under a mask: their results are the same, their time and "
-            "memory grow with the square of the length"
-        )
-    return notes
+    if not types:
+        return []
+    return [
+        f"{' and '.join(sorted(types))} layers attend under a mask: their results are the same, their time and memory "
+        "grow with the square of the length"
+    ]
 
 
 ONNX = Engine(

@@ -84,7 +84,7 @@ def load_quantized(
     """
     hub = {name: options[name] for name in ("revision", "token") if name in options}
     check_quantization(checkpoint, quantization, device, trust_remote_code, **hub)
-    if device.type == "cpu":
+    if is_by_torch(device):
         return quantize(load_model(checkpoint, trust_remote_code=trust_remote_code, **options), quantization, say)
     packing = BitsAndBytesConfig(
         load_in_8bit=quantization == "int8",
@@ -93,6 +93,11 @@ def load_quantized(
     )
     options |= {"quantization_config": packing, "device_map": {"": device}}
     return load_model(checkpoint, trust_remote_code=trust_remote_code, **options)
+
+
+def is_by_torch(device: torch.device) -> bool:
+    """Returns whether torch's own kernels are taken on a device, and not those of bitsandbytes."""
+    return device.type == "cpu"
 
 
 def quantize(model: PreTrainedModel, quantization: str, say: Callable[[str], object]) -> PreTrainedModel:

@@ -85,8 +85,8 @@ def saturates(backend: str) -> bool:
 
 class Int4Linear(nn.Module):
     """
-    A linear layer with weights of 4 bits: a scale and an offset for each 32 features of a row. It computes in bfloat16,
-    for which torch has a fast kernel.
+    A linear layer with weights of 4 bits, a scale and an offset for each 32 features of a row. It computes in
+    bfloat16, for which torch has a fast kernel.
 
     Args:
         linear: Is copied; its sizes are those of [`fits_int4`].
