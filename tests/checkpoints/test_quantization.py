@@ -13,7 +13,6 @@ from small_models import VARIANTS, make_batch
 from small_runs import refused
 from small_stock_models import make_stock
 from torch import nn
-from transformers import GenerationConfig
 
 from hf_xformer.checkpoints import load_model, quantization
 from hf_xformer.checkpoints.quantization import check_quantization, load_quantized, quantize
@@ -24,7 +23,9 @@ from hf_xformer.errors import ArgumentError
 
 
 CPU = torch.device("cpu")
-WIDE = {"d_model": 64, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96}  # sizes that the kernel for 4 bits takes
+# Sizes that the kernel for 4 bits takes, and milder weights than the other tests', whose sharp attention multiplies
+# every rounding error.
+WIDE = {"d_model": 64, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "initializer_range": 0.05}
 # Largest difference of logits, as a share of their standard deviation.
 CLOSE = {"int8": 0.15, "int4": 0.8}
 bits = pytest.mark.parametrize("name", CLOSE)
@@ -107,9 +108,7 @@ def test_layers_of_other_sizes_have_8_bits_which_is_said(checkpoint):
 @bits
 def test_the_commands_decode_in_so_many_bits(name, checkpoint, tmp_path, capsys):
     model = make_uneven_model(**WIDE)
-    model.generation_config = GenerationConfig(
-        max_new_tokens=4, eos_token_id=1, decoder_start_token_id=2, pad_token_id=0
-    )
+    model.generation_config.max_new_tokens = 4
     _, folder = checkpoint(model=model)
     (tmp_path / "in").write_text("A B C\nD E\n")
     generate.main([str(folder), "--input", str(tmp_path / "in"), "--quantization", name, "--device", "cpu"])
@@ -181,6 +180,6 @@ def test_bitsandbytes_takes_the_same_options(name, checkpoint, monkeypatch):
     _, folder = checkpoint(model=make_uneven_model(**WIDE))
     monkeypatch.setattr(quantization, "is_by_torch", lambda device: False)
     model = load_quantized(str(folder), name, CPU, print)
-    assert {"int8": model.is_loaded_in_8bit, "int4": model.is_loaded_in_4bit}[name]
-    batch = {key: value for key, value in make_batch().items() if key != "labels"}
+    linear = type(model.model.decoder.layers[0].cross_attention.k_proj).__name__
+    assert linear == {"int8": "Linear8bitLt", "int4": "Linear4bit"}[name]
     assert model.generate(**batch, max_new_tokens=5, min_new_tokens=5).shape == (3, 6)
