@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Corrections of the library's `generate()` for encoder-decoders with windows, blocks or FlashAttention."""
 
-import copy
 from typing import Any
 
-from transformers.cache_utils import EncoderDecoderCache, StaticCache
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.utils import logging
 
+from .cache_xformer import XformerCache, whole_source
 from .configuration_xformer import XformerConfig
 from .positions_xformer import count_positions
 from .varlen_xformer import takes_segments
@@ -98,23 +98,32 @@ class XformerGeneration:
             kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
         # A static cache counts in a tensor, which nobody waits for: the model would go on beyond its positions.
         self.config.check_length("decoder", input_ids.shape[1])
-        if isinstance(kwargs.get(CACHE), EncoderDecoderCache):
-            self.keep_whole_source(kwargs[CACHE], kwargs)
         return super().prepare_inputs_for_generation(
             input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
         )
 
-    def keep_whole_source(self, cache, kwargs):
-        """Replaces a cross-attention cache with the decoder's windows, as the library makes it, by a full one."""
-        cross = cache.cross_attention_cache
-        if not any(cross.is_sliding) or any(cache.is_updated.values()):
+    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **kwargs):
+        # Beams and samples share their source. A cache of the caller's, or PEFT's prefix, is kept the library's way,
+        # with a row of the source for each of the target's.
+        is_shared = kwargs.get(CACHE) is None and not self.prefix_width()
+        names = ("attention_mask", "encoder_outputs") if is_shared else ()
+        shared = {name: kwargs.pop(name) for name in names if name in kwargs}
+        input_ids, kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder and not is_shared, input_ids, **kwargs
+        )
+        return input_ids, kwargs | shared
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        is_given = model_kwargs.get(CACHE) is not None
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        cache = model_kwargs.get(CACHE)
+        if not isinstance(cache, EncoderDecoderCache):
             return
-        config = copy.deepcopy(self.config)
-        config.decoder_layer_types = ["full_attention"] * config.decoder_layers
-        options: dict[str, Any] = {"config": config, "offloading": cross.offloading}
-        if isinstance(cross, StaticCache):
-            options["max_cache_len"] = kwargs["encoder_outputs"][0].shape[1]
-        cache.cross_attention_cache = type(cross)(**options)
+        cross = whole_source(cache, self.config, model_kwargs["encoder_outputs"][0].shape[1])
+        if is_given:
+            cache.cross_attention_cache = cross
+        elif not self.prefix_width():
+            model_kwargs[CACHE] = XformerCache(cache.self_attention_cache, cross)
 
     def create_masks_for_generate(self, attention_mask=None, **kwargs):
         # The decoder finds borders in the mask of tokens, and the library would refuse blocks to FlashAttention.
