@@ -182,4 +182,5 @@ def test_bitsandbytes_takes_the_same_options(name, checkpoint, monkeypatch):
     model = load_quantized(str(folder), name, CPU, print)
     linear = type(model.model.decoder.layers[0].cross_attention.k_proj).__name__
     assert linear == {"int8": "Linear8bitLt", "int4": "Linear4bit"}[name]
+    batch = {key: value for key, value in make_batch().items() if key != "labels"}
     assert model.generate(**batch, max_new_tokens=5, min_new_tokens=5).shape == (3, 6)
