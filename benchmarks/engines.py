@@ -62,7 +62,7 @@ def by_torch(decoder: Decoder) -> Decode:
             attention_mask=batch["attention_mask"],
             num_beams=1,
             do_sample=False,
-            max_new_tokens=NEW_TOKENS,
+            max_length=NEW_TOKENS + 1,
         )
         return [list(takewhile(lambda token: token not in ends, row)) for row in tokens[:, 1:].tolist()]
 
