@@ -170,9 +170,8 @@ class Graph:
         return self("Mul", self("Div", x, self("Sqrt", self("Add", mean, eps))), weight)
 
     def range(self, first: Any, end: Any) -> str:
-        """Whole numbers from `first` to the one before `end`."""
-        # `Range` takes scalars.
-        return self("Range", *(each if isinstance(each, str) else self.constant(each) for each in (first, end)), 1)
+        """Whole numbers from one scalar to the one before another."""
+        return self("Range", first, end, 1)
 
     def length(self, x: str, axis: int) -> str:
         """Size of an axis, a scalar."""

@@ -7,9 +7,11 @@ Shapes: N input features, M output features, C groups of a row.
 """
 
 import functools
+import itertools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -42,6 +44,22 @@ def quantised_backend(name: str) -> Iterator[None]:
         torch.backends.quantized.engine = earlier
 
 
+# Graphs hold tensors and numbers, and no weights that torch has packed into objects of its own.
+NUMBERS = itertools.count()
+LAYERS: "WeakValueDictionary[int, Int8Linear]" = WeakValueDictionary()
+
+
+@torch.library.custom_op("hf_xformer::int8_product", mutates_args=())
+def int8_product(x: torch.Tensor, layer: int, width: int) -> torch.Tensor:
+    """The product of a layer, by its number, as one operator of a compiled graph."""
+    return LAYERS[layer].product(x)
+
+
+@int8_product.register_fake
+def shape_of_product(x: torch.Tensor, layer: int, width: int) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-1], width)
+
+
 class Int8Linear(nn.Module):
     """
     A linear layer in 8 bits: one scale a row of the weights, and inputs that are rounded to 8 bits as they come.
@@ -61,9 +79,24 @@ class Int8Linear(nn.Module):
             rounded = torch.quantize_per_channel(weight, scale, torch.zeros_like(scale).long(), 0, torch.qint8)
             self.packed = torch.ops.quantized.linear_prepack(rounded, bias)
         self.reduce_range = saturates(backend)
+        self.register()
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.register()  # a copy is another one
+
+    def register(self) -> None:
+        """Gives the layer a number, by which a compiled graph finds it."""
+        self.number = next(NUMBERS)
+        LAYERS[self.number] = self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.quantized.linear_dynamic(x.float(), self.packed, self.reduce_range).to(x.dtype)
+        if torch.compiler.is_compiling():
+            return int8_product(x.float(), self.number, self.out_features).to(x.dtype)
+        return self.product(x.float()).to(x.dtype)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"

@@ -12,9 +12,9 @@ its vocabularies: the source's makes the tokens that it takes, and the target's 
 `decoding.json` holds the arguments of `translate_batch` that correspond to the checkpoint's generation config. What
 CTranslate2 cannot compute is refused: blocks and windows, the rope types dynamic and longrope, some activations.
 
-The engine onnx makes encoder_model.onnx and decoder_model_merged.onnx, with the names of inputs and outputs that
-transformers' users know, beside the tokenizers, the configuration and the generation config. It has all options of
-the model but some activations; the types of weights are float32 and int8.
+The engine onnx makes encoder_model.onnx and decoder_model_merged.onnx, whose inputs and outputs have the names of
+optimum's exports, beside the tokenizers, the configuration and the generation config. It has all options of the model
+but some activations, and weights of float32 and int8.
 
 Each export is compared with its checkpoint before it gets its name.
 """

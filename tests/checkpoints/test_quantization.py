@@ -97,6 +97,17 @@ def test_a_quantised_model_decodes_and_does_nothing_else(name, tmp_path):
     assert list(tmp_path.iterdir()) == [] and model.eval() is model
 
 
+@pytest.mark.slow
+@bits
+def test_a_copy_compiles_into_one_graph(name):
+    model = copy.deepcopy(quantize(make_uneven_model(**WIDE), name, print))  # whose original is gone
+    batch = make_batch() | {"labels": None, "decoder_input_ids": torch.tensor([[2, 9, 8]] * 3)}
+    with torch.inference_mode():
+        expected = model(**batch).logits
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)(**batch).logits
+    torch.testing.assert_close(compiled, expected, atol=1e-4, rtol=0)
+
+
 def test_layers_of_other_sizes_have_8_bits_which_is_said(checkpoint):
     _, folder = checkpoint()  # of 32, 40 and 48 features
     said = []
