@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_exports import make_uneven_model
 from small_models import VARIANTS, make_batch
-from small_runs import refused
+from small_runs import nightly, refused
 from small_stock_models import make_stock
 from torch import nn
 
@@ -98,9 +98,10 @@ def test_a_quantised_model_decodes_and_does_nothing_else(name, tmp_path):
 
 
 @pytest.mark.slow
-@bits
+@pytest.mark.parametrize("name", ["int8", nightly("int4")])
 def test_a_copy_compiles_into_one_graph(name):
-    model = copy.deepcopy(quantize(make_uneven_model(**WIDE), name, print))  # whose original is gone
+    model = make_uneven_model(**WIDE, encoder_layers=1, decoder_layers=1)
+    model = copy.deepcopy(quantize(model, name, print))  # whose original is gone
     batch = make_batch() | {"labels": None, "decoder_input_ids": torch.tensor([[2, 9, 8]] * 3)}
     with torch.inference_mode():
         expected = model(**batch).logits
