@@ -139,11 +139,13 @@ class Decoder:
         source, target = load_tokenizers(checkpoint, trust_remote_code=trust_remote_code, **hub)
         loading: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": dtype, **hub}
         if quantization is None:
-            model = load_model(checkpoint, **loading).to(where)  # type: ignore[arg-type]
-            quicken(model)
+            model = load_model(checkpoint, **loading)
         else:
             model = load_quantized(checkpoint, quantization, where, options.get("say", logger.warning), **loading)
         check_vocabulary(model.config, source, target)
+        if quantization is None:  # or it is on the device already, and in layers that make no products
+            model = model.to(where)  # type: ignore[arg-type]
+            quicken(model)
         return cls(model, source, target, **options)
 
     def choose_batch_size(self, given: int | None) -> BatchSize:

@@ -98,7 +98,7 @@ def test_a_quantised_model_decodes_and_does_nothing_else(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["int8", nightly("int4")])
+@pytest.mark.parametrize("name", ["int8", *nightly("int4")])
 def test_a_copy_compiles_into_one_graph(name):
     model = make_uneven_model(**WIDE, encoder_layers=1, decoder_layers=1)
     model = copy.deepcopy(quantize(model, name, print))  # whose original is gone
