@@ -54,12 +54,14 @@ def check_quantization(
         raise ArgumentError(f"{where}: there are kernels for cpu and cuda alone; leave --quantization out")
     elif not usable_backends():
         has = ", ".join(torch.backends.quantized.supported_engines)
-        raise ArgumentError(f"{where}: this torch has quantised operators for {has} alone, which do not take rows")
+        raise ArgumentError(
+            f"{where}: torch {torch.__version__} has no kernel for it; its quantised engines are {has}"
+        )
     elif quantization == "int4" and not hasattr(torch.ops.aten, INT4_OPERATOR):
         raise ArgumentError(f"{where}: torch {torch.__version__} has no kernel for 4 bits; take int8")
     if base_of(checkpoint, **hub) is not None:
         raise ArgumentError(f"quantization {quantization}: {checkpoint} is an adapter: hf-xformer merge it first")
-    config: Any = read_own_config(checkpoint, "hf-xformer convert first, to quantise it", trust_remote_code)
+    config: Any = read_own_config(checkpoint, "hf-xformer convert first, to quantise it", trust_remote_code, **hub)
     if getattr(config, "quantization_config", None) is not None:
         raise ArgumentError(f"quantization {quantization}: {checkpoint} is quantised already: leave it out")
 
@@ -113,7 +115,7 @@ def quantize(model: PreTrainedModel, quantization: str, say: Callable[[str], obj
     """
     backend = usable_backends()[0]
     output = model.get_output_embeddings()
-    rounder = []
+    in_8_bits = []
     for parent_name, parent in list(model.named_modules()):
         for name, layer in list(parent.named_children()):
             if not isinstance(layer, nn.Linear):
@@ -122,10 +124,10 @@ def quantize(model: PreTrainedModel, quantization: str, say: Callable[[str], obj
                 setattr(parent, name, Int4Linear(layer))
                 continue
             if quantization == "int4" and layer is not output:
-                rounder.append(f"{parent_name}.{name} of {layer.in_features} x {layer.out_features}")
+                in_8_bits.append(f"{parent_name}.{name} of {layer.in_features} x {layer.out_features}")
             setattr(parent, name, Int8Linear(layer, backend))
-    if rounder:
-        say(f"quantization int4: {len(rounder)} layers have 8 bits, for their sizes, such as {rounder[0]}")
+    if in_8_bits:
+        say(f"quantization int4: {len(in_8_bits)} layers have 8 bits, for their sizes, such as {in_8_bits[0]}")
     return for_decoding(model, quantization)
 
 
@@ -134,7 +136,7 @@ def for_decoding(model: PreTrainedModel, quantization: str) -> PreTrainedModel:
 
     def refusal(what: str) -> Callable:
         def refuse(*args, **kwargs):
-            raise ArgumentError(f"weights of {quantization} decode and cannot be {what}: load the checkpoint without")
+            raise ArgumentError(f"weights of {quantization} decode and cannot be {what}: load the checkpoint as it is")
 
         return refuse
 

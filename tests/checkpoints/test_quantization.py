@@ -159,7 +159,7 @@ def test_a_torch_without_kernels_is_refused(monkeypatch):
     with pytest.raises(ArgumentError, match="no kernel for 4 bits; take int8"):
         check_quantization("/no/such/folder", "int4", CPU)
     monkeypatch.setattr(quantization, "usable_backends", lambda: [])
-    with pytest.raises(ArgumentError, match="this torch has quantised operators for .* alone"):
+    with pytest.raises(ArgumentError, match="has no kernel for it; its quantised engines are "):
         check_quantization("/no/such/folder", "int8", CPU)
 
 
