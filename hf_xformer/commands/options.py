@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed  # the library's own would import PEFT, which takes a second or more
 
+from ..checkpoints.quantization import QUANTIZATIONS
 from ..data.bad_rows import POLICIES, SHORTEST, BadRows
 from ..data.formats import TABLE_READERS, format_of
 from ..decoding.decoder import Decoder
@@ -218,6 +219,11 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the accelerator, if there is one)")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     group.add_argument("--dtype", choices=dtypes, default="auto", help="type of the weights (default: as saved)")
+    group.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        help="round the weights to 8 or 4 bits as they are loaded (default: no); on a GPU by bitsandbytes",
+    )
 
 
 GENERATE_OPTIONS = (
@@ -261,6 +267,7 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
         args.checkpoint,
         device=choose_device(args.device),
         dtype=args.dtype,
+        quantization=args.quantization,
         trust_remote_code=args.trust_remote_code,
         revision=args.revision,
         batch_size=args.batch_size,

@@ -15,6 +15,7 @@ from transformers.generation import StoppingCriteriaList
 from transformers.utils import logging
 
 from ..checkpoints.loading import load_model, load_tokenizers
+from ..checkpoints.quantization import load_quantized
 from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
 from ..errors import ArgumentError
@@ -115,6 +116,7 @@ class Decoder:
         trust_remote_code: bool = False,
         revision: str | None = None,
         token: str | None = None,
+        quantization: str | None = None,
         **options,
     ) -> "Decoder":
         """
@@ -126,6 +128,7 @@ class Decoder:
             dtype: Type of the weights; "auto" for the checkpoint's.
             trust_remote_code: Whether code that comes with the checkpoint may run.
             revision, token: Of the Hub.
+            quantization: "int8" or "int4" for weights of so many bits, rounded as they are loaded.
             options: Those of the class and of `generate()`.
 
         Raises:
@@ -133,11 +136,17 @@ class Decoder:
         """
         given: dict[str, Any] = {"revision": revision, "token": token}
         hub = {name: value for name, value in given.items() if value is not None}
+        where = PartialState().default_device if device is None else torch.device(device)
         source, target = load_tokenizers(checkpoint, trust_remote_code=trust_remote_code, **hub)
-        model = load_model(checkpoint, trust_remote_code=trust_remote_code, dtype=dtype, **hub)
+        loading: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": dtype, **hub}
+        if quantization is None:
+            model = load_model(checkpoint, **loading)
+        else:
+            model = load_quantized(checkpoint, quantization, where, options.get("say", logger.warning), **loading)
         check_vocabulary(model.config, source, target)
-        model = model.to(PartialState().default_device if device is None else device)  # type: ignore[arg-type]
-        quicken(model)
+        if quantization is None:  # or it is on the device already, and in layers that make no products
+            model = model.to(where)  # type: ignore[arg-type]
+            quicken(model)
         return cls(model, source, target, **options)
 
     def choose_batch_size(self, given: int | None) -> BatchSize:
