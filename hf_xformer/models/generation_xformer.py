@@ -5,9 +5,12 @@
 import copy
 from typing import Any
 
+import torch
 from transformers.cache_utils import EncoderDecoderCache, StaticCache
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
+from .compiling_xformer import CompiledDecoding, GraphCache, source_bucket, why_not_called, why_not_compiled
 from .configuration_xformer import XformerConfig
 from .positions_xformer import count_positions
 from .varlen_xformer import takes_segments
@@ -92,7 +95,53 @@ class XformerGeneration:
         adapter: Any = None if adapted is self else getattr(adapted, "active_peft_config", None)
         return adapter.num_virtual_tokens if getattr(adapter, "peft_type", None) == "PREFIX_TUNING" else 0
 
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, mode, batch_size, max_cache_length):
+        super()._prepare_cache_for_generation(
+            generation_config, model_kwargs, mode, batch_size, max_cache_length
+        )
+        if generation_config.cache_implementation == "static" and not generation_config.disable_compile:
+            self.prepare_graphs(generation_config, model_kwargs, max_cache_length)
+
+    def prepare_graphs(self, config, inputs, most):
+        """
+        Gives a call of `generate` a cache whose steps are compiled, in place of the library's static one.
+
+        Args:
+            config: The call's generation config. inputs: Arguments that it will give the model, which are changed.
+            most: Tokens of the longest target.
+        """
+        reason = why_not_compiled(self) or why_not_called(config, inputs)
+        if self.prefix_width():
+            reason = "a prefix of PEFT's stands before the target"
+        if reason is not None:
+            logger.warning_once(f"decoding is not compiled: {reason}")
+            return
+        options = None if config.compile_config is None else config.compile_config.to_dict()
+        config.compile_config = None  # else the library would say that it does not compile, which is so
+        if not hasattr(self, "compiled_decoding"):
+            self.compiled_decoding = CompiledDecoding()
+        self.compiled_decoding.prepare(self, options)
+        pad_sources(inputs)
+        memory = inputs["encoder_outputs"].last_hidden_state
+        inputs[CACHE] = self.compiled_decoding.cache(self, len(memory), memory, most)
+
+    def __call__(self, *args, **kwargs):
+        cache = kwargs.get(CACHE)
+        if not isinstance(cache, GraphCache):
+            return super().__call__(*args, **kwargs)
+        if cache.length:
+            return self.compiled_decoding(self, kwargs["decoder_input_ids"], cache)
+        outputs = super().__call__(*args, **kwargs)
+        cache.fill(kwargs)
+        return outputs
+
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
+        cache = kwargs.get(CACHE)
+        if isinstance(cache, GraphCache) and cache.length:
+            if kwargs.get("is_first_iteration"):
+                raise ValueError("a cache of compiled decoding ends with its call of `generate`: leave it out")
+            self.config.check_length("decoder", input_ids.shape[1])
+            return {"decoder_input_ids": input_ids[:, -1:], CACHE: cache}
         # Counted here because a compiled step gets the mask only after the library has made it four-dimensional.
         if decoder_attention_mask is not None and kwargs.get("decoder_position_ids") is None:
             kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
@@ -122,10 +171,22 @@ class XformerGeneration:
             return attention_mask
         return create_masks_for_generate(attention_mask=attention_mask, **kwargs)
 
-    def get_compiled_call(self, compile_config):
+    def get_compiled_call(self, compile_config):  # of the library's static caches
         if not takes_segments(self.config):
             return super().get_compiled_call(compile_config)
         # Their mask of tokens grows with every step, where a graph wants masks of one shape.
         name = self.config._attn_implementation
         logger.warning_once(f'decoding is not compiled under attn_implementation="{name}", but under "sdpa"')
         return self.__call__
+
+
+def pad_sources(inputs):
+    """Pads the encoder's output among arguments of the model, and its mask, to a length of few."""
+    outputs, mask = inputs["encoder_outputs"], inputs.get("attention_mask")
+    memory = outputs[0]  # (B, S, D)
+    if mask is None:
+        mask = memory.new_ones(memory.shape[:2], dtype=torch.long)
+    extra = source_bucket(memory.shape[1], memory.device) - memory.shape[1]
+    memory = torch.nn.functional.pad(memory, (0, 0, 0, extra))
+    inputs["attention_mask"] = torch.nn.functional.pad(mask.to(memory.device), (0, extra))
+    inputs["encoder_outputs"] = BaseModelOutput(memory, outputs.get("hidden_states"), outputs.get("attentions"))
