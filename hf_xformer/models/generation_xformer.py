@@ -122,7 +122,7 @@ class XformerGeneration:
             self.compiled_decoding = CompiledDecoding()
         self.compiled_decoding.prepare(self, options)
         pad_sources(inputs)
-        memory = inputs["encoder_outputs"].last_hidden_state
+        memory = inputs["encoder_outputs"][0]
         inputs[CACHE] = self.compiled_decoding.cache(self, len(memory), memory, most)
 
     def __call__(self, *args, **kwargs):
@@ -189,4 +189,5 @@ def pad_sources(inputs):
     extra = source_bucket(memory.shape[1], memory.device) - memory.shape[1]
     memory = torch.nn.functional.pad(memory, (0, 0, 0, extra))
     inputs["attention_mask"] = torch.nn.functional.pad(mask.to(memory.device), (0, extra))
-    inputs["encoder_outputs"] = BaseModelOutput(memory, outputs.get("hidden_states"), outputs.get("attentions"))
+    others = (getattr(outputs, name, None) for name in ("hidden_states", "attentions"))
+    inputs["encoder_outputs"] = BaseModelOutput(memory, *others)
