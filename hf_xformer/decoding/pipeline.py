@@ -55,6 +55,7 @@ class Seq2SeqPipeline(Pipeline):
         from ..checkpoints.folder_checks import check_generation, check_json
         from ..checkpoints.vocabulary import check_vocabulary
         from ..files import GENERATION_CONFIG
+        from .decoder import quicken
 
         if self.model.name_or_path:  # not made in memory
             path = Path(self.model.name_or_path, GENERATION_CONFIG)  # which the library passes over if it is broken
@@ -62,6 +63,7 @@ class Seq2SeqPipeline(Pipeline):
 
         self.target_tokenizer = target_tokenizer or self.find_target_tokenizer()
         check_vocabulary(self.model.config, self.tokenizer, self.target_tokenizer)
+        quicken(self.model)
         self.assistant = self.with_assistant({} if assistant is None else {"assistant_model": assistant})
 
     def find_target_tokenizer(self) -> PreTrainedTokenizerBase:

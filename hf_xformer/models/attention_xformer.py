@@ -13,7 +13,9 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_tracing
 
+from .cache_xformer import fold, unfold
 from .configuration_xformer import XformerConfig
+from .fusing_xformer import XformerProjecting
 from .masks_xformer import AttentionMask
 from .positions_xformer import Rotation
 
@@ -66,7 +68,7 @@ def eager_attention(
     return (weights @ v).transpose(1, 2).contiguous(), weights
 
 
-class XformerAttention(nn.Module):
+class XformerAttention(XformerProjecting):
     """
     `MultiHead(x) = concat(head_1 ... head_H) W_o` (Vaswani et al. 2017, section 3.2.2).
 
@@ -125,8 +127,11 @@ class XformerAttention(nn.Module):
 class XformerSelfAttention(XformerAttention):
     """Attention of a sequence to itself."""
 
+    joint = (("q_proj", "k_proj", "v_proj"), ("o_proj",))
+
     def __init__(self, config: XformerConfig, layer_idx: int, stack: str, is_causal: bool):
         super().__init__(config, layer_idx, stack, is_causal)
+        self.has_qk_norm = config.qk_norm
         norm = partial(nn.RMSNorm, self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity
         self.q_norm, self.k_norm = norm(), norm()
         # For FlashAttention, whose windows in both directions end one token before their size.
@@ -144,23 +149,27 @@ class XformerSelfAttention(XformerAttention):
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features (B, T, D) to features (B, T, D) and the attention weights if the backend returns them."""
-        q, k, v = (self.split_heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
-        q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = map(self.split_heads, self.project(x, "q_proj", "k_proj", "v_proj"))
+        if self.has_qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves norms and rotations in full precision
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))  # (B, H, T, K), (B, G, T, K) twice
-        if self.config.qk_norm and q.shape[2] == 1 and is_tracing(q):
+        if self.has_qk_norm and q.shape[2] == 1 and is_tracing(q):
             # The norm of one query is compiled by torch 2.11 into strides that kernels of a GPU refuse.
             q = q.clone(memory_format=torch.contiguous_format)
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
         x, weights = self.attend(q, k, v, mask, position_bias, sliding_window=self.sliding_window, **kwargs)
-        return self.o_proj(x), weights
+        (x,) = self.project(x, "o_proj")
+        return x, weights
 
 
 class XformerCrossAttention(XformerAttention):
     """Attention of the target to the encoder's output, the memory (B, S, D)."""
+
+    joint = (("q_proj",), ("k_proj", "v_proj"), ("o_proj",))
 
     def forward(
         self,
@@ -170,10 +179,21 @@ class XformerCrossAttention(XformerAttention):
         cache: EncoderDecoderCache | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features (B, T, D) to features (B, T, D) and the attention weights if the backend returns them."""
-        q, (k, v) = self.split_heads(self.q_proj(x)).transpose(1, 2), self.keys_and_values(memory, cache)
+        """
+        Features (B * n, T, D) to features (B * n, T, D) and the attention weights if the backend returns them.
+
+        Args:
+            memory: (B, S, D), a row for n adjacent ones of the target, which attend to it as one.
+        """
+        k, v = self.keys_and_values(memory, cache)
+        rows, x = x.shape[0], fold(x, k.shape[0])  # (B, n * T, D)
+        (q,) = self.project(x, "q_proj")
+        q = self.split_heads(q).transpose(1, 2)
         x, weights = self.attend(q, k, v, mask, **kwargs)
-        return self.o_proj(x), weights
+        if weights is not None and rows != k.shape[0]:
+            weights = unfold(weights.transpose(1, 2), rows).transpose(1, 2)  # (B * n, H, T, S)
+        (x,) = self.project(x, "o_proj")
+        return unfold(x, rows), weights
 
     def keys_and_values(
         self, memory: torch.Tensor, cache: EncoderDecoderCache | None
@@ -182,7 +202,7 @@ class XformerCrossAttention(XformerAttention):
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values  # type: ignore[union-attr]
-        k, v = (self.split_heads(project(memory)).transpose(1, 2) for project in (self.k_proj, self.v_proj))
+        k, v = (self.split_heads(y).transpose(1, 2) for y in self.project(memory, "k_proj", "v_proj"))
         if cache is None:
             return k, v
         cache.is_updated[self.layer_idx] = True

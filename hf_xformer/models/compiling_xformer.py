@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache, EncoderDecoderCache, StaticLayer
+from transformers.cache_utils import Cache, StaticLayer
+from transformers.generation import CompileConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import logging
 
+from .cache_xformer import XformerCache
 from .varlen_xformer import takes_segments
 from .versions_xformer import CACHE, is_divided
 
@@ -48,6 +50,28 @@ def mark_sizes(tensor: torch.Tensor, *changing: int) -> torch.Tensor:
         if tensor.shape[size] > 1:
             torch._dynamo.mark_dynamic(tensor, size)
     return tensor
+
+
+def pad_sources(inputs: dict[str, Any]) -> torch.Tensor:
+    """
+    Pads the encoder's output and its mask, so that sources have few lengths.
+
+    Args:
+        inputs: Arguments of the model, which are changed.
+
+    Returns:
+        The encoder's output, (B, S, D).
+    """
+    outputs, mask = inputs["encoder_outputs"], inputs.get("attention_mask")
+    memory = outputs[0]
+    if mask is None:
+        mask = torch.ones(memory.shape[:2], dtype=torch.long)
+    extra = source_bucket(memory.shape[1], memory.device) - memory.shape[1]
+    memory = nn.functional.pad(memory, (0, 0, 0, extra))
+    others = (getattr(outputs, name, None) for name in ("hidden_states", "attentions"))
+    inputs["encoder_outputs"] = BaseModelOutput(memory, *others)
+    inputs["attention_mask"] = nn.functional.pad(mask.to(memory.device), (0, extra))
+    return memory
 
 
 class GraphLayer(StaticLayer):
@@ -104,7 +128,7 @@ class GraphLayer(StaticLayer):
         return self.cumulative_length
 
 
-class GraphCache(EncoderDecoderCache):
+class GraphCache(XformerCache):
     """
     Cache of a decoder whose steps are graphs, which holds all that a step needs but its tokens.
 
@@ -130,7 +154,7 @@ class GraphCache(EncoderDecoderCache):
         self.is_updated = dict.fromkeys(range(len(self)), False)
         self.position.zero_()
         self.length = 0
-        self.memory = self.source_mask = self.attended = self.padding = None
+        self.made = self.memory = self.source_mask = self.attended = self.padding = None
 
     def fill(self, inputs: Mapping[str, Any]) -> None:
         """
@@ -166,7 +190,7 @@ class GraphCache(EncoderDecoderCache):
         return mark_sizes(tokens.contiguous(), 0)
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        # The rows of a source have the same keys of it, and the same prompt.
+        # The rows of a source have the same prompt.
         for layer in self.self_attention_cache.layers:
             layer.reorder(beam_idx, self.length)
 
@@ -209,16 +233,21 @@ class CompiledDecoding:
     def __reduce__(self):
         return CompiledDecoding, ()  # a copy of the model compiles anew
 
-    def prepare(self, model: nn.Module, options: dict[str, Any] | None) -> None:
+    def prepare(self, model: nn.Module, config: CompileConfig | None = None) -> None:
         """
         Makes the step, which is compiled when it is first called, unless there is one of these weights and options.
 
         Args:
-            options: Those of `torch.compile`; by default weights are frozen on a CPU, and a GPU has CUDA graphs.
+            config: How to compile; by default weights are frozen on a CPU, and a GPU has CUDA graphs.
         """
         is_frozen = model.device.type == "cpu"
-        if options is None:
-            options = {"fullgraph": True, **({"options": {"freezing": True}} if is_frozen else {"mode": "reduce-overhead"})}
+        options: dict[str, Any] = {"fullgraph": True}
+        if config is not None:
+            options = {name: value for name, value in vars(config).items() if not name.startswith("_")}
+        elif is_frozen:
+            options["options"] = {"freezing": True}
+        else:
+            options["mode"] = "reduce-overhead"
         state = state_of(model) if is_frozen else (model.device,)
         if self.step is not None and (state, options) == (self.state, self.options):
             return
@@ -252,7 +281,8 @@ class CompiledDecoding:
     def __call__(self, model: nn.Module, tokens: torch.Tensor, cache: GraphCache) -> Seq2SeqLMOutput:
         """Maps the last token of each row, (R, 1), to logits of the next."""
         tokens = cache.advance(tokens)
-        kind = (len(tokens) > 1, len(cache.memory) > 1, cache.attended is None, torch.is_inference_mode_enabled())
+        rows, sources = len(tokens), len(cache.memory)
+        kind = (rows > 1, sources > 1, rows > sources, cache.attended is None, torch.is_inference_mode_enabled())
         begun = time.perf_counter()
         logits = self.step(model, tokens, cache)
         if kind not in self.known:

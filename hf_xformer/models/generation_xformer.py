@@ -2,15 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Corrections of the library's `generate()` for encoder-decoders with windows, blocks or FlashAttention."""
 
-import copy
 from typing import Any
 
-import torch
-from transformers.cache_utils import EncoderDecoderCache, StaticCache
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.utils import logging
 
-from .compiling_xformer import CompiledDecoding, GraphCache, source_bucket, why_not_called, why_not_compiled
+from .cache_xformer import XformerCache, whole_source
+from .compiling_xformer import CompiledDecoding, GraphCache, pad_sources, why_not_called, why_not_compiled
 from .configuration_xformer import XformerConfig
 from .positions_xformer import count_positions
 from .varlen_xformer import takes_segments
@@ -95,46 +93,6 @@ class XformerGeneration:
         adapter: Any = None if adapted is self else getattr(adapted, "active_peft_config", None)
         return adapter.num_virtual_tokens if getattr(adapter, "peft_type", None) == "PREFIX_TUNING" else 0
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, mode, batch_size, max_cache_length):
-        super()._prepare_cache_for_generation(
-            generation_config, model_kwargs, mode, batch_size, max_cache_length
-        )
-        if generation_config.cache_implementation == "static" and not generation_config.disable_compile:
-            self.prepare_graphs(generation_config, model_kwargs, max_cache_length)
-
-    def prepare_graphs(self, config, inputs, most):
-        """
-        Gives a call of `generate` a cache whose steps are compiled, in place of the library's static one.
-
-        Args:
-            config: The call's generation config. inputs: Arguments that it will give the model, which are changed.
-            most: Tokens of the longest target.
-        """
-        reason = why_not_compiled(self) or why_not_called(config, inputs)
-        if self.prefix_width():
-            reason = "a prefix of PEFT's stands before the target"
-        if reason is not None:
-            logger.warning_once(f"decoding is not compiled: {reason}")
-            return
-        options = None if config.compile_config is None else config.compile_config.to_dict()
-        config.compile_config = None  # else the library would say that it does not compile, which is so
-        if not hasattr(self, "compiled_decoding"):
-            self.compiled_decoding = CompiledDecoding()
-        self.compiled_decoding.prepare(self, options)
-        pad_sources(inputs)
-        memory = inputs["encoder_outputs"][0]
-        inputs[CACHE] = self.compiled_decoding.cache(self, len(memory), memory, most)
-
-    def __call__(self, *args, **kwargs):
-        cache = kwargs.get(CACHE)
-        if not isinstance(cache, GraphCache):
-            return super().__call__(*args, **kwargs)
-        if cache.length:
-            return self.compiled_decoding(self, kwargs["decoder_input_ids"], cache)
-        outputs = super().__call__(*args, **kwargs)
-        cache.fill(kwargs)
-        return outputs
-
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
         cache = kwargs.get(CACHE)
         if isinstance(cache, GraphCache) and cache.length:
@@ -147,23 +105,67 @@ class XformerGeneration:
             kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
         # A static cache counts in a tensor, which nobody waits for: the model would go on beyond its positions.
         self.config.check_length("decoder", input_ids.shape[1])
-        if isinstance(kwargs.get(CACHE), EncoderDecoderCache):
-            self.keep_whole_source(kwargs[CACHE], kwargs)
         return super().prepare_inputs_for_generation(
             input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
         )
 
-    def keep_whole_source(self, cache, kwargs):
-        """Replaces a cross-attention cache with the decoder's windows, as the library makes it, by a full one."""
-        cross = cache.cross_attention_cache
-        if not any(cross.is_sliding) or any(cache.is_updated.values()):
+    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **kwargs):
+        # Beams and samples share their source. A cache of the caller's, or PEFT's prefix, is kept the library's way,
+        # with a row of the source for each of the target's.
+        is_shared = kwargs.get(CACHE) is None and not self.prefix_width()
+        names = ("attention_mask", "encoder_outputs") if is_shared else ()
+        shared = {name: kwargs.pop(name) for name in names if name in kwargs}
+        input_ids, kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder and not is_shared, input_ids, **kwargs
+        )
+        return input_ids, kwargs | shared
+
+    def _prepare_cache_for_generation(self, config, model_kwargs, mode, batch_size, most):
+        is_given = model_kwargs.get(CACHE) is not None
+        super()._prepare_cache_for_generation(config, model_kwargs, mode, batch_size, most)
+        cache = model_kwargs.get(CACHE)
+        if not isinstance(cache, EncoderDecoderCache):
             return
-        config = copy.deepcopy(self.config)
-        config.decoder_layer_types = ["full_attention"] * config.decoder_layers
-        options: dict[str, Any] = {"config": config, "offloading": cross.offloading}
-        if isinstance(cross, StaticCache):
-            options["max_cache_len"] = kwargs["encoder_outputs"][0].shape[1]
-        cache.cross_attention_cache = type(cross)(**options)
+        cross = whole_source(cache, self.config, model_kwargs["encoder_outputs"][0].shape[1])
+        if is_given:
+            cache.cross_attention_cache = cross
+        elif not self.prefix_width():
+            model_kwargs[CACHE] = XformerCache(cache.self_attention_cache, cross)
+            if config.cache_implementation == "static" and not config.disable_compile:
+                self.prepare_graphs(config, model_kwargs, most)
+
+    def prepare_graphs(self, config, inputs, most):
+        """
+        Gives a call of `generate` a cache with which its steps are compiled, or says why it has none.
+
+        Args:
+            config: The call's generation config. inputs: Arguments that it will give the model. Both are changed.
+            most: Tokens of the longest target.
+        """
+        if (reason := why_not_compiled(self) or why_not_called(config, inputs)) is not None:
+            logger.warning_once(f"decoding is not compiled: {reason}")
+            return
+        options, config.compile_config = (
+            config.compile_config,
+            None,
+        )  # else the library would say that it is passed over
+        if not hasattr(self, "compiled_decoding"):
+            self.compiled_decoding = CompiledDecoding()
+        self.compiled_decoding.prepare(self, options)
+        memory = pad_sources(inputs)
+        count = max(config.num_beams or 1, config.num_return_sequences or 1)
+        inputs[CACHE] = self.compiled_decoding.cache(self, count * len(memory), memory, most)
+
+    def __call__(self, *args, **kwargs):
+        # Here and not by the library's compiled call, which beams do not have.
+        cache = kwargs.get(CACHE)
+        if not isinstance(cache, GraphCache):
+            return super().__call__(*args, **kwargs)
+        if cache.length:
+            return self.compiled_decoding(self, kwargs["decoder_input_ids"], cache)
+        outputs = super().__call__(*args, **kwargs)
+        cache.fill(kwargs)
+        return outputs
 
     def create_masks_for_generate(self, attention_mask=None, **kwargs):
         # The decoder finds borders in the mask of tokens, and the library would refuse blocks to FlashAttention.
@@ -171,23 +173,10 @@ class XformerGeneration:
             return attention_mask
         return create_masks_for_generate(attention_mask=attention_mask, **kwargs)
 
-    def get_compiled_call(self, compile_config):  # of the library's static caches
+    def get_compiled_call(self, compile_config):
         if not takes_segments(self.config):
             return super().get_compiled_call(compile_config)
         # Their mask of tokens grows with every step, where a graph wants masks of one shape.
         name = self.config._attn_implementation
         logger.warning_once(f'decoding is not compiled under attn_implementation="{name}", but under "sdpa"')
         return self.__call__
-
-
-def pad_sources(inputs):
-    """Pads the encoder's output among arguments of the model, and its mask, to a length of few."""
-    outputs, mask = inputs["encoder_outputs"], inputs.get("attention_mask")
-    memory = outputs[0]  # (B, S, D)
-    if mask is None:
-        mask = memory.new_ones(memory.shape[:2], dtype=torch.long)
-    extra = source_bucket(memory.shape[1], memory.device) - memory.shape[1]
-    memory = torch.nn.functional.pad(memory, (0, 0, 0, extra))
-    inputs["attention_mask"] = torch.nn.functional.pad(mask.to(memory.device), (0, extra))
-    others = (getattr(outputs, name, None) for name in ("hidden_states", "attentions"))
-    inputs["encoder_outputs"] = BaseModelOutput(memory, *others)

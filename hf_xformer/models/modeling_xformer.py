@@ -18,6 +18,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
 
 from .configuration_xformer import XformerConfig
+from .fusing_xformer import XformerProjecting
 from .generation_xformer import XformerGeneration
 from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
 from .output_xformer import (
@@ -192,12 +193,13 @@ class XformerEncoderModel(XformerPreTrainedModel):
         )
 
 
-class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class XformerForSeq2SeqLM(XformerGeneration, XformerProjecting, XformerPreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """The encoder-decoder with its output layer: trains on `labels`, decodes with `generate()`."""
 
     _auto_class = "AutoModelForSeq2SeqLM"
     _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
+    joint = (("lm_head",),)
 
     def __init__(self, config: XformerConfig):
         super().__init__(config)
@@ -276,10 +278,11 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerPreTrainedModel, GenerationM
             return_dict=True,
             **kwargs,
         )
-        x = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep) * self.output_scale
+        x = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        x = x if self.output_scale == 1.0 else x * self.output_scale
         loss = logits = None
         if labels is None or self.returns_logits(output_logits):
-            logits = self.lm_head(x)
+            (logits,) = self.project(x, "lm_head")
         if labels is not None:
             loss = self.loss_of(x, logits, labels, packing, **kwargs)
         rest = {name: value for name, value in outputs.items() if name != "last_hidden_state"}

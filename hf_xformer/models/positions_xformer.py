@@ -142,7 +142,9 @@ class XformerRotaryEmbedding(nn.Module):
     @torch.no_grad()
     def forward(self, x: torch.Tensor, at: TokenPositions) -> WithPositions:
         angles = at.ids[:, :, None].float() * self.frequencies(at)  # (B, T, K/2)
-        cos, sin = (y[:, :, None] * self.attention_scaling for y in (angles.cos(), angles.sin()))
+        cos, sin = angles.cos()[:, :, None], angles.sin()[:, :, None]
+        if self.attention_scaling != 1.0:
+            cos, sin = cos * self.attention_scaling, sin * self.attention_scaling
         return WithPositions(x, rotation=(cos.to(x.dtype), sin.to(x.dtype)))
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from .blocks_xformer import BlockPattern
+from .cache_xformer import fold
 from .layout_xformer import ACROSS, Layout
 from .masks_xformer import AttentionMask
 from .packing_xformer import PackedMask, positions_in_segments, same_segment
@@ -97,6 +98,11 @@ class PaddedRows:
     def masks(self, make: MakeMask, keys: "PaddedRows", patterns: Iterable[str]) -> dict[str, AttentionMask]:
         return {pattern: make(self, keys, pattern) for pattern in patterns}
 
+    def folded(self, keys: "PaddedRows") -> "PaddedRows":
+        """Returns these rows as queries of cross-attention: those that share a row of `keys` in one."""
+        sources = keys.tokens.shape[0]
+        return self if self.tokens.shape[0] == sources else PaddedRows(fold(self.tokens, sources))
+
     def condition(self, keys: "PaddedRows", blocks: BlockPattern | None = None) -> Callable | None:
         """
         Condition under which a token attends to one of `keys`, besides that of the mask.
@@ -113,6 +119,10 @@ class PaddedRows:
         queries = self.tokens.shape[1]
         keys = self.cache.get_mask_sizes(queries, layer)[0]
         return keys == queries or (queries == 1 and not self.cache.is_compileable)
+
+    def are_last(self) -> bool:
+        """Returns True if a row is one token behind all of its cache, so that full attention needs no mask."""
+        return self.tokens.shape[1] == 1 and self.cache is not None and not self.cache.is_compileable
 
     def hold_all_keys(self) -> bool:
         """Returns True if the rows can be cut into blocks: no keys are in a cache, and the mask is one of tokens."""

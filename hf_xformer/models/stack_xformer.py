@@ -20,6 +20,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_xformer import XformerAttention, XformerCrossAttention, XformerSelfAttention
 from .blocks_xformer import BlockPattern, bidirectional_mask, block_patterns, refuse_forgetful_caches
+from .cache_xformer import XformerCache
 from .configuration_xformer import XformerConfig
 from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
 from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
@@ -59,12 +60,16 @@ class XformerStack(XformerPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of `input_ids` and `inputs_embeds`, on either side")
         if input_ids is None:
-            return inputs_embeds * self.embed_scale  # type: ignore[operator, return-value]
+            return self.scaled(inputs_embeds)  # type: ignore[arg-type]
         try:
-            return self.embed_tokens(input_ids) * self.embed_scale
+            return self.scaled(self.embed_tokens(input_ids))
         except IndexError as error:  # on a CPU; another device finds it out later, and nobody waits for it
             self.check_tokens(input_ids, error)
             raise
+
+    def scaled(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiplies embedded tokens by the scale of the config."""
+        return x if self.embed_scale == 1.0 else x * self.embed_scale
 
     def check_layers(self, kept: Sequence[int]) -> None:
         """
@@ -320,18 +325,22 @@ class XformerDecoder(XformerStack):
         check_ids(SOURCE, encoder_segment_ids, memory)
         packing = packing_of(packing, encoder_segment_ids, segment_ids)
         rows = self.rows(x, attention_mask, segment_ids, packing, TARGET, position_ids, own_cache)
-        memory_rows = self.rows(memory, encoder_attention_mask, encoder_segment_ids, packing)
-        masks, memory_mask = self.masks(rows), self.memory_mask(rows, memory_rows)
+        masks = self.masks(rows)
+
+        def make_memory_mask() -> AttentionMask:
+            memory_rows = self.rows(memory, encoder_attention_mask, encoder_segment_ids, packing)
+            return rows.masks(self.cross_mask, memory_rows, [FULL])[FULL]
+
+        if isinstance(cache, XformerCache) and not is_tracing(x):
+            memory_mask = cache.memory_mask(encoder_attention_mask, x.shape[:2], make_memory_mask)
+        else:
+            memory_mask = make_memory_mask()
         x, rotation, biases = self.add_positions(x, rows)
         for layer, pattern, bias in zip(self.layers, self.layer_patterns, biases, strict=True):
             # Under the library's name, by which it takes caches from layers that it checkpoints.
             x = layer(x, memory, masks[pattern], memory_mask, rotation, bias, **{CACHE: cache}, **kwargs)
         state: dict[str, Any] = {"last_hidden_state": self.norm(x), CACHE: cache}
         return BaseModelOutputWithPastAndCrossAttentions(**state)
-
-    def memory_mask(self, rows: Rows, memory_rows: Rows) -> AttentionMask:
-        """Returns the mask of cross-attention."""
-        return rows.masks(self.cross_mask, memory_rows, [FULL])[FULL]
 
     def self_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:
         """A token attends to itself and to those before it in its row, block or window."""
@@ -344,14 +353,17 @@ class XformerDecoder(XformerStack):
             mask = mask[pattern]
         if takes_segments(self.config):
             return self.segment_mask(queries, mask, pattern)
+        if mask is None and pattern == FULL and queries.are_last():
+            return WholeMask(None)
         condition = queries.condition(keys, self.block_patterns.get(pattern))
         # The library counts its blocks and windows through whole rows: the condition has those of packed texts.
         make = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern if condition is None else FULL]
         return WholeMask(make(self.config, tokens, mask, cache, and_mask_function=condition))  # type: ignore[operator]
 
     def cross_mask(self, queries: PaddedRows, keys: PaddedRows, pattern: str) -> AttentionMask:
-        """A token attends to all of its source."""
+        """A token attends to all of its source, in one row with those of the source's other rows."""
         attended: torch.Tensor | None = keys.attention_mask  # type: ignore[assignment]
+        queries = queries.folded(keys)
         if attended is not None and takes_segments(self.config):
             return segments_across(attended.to(queries.tokens.device), queries.tokens.shape[1])
         return WholeMask(self.mask_of_keys(queries, keys))

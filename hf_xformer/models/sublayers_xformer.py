@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from transformers.activations import ACT2FN
 
 from .configuration_xformer import XformerConfig
+from .fusing_xformer import XformerProjecting
 
 
 class RootMeanSquareNorm(torch.autograd.Function):
@@ -35,10 +36,10 @@ class RootMeanSquareNorm(torch.autograd.Function):
 
 
 class XformerRMSNorm(nn.RMSNorm):
-    """torch's RMSNorm, but for float32 on a CPU, where torch has no kernel for it."""
+    """torch's RMSNorm, but for training in float32 on a CPU, where torch has no kernel for it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        is_slow = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32
+        is_slow = torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32
         if is_slow and not torch.compiler.is_compiling():
             return RootMeanSquareNorm.apply(x, self.weight, self.eps)
         return super().forward(x)
@@ -56,8 +57,10 @@ def make_input_norm(config: XformerConfig) -> nn.Module:
     return nn.Identity() if config.norm_position == "post" else make_norm(config)
 
 
-class XformerFeedForward(nn.Module):
+class XformerFeedForward(XformerProjecting):
     """`down(act(up(x)))` (Vaswani et al. 2017, section 3.3)."""
+
+    joint: tuple[tuple[str, ...], ...] = (("up_proj",), ("down_proj",))
 
     def __init__(self, config: XformerConfig, ffn_dim: int):
         super().__init__()
@@ -67,18 +70,27 @@ class XformerFeedForward(nn.Module):
         self.dropout = nn.Dropout(config.activation_dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.dropout(self.act(self.up_proj(x))))
+        (y,) = self.project(x, "up_proj")
+        return self.down(self.act(y))
+
+    def down(self, y: torch.Tensor) -> torch.Tensor:
+        """Inner features (B, T, F) to features (B, T, D)."""
+        (x,) = self.project(self.dropout(y) if self.training else y, "down_proj")
+        return x
 
 
 class XformerGatedFeedForward(XformerFeedForward):
     """`down(act(gate(x)) * up(x))` (Shazeer 2020)."""
+
+    joint = (("gate_proj", "up_proj"), ("down_proj",))
 
     def __init__(self, config: XformerConfig, ffn_dim: int):
         super().__init__(config, ffn_dim)
         self.gate_proj = nn.Linear(config.d_model, ffn_dim, bias=config.use_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.dropout(self.act(self.gate_proj(x)) * self.up_proj(x)))
+        gate, y = self.project(x, "gate_proj", "up_proj")
+        return self.down(self.act(gate) * y)
 
 
 FEED_FORWARDS = {False: XformerFeedForward, True: XformerGatedFeedForward}
@@ -92,7 +104,11 @@ class XformerResidual(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return x + self.dropout(y)
+        return x + self.thinned(y)
+
+    def thinned(self, y: torch.Tensor) -> torch.Tensor:
+        """Applies dropout, in training; decoding would spend a hundredth of its time on calls that do nothing."""
+        return self.dropout(y) if self.training else y
 
 
 class XformerPostNormResidual(XformerResidual):
@@ -103,14 +119,14 @@ class XformerPostNormResidual(XformerResidual):
         self.norm = make_norm(config)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self.norm(x + self.dropout(y))
+        return self.norm(x + self.thinned(y))
 
 
 class XformerSandwichResidual(XformerPostNormResidual):
     """`x + norm(y)`, where `y = f(norm(x))` (Ding et al. 2021, section 2.3)."""
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return x + self.dropout(self.norm(y))
+        return x + self.thinned(self.norm(y))
 
 
 RESIDUALS = {"pre": XformerResidual, "post": XformerPostNormResidual, "sandwich": XformerSandwichResidual}

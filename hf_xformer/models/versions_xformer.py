@@ -127,6 +127,8 @@ def under_both_names(forward: Callable) -> Callable:
             del kwargs["past_key_values"]
         return renamed(*args, **kwargs)
 
+    # For models outside of the library `generate` asks for it at every token.
+    with_prefix.__signature__ = inspect.signature(renamed)  # type: ignore[attr-defined]
     return with_prefix
 
 

@@ -1,0 +1,101 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""The cache of decoding, in which the rows of one source share the keys and values of its tokens.
+
+A source's rows are its beams, or its samples. The encoder's output, its mask and the cross-attention's keys and values
+have one row a source; cross-attention folds the queries of a source's rows into one, and attends once.
+
+Shapes: B sources, n rows a source, T target tokens, D features.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, EncoderDecoderCache, StaticCache
+
+from .configuration_xformer import XformerConfig
+from .masks_xformer import AttentionMask
+
+
+class XformerCache(EncoderDecoderCache):
+    """
+    Keys and values of the target, (B * n, H, T, K), and of the source, (B, H, S, K).
+
+    The rows of a source stand beside each other, and none moves to another source.
+    """
+
+    def __init__(self, *caches: Cache):
+        super().__init__(*caches)
+        self.made: tuple[torch.Tensor | None, torch.Size, AttentionMask] | None = None
+
+    def memory_mask(
+        self, attended: torch.Tensor | None, shape: torch.Size, make: Callable[[], AttentionMask]
+    ) -> AttentionMask:
+        """
+        Returns the mask of cross-attention, made once for the tokens of all steps.
+
+        Args:
+            attended: The source's mask. shape: (B * n, T) of the target's tokens. make: Makes the mask.
+        """
+        if self.made is None or self.made[0] is not attended or self.made[1] != shape:
+            self.made = attended, shape, make()
+        return self.made[2]
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Puts the target's rows in the order of `beam_idx`, (B * n,): the beams that a search goes on with."""
+        self.self_attention_cache.reorder_cache(beam_idx)
+
+    def keep_sources(self, kept: torch.LongTensor) -> None:
+        """Keeps the sources of these numbers, and their rows."""
+        own, cross = first_keys(self.self_attention_cache), first_keys(self.cross_attention_cache)
+        if own is not None and cross is not None:
+            self.self_attention_cache.reorder_cache(rows_of(kept, own.shape[0] // cross.shape[0]))
+        self.cross_attention_cache.reorder_cache(kept)
+
+
+def first_keys(cache: Cache) -> torch.Tensor | None:
+    """Returns the keys of a cache's first layer; None before they are computed."""
+    return getattr(cache.layers[0], "keys", None) if cache.layers else None
+
+
+def rows_of(sources: torch.LongTensor, count: int) -> torch.LongTensor:
+    """Returns the numbers of all rows of these sources, `count` each: [0, 2] -> [0, 1, 4, 5] for two."""
+    return (sources[:, None] * count + torch.arange(count, device=sources.device)).flatten()  # type: ignore[return-value]
+
+
+def whole_source(cache: EncoderDecoderCache, config: XformerConfig, length: int) -> Cache:
+    """
+    Returns the cache of the cross-attention; one of full attention if it has the decoder's windows, as the library
+    makes it, and would forget the source.
+
+    Args:
+        length: Number of the source's tokens, for a static cache.
+    """
+    cross = cache.cross_attention_cache
+    if not any(cross.is_sliding) or any(cache.is_updated.values()):
+        return cross
+    config = copy.deepcopy(config)
+    config.decoder_layer_types = ["full_attention"] * config.decoder_layers
+    sizes: dict[str, Any] = {"max_cache_len": length} if isinstance(cross, StaticCache) else {}
+    return type(cross)(config=config, offloading=cross.offloading, **sizes)
+
+
+def fold(x: torch.Tensor, sources: int) -> torch.Tensor:
+    """
+    Puts the rows of each source behind one another in one: (B * n, T, ...) -> (B, n * T, ...).
+
+    Raises:
+        ValueError: The target has rows of no source.
+    """
+    if x.shape[0] == sources:
+        return x
+    if x.shape[0] % sources:
+        raise ValueError(f"the target has {x.shape[0]} rows, which is no multiple of the source's {sources}")
+    return x.reshape(sources, x.shape[0] // sources * x.shape[1], *x.shape[2:])
+
+
+def unfold(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """Undoes `fold`: (B, n * T, ...) -> (B * n, T, ...), for so many rows."""
+    return x if x.shape[0] == rows else x.reshape(rows, x.shape[0] * x.shape[1] // rows, *x.shape[2:])

@@ -1,0 +1,124 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of one source share its keys and values: tokens and scores are those of the library, which repeats them."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_models import make_batch, make_model
+from transformers import DynamicCache, EncoderDecoderCache
+
+from hf_xformer.models.cache_xformer import XformerCache
+from hf_xformer.models.versions_xformer import CACHE
+
+
+POSITIONS = ["none", "sinusoidal", "learned", "rope", "relative"]
+LAYERS = ["full_attention", "chunked_attention", "sliding_attention"]
+SEARCHES = {
+    "greedy": {},
+    "4 beams": {"num_beams": 4, "num_return_sequences": 3},
+    "8 beams": {"num_beams": 8, "length_penalty": 0.6, "early_stopping": True},
+    "never": {"num_beams": 3, "early_stopping": "never", "length_penalty": -0.5},
+    "samples": {"do_sample": True, "num_return_sequences": 5},
+    "beam samples": {"do_sample": True, "num_beams": 4, "num_return_sequences": 2},
+    "no cache": {"num_beams": 3, "use_cache": False},
+    "logits": {"num_beams": 2, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 4},
+}
+
+
+def sources(padding_side: str) -> dict[str, torch.Tensor]:
+    batch = make_batch()
+    given = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    return {name: each.flip(1) for name, each in given.items()} if padding_side == "left" else given
+
+
+def library_cache(model) -> EncoderDecoderCache:
+    """A cache of the caller's: `generate` expands the source for it, and reorders both of its parts."""
+    return EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache())
+
+
+def decode(model, shares: bool, **options):
+    torch.manual_seed(0)
+    cache = {} if shares else {CACHE: library_cache(model)}
+    options = {name: value for name, value in options.items() if shares or name != "use_cache"}
+    more = {"output_logits": True, "return_dict_in_generate": True, "max_new_tokens": 9}
+    return model.generate(**options, **cache, **more)
+
+
+def assert_equal(shared, stock):
+    assert torch.equal(shared.sequences, stock.sequences)
+    torch.testing.assert_close(torch.stack(shared.logits), torch.stack(stock.logits), rtol=1e-4, atol=1e-4)
+    if "sequences_scores" in stock:
+        torch.testing.assert_close(shared.sequences_scores, stock.sequences_scores)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_tokens_and_scores_are_those_of_the_librarys_cache(search, padding_side):
+    model = make_model()
+    options = sources(padding_side) | SEARCHES[search]
+    assert_equal(decode(model, True, **options), decode(model, False, **options))
+
+
+@given(st.data())
+def test_any_model_and_search_decode_alike(data):
+    positions = data.draw(st.sampled_from(POSITIONS))
+    layers = LAYERS[:1] if positions == "relative" else LAYERS  # which go with full attention only
+    model = make_model(
+        position_embedding_type=positions,
+        decoder_layer_types=data.draw(st.lists(st.sampled_from(layers), min_size=3, max_size=3)),
+        block_size=4,
+        num_key_value_heads=data.draw(st.sampled_from([None, 2])),
+        norm_position=data.draw(st.sampled_from(["pre", "post", "sandwich"])),
+        attn_implementation=data.draw(st.sampled_from(["eager", "sdpa"])),
+    )
+    search = data.draw(st.sampled_from([*SEARCHES]))
+    options = sources(data.draw(st.sampled_from(["left", "right"]))) | SEARCHES[search]
+    if data.draw(st.booleans()):
+        options["decoder_input_ids"] = torch.tensor([[2, 7, 9]] * len(options["input_ids"]))
+    stock = decode(model, False, **options)
+    if data.draw(st.booleans()):
+        model.fuse_projections()
+    assert_equal(decode(model, True, **options), stock)
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
+def test_target_rows_attend_to_the_source_that_they_share(attn_implementation):
+    """A forward of three rows a source, several tokens each, equals one of repeated sources, weights included."""
+    model, given = make_model(attn_implementation=attn_implementation), sources("right")
+    targets = torch.randint(4, 53, (9, 4), generator=torch.Generator().manual_seed(2))
+    repeated = {name: each.repeat_interleave(3, dim=0) for name, each in given.items()}
+    weights = {"output_attentions": attn_implementation == "eager"}
+    with torch.no_grad():
+        memory = model.get_encoder()(**given)
+        shared = model(encoder_outputs=memory, **given, decoder_input_ids=targets, **weights)
+        apart = model(**repeated, decoder_input_ids=targets, **weights)
+    torch.testing.assert_close(shared.logits, apart.logits, rtol=1e-4, atol=1e-4)
+    for ours, theirs in zip(shared.cross_attentions or (), apart.cross_attentions or (), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_cache_holds_a_source_once():
+    output = decode(make_model(), True, **sources("right"), num_beams=4)
+    cache = output[CACHE]
+    assert isinstance(cache, XformerCache)
+    assert [each.layers[0].keys.shape[0] for each in (cache.cross_attention_cache, cache.self_attention_cache)] == [
+        3,
+        12,
+    ]
+
+
+def test_sources_leave_with_their_rows():
+    cache = decode(make_model(), True, **sources("right"), num_beams=2)[CACHE]
+    own, cross = (each.layers[0].keys for each in (cache.self_attention_cache, cache.cross_attention_cache))
+    cache.keep_sources(torch.tensor([0, 2]))
+    assert torch.equal(cache.self_attention_cache.layers[0].keys, own[[0, 1, 4, 5]])
+    assert torch.equal(cache.cross_attention_cache.layers[0].keys, cross[[0, 2]])
+
+
+def test_rows_of_no_source_are_refused():
+    model, given = make_model(), sources("right")
+    memory = model.get_encoder()(**given)
+    with pytest.raises(ValueError, match="the target has 4 rows, which is no multiple of the source's 3"):
+        model(encoder_outputs=memory, **given, decoder_input_ids=torch.full((4, 2), 5))

@@ -1,0 +1,171 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Joined and packed products: the same results as the layers' own, the same files, and never of old weights."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from small_models import make_batch, make_model
+
+from hf_xformer import XformerForSeq2SeqLM
+from hf_xformer.models.fusing_xformer import XformerProduct, XformerProjecting, can_pack
+
+
+MODELS = {
+    "modern": {},
+    "vanilla": {"norm_type": "layernorm", "norm_position": "post", "use_bias": True, "gated_ffn": False},
+    "grouped": {"num_key_value_heads": 2, "qk_norm": True, "use_final_logits_bias": True},
+    "untied": {"tie_word_embeddings": False, "encoder_vocab_size": 61},
+}
+
+
+def products(model) -> list[XformerProduct]:
+    joining = (each for each in model.modules() if isinstance(each, XformerProjecting))
+    return [product for each in joining for product in each.products.values()]
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**make_batch()).logits
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fields", MODELS.values(), ids=MODELS)
+def test_fused_logits_are_those_of_the_layers(fields, dtype):
+    model = make_model(**fields).to(dtype)
+    before = logits(model)
+    model.fuse_projections()
+    assert products(model)
+    exactness = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.15}
+    torch.testing.assert_close(logits(model), before, **exactness)
+    model.split_projections()
+    assert not products(model) and torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 4}, {"do_sample": True, "num_return_sequences": 3}])
+def test_fused_models_write_the_same_tokens(options):
+    model, batch = make_model(), make_batch()
+    texts = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        texts.append(model.generate(batch["input_ids"], attention_mask=batch["attention_mask"], **options))
+        model.fuse_projections()
+    assert torch.equal(*texts)
+
+
+def test_saved_files_do_not_change(tmp_path):
+    model = make_model()
+    names = list(model.state_dict())
+    model.save_pretrained(tmp_path / "apart")
+    model.fuse_projections()
+    model.save_pretrained(tmp_path / "fused")
+    assert list(model.state_dict()) == names
+    files = [(tmp_path / each / "model.safetensors").read_bytes() for each in ("apart", "fused")]
+    assert files[0] == files[1]
+    again = XformerForSeq2SeqLM.from_pretrained(tmp_path / "fused")
+    assert not products(again)
+
+
+def change_in_place(model):
+    with torch.no_grad():
+        for each in model.parameters():
+            each.mul_(1.1)
+
+
+def load_others(model):
+    model.load_state_dict({name: each * 0.9 for name, each in model.state_dict().items()})
+
+
+def change_type_and_back(model):
+    model.to(torch.bfloat16).to(torch.float32)
+
+
+def train_a_step(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(**make_batch()).loss.backward()
+    optimizer.step()
+
+
+def put_other_parameters(model):
+    for layer in (each for each in model.modules() if isinstance(each, torch.nn.Linear) and each is not model.lm_head):
+        layer.weight = torch.nn.Parameter(layer.weight.detach() * 1.2)
+
+
+def put_other_layers(model):
+    for layer in model.model.decoder.layers:
+        other = torch.nn.Linear(32, 32, bias=False)
+        layer.self_attention.q_proj = other
+
+
+def resize(model):
+    model.resize_token_embeddings(60)
+
+
+CHANGES = [
+    change_in_place, load_others, change_type_and_back, train_a_step, put_other_parameters, put_other_layers, resize
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_products_are_never_of_old_weights(change):
+    model = make_model()
+    model.fuse_projections()
+    before = logits(model)
+    torch.manual_seed(1)
+    change(model)
+    fused = logits(model)
+    model.split_projections()
+    torch.testing.assert_close(fused, logits(model), rtol=1e-4, atol=1e-4)
+    assert fused.shape != before.shape or not torch.equal(fused, before)
+
+
+def test_adapters_are_multiplied_too():
+    """Those that come after, in place of layers, and those that were there before."""
+    model, plain = make_model(), make_model()
+    model.fuse_projections()
+    options = LoraConfig(target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, options)
+    torch.manual_seed(0)
+    expected = logits(get_peft_model(plain, options))
+    torch.testing.assert_close(logits(adapted), expected, rtol=1e-4, atol=1e-4)
+    adapted.get_base_model().fuse_projections()
+    torch.testing.assert_close(logits(adapted), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deep", "pickle"]
+)
+def test_a_copy_has_products_of_its_own(copied):
+    model = make_model()
+    model.fuse_projections()
+    other = copied(model)
+    assert len(products(other)) == len(products(model))
+    expected = logits(model)
+    change_in_place(model)
+    torch.testing.assert_close(logits(other), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_those_of_the_parameters():
+    model = make_model()
+    model.fuse_projections()
+    model(**make_batch()).loss.backward()
+    assert all(each.grad is not None for each in model.parameters())
+
+
+def test_a_watched_layer_stays_apart():
+    model, seen = make_model(), []
+    model.lm_head.register_forward_hook(lambda *_: seen.append(True))
+    model.fuse_projections()
+    logits(model)
+    assert seen and ("lm_head",) not in model.products
+
+
+@pytest.mark.skipif(not can_pack(torch.empty(2, 2)), reason="this processor has no format of its own for weights")
+def test_single_layers_are_packed_where_that_is_faster():
+    model = make_model()
+    model.fuse_projections()
+    assert ("lm_head",) in model.products and all(each.packed is not None for each in products(model))
