@@ -27,6 +27,7 @@ from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
 from ..errors import ArgumentError, blame
 from ..models import XformerConfig
+from .compiling import check_compiling, compiled
 from .lengths import Report, SourceLengths, room, within_positions
 from .tally import Place
 
@@ -66,6 +67,7 @@ class Decoder:
         say: Is told what was kept, cut or ended early, a line each; by default the library's log.
         options: Arguments of `generate()`; `num_return_sequences` is the number of hypotheses a source, best first.
             `assistant_model` may be the name of a checkpoint, and `stop_strings` need no tokenizer.
+        compile: Whether to compile the steps of decoding, which takes up to a minute at the first batch.
 
     Raises:
         ArgumentError: An option has a value that `generate()` would refuse or pass over, there is no length that
@@ -82,11 +84,14 @@ class Decoder:
         scores: bool = False,
         overlong: str | None = None,
         say: Callable[[str], object] = logger.warning,
+        compile: bool = False,
         **options,
     ):
         self.model, self.source, self.target, self.scores, self.say = model.eval(), source, target, scores, say
         self.config = check_options(model, options)
         self.options = options | {"return_dict_in_generate": True, "output_logits": scores}
+        if compile:
+            self.options |= compiled(model, self.config, options)
         self.positions = room(model, "decoder")
         if not isinstance(model.config, XformerConfig):  # which generates no further by itself
             self.options |= within_positions(self.positions, self.config, options.get("decoder_input_ids"))
@@ -129,12 +134,15 @@ class Decoder:
         Raises:
             ArgumentError: The checkpoint does not load, its tokenizers do not fit it, or an option is refused.
         """
+        device = PartialState().default_device if device is None else device  # type: ignore[assignment]
+        if options.get("compile"):
+            check_compiling(device, options)  # type: ignore[arg-type]
         given: dict[str, Any] = {"revision": revision, "token": token}
         hub = {name: value for name, value in given.items() if value is not None}
         source, target = load_tokenizers(checkpoint, trust_remote_code=trust_remote_code, **hub)
         model = load_model(checkpoint, trust_remote_code=trust_remote_code, dtype=dtype, **hub)
         check_vocabulary(model.config, source, target)
-        model = model.to(PartialState().default_device if device is None else device)  # type: ignore[arg-type]
+        model = model.to(device)  # type: ignore[arg-type]
         quicken(model)
         return cls(model, source, target, **options)
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -143,10 +143,8 @@ class GraphCache(XformerCache):
 
     def __init__(self, layers: int, sources: int, capacity: int, device: torch.device):
         self.position = torch.zeros((), dtype=torch.long, device=device)
-        own, memory = (
-            Cache(layers=[GraphLayer(size, self.position) for _ in range(layers)]) for size in (capacity, sources)
-        )
-        super().__init__(own, memory)
+        self.own, memory = ([GraphLayer(size, self.position) for _ in range(layers)] for size in (capacity, sources))
+        super().__init__(Cache(layers=[*self.own]), Cache(layers=[*memory]))
         self.reset()
 
     def reset(self) -> None:
@@ -154,7 +152,8 @@ class GraphCache(XformerCache):
         self.is_updated = dict.fromkeys(range(len(self)), False)
         self.position.zero_()
         self.length = 0
-        self.made = self.memory = self.source_mask = self.attended = self.padding = None
+        self.made = self.source_mask = self.attended = self.padding = None
+        self.memory: Any = None
 
     def fill(self, inputs: Mapping[str, Any]) -> None:
         """
@@ -174,14 +173,13 @@ class GraphCache(XformerCache):
 
     def attend(self, mask: torch.Tensor) -> None:
         """Sets the tokens to attend to, (R, T): those behind them, which are to come, too."""
-        extra = self.self_attention_cache.layers[0].get_mask_sizes(1)[0] - mask.shape[1]
+        extra = self.own[0].max_cache_len - mask.shape[1]
         self.attended = mark_sizes(nn.functional.pad(mask, (0, extra), value=True), 0, 1)
 
     def advance(self, tokens: torch.Tensor) -> torch.Tensor:
         """Makes room for one more token of each row, (R, 1), and returns them as a graph wants them."""
-        layers = self.self_attention_cache.layers
-        if self.length == (capacity := layers[0].get_mask_sizes(1)[0]):
-            for layer in layers:
+        if self.length == (capacity := self.own[0].max_cache_len):
+            for layer in self.own:
                 layer.grow(2 * capacity)
             if self.attended is not None:
                 self.attend(self.attended)
@@ -191,11 +189,11 @@ class GraphCache(XformerCache):
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         # The rows of a source have the same prompt.
-        for layer in self.self_attention_cache.layers:
+        for layer in self.own:
             layer.reorder(beam_idx, self.length)
 
 
-def decoding_step(model: nn.Module, tokens: torch.Tensor, cache: GraphCache) -> torch.Tensor:
+def decoding_step(model: Any, tokens: torch.Tensor, cache: GraphCache) -> torch.Tensor:
     """Maps the last token of each row, (R, 1), to logits of the next, (R, 1, V)."""
     ids = cache.position[None, None] if cache.padding is None else cache.position - cache.padding
     return model.forward(
@@ -208,12 +206,12 @@ def decoding_step(model: nn.Module, tokens: torch.Tensor, cache: GraphCache) -> 
     ).logits
 
 
-def copy_of(function: FunctionType) -> FunctionType:
+def copy_of(function: Any) -> Callable:
     """Returns a function with code of its own, by which the compiler keeps graphs, counts and forgets them."""
     return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
 
-def state_of(model: nn.Module) -> tuple:
+def state_of(model: Any) -> tuple:
     """Returns what changes with the weights: where they are, their versions, and a number of each."""
     tensors = [*model.parameters(), *model.buffers()]
     places = tuple((x.data_ptr(), x.dtype, 0 if x.is_inference() else x._version) for x in tensors)
@@ -226,14 +224,16 @@ class CompiledDecoding:
     """The compiled step of a model, for as long as its weights are what they were, and the caches that a GPU keeps."""
 
     def __init__(self):
-        self.step = self.state = self.options = None
+        self.step: Any = None
+        self.state: tuple = ()
+        self.options: dict[str, Any] = {}
         self.known: set[tuple] = set()
         self.caches: dict[tuple, GraphCache] = {}
 
     def __reduce__(self):
         return CompiledDecoding, ()  # a copy of the model compiles anew
 
-    def prepare(self, model: nn.Module, config: CompileConfig | None = None) -> None:
+    def prepare(self, model: Any, config: CompileConfig | None = None) -> None:
         """
         Makes the step, which is compiled when it is first called, unless there is one of these weights and options.
 
@@ -258,7 +258,7 @@ class CompiledDecoding:
         self.caches.clear()
         self.step = torch.compile(copy_of(decoding_step), **options)
 
-    def cache(self, model: nn.Module, rows: int, memory: torch.Tensor, most: int) -> GraphCache:
+    def cache(self, model: Any, rows: int, memory: torch.Tensor, most: int) -> GraphCache:
         """
         Returns an empty cache.
 
@@ -278,7 +278,7 @@ class CompiledDecoding:
         cache.reset()
         return cache
 
-    def __call__(self, model: nn.Module, tokens: torch.Tensor, cache: GraphCache) -> Seq2SeqLMOutput:
+    def __call__(self, model: Any, tokens: torch.Tensor, cache: GraphCache) -> Seq2SeqLMOutput:
         """Maps the last token of each row, (R, 1), to logits of the next."""
         tokens = cache.advance(tokens)
         rows, sources = len(tokens), len(cache.memory)
@@ -288,7 +288,7 @@ class CompiledDecoding:
         if kind not in self.known:
             self.known.add(kind)
             logger.warning(f"compiled for decoding in {time.perf_counter() - begun:.0f} s, once")
-        return Seq2SeqLMOutput(logits=logits, **{CACHE: cache})
+        return Seq2SeqLMOutput(logits=logits, **{CACHE: cache})  # type: ignore[arg-type]
 
 
 def compiler_of_cpu() -> str:
@@ -296,15 +296,22 @@ def compiler_of_cpu() -> str:
     return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 
 
-def why_not_compiled(model: nn.Module) -> str | None:
+def why_not_compiled_on(device: torch.device) -> str | None:
+    """Returns why decoding is not compiled for a device on this machine, or None if it is."""
+    if device.type not in ("cpu", "cuda"):
+        return f"the device is {device.type}, and graphs are made for cpu and cuda"
+    if device.type == "cpu" and shutil.which(compiler_of_cpu()) is None:
+        return f"there is no C++ compiler {compiler_of_cpu()} on this machine, which a graph for a CPU needs"
+    return None
+
+
+def why_not_compiled(model: Any) -> str | None:
     """Returns why decoding with this model is not compiled, or None if it is."""
+    if (reason := why_not_compiled_on(model.device)) is not None:
+        return reason
     name = model.config._attn_implementation
     if takes_segments(model.config) or name == "flex_attention":
         return f'attn_implementation="{name}" has masks that no graph of one shape takes: load it with "sdpa"'
-    if model.device.type not in ("cpu", "cuda"):
-        return f"the device is {model.device.type}, and graphs are made for cpu and cuda"
-    if model.device.type == "cpu" and shutil.which(compiler_of_cpu()) is None:
-        return f"there is no C++ compiler {compiler_of_cpu()}, which a graph for a CPU needs"
     if getattr(model, "hf_quantizer", None) is not None:
         return "the weights are quantised"
     if is_divided(model) or len(set(getattr(model, "hf_device_map", {}).values())) > 1:

@@ -134,6 +134,10 @@ class XformerGeneration:
             if config.cache_implementation == "static" and not config.disable_compile:
                 self.prepare_graphs(config, model_kwargs, most)
 
+    def why_not_compiled(self) -> str | None:
+        """Returns why decoding with `cache_implementation="static"` is not compiled; None if it is."""
+        return why_not_compiled(self)
+
     def prepare_graphs(self, config, inputs, most):
         """
         Gives a call of `generate` a cache with which its steps are compiled, or says why it has none.
@@ -142,13 +146,11 @@ class XformerGeneration:
             config: The call's generation config. inputs: Arguments that it will give the model. Both are changed.
             most: Tokens of the longest target.
         """
-        if (reason := why_not_compiled(self) or why_not_called(config, inputs)) is not None:
+        if (reason := self.why_not_compiled() or why_not_called(config, inputs)) is not None:
             logger.warning_once(f"decoding is not compiled: {reason}")
             return
-        options, config.compile_config = (
-            config.compile_config,
-            None,
-        )  # else the library would say that it is passed over
+        # The library would say that it passes this one over.
+        options, config.compile_config = config.compile_config, None
         if not hasattr(self, "compiled_decoding"):
             self.compiled_decoding = CompiledDecoding()
         self.compiled_decoding.prepare(self, options)
