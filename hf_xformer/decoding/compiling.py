@@ -59,7 +59,8 @@ def compiled(model: PreTrainedModel, config: GenerationConfig, options: Mapping[
         ArgumentError: The decoding of this model, or with one of its own options, cannot be compiled.
     """
     check_compiling(model.device, {**{name: getattr(config, name, None) for name in OTHER_STEPS}, **options})
-    own: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT's
+    adapted: Any = model
+    own = adapted.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT's
     if not isinstance(own, XformerForSeq2SeqLM):
         raise ArgumentError(f"compile is for models of this package: {type(model).__name__} is none, leave it out")
     if (reason := own.why_not_compiled()) is not None:

@@ -86,6 +86,9 @@ class GraphLayer(StaticLayer):
         position: Number of tokens before those that come next, (); all layers have one tensor.
     """
 
+    keys: Any  # tensors, as soon as there are some
+    values: Any
+
     def __init__(self, capacity: int, position: torch.Tensor):
         super().__init__(max_cache_len=capacity)
         self.cumulative_length = position
@@ -141,6 +144,11 @@ class GraphCache(XformerCache):
     # The library compiles steps that have a cache which can be: these are compiled already.
     is_compileable = False  # type: ignore[assignment]
 
+    memory: Any  # without features, (B, S, 0): the decoder needs its shape alone
+    source_mask: Any  # (B, 1, 1, S)
+    attended: Any  # the target's tokens to attend to, those to come too, (R, C); None for all
+    padding: Any  # number of tokens before each row's first, (R, 1); None for none
+
     def __init__(self, layers: int, sources: int, capacity: int, device: torch.device):
         self.position = torch.zeros((), dtype=torch.long, device=device)
         self.own, memory = ([GraphLayer(size, self.position) for _ in range(layers)] for size in (capacity, sources))
@@ -152,8 +160,7 @@ class GraphCache(XformerCache):
         self.is_updated = dict.fromkeys(range(len(self)), False)
         self.position.zero_()
         self.length = 0
-        self.made = self.source_mask = self.attended = self.padding = None
-        self.memory: Any = None
+        self.made = self.memory = self.source_mask = self.attended = self.padding = None
 
     def fill(self, inputs: Mapping[str, Any]) -> None:
         """
@@ -164,11 +171,10 @@ class GraphCache(XformerCache):
         """
         self.length = inputs["decoder_input_ids"].shape[1]
         memory = inputs["encoder_outputs"][0]
-        # Of the memory, whose keys and values are here, the decoder needs the shape alone.
         self.memory = mark_sizes(memory.new_empty(*memory.shape[:2], 0), 0, 1)
-        self.source_mask = mark_sizes(inputs["attention_mask"][:, None, None].bool(), 0, 3)  # (B, 1, 1, S)
+        self.source_mask = mark_sizes(inputs["attention_mask"][:, None, None].bool(), 0, 3)
         if (mask := inputs.get("decoder_attention_mask")) is not None:
-            self.padding = mark_sizes(self.length - mask.long().sum(dim=-1, keepdim=True), 0)  # (R, 1)
+            self.padding = mark_sizes(self.length - mask.long().sum(dim=-1, keepdim=True), 0)
             self.attend(mask.bool())
 
     def attend(self, mask: torch.Tensor) -> None:

@@ -148,6 +148,7 @@ class XformerGeneration:
         """
         if (reason := self.why_not_compiled() or why_not_called(config, inputs)) is not None:
             logger.warning_once(f"decoding is not compiled: {reason}")
+            config.disable_compile = True
             return
         # The library would say that it passes this one over.
         options, config.compile_config = config.compile_config, None
