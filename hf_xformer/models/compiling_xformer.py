@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any
 
@@ -226,12 +227,21 @@ def state_of(model: Any) -> tuple:
     return places, numbers
 
 
+def frozen_weights() -> AbstractContextManager:
+    """While a graph is made: its weights become constants, which are packed for the processor."""
+    from torch._inductor import config  # takes seconds
+
+    # The option of `torch.compile` comes too late: weights are told from other tensors before it counts.
+    return config.patch(freezing=True)
+
+
 class CompiledDecoding:
     """The compiled step of a model, for as long as its weights are what they were, and the caches that a GPU keeps."""
 
     def __init__(self):
         self.step: Any = None
         self.state: tuple = ()
+        self.is_frozen = False
         self.options: dict[str, Any] = {}
         self.known: set[tuple] = set()
         self.caches: dict[tuple, GraphCache] = {}
@@ -246,20 +256,18 @@ class CompiledDecoding:
         Args:
             config: How to compile; by default weights are frozen on a CPU, and a GPU has CUDA graphs.
         """
-        is_frozen = model.device.type == "cpu"
         options: dict[str, Any] = {"fullgraph": True}
         if config is not None:
             options = {name: value for name, value in vars(config).items() if not name.startswith("_")}
-        elif is_frozen:
-            options["options"] = {"freezing": True}
-        else:
+        elif model.device.type != "cpu":
             options["mode"] = "reduce-overhead"
+        is_frozen = model.device.type == "cpu"
         state = state_of(model) if is_frozen else (model.device,)
         if self.step is not None and (state, options) == (self.state, self.options):
             return
         if self.step is not None and options == self.options:
             logger.warning("the weights are others than those that decoding was compiled with: it is compiled anew")
-        self.state, self.options = state, options
+        self.state, self.options, self.is_frozen = state, options, is_frozen
         self.known.clear()
         self.caches.clear()
         self.step = torch.compile(copy_of(decoding_step), **options)
@@ -289,9 +297,12 @@ class CompiledDecoding:
         tokens = cache.advance(tokens)
         rows, sources = len(tokens), len(cache.memory)
         kind = (rows > 1, sources > 1, rows > sources, cache.attended is None, torch.is_inference_mode_enabled())
-        begun = time.perf_counter()
-        logits = self.step(model, tokens, cache)
-        if kind not in self.known:
+        if kind in self.known:
+            logits = self.step(model, tokens, cache)
+        else:
+            begun = time.perf_counter()
+            with frozen_weights() if self.is_frozen else nullcontext():
+                logits = self.step(model, tokens, cache)
             self.known.add(kind)
             logger.warning(f"compiled for decoding in {time.perf_counter() - begun:.0f} s, once")
         return Seq2SeqLMOutput(logits=logits, **{CACHE: cache})  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from transformers import CompileConfig
 from hf_xformer.models.versions_xformer import CACHE
 
 
+SMALL = {"encoder_layers": 1, "decoder_layers": 1}
 STATIC = {"cache_implementation": "static"}
 # More than the 16 tokens that a cache has room for at first.
 OPTIONS = {"eos_token_id": None, "max_new_tokens": 20, "return_dict_in_generate": True, "output_logits": True}
@@ -97,7 +98,7 @@ def test_sources_and_targets_of_ten_lengths_and_any_number_of_rows_share_one_gra
 @pytest.mark.slow
 def test_compiled_steps_of_batches_in_turn_write_what_plain_ones_do():
     """By the real compiler, which freezes weights: a cache that it took for one would be the first batch's for ever."""
-    model = make_model(encoder_layers=1, decoder_layers=2)
+    model = make_model(**SMALL)
     for rows, length in ((2, 9), (3, 12), (2, 5)):
         batch = {**ragged(rows, length), **OPTIONS}
         assert_same(model.generate(**batch, **STATIC), model.generate(**batch))
@@ -130,7 +131,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_changed_weights_are_compiled_anew(change, caplog):
-    model, counter = make_model(), Counter()
+    model, counter = make_model(**SMALL), Counter()
     options, batch = counter.options(), {**ragged(2, 5), "max_new_tokens": 2}
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -143,7 +144,7 @@ def test_changed_weights_are_compiled_anew(change, caplog):
 
 
 def test_a_copy_of_a_model_and_a_pickled_one_compile_for_themselves():
-    model, counter = make_model(), Counter()
+    model, counter = make_model(**SMALL), Counter()
     options, batch = counter.options(), {**ragged(2, 5), "max_new_tokens": 4}
     expected = model.generate(**batch, **options)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
