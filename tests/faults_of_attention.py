@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults of attention: masks, blocks, positions, caches."""
 
-from mutant import ATTENTION, BLOCKS, CONFIG, CORE, GENERATION, STOCK, VARLEN, WINDOWS, Mutant
+from mutant import ATTENTION, BLOCKS, CACHE, CONFIG, CORE, GENERATION, STOCK, VARLEN, WINDOWS, Mutant
 
 
 MUTANTS = (
@@ -301,5 +301,40 @@ MUTANTS = (
         "pass",
         (GENERATION,),
         words="prefix",
+    ),
+    # Rows that share their source
+    Mutant(
+        "the target's rows stay where they are",
+        "self.self_attention_cache.reorder_cache(beam_idx)",
+        "pass",
+        (CACHE,),
+        words="librarys_cache",
+    ),
+    Mutant(
+        "other rows leave than those of their source",
+        "sources[:, None] * count",
+        "sources[:, None]",
+        (CACHE,),
+        words="leave",
+    ),
+    Mutant(
+        "weights of cross-attention are those of other rows",
+        "unfold(weights.transpose(1, 2), rows).transpose(1, 2)",
+        "unfold(weights, rows)",
+        (CACHE,),
+        words="share",
+    ),
+    Mutant(
+        "the source's mask of the first step serves all others",
+        "if self.made is None or self.made[0] is not attended or self.made[1] != shape:",
+        "if self.made is None:",
+        (CACHE,),
+        words="mask",
+    ),
+    Mutant(
+        "a token of several takes no mask",
+        "return self.tokens.shape[1] == 1 and self.cache is not None and not self.cache.is_compileable",
+        "return self.cache is not None and not self.cache.is_compileable",
+        words="cache",
     ),
 )

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults of layers, stacks, the output layer and packed rows."""
 
-from mutant import CONFIG, LAYOUT, MODEL, OUTPUT, PACKING, STOCK, TRAINING, Mutant
+from mutant import CONFIG, FUSING, LAYOUT, MODEL, OUTPUT, PACKING, STOCK, TRAINING, Mutant
 
 
 MUTANTS = (
@@ -26,7 +26,7 @@ class""",
     ),
     Mutant(
         "a post-norm layer norms its sublayer alone",
-        "return self.norm(x + self.dropout(y))",
+        "return self.norm(x + self.thinned(y))",
         "return x + self.norm(self.dropout(y))",
     ),
     Mutant(
@@ -38,13 +38,13 @@ class""",
     ),
     Mutant(
         "the gate of the feed-forward is not activated",
-        "self.act(self.gate_proj(x)) * self.up_proj(x)",
-        "self.gate_proj(x) * self.act(self.up_proj(x))",
+        "self.act(gate) * y",
+        "gate * self.act(y)",
         (STOCK,),
     ),
     Mutant(
         "given embeddings are not scaled",
-        "return inputs_embeds * self.embed_scale",
+        "return self.scaled(inputs_embeds)",
         "return inputs_embeds",
         words="embeds",
     ),
@@ -221,5 +221,34 @@ class""",
         "along = (product @ weight).div_(-normed.shape[-1])",
         "along = (product @ weight).div_(1e9)",
         ("tests/models/test_sublayers_xformer.py",),
+    ),
+    # Joined products
+    Mutant(
+        "a change of weights is not noticed",
+        "if self.state != states(self.layers):",
+        "if not self.state:",
+        (FUSING,),
+        words="old_weights",
+    ),
+    Mutant(
+        "weights that moved are not noticed",
+        "(each.data_ptr(), each._version)",
+        "each._version",
+        (FUSING,),
+        words="old_weights",
+    ),
+    Mutant(
+        "a layer in another's place is passed over",
+        "product is None or product.layers != layers or wants_parameters()",
+        "product is None or wants_parameters()",
+        (FUSING,),
+        words="old_weights or adapters",
+    ),
+    Mutant(
+        "a joined product has no biases",
+        "self.bias = torch.cat(biases) if biases else None",
+        "self.bias = None",
+        (FUSING,),
+        words="logits",
     ),
 )

@@ -117,6 +117,25 @@ def test_sources_leave_with_their_rows():
     assert torch.equal(cache.cross_attention_cache.layers[0].keys, cross[[0, 2]])
 
 
+def test_the_mask_of_the_sources_is_made_anew_for_others():
+    """A step after a source has left, and one with two tokens, see the padding that is theirs."""
+    model, given = make_model(), sources("right")
+    memory = model.get_encoder()(**given).last_hidden_state
+    cache = XformerCache(DynamicCache(config=model.config), DynamicCache())
+    tokens, kept = torch.full((3, 4), 7), torch.tensor([1, 2])
+
+    def step(rows, first, last, cache=None):
+        rest = {"encoder_outputs": (memory[rows],), "attention_mask": given["attention_mask"][rows]}
+        with torch.no_grad():
+            return model(**rest, decoder_input_ids=tokens[rows, first:last], **{CACHE: cache}).logits
+
+    step(torch.arange(3), 0, 1, cache)
+    cache.keep_sources(kept)
+    for first, last in ((1, 2), (2, 4)):
+        whole = step(kept, 0, last)[:, first:last]
+        torch.testing.assert_close(step(kept, first, last, cache), whole, rtol=1e-4, atol=1e-4)
+
+
 def test_rows_of_no_source_are_refused():
     model, given = make_model(), sources("right")
     memory = model.get_encoder()(**given)
