@@ -83,7 +83,7 @@ def with_own_shapes(backend: Callable) -> Callable:
         from torch._dynamo import config  # takes seconds
 
         logger.warning_once(
-            f"FlexAttention on a CPU has a graph for each shape, of which torch makes {config.recompile_limit}, and is "
+            f"FlexAttention on a CPU has a graph for each shape; torch makes {config.recompile_limit}, and is "
             'slow with others: take attn_implementation="sdpa"'
         )
         with config.patch(automatic_dynamic_shapes=False):

@@ -97,8 +97,8 @@ def test_sources_and_targets_of_ten_lengths_and_any_number_of_rows_share_one_gra
 
 @pytest.mark.slow
 def test_compiled_steps_of_batches_in_turn_write_what_plain_ones_do():
-    """By the real compiler, which freezes weights: a cache that it took for one would be the first batch's for ever."""
-    model = make_model(**SMALL)
+    """By the real compiler, which freezes weights: a cache taken for one would be the first batch's for ever."""
+    model = make_model(**SMALL, num_key_value_heads=2, qk_norm=True)
     for rows, length in ((2, 9), (3, 12), (2, 5)):
         batch = {**ragged(rows, length), **OPTIONS}
         assert_same(model.generate(**batch, **STATIC), model.generate(**batch))
