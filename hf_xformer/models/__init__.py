@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The models. Each `*_xformer.py` travels to the Hub beside the weights and imports its neighbours only."""
 
+from .cache_xformer import XformerCache
 from .compiling_xformer import why_not_compiled_on
 from .configuration_xformer import XformerConfig
 from .layout_xformer import make_packing
@@ -10,6 +11,7 @@ from .varlen_xformer import why_not_varlen
 
 
 __all__ = [
+    "XformerCache",
     "XformerConfig",
     "XformerEncoderModel",
     "XformerForSeq2SeqLM",

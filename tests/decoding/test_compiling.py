@@ -59,7 +59,7 @@ def test_what_does_not_go_with_it_is_refused_before_anything_is_loaded(options, 
 
 def test_models_that_cannot_be_compiled_are_refused_by_name(model, tokenizer):
     with pytest.raises(ArgumentError, match="MarianMTModel is none"):
-        Decoder(make_stock("Marian"), tokenizer, tokenizer, compile=True)
+        Decoder(make_stock("Marian, shared vocabulary"), tokenizer, tokenizer, compile=True)
     model.set_attn_implementation("flex_attention")
     with pytest.raises(ArgumentError, match='attn_implementation="flex_attention"'):
         Decoder(model, tokenizer, tokenizer, compile=True)
