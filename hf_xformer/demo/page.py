@@ -33,7 +33,9 @@ def make_page(answers: Answers, name: str) -> gr.Blocks:
         source = gr.Textbox(label="source", lines=1, max_lines=8, autofocus=True, elem_id="source")
         button = gr.Button("Decode", variant="primary", elem_id="decode")
         lines = gr.Textbox(show_label=False, container=False, interactive=False, visible=False, elem_id="lines")
-        texts = gr.Dataframe(headers=HEADERS, datatype=["str", "number"], interactive=False, wrap=True, elem_id="texts")
+        texts = gr.Dataframe(
+            headers=HEADERS, datatype=["str", "number"], interactive=False, wrap=True, elem_id="texts"
+        )
         picture = gr.Plot(label="cross-attention of the best text", format="png", elem_id="picture")
         gr.on(
             [button.click, source.submit],
