@@ -64,11 +64,7 @@ def find_space_errors(data: dict) -> list[str]:
     errors += [
         f'"{name}" must be a string: {data[name]!r}' for name in texts if not isinstance(data.get(name, ""), str)
     ]
-    return (
-        errors + []
-        if len(str(data.get("short_description", ""))) <= 60
-        else [*errors, '"short_description" is too long']
-    )
+    return errors + ['"short_description" is too long'] * (len(str(data.get("short_description", ""))) > 60)
 
 
 def find_result_errors(models) -> list[str]:

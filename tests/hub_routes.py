@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""The requests that the Hub answers, as far as a model, a data set or a Space is pushed and loaded, in a table of routes."""
+"""The requests that the Hub answers, as far as models, data sets and Spaces are pushed and loaded: a table of routes."""
 
 import base64
 import hashlib

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 from importlib import util
+from pathlib import Path
 
 from ..data.pictures import can_plot
 from ..errors import ArgumentError, one_line_errors
@@ -80,7 +81,9 @@ def run(args: argparse.Namespace) -> None:
         max_source_length=args.max_source_length,
         overlong="keep",
     )
-    page = make_page(answers, args.checkpoint)
+    folder = Path(args.checkpoint)
+    # Where a folder is on this machine is nobody's business.
+    page = make_page(answers, folder.resolve().name if folder.is_dir() else args.checkpoint)
     try:
         address = serve(page, args.host, args.port)
         print(f"{address}: {args.checkpoint}, {args.num_beams} beams, {args.n_best} texts; Ctrl-C ends it")

@@ -23,6 +23,7 @@ MOST_TOKENS = 1024
 # Options of `generate()` that draft texts, and take neither beams nor several texts for a source.
 DRAFTS = ("prompt_lookup_num_tokens", "assistant_early_exit")
 TRIAL = "a"
+TITLE = "cross-attention of the best text,\nmean of all layers and heads"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Answers:
         weights, rows, columns = cross_attention(decoder.model, decoder.source, decoder.target, source, target)
         if not columns:
             raise ArgumentError("the best text is empty")
-        return draw_attention(weights, rows, columns, "mean of all layers and heads")
+        return draw_attention(weights, rows, columns, TITLE)
 
 
 def left_out_of(config: GenerationConfig, drafts: dict[str, None]) -> str:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""The page, in Gradio: what stands on it, its HTTP API, and the server. It asks nobody but that server for anything."""
+"""The page, in Gradio: what stands on it, its HTTP API, and its server, which is all that it asks for anything."""
 
 import html
 import socket
@@ -36,7 +36,7 @@ def make_page(answers: Answers, name: str) -> gr.Blocks:
         texts = gr.Dataframe(
             headers=HEADERS, datatype=["str", "number"], interactive=False, wrap=True, elem_id="texts"
         )
-        picture = gr.Plot(label="cross-attention of the best text", format="png", elem_id="picture")
+        picture = gr.Plot(show_label=False, format="png", elem_id="picture")
         gr.on(
             [button.click, source.submit],
             partial(show, answers),
