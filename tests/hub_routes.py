@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""The requests that the Hub answers, as far as models, data sets and Spaces are pushed and loaded: a table of routes."""
+"""A table of the requests that the Hub answers, as far as models, data sets and Spaces are pushed and loaded."""
 
 import base64
 import hashlib

@@ -7,9 +7,9 @@ out. Programs call the same by HTTP.
   hf-xformer demo runs/g2p-quickstart
   hf-xformer demo user/g2p --num_beams 8 --n_best 5 --port 8080
 
-The page is for this machine alone, unless --host says otherwise: 0.0.0.0 is for whoever reaches the machine. Texts are
-decoded one at a time, the others wait. Nothing is fetched from the network, for the server or for the page. Ctrl-C ends
-it. `hf-xformer push --space` makes the page a Space of the Hub.
+The page is for this machine alone, unless --host says otherwise: 0.0.0.0 is for whoever reaches the machine. Texts
+are decoded one at a time, the others wait. Nothing is fetched from the network, neither for the server nor for the
+page. Ctrl-C ends it. `hf-xformer push --space` makes the page a Space of the Hub.
 """
 
 import argparse
@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--max_source_length",
         type=whole_number(),
-        help="most tokens of a source (default: those of the longest one in the training, as the tokenizer records it)",
+        help="most tokens of a source; longer ones are refused (default: those of the longest one in the training, as "
+        "the tokenizer records it)",
     )
     add_revision(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the accelerator, if there is one)")

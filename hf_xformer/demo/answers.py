@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from ..data.pictures import can_plot
 from ..decoding.attention_maps import cross_attention, draw_attention
 from ..decoding.decoder import Decoder, Hypothesis
-from ..errors import ArgumentError, InputError, blame, one_line
+from ..errors import ArgumentError, InputError, one_line
 
 
 if TYPE_CHECKING:  # an extra
@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # an extra
 MOST_TOKENS = 1024
 # Options of `generate()` that draft texts, and take neither beams nor several texts for a source.
 DRAFTS = ("prompt_lookup_num_tokens", "assistant_early_exit")
-TRIAL = "a"
 TITLE = "cross-attention of the best text,\nmean of all layers and heads"
 
 
@@ -46,7 +45,7 @@ class Answers:
         options: Others of `Decoder.from_pretrained`.
 
     Raises:
-        ArgumentError: The checkpoint does not load, or `generate()` refuses the options of its generation config.
+        ArgumentError: The checkpoint does not load, or an option is refused.
     """
 
     def __init__(self, checkpoint: str, num_beams: int, n_best: int, say: Callable[[str], object], **options: Any):
@@ -66,8 +65,6 @@ class Answers:
         stored = self.decoder.model.generation_config
         if left_out := left_out_of(stored, drafts):
             say(f"{checkpoint}: {left_out} of its generation config is left out: drafts need --num_beams 1")
-        with blame(f"{checkpoint}: its generation config does not go with {num_beams} beams", ValueError):
-            self.decode(TRIAL)
 
     @property
     def most_tokens(self) -> int:

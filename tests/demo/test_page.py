@@ -118,7 +118,7 @@ def test_a_reader_sees_texts_scores_a_picture_and_lines_and_nothing_is_fetched_f
     page = browser.new_page()
     asked, errors = [], []
     page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", errors.append)
+    page.on("pageerror", lambda error: errors.append(error))
     page.goto(served.address)
     assert page.inner_text("h1") == "<b>small"
     page.fill("#source textarea", "A B C")
