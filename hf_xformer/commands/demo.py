@@ -49,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the accelerator, if there is one)")
     args = parser.parse_args(argv)
     check_options(args)
-    run(args)
+    try:
+        run(args)
+    except KeyboardInterrupt:
+        print("ended")
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -62,7 +65,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Loads the model, serves the page, and returns when it is ended by Ctrl-C."""
+    """Loads the model and serves the page until an interrupt."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
     from ..demo.answers import Answers
     from ..demo.page import ENDPOINT, check_address, make_page, serve
@@ -82,15 +85,16 @@ def run(args: argparse.Namespace) -> None:
         max_source_length=args.max_source_length,
         overlong="keep",
     )
-    folder = Path(args.checkpoint)
-    # Where a folder is on this machine is nobody's business.
-    page = make_page(answers, folder.resolve().name if folder.is_dir() else args.checkpoint)
+    page = make_page(answers, title_of(args.checkpoint))
     try:
         address = serve(page, args.host, args.port)
         print(f"{address}: {args.checkpoint}, {args.num_beams} beams, {args.n_best} texts; Ctrl-C ends it")
         print(f'by HTTP: gradio_client.Client("{address}").predict("TEXT", api_name="/{ENDPOINT}")', flush=True)
         threading.Event().wait()
-    except KeyboardInterrupt:
-        print("ended")
     finally:
         page.close(verbose=False)
+
+
+def title_of(checkpoint: str) -> str:
+    """Returns the name of a checkpoint; of a folder the last part, since the others are this machine's business."""
+    return Path(os.path.abspath(checkpoint)).name if Path(checkpoint).is_dir() else checkpoint

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Space of the Hub that shows a model: the page of `hf-xformer demo`, on the model's repository."""
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def prepare_space(
     argv += [] if branch is None else ["--revision", branch]
     argv += ["--trust_remote_code"] * trust_remote_code
     files = {
-        APP: APP_TEMPLATE.format(model=model, argv=str(argv).replace("'", '"')),
+        APP: APP_TEMPLATE.format(model=model, argv=json.dumps(argv)),
         REQUIREMENTS: "\n".join(requirements(published)) + "\n",
         CARD: CARD_TEMPLATE.format(model=model, header=yaml_dump(header(model, published), sort_keys=False)),
     }

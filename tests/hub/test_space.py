@@ -5,6 +5,7 @@
 import ast
 import shutil
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from hub_client import run_with
 from hub_server import HubServer
 from packaging.requirements import Requirement
 from small_models import make_model
-from small_runs import ROOT
+from small_runs import ROOT, refused
 from transformers import AutoTokenizer
 
 from hf_xformer.commands import demo
+from hf_xformer.commands import push as push_command
 
 
 pytestmark = pytest.mark.slow  # every client is a process of its own, which imports the libraries
@@ -123,12 +125,14 @@ def test_a_dry_run_lists_the_files_and_sends_none(hub, checkpoint):
     assert not {name for _, name in hub.repositories if name == "tester/dry"}
 
 
-def test_offline_nobody_looks_for_the_hub(hub, checkpoint):
+def test_offline_nobody_looks_for_the_hub(hub, checkpoint, capsys):
     asked = len(hub.requests)
-    offline = {"HF_HUB_OFFLINE": "1"}
-    done = push(hub, checkpoint, "tester/off", "--space", "--dry_run", **offline)
+    # The library reads this when it is imported: a process of its own for one that could ask.
+    environment = {**hub.environment(checkpoint.parent / "home"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "hf_xformer", "push", checkpoint, "tester/off", "--space", "--dry_run"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "app.py" in done.stdout, done.stderr
     assert "spaces/tester/off: nobody has looked at what is there: HF_HUB_OFFLINE is set" in done.stdout
-    done = push(hub, checkpoint, "tester/off", "--space", **offline)
-    assert done.returncode == 2 and "HF_HUB_OFFLINE is set: nothing can be sent" in done.stderr
     assert len(hub.requests) == asked
+    line = refused(push_command, [checkpoint, "tester/off", "--space"], capsys)
+    assert "HF_HUB_OFFLINE is set: nothing can be sent" in line
