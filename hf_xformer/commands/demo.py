@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("demo", __doc__)
     add_checkpoint(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
-    parser.add_argument("--port", type=whole_number(1, 65535), default=7860, help="port (default 7860)")
+    parser.add_argument(
+        "--port", type=whole_number(0, 65535), default=7860, help="port; 0 for a free one (default 7860)"
+    )
     parser.add_argument("--num_beams", type=whole_number(), default=BEAMS, help=f"beams (default {BEAMS})")
     parser.add_argument(
         "--n_best", type=whole_number(), help=f"texts for a source (default: {TEXTS}, or as many as there are beams)"
@@ -68,9 +70,9 @@ def run(args: argparse.Namespace) -> None:
     """Loads the model and serves the page until an interrupt."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
     from ..demo.answers import Answers
-    from ..demo.page import ENDPOINT, check_address, make_page, serve
+    from ..demo.page import ENDPOINT, free_port, make_page, serve
 
-    check_address(args.host, args.port)
+    port = free_port(args.host, args.port)
     say = partial(print, file=sys.stderr)
     if not can_plot():
         say("no pictures of the attention: they need matplotlib: pip install 'hf-xformer[demo]'")
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     )
     page = make_page(answers, title_of(args.checkpoint))
     try:
-        address = serve(page, args.host, args.port)
+        address = serve(page, args.host, port)
         print(f"{address}: {args.checkpoint}, {args.num_beams} beams, {args.n_best} texts; Ctrl-C ends it")
         print(f'by HTTP: gradio_client.Client("{address}").predict("TEXT", api_name="/{ENDPOINT}")', flush=True)
         threading.Event().wait()

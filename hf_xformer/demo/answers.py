@@ -3,7 +3,7 @@
 """Answers of the page: the best texts for a source, where the model looked, and what to say if there are none."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ class Answers:
     """
 
     def __init__(self, checkpoint: str, num_beams: int, n_best: int, say: Callable[[str], object], **options: Any):
-        drafts: dict[str, None] = dict.fromkeys(DRAFTS) if num_beams > 1 else {}
+        drafts: dict[str, Any] = dict.fromkeys(DRAFTS) if num_beams > 1 else {}
         self.decoder = Decoder.from_pretrained(
             checkpoint,
             num_beams=num_beams,
@@ -119,7 +119,7 @@ class Answers:
         return draw_attention(weights, rows, columns, TITLE)
 
 
-def left_out_of(config: GenerationConfig, drafts: dict[str, None]) -> str:
+def left_out_of(config: GenerationConfig, drafts: Iterable[str]) -> str:
     """Returns in words which options of a generation config are left out; nothing if none is."""
     values = {name: getattr(config, name, None) for name in drafts}
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)

@@ -75,9 +75,9 @@ def round_score(hypothesis: Hypothesis) -> float | None:
     return None if hypothesis.score is None else round(hypothesis.score, 4)
 
 
-def check_address(host: str, port: int) -> None:
+def free_port(host: str, port: int) -> int:
     """
-    Checks that a server can listen there, before a model is loaded.
+    Returns the port if a server can listen there, and for 0 one that is free: looked for before a model is loaded.
 
     Raises:
         ArgumentError: The port is taken, or the name is none of this machine's.
@@ -87,6 +87,7 @@ def check_address(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
+            return trial.getsockname()[1]
     except OSError as error:
         raise ArgumentError(f"--host {host} --port {port}: {error.strerror}") from error
 

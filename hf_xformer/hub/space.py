@@ -111,7 +111,7 @@ def installed(package: str) -> str:
 
 def header(model: str, published: Publication) -> dict[str, object]:
     """Returns the fields by which the Hub runs a Space."""
-    card = ModelCard(content_of(published.files[CARD]).decode()).data
+    card = ModelCard(content_of(published.files[CARD]).decode()).data.to_dict()
     return {
         "title": model.rpartition("/")[2][:LONGEST_TITLE],
         "sdk": "gradio",
@@ -119,5 +119,5 @@ def header(model: str, published: Publication) -> dict[str, object]:
         "python_version": PYTHON,
         "app_file": APP,
         "models": [model],
-        "license": card.license,
+        "license": card.get("license"),
     }

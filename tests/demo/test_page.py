@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page in a browser, its API in a client, and its end, all of one server; nobody looks for the Hub meanwhile."""
 
+import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,17 +29,15 @@ class Served:
     """A page's process, its address and what it has printed."""
 
     def __init__(self, folder, log, environment):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address, self.log = f"http://127.0.0.1:{port}", log
-        command = [sys.executable, "-m", "hf_xformer", "demo", str(folder), "--port", str(port)]
+        self.log = log
+        command = [sys.executable, "-m", "hf_xformer", "demo", str(folder), "--port", "0"]
         with log.open("w") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
         deadline = time.monotonic() + STARTED
         while "api_name" not in log.read_text():
             assert self.process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
+        self.address = re.search(r"^(http://127\.0\.0\.1:\d+): ", log.read_text(), re.MULTILINE)[1]
 
 
 @pytest.fixture(scope="module")
