@@ -311,11 +311,11 @@ MUTANTS = (
         words="librarys_cache",
     ),
     Mutant(
-        "other rows leave than those of their source",
-        "sources[:, None] * count",
-        "sources[:, None]",
+        "sources that have left stay in the cache",
+        "self.cross_attention_cache.reorder_cache(kept)",
+        "pass",
         (CACHE,),
-        words="leave",
+        words="mask",
     ),
     Mutant(
         "weights of cross-attention are those of other rows",

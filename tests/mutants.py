@@ -39,7 +39,8 @@ def copy_repository(folder: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("hf_xformer", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
 
 
 def plant(mutant: Mutant, folder: Path) -> None:

@@ -4,9 +4,9 @@
 
 import os
 
-from ..training.launch import has_accelerator
+import torch
 
 
 # Where DeepSpeed is installed the libraries import it, and it writes to standard output that it has found no GPU.
-if not has_accelerator():
+if not torch.accelerator.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")

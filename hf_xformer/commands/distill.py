@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     partial = args.output_file.with_name(f"{args.output_file.name}.partial")
     done = count_done(partial, order(args), sources)
     decoder = make_decoder(args)
-    decoder.batches_ahead = 8  # so many are decoded before any of them is kept
+    decoder.read_ahead = 512  # so many may be decoded before any of them is kept
     begin(partial, order(args), done)
     if done:
         print(f"{done:,} of {len(sources):,} sources are in {partial} already")

@@ -61,8 +61,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 source = echoed.pop(0)
                 if args.format == "jsonl":
                     output.write(as_json(source, hypotheses))
+                    output.flush()  # somebody may be waiting for the first
                     continue
                 output.writelines(as_line(each) for each in hypotheses)
+                output.flush()
                 texts = [text for each in hypotheses if (text := one_line_text(each.text)) != each.text]
                 escaped += len(texts)
                 if texts:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import PartialState
-from transformers import set_seed
+from accelerate.utils import set_seed  # the library's own would import PEFT, which takes a second or more
 
 from ..data.bad_rows import POLICIES, SHORTEST, BadRows
 from ..data.formats import TABLE_READERS, format_of
@@ -176,7 +176,12 @@ def check_output_file(
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of all verbs that decode; those of `generate()` default to the checkpoint's."""
     group = parser.add_argument_group("decoding")
-    group.add_argument("--batch_size", type=whole_number(), default=64, help="sources at a time (default 64)")
+    group.add_argument(
+        "--batch_size",
+        type=whole_number(),
+        help="sources at a time (default: by their tokens, 8,192 times beams on a CPU, on an accelerator 131,072 or "
+        "what its memory holds)",
+    )
     group.add_argument("--num_beams", type=whole_number(), help="beams; 1 is greedy")
     group.add_argument("--length_penalty", type=number(), help="above 0 prefers longer texts (beam search)")
     group.add_argument("--max_new_tokens", type=whole_number(), help="longest target, in tokens")

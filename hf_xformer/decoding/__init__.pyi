@@ -1,8 +1,10 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 from .decoder import Decoder, Hypothesis
+from .search import Search
 
 __all__ = [
     "Decoder",
     "Hypothesis",
+    "Search",
 ]

@@ -1,42 +1,36 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Decodes texts in batches of similar length with the stock `generate()`, and returns them in order."""
+"""Decodes texts in batches of similar length with `generate()`, and returns them in order."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from tqdm import tqdm
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.generation import (
-    StoppingCriteria,
-    StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation import StoppingCriteriaList
 from transformers.utils import logging
 
 from ..checkpoints.loading import load_model, load_tokenizers
 from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
-from ..errors import ArgumentError, blame
+from ..errors import ArgumentError
 from ..models import XformerConfig
-from .lengths import Report, SourceLengths, room, within_positions
+from .batches import LAST_WINDOW, BatchSize, windows
+from .lengths import Report, SourceLengths, longest_target, room, within_positions
+from .log_probabilities import log_probabilities
+from .options import check_options, load_assistant
+from .search import Search, is_implemented
+from .stopping import StopTexts, end_tokens, is_one_of, own_stop_strings, padding
 from .tally import Place
 
 
 logger = logging.get_logger(__name__)
 
-# Batches that are read ahead and sorted by length, because equal lengths need no padding.
-BATCHES_AHEAD = 64
-# `generate()` constructs these when it samples; a value that they refuse is refused before anything is decoded.
-WARPERS = {"temperature": TemperatureLogitsWarper, "top_k": TopKLogitsWarper, "top_p": TopPLogitsWarper}
+KEPT_LOGITS = 64  # sources at a time where the library keeps the logits of every step
 
 
 @dataclass(frozen=True)
@@ -57,10 +51,13 @@ class Decoder:
     Args:
         model: Any transformers sequence-to-sequence model.
         source, target: Its tokenizers; often the same.
-        batch_size: Sources at a time; 1 for assisted decoding, which the library has for nothing else.
+        batch_size: Sources at a time; by default as many as make a processor busy, 8,192 source tokens times beams on
+            a CPU and 131,072 or what fits its free memory on an accelerator. It is halved where memory ends. 1 for
+            assisted decoding, which the library has for nothing else.
         max_source_length: Most tokens of a source that is not too long; by default those of the longest one that the
             model was trained on, as the source's tokenizer records it in `model_max_length`.
-        scores: Whether to compute log-probabilities, for which the logits of every step are kept.
+        scores: Whether to compute log-probabilities. The library's own loops, for stock models and for sampling, keep
+            the logits of every step for them.
         overlong: What to do with longer sources: "keep", the default, decodes them whole as far as the model has
             positions; "truncate", the default if there is a `max_source_length`, cuts them; "error" refuses them.
         say: Is told what was kept, cut or ended early, a line each; by default the library's log.
@@ -77,7 +74,7 @@ class Decoder:
         model: PreTrainedModel,
         source: PreTrainedTokenizerBase,
         target: PreTrainedTokenizerBase,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         max_source_length: int | None = None,
         scores: bool = False,
         overlong: str | None = None,
@@ -86,7 +83,7 @@ class Decoder:
     ):
         self.model, self.source, self.target, self.scores, self.say = model.eval(), source, target, scores, say
         self.config = check_options(model, options)
-        self.options = options | {"return_dict_in_generate": True, "output_logits": scores}
+        self.options = options | {"return_dict_in_generate": True}
         self.positions = room(model, "decoder")
         if not isinstance(model.config, XformerConfig):  # which generates no further by itself
             self.options |= within_positions(self.positions, self.config, options.get("decoder_input_ids"))
@@ -99,10 +96,14 @@ class Decoder:
         self.is_assisted = (
             options.get("assistant_model") is not None or self.config.prompt_lookup_num_tokens is not None
         )
-        self.batch_size = 1 if self.is_assisted else batch_size
+        if is_implemented(model, self.config, self.options):
+            self.options |= {"custom_generate": Search(scores)}
+        elif scores:
+            self.options |= {"output_logits": True}
+        self.batch_size = self.choose_batch_size(batch_size)
         self.lengths = SourceLengths(room(model, "encoder"), source, max_source_length, overlong)
         self.encoder = TextEncoder(source, self.lengths.limit)
-        self.batches_ahead = BATCHES_AHEAD
+        self.read_ahead = LAST_WINDOW
 
     @classmethod
     def from_pretrained(
@@ -137,6 +138,16 @@ class Decoder:
         model = model.to(PartialState().default_device if device is None else device)  # type: ignore[arg-type]
         quicken(model)
         return cls(model, source, target, **options)
+
+    def choose_batch_size(self, given: int | None) -> BatchSize:
+        """Returns what decides the sizes of batches."""
+        if self.is_assisted:
+            given = 1
+        elif given is None and "output_logits" in self.options:
+            given = KEPT_LOGITS
+        rows = max(self.config.num_beams or 1, self.config.num_return_sequences or 1)
+        # What is drawn follows from the seed and the batches: they must not follow from the memory that is free.
+        return BatchSize(given, rows, self.model.device, bounded=not self.config.do_sample)
 
     def new_report(self) -> Report:
         """Returns the counts, all of them 0, of one call of `decode`."""
@@ -184,32 +195,60 @@ class Decoder:
             self.check_lengths(texts, kind, first)
         places = (Place(number, checked_text(text, number, kind), kind) for number, text in enumerate(texts, first))
         with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
-            while window := list(islice(places, self.batch_size * self.batches_ahead)):
+            for window in windows(places, self.read_ahead):
                 yield from self.decode_window(window, bar, report)
         for line in report.lines():
             self.say(line)
 
-    def decode_window(self, places: list[Place], bar: tqdm, report: Report) -> list[list[Hypothesis]]:
-        """Decodes a few batches, the longest texts first, and returns the hypotheses in the order of the texts."""
-        nothing = Hypothesis("", 0.0 if self.scores else None)
-        results = [[nothing] * (self.config.num_return_sequences or 1) for _ in places]
+    def decode_window(self, places: list[Place], bar: tqdm, report: Report) -> Iterator[list[Hypothesis]]:
+        """Yields the hypotheses of some texts in their order, as soon as those of all texts before are there."""
         encoded = {i: self.encode(place, report) for i, place in enumerate(places) if place.text.strip()}
         report.check()
         # A tokenizer that adds no end token makes nothing of some texts, such as a lone accent.
         encoded = {i: ids for i, ids in encoded.items() if ids}
-        bar.update(len(places) - len(encoded))
-        order = sorted(encoded, key=lambda i: len(encoded[i]), reverse=True)
-        out_of_positions = []
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            decoded = self.generate([encoded[i] for i in chosen])
+        nothing = [Hypothesis("", 0.0 if self.scores else None)] * (self.config.num_return_sequences or 1)
+        results = {i: nothing for i in range(len(places)) if i not in encoded}
+        bar.update(len(results))
+        given, out_of_positions = 0, []
+        for chosen, decoded in self.decode_batches(encoded):
             for i, (hypotheses, unended) in zip(chosen, decoded, strict=True):
                 results[i] = hypotheses
                 out_of_positions += [i] * unended
             bar.update(len(chosen))
+            while given in results:
+                yield results.pop(given)
+                given += 1
+        for i in range(given, len(places)):
+            yield results[i]
         for i in sorted(out_of_positions):
             report.unended.add(places[i], f"has {len(encoded[i]):,} tokens")
-        return results
+
+    def decode_batches(self, encoded: dict[int, list[int]]) -> Iterator[tuple[list[int], list]]:
+        """Yields the numbers of the sources of a batch and what became of them; halves batches where memory ends."""
+        lengths = {i: len(ids) for i, ids in encoded.items()}
+        while lengths:
+            for chosen in self.batch_size.batches(lengths, self.model.config, longest_target(self.config)):
+                decoded = self.generate_within_memory([encoded[i] for i in chosen])
+                if decoded is None:
+                    break
+                for i in chosen:
+                    del lengths[i]
+                yield chosen, decoded
+
+    def generate_within_memory(self, sources: list[list[int]]) -> list | None:
+        """Decodes one batch; None if memory has ended, after which batches are smaller."""
+        try:
+            return self.generate(sources)
+        except RuntimeError as error:
+            if len(sources) == 1 or not should_reduce_batch_size(error):
+                raise
+        # Here the error has gone, and with it all that its frames held.
+        clear_device_cache(garbage_collection=True)
+        longest = max(map(len, sources))
+        if not self.batch_size.is_halved:
+            self.say(f"memory ended with {len(sources):,} sources of {longest:,} tokens: batches are halved")
+        self.batch_size.halve(len(sources), longest)
+        return None
 
     def encode(self, place: Place, report: Report) -> list[int]:
         """Returns a text's tokens, cut to the limit."""
@@ -222,7 +261,10 @@ class Decoder:
         """Decodes one batch; each source's hypotheses, and whether positions ran out before one of them had ended."""
         padded = self.source.pad({"input_ids": sources}, padding_side="right", return_tensors="pt")
         batch = padded.to(self.model.device)
+        prompt = self.options.get("decoder_input_ids")
         with own_stop_strings(self.model.generation_config, self.options) as options:
+            if prompt is not None and len(prompt) == 1:
+                options["decoder_input_ids"] = prompt.expand(len(sources), -1)
             output = self.model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **options
             )
@@ -250,47 +292,16 @@ class Decoder:
 
     def log_probabilities(self, output) -> list[float]:
         """Returns the log-probability of each sequence, up to and including its end token."""
-        beams = getattr(output, "beam_indices", None)
-        steps = self.model.compute_transition_scores(output.sequences, output.logits, beams, normalize_logits=True)
-        tokens = output.sequences[:, -steps.shape[1] :]
-        ends = self.is_end(tokens)
-        first_end = ends & (ends.cumsum(dim=-1) == 1)
-        after_end = (ends.cumsum(dim=-1) > 0) & ~first_end  # padding is not part of the text
-        if self.options.get("stopping_criteria"):
-            # These end a text without an end token, and padding is all that tells where.
-            trailing = (tokens == self.padding()).flip(-1).cumprod(dim=-1).flip(-1).bool()
-            after_end |= trailing & ~(first_end & ~self.is_stopped(output, trailing & first_end))
-        return steps.masked_fill(after_end, 0.0).sum(dim=-1).tolist()
-
-    def is_stopped(self, output, first_end: torch.Tensor) -> torch.Tensor:
-        """Returns for each sequence (B, 1) whether a criterion ended it before its first end token, if it has one."""
-        stopped = torch.zeros_like(first_end[:, :1])
-        start = output.sequences.shape[1] - first_end.shape[1]
-        for row, step in first_end.nonzero().tolist():
-            before = output.sequences[row : row + 1, : start + step]
-            criteria = self.options["stopping_criteria"]
-            stopped[row] = step > 0 and any(bool(each(before, output.logits[step - 1][:1])) for each in criteria)
-        return stopped
-
-    def is_end(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Returns where end tokens are: those of the generation config and not the tokenizer's, if they differ."""
-        ends = self.config.eos_token_id
-        ends = [] if ends is None else ends
-        return torch.isin(tokens, torch.tensor(ends, device=tokens.device, dtype=tokens.dtype))
-
-    def padding(self) -> int:
-        """Returns the token that `generate()` puts behind a text that has ended."""
-        ends = self.config.eos_token_id
-        first_end = ends[0] if isinstance(ends, list) else ends
-        chosen = first_end if self.config.pad_token_id is None else self.config.pad_token_id
-        return -1 if chosen is None else chosen
+        if "custom_generate" in self.options:
+            return output.log_probabilities.tolist()
+        return log_probabilities(self.model, output, self.config, self.options.get("stopping_criteria") or [])
 
     def out_of_positions(self, sequences: torch.Tensor) -> list[bool]:
         """Returns for each sequence whether it ended at the model's last position and not by itself."""
         if self.positions is None or sequences.shape[1] <= self.positions:
             return [False] * len(sequences)
-        ended = self.is_end(sequences[:, 1:]).any(dim=-1) | (sequences[:, -1] == self.padding())
-        return (~ended).tolist()
+        ended = is_one_of(sequences[:, 1:], end_tokens(self.config)).any(dim=-1)
+        return (~ended & (sequences[:, -1] != padding(self.config))).tolist()
 
 
 def quicken(model: PreTrainedModel) -> None:
@@ -300,114 +311,8 @@ def quicken(model: PreTrainedModel) -> None:
         fuse()
 
 
-class StopTexts(StoppingCriteria):
-    """
-    Ends a text that has one of some strings.
-
-    The library's own looks for them in the names of tokens, which it cannot make out for tokenizers of whole words.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: list[str]):
-        self.tokenizer, self.strings = tokenizer, strings
-
-    def __call__(  # type: ignore[override]
-        self, input_ids: torch.Tensor, scores: torch.Tensor | None = None, **kwargs
-    ) -> torch.Tensor:
-        texts = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True)
-        return torch.tensor([any(each in text for each in self.strings) for text in texts], device=input_ids.device)
-
-
-@contextmanager
-def own_stop_strings(config: GenerationConfig, options: dict) -> Iterator[dict]:
-    """Yields options without `stop_strings`, which `StopTexts` looks for; the model's config has none meanwhile."""
-    options, kept = {name: value for name, value in options.items() if name != "stop_strings"}, config.stop_strings
-    if (given := options.get("generation_config")) is not None:
-        options["generation_config"] = copy.deepcopy(given)
-        options["generation_config"].stop_strings = None
-    config.stop_strings = None
-    try:
-        yield options
-    finally:
-        config.stop_strings = kept
-
-
-def load_assistant(
-    name: str, model: PreTrainedModel, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
-) -> PreTrainedModel:
-    """
-    Loads a smaller model that drafts a larger one's texts.
-
-    Raises:
-        ArgumentError: It does not load, or its tokens are others.
-    """
-    own = load_tokenizers(name)
-    for side, theirs, ours in zip(("source", "target"), own, (source, target), strict=True):
-        if theirs.get_vocab() != ours.get_vocab():
-            raise ArgumentError(f"assistant_model {name}: its {side} tokens are not those of {model.name_or_path}")
-    return load_model(name, dtype=model.dtype).to(model.device)  # type: ignore[arg-type]
-
-
-def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
-    """
-    Checks the values of `generate()`'s options as the library does, before anything is decoded.
-
-    Returns:
-        What `generate()` will go by.
-
-    Raises:
-        ArgumentError: It refuses one. Names that it does not know are left to `generate()`.
-    """
-    config = copy.deepcopy(model.generation_config)
-    with blame("decoding", ValueError, TypeError):
-        if (given := options.get("generation_config")) is not None:
-            config.update(**{name: value for name, value in given.to_dict().items() if value is not None})
-        config.update(**options)
-        for name, warper in WARPERS.items() if config.do_sample else ():
-            value = getattr(config, name)
-            # 0 switches `top_k` off, and 1 the others.
-            if value not in (None, 1) and (name, value) != ("top_k", 0):
-                warper(value)
-    check_stop_strings(config.stop_strings)
-    check_prompt_tuning(model, config, options)
-    for name in ("assistant_model", "prompt_lookup_num_tokens"):
-        is_given = options.get(name) is not None or getattr(config, name, None) is not None
-        if is_given and (config.num_beams or 1) > 1:
-            raise ArgumentError(f"{name} does not go with num_beams {config.num_beams}: drafts need num_beams 1")
-    return config
-
-
-def check_stop_strings(stops: Any) -> None:
-    """
-    Checks the strings that end a text.
-
-    Raises:
-        ArgumentError: One is no string, or empty: every text would end with its first token.
-    """
-    for each in stops if isinstance(stops, list | tuple) else [] if stops is None else [stops]:
-        if not isinstance(each, str) or not each:
-            raise ArgumentError(f"stop_strings has {each!r}: give strings of one character or more, or leave it out")
-
-
 def checked_text(text: Any, number: int, kind: str) -> str:
     """Returns a text as it is; raises ArgumentError if it is none."""
     if not isinstance(text, str):
         raise ArgumentError(f"{kind} {number} is {text!r:.80}, and a text is wanted")
     return text
-
-
-def check_prompt_tuning(model: PreTrainedModel, config: GenerationConfig, options: dict) -> None:
-    """
-    Checks options that cannot go with a prompt that PEFT has learned: `generate()` gets features in place of tokens.
-
-    Raises:
-        ArgumentError: One looks at the source's tokens, or an assistant would read a source without the prompt.
-    """
-    adapter = getattr(model, "active_peft_config", None)
-    if adapter is None or not adapter.is_prompt_learning or adapter.peft_type == "PREFIX_TUNING":
-        return
-    unused = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0, "assistant_model": None}
-    for name, neutral in unused.items():
-        value = options.get(name, getattr(config, name, None))
-        if value not in (None, neutral):
-            said = name if name == "assistant_model" else f"{name} {value}"
-            raise ArgumentError(f"{said} does not go with prompt tuning or P-tuning: leave it out")

@@ -87,7 +87,7 @@ class Seq2SeqPipeline(Pipeline):
         """Returns options of a call with the assistant's model in place of its name."""
         if not isinstance(name := options.get("assistant_model"), str):
             return options
-        from .decoder import load_assistant
+        from .options import load_assistant
 
         return options | {"assistant_model": load_assistant(name, self.model, self.tokenizer, self.target_tokenizer)}
 

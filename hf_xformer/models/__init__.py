@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The models. Each `*_xformer.py` travels to the Hub beside the weights and imports its neighbours only."""
 
+from .cache_xformer import XformerCache
 from .configuration_xformer import XformerConfig
 from .layout_xformer import make_packing
 from .modeling_xformer import XformerEncoderModel, XformerForSeq2SeqLM, XformerModel, XformerPreTrainedModel
@@ -9,6 +10,7 @@ from .varlen_xformer import why_not_varlen
 
 
 __all__ = [
+    "XformerCache",
     "XformerConfig",
     "XformerEncoderModel",
     "XformerForSeq2SeqLM",

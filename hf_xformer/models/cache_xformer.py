@@ -48,21 +48,8 @@ class XformerCache(EncoderDecoderCache):
         self.self_attention_cache.reorder_cache(beam_idx)
 
     def keep_sources(self, kept: torch.LongTensor) -> None:
-        """Keeps the sources of these numbers, and their rows."""
-        own, cross = first_keys(self.self_attention_cache), first_keys(self.cross_attention_cache)
-        if own is not None and cross is not None:
-            self.self_attention_cache.reorder_cache(rows_of(kept, own.shape[0] // cross.shape[0]))
+        """Keeps the keys and values of the sources of these numbers. Their rows are kept by `reorder_cache`."""
         self.cross_attention_cache.reorder_cache(kept)
-
-
-def first_keys(cache: Cache) -> torch.Tensor | None:
-    """Returns the keys of a cache's first layer; None before they are computed."""
-    return getattr(cache.layers[0], "keys", None) if cache.layers else None
-
-
-def rows_of(sources: torch.LongTensor, count: int) -> torch.LongTensor:
-    """Returns the numbers of all rows of these sources, `count` each: [0, 2] -> [0, 1, 4, 5] for two."""
-    return (sources[:, None] * count + torch.arange(count, device=sources.device)).flatten()  # type: ignore[return-value]
 
 
 def whole_source(cache: EncoderDecoderCache, config: XformerConfig, length: int) -> Cache:

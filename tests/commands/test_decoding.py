@@ -97,15 +97,15 @@ def test_overlong_sources_of_a_file_are_refused_before_earlier_lines_are_printed
     text = "A B\n" * 9 + "A " * 30 + "\n"
     path = tmp_path / "long.txt"
     path.write_text(text)
-    monkeypatch.setattr("hf_xformer.decoding.decoder.BATCHES_AHEAD", 1)
-    options = ["--overlong", "error", "--max_source_length", "8", "--batch_size", "2"]
+    monkeypatch.setattr("hf_xformer.decoding.decoder.LAST_WINDOW", 1)
+    options = ["--overlong", "error", "--max_source_length", "8"]
     for words in (["--input", str(path)], []):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
         with pytest.raises(SystemExit):
             generate.main([str(checkpoint), *options, *words])
         printed, said = capsys.readouterr()
         assert "1 source is longer than the 8 tokens asked for: line 10" in said
-        assert printed.count("\n") == (0 if words else 8)
+        assert printed.count("\n") == (0 if words else 9)
         assert ("standard input is read as it comes" in said) == (not words)
 
 

@@ -161,7 +161,7 @@ def test_a_decoder_says_of_each_call_what_that_call_did(model, tokenizer):
 
 def test_a_list_with_a_long_source_is_refused_before_any_is_decoded(model, tokenizer, monkeypatch):
     decoder = Decoder(model, tokenizer, tokenizer, max_source_length=4, overlong="error")
-    decoder.batch_size = decoder.batches_ahead = 1
+    decoder.read_ahead = 1
     monkeypatch.setattr(decoder, "generate", lambda sources: pytest.fail("decoded"))
     with pytest.raises(ArgumentError, match="2 sources are longer than the 4 tokens asked for: sources 3, 4"):
         next(decoder.decode(["s1", "", *[TEXTS[0]] * 2]))

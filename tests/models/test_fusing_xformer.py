@@ -36,6 +36,9 @@ def logits(model) -> torch.Tensor:
 @pytest.mark.parametrize("fields", MODELS.values(), ids=MODELS)
 def test_fused_logits_are_those_of_the_layers(fields, dtype):
     model = make_model(**fields).to(dtype)
+    with torch.no_grad():
+        for each in model.parameters():
+            each.add_(torch.randn_like(each) * 0.1)  # biases that are not zero
     before = logits(model)
     model.fuse_projections()
     assert products(model)

@@ -1,0 +1,91 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checks options of `generate()` before anything is decoded, and finds what they name."""
+
+import copy
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from ..checkpoints.loading import load_model, load_tokenizers
+from ..errors import ArgumentError, blame
+
+
+# `generate()` constructs these when it samples; a value that they refuse is refused before anything is decoded.
+WARPERS = {"temperature": TemperatureLogitsWarper, "top_k": TopKLogitsWarper, "top_p": TopPLogitsWarper}
+
+
+def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
+    """
+    Checks the values of `generate()`'s options as the library does, before anything is decoded.
+
+    Returns:
+        What `generate()` will go by.
+
+    Raises:
+        ArgumentError: It refuses one. Names that it does not know are left to `generate()`.
+    """
+    config = copy.deepcopy(model.generation_config)
+    with blame("decoding", ValueError, TypeError):
+        if (given := options.get("generation_config")) is not None:
+            config.update(**{name: value for name, value in given.to_dict().items() if value is not None})
+        config.update(**options)
+        for name, warper in WARPERS.items() if config.do_sample else ():
+            value = getattr(config, name)
+            # 0 switches `top_k` off, and 1 the others.
+            if value not in (None, 1) and (name, value) != ("top_k", 0):
+                warper(value)
+    check_stop_strings(config.stop_strings)
+    check_prompt_tuning(model, config, options)
+    for name in ("assistant_model", "prompt_lookup_num_tokens"):
+        is_given = options.get(name) is not None or getattr(config, name, None) is not None
+        if is_given and (config.num_beams or 1) > 1:
+            raise ArgumentError(f"{name} does not go with num_beams {config.num_beams}: drafts need num_beams 1")
+    return config
+
+
+def check_stop_strings(stops: Any) -> None:
+    """
+    Checks the strings that end a text.
+
+    Raises:
+        ArgumentError: One is no string, or empty: every text would end with its first token.
+    """
+    for each in stops if isinstance(stops, list | tuple) else [] if stops is None else [stops]:
+        if not isinstance(each, str) or not each:
+            raise ArgumentError(f"stop_strings has {each!r}: give strings of one character or more, or leave it out")
+
+
+def check_prompt_tuning(model: PreTrainedModel, config: GenerationConfig, options: dict) -> None:
+    """
+    Checks options that cannot go with a prompt that PEFT has learned: `generate()` gets features in place of tokens.
+
+    Raises:
+        ArgumentError: One looks at the source's tokens, or an assistant would read a source without the prompt.
+    """
+    adapter = getattr(model, "active_peft_config", None)
+    if adapter is None or not adapter.is_prompt_learning or adapter.peft_type == "PREFIX_TUNING":
+        return
+    unused = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0, "assistant_model": None}
+    for name, neutral in unused.items():
+        value = options.get(name, getattr(config, name, None))
+        if value not in (None, neutral):
+            said = name if name == "assistant_model" else f"{name} {value}"
+            raise ArgumentError(f"{said} does not go with prompt tuning or P-tuning: leave it out")
+
+
+def load_assistant(
+    name: str, model: PreTrainedModel, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """
+    Loads a smaller model that drafts a larger one's texts.
+
+    Raises:
+        ArgumentError: It does not load, or its tokens are others.
+    """
+    own = load_tokenizers(name)
+    for side, theirs, ours in zip(("source", "target"), own, (source, target), strict=True):
+        if theirs.get_vocab() != ours.get_vocab():
+            raise ArgumentError(f"assistant_model {name}: its {side} tokens are not those of {model.name_or_path}")
+    return load_model(name, dtype=model.dtype).to(model.device)  # type: ignore[arg-type]

@@ -1,0 +1,148 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Greedy and beam search as the library's `generate()` has them, in a batch that texts leave as soon as they have ended.
+
+`model.generate(..., custom_generate=Search())` gives the library's tokens and scores.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers.generation import EosTokenCriteria, MaxLengthCriteria
+from transformers.utils import ModelOutput
+
+from ..models import XformerForSeq2SeqLM
+from .beams import search_beams
+from .greedy import search_greedily
+from .live_batch import LiveBatch
+from .stopping import StopTexts, end_tokens, is_one_of, padding
+
+
+# Fields of a generation config that the search goes by, or that nothing goes by where nothing is sampled or drafted.
+IMPLEMENTED = {
+    *("max_length", "max_new_tokens", "min_length", "min_new_tokens", "max_time", "stop_strings"),
+    *("num_beams", "num_return_sequences", "early_stopping", "length_penalty", "use_cache"),
+    *("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "return_dict_in_generate"),
+    # The library's own processors of logits, which look at one row at a time.
+    *("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "renormalize_logits", "sequence_bias"),
+    *("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"),
+    *("remove_invalid_values", "exponential_decay_length_penalty"),
+    *("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+    *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+    *("assistant_lookbehind", "target_lookbehind", "max_matching_ngram_size"),
+    *("transformers_version", "disable_compile"),
+}
+# Values of other fields that switch off what the search has not.
+OFF: dict[str, Any] = {
+    **dict.fromkeys(("do_sample", "token_healing", "low_memory", "is_assistant"), False),
+    **dict.fromkeys(("output_attentions", "output_hidden_states", "output_scores", "output_logits"), False),
+    **dict.fromkeys(("encoder_repetition_penalty", "guidance_scale", "num_beam_groups"), 1),
+    **dict.fromkeys(("encoder_no_repeat_ngram_size", "diversity_penalty", "penalty_alpha"), 0),
+    "cache_implementation": "dynamic",
+}
+# Other arguments of `generate()`; criteria are those of the config, and strings.
+ARGUMENTS = {"generation_config", "stopping_criteria", "decoder_input_ids"}
+
+
+def is_implemented(model: PreTrainedModel, config: GenerationConfig, options: dict[str, Any]) -> bool:
+    """
+    Returns whether the search gives what the library's loop would.
+
+    Args:
+        model: One of ours, or PEFT's around it; no other keeps its cache in a form that is known.
+        config: What `generate()` goes by.
+        options: Arguments of `generate()`.
+    """
+    adapter = getattr(model, "active_peft_config", None)
+    base = model if adapter is None else model.get_base_model()  # type: ignore[operator]
+    if not isinstance(base, XformerForSeq2SeqLM) or (adapter is not None and adapter.is_prompt_learning):
+        return False
+    if torch.distributed.is_available() and torch.distributed.is_initialized():  # whose processes wait for each other
+        return False
+    known = config.to_dict().keys() | IMPLEMENTED | ARGUMENTS
+    criteria = options.get("stopping_criteria") or []
+    return (
+        not unknown_fields(config)
+        and all(value is None or name in known for name, value in options.items())
+        and all(type(each) is StopTexts for each in criteria)
+        and (not criteria or padding(config) >= 0)
+    )
+
+
+def unknown_fields(config: GenerationConfig) -> list[str]:
+    """Returns the fields of a generation config that ask for what the search has not, with their values."""
+    fields = {name: value for name, value in config.to_dict().items() if name not in IMPLEMENTED and name[0] != "_"}
+    return [f"{name}={value}" for name, value in fields.items() if value is not None and value != OFF.get(name)]
+
+
+@dataclass
+class SearchOutput(ModelOutput):
+    """
+    Result of a search.
+
+    Args:
+        sequences: Tokens of all texts, padded, (B * num_return_sequences, T).
+        sequences_scores: What beams are sorted by, (B * num_return_sequences,); None for greedy search.
+        log_probabilities: Those of the texts, (B * num_return_sequences,), if they were asked for.
+    """
+
+    sequences: torch.Tensor | None = None
+    sequences_scores: torch.Tensor | None = None
+    log_probabilities: torch.Tensor | None = None
+
+
+class Ends:
+    """Tells which texts have ended: by an end token, at the greatest length, or by another criterion."""
+
+    def __init__(self, config: GenerationConfig, criteria: StoppingCriteriaList):
+        self.tokens, self.max_length = end_tokens(config), config.max_length
+        self.others = [each for each in criteria if not isinstance(each, EosTokenCriteria | MaxLengthCriteria)]
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Returns for each row of tokens (R, T) whether its text has just ended."""
+        if tokens.shape[1] >= self.max_length:
+            return torch.ones_like(tokens[:, 0], dtype=torch.bool)
+        ended = is_one_of(tokens[:, -1], self.tokens)
+        for each in self.others:
+            ended = ended | each(tokens, None)  # type: ignore[arg-type]
+        return ended
+
+
+class Search:
+    """
+    Decodes a batch in place of the library's loop: `model.generate(..., custom_generate=Search())`.
+
+    Processors of logits and criteria of one's own must look at each row by itself.
+
+    Args:
+        scores: Whether to add up the log-probabilities of the texts.
+
+    Raises:
+        ValueError: The model is not the package's, or an option is none that the search has.
+    """
+
+    def __init__(self, scores: bool = False):
+        self.scores = scores
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        input_ids: torch.Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        **options,
+    ) -> SearchOutput | torch.Tensor:
+        if not isinstance(model, XformerForSeq2SeqLM):
+            raise ValueError(f"`Search` is for the package's models, not for {type(model).__name__}")
+        if unknown := unknown_fields(generation_config):
+            raise ValueError(f"`Search` has no {unknown[0]}: leave `custom_generate` out")
+        beams = generation_config.num_beams
+        live, ends = LiveBatch(model, options), Ends(generation_config, stopping_criteria)
+        search = search_greedily if beams == 1 else search_beams
+        processors: Any = logits_processor or None  # None if the list is empty
+        output = SearchOutput(**search(live, input_ids, processors, ends, generation_config, self.scores))
+        return output if generation_config.return_dict_in_generate else output.sequences  # type: ignore[return-value]

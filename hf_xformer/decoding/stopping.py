@@ -1,0 +1,62 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens and strings that end a text."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers.generation import StoppingCriteria
+
+
+def end_tokens(config: GenerationConfig) -> list[int]:
+    """Returns the tokens that end a text."""
+    ends = config.eos_token_id
+    return [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [ends]
+
+
+def padding(config: GenerationConfig) -> int:
+    """Returns the token that `generate()` puts behind a text that has ended; -1 if it has none."""
+    return config.pad_token_id if config.pad_token_id is not None else next(iter(end_tokens(config)), -1)
+
+
+def is_one_of(tokens: torch.Tensor, some: list[int]) -> torch.Tensor:
+    """Returns where tokens are one of some."""
+    if len(some) == 1:  # a comparison is many times faster than the search below
+        return tokens == some[0]
+    if not some:
+        return torch.zeros_like(tokens, dtype=torch.bool)
+    return torch.isin(tokens, torch.tensor(some, device=tokens.device, dtype=tokens.dtype))
+
+
+class StopTexts(StoppingCriteria):
+    """
+    Ends a text that has one of some strings.
+
+    The library's own looks for them in the names of tokens, which it cannot make out for tokenizers of whole words.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: list[str]):
+        self.tokenizer, self.strings = tokenizer, strings
+
+    def __call__(  # type: ignore[override]
+        self, input_ids: torch.Tensor, scores: torch.Tensor | None = None, **kwargs
+    ) -> torch.Tensor:
+        texts = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True)
+        return torch.tensor([any(each in text for each in self.strings) for text in texts], device=input_ids.device)
+
+
+@contextmanager
+def own_stop_strings(config: GenerationConfig, options: dict) -> Iterator[dict]:
+    """Yields options without `stop_strings`, which `StopTexts` looks for; the model's config has none meanwhile."""
+    options, kept = {name: value for name, value in options.items() if name != "stop_strings"}, config.stop_strings
+    if (given := options.get("generation_config")) is not None:
+        options["generation_config"] = copy.deepcopy(given)
+        options["generation_config"].stop_strings = None
+    config.stop_strings = None
+    try:
+        yield options
+    finally:
+        config.stop_strings = kept
