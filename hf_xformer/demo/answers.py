@@ -42,16 +42,26 @@ class Answers:
         checkpoint: Folder or Hub name.
         num_beams, n_best: Beams, and texts for a source.
         say: Is told in a line which options of the checkpoint are left out.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
         options: Others of `Decoder.from_pretrained`.
 
     Raises:
         ArgumentError: The checkpoint does not load, or an option is refused.
     """
 
-    def __init__(self, checkpoint: str, num_beams: int, n_best: int, say: Callable[[str], object], **options: Any):
+    def __init__(
+        self,
+        checkpoint: str,
+        num_beams: int,
+        n_best: int,
+        say: Callable[[str], object],
+        trust_remote_code: bool = False,
+        **options: Any,
+    ):
         drafts: dict[str, Any] = dict.fromkeys(DRAFTS) if num_beams > 1 else {}
         self.decoder = Decoder.from_pretrained(
             checkpoint,
+            trust_remote_code=trust_remote_code,
             num_beams=num_beams,
             num_return_sequences=n_best,
             batch_size=1,

@@ -5,7 +5,6 @@
 import ast
 import shutil
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from hub_client import run_with
 from hub_server import HubServer
 from packaging.requirements import Requirement
 from small_models import make_model
-from small_runs import ROOT, refused
+from small_runs import ROOT, python, refused
 from transformers import AutoTokenizer
 
 from hf_xformer.commands import demo
@@ -127,10 +126,9 @@ def test_a_dry_run_lists_the_files_and_sends_none(hub, checkpoint):
 
 def test_offline_nobody_looks_for_the_hub(hub, checkpoint, capsys):
     asked = len(hub.requests)
-    # The library reads this when it is imported: a process of its own for one that could ask.
+    # The library reads this when it is imported: a process that has not imported it.
     environment = {**hub.environment(checkpoint.parent / "home"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "hf_xformer", "push", checkpoint, "tester/off", "--space", "--dry_run"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = python("-m", "hf_xformer", "push", checkpoint, "tester/off", "--space", "--dry_run", **environment)
     assert done.returncode == 0 and "app.py" in done.stdout, done.stderr
     assert "spaces/tester/off: nobody has looked at what is there: HF_HUB_OFFLINE is set" in done.stdout
     assert len(hub.requests) == asked
