@@ -50,7 +50,8 @@ MAY_IMPORT = {
     "decoding": {"errors", "files", "models", "data", "checkpoints"},
     "training": {"errors", "files", "yaml_files", "models", "data", "checkpoints", "decoding"},
     "hub": {"errors", "files", "yaml_files", "models", "checkpoints"},
-    "commands": {"errors", "files", "models", "data", "checkpoints", "decoding", "training", "hub"},
+    "demo": {"errors", "files", "models", "data", "checkpoints", "decoding"},
+    "commands": {"errors", "files", "models", "data", "checkpoints", "decoding", "training", "hub", "demo"},
 }
 
 
