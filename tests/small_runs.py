@@ -36,11 +36,13 @@ CHECKPOINT_LINES = (
     "push {model} user/name --dry_run",
     "convert {model} {out}",
     "export {model} {out}",
+    "export {model} {out} --engine onnx",
     "merge {adapter} {out}",
     "average {model} {model} --output_dir {out}",
     "distill {model} --train_file {data} --output_file {out}",
     "estimate --config_name {model}",
     "attention {model} A --output {out}",
+    "demo {model} --port 0",
 )
 SMALL = "d_model=16,encoder_layers=1,decoder_layers=1,encoder_ffn_dim=24,decoder_ffn_dim=24,dropout=0.0"
 

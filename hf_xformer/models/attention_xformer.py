@@ -136,8 +136,9 @@ class XformerAttention(XformerProjecting):
             The mixed values, (B, T, H * K), and the weights if the backend returns them: (B, H, T, S), or of the
             shape that the mask says.
         """
-        backend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        if q.device.type == "cpu" and self.config._attn_implementation == "flex_attention" and not is_tracing(q):
+        name = self.config._attn_implementation
+        backend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
+        if name == "flex_attention" and q.device.type == "cpu" and not is_tracing(q):
             backend = with_own_shapes(backend)
         kwargs |= {"scaling": self.scaling, "dropout": self.dropout if self.training else 0.0}
         results = []

@@ -10,6 +10,7 @@ from transformers.utils import logging
 from .cache_xformer import XformerCache, whole_source
 from .compiling_xformer import CompiledDecoding, GraphCache, pad_sources, why_not_called, why_not_compiled
 from .configuration_xformer import XformerConfig
+from .lookup_xformer import SourceLookup
 from .positions_xformer import count_positions
 from .varlen_xformer import takes_segments
 from .versions_xformer import CACHE, create_masks_for_generate
@@ -112,7 +113,7 @@ class XformerGeneration:
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **kwargs):
         # Beams and samples share their source. A cache of the caller's, or PEFT's prefix, is kept the library's way,
         # with a row of the source for each of the target's.
-        is_shared = kwargs.get(CACHE) is None and not self.prefix_width()
+        is_shared = isinstance(kwargs.get(CACHE), XformerCache | None) and not self.prefix_width()
         names = ("attention_mask", "encoder_outputs") if is_shared else ()
         shared = {name: kwargs.pop(name) for name in names if name in kwargs}
         input_ids, kwargs = super()._expand_inputs_for_generation(
@@ -169,6 +170,14 @@ class XformerGeneration:
         outputs = super().__call__(*args, **kwargs)
         cache.fill(kwargs)
         return outputs
+
+    def _get_candidate_generator(self, generation_config, inputs_tensor, **kwargs):
+        looks_up = generation_config.prompt_lookup_num_tokens is not None
+        if looks_up and self.config.encoder_vocab_size is None and not inputs_tensor.is_floating_point():
+            return SourceLookup(generation_config, inputs_tensor)
+        return super()._get_candidate_generator(
+            generation_config=generation_config, inputs_tensor=inputs_tensor, **kwargs
+        )
 
     def create_masks_for_generate(self, attention_mask=None, **kwargs):
         # The decoder finds borders in the mask of tokens, and the library would refuse blocks to FlashAttention.
