@@ -36,6 +36,7 @@ VERBS = {
     "average": "average the weights of checkpoints",
     "distill": "write a teacher's outputs as a training set",
     "estimate": "estimate what a training takes, before it starts",
+    "demo": "show a checkpoint on a page, with an HTTP API",
     "attention": "draw where a model looks while it decodes",
 }
 # Options of `accelerate launch` that `hf-xformer train` passes on to it.

@@ -12,6 +12,8 @@ LICENSES = re.compile(
     r"apache-2\.0|mit|isc|unlicense|wtfpl|bsd(-[23]-clause)?|cc|cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-[2-4]\.0"
     r"|[al]?gpl(-[23]\.0)?|mpl-2\.0|odc-by|pddl|openrail|unknown|other"
 )
+SDKS = ("gradio", "docker", "static")
+COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 HEADER = re.compile(r"\A\s*---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
 
 
@@ -44,7 +46,25 @@ def find_errors(text: str, kind: str) -> list[str]:
     for name in ("library_name", "pipeline_tag"):
         if not isinstance(data.get(name, ""), str):
             errors.append(f'"{name}" must be a string: {data[name]!r}')
+    if kind == "space":
+        return errors + find_space_errors(data)
     return errors + (find_result_errors(data.get("model-index")) if kind == "model" else [])
+
+
+def find_space_errors(data: dict) -> list[str]:
+    """The fields by which a Space is built and shown: those that are there must be right."""
+    choices = {"sdk": SDKS, "colorFrom": COLOURS, "colorTo": COLOURS}
+    errors = [
+        f'"{name}" must be one of {", ".join(known)}'
+        for name, known in choices.items()
+        if data.get(name, known[0]) not in known
+    ]
+    # Unquoted, 3.10 is the number 3.1.
+    texts = ("title", "sdk_version", "python_version", "app_file", "short_description")
+    errors += [
+        f'"{name}" must be a string: {data[name]!r}' for name in texts if not isinstance(data.get(name, ""), str)
+    ]
+    return errors + ['"short_description" is too long'] * (len(str(data.get("short_description", ""))) > 60)
 
 
 def find_result_errors(models) -> list[str]:

@@ -16,6 +16,20 @@ from hub_cards import find_errors
 
 LARGE = "arrow bin bz2 ckpt gz h5 joblib model msgpack npy npz onnx parquet pickle pkl pt pth safetensors tar xz zip"
 GIT_ATTRIBUTES = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LARGE.split()).encode()
+# With which a new Space begins.
+SPACE_CARD = b"""---
+title: New
+emoji: \xf0\x9f\x93\x88
+colorFrom: pink
+colorTo: gray
+sdk: gradio
+sdk_version: 6.0.0
+app_file: app.py
+pinned: false
+---
+
+Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
+"""
 # A regular file is a git blob, of which the Hub takes no larger ones.
 REGULAR_LIMIT = 10 * 1024 * 1024
 
@@ -126,7 +140,7 @@ def hash_folders(files: dict[str, File]) -> dict[str, str]:
 
 
 class Repository:
-    """A model's or data set's repository, readable by tests; only commits change it."""
+    """A model's, data set's or Space's repository, readable by tests; only commits change it."""
 
     def __init__(self, kind: str, name: str, private: bool = False):
         self.kind, self.name, self.private = kind, name, private
@@ -134,7 +148,8 @@ class Repository:
         self.tags: dict[str, str] = {}
         self.commits: dict[str, Commit] = {}
         self.objects: dict[str, bytes] = {}  # what was uploaded by LFS, committed or not, by sha256
-        self._append("main", None, {".gitattributes": File(GIT_ATTRIBUTES)}, "initial commit", "")
+        first = {".gitattributes": File(GIT_ATTRIBUTES)} | ({"README.md": File(SPACE_CARD)} if kind == "space" else {})
+        self._append("main", None, first, "initial commit", "")
 
     @property
     def owner(self) -> str:

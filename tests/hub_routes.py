@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""The requests that the Hub answers, as far as a model or a data set is pushed and loaded, in a table of routes."""
+"""A table of the requests that the Hub answers, as far as models, data sets and Spaces are pushed and loaded."""
 
 import base64
 import hashlib
@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, quote
 
-from hub_cards import find_errors, find_tags, read_header
+from hub_cards import SDKS, find_errors, find_tags, read_header
 from hub_repository import Commit, File, HubError, Repository
 
 
@@ -96,7 +96,7 @@ def named(call: Call) -> tuple[str, str]:
     """Kind and name of the repository that a body speaks of."""
     asked, user = call.json(), need_user(call)
     kind, owner = asked.get("type", "model"), asked.get("organization") or user
-    if kind not in ("model", "dataset"):
+    if kind not in ("model", "dataset", "space"):
         raise Unsupported(f"repositories of the kind {kind}")
     if not re.fullmatch(r"[\w.-]{1,96}", asked["name"]):
         raise HubError(400, f"Invalid repository name: {asked['name']!r}")
@@ -110,6 +110,8 @@ def create_repository(hub, call: Call) -> Reply:
     answer = {"url": hub.page(kind, name), "name": name}
     if (kind, name) in hub.repositories:
         return reply_json({"error": f"You already created this {kind} repo", **answer}, 409)
+    if kind == "space" and call.json().get("sdk") not in SDKS:
+        raise HubError(400, f"A Space needs an SDK, one of {', '.join(SDKS)}")
     hub.repositories[kind, name] = Repository(kind, name, private=call.json().get("visibility") == "private")
     return reply_json(answer)
 
@@ -367,9 +369,9 @@ def resolve(hub, call: Call, kind: str, name: str, revision: str, path: str) -> 
     return reply_range(call, file.content, headers)
 
 
-API = r"/api/(?P<kind>model|dataset)s/(?P<name>[^/]+(?:/[^/]+)?)"
-PAGE = r"/(?P<datasets>datasets/)?(?P<name>[^/]+(?:/[^/]+)?)"
-OBJECT = r"/storage/(?P<kind>model|dataset)/(?P<name>[^/]+/[^/]+)/(?P<oid>[0-9a-f]{64})"
+API = r"/api/(?P<kind>model|dataset|space)s/(?P<name>[^/]+(?:/[^/]+)?)"
+PAGE = r"/(?P<folder_of_kind>datasets/|spaces/)?(?P<name>[^/]+(?:/[^/]+)?)"
+OBJECT = r"/storage/(?P<kind>model|dataset|space)/(?P<name>[^/]+/[^/]+)/(?P<oid>[0-9a-f]{64})"
 REVISION = r"(?P<revision>[^/]+)"
 # The first that fits; a repository's own address comes last, because a name may be of one part or of two.
 ROUTES = [

@@ -33,7 +33,7 @@ class HubServer:
     The Hub of one user, in memory. Requests are answered one at a time.
 
     Attributes:
-        repositories: What there is, by kind ("model", "dataset") and full name.
+        repositories: What there is, by kind ("model", "dataset", "space") and full name.
         uploads: What each commit named, in order.
         stored: Kind, name and SHA-256 of each object whose bytes came by LFS, in order.
         requests: All that was asked.
@@ -85,7 +85,7 @@ class HubServer:
         }
 
     def page(self, kind: str, name: str) -> str:
-        return f"{self.url}/{'datasets/' if kind == 'dataset' else ''}{name}"
+        return f"{self.url}/{'' if kind == 'model' else f'{kind}s/'}{name}"
 
     def sign(self, method: str, path: str) -> str:
         return hmac.digest(self._key, f"{method} {path}".encode(), "sha256").hex()
@@ -121,8 +121,8 @@ class HubServer:
             match = re.fullmatch(pattern, parts.path)
             if match and known == ("GET" if method == "HEAD" else method):
                 groups = {name: unquote(value) for name, value in match.groupdict().items() if value is not None}
-                if "datasets" in match.re.groupindex:
-                    groups["kind"] = "dataset" if groups.pop("datasets", None) else "model"
+                if "folder_of_kind" in match.re.groupindex:
+                    groups["kind"] = groups.pop("folder_of_kind", "models/").removesuffix("s/")
                 return endpoint(self, call, **groups)
         raise Unsupported("no such route")
 

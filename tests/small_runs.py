@@ -42,6 +42,7 @@ CHECKPOINT_LINES = (
     "distill {model} --train_file {data} --output_file {out}",
     "estimate --config_name {model}",
     "attention {model} A --output {out}",
+    "demo {model} --port 0",
 )
 SMALL = "d_model=16,encoder_layers=1,decoder_layers=1,encoder_ffn_dim=24,decoder_ffn_dim=24,dropout=0.0"
 

@@ -35,7 +35,8 @@ TRAVELLING = [
             "output",
             "layout",
         ),
-        *("rows", "attention", "sublayers", "layers", "pretrained", "stack", "lookup", "generation", "modeling"),
+        *("rows", "attention", "sublayers", "layers", "pretrained", "stack", "lookup"),
+        *("compiling", "generation", "modeling"),
     )
 ]
 # Which of the package's rooms each may import; `models` stands for the public names in its `__init__` alone.
@@ -49,7 +50,8 @@ MAY_IMPORT = {
     "decoding": {"errors", "files", "models", "data", "checkpoints"},
     "training": {"errors", "files", "yaml_files", "models", "data", "checkpoints", "decoding"},
     "hub": {"errors", "files", "yaml_files", "models", "checkpoints"},
-    "commands": {"errors", "files", "models", "data", "checkpoints", "decoding", "training", "hub"},
+    "demo": {"errors", "files", "models", "data", "checkpoints", "decoding"},
+    "commands": {"errors", "files", "models", "data", "checkpoints", "decoding", "training", "hub", "demo"},
 }
 
 

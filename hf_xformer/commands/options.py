@@ -224,6 +224,11 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         choices=QUANTIZATIONS,
         help="round the weights to 8 or 4 bits as they are loaded (default: no); on a GPU by bitsandbytes",
     )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the steps of decoding: up to a minute once, then faster; for thousands of texts",
+    )
 
 
 GENERATE_OPTIONS = (
@@ -275,6 +280,7 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
         overlong=args.overlong,
         scores=getattr(args, "scores", False),
         say=partial(print, file=sys.stderr),
+        compile=args.compile,
         **generate_options(args),
     )
 

@@ -3,15 +3,20 @@
 """Heat maps of a model's cross-attention, as PNG files."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.vocabulary import check_decoder_start
+from ..data.encoding import TextEncoder
 from ..data.pictures import save_picture
 from ..errors import ArgumentError
 from .lengths import longest_target, room
 
+
+if TYPE_CHECKING:  # an extra
+    from matplotlib.figure import Figure
 
 # Tokens of either side whose names can still be read in a heat map.
 PICTURE_TOKENS = 100
@@ -45,24 +50,30 @@ def cross_attention(
     """
     check_decoder_start(model.config)
     model.eval()
-    encoded = source(source_text, return_tensors="pt").to(model.device)
-    most = check_room(model, "source", encoded["input_ids"])
+    input_ids = encode(TextEncoder(source), source_text, model.device)
+    most = check_room(model, "source", input_ids)
     if target_text is None:
         length = min(longest_target(model.generation_config) or most, most)
         # The start token counts towards the length.
         options = {"num_beams": 1, "do_sample": False, "max_length": length + 1, "max_new_tokens": None}
-        labels = model.generate(**encoded, **options)[:, 1:]  # type: ignore[operator]
+        labels = model.generate(input_ids, **options)[:, 1:]  # type: ignore[operator]
     else:
-        labels = target(text_target=target_text, return_tensors="pt")["input_ids"].to(model.device)
+        labels = encode(TextEncoder(target, target=True), target_text, model.device)
     check_room(model, "target", labels)
-    attentions = model(**encoded, labels=labels, output_attentions=True).cross_attentions
+    attentions = model(input_ids, labels=labels, output_attentions=True).cross_attentions
     weights = torch.stack(attentions)[:, 0].float().cpu()  # (layers, H, T, S)
     for name, number, count in (("layer", layer, weights.shape[0]), ("head", head, weights.shape[1])):
         if number is not None and not 1 <= number <= count:
             raise ArgumentError(f"--{name} {number}: the decoder has {count} {name}s, counted from 1")
     chosen = weights[slice(None) if layer is None else slice(layer - 1, layer)]
     chosen = chosen[:, slice(None) if head is None else slice(head - 1, head)]
-    return chosen.mean(dim=(0, 1)), pieces(source, encoded["input_ids"][0]), pieces(target, labels[0])
+    return chosen.mean(dim=(0, 1)), pieces(source, input_ids[0]), pieces(target, labels[0])
+
+
+def encode(encoder: TextEncoder, text: str, device: torch.device) -> torch.Tensor:
+    """Returns a text's tokens (1, T)."""
+    (encoded,) = encoder([text])
+    return torch.tensor([encoded.ids], dtype=torch.long, device=device)
 
 
 def check_room(model: PreTrainedModel, side: str, ids: torch.Tensor) -> int:
@@ -92,17 +103,13 @@ def pieces(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> list[str]:
     ]
 
 
-def plot_attention(weights: torch.Tensor, source: list[str], target: list[str], path: Path, title: str = "") -> None:
+def draw_attention(weights: torch.Tensor, source: list[str], target: list[str], title: str = "") -> "Figure":
     """
-    Draws attention weights as a heat map.
+    Returns attention weights as a heat map.
 
     Args:
         weights: (T, S), a row for each token of the target.
         source, target: The tokens' names, S and T of them.
-        path: File to write, PNG or another format by its extension.
-
-    Raises:
-        ArgumentError: There is no such format.
     """
     from matplotlib.figure import Figure
 
@@ -114,4 +121,14 @@ def plot_attention(weights: torch.Tensor, source: list[str], target: list[str], 
     axes.set_yticks(range(len(target)), [name.replace("$", r"\$") for name in target])
     axes.set(xlabel="source", ylabel="target", title=title)
     figure.colorbar(image, label="attention")
-    save_picture(figure, path)
+    return figure
+
+
+def plot_attention(weights: torch.Tensor, source: list[str], target: list[str], path: Path, title: str = "") -> None:
+    """
+    Writes the heat map of [`draw_attention`], as PNG or in another format by the file's extension.
+
+    Raises:
+        ArgumentError: There is no such format.
+    """
+    save_picture(draw_attention(weights, source, target, title), path)

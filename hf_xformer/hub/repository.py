@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RevisionNotFoundError
@@ -58,11 +59,20 @@ def why_refused(error: Exception) -> str:
 
 @dataclass
 class Repository:
-    """A repository of models on the Hub, and the branch that is pushed to; None for its main one."""
+    """A repository of a model on the Hub, and the branch that is pushed to; None for its main one."""
 
     api: HfApi
     name: str
     branch: str | None = None
+
+    kind: ClassVar[str] = "model"
+    sdk: ClassVar[str | None] = None  # of a Space
+    empty_card: ClassVar[re.Pattern[bytes]] = EMPTY_CARD
+
+    @property
+    def key(self) -> str:
+        """Name in `PUSHED`; a model's is its own."""
+        return self.name
 
     def create(self, private: bool | None) -> None:
         """
@@ -73,29 +83,35 @@ class Repository:
             ArgumentError: The Hub refuses, or the repository should be private, and is there and public.
         """
         with hub_call():
-            self.name = self.api.create_repo(self.name, private=private, exist_ok=True).repo_id
-            public = private and not self.api.repo_info(self.name).private
+            self.name = self.api.create_repo(
+                self.name, private=private, repo_type=self.kind, exist_ok=True, space_sdk=self.sdk
+            ).repo_id
+            public = private and not self.is_private()
         if public:
             raise ArgumentError(f"{self.name} is there and public: make it private on the Hub, or take another name")
+
+    def is_private(self) -> bool:
+        return bool(self.api.repo_info(self.name, repo_type=self.kind).private)
 
     def make_branch(self) -> None:
         """Creates the branch, from the main one, if it does not exist yet."""
         if self.branch is not None:
             with hub_call():
-                self.api.create_branch(self.name, branch=self.branch, exist_ok=True)
+                self.api.create_branch(self.name, branch=self.branch, repo_type=self.kind, exist_ok=True)
 
     def head(self) -> str:
         """Returns the branch's last commit; that of the main branch, from which it will be made, if there is none."""
         with hub_call():
             try:
-                return str(self.api.repo_info(self.name, revision=self.branch).sha)
+                return str(self.api.repo_info(self.name, repo_type=self.kind, revision=self.branch).sha)
             except RevisionNotFoundError:
-                return str(self.api.repo_info(self.name).sha)
+                return str(self.api.repo_info(self.name, repo_type=self.kind).sha)
 
     def listing(self, revision: str) -> dict[str, str]:
         """Returns the files at a commit, each with the hash of its content."""
         with hub_call():
-            there = list(self.api.list_repo_tree(self.name, recursive=True, revision=revision))
+            tree = self.api.list_repo_tree(self.name, recursive=True, revision=revision, repo_type=self.kind)
+            there = list(tree)
         return {
             each.path: each.lfs.sha256 if each.lfs else each.blob_id for each in there if isinstance(each, RepoFile)
         }
@@ -120,7 +136,7 @@ class Repository:
         """
         commit = head or self.head()
         there = self.listing(commit)
-        ours = read_json(folder / PUSHED).get(self.name, {})
+        ours = read_json(folder / PUSHED).get(self.key, {})
         unknown = {name for name, hashed in there.items() if hashed not in ours.get(name, [])}
         files = publication.files if publication else {name: folder / name for name in unknown}
         unknown -= {name for name in unknown if name in files and has_hash(files[name], there[name])}
@@ -131,10 +147,10 @@ class Repository:
         return sorted(unknown & {*publication.files, *self.stale(publication, there)})
 
     def has_empty_card(self, commit: str) -> bool:
-        """Returns whether the card at a commit is the Hub's own for a new repository: a licence and no text."""
+        """Returns whether the card at a commit is the Hub's own for a new repository."""
         with hub_call():
-            path = self.api.hf_hub_download(self.name, CARD, revision=commit)
-        return EMPTY_CARD.fullmatch(Path(path).read_bytes()) is not None
+            path = self.api.hf_hub_download(self.name, CARD, revision=commit, repo_type=self.kind)
+        return self.empty_card.fullmatch(Path(path).read_bytes()) is not None
 
     def check_ours(self, folder: Path, publication: Publication | None = None, head: str | None = None) -> None:
         """
@@ -170,14 +186,19 @@ class Repository:
         )  # before it is true: a kill right after the commit must not make it another's
         with hub_call():
             done = self.api.create_commit(
-                self.name, operations, commit_message=message, revision=self.branch, parent_commit=head
+                self.name,
+                operations,
+                commit_message=message,
+                repo_type=self.kind,
+                revision=self.branch,
+                parent_commit=head,
             )
         return done.commit_url
 
     def remember(self, folder: Path, publication: Publication) -> None:
         """Notes the files that are pushed from a folder."""
         pushed = read_json(folder / PUSHED)
-        ours = pushed.setdefault(self.name, {})
+        ours = pushed.setdefault(self.key, {})
         for name, content in publication.files.items():
             ours[name] = sorted({*ours.get(name, []), *hashes(content)})
         write_json(folder / PUSHED, pushed)
