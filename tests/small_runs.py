@@ -36,6 +36,7 @@ CHECKPOINT_LINES = (
     "push {model} user/name --dry_run",
     "convert {model} {out}",
     "export {model} {out}",
+    "export {model} {out} --engine onnx",
     "merge {adapter} {out}",
     "average {model} {model} --output_dir {out}",
     "distill {model} --train_file {data} --output_file {out}",

@@ -35,7 +35,8 @@ TRAVELLING = [
             "output",
             "layout",
         ),
-        *("rows", "attention", "sublayers", "layers", "pretrained", "stack", "generation", "modeling"),
+        *("rows", "attention", "sublayers", "layers", "pretrained", "stack", "lookup"),
+        *("compiling", "generation", "modeling"),
     )
 ]
 # Which of the package's rooms each may import; `models` stands for the public names in its `__init__` alone.

@@ -177,13 +177,14 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False, **options
         ) from error
 
 
-def read_config(name_or_path: str, option: str = "", trust_remote_code: bool = False) -> PreTrainedConfig:
+def read_config(name_or_path: str, option: str = "", trust_remote_code: bool = False, **hub) -> PreTrainedConfig:
     """
     Loads a configuration from a folder or the Hub.
 
     Args:
         option: The one that names the model, such as "--config_name", for the message.
         trust_remote_code: Whether code that comes with it may run.
+        hub: `revision` and `token`.
 
     Raises:
         ArgumentError: It cannot be read, needs code of its own, or a value in it is refused.
@@ -191,9 +192,9 @@ def read_config(name_or_path: str, option: str = "", trust_remote_code: bool = F
     where = f"{option} {name_or_path}".strip()
     check_path(name_or_path)
     check_json(Path(name_or_path) / CONFIG if Path(name_or_path).is_dir() else Path(name_or_path), where)
-    check_code(name_or_path, trust_remote_code, option=option)
+    check_code(name_or_path, trust_remote_code, option=option, **hub)
     with blame(f"{where}: cannot read its configuration", Exception):  # of a dozen types, as when a model is loaded
-        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **hub)
 
 
 def read_model_config(name_or_path: str, option: str = "", trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -250,18 +251,19 @@ def load_config(name_or_path: str, overrides: dict, trust_remote_code: bool = Fa
         return type(loaded)(**{**fields, **overrides})
 
 
-def read_own_config(name_or_path: str, otherwise: str, trust_remote_code: bool = False) -> XformerConfig:
+def read_own_config(name_or_path: str, otherwise: str, trust_remote_code: bool = False, **hub) -> XformerConfig:
     """
     Loads the configuration of an Xformer from a folder or the Hub.
 
     Args:
         otherwise: Advice for a model of another type, for the message.
         trust_remote_code: Whether code that comes with it may run.
+        hub: `revision` and `token`.
 
     Raises:
         ArgumentError: It cannot be read, or is another model's.
     """
-    config = read_config(name_or_path, trust_remote_code=trust_remote_code)
+    config = read_config(name_or_path, trust_remote_code=trust_remote_code, **hub)
     if not isinstance(config, XformerConfig):
         raise ArgumentError(f"{name_or_path}: model_type {config.model_type!r} is not 'xformer': {otherwise}")
     return config

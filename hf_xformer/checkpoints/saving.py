@@ -15,11 +15,14 @@ from ..files import ADAPTER_CONFIG, CONFIG, GENERATION_CONFIG, TARGET_TOKENIZER,
 
 # Every checkpoint that has a tokenizer has one of these.
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+TOKENIZER_PATTERNS = (
+    *(*TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    *("source.spm", "target.spm"),
+)
 # Files of an earlier checkpoint, which must not be taken for a part of the new one.
 EARLIER = (
     *(CONFIG, GENERATION_CONFIG, "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
-    *(TARGET_TOKENIZER, *TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "added_tokens.json"),
-    *("source.spm", "target.spm"),
+    *(TARGET_TOKENIZER, *TOKENIZER_PATTERNS),
 )
 
 

@@ -66,6 +66,7 @@ DECODING = (
     "revision",
     "device",
     "dtype",
+    "quantization",
     "trust_remote_code",
 )
 
@@ -261,6 +262,7 @@ def score(
         **({"max_samples": args.max_samples} if args.max_samples else {}),
         **system.decoding,
         **length_options(args),
+        **({"quantization": args.quantization} if args.quantization and system.decoding else {}),
         "checkpoint": system.name,
         "test_file": list(map(shown, args.test_file or [])),
         "torch": torch.__version__,

@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed  # the library's own would import PEFT, which takes a second or more
 
+from ..checkpoints.quantization import QUANTIZATIONS
 from ..data.bad_rows import POLICIES, SHORTEST, BadRows
 from ..data.formats import TABLE_READERS, format_of
 from ..decoding.decoder import Decoder
@@ -201,6 +202,12 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         "--stop_strings", nargs="+", metavar="TEXT", help="end a text behind the first of these that it has"
     )
     group.add_argument("--assistant_model", help="smaller checkpoint with the same tokens, which drafts texts")
+    group.add_argument(
+        "--prompt_lookup_num_tokens",
+        type=whole_number(),
+        metavar="N",
+        help="draft so many tokens from where the last ones stand in the source, for texts that copy from it",
+    )
     group.add_argument("--do_sample", action="store_true", default=None, help="sample instead of taking the best")
     group.add_argument("--temperature", type=number(above=0), help="flattens (above 1) or sharpens the distribution")
     group.add_argument("--top_k", type=whole_number(), help="sample from this many of the likeliest tokens")
@@ -212,6 +219,16 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the accelerator, if there is one)")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     group.add_argument("--dtype", choices=dtypes, default="auto", help="type of the weights (default: as saved)")
+    group.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        help="round the weights to 8 or 4 bits as they are loaded (default: no); on a GPU by bitsandbytes",
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the steps of decoding: up to a minute once, then faster; for thousands of texts",
+    )
 
 
 GENERATE_OPTIONS = (
@@ -220,6 +237,7 @@ GENERATE_OPTIONS = (
     "max_new_tokens",
     "stop_strings",
     "assistant_model",
+    "prompt_lookup_num_tokens",
     "do_sample",
     "temperature",
     "top_k",
@@ -254,6 +272,7 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
         args.checkpoint,
         device=choose_device(args.device),
         dtype=args.dtype,
+        quantization=args.quantization,
         trust_remote_code=args.trust_remote_code,
         revision=args.revision,
         batch_size=args.batch_size,
@@ -261,6 +280,7 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
         overlong=args.overlong,
         scores=getattr(args, "scores", False),
         say=partial(print, file=sys.stderr),
+        compile=args.compile,
         **generate_options(args),
     )
 

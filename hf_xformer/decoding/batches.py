@@ -18,8 +18,9 @@ FIRST_WINDOW, LAST_WINDOW = 64, 4096
 # Source tokens of a batch, times beams, by which a processor is busy.
 CPU_TOKENS, ACCELERATOR_TOKENS = 8192, 131072
 SHORTEST = 16  # tokens that a source counts at least, because its target and the logits take memory too
-# Share of an accelerator's free memory that a batch may take by the estimate below.
-SHARE = 0.5
+# Share of an accelerator's free memory that a batch may take by the estimate below, and how many times as long as its
+# source a target may be for that.
+SHARE, LONGER = 0.5, 2
 
 
 def windows(items: Iterable[T], last: int = LAST_WINDOW) -> Iterator[list[T]]:
@@ -85,7 +86,8 @@ class BatchSize:
             free += torch.accelerator.memory_reserved(self.device) - torch.accelerator.memory_allocated(self.device)
         except (AttributeError, NotImplementedError, RuntimeError):  # an accelerator that does not tell
             return None
-        return int(SHARE * free) // bytes_of(config, length, targets or length, self.beams)
+        target = LONGER * length + SHORTEST  # few are longer than that
+        return int(SHARE * free) // bytes_of(config, length, min(targets or target, target), self.beams)
 
 
 def bytes_of(config: PreTrainedConfig, source: int, target: int, beams: int) -> int:

@@ -90,7 +90,8 @@ class Rules:
 def rules_of(config: GenerationConfig, prompt: int) -> Rules:
     """Returns the rules of a generation config, for prompts of so many tokens."""
     ends, beams = end_tokens(config), config.num_beams
-    # The library puts the first end token behind a text, where the padding token's number is 0.
+    # The library puts the first end token behind a text, where the padding token's number is 0; and without an end
+    # token -1, which no tokenizer knows.
     fill = (config.pad_token_id or ends[0]) if ends else padding(config)
     return Rules(
         beams=beams,

@@ -15,11 +15,13 @@ from transformers.generation import StoppingCriteriaList
 from transformers.utils import logging
 
 from ..checkpoints.loading import load_model, load_tokenizers
+from ..checkpoints.quantization import load_quantized
 from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
 from ..errors import ArgumentError
 from ..models import XformerConfig
 from .batches import LAST_WINDOW, BatchSize, windows
+from .compiling import check_compiling, compiled
 from .lengths import Report, SourceLengths, longest_target, room, within_positions
 from .log_probabilities import log_probabilities
 from .options import check_options, load_assistant
@@ -61,6 +63,8 @@ class Decoder:
         overlong: What to do with longer sources: "keep", the default, decodes them whole as far as the model has
             positions; "truncate", the default if there is a `max_source_length`, cuts them; "error" refuses them.
         say: Is told what was kept, cut or ended early, a line each; by default the library's log.
+        compile: Whether to compile the steps of decoding, which takes up to a minute once, and then to decode by the
+            library's own loops, in batches that no text leaves before its last one has ended.
         options: Arguments of `generate()`; `num_return_sequences` is the number of hypotheses a source, best first.
             `assistant_model` may be the name of a checkpoint, and `stop_strings` need no tokenizer.
 
@@ -79,11 +83,14 @@ class Decoder:
         scores: bool = False,
         overlong: str | None = None,
         say: Callable[[str], object] = logger.warning,
+        compile: bool = False,
         **options,
     ):
         self.model, self.source, self.target, self.scores, self.say = model.eval(), source, target, scores, say
         self.config = check_options(model, options)
         self.options = options | {"return_dict_in_generate": True}
+        if compile:
+            self.options |= compiled(model, self.config, options)
         self.positions = room(model, "decoder")
         if not isinstance(model.config, XformerConfig):  # which generates no further by itself
             self.options |= within_positions(self.positions, self.config, options.get("decoder_input_ids"))
@@ -96,7 +103,8 @@ class Decoder:
         self.is_assisted = (
             options.get("assistant_model") is not None or self.config.prompt_lookup_num_tokens is not None
         )
-        if is_implemented(model, self.config, self.options):
+        self.searches = not compile and is_implemented(model, self.config, self.options)
+        if self.searches:
             self.options |= {"custom_generate": Search(scores)}
         elif scores:
             self.options |= {"output_logits": True}
@@ -114,6 +122,7 @@ class Decoder:
         trust_remote_code: bool = False,
         revision: str | None = None,
         token: str | None = None,
+        quantization: str | None = None,
         **options,
     ) -> "Decoder":
         """
@@ -125,18 +134,28 @@ class Decoder:
             dtype: Type of the weights; "auto" for the checkpoint's.
             trust_remote_code: Whether code that comes with the checkpoint may run.
             revision, token: Of the Hub.
+            quantization: "int8" or "int4" for weights of so many bits, rounded as they are loaded.
             options: Those of the class and of `generate()`.
 
         Raises:
             ArgumentError: The checkpoint does not load, its tokenizers do not fit it, or an option is refused.
         """
+        device = PartialState().default_device if device is None else torch.device(device)
+        if options.get("compile"):
+            check_compiling(device, options)
         given: dict[str, Any] = {"revision": revision, "token": token}
         hub = {name: value for name, value in given.items() if value is not None}
         source, target = load_tokenizers(checkpoint, trust_remote_code=trust_remote_code, **hub)
-        model = load_model(checkpoint, trust_remote_code=trust_remote_code, dtype=dtype, **hub)
+        loading: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": dtype, **hub}
+        if quantization is None:
+            model = load_model(checkpoint, **loading)
+        else:
+            model = load_quantized(checkpoint, quantization, device, options.get("say", logger.warning), **loading)
         check_vocabulary(model.config, source, target)
-        model = model.to(PartialState().default_device if device is None else device)  # type: ignore[arg-type]
-        quicken(model)
+        if quantization is None:  # or it is on the device already, and in layers that make no products
+            model = model.to(device)  # type: ignore[arg-type]
+            if not options.get("compile"):  # a graph has its own products
+                quicken(model)
         return cls(model, source, target, **options)
 
     def choose_batch_size(self, given: int | None) -> BatchSize:
@@ -292,7 +311,7 @@ class Decoder:
 
     def log_probabilities(self, output) -> list[float]:
         """Returns the log-probability of each sequence, up to and including its end token."""
-        if "custom_generate" in self.options:
+        if self.searches:
             return output.log_probabilities.tolist()
         return log_probabilities(self.model, output, self.config, self.options.get("stopping_criteria") or [])
 

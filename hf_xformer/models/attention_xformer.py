@@ -5,19 +5,23 @@
 Shapes: B batch, S source, T target or query, D d_model, H query heads, G key and value heads, K head width.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import is_tracing
+from transformers.utils import is_tracing, logging
 
 from .cache_xformer import fold, unfold
 from .configuration_xformer import XformerConfig
 from .fusing_xformer import XformerProjecting
 from .masks_xformer import AttentionMask
 from .positions_xformer import Rotation
+
+
+logger = logging.get_logger(__name__)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -68,6 +72,26 @@ def eager_attention(
     return (weights @ v).transpose(1, 2).contiguous(), weights
 
 
+def with_own_shapes(backend: Callable) -> Callable:
+    """
+    Returns FlexAttention with a graph for each shape.
+
+    On a CPU torch's graph of shapes that change computes others' attention, or reads behind its numbers.
+    """
+
+    def attention(*args, **kwargs):
+        from torch._dynamo import config  # takes seconds
+
+        logger.warning_once(
+            f"FlexAttention on a CPU has a graph for each shape; torch makes {config.recompile_limit}, and is "
+            'slow with others: take attn_implementation="sdpa"'
+        )
+        with config.patch(automatic_dynamic_shapes=False):
+            return backend(*args, **kwargs)
+
+    return attention
+
+
 class XformerAttention(XformerProjecting):
     """
     `MultiHead(x) = concat(head_1 ... head_H) W_o` (Vaswani et al. 2017, section 3.2.2).
@@ -112,7 +136,10 @@ class XformerAttention(XformerProjecting):
             The mixed values, (B, T, H * K), and the weights if the backend returns them: (B, H, T, S), or of the
             shape that the mask says.
         """
-        backend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        name = self.config._attn_implementation
+        backend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
+        if name == "flex_attention" and q.device.type == "cpu" and not is_tracing(q):
+            backend = with_own_shapes(backend)
         kwargs |= {"scaling": self.scaling, "dropout": self.dropout if self.training else 0.0}
         results = []
         # A loop and no comprehension or generator: nothing stands between here and the backend in a traceback.

@@ -8,7 +8,9 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.utils import logging
 
 from .cache_xformer import XformerCache, whole_source
+from .compiling_xformer import CompiledDecoding, GraphCache, pad_sources, why_not_called, why_not_compiled
 from .configuration_xformer import XformerConfig
+from .lookup_xformer import SourceLookup
 from .positions_xformer import count_positions
 from .varlen_xformer import takes_segments
 from .versions_xformer import CACHE, create_masks_for_generate
@@ -93,6 +95,12 @@ class XformerGeneration:
         return adapter.num_virtual_tokens if getattr(adapter, "peft_type", None) == "PREFIX_TUNING" else 0
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
+        cache = kwargs.get(CACHE)
+        if isinstance(cache, GraphCache) and cache.length:
+            if kwargs.get("is_first_iteration"):
+                raise ValueError("a cache of compiled decoding ends with its call of `generate`: leave it out")
+            self.config.check_length("decoder", input_ids.shape[1])
+            return {"decoder_input_ids": input_ids[:, -1:], CACHE: cache}
         # Counted here because a compiled step gets the mask only after the library has made it four-dimensional.
         if decoder_attention_mask is not None and kwargs.get("decoder_position_ids") is None:
             kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)
@@ -105,7 +113,7 @@ class XformerGeneration:
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **kwargs):
         # Beams and samples share their source. A cache of the caller's, or PEFT's prefix, is kept the library's way,
         # with a row of the source for each of the target's.
-        is_shared = kwargs.get(CACHE) is None and not self.prefix_width()
+        is_shared = isinstance(kwargs.get(CACHE), XformerCache | None) and not self.prefix_width()
         names = ("attention_mask", "encoder_outputs") if is_shared else ()
         shared = {name: kwargs.pop(name) for name in names if name in kwargs}
         input_ids, kwargs = super()._expand_inputs_for_generation(
@@ -113,9 +121,9 @@ class XformerGeneration:
         )
         return input_ids, kwargs | shared
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+    def _prepare_cache_for_generation(self, config, model_kwargs, mode, batch_size, most):
         is_given = model_kwargs.get(CACHE) is not None
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        super()._prepare_cache_for_generation(config, model_kwargs, mode, batch_size, most)
         cache = model_kwargs.get(CACHE)
         if not isinstance(cache, EncoderDecoderCache):
             return
@@ -124,6 +132,52 @@ class XformerGeneration:
             cache.cross_attention_cache = cross
         elif not self.prefix_width():
             model_kwargs[CACHE] = XformerCache(cache.self_attention_cache, cross)
+            if config.cache_implementation == "static" and not config.disable_compile:
+                self.prepare_graphs(config, model_kwargs, most)
+
+    def why_not_compiled(self) -> str | None:
+        """Returns why decoding with `cache_implementation="static"` is not compiled; None if it is."""
+        return why_not_compiled(self)
+
+    def prepare_graphs(self, config, inputs, most):
+        """
+        Gives a call of `generate` a cache with which its steps are compiled, or says why it has none.
+
+        Args:
+            config: The call's generation config. inputs: Arguments that it will give the model. Both are changed.
+            most: Tokens of the longest target.
+        """
+        if (reason := self.why_not_compiled() or why_not_called(config, inputs)) is not None:
+            logger.warning_once(f"decoding is not compiled: {reason}")
+            config.disable_compile = True
+            return
+        # The library would say that it passes this one over.
+        options, config.compile_config = config.compile_config, None
+        if not hasattr(self, "compiled_decoding"):
+            self.compiled_decoding = CompiledDecoding()
+        self.compiled_decoding.prepare(self, options)
+        memory = pad_sources(inputs)
+        count = max(config.num_beams or 1, config.num_return_sequences or 1)
+        inputs[CACHE] = self.compiled_decoding.cache(self, count * len(memory), memory, most)
+
+    def __call__(self, *args, **kwargs):
+        # Here and not by the library's compiled call, which beams do not have.
+        cache = kwargs.get(CACHE)
+        if not isinstance(cache, GraphCache):
+            return super().__call__(*args, **kwargs)
+        if cache.length:
+            return self.compiled_decoding(self, kwargs["decoder_input_ids"], cache)
+        outputs = super().__call__(*args, **kwargs)
+        cache.fill(kwargs)
+        return outputs
+
+    def _get_candidate_generator(self, generation_config, inputs_tensor, **kwargs):
+        looks_up = generation_config.prompt_lookup_num_tokens is not None
+        if looks_up and self.config.encoder_vocab_size is None and not inputs_tensor.is_floating_point():
+            return SourceLookup(generation_config, inputs_tensor)
+        return super()._get_candidate_generator(
+            generation_config=generation_config, inputs_tensor=inputs_tensor, **kwargs
+        )
 
     def create_masks_for_generate(self, attention_mask=None, **kwargs):
         # The decoder finds borders in the mask of tokens, and the library would refuse blocks to FlashAttention.

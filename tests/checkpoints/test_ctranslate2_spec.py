@@ -4,8 +4,21 @@
 
 import pytest
 import torch
-from small_exports import END, START, Translator, generate, make_rows, make_uneven_model, worst
-from small_models import SIZES, VANILLA, VARIANTS, make_model
+from small_exports import (
+    END,
+    EXPORTED,
+    RELATIVE,
+    SCALED,
+    START,
+    YARN,
+    Translator,
+    generate,
+    make_rows,
+    make_uneven_model,
+    rope,
+    worst,
+)
+from small_models import SIZES, VANILLA, make_model
 from small_runs import refused
 from torch.testing import assert_close
 
@@ -17,38 +30,6 @@ from hf_xformer.errors import ArgumentError
 
 pytest.importorskip("ctranslate2")
 
-RELATIVE = VARIANTS["relative-pre"]
-
-
-def rope(rope_type: str, **more) -> dict:
-    return {"rope_parameters": {"rope_type": rope_type, "rope_theta": 1000.0, **more}}
-
-
-SCALED = {"factor": 4.0, "original_max_position_embeddings": 16}
-YARN = rope("yarn", **SCALED)
-EXPORTED = {
-    **{name: fields for name, fields in VARIANTS.items() if name != "rope-pre-blocks"},
-    "sandwich": {**VANILLA, "norm_position": "sandwich"},
-    "relative-sandwich-qk-norm": {**RELATIVE, "norm_position": "sandwich", "qk_norm": True},
-    "relative-per-layer": {**RELATIVE, "relative_attention_per_layer": True},
-    "relative-odd": {**RELATIVE, "relative_attention_num_buckets": 9, "num_key_value_heads": 2},
-    "none-gqa-post": {"position_embedding_type": "none", "norm_position": "post", "num_key_value_heads": 2},
-    "sinusoidal-gqa-qk-norm": {**VANILLA, "num_key_value_heads": 2, "qk_norm": True},
-    "one-key-value-head": {"num_key_value_heads": 1, "head_dim": 12},
-    "heads-differ": {"encoder_attention_heads": 8, "num_key_value_heads": 2},
-    "embedding-norm": {"layernorm_embedding": True},
-    "learned-embedding-norm": {**VARIANTS["learned-pre"], "layernorm_embedding": True},
-    "biases": {"use_bias": True, "use_final_logits_bias": True, "scale_embedding": False},
-    "large-eps": {"norm_eps": 1e-2},
-    "attention-multiplier": {"attention_multiplier": 0.7},
-    "two-vocabularies": {"encoder_vocab_size": 61},
-    "two-vocabularies-untied": {"encoder_vocab_size": 61, "tie_word_embeddings": False},
-    "theta": rope("default"),
-    "linear": rope("linear", factor=4.0),
-    "llama3": rope("llama3", **SCALED, low_freq_factor=1.0, high_freq_factor=4.0),
-    "yarn": {**YARN, "head_dim": 12},
-    "plain-feed-forward": {"gated_ffn": False, "activation_function": "gelu"},
-}
 variants = pytest.mark.parametrize("fields", EXPORTED.values(), ids=EXPORTED)
 
 

@@ -7,7 +7,7 @@ import torch
 from generation_cases import FULL_LENGTH, source, target
 from small_models import SIZES, VANILLA, VARIANTS, gradients, make_batch, make_model
 from torch.testing import assert_close
-from transformers import CompileConfig, DynamicCache, EncoderDecoderCache
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.integrations.executorch import Seq2SeqLMExportableModule
 
 from hf_xformer.models.versions_xformer import CACHE
@@ -31,14 +31,6 @@ configs = pytest.mark.parametrize("overrides", CONFIGS.values(), ids=CONFIGS)
 MARKS = {"modern": [], "blocks": pytest.mark.slow, "vanilla": pytest.mark.nightly, "relative": pytest.mark.nightly}
 modern_and_slow_others = pytest.mark.parametrize(
     "overrides", [pytest.param(overrides, id=name, marks=MARKS[name]) for name, overrides in CONFIGS.items()]
-)
-# Compiling is torch's own work: one of the models is enough, as other tests trace them all.
-slow_or_nightly = pytest.mark.parametrize(
-    "overrides",
-    [
-        pytest.param(overrides, id=name, marks=pytest.mark.slow if name == "modern" else pytest.mark.nightly)
-        for name, overrides in CONFIGS.items()
-    ],
 )
 slow_ones = pytest.mark.parametrize(
     "overrides",
@@ -110,18 +102,6 @@ def test_nothing_breaks_the_graph_of_a_decoding_step_with_a_cache_that_grows(ove
     for tokens in (ids[:, :4], ids[:, 4:5]):
         explained = torch._dynamo.explain(model)(**inputs, decoder_input_ids=tokens, **{CACHE: cache})
         assert (explained.graph_count, explained.graph_break_count) == (1, 0)
-
-
-@slow_or_nightly
-def test_generate_compiles_itself_with_a_static_cache(overrides):
-    model = make_model(**overrides, tie_word_embeddings=False)
-    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
-    expected = model.generate(**source(), **options)
-    compile_config = CompileConfig(fullgraph=True)
-    # On a CPU the library compiles only on demand.
-    compile_config._compile_all_devices = True
-    generated = model.generate(**source(), **options, cache_implementation="static", compile_config=compile_config)
-    assert hasattr(model, "_compiled_call") and torch.equal(generated, expected)
 
 
 @configs

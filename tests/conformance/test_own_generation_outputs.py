@@ -18,9 +18,9 @@ from generation_cases import (
 from small_blocks import weights_over_rows
 from small_models import SIZES, SOURCE, make_model
 from torch.testing import assert_close
-from transformers import EncoderDecoderCache
 from transformers.generation import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
 
+from hf_xformer.models import XformerCache
 from hf_xformer.models.versions_xformer import CACHE
 
 
@@ -75,10 +75,11 @@ def test_dictionary_outputs_have_a_tensor_a_step_and_layer(mode, use_cache):
 
 
 def assert_cache_holds(cache, rows: int, heads: int, length: int):
-    """The last token that was chosen has not been read yet."""
+    """The last token that was chosen has not been read yet; the rows of a source share its keys and values."""
     width = SIZES["d_model"] // SIZES["decoder_attention_heads"]
-    assert type(cache) is EncoderDecoderCache and cache.get_seq_length() == length
-    for part, keys in ((cache.self_attention_cache, length), (cache.cross_attention_cache, SOURCE)):
+    assert type(cache) is XformerCache and cache.get_seq_length() == length
+    parts = (cache.self_attention_cache, rows, length), (cache.cross_attention_cache, 3, SOURCE)
+    for part, rows, keys in parts:
         assert len(part.layers) == SIZES["decoder_layers"]
         for layer in part.layers:
             assert shapes((layer.keys, layer.values)) == [(rows, heads, keys, width)] * 2

@@ -272,3 +272,16 @@ def test_masks_of_booleans_mean_the_same_to_eager_and_sdpa():
         # A query without keys has the mean of all values, or none of them.
         rows = mask.any(dim=-1).squeeze(1).all(dim=1)
         assert_close(results[0][rows], results[1][rows], atol=1e-4 if dtype == torch.float32 else 3e-2, rtol=1e-2)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_flex_attention_on_a_cpu_is_right_for_sources_of_several_lengths():
+    """By the real kernel: torch's graph of shapes that change reads behind its numbers."""
+    flex, plain = (make_model(encoder_layer_types=["chunked_attention"] * 2, block_size=3) for _ in range(2))
+    flex.set_attn_implementation("flex_attention")
+    for rows, length in ((3, 11), (2, 9), (3, 14)):
+        ids = torch.randint(4, 53, (rows, length), generator=torch.Generator().manual_seed(length))
+        mask = (torch.arange(length) < torch.tensor([[length], [length - 4], [5]])[:rows]).long()
+        memory, expected = (each.get_encoder()(ids, attention_mask=mask).last_hidden_state for each in (flex, plain))
+        assert_close(memory[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)

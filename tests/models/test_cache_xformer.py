@@ -109,6 +109,16 @@ def test_the_cache_holds_a_source_once():
     ]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_text_goes_on_with_the_cache_that_it_has(count):
+    model, given = make_model(), sources("right")
+    options = {"num_return_sequences": count, "do_sample": True, "top_k": 1, "eos_token_id": None}
+    begun = decode(model, True, **given, **options, min_new_tokens=9)
+    whole = model.generate(**given, **options, max_new_tokens=15)
+    prompt = {"decoder_input_ids": begun.sequences[::count], CACHE: begun[CACHE]}
+    assert torch.equal(model.generate(**given, **options, **prompt, max_new_tokens=6), whole)
+
+
 def test_the_mask_of_the_sources_is_made_anew_for_others():
     """A step after a source has left, and one with two tokens, see the padding that is theirs."""
     model, given = make_model(), sources("right")

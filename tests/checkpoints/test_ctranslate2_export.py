@@ -13,9 +13,11 @@ from small_runs import refused
 from small_stock_models import make_stock
 from transformers import GenerationConfig, MarianTokenizer
 
+from hf_xformer.checkpoints import ctranslate2_export as library
 from hf_xformer.checkpoints import ctranslate2_spec, export_model, load_model
-from hf_xformer.checkpoints import export as library
-from hf_xformer.checkpoints.export import QUANTIZATIONS, decoding_options, export_checkpoint, tokens_of
+from hf_xformer.checkpoints.ctranslate2_export import QUANTIZATIONS, decoding_options, tokens_of
+from hf_xformer.checkpoints.engines import TOLERANCE
+from hf_xformer.checkpoints.export import export_checkpoint
 from hf_xformer.commands import export
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
@@ -51,7 +53,7 @@ def test_the_report_tells_what_the_weights_cost_from_what_this_cpu_adds(quantiza
     _, folder = checkpoint()
     report = export_checkpoint(str(folder), tmp_path / "out", quantization)
     assert report.rounding < {"float32": 1e-4, "float16": 0.01, "int16": 0.03}.get(quantization, 0.3)
-    assert report.inexact == (report.difference > max(2 * report.rounding, library.TOLERANCE))
+    assert report.inexact == (report.difference > max(2 * report.rounding, TOLERANCE))
     if report.compute_type == "float32":
         assert report.difference == report.rounding
 
