@@ -9,7 +9,7 @@ New tokens a second of `generate()`: ours in eager mode and compiled, stock enco
 
 All models have random weights and one shape, sources of --source tokens, and write --new tokens, without an end token.
 They take turns in one process; seconds are medians. Ours decodes as `Decoder` does, with fused projections;
-"compiled" is `cache_implementation="static"`. CTranslate2 runs our model, exported.
+"compiled" is `cache_implementation="static"`, "int8" has weights of 8 bits. CTranslate2 runs our model, exported.
 
 Prints ratios to the best stock model, and to CTranslate2 in 8 bits, and writes benchmarks/results/decode_SHAPE.json
 and .png.
@@ -30,9 +30,10 @@ from peers import SHAPES, STOCK, Shape, xformer
 from torch import nn
 
 from hf_xformer.checkpoints.ctranslate2_spec import load_ctranslate2, make_spec
+from hf_xformer.checkpoints.quantization import quantize
 
 
-OURS, COMPILED = "hf-xformer", "hf-xformer, compiled"
+OURS, COMPILED, INT8 = "hf-xformer", "hf-xformer, compiled", "hf-xformer, int8"
 ENGINE = {"float32": "CTranslate2", "int8": "CTranslate2 int8"}
 MAKERS = {OURS: xformer, **STOCK}
 WAYS = {"greedy": (1, 1), "beams": (8, 4)}  # sources and beams
@@ -98,10 +99,13 @@ def runs(args: argparse.Namespace, way: str, folder: Path) -> Iterator[tuple[str
             model.split_projections()
             run = partial(decode, model, cache_implementation="static")
             yield f"{COMPILED} {dtype}", partial(run, sources, beams, args.new)
+    if INT8 in args.models:
+        model = quantize(make(OURS, shape, torch.float32), "int8", print)
+        yield INT8, partial(decode, model, sources, beams, args.new)
     for kind, name in ENGINE.items():
         if name in args.models:
             run = engine(shape, kind, folder / f"{way}-{kind}")
-            yield f"{name} {kind}", partial(run, sources, beams, args.new)
+            yield name, partial(run, sources, beams, args.new)
 
 
 def show(way: str, rates: dict[str, float]) -> None:
@@ -113,7 +117,7 @@ def show(way: str, rates: dict[str, float]) -> None:
         if of == way and stock and f"{OURS} {dtype}" in rates:
             ratio = rates[f"{OURS} {dtype}"] / max(stock)
             print(f"  ours / the best stock model, {dtype:10} {ratio:6.2f} (wanted: {wanted})")
-    if (last := rates.get("CTranslate2 int8 int8")) is not None:
+    if (last := rates.get(ENGINE["int8"])) is not None:
         best = max(rate for name, rate in rates.items() if name.startswith(OURS))
         print(f"  our best mode / CTranslate2 int8       {best / last:6.2f} (wanted: 1)")
 
@@ -146,7 +150,7 @@ def plot(rows: list[dict], title: str, path: Path) -> None:
 
 
 def main() -> None:
-    names = [*MAKERS, COMPILED, *ENGINE.values()]
+    names = [*MAKERS, COMPILED, INT8, *ENGINE.values()]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", choices=SHAPES, help="of all models")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS], help="of decoding (default: both)")
