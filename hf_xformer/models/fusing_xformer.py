@@ -104,8 +104,9 @@ class XformerProjecting(nn.Module):
         self.products = products = {}
         for names in self.joint:
             layers = [self._modules[name] for name in names]
-            has_gain = len(names) > 1 or can_pack(layers[0].weight)  # type: ignore[union-attr,arg-type]
-            if has_gain and all(is_plain(layer) for layer in layers):
+            if not all(is_plain(layer) for layer in layers):
+                continue
+            if len(names) > 1 or can_pack(layers[0].weight):  # type: ignore[union-attr,arg-type]
                 products[names] = XformerProduct(*layers)  # type: ignore[arg-type]
                 products[names].join()
 
