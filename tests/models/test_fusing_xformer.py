@@ -125,6 +125,21 @@ def test_products_are_never_of_old_weights(change):
     assert fused.shape != before.shape or not torch.equal(fused, before)
 
 
+def test_products_follow_changes_that_leave_no_trace():
+    """Averaged weights are often copied through `data`: the next `generate()` sees it."""
+    model, batch = make_model(), {name: value for name, value in make_batch().items() if name != "labels"}
+    model.fuse_projections()
+    before = model.generate(**batch, eos_token_id=None)
+    for number, each in enumerate(model.parameters()):
+        torch.manual_seed(number)
+        each.data.copy_(torch.randn_like(each) * 0.2)
+    after = model.generate(**batch, eos_token_id=None)
+    fused = logits(model)
+    model.split_projections()
+    torch.testing.assert_close(fused, logits(model), rtol=1e-4, atol=1e-4)
+    assert torch.equal(after, model.generate(**batch, eos_token_id=None)) and not torch.equal(after, before)
+
+
 def test_adapters_are_multiplied_too():
     """Those that come after, in place of layers, and those that were there before."""
     model, plain = make_model(), make_model()
