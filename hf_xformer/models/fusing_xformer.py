@@ -92,8 +92,13 @@ def is_plain(layer: nn.Module | None) -> bool:
     """Returns whether a module is a linear layer and nothing more: no adapter, quantised, divided or watched one."""
     if not isinstance(layer, nn.Linear) or type(layer.weight) is not nn.Parameter or layer.weight.is_inference():
         return False
-    is_watched = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
-    return not is_watched and layer.weight.shape == (layer.out_features, layer.in_features)
+    return not is_watched(layer) and layer.weight.shape == (layer.out_features, layer.in_features)
+
+
+def is_watched(layer: nn.Linear) -> bool:
+    """Returns whether somebody has hooks around a layer, as offloading has, or computes its weight, as pruning does."""
+    has_hooks = layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__
+    return bool(has_hooks) or "weight" not in layer._parameters
 
 
 class XformerProjecting(nn.Module):
@@ -107,7 +112,7 @@ class XformerProjecting(nn.Module):
         """Returns the outputs of the linear layers of these names, for one input (..., in_features)."""
         layers = tuple([self._modules[name] for name in names])
         product = self.products.get(names)
-        if product is None or product.layers != layers or wants_parameters():
+        if product is None or product.layers != layers or wants_parameters() or any(map(is_watched, layers)):  # type: ignore[arg-type]
             return [layer(x) for layer in layers]  # type: ignore[misc]
         return product(x)
 
