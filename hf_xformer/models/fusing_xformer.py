@@ -96,7 +96,7 @@ def is_plain(layer: nn.Module | None) -> bool:
 
 
 def is_watched(layer: nn.Linear) -> bool:
-    """Returns whether somebody has hooks around a layer, as offloading has, or computes its weight, as pruning does."""
+    """Returns whether a layer has hooks, as offloading puts them, or a weight that is computed, as by pruning."""
     has_hooks = layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__
     return bool(has_hooks) or "weight" not in layer._parameters
 
