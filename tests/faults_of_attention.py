@@ -326,7 +326,7 @@ MUTANTS = (
     ),
     Mutant(
         "the source's mask of the first step serves all others",
-        "if self.made is None or self.made[0] is not attended or self.made[1] != shape:",
+        "if self.made is None or self.made[0] is not attended or self.made[1] != sizes:",
         "if self.made is None:",
         (CACHE,),
         words="mask",

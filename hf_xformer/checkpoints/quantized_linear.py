@@ -143,7 +143,8 @@ class Int4Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, self.in_features).bfloat16()
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.offsets)
+        offsets = self.offsets.bfloat16()  # a model's `float()` and `half()` change them
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, offsets)
         y = y.to(x.dtype).unflatten(0, x.shape[:-1])
         return y if self.bias is None else y + self.bias
 

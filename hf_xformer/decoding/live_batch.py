@@ -51,7 +51,7 @@ class LiveBatch:
             return
         if self.cache is not None:
             self.cache.keep_sources(sources)  # type: ignore[arg-type]
-        memory = self.inputs["encoder_outputs"].last_hidden_state
+        memory = self.inputs["encoder_outputs"][0]
         self.inputs["encoder_outputs"] = BaseModelOutput(last_hidden_state=memory.index_select(0, sources))
         if (mask := self.inputs.get("attention_mask")) is not None:
             self.inputs["attention_mask"] = mask.index_select(0, sources)

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
-from transformers.generation import EosTokenCriteria, MaxLengthCriteria
+from transformers.generation import EosTokenCriteria, MaxLengthCriteria, PrefixConstrainedLogitsProcessor
 from transformers.utils import ModelOutput
 
-from ..models import XformerForSeq2SeqLM
+from ..models import XformerCache, XformerForSeq2SeqLM
 from .beams import search_beams
 from .greedy import search_greedily
 from .live_batch import LiveBatch
@@ -46,6 +46,9 @@ OFF: dict[str, Any] = {
 # Other arguments of `generate()`; criteria are those of the config, and strings.
 ARGUMENTS = {"generation_config", "stopping_criteria", "decoder_input_ids"}
 
+# Arguments that `generate()` prepares for a loop and that the search goes by, beside the cache.
+PREPARED = {"attention_mask", "encoder_outputs", "logits_to_keep", "use_cache"}
+
 
 def is_implemented(model: PreTrainedModel, config: GenerationConfig, options: dict[str, Any]) -> bool:
     """
@@ -76,6 +79,19 @@ def unknown_fields(config: GenerationConfig) -> list[str]:
     """Returns the fields of a generation config that ask for what the search has not, with their values."""
     fields = {name: value for name, value in config.to_dict().items() if name not in IMPLEMENTED and name[0] != "_"}
     return [f"{name}={value}" for name, value in fields.items() if value is not None and value != OFF.get(name)]
+
+
+def unknown_arguments(options: dict[str, Any], processors: LogitsProcessorList) -> list[str]:
+    """Returns the names of arguments of `generate()` that reach a loop, and that the search cannot go by."""
+    names = [
+        name
+        for name, value in options.items()
+        if name not in PREPARED and value is not None and value is not False and not isinstance(value, XformerCache)
+    ]
+    # It goes by the number of a row, which changes when texts leave.
+    if any(isinstance(each, PrefixConstrainedLogitsProcessor) for each in processors):
+        names.append("prefix_allowed_tokens_fn")
+    return names
 
 
 @dataclass
@@ -121,7 +137,7 @@ class Search:
         scores: Whether to add up the log-probabilities of the texts.
 
     Raises:
-        ValueError: The model is not the package's, or an option is none that the search has.
+        ValueError: The model is not the package's, or the search does not have an option.
     """
 
     def __init__(self, scores: bool = False):
@@ -140,6 +156,8 @@ class Search:
             raise ValueError(f"`Search` is for the package's models, not for {type(model).__name__}")
         if unknown := unknown_fields(generation_config):
             raise ValueError(f"`Search` has no {unknown[0]}: leave `custom_generate` out")
+        if unknown := unknown_arguments(options, logits_processor):
+            raise ValueError(f"`Search` does not take `{unknown[0]}`: leave `custom_generate` out")
         beams = generation_config.num_beams
         live, ends = LiveBatch(model, options), Ends(generation_config, stopping_criteria)
         search = search_greedily if beams == 1 else search_beams

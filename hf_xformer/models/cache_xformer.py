@@ -31,16 +31,16 @@ class XformerCache(EncoderDecoderCache):
         self.made: tuple[torch.Tensor | None, torch.Size, AttentionMask] | None = None
 
     def memory_mask(
-        self, attended: torch.Tensor | None, shape: torch.Size, make: Callable[[], AttentionMask]
+        self, attended: torch.Tensor | None, sizes: torch.Size, make: Callable[[], AttentionMask]
     ) -> AttentionMask:
         """
         Returns the mask of cross-attention, made once for the tokens of all steps.
 
         Args:
-            attended: The source's mask. shape: (B * n, T) of the target's tokens. make: Makes the mask.
+            attended: The source's mask. sizes: B * n, T, B, S. make: Makes the mask.
         """
-        if self.made is None or self.made[0] is not attended or self.made[1] != shape:
-            self.made = attended, shape, make()
+        if self.made is None or self.made[0] is not attended or self.made[1] != sizes:
+            self.made = attended, sizes, make()
         return self.made[2]
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:

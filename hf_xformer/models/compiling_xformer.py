@@ -23,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import logging
 
 from .cache_xformer import XformerCache
+from .fusing_xformer import last_numbers
 from .varlen_xformer import takes_segments
 from .versions_xformer import CACHE, is_divided
 
@@ -224,9 +225,7 @@ def state_of(model: Any) -> tuple:
     """Returns what changes with the weights: where they are, their versions, and a number of each."""
     tensors = [*model.parameters(), *model.buffers()]
     places = tuple((x.data_ptr(), x.dtype, 0 if x.is_inference() else x._version) for x in tensors)
-    # `weight.data.copy_(...)` leaves no other trace.
-    numbers = tuple(repr(x[(-1,) * x.ndim].item()) for x in tensors if x.numel())
-    return places, numbers
+    return places, last_numbers(tensors)
 
 
 def frozen_weights() -> AbstractContextManager:

@@ -29,6 +29,7 @@ class XformerProduct:
         self.sizes = [layer.out_features for layer in layers]
         self.state: list[tuple[int, int]] = []
         self.held: list[torch.Tensor] = []
+        self.numbers: tuple[str, ...] = ()
         self.weight: torch.Tensor | None = None
         self.bias: torch.Tensor | None = None
         self.packed: torch.Tensor | None = None
@@ -53,11 +54,17 @@ class XformerProduct:
         self.state = states(self.layers)
         # As long as these are held no other tensor takes their place in memory, by which a change is noticed.
         self.held = [each.detach() for layer in self.layers for each in layer.parameters()]
+        self.numbers = last_numbers(self.held)
         biases = [layer.bias.detach() for layer in self.layers if layer.bias is not None]
         self.bias = torch.cat(biases) if biases else None
         weight = torch.cat([layer.weight.detach() for layer in self.layers])
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight) if can_pack(weight) else None
         self.weight = weight if self.packed is None else None
+
+    def refresh(self) -> None:
+        """Joins weights anew that were changed through their `data`; too slow for every call."""
+        if self.numbers != last_numbers(self.held):
+            self.join()
 
 
 def states(layers: Iterable[nn.Linear]) -> list[tuple[int, int]]:
@@ -65,6 +72,11 @@ def states(layers: Iterable[nn.Linear]) -> list[tuple[int, int]]:
     return [
         (each.data_ptr(), each._version) for layer in layers for each in layer._parameters.values() if each is not None
     ]
+
+
+def last_numbers(tensors: Iterable[torch.Tensor]) -> tuple[str, ...]:
+    """Returns a number of each tensor: `weight.data.copy_(...)` leaves no other trace."""
+    return tuple(repr(x[(-1,) * x.ndim].item()) for x in tensors if x.numel() and not x.is_meta)
 
 
 def can_pack(weight: torch.Tensor) -> bool:
@@ -80,8 +92,13 @@ def is_plain(layer: nn.Module | None) -> bool:
     """Returns whether a module is a linear layer and nothing more: no adapter, quantised, divided or watched one."""
     if not isinstance(layer, nn.Linear) or type(layer.weight) is not nn.Parameter or layer.weight.is_inference():
         return False
-    is_watched = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
-    return not is_watched and layer.weight.shape == (layer.out_features, layer.in_features)
+    return not is_watched(layer) and layer.weight.shape == (layer.out_features, layer.in_features)
+
+
+def is_watched(layer: nn.Linear) -> bool:
+    """Returns whether a layer has hooks, as offloading puts them, or a weight that is computed, as by pruning."""
+    has_hooks = layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__
+    return bool(has_hooks) or "weight" not in layer._parameters
 
 
 class XformerProjecting(nn.Module):
@@ -95,7 +112,7 @@ class XformerProjecting(nn.Module):
         """Returns the outputs of the linear layers of these names, for one input (..., in_features)."""
         layers = tuple([self._modules[name] for name in names])
         product = self.products.get(names)
-        if product is None or product.layers != layers or wants_parameters():
+        if product is None or product.layers != layers or wants_parameters() or any(map(is_watched, layers)):  # type: ignore[arg-type]
             return [layer(x) for layer in layers]  # type: ignore[misc]
         return product(x)
 
@@ -104,10 +121,16 @@ class XformerProjecting(nn.Module):
         self.products = products = {}
         for names in self.joint:
             layers = [self._modules[name] for name in names]
-            has_gain = len(names) > 1 or can_pack(layers[0].weight)  # type: ignore[union-attr,arg-type]
-            if has_gain and all(is_plain(layer) for layer in layers):
+            if not all(is_plain(layer) for layer in layers):
+                continue
+            if len(names) > 1 or can_pack(layers[0].weight):  # type: ignore[union-attr,arg-type]
                 products[names] = XformerProduct(*layers)  # type: ignore[arg-type]
                 products[names].join()
+
+    def refresh(self) -> None:
+        """Makes products anew whose weights were changed through their `data`."""
+        for product in self.products.values():
+            product.refresh()
 
     def split(self) -> None:
         """Forgets the products."""

@@ -332,7 +332,8 @@ class XformerDecoder(XformerStack):
             return rows.masks(self.cross_mask, memory_rows, [FULL])[FULL]
 
         if isinstance(cache, XformerCache) and not is_tracing(x):
-            memory_mask = cache.memory_mask(encoder_attention_mask, x.shape[:2], make_memory_mask)
+            sizes = x.shape[:2] + memory.shape[:2]
+            memory_mask = cache.memory_mask(encoder_attention_mask, sizes, make_memory_mask)
         else:
             memory_mask = make_memory_mask()
         x, rotation, biases = self.add_positions(x, rows)

@@ -97,6 +97,19 @@ def test_a_quantised_model_decodes_and_does_nothing_else(name, tmp_path):
     assert list(tmp_path.iterdir()) == [] and model.eval() is model
 
 
+@bits
+def test_a_quantised_model_has_nothing_to_join_and_changes_its_type(name):
+    model = quantize(make_uneven_model(**WIDE), name, print)
+    batch = make_batch() | {"labels": None, "decoder_input_ids": torch.tensor([[2, 9, 8]] * 3)}
+    with torch.inference_mode():
+        expected = model(**batch).logits
+        model.fuse_projections()
+        assert torch.equal(model(**batch).logits, expected)
+        for dtype in (torch.bfloat16, torch.float16, torch.float32):
+            logits = model.to(dtype)(**batch).logits
+            assert (logits.float() - expected).std() < CLOSE[name] * expected.std() and logits.dtype == dtype
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["int8", *nightly("int4")])
 def test_a_copy_compiles_into_one_graph(name):

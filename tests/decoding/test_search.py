@@ -13,13 +13,16 @@ from small_models import VARIANTS, make_model, save_checkpoint
 from small_runs import nightly
 from small_stock_models import make_stock
 from transformers import GenerationConfig, StoppingCriteriaList
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation import LogitsProcessorList, StoppingCriteria
+from transformers.modeling_outputs import BaseModelOutput
 
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.decoding.decoder import Decoder
 from hf_xformer.decoding.options import check_options
 from hf_xformer.decoding.search import IMPLEMENTED, Search, is_implemented
 from hf_xformer.decoding.stopping import StopTexts
+from hf_xformer.models.versions_xformer import CACHE
 
 
 # So many that texts end early and late.
@@ -227,6 +230,35 @@ def test_stock_models_keep_the_librarys_loops():
 def test_what_the_search_has_not_is_refused_where_somebody_calls_it():
     with pytest.raises(ValueError, match="`Search` has no do_sample=True: leave `custom_generate` out"):
         model_of("rope-pre").generate(torch.tensor([[5, 6]]), custom_generate=Search(), do_sample=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"decoder_input_ids": torch.tensor([[0, 2]]), "decoder_attention_mask": torch.tensor([[0, 1]])},
+        {CACHE: EncoderDecoderCache(DynamicCache(), DynamicCache())},
+        {"prefix_allowed_tokens_fn": lambda number, tokens: [1]},
+    ],
+    ids=lambda options: next(reversed(options)),
+)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_arguments_that_the_search_does_not_take_are_refused_by_name(options, beams):
+    name = next(reversed(options))
+    with pytest.raises(ValueError, match=f"`Search` does not take `{name}`: leave `custom_generate` out"):
+        model_of("rope-pre").generate(
+            torch.tensor([[5, 6]]), custom_generate=Search(), num_beams=beams, max_new_tokens=4, **options
+        )
+
+
+@pytest.mark.parametrize("kind", [tuple, lambda x: BaseModelOutput(*x)], ids=["tuple", "output"])
+@pytest.mark.parametrize("beams", [1, 4])
+def test_memory_of_the_callers_is_decoded(beams, kind):
+    model, generator = model_of("rope-pre"), torch.Generator().manual_seed(3)
+    ids = torch.randint(5, 53, (5, 9), generator=generator)
+    memory = kind((model.get_encoder()(ids).last_hidden_state,))
+    options = {"attention_mask": torch.ones_like(ids), "num_beams": beams, "eos_token_id": ENDS, "pad_token_id": 0}
+    found = model.generate(encoder_outputs=memory, custom_generate=Search(), **options)
+    assert torch.equal(found, model.generate(ids, **options))
 
 
 @pytest.mark.parametrize("beams", [1, 3])

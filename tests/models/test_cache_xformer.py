@@ -144,3 +144,20 @@ def test_rows_of_no_source_are_refused():
     memory = model.get_encoder()(**given)
     with pytest.raises(ValueError, match="the target has 4 rows, which is no multiple of the source's 3"):
         model(encoder_outputs=memory, **given, decoder_input_ids=torch.full((4, 2), 5))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
+@torch.no_grad()
+def test_sources_that_leave_take_their_mask_along(attention):
+    """Three rows of three sources, and then of one, without a mask of the source's tokens."""
+    decoder = make_model(attn_implementation=attention).get_decoder()
+    memory, first, second = torch.randn(3, 9, 32), torch.tensor([[2]] * 3), torch.tensor([[7], [8], [9]])
+    cache = XformerCache(DynamicCache(config=decoder.config), DynamicCache())
+    with torch.compiler.set_stance("force_eager"):
+        decoder(first, encoder_hidden_states=memory, **{CACHE: cache})
+        cache.reorder_cache(torch.tensor([1, 1, 1]))
+        cache.keep_sources(torch.tensor([1]))
+        found = decoder(second, encoder_hidden_states=memory[1:2], **{CACHE: cache}).last_hidden_state
+        both = torch.cat([first, second], dim=1)
+        expected = decoder(both, encoder_hidden_states=memory[[1, 1, 1]], use_cache=False).last_hidden_state
+    torch.testing.assert_close(found, expected[:, -1:], rtol=1e-4, atol=1e-4)

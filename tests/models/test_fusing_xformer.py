@@ -7,8 +7,10 @@ import pickle
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from peft import LoraConfig, get_peft_model
 from small_models import make_batch, make_model
+from torch.nn.utils import parametrize, prune
 
 from hf_xformer import XformerForSeq2SeqLM
 from hf_xformer.models.fusing_xformer import XformerProduct, XformerProjecting, can_pack
@@ -123,6 +125,54 @@ def test_products_are_never_of_old_weights(change):
     model.split_projections()
     torch.testing.assert_close(fused, logits(model), rtol=1e-4, atol=1e-4)
     assert fused.shape != before.shape or not torch.equal(fused, before)
+
+
+def test_products_follow_changes_that_leave_no_trace():
+    """Averaged weights are often copied through `data`: the next `generate()` sees it."""
+    model, batch = make_model(), {name: value for name, value in make_batch().items() if name != "labels"}
+    model.fuse_projections()
+    before = model.generate(**batch, eos_token_id=None)
+    for number, each in enumerate(model.parameters()):
+        torch.manual_seed(number)
+        each.data.copy_(torch.randn_like(each) * 0.2)
+    after = model.generate(**batch, eos_token_id=None)
+    fused = logits(model)
+    model.split_projections()
+    torch.testing.assert_close(fused, logits(model), rtol=1e-4, atol=1e-4)
+    assert torch.equal(after, model.generate(**batch, eos_token_id=None)) and not torch.equal(after, before)
+
+
+def prune_layers(model):
+    for layer in model.model.decoder.layers:
+        prune.ln_structured(layer.feed_forward.up_proj, "weight", 0.5, n=2, dim=0)
+
+
+def parametrize_layers(model):
+    class Doubled(torch.nn.Module):
+        def forward(self, weight):
+            return weight * 2
+
+    for layer in model.model.decoder.layers:
+        parametrize.register_parametrization(layer.cross_attention.q_proj, "weight", Doubled())
+
+
+def hook_layers(model):
+    for layer in model.model.decoder.layers:
+        layer.self_attention.q_proj.register_forward_hook(lambda layer, args, output: output * 2)
+
+
+def offload(model):
+    cpu_offload(model, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("change", [prune_layers, parametrize_layers, hook_layers, offload])
+def test_layers_that_have_got_hooks_multiply_by_themselves(change):
+    model, plain = make_model(), make_model()
+    change(plain)
+    model.fuse_projections()
+    assert products(model)
+    change(model)
+    torch.testing.assert_close(logits(model), logits(plain), rtol=1e-4, atol=1e-4)
 
 
 def test_adapters_are_multiplied_too():
