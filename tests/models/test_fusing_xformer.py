@@ -78,6 +78,16 @@ def change_in_place(model):
             each.mul_(1.1)
 
 
+def change_unseen(model):
+    """As averages of weights are often put in place: no version counts it."""
+    for each in model.parameters():
+        each.data.mul_(1.1)
+
+
+def merge_an_adapter(model):
+    get_peft_model(model, LoraConfig(target_modules=["q_proj", "up_proj"], init_lora_weights=False)).merge_and_unload()
+
+
 def load_others(model):
     model.load_state_dict({name: each * 0.9 for name, each in model.state_dict().items()})
 
@@ -108,8 +118,9 @@ def resize(model):
 
 
 CHANGES = [
-    change_in_place, load_others, change_type_and_back, train_a_step, put_other_parameters, put_other_layers, resize
-]  # fmt: skip
+    *(change_in_place, change_unseen, merge_an_adapter, load_others, change_type_and_back),
+    *(train_a_step, put_other_parameters, put_other_layers, resize),
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
