@@ -227,8 +227,8 @@ class XformerPreTrainedModel(PreTrainedModel):
 
         The layers, the state dict and what is saved stay as they are; the joined and packed weights are copies, which
         take about as much memory as the layers on a CPU and half of it elsewhere. They serve where no gradients are
-        computed, and are made anew when a parameter has changed; off the CPU not after changes of `parameter.data`, such
-        as a merge of adapters: call this again. Hooks of the joined layers are not called.
+        computed, and are made anew when a parameter has changed; off the CPU not after changes of `parameter.data`,
+        such as a merge of adapters: call this again. Hooks of the joined layers are not called.
         """
         for module in self.modules():
             if isinstance(module, XformerProjecting):
