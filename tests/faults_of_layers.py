@@ -253,10 +253,10 @@ class""",
     ),
     Mutant(
         "a change of weights through their data is not seen",
-        "        self.refresh_projections()\n",
-        "",
+        " or self.numbers != [each.item() for each in self.last]:",
+        ":",
         (FUSING,),
-        words="trace",
+        words="old_weights",
     ),
     Mutant(
         "a joined product has no biases",

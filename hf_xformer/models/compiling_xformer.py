@@ -23,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import logging
 
 from .cache_xformer import XformerCache
-from .fusing_xformer import last_numbers
+from .fusing_xformer import last_number
 from .varlen_xformer import takes_segments
 from .versions_xformer import CACHE, is_divided
 
@@ -225,7 +225,7 @@ def state_of(model: Any) -> tuple:
     """Returns what changes with the weights: where they are, their versions, and a number of each."""
     tensors = [*model.parameters(), *model.buffers()]
     places = tuple((x.data_ptr(), x.dtype, 0 if x.is_inference() else x._version) for x in tensors)
-    return places, last_numbers(tensors)
+    return places, tuple(last_number(x).item() for x in tensors if x.numel())
 
 
 def frozen_weights() -> AbstractContextManager:
@@ -240,11 +240,10 @@ class CompiledDecoding:
     """The compiled step of a model, for as long as its weights are what they were, and the caches that a GPU keeps."""
 
     def __init__(self):
-        self.step: Any = None
+        self.steps: dict[tuple, Callable] = {}  # by kind of call
         self.state: tuple = ()
         self.is_frozen = False
         self.options: dict[str, Any] = {}
-        self.known: set[tuple] = set()
         self.caches: dict[tuple, GraphCache] = {}
 
     def __reduce__(self):
@@ -252,7 +251,7 @@ class CompiledDecoding:
 
     def prepare(self, model: Any, config: CompileConfig | None = None) -> None:
         """
-        Makes the step, which is compiled when it is first called, unless there is one of these weights and options.
+        Forgets the graphs of other weights and options.
 
         Args:
             config: How to compile; by default weights are frozen on a CPU, and a GPU has CUDA graphs.
@@ -267,15 +266,13 @@ class CompiledDecoding:
             options["options"] = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
         is_frozen = model.device.type == "cpu"
         state = state_of(model) if is_frozen else (model.device,)
-        if self.step is not None and (state, options) == (self.state, self.options):
+        if (state, options) == (self.state, self.options):
             return
-        if self.step is not None and options == self.options:
+        if self.state and options == self.options:
             logger.warning("the weights are others than those that decoding was compiled with: it is compiled anew")
         self.state, self.options, self.is_frozen = state, options, is_frozen
-        self.known.clear()
+        self.steps.clear()
         self.caches.clear()
-        # A copy of the options: torch takes out of them what is for Dynamo.
-        self.step = torch.compile(copy_of(decoding_step), **copy.deepcopy(options))
 
     def cache(self, model: Any, rows: int, memory: torch.Tensor, most: int) -> GraphCache:
         """
@@ -302,13 +299,16 @@ class CompiledDecoding:
         tokens = cache.advance(tokens)
         rows, sources = len(tokens), len(cache.memory)
         kind = (rows > 1, sources > 1, rows > sources, cache.attended is None, torch.is_inference_mode_enabled())
-        if kind in self.known:
-            logits = self.step(model, tokens, cache)
+        if kind in self.steps:
+            logits = self.steps[kind](model, tokens, cache)
         else:
+            # A function for each kind: there are more of them than torch makes graphs of one function. A copy of the
+            # options: torch takes out of them what is for Dynamo.
+            step = torch.compile(copy_of(decoding_step), **copy.deepcopy(self.options))
             begun = time.perf_counter()
             with frozen_weights() if self.is_frozen else nullcontext():
-                logits = self.step(model, tokens, cache)
-            self.known.add(kind)
+                logits = step(model, tokens, cache)
+            self.steps[kind] = step
             logger.warning(f"compiled for decoding in {time.perf_counter() - begun:.0f} s, once")
         return Seq2SeqLMOutput(logits=logits, **{CACHE: cache})  # type: ignore[arg-type]
 

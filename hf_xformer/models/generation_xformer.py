@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Corrections of the library's `generate()` for encoder-decoders with windows, blocks or FlashAttention."""
 
-from collections.abc import Callable
 from typing import Any
 
 from transformers.cache_utils import EncoderDecoderCache
@@ -30,7 +29,6 @@ class XformerGeneration:
     """Base class to stand in front of `GenerationMixin`."""
 
     config: XformerConfig
-    refresh_projections: Callable[[], None]
 
     def generate(self, inputs=None, generation_config=None, *args, **kwargs):
         """The library's, with lengths and options that the model can follow."""
@@ -38,7 +36,6 @@ class XformerGeneration:
             self.refuse_source_tokens(generation_config or self.generation_config, kwargs)
         # Else the first text to pass the last position would cost all others of its batch their results.
         kwargs |= self.within_positions(generation_config, kwargs)
-        self.refresh_projections()
         return super().generate(inputs, generation_config, *args, **kwargs)
 
     def refuse_source_tokens(self, config, options):

@@ -227,19 +227,13 @@ class XformerPreTrainedModel(PreTrainedModel):
 
         The layers, the state dict and what is saved stay as they are; the joined and packed weights are copies, which
         take about as much memory as the layers on a CPU and half of it elsewhere. They serve where no gradients are
-        computed, and are made anew when a parameter has changed; after a change through `weight.data`, which leaves no
-        trace, when `generate()` is called next, and before other calls by `refresh_projections`. A layer that has got
-        hooks, of offloading or pruning for example, multiplies by itself again.
+        computed, and are made anew when a parameter has changed; off the CPU not after changes of `parameter.data`,
+        such as a merge of adapters: call this again. A layer that has got hooks, of offloading or pruning for example,
+        multiplies by itself again.
         """
         for module in self.modules():
             if isinstance(module, XformerProjecting):
                 module.fuse()
-
-    def refresh_projections(self) -> None:
-        """Makes products of `fuse_projections` anew whose weights were changed through their `data`."""
-        for module in self.modules():
-            if isinstance(module, XformerProjecting):
-                module.refresh()
 
     def split_projections(self) -> None:
         """Undoes `fuse_projections`."""

@@ -149,12 +149,26 @@ def test_changed_weights_are_compiled_anew(change, caplog):
     assert counter.graphs == 2 and caplog.text.count("compiled anew") == 1
 
 
+@pytest.mark.nightly
+def test_there_are_more_kinds_of_calls_than_torch_makes_graphs_of_one_function():
+    """One row and several, of one source and several, with a mask of the prompt and without, in two modes."""
+    model, counter = make_model(**SMALL), Counter()
+    for context in (torch.no_grad, torch.inference_mode):
+        for rows, beams in ((1, 1), (1, 3), (2, 1), (2, 3)):
+            prompt = PADDED_PROMPT[:rows]
+            for masked in ({}, {"decoder_input_ids": prompt, "decoder_attention_mask": (prompt != 0).long()}):
+                batch = {**ragged(rows, 5), **masked, "num_beams": beams, "max_new_tokens": 3, "eos_token_id": None}
+                with context():
+                    assert torch.equal(model.generate(**batch, **counter.options()), model.generate(**batch))
+    assert counter.graphs > torch._dynamo.config.recompile_limit
+
+
 def test_a_copy_of_a_model_and_a_pickled_one_compile_for_themselves():
     model, batch = make_model(**SMALL), {**ragged(2, 5), **STATIC, "max_new_tokens": 4}
     with torch.compiler.set_stance("force_eager"):
         expected = model.generate(**batch)
         for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            assert model.compiled_decoding.known and other.compiled_decoding.step is None
+            assert model.compiled_decoding.steps and not other.compiled_decoding.steps
             assert torch.equal(other.generate(**batch), expected)
 
 

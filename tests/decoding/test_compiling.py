@@ -35,7 +35,7 @@ def test_texts_and_scores_are_those_of_plain_decoding(model, tokenizer, options)
     expected = list(Decoder(model, tokenizer, tokenizer, **options).decode(TEXTS))
     with torch.compiler.set_stance("force_eager"):
         found = list(Decoder(model, tokenizer, tokenizer, compile=True, **options).decode(TEXTS))
-    assert model.compiled_decoding.known
+    assert model.compiled_decoding.steps
     for ours, theirs in zip(found, expected, strict=True):
         assert [each.text for each in ours] == [each.text for each in theirs]
         assert [each.score for each in ours] == pytest.approx([each.score for each in theirs], abs=1e-4)

@@ -80,6 +80,16 @@ def change_in_place(model):
             each.mul_(1.1)
 
 
+def change_unseen(model):
+    """As averages of weights are often put in place: no version counts it."""
+    for each in model.parameters():
+        each.data.mul_(1.1)
+
+
+def merge_an_adapter(model):
+    get_peft_model(model, LoraConfig(target_modules=["q_proj", "up_proj"], init_lora_weights=False)).merge_and_unload()
+
+
 def load_others(model):
     model.load_state_dict({name: each * 0.9 for name, each in model.state_dict().items()})
 
@@ -110,8 +120,9 @@ def resize(model):
 
 
 CHANGES = [
-    change_in_place, load_others, change_type_and_back, train_a_step, put_other_parameters, put_other_layers, resize
-]  # fmt: skip
+    *(change_in_place, change_unseen, merge_an_adapter, load_others, change_type_and_back),
+    *(train_a_step, put_other_parameters, put_other_layers, resize),
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -125,21 +136,6 @@ def test_products_are_never_of_old_weights(change):
     model.split_projections()
     torch.testing.assert_close(fused, logits(model), rtol=1e-4, atol=1e-4)
     assert fused.shape != before.shape or not torch.equal(fused, before)
-
-
-def test_products_follow_changes_that_leave_no_trace():
-    """Averaged weights are often copied through `data`: the next `generate()` sees it."""
-    model, batch = make_model(), {name: value for name, value in make_batch().items() if name != "labels"}
-    model.fuse_projections()
-    before = model.generate(**batch, eos_token_id=None)
-    for number, each in enumerate(model.parameters()):
-        torch.manual_seed(number)
-        each.data.copy_(torch.randn_like(each) * 0.2)
-    after = model.generate(**batch, eos_token_id=None)
-    fused = logits(model)
-    model.split_projections()
-    torch.testing.assert_close(fused, logits(model), rtol=1e-4, atol=1e-4)
-    assert torch.equal(after, model.generate(**batch, eos_token_id=None)) and not torch.equal(after, before)
 
 
 def prune_layers(model):
