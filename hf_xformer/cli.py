@@ -8,6 +8,7 @@
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ VERBS = {
     "card": "write a run's model card and its pictures",
     "push": "publish a run's folder on the Hub",
     "convert": "make an Xformer of a BART, T5, Marian, ...",
-    "export": "write a checkpoint as a CTranslate2 model",
+    "export": "write a checkpoint for CTranslate2 or ONNX Runtime",
     "merge": "merge an adapter into the weights of its model",
     "average": "average the weights of checkpoints",
     "distill": "write a teacher's outputs as a training set",
@@ -90,6 +91,8 @@ def choose_verb(words: list[str]) -> Callable[[list[str]], None] | None:
     if name == "train" and any(word.partition("=")[0] == "--config_file" for word in rest):
         launch(rest)
     sys.argv = [f"{PROGRAM} {name}", *rest]
+    # PEFT imports bitsandbytes, which says on some processors that it lacks a kernel that nothing here calls.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         return importlib.import_module(f"hf_xformer.commands.{name}").main
     except ModuleNotFoundError as error:

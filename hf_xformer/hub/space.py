@@ -74,7 +74,7 @@ def prepare_space(
         trust_remote_code: Whether code of the model's repository may run in the Space.
 
     Raises:
-        ArgumentError: Gradio is not installed, so that nobody has seen which version shows the page.
+        ArgumentError: A package that the page needs is not installed, so that there is no version to name.
     """
     argv = [model, "--host", "0.0.0.0"]
     argv += [] if branch is None else ["--revision", branch]

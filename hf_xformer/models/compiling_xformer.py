@@ -5,6 +5,7 @@
 Shapes: R rows, B sources, S source, T target, C capacity of a cache, G key and value heads, K head width.
 """
 
+import copy
 import os
 import shutil
 import sys
@@ -192,7 +193,8 @@ class GraphCache(XformerCache):
                 self.attend(self.attended)
         self.position.fill_(self.length)
         self.length += 1
-        return mark_sizes(tokens.contiguous(), 0)
+        # A copy: the last column of one row counts as contiguous, whatever its stride, which a graph goes by.
+        return mark_sizes(tokens.clone(memory_format=torch.contiguous_format), 0)
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         # The rows of a source have the same prompt.
@@ -261,6 +263,9 @@ class CompiledDecoding:
             options = {name: value for name, value in vars(config).items() if not name.startswith("_")}
         elif model.device.type != "cpu":
             options["mode"] = "reduce-overhead"
+        else:
+            # The state below says whether the model is still the one: to look through it takes a tenth of a step.
+            options["options"] = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
         is_frozen = model.device.type == "cpu"
         state = state_of(model) if is_frozen else (model.device,)
         if self.step is not None and (state, options) == (self.state, self.options):
@@ -270,7 +275,8 @@ class CompiledDecoding:
         self.state, self.options, self.is_frozen = state, options, is_frozen
         self.known.clear()
         self.caches.clear()
-        self.step = torch.compile(copy_of(decoding_step), **options)
+        # A copy of the options: torch takes out of them what is for Dynamo.
+        self.step = torch.compile(copy_of(decoding_step), **copy.deepcopy(options))
 
     def cache(self, model: Any, rows: int, memory: torch.Tensor, most: int) -> GraphCache:
         """

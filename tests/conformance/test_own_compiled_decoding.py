@@ -78,7 +78,7 @@ def test_steps_with_a_cache_of_one_shape_write_what_plain_ones_do(overrides, cal
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in ("rope-post-gqa", "rope-pre-blocks") else pytest.mark.nightly)
+        pytest.param(name, marks=pytest.mark.slow if name == "rope-post-gqa" else pytest.mark.nightly)
         for name in VARIANTS
     ],
 )
@@ -129,7 +129,13 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(change, id=name, marks=[] if name == "weights without a trace" else pytest.mark.nightly)
+        for name, change in CHANGES.items()
+    ],
+)
 def test_changed_weights_are_compiled_anew(change, caplog):
     model, counter = make_model(**SMALL), Counter()
     options, batch = counter.options(), {**ragged(2, 5), "max_new_tokens": 2}
@@ -144,12 +150,12 @@ def test_changed_weights_are_compiled_anew(change, caplog):
 
 
 def test_a_copy_of_a_model_and_a_pickled_one_compile_for_themselves():
-    model, counter = make_model(**SMALL), Counter()
-    options, batch = counter.options(), {**ragged(2, 5), "max_new_tokens": 4}
-    expected = model.generate(**batch, **options)
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(other.generate(**batch, **options), expected)
-    assert counter.graphs == 3
+    model, batch = make_model(**SMALL), {**ragged(2, 5), **STATIC, "max_new_tokens": 4}
+    with torch.compiler.set_stance("force_eager"):
+        expected = model.generate(**batch)
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert model.compiled_decoding.known and other.compiled_decoding.step is None
+            assert torch.equal(other.generate(**batch), expected)
 
 
 def test_autocast_decodes_with_a_cache_of_its_type():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_models import VARIANTS, make_model
+from small_models import VARIANTS, make_model, save_checkpoint
 from small_runs import nightly
 from small_stock_models import make_stock
 from transformers import GenerationConfig, StoppingCriteriaList
@@ -236,3 +236,20 @@ def test_a_prompt_of_one_row_is_every_texts(beams):
     decoder = Decoder(model_of("rope-pre"), tokenizer, tokenizer, num_beams=beams, decoder_input_ids=prompt)
     alone = [next(decoder.decode([text])) for text in texts]
     assert list(decoder.decode(texts)) == alone
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_beams": 4, "num_return_sequences": 2},
+        {"stop_strings": ["A"]},
+        {"max_new_tokens": 5},
+        {"scores": True},
+    ],
+    ids="-".join,
+)
+def test_a_checkpoint_is_decoded_by_the_search(options, tmp_path):
+    save_checkpoint(tmp_path)
+    assert Decoder.from_pretrained(str(tmp_path), device="cpu", **options).searches
+    assert not Decoder.from_pretrained(str(tmp_path), device="cpu", do_sample=True).searches
