@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import ArgumentError, wrong_choice
 from ..files import check_output_folder, contents, fill_folder
 from ..models import XformerConfig
+from .adapters import base_of
 from .ctranslate2_export import CTRANSLATE2
 from .engines import EXACT, Engine, Export
 from .loading import load_model, load_tokenizers, read_own_config
@@ -130,6 +131,8 @@ def export_checkpoint(
         ArgumentError: The checkpoint does not load, or as for [`export_model`]. Nothing is written then.
     """
     chosen = engine_of(engine, quantization)
+    if base_of(checkpoint) is not None:
+        raise ArgumentError(f"{checkpoint} is an adapter: hf-xformer merge it first")
     config = read_own_config(checkpoint, chosen.otherwise, trust_remote_code)
     chosen.check_config(config)  # before weights are loaded
     check_out(out, overwrite, chosen)

@@ -24,7 +24,7 @@ from .batches import LAST_WINDOW, BatchSize, windows
 from .compiling import check_compiling, compiled
 from .lengths import Report, SourceLengths, longest_target, room, within_positions
 from .log_probabilities import log_probabilities
-from .options import check_options, load_assistant
+from .options import check_options, drafts_of, load_assistant
 from .search import Search, is_implemented
 from .stopping import StopTexts, end_tokens, is_one_of, own_stop_strings, padding
 from .tally import Place
@@ -100,9 +100,7 @@ class Decoder:
         if (stops := self.config.stop_strings) is not None:
             self.stops = own = StopTexts(target, [stops] if isinstance(stops, str) else stops)
             self.options["stopping_criteria"] = StoppingCriteriaList([*(options.get("stopping_criteria") or ()), own])
-        self.is_assisted = (
-            options.get("assistant_model") is not None or self.config.prompt_lookup_num_tokens is not None
-        )
+        self.is_assisted = bool(drafts_of(self.config, options))
         self.searches = not compile and is_implemented(model, self.config, self.options)
         if self.searches:
             self.options |= {"custom_generate": Search(scores)}

@@ -15,6 +15,9 @@ from ..errors import ArgumentError, blame
 # `generate()` constructs these when it samples; a value that they refuse is refused before anything is decoded.
 WARPERS = {"temperature": TemperatureLogitsWarper, "top_k": TopKLogitsWarper, "top_p": TopPLogitsWarper}
 
+# Options that draft texts, which the model checks.
+DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
+
 
 def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
     """
@@ -38,11 +41,28 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
                 warper(value)
     check_stop_strings(config.stop_strings)
     check_prompt_tuning(model, config, options)
-    for name in ("assistant_model", "prompt_lookup_num_tokens"):
-        is_given = options.get(name) is not None or getattr(config, name, None) is not None
-        if is_given and (config.num_beams or 1) > 1:
-            raise ArgumentError(f"{name} does not go with num_beams {config.num_beams}: drafts need num_beams 1")
+    check_drafts(config, options)
     return config
+
+
+def drafts_of(config: GenerationConfig, options: dict) -> list[str]:
+    """Returns the names of the options that draft texts, given or of a config."""
+    return [name for name in DRAFTS if options.get(name) is not None or getattr(config, name, None) is not None]
+
+
+def check_drafts(config: GenerationConfig, options: dict) -> None:
+    """
+    Checks that texts are drafted in one way, and one text for a source.
+
+    Raises:
+        ArgumentError: There are beams or several texts, or two ways, of which `generate()` would pass one over.
+    """
+    drafts = drafts_of(config, options)
+    for name in ("num_beams", "num_return_sequences") if drafts else ():
+        if (count := getattr(config, name) or 1) > 1:
+            raise ArgumentError(f"{drafts[0]} does not go with {name} {count}: drafts need {name} 1")
+    if len(drafts) > 1:
+        raise ArgumentError(f"{drafts[0]} does not go with {drafts[1]}: leave one of them out")
 
 
 def check_stop_strings(stops: Any) -> None:

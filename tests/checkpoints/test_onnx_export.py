@@ -107,6 +107,14 @@ def test_adapters_and_quantised_checkpoints_are_refused(tokenizer, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_adapter_is_refused_by_its_name_before_its_base_is_read(tmp_path, capsys):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/no/such/folder"}')
+    for engine in ([], ONNX):
+        assert "is an adapter: hf-xformer merge it first" in refused(
+            export, [tmp_path, tmp_path / "out", *engine], capsys
+        )
+
+
 def test_only_an_export_to_the_same_engine_is_replaced(checkpoint, tokenizer, tmp_path, capsys):
     _, folder = checkpoint()
     out = tmp_path / "out"

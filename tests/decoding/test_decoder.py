@@ -196,6 +196,14 @@ def test_beams_with_drafts_are_refused_and_not_passed_over(draft, model, tokeniz
         Decoder(model, tokenizer, tokenizer, **draft)
 
 
+def test_several_texts_of_a_draft_and_two_ways_of_drafting_are_refused_before_decoding(model, tokenizer):
+    lookup = {"prompt_lookup_num_tokens": 2}
+    with pytest.raises(ArgumentError, match="prompt_lookup_num_tokens does not go with num_return_sequences 2"):
+        Decoder(model, tokenizer, tokenizer, do_sample=True, num_return_sequences=2, **lookup)
+    with pytest.raises(ArgumentError, match="assistant_model does not go with prompt_lookup_num_tokens: leave one"):
+        Decoder(model, tokenizer, tokenizer, assistant_model=model, **lookup)
+
+
 def test_an_assistant_by_its_name_drafts_and_changes_nothing_but_with_other_tokens_is_refused(
     model, tokenizer, tmp_path
 ):
