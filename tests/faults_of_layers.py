@@ -225,8 +225,8 @@ class""",
     # Joined products
     Mutant(
         "a change of weights is not noticed",
-        "if self.state != states(self.layers):",
-        "if not self.state:",
+        "if self.state != states(self.layers) or",
+        "if not self.state or",
         (FUSING,),
         words="old_weights",
     ),

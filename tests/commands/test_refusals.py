@@ -32,6 +32,7 @@ COMMANDS = {
     "average": ("{checkpoint} {checkpoint} --output_dir {out}", "average_checkpoints"),
     "distill": ("{checkpoint} --train_file {data} --output_file {out}", "load_rows"),
     "estimate": ("--config_name {checkpoint}", "load_config"),
+    "demo": ("{checkpoint} --port 0", "run"),
     "attention": ("{checkpoint} text --output {out}", "cross_attention"),
 }
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -32,7 +33,11 @@ class Served:
         self.log = log
         command = [sys.executable, "-m", "hf_xformer", "demo", str(folder), "--port", "0"]
         with log.open("w") as output:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+            # Tests that run in the background ignore interrupts, and their children would too.
+            heeds_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=output, stderr=output, preexec_fn=heeds_interrupts
+            )
         deadline = time.monotonic() + STARTED
         while "api_name" not in log.read_text():
             assert self.process.poll() is None and time.monotonic() < deadline, log.read_text()
