@@ -10,6 +10,7 @@ import argparse
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if (verb := choose_verb(list(sys.argv[1:] if argv is None else argv))) is not None:
             verb(sys.argv[1:])
         sys.stdout.flush()
+    except KeyboardInterrupt:  # while libraries are imported; the verbs have lines of their own for later
+        raise SystemExit(128 + signal.SIGINT) from None
     except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -119,7 +119,7 @@ class XformerProjecting(nn.Module):
             return [layer(x) for layer in layers]  # type: ignore[misc]
         return product(x)
 
-    def fuse(self) -> None:
+    def join_products(self) -> None:
         """Makes the products of the layers that are plain ones; adapters, quantised and divided layers stay apart."""
         self.products = products = {}
         for names in self.joint:
@@ -130,8 +130,8 @@ class XformerProjecting(nn.Module):
                 products[names] = XformerProduct(*layers)  # type: ignore[arg-type]
                 products[names].join()
 
-    def split(self) -> None:
-        """Forgets the products."""
+    def forget_products(self) -> None:
+        """Multiplies by the layers themselves again."""
         self.products = {}
 
 

@@ -233,13 +233,13 @@ class XformerPreTrainedModel(PreTrainedModel):
         """
         for module in self.modules():
             if isinstance(module, XformerProjecting):
-                module.fuse()
+                module.join_products()
 
     def split_projections(self) -> None:
         """Undoes `fuse_projections`."""
         for module in self.modules():
             if isinstance(module, XformerProjecting):
-                module.split()
+                module.forget_products()
 
     def stack_of(self, name: str) -> Any:
         """Returns the "encoder" or the "decoder"; raises ValueError if the model has none."""
