@@ -16,6 +16,8 @@ import torch
 
 
 ROOT = Path(__file__).resolve().parent.parent
+# Seconds before a run, for which threads of the library before may still wait for work and hold the cores.
+REST = 0.5
 
 
 def wait_for_device() -> None:
@@ -30,6 +32,7 @@ def seconds_in_turn(runs: dict[str, Callable], rounds: int) -> dict[str, float]:
         for name, run in runs.items():
             gc.collect()
             wait_for_device()
+            time.sleep(REST)
             start = time.perf_counter()
             run()
             wait_for_device()
