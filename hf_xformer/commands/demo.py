@@ -69,7 +69,6 @@ def check_options(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     """Loads the model and serves the page until an interrupt."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
-    print(f"loading {args.checkpoint}", file=sys.stderr)
     from ..demo.answers import Answers
     from ..demo.page import ENDPOINT, free_port, make_page, serve
 
