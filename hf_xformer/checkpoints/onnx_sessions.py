@@ -70,7 +70,7 @@ class OnnxModel:
             "encoder_hidden_states": memory if is_first else self.make(empty(rows, [rows, 0, memory.shape()[2]], 1)),
             "use_cache_branch": self.make(np.array([not is_first])),
         }
-        # Those of the source stay what they are.
+        # The source's keys and values stay as they are.
         taken = [name for name in self.past if is_first or f".{SIDES[0]}." in name]
         names = ["logits", *(name.replace(PAST, PRESENT, 1) for name in taken)]
         logits, *values = self.decoder.run_with_ort_values(names, {**inputs, **past})

@@ -59,7 +59,7 @@ class Hypotheses:
 
 @dataclass(frozen=True)
 class Rules:
-    """What decides which hypotheses are best and when a source is done."""
+    """The options of a beam search, by which hypotheses are compared and a source is done."""
 
     beams: int
     candidates: int

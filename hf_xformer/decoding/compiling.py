@@ -53,7 +53,7 @@ def compiled(model: PreTrainedModel, config: GenerationConfig, options: Mapping[
     Returns the options with which `generate()` compiles its steps.
 
     Args:
-        config: What `generate()` will go by. options: Those that were given.
+        config: The one that `generate()` will go by. options: Those that were given.
 
     Raises:
         ArgumentError: The decoding of this model, or with one of its own options, cannot be compiled.

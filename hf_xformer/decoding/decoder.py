@@ -163,7 +163,7 @@ class Decoder:
         elif given is None and "output_logits" in self.options:
             given = KEPT_LOGITS
         rows = max(self.config.num_beams or 1, self.config.num_return_sequences or 1)
-        # What is drawn follows from the seed and the batches: they must not follow from the memory that is free.
+        # Samples follow from the seed and the batches, which must not follow from the memory that is free.
         return BatchSize(given, rows, self.model.device, bounded=not self.config.do_sample)
 
     def new_report(self) -> Report:

@@ -24,7 +24,7 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
     Checks the values of `generate()`'s options as the library does, before anything is decoded.
 
     Returns:
-        What `generate()` will go by.
+        The generation config that `generate()` will go by.
 
     Raises:
         ArgumentError: It refuses one. Names that it does not know are left to `generate()`.

@@ -75,7 +75,7 @@ def test_padding_on_either_side_changes_nothing(name, run):
 
 @pytest.mark.parametrize("fields", [{}, VANILLA, VARIANTS["relative-pre"]], ids=["rope", "sinusoidal", "relative"])
 def test_tokens_may_go_in_one_by_one_or_together(fields, run):
-    """What went in before may have any length; in the first call it counts for nothing."""
+    """In the first call a past of any length counts for nothing."""
     _, exported = run(**fields)
     source, mask = np.array([make_rows(53)[0]]), np.ones((1, 11), dtype=np.int64)
     memory, tokens = exported.encode(source, mask), np.array([[START, 9, 8, 7, 6]])

@@ -47,7 +47,7 @@ def test_layers_of_8_bits_are_nearly_torchs(backend, bias):
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_layers_of_4_bits_are_the_rounded_weights(bias):
-    """Of weights that 16 levels hold exactly, the kernel gives the product."""
+    """The kernel gives the exact product where 16 levels hold the weights exactly."""
     linear = nn.Linear(64, 48, bias=bias)
     with torch.no_grad():
         linear.weight.copy_(torch.randint(0, 16, (48, 64)) * 0.25 - 2)

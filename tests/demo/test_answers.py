@@ -18,7 +18,7 @@ from hf_xformer.demo.answers import Answers
 
 @pytest.fixture(scope="module")
 def checkpoint(task, tmp_path_factory):
-    """Of a model that drafts: its generation config does not go with beams."""
+    """A checkpoint whose generation config asks for drafts, which do not go with beams."""
     folder = tmp_path_factory.mktemp("runs") / "drafts"
     tokenizer = AutoTokenizer.from_pretrained(task.tokenizer, model_max_length=12)
     model = make_model(vocab_size=len(tokenizer))
