@@ -3,8 +3,8 @@
 """Linear layers of one input as a single matrix product while decoding, with weights packed for the processor.
 
 A step of decoding reads every weight for a handful of rows. On a CPU, torch's own product of few rows reads a plain
-weight at less than half the speed at which oneDNN reads one that it has packed. The layers and their parameters stay as
-they are: the joined and packed weights are copies beside them, made anew when a parameter has changed.
+weight at less than half the speed at which oneDNN reads one that it has packed. The layers and their parameters stay
+as they are: the joined and packed weights are copies beside them, made anew when a parameter has changed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -65,13 +65,6 @@ def run(run_folder, tmp_path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.fixture(scope="module")
-def hub():
-    with HubServer() as server:
-        yield server
-        assert not server.unknown
-
-
 def command(hub: HubServer, folder: Path, *words: str | Path, **options) -> subprocess.CompletedProcess:
     """`hf-xformer ...` on a machine that has the local Hub for the real one."""
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **hub.environment(folder, **options)}

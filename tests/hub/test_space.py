@@ -36,13 +36,6 @@ def checkpoint(task, tmp_path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.fixture(scope="module")
-def hub():
-    with HubServer() as server:
-        yield server
-        assert not server.unknown
-
-
 def push(hub: HubServer, checkpoint: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
     """`hf-xformer push` on a machine that has the local Hub for the real one."""
     home = checkpoint.parent / "home"
