@@ -7,7 +7,7 @@ Importing it registers the Auto classes, the pipeline "seq2seq" and, as soon as 
 its adapters change by default.
 """
 
-from . import libraries  # noqa: F401 # isort: skip - first: for a command it refuses what is too old
+from . import libraries  # isort: skip - first: for a command it refuses what is too old
 
 import wrapt
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoModelForTextEncoding
@@ -43,6 +43,8 @@ AutoModelForSeq2SeqLM.register(XformerConfig, XformerForSeq2SeqLM, exist_ok=True
 AutoModelForTextEncoding.register(XformerConfig, XformerEncoderModel, exist_ok=True)
 
 PIPELINE_REGISTRY.register_pipeline("seq2seq", Seq2SeqPipeline, pt_model=AutoModelForSeq2SeqLM, type="text")
+
+libraries.end_importing()
 
 __all__ = [
     "Seq2SeqPipeline",

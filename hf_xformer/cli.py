@@ -19,6 +19,7 @@ from typing import NoReturn
 from . import __version__
 from .errors import ArgumentError, InputError, did_you_mean, one_line_errors
 from .files import find, packaged
+from .libraries import begin_importing, end_importing
 from .yaml_files import read_yaml_file
 
 
@@ -96,6 +97,7 @@ def choose_verb(words: list[str]) -> Callable[[list[str]], None] | None:
     sys.argv = [f"{PROGRAM} {name}", *rest]
     # PEFT imports bitsandbytes, which says on some processors that it lacks a kernel that nothing here calls.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    begin_importing()
     try:
         return importlib.import_module(f"hf_xformer.commands.{name}").main
     except ModuleNotFoundError as error:
@@ -104,6 +106,8 @@ def choose_verb(words: list[str]) -> Callable[[list[str]], None] | None:
             raise
         extra = EXTRAS[package]
         raise ArgumentError(f"{PROGRAM} {name} needs {package}: pip install 'hf-xformer[{extra}]'") from error
+    finally:
+        end_importing()
 
 
 def usage() -> str:

@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A command with libraries of the wrong versions ends with one line, before it has imported them."""
 
+import gc
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 
 import pytest
 from small_runs import ROOT
 
+from hf_xformer import cli
 from hf_xformer.libraries import unsupported
 
 
@@ -38,3 +41,25 @@ def test_a_command_refuses_them_and_a_program_does_not(command, tmp_path):
     program = [sys.executable, "-c", "import hf_xformer"]
     ran = subprocess.run(program, env=environment, capture_output=True, text=True)
     assert ran.stdout == "imported\n" and "does not run with" not in ran.stderr
+
+
+@pytest.mark.parametrize("importer", ["hf-xformer", "-m", "program.py"])
+def test_garbage_is_collected_once_the_package_is_imported(importer):
+    """A program's own objects are not taken out of the collection."""
+    printed = "print(gc.isenabled(), gc.get_freeze_count())"
+    code = f"import gc, sys; sys.argv = [{importer!r}]; import hf_xformer; {printed}"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    enabled, frozen = ran.stdout.split()
+    assert enabled == "True" and (int(frozen) == 0) == (importer == "program.py")
+
+
+@pytest.mark.parametrize("verb", ["data", "no-such-module"])
+def test_garbage_is_collected_once_a_verb_is_imported(verb, monkeypatch):
+    monkeypatch.setitem(cli.VERBS, verb, "")
+    monkeypatch.setattr(sys, "argv", [])  # which it sets
+    try:
+        with suppress(ModuleNotFoundError):
+            cli.choose_verb([verb])
+        assert gc.isenabled() and gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
