@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,6 +224,15 @@ def weights(folder: Path) -> torch.Tensor:
     """All that a checkpoint's file holds."""
     tensors = load_file(folder / "model.safetensors")
     return torch.cat([tensor.flatten() for _, tensor in sorted(tensors.items())])
+
+
+def stop_after(folder: Path, step: int) -> None:
+    """Leaves a run's folder as if it had been killed after a step."""
+    for path in folder.glob("checkpoint-*"):
+        if int(path.name.partition("-")[2]) > step:
+            shutil.rmtree(path)
+    for name in ("trainer_state.json", "train_results.json", "run.json", "README.md"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def train_results(folder: Path) -> dict:

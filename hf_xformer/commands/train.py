@@ -48,9 +48,10 @@ from ..training.failures import one_line_failures
 from ..training.health import StopIfNotFinite
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
 from ..training.launch_checks import check_engine
-from ..training.optimizers import check_optimizer
+from ..training.optimizers import check_optimizer, set_optimizer
 from ..training.output_lock import lock_output, locks_released
 from ..training.parallel import TensorParallelTrainer, leave_together
+from ..training.parts import describe_parts, parse_multipliers
 from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
 from ..training.recipe import parse_run, split_command_line
@@ -127,6 +128,7 @@ def make_trainer(
             compute_metrics=run.metrics,
             callbacks=make_callbacks(run, model_args, data_args, training_args),
         )
+    set_optimizer(trainer, parse_multipliers(model_args.lr_multipliers))
     trainer.add_callback(PlacesOfStates(trainer.callback_handler.callbacks))
     check_engine(trainer.accelerator.state.deepspeed_plugin)
     if run.validation is not None:
@@ -278,6 +280,7 @@ def record_of(
         "stopped_early": has_stopped_early(trainer.state, data_args),
         "decisions": asdict(run.plan),
         "recipe_changes": run.recipe.history,
+        "optimisation": record["optimisation"] | describe_parts(run.model, model_args),
     }
     return record | more
 

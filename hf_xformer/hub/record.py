@@ -26,6 +26,8 @@ RECORDED = {
     *(
         "attn_implementation",
         "ema_decay",
+        "freeze",
+        "lr_multipliers",
         "lora_rank",
         "lora_alpha",
         "lora_dropout",
@@ -58,7 +60,7 @@ RECORDED = {
 }
 PACKAGES = ("transformers", "torch", "accelerate", "datasets")
 # Options of the Trainer that stand in a card, given or not.
-OPTIMISATION = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
+OPTIMISATION = ("optim", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
 
 
 def update_record(folder: Path, changes: dict) -> None:

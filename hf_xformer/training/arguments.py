@@ -65,6 +65,14 @@ class ModelArguments:
         "Decay of an exponential moving average of the weights, between 0 and 1, such as 0.999; the run evaluates "
         "with the average and ends with it. By default there is none."
     )
+    freeze: list[str] | None = option(
+        "Parts of the model that are not trained, such as encoder, decoder.layers.0 or *.feed_forward: modules or "
+        "weights, by name or pattern; embeddings is all tables of tokens and positions. By default all is trained."
+    )
+    lr_multipliers: dict[str, Any] | str | None = option(
+        "Factors of the learning rate for parts of the model, named as in --freeze: 'encoder=0.1,embeddings=0.5' or, "
+        "in a recipe, a mapping. A weight in several parts has their product."
+    )
     lora_rank: int | None = option(
         "Rank of LoRA adapters, such as 8, to train in place of the weights of --model_name_or_path. By default all "
         "weights are trained."

@@ -22,7 +22,7 @@ from ..checkpoints.loading import TRAINING_FIELDS
 from ..errors import ArgumentError
 from .fingerprint import BY_SCORES, CONDITIONAL, DEVICE, EVALUATING, plain
 from .launch import TENSOR_PARALLEL
-from .optimizers import optimizer_of
+from .optimizers import set_group_numbers
 from .resume import SavedState
 from .schema import options
 
@@ -65,7 +65,7 @@ OF_TEXTS = frozenset(
         *("sacrebleu_tokenize", "unicode_form"),
     )
 )
-OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "deepspeed")
+OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "deepspeed", "freeze", "lr_multipliers")
 SHOWN = 6  # differences in a message
 
 
@@ -332,18 +332,15 @@ def other_scores(changed: Iterable[str], args: TrainingArguments) -> list[str]:
 
 def set_numbers(args: TrainingArguments, model: Any, optimizer: Any, lr_scheduler: Any) -> None:
     """Sets the numbers of an optimizer and the learning rate of its schedule to those of the arguments."""
-    _, numbers = optimizer_of(args, model)
     groups = optimizer.param_groups
-    for group in groups:
-        group.update({name: each for name, each in numbers.items() if name in group and name not in ("lr", "params")})
-    # The Trainer has weights in the first group, and norms and biases, which never decay, in the second.
-    for group in [each for each in groups if each.get("weight_decay")] or groups[:1]:
-        group["weight_decay"] = args.weight_decay
+    set_group_numbers(groups, args, model)
     if not isinstance(lr_scheduler, LambdaLR):
         return
-    rates = [args.learning_rate * factor(lr_scheduler.last_epoch) for factor in lr_scheduler.lr_lambdas]
-    for group, rate in zip(groups, rates, strict=True):
-        group.update(initial_lr=args.learning_rate, lr=rate)
+    base_rates = [args.learning_rate * group.get("lr_multiplier", 1.0) for group in groups]
+    factors = [factor(lr_scheduler.last_epoch) for factor in lr_scheduler.lr_lambdas]
+    rates = [base * factor for base, factor in zip(base_rates, factors, strict=True)]
+    for group, base, rate in zip(groups, base_rates, rates, strict=True):
+        group.update(initial_lr=base, lr=rate)
     # The public way to what the schedule holds.
-    state = {"base_lrs": [args.learning_rate] * len(groups), "_last_lr": rates}
+    state = {"base_lrs": base_rates, "_last_lr": rates}
     lr_scheduler.load_state_dict(lr_scheduler.state_dict() | state)

@@ -17,7 +17,6 @@ from accelerate.utils.constants import FSDP_MODEL_NAME
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME
-from transformers.training_args import OptimizerNames
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..checkpoints.averaging import trained
@@ -59,6 +58,9 @@ from .file_checks import (
     some_of,
 )
 from .launch import TENSOR_PARALLEL, layout, precision, process_count
+from .muon import MUON
+from .optimizers import optimizer_name
+from .parts import freeze
 
 
 if TYPE_CHECKING:  # PEFT is an extra
@@ -66,7 +68,7 @@ if TYPE_CHECKING:  # PEFT is an extra
 
 
 # Optimizers that keep tensors of the weights' own shapes, under these names; others project, quantise or divide them.
-PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop")
+PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", MUON)
 FULL_SIZE = ("exp_avg", "exp_avg_sq", "momentum_buffer", "sum", "square_avg")
 
 
@@ -82,6 +84,7 @@ class Needs:
         averages: Whether it averages its weights.
         scales_loss: Whether it has a GradScaler, as PyTorch's training in float16 does.
         optim: Its optimizer, as `--optim` has it.
+        freeze: Parts of the model that it does not train.
         own_scheduler: Whether the Trainer saves the schedule, and not DeepSpeed.
         zero: Whether DeepSpeed divides the optimizer.
         apart: Whether each machine saves into a folder of its own.
@@ -95,6 +98,7 @@ class Needs:
     averages: bool
     scales_loss: bool
     optim: str
+    freeze: tuple[str, ...]
     own_scheduler: bool
     zero: bool
     apart: bool
@@ -117,7 +121,8 @@ class Needs:
             processes=training_args.world_size,
             averages=model_args.ema_decay is not None,
             scales_loss=precision(training_args) == "fp16" and plugin is None,
-            optim=OptimizerNames(training_args.optim).value,
+            optim=optimizer_name(training_args),
+            freeze=tuple(model_args.freeze or ()),
             own_scheduler=plugin is None or "scheduler" not in plugin.deepspeed_config,
             zero=plugin is not None and plugin.zero_stage > 0,
             apart=training_args.save_on_each_node,
@@ -134,6 +139,7 @@ class Needs:
         kind = model_class(self.config, self.trusted)
         with torch.device("meta"):
             model = kind(deepcopy(self.config))
+        freeze(model, self.freeze)
         return model
 
     @cached_property
@@ -405,7 +411,7 @@ def check_optimizer(path: Path, needs: Needs) -> None:
         return
     shapes = Counter(tuple(each.shape) for each in trained(needs.model).values())
     if not shapes.total() <= count <= shapes.total() + len(needs.untied):
-        raise UnfitError(f"{path.name}: of {count} tensors, this run trains {shapes.total()}")
+        raise UnfitError(f"{path.name}: of {count} tensors, this run trains {shapes.total()}: another --freeze?")
     shapes += Counter(tuple(each.shape) for each in needs.untied.values())
     for kind in FULL_SIZE:
         if other := Counter(tuple(each.shape) for name, each in tensors if name == kind) - shapes:

@@ -2,26 +2,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimizers of the Trainer: their classes and options, checked before anything is trained by them."""
 
+from collections.abc import Iterable
 from copy import copy, deepcopy
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import Seq2SeqTrainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from ..errors import ArgumentError, blame
+from .muon import MUON, MuonWithAdamW, hidden_matrices, muon_options
+from .parts import multipliers_of
 
 
 NO_VALUE = "no-such-value"  # of any argument: whoever reads it fails, or hands it on
+# Arguments of optimizers that are given the whole model, and make their groups of weights themselves.
+WHOLE_MODEL = ("params", "model", "optimizer_dict")
+
+
+def optimizer_name(args: TrainingArguments) -> str:
+    """Returns `--optim` as a recipe has it."""
+    return str(getattr(args.optim, "value", args.optim))
 
 
 def optimizer_of(args: TrainingArguments, model: Any) -> tuple[Any, dict[str, Any]]:
     """
-    Returns the optimizer's class, or what makes it, and its options, as the Trainer takes them.
+    Returns the optimizer's class, or what makes it, and its options, as the Trainer takes them; for Muon those of the
+    AdamW beside it.
 
     Nothing is left on the model: layer-wise optimizers hang a step on every parameter, here on those of a copy.
     """
-    if OptimizerNames(args.optim).value.endswith("layerwise"):
+    if optimizer_name(args) == MUON:
+        args = copy(args)
+        args.optim, args.optim_args = OptimizerNames.ADAMW_TORCH_FUSED, None
+    elif optimizer_name(args).endswith("layerwise"):
         model = without_weights(model)
     return Seq2SeqTrainer.get_optimizer_cls_and_kwargs(args, model)
 
@@ -41,12 +56,17 @@ def check_optimizer(args: TrainingArguments, model: torch.nn.Module) -> None:
     Raises:
         ArgumentError: It does not; the message has the optimizer, its arguments and those that it does not take.
     """
-    where = f"--optim {OptimizerNames(args.optim).value}"
+    if optimizer_name(args) == MUON:
+        muon_options(args.optim_args)
+        if not hidden_matrices(model):
+            raise ArgumentError(f"--optim {MUON}: no matrix of a linear layer is trained; AdamW trains all that is")
+        return
+    where = f"--optim {optimizer_name(args)}"
     if args.optim_args:
         where += f" with --optim_args {args.optim_args}"
     with blame(where, ImportError, ValueError, TypeError):
         kind, options = optimizer_of(args, model)
-        if options.keys().isdisjoint(("params", "model", "optimizer_dict")):  # those of the whole model
+        if options.keys().isdisjoint(WHOLE_MODEL):
             kind([torch.zeros(1, requires_grad=True)], **options)
     names = [each.partition("=")[0].strip() for each in (args.optim_args or "").split(",") if each]
     if unread := [name for name in names if not is_read(name, args, model)]:
@@ -62,3 +82,77 @@ def is_read(name: str, args: TrainingArguments, model: torch.nn.Module) -> bool:
         return str(optimizer_of(wrong, model)) != expected
     except (ValueError, TypeError, AttributeError, KeyError):
         return True
+
+
+def set_optimizer(trainer: Seq2SeqTrainer, multipliers: dict[str, float] | None) -> None:
+    """
+    Has a Trainer make its optimizer of several groups of weights: for Muon, and where parts have learning rates of
+    their own. Its own two groups, with weight decay and without, are divided further.
+
+    Raises:
+        ArgumentError: The optimizer makes its groups itself.
+    """
+    args, model = trainer.args, trainer.model
+    if multipliers is None and optimizer_name(args) != MUON:
+        return
+    multipliers = multipliers or {}
+    if not optimizer_of(args, model)[1].keys().isdisjoint(WHOLE_MODEL):
+        raise ArgumentError(f"--lr_multipliers does not go with --optim {optimizer_name(args)}, which has one rate")
+
+    def make(model: nn.Module) -> torch.optim.Optimizer:
+        decayed = trainer.get_decay_parameter_names(model)
+        groups = make_groups(model, args, decayed, multipliers_of(model, multipliers))
+        kind, options = optimizer_of(args, model)
+        if optimizer_name(args) == MUON:
+            return MuonWithAdamW(groups, muon_options(args.optim_args)[0], options)
+        return kind(groups, **options)
+
+    made: Any = (lambda: make, {})  # a factory, which the library calls with the model
+    trainer.optimizer_cls_and_kwargs = made
+
+
+def make_groups(
+    model: nn.Module, args: TrainingArguments, decayed: Iterable[str], multipliers: dict[nn.Parameter, float]
+) -> list[dict[str, Any]]:
+    """
+    Returns the groups of weights that share their numbers, as an optimizer takes them.
+
+    `lr_multiplier` and `decays` stay with a group, and so in checkpoints. The first group has the learning rate that
+    the Trainer logs: one without a factor comes first.
+    """
+    uses_muon = optimizer_name(args) == MUON
+    matrices = hidden_matrices(model) if uses_muon else set()
+    beside = muon_options(args.optim_args)[1] if uses_muon else 1.0
+    decayed = set(decayed)
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_matrix = parameter in matrices
+        factor = multipliers[parameter] * (1.0 if is_matrix or not uses_muon else beside)
+        groups.setdefault((not is_matrix, name not in decayed, factor), []).append(parameter)
+    ordered = sorted(groups, key=lambda key: (key[0], key[2] != 1.0, key[1], key[2]))
+    return [
+        {
+            "params": groups[key],
+            "lr": args.learning_rate * key[2],
+            "lr_multiplier": key[2],
+            "decays": not key[1],
+            "weight_decay": 0.0 if key[1] else args.weight_decay,
+            **({"is_muon": not key[0]} if uses_muon else {}),
+        }
+        for key in ordered
+    ]
+
+
+def set_group_numbers(groups: list[dict[str, Any]], args: TrainingArguments, model: Any) -> None:
+    """Gives groups that an optimizer has the numbers of other arguments, all but the learning rate."""
+    _, numbers = optimizer_of(args, model)
+    for group in groups:
+        if not group.get("is_muon"):  # whose `eps` is of another kind
+            own = numbers.keys() & group.keys() - {"lr", "params"}
+            group.update({name: numbers[name] for name in own})
+    # The Trainer has weights in the first group, and norms and biases, which never decay, in the second.
+    ours = [group for group in groups if group.get("decays")]
+    for group in ours or [each for each in groups if each.get("weight_decay")] or groups[:1]:
+        group["weight_decay"] = args.weight_decay

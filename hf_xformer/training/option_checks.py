@@ -26,7 +26,9 @@ from ..decoding.scoring import TOKENIZERS
 from ..errors import ArgumentError, blame, did_you_mean, wrong_choice
 from .adapter_options import adapter_options
 from .arguments import CHECKPOINTING, DataArguments, ModelArguments
-from .launch import OPTIMIZER_SHARDED, WHOLE, layout, tensor_parallel_size
+from .launch import OPTIMIZER_SHARDED, TENSOR_PARALLEL, WHOLE, layout, tensor_parallel_size
+from .muon import MUON
+from .optimizers import optimizer_name
 from .trainer_options import check_trainer_options
 
 
@@ -78,6 +80,7 @@ def check_options(
                 raise ArgumentError(f"--{name} must be {words}, got {value}")
     if model_args.ema_decay is not None and layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED):
         raise ArgumentError(f"--ema_decay averages whole weights, which {layout(training_args)} divides")
+    check_optimizing(model_args, training_args)
     check_steps(data_args, training_args)
     check_batching(data_args, training_args)
     check_evaluation(data_args, training_args)
@@ -155,6 +158,18 @@ def check_adapters(model_args: ModelArguments, training_args: Seq2SeqTrainingArg
     refuse(table)
     check_peft(option)
     adapter_options(model_args)
+
+
+def check_optimizing(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> None:
+    """Checks optimizers and groups of weights against how the run divides both, and freezing against adapters."""
+    divided = layout(training_args)
+    if optimizer_name(training_args) == MUON and divided != WHOLE:
+        raise ArgumentError(f"--optim {MUON} needs whole matrices, which {divided} divides: take adamw_torch_fused")
+    for name in ("freeze", "lr_multipliers"):
+        if getattr(model_args, name) and divided in ("FSDP", TENSOR_PARALLEL):
+            raise ArgumentError(f"--{name} is not possible under {divided}, which renames and divides the weights")
+    if model_args.freeze and model_args.adapts:
+        raise ArgumentError("--freeze: adapters leave all weights of the model as they are: leave it out")
 
 
 def check_steps(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:

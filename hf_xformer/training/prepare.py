@@ -63,6 +63,7 @@ from .fingerprint import recipe_of
 from .launch import data_parallel_size, tensor_parallel_size
 from .option_checks import check_options
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
+from .parts import check_parts, freeze
 from .plan import Plan, make_plan
 from .recipe import parse_overrides
 from .resume import SavedState, Start, check_resumable, find_start, without_lost_best
@@ -146,6 +147,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         tell_moved_base(output_dir, adapter, say)
 
     needs = Needs.of(config, adapter, model_args, training_args)
+    check_parts(needs.model, model_args)
     start = find_start(output_dir, training_args.resume_from_checkpoint, needs, say)
     state = start.state
     is_end = state is not None and (state.is_end(training_args) or has_stopped_early(state.trainer, data_args))
@@ -175,6 +177,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start, trusted)
     if adapter is not None:
         model = add_adapter(model, adapter, finished or (None if state is None else state.checkpoint), say)
+    freeze(model, model_args.freeze, say)
     fit_generation(model, data_args, training_args, say)
     collator = make_collator(source, model, data_args, training_args)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
+from transformers.training_args import OptimizerNames
 
 from ..decoding.metrics import GREATER_IS_BETTER
 from ..errors import ArgumentError, blame, one_line, wrong_choice
@@ -19,7 +20,9 @@ from ..yaml_files import read_yaml, read_yaml_file
 from .arguments import DataArguments, ModelArguments
 from .launch import prepare_launch, runs_on_cpu
 from .launch_checks import check_launch, check_world
-from .schema import GROUPS, RUN_DEFAULTS, json_schema, options, unknown
+from .muon import MUON
+from .parts import parse_multipliers
+from .schema import GROUPS, MORE_CHOICES, RUN_DEFAULTS, json_schema, options, unknown
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -51,13 +54,19 @@ def parse_run(
     prepare_launch(argparse.Namespace(**merged))
     settle_direction(merged)
     merged["optim_args"] = joined(merged["optim_args"])
+    merged["freeze"] = sorted(set(merged["freeze"] or ())) or None
+    merged["lr_multipliers"] = parse_multipliers(merged["lr_multipliers"])
     of_model, of_data, of_trainer = (
         {name: merged[name] for name, option in options().items() if option.group == group} for group in GROUPS
     )
+    if is_muon := of_trainer["optim"] == MUON:  # which the library does not know
+        of_trainer["optim"] = OptimizerNames.ADAMW_TORCH_FUSED
     try:
         trainer = Seq2SeqTrainingArguments(**of_trainer)
     except (ValueError, TypeError, ImportError) as error:  # by which the library refuses values, with their names
         raise ArgumentError(f"options of the Trainer: {one_line(error)}") from error
+    if is_muon:
+        trainer.optim = MUON
     check_world(trainer)
     return ModelArguments(**of_model), DataArguments(**of_data), trainer
 
@@ -169,6 +178,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--schema", action=PrintSchema, nargs=0, dest=argparse.SUPPRESS, help="print a JSON schema of recipes and exit"
     )
+    for name, choices in MORE_CHOICES.items():
+        action = parser._option_string_actions[f"--{name}"]
+        action.choices = [*(action.choices or ()), *choices]
     # Else several processes on a machine without accelerators for them would each train alone.
     parser.set_defaults(use_cpu=runs_on_cpu(), **RUN_DEFAULTS)
     return parser

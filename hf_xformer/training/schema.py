@@ -15,6 +15,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from ..errors import ArgumentError, did_you_mean, wrong_choice
 from .arguments import DataArguments, ModelArguments
+from .muon import MUON
 
 
 GROUPS = {"model": ModelArguments, "data": DataArguments, "training": Seq2SeqTrainingArguments}
@@ -32,6 +33,8 @@ WORDS = {
 # Defaults of a run that are not the Trainer's, which would look at every step for parameters that were not used: there
 # are none.
 RUN_DEFAULTS = {"ddp_find_unused_parameters": False}
+# Values of ours for options of the library.
+MORE_CHOICES = {"optim": (MUON,)}
 # `resume_from_checkpoint: false` starts anew, `fsdp: true` switches it on, `optim_args` may be a mapping; the library
 # declares texts.
 MORE_TYPES = {"resume_from_checkpoint": ("boolean",), "fsdp": ("boolean",), "optim_args": ("object",)}
@@ -126,7 +129,7 @@ def make_option(group: str, each: Field, hint: Any) -> Option:
     """Describes a field of a dataclass; `hint` is its type."""
     kinds, choices = accepted(hint)
     kinds = (*kinds, *MORE_TYPES.get(each.name, ()))
-    choices = tuple(each.metadata.get("choices", choices))
+    choices = (*each.metadata.get("choices", choices), *MORE_CHOICES.get(each.name, ()))
     default = each.default
     if default is MISSING:
         default = None if each.default_factory is MISSING else each.default_factory()
