@@ -49,12 +49,12 @@ POSITIVE_SHARE: Kind = (lambda x: 0 < x <= 1, "a number above 0, at most 1")
 # Options that are numbers, whole or not.
 NUMBERS: dict[str, Kind] = {
     **dict.fromkeys(("temperature", "repetition_penalty", "encoder_repetition_penalty", "max_time"), POSITIVE),
-    **dict.fromkeys(("length_penalty", "guidance_scale"), FINITE),
+    "length_penalty": FINITE,
     **dict.fromkeys(("min_p", "epsilon_cutoff", "eta_cutoff", "assistant_confidence_threshold"), SHARE),
     **dict.fromkeys(("top_p", "top_h", "typical_p", "assistant_ensemble_weight"), POSITIVE_SHARE),
 }
 BOOLEANS = {
-    *("do_sample", "use_cache", "renormalize_logits", "remove_invalid_values", "token_healing", "disable_compile"),
+    *("do_sample", "use_cache", "renormalize_logits", "remove_invalid_values", "disable_compile"),
     *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
     *("is_assistant", "use_mtp", "_from_model_config"),
 }
@@ -62,9 +62,18 @@ TOKEN_IDS = {"pad_token_id", "bos_token_id", "decoder_start_token_id", "forced_b
 LISTS_OF_TOKEN_IDS = {"eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"}
 # Not for a file: they need objects, or code that the library no longer has. Old files switch some off with 0 or 1.
 UNSUPPORTED = {
-    *("constraints", "force_words_ids", "stop_strings", "watermarking_config", "custom_generate", "compile_config"),
-    *("cache_config", "continuous_batching_config", "speculation_type", "assistant_early_exit"),
-    *("penalty_alpha", "dola_layers", "num_beam_groups", "diversity_penalty", "low_memory"),
+    *("stop_strings", "watermarking_config", "custom_generate", "compile_config"),
+    *("cache_config", "continuous_batching_config", "speculation_type", "assistant_early_exit", "low_memory"),
+}
+# Not for an encoder-decoder, which the library finds out at the first text, or never: what each is, and its values
+# that switch it off.
+NO_LONGER = "of a search that transformers no longer has"
+UNUSABLE: dict[str, tuple[str, tuple]] = {
+    "num_beam_groups": (NO_LONGER, (0, 1)),
+    **dict.fromkeys(("constraints", "force_words_ids", "dola_layers"), (NO_LONGER, ())),
+    **dict.fromkeys(("penalty_alpha", "diversity_penalty"), (NO_LONGER, (0,))),
+    "guidance_scale": ("for models without an encoder", (1,)),
+    "token_healing": ("for models without an encoder", (False,)),
 }
 
 
@@ -180,6 +189,8 @@ def is_off(name: str, value: Any, options: Mapping[str, Any]) -> bool:
 
 def unfit(name: str, value: Any, vocabulary: int, positions: int) -> str:
     """Returns what an option's value must be, or nothing if it is."""
+    if reason := why_unusable(name, value):
+        return reason
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if name in WHOLE:
         least, most = WHOLE[name]
@@ -209,6 +220,12 @@ def unfit(name: str, value: Any, vocabulary: int, positions: int) -> str:
         return "" if isinstance(value, bool) or value == "never" else "must be true, false or 'never'"
     wrong = name in UNSUPPORTED and value not in (0, 1)
     return "is not for a file: give it to `generate()`" if wrong else ""
+
+
+def why_unusable(name: str, value: Any) -> str:
+    """Returns why no encoder-decoder can go by an option, or nothing if it can, or if the value switches it off."""
+    what, off = UNUSABLE.get(name, ("", ()))
+    return f"is {what}: leave it out" if what and value is not None and value not in off else ""
 
 
 def is_positive(value: Any) -> bool:

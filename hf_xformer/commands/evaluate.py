@@ -36,7 +36,7 @@ from ..data.sources import find_files
 from ..decoding import significance
 from ..decoding.metrics import METRICS, check_metrics, compute_metrics
 from ..decoding.predictions import is_predictions, read_predictions, write_predictions
-from ..decoding.scoring import COMET_MODEL, NFC, TOKENIZERS, UNICODE_FORMS, Scoring, describe_form, nearest
+from ..decoding.scoring import NFC, TOKENIZERS, UNICODE_FORMS, Scoring, describe_form, nearest
 from ..errors import ArgumentError, one_line_errors
 from ..files import write_json
 from ..hub.privacy import shown
@@ -44,6 +44,7 @@ from .options import (
     GENERATE_OPTIONS,
     Parser,
     add_columns,
+    add_comet,
     add_decoding_options,
     add_trust,
     bad_rows_of,
@@ -146,8 +147,7 @@ def make_parser() -> Parser:
         default=significance.SAMPLES,
         help=f"resamples that systems are compared on (default {significance.SAMPLES})",
     )
-    group.add_argument("--comet_model", default=COMET_MODEL, help=f"Hub name or checkpoint (default {COMET_MODEL})")
-    group.add_argument("--comet_python", help="python of the environment that unbabel-comet is installed in")
+    add_comet(group)
     add_decoding_options(parser)
     return parser
 
@@ -181,7 +181,7 @@ def check_useless(args: argparse.Namespace, parser: Parser) -> None:
     Raises:
         ArgumentError: One was given.
     """
-    metrics = {name: name in args.metrics for name in ("sacrebleu", "comet")}
+    metrics = {name: name in args.metrics or name == args.mbr for name in ("sacrebleu", "comet")}
     is_decoding = any(not is_predictions(name) for name in args.systems)
     for options, is_used, why in (
         (["sacrebleu_tokenize"], metrics["sacrebleu"], "is for the metric sacrebleu, which is not in --metrics"),

@@ -7,10 +7,11 @@ Decodes text with a trained checkpoint, one source a line.
   hf-xformer generate runs/g2p-quickstart --num_beams 5 --n_best 3 --scores < words.txt
 
 A source ends at a line feed, or at a carriage return and a line feed; nothing else ends one. Prints one line per
-source; with --n_best N, N lines per source, best first, which for beams is by probability per token. With --scores
-each line starts with the natural logarithm of the whole text's probability and a tab. A line break inside a text is
-counted and printed as \\n, \\r, \\x0b, \\x0c, \\x1c, \\x1d, \\x1e, \\x85, \\u2028 or \\u2029; backslashes and tabs
-stay as they are. --format jsonl prints one JSON object per source instead, with the exact text.
+source; with --n_best N, N lines per source, best first: beams by probability per token, candidates of --mbr by their
+utility. With --scores each line starts with the natural logarithm of the whole text's probability and a tab. A line
+break inside a text is counted and printed as \\n, \\r, \\x0b, \\x0c, \\x1c, \\x1d, \\x1e, \\x85, \\u2028 or \\u2029;
+backslashes and tabs stay as they are. --format jsonl prints one JSON object per source instead, with the exact text
+and the utilities.
 """
 
 import argparse
@@ -26,7 +27,17 @@ from ..decoding.decoder import Decoder, Hypothesis
 from ..decoding.tally import Place, Tally
 from ..errors import ArgumentError, one_line_errors
 from ..files import open_whole
-from .options import Parser, add_checkpoint, add_decoding_options, check_output_file, make_decoder, whole_number
+from .options import (
+    Parser,
+    add_checkpoint,
+    add_comet,
+    add_decoding_options,
+    add_n_best,
+    check_comet,
+    check_n_best,
+    check_output_file,
+    make_decoder,
+)
 
 
 # All that `str.splitlines` splits at.
@@ -41,14 +52,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--output", type=Path, help="file to write, named .partial until it is whole (default: standard output)"
     )
+    parser.add_argument(
+        "--prefix", type=Path, metavar="FILE", help="how each source's text begins, one a line; an empty line for any"
+    )
     parser.add_argument("--format", choices=["text", "jsonl"], default="text", help="output format (default text)")
-    parser.add_argument("--n_best", type=whole_number(), default=1, help="hypotheses per source (default 1)")
+    add_n_best(parser, "hypotheses per source")
     parser.add_argument("--scores", action="store_true", help="print each hypothesis's log-probability")
     add_decoding_options(parser)
+    add_comet(parser)
     args = parser.parse_args(argv)
     check_options(args)
-    args.num_return_sequences = args.n_best
-    decoder = make_decoder(args)
+    decoder = make_decoder(args, args.n_best)
     check_overlong(decoder, args)
     # Lines in and lines out: the input is never held whole.
     sources = read_lines(args.input or sys.stdin.buffer)
@@ -56,9 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     broken, escaped = Tally(), 0
     try:
         with open_whole(args.output, keep=True) if args.output else nullcontext(sys.stdout) as output:
-            decoded = decoder.decode(remember(sources, echoed), progress=True, kind="line")
+            prefixes = None if args.prefix is None else read_lines(args.prefix)
+            decoded = decoder.decode(remember(sources, echoed), progress=True, kind="line", prefixes=prefixes)
             for number, hypotheses in enumerate(decoded, 1):
-                source = echoed.pop(0)
+                source, hypotheses = echoed.pop(0), hypotheses[: args.n_best]
                 if args.format == "jsonl":
                     output.write(as_json(source, hypotheses))
                     output.flush()  # somebody may be waiting for the first
@@ -77,12 +92,30 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    if args.n_best > (args.num_beams or 1) and not args.do_sample:
-        raise ArgumentError(f"--n_best {args.n_best} needs as many --num_beams, or --do_sample")
-    check_output_file("--output", args.output, [] if args.input is None else [args.input])
+    check_n_best(args)
+    check_comet(args)
+    inputs = [path for path in (args.input, args.prefix, args.allowed) if path is not None]
+    check_output_file("--output", args.output, inputs)
     if args.input is not None:
         # Fails here, and not when the model is loaded.
         check_file(args.input, f"leave out --input and type < {args.input}")
+    if args.prefix is not None:
+        check_prefixes(args)
+
+
+def check_prefixes(args: argparse.Namespace) -> None:
+    """
+    Checks that a file has a prefix for each source of another.
+
+    Raises:
+        ArgumentError: There are more or fewer.
+    """
+    check_file(args.prefix, "give a text file, one prefix a line")
+    if args.input is None:  # which is compared as it comes
+        return
+    prefixes, sources = (sum(1 for _ in read_lines(path)) for path in (args.prefix, args.input))
+    if prefixes != sources:
+        raise ArgumentError(f"--prefix {args.prefix} has {prefixes:,} lines, and --input {args.input} {sources:,}")
 
 
 def check_overlong(decoder: Decoder, args: argparse.Namespace) -> None:
@@ -111,7 +144,8 @@ def remember(sources: Iterator[str], echoed: list[str]) -> Iterator[str]:
 
 
 def as_json(source: str, hypotheses: list[Hypothesis]) -> str:
-    listed = [{"text": each.text} | ({} if each.score is None else {"score": each.score}) for each in hypotheses]
+    named = ({"text": each.text, "score": each.score, "utility": each.utility} for each in hypotheses)
+    listed = [{name: value for name, value in each.items() if value is not None} for each in named]
     return json.dumps({"source": source, "hypotheses": listed}, ensure_ascii=False) + "\n"
 
 

@@ -5,6 +5,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,9 +16,10 @@ from accelerate.utils import set_seed  # the library's own would import PEFT, wh
 
 from ..checkpoints.quantization import QUANTIZATIONS
 from ..data.bad_rows import POLICIES, SHORTEST, BadRows
-from ..data.formats import TABLE_READERS, format_of
+from ..data.formats import TABLE_READERS, format_of, read_lines
 from ..decoding.decoder import Decoder
 from ..decoding.lengths import OVERLONG
+from ..decoding.scoring import COMET_MODEL, Scoring
 from ..errors import ArgumentError, blame, refuse_misspelt, wrong_choice
 from ..files import kept_path
 
@@ -201,6 +203,9 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--stop_strings", nargs="+", metavar="TEXT", help="end a text behind the first of these that it has"
     )
+    group.add_argument(
+        "--allowed", type=Path, metavar="FILE", help="the only texts that there can be, one a line: labels, commands"
+    )
     group.add_argument("--assistant_model", help="smaller checkpoint with the same tokens, which drafts texts")
     group.add_argument(
         "--prompt_lookup_num_tokens",
@@ -208,13 +213,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="draft so many tokens from where the last ones stand in the source, for texts that copy from it",
     )
-    group.add_argument("--do_sample", action="store_true", default=None, help="sample instead of taking the best")
-    group.add_argument("--temperature", type=number(above=0), help="flattens (above 1) or sharpens the distribution")
-    group.add_argument("--top_k", type=whole_number(), help="sample from this many of the likeliest tokens")
-    group.add_argument(
-        "--top_p", type=number(above=0, most=1), help="sample from the likeliest tokens of this total probability"
-    )
-    group.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, help="for sampling (default 0)")
+    add_sampling_options(group)
     add_revision(group)
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the accelerator, if there is one)")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
@@ -231,6 +230,62 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sampling_options(group: argparse._ActionsContainer) -> None:
+    """Adds how texts are sampled, and how one of several is chosen."""
+    group.add_argument("--do_sample", action="store_true", default=None, help="sample instead of taking the best")
+    group.add_argument("--temperature", type=number(above=0), help="flattens (above 1) or sharpens the distribution")
+    group.add_argument(
+        "--top_k", type=whole_number(0), help="sample from this many of the likeliest tokens; 0 for all (default 50)"
+    )
+    group.add_argument(
+        "--top_p", type=number(above=0, most=1), help="sample from the likeliest tokens of this total probability"
+    )
+    group.add_argument(
+        "--epsilon_cutoff", type=number(above=0, most=1), help="sample from tokens of at least this probability"
+    )
+    group.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, help="for sampling (default 0)")
+    group.add_argument(
+        "--mbr",
+        nargs="?",
+        const="chrf",
+        metavar="METRIC",
+        help="of several candidates take the one that is most like all of them by this metric (minimum Bayes risk "
+        "decoding; chrf if none is named): samples, or the texts of the beams",
+    )
+    group.add_argument(
+        "--num_return_sequences",
+        type=whole_number(2),
+        metavar="N",
+        help="candidates of --mbr, such as 32 samples (default: as many as beams)",
+    )
+
+
+def add_n_best(parser: argparse._ActionsContainer, what: str) -> None:
+    parser.add_argument("--n_best", type=whole_number(), default=1, help=f"{what} (default 1)")
+
+
+def add_comet(group: argparse._ActionsContainer) -> None:
+    """Adds where COMET is."""
+    group.add_argument("--comet_model", default=COMET_MODEL, help=f"Hub name or checkpoint (default {COMET_MODEL})")
+    group.add_argument("--comet_python", help="python of the environment that unbabel-comet is installed in")
+
+
+def check_n_best(args: argparse.Namespace) -> None:
+    """Refuses more hypotheses than there are beams, samples or candidates; raises ArgumentError."""
+    count = args.n_best
+    if args.mbr is None and count > (args.num_beams or 1) and not args.do_sample:
+        raise ArgumentError(f"--n_best {count} needs as many --num_beams, or --do_sample")
+    if args.mbr is not None and count > (most := args.num_return_sequences or args.num_beams or 1):
+        raise ArgumentError(f"--n_best {count}: --mbr has {most} candidates, of --num_return_sequences or --num_beams")
+
+
+def check_comet(args: argparse.Namespace) -> None:
+    """Refuses to be told where COMET is by those who do not use it."""
+    for name in () if args.mbr == "comet" else ("comet_python", "comet_model"):
+        if getattr(args, name) not in (None, COMET_MODEL):
+            raise ArgumentError(f"--{name} is for --mbr comet, which is missing")
+
+
 GENERATE_OPTIONS = (
     "num_beams",
     "length_penalty",
@@ -242,12 +297,14 @@ GENERATE_OPTIONS = (
     "temperature",
     "top_k",
     "top_p",
+    "epsilon_cutoff",
     "num_return_sequences",
+    "mbr",
 )
 
 
 def generate_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns the options of `generate()` that were given."""
+    """Returns the options of `generate()`, and of what becomes of its texts, that were given."""
     return {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name, None)) is not None}
 
 
@@ -257,16 +314,28 @@ def length_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(args, name, None)) is not None}
 
 
-def make_decoder(args: argparse.Namespace) -> Decoder:
+def make_decoder(args: argparse.Namespace, count: int | None = None) -> Decoder:
     """
     Returns the decoder that `args.checkpoint` and the options of [`add_decoding_options`] ask for.
+
+    Args:
+        count: Hypotheses for a source, where they are no candidates of minimum Bayes risk decoding.
 
     Raises:
         ArgumentError: Options do not go together, or the checkpoint does not load.
     """
-    for name in ("temperature", "top_k", "top_p"):
+    for name in ("temperature", "top_k", "top_p", "epsilon_cutoff"):
         if getattr(args, name) is not None and not args.do_sample:
             raise ArgumentError(f"--{name} is for sampling: it needs --do_sample")
+    options = generate_options(args)
+    if args.mbr is not None:
+        options["mbr"] = risk_of(args)
+    elif args.num_return_sequences is not None:
+        raise ArgumentError("--num_return_sequences: these are candidates of --mbr, which is missing")
+    elif count is not None:
+        options["num_return_sequences"] = count
+    if args.allowed is not None:
+        options["allowed"] = list(read_lines(args.allowed))
     set_seed(args.seed)
     return Decoder.from_pretrained(
         args.checkpoint,
@@ -281,8 +350,17 @@ def make_decoder(args: argparse.Namespace) -> Decoder:
         scores=getattr(args, "scores", False),
         say=partial(print, file=sys.stderr),
         compile=args.compile,
-        **generate_options(args),
+        **options,
     )
+
+
+def risk_of(args: argparse.Namespace) -> Any:
+    """Returns the minimum Bayes risk decoding that options ask for, which compares texts as metrics do."""
+    from ..decoding.mbr import MinimumBayesRisk  # metrics take seconds to import
+
+    names = [field.name for field in fields(Scoring)]
+    scoring = Scoring(**{name: getattr(args, name) for name in names if hasattr(args, name)})
+    return MinimumBayesRisk(args.mbr, scoring)
 
 
 def choose_device(name: str | None) -> torch.device:

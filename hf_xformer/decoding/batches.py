@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TypeVar
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from transformers import PreTrainedConfig
 
 
@@ -21,11 +22,13 @@ SHORTEST = 16  # tokens that a source counts at least, because its target and th
 # Share of an accelerator's free memory that a batch may take by the estimate below, and how many times as long as its
 # source a target may be for that.
 SHARE, LONGER = 0.5, 2
+# What a driver, and torch's allocator of a CPU's memory, say beside what accelerate knows.
+OUT_OF_MEMORY = ("CUDA error: out of memory", "HIP error: out of memory", "not enough memory", "std::bad_alloc")
 
 
-def windows(items: Iterable[T], last: int = LAST_WINDOW) -> Iterator[list[T]]:
-    """Yields items in lists, each twice as long as the one before, up to the last size."""
-    items, size = iter(items), min(FIRST_WINDOW, last)
+def windows(items: Iterable[T], last: int = LAST_WINDOW, first: int = FIRST_WINDOW) -> Iterator[list[T]]:
+    """Yields items in lists, each twice as long as the one before, from the first size up to the last."""
+    items, size = iter(items), min(first, last)
     while window := list(islice(items, size)):
         yield window
         size = min(2 * size, last)
@@ -88,6 +91,12 @@ class BatchSize:
             return None
         target = LONGER * length + SHORTEST  # few are longer than that
         return int(SHARE * free) // bytes_of(config, length, min(targets or target, target), self.beams)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Returns whether memory has ended: an allocator's that says so, the driver's, or Python's own."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(error)
+    return known or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def bytes_of(config: PreTrainedConfig, source: int, target: int, beams: int) -> int:

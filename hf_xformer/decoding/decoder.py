@@ -4,14 +4,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.generation import StoppingCriteriaList
+from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 from transformers.utils import logging
 
 from ..checkpoints.loading import load_model, load_tokenizers
@@ -20,15 +21,19 @@ from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
 from ..errors import ArgumentError
 from ..models import XformerConfig
-from .batches import LAST_WINDOW, BatchSize, windows
+from .batches import FIRST_WINDOW, LAST_WINDOW, BatchSize, is_out_of_memory, windows
+from .beginnings import AllowedTexts, TargetEncoder
 from .compiling import check_compiling, compiled
 from .lengths import Report, SourceLengths, longest_target, room, within_positions
-from .log_probabilities import log_probabilities
-from .options import check_options, drafts_of, load_assistant
+from .log_probabilities import lengths_of, log_probabilities
+from .options import candidates_of, check_assistant, check_hypotheses, check_options, drafts_of, load_assistant
 from .search import Search, is_implemented
 from .stopping import StopTexts, end_tokens, is_one_of, own_stop_strings, padding
-from .tally import Place
+from .tally import Place, checked_text, numbered, shortened
 
+
+if TYPE_CHECKING:
+    from .mbr import MinimumBayesRisk
 
 logger = logging.get_logger(__name__)
 
@@ -37,10 +42,25 @@ KEPT_LOGITS = 64  # sources at a time where the library keeps the logits of ever
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A decoded text and, if it was asked for, the natural logarithm of its probability, end token included."""
+    """
+    A decoded text.
+
+    Args:
+        text: The text.
+        score: The natural logarithm of its probability, end token included, if it was asked for.
+        length: Its tokens, end token included, if the score was asked for.
+        utility: What minimum Bayes risk decoding sorts by, the highest first.
+    """
 
     text: str
     score: float | None = None
+    length: int | None = None
+    utility: float | None = None
+
+    @property
+    def per_token(self) -> float | None:
+        """Mean of the logarithms of its tokens' probabilities."""
+        return None if self.score is None else self.score / max(1, self.length or 0)
 
 
 class Decoder:
@@ -84,11 +104,20 @@ class Decoder:
         overlong: str | None = None,
         say: Callable[[str], object] = logger.warning,
         compile: bool = False,
+        mbr: "str | MinimumBayesRisk | None" = None,
+        allowed: Iterable[str] | None = None,
         **options,
     ):
+        self.mbr = risk_of(mbr)
         self.model, self.source, self.target, self.scores, self.say = model.eval(), source, target, scores, say
         self.config = check_options(model, options)
+        if self.mbr is not None:
+            self.config.num_return_sequences = options["num_return_sequences"] = candidates_of(self.config)
         self.options = options | {"return_dict_in_generate": True}
+        if allowed is not None:
+            own = AllowedTexts(list(allowed), TargetEncoder(target, self.config))
+            self.options["logits_processor"] = LogitsProcessorList([*(options.get("logits_processor") or ()), own])
+            check_hypotheses(self.config, own.count)
         if compile:
             self.options |= compiled(model, self.config, options)
         self.positions = room(model, "decoder")
@@ -98,8 +127,9 @@ class Decoder:
             self.options["assistant_model"] = load_assistant(name, model, source, target)
         self.stops: StopTexts | None = None
         if (stops := self.config.stop_strings) is not None:
-            self.stops = own = StopTexts(target, [stops] if isinstance(stops, str) else stops)
-            self.options["stopping_criteria"] = StoppingCriteriaList([*(options.get("stopping_criteria") or ()), own])
+            self.stops = StopTexts(target, [stops] if isinstance(stops, str) else stops)
+            criteria = [*(options.get("stopping_criteria") or ()), self.stops]
+            self.options["stopping_criteria"] = StoppingCriteriaList(criteria)
         self.is_assisted = bool(drafts_of(self.config, options))
         self.searches = not compile and is_implemented(model, self.config, self.options)
         if self.searches:
@@ -109,7 +139,9 @@ class Decoder:
         self.batch_size = self.choose_batch_size(batch_size)
         self.lengths = SourceLengths(room(model, "encoder"), source, max_source_length, overlong)
         self.encoder = TextEncoder(source, self.lengths.limit)
-        self.read_ahead = LAST_WINDOW
+        self.targets: TargetEncoder | None = None
+        self.first_window, self.read_ahead = FIRST_WINDOW, LAST_WINDOW
+        self.seed: int | None = None  # by which samples follow from it and from the texts that are read ahead together
 
     @classmethod
     def from_pretrained(
@@ -141,6 +173,9 @@ class Decoder:
         device = PartialState().default_device if device is None else torch.device(device)
         if options.get("compile"):
             check_compiling(device, options)
+        if isinstance(name := options.get("assistant_model"), str):
+            check_assistant(name)
+        options["mbr"] = risk_of(options.get("mbr"))
         given: dict[str, Any] = {"revision": revision, "token": token}
         hub = {name: value for name, value in given.items() if value is not None}
         source, target = load_tokenizers(checkpoint, trust_remote_code=trust_remote_code, **hub)
@@ -192,6 +227,7 @@ class Decoder:
         kind: str = "source",
         first: int = 1,
         report: Report | None = None,
+        prefixes: Iterable[str] | None = None,
     ) -> Iterator[list[Hypothesis]]:
         """
         Yields each text's hypotheses, in the order of the texts; an empty text gives an empty hypothesis.
@@ -200,20 +236,28 @@ class Decoder:
             progress: Whether to show it.
             kind, first: Name of a text, such as "line", and number of the first one, for messages.
             report: Counts what is said in the end; of a call's own by default.
+            prefixes: For each text the beginning of its target; "" for none.
 
         Raises:
             ArgumentError: A source is too long and `overlong` is "error": before any is decoded if the texts are a
-                list, or else before those are that are sorted together.
+                list, or else before those are that are sorted together. Or there is not a prefix for each text.
         """
         report = report or self.new_report()
         if isinstance(texts, str):
             texts = [texts]
         if isinstance(texts, Sequence):
             self.check_lengths(texts, kind, first)
-        places = (Place(number, checked_text(text, number, kind), kind) for number, text in enumerate(texts, first))
+        if prefixes is not None and self.options.get("decoder_input_ids") is not None:
+            raise ArgumentError("prefixes do not go with decoder_input_ids: leave one of them out")
+        places = numbered(texts, prefixes, kind, first)
         with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
-            for window in windows(places, self.read_ahead):
-                yield from self.decode_window(window, bar, report)
+            for window in windows(places, self.read_ahead, self.first_window):
+                if self.seed is not None:
+                    torch.manual_seed(Random(f"{self.seed} {window[0].number}").getrandbits(32))
+                decoded = self.decode_window(window, bar, report)
+                if self.mbr is not None:
+                    decoded = self.mbr.sort([place.text for place in window], list(decoded))
+                yield from decoded
         for line in report.lines():
             self.say(line)
 
@@ -223,11 +267,12 @@ class Decoder:
         report.check()
         # A tokenizer that adds no end token makes nothing of some texts, such as a lone accent.
         encoded = {i: ids for i, ids in encoded.items() if ids}
-        nothing = [Hypothesis("", 0.0 if self.scores else None)] * (self.config.num_return_sequences or 1)
+        nothing = [Hypothesis("", *((0.0, 0) if self.scores else ()))] * (self.config.num_return_sequences or 1)
         results = {i: nothing for i in range(len(places)) if i not in encoded}
         bar.update(len(results))
+        prompts = {i: self.prompt(places[i], report) for i in encoded}
         given, out_of_positions = 0, []
-        for chosen, decoded in self.decode_batches(encoded):
+        for chosen, decoded in self.decode_batches(encoded, prompts):
             for i, (hypotheses, unended) in zip(chosen, decoded, strict=True):
                 results[i] = hypotheses
                 out_of_positions += [i] * unended
@@ -240,24 +285,36 @@ class Decoder:
         for i in sorted(out_of_positions):
             report.unended.add(places[i], f"has {len(encoded[i]):,} tokens")
 
-    def decode_batches(self, encoded: dict[int, list[int]]) -> Iterator[tuple[list[int], list]]:
+    def decode_batches(
+        self, encoded: dict[int, list[int]], prompts: dict[int, list[int]]
+    ) -> Iterator[tuple[list[int], list]]:
         """Yields the numbers of the sources of a batch and what became of them; halves batches where memory ends."""
         lengths = {i: len(ids) for i, ids in encoded.items()}
         while lengths:
-            for chosen in self.batch_size.batches(lengths, self.model.config, longest_target(self.config)):
-                decoded = self.generate_within_memory([encoded[i] for i in chosen])
+            for chosen in self.batches(lengths, prompts):
+                prompt = [prompts[i] for i in chosen]
+                decoded = self.generate_within_memory([encoded[i] for i in chosen], *([prompt] if prompt[0] else []))
                 if decoded is None:
                     break
                 for i in chosen:
                     del lengths[i]
                 yield chosen, decoded
 
-    def generate_within_memory(self, sources: list[list[int]]) -> list | None:
-        """Decodes one batch; None if memory has ended, after which batches are smaller."""
+    def batches(self, lengths: dict[int, int], prompts: dict[int, list[int]]) -> list[list[int]]:
+        """Returns the sources of each batch, whose prompts have one length; arguments by the sources' numbers."""
+        widths: dict[int, dict[int, int]] = {}
+        for i, length in lengths.items():
+            widths.setdefault(len(prompts[i]), {})[i] = length
+        most = longest_target(self.config)
+        of_each = (self.batch_size.batches(group, self.model.config, most) for group in widths.values())
+        return sorted((batch for group in of_each for batch in group), key=min)
+
+    def generate_within_memory(self, sources: list[list[int]], *prompts: list[list[int]]) -> list | None:
+        """Decodes one batch, with prompts if it has some; None if memory has ended, so that batches are smaller."""
         try:
-            return self.generate(sources)
-        except RuntimeError as error:
-            if len(sources) == 1 or not should_reduce_batch_size(error):
+            return self.generate(sources, *prompts)
+        except (RuntimeError, MemoryError) as error:
+            if len(sources) == 1 or not is_out_of_memory(error):
                 raise
         # Here the error has gone, and with it all that its frames held.
         clear_device_cache(garbage_collection=True)
@@ -273,32 +330,60 @@ class Decoder:
         report.see(encoded.length, place)
         return encoded.ids
 
+    def prompt(self, place: Place, report: Report) -> list[int]:
+        """Returns the tokens of the decoder with which a text begins; none if it has no prefix."""
+        if not place.prefix:
+            return []
+        if self.targets is None:
+            self.targets = TargetEncoder(self.target, self.config)
+        prompt = self.targets.prompt(place.prefix, place)
+        if (text := self.targets.reads(prompt)).strip() != place.prefix.strip():
+            report.misread.add(place, f"has {shortened(place.prefix)} as {shortened(text)}")
+        return prompt
+
     @torch.inference_mode()
-    def generate(self, sources: list[list[int]]) -> list[tuple[list[Hypothesis], bool]]:
-        """Decodes one batch; each source's hypotheses, and whether positions ran out before one of them had ended."""
+    def generate(
+        self, sources: list[list[int]], prompts: list[list[int]] | None = None
+    ) -> list[tuple[list[Hypothesis], bool]]:
+        """
+        Decodes one batch.
+
+        Args:
+            sources: Tokens of each.
+            prompts: Tokens with which the text of each begins, equally many; those of the options by default.
+
+        Returns:
+            Each source's hypotheses, and whether positions ran out before one of them had ended.
+        """
         padded = self.source.pad({"input_ids": sources}, padding_side="right", return_tensors="pt")
         batch = padded.to(self.model.device)
         prompt = self.options.get("decoder_input_ids")
         with own_stop_strings(self.model.generation_config, self.options) as options:
-            if prompt is not None and len(prompt) == 1:
+            if prompts is not None:
+                options["decoder_input_ids"] = torch.tensor(prompts, device=self.model.device)
+                if not isinstance(self.model.config, XformerConfig):
+                    options |= within_positions(self.positions, self.config, options["decoder_input_ids"])
+            elif prompt is not None and len(prompt) == 1:
                 options["decoder_input_ids"] = prompt.expand(len(sources), -1)
             output = self.model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **options
             )
         if self.is_assisted and self.stops is not None:
-            self.cut_at_stop(output)
+            self.cut_at_stop(output, options.get("decoder_input_ids"))
         texts = self.target.batch_decode(output.sequences, skip_special_tokens=True)
-        scores = self.log_probabilities(output) if self.scores else [None] * len(texts)
-        hypotheses = [Hypothesis(*pair) for pair in zip(texts, scores, strict=True)]
+        hypotheses = [Hypothesis(text) for text in texts]
+        if self.scores:
+            width = 1 if (prompt := options.get("decoder_input_ids")) is None else prompt.shape[1]
+            lengths = lengths_of(output.sequences[:, width:], self.config)
+            hypotheses = list(map(Hypothesis, texts, self.log_probabilities(output), lengths))
         unended = self.out_of_positions(output.sequences)
         width = len(hypotheses) // len(sources)
         starts = range(0, len(hypotheses), width)
         return [(hypotheses[i : i + width], any(unended[i : i + width])) for i in starts]
 
-    def cut_at_stop(self, output) -> None:
+    def cut_at_stop(self, output, prompt: torch.Tensor | None) -> None:
         """Cuts a text, and its logits, where a stop string ends: of a draft several tokens are taken at a time."""
         assert self.stops is not None
-        prompt = self.options.get("decoder_input_ids")
         first = 2 if prompt is None else prompt.shape[1] + 1
         length = output.sequences.shape[1]
         stops = (end for end in range(first, length) if bool(self.stops(output.sequences[:, :end])))
@@ -321,15 +406,17 @@ class Decoder:
         return (~ended & (sequences[:, -1] != padding(self.config))).tolist()
 
 
+def risk_of(mbr: "str | MinimumBayesRisk | None") -> "MinimumBayesRisk | None":
+    """Returns minimum Bayes risk decoding by the metric of a name; raises ArgumentError if there is none."""
+    if not isinstance(mbr, str):
+        return mbr
+    from .mbr import MinimumBayesRisk  # metrics take seconds to import
+
+    return MinimumBayesRisk(mbr)
+
+
 def quicken(model: PreTrainedModel) -> None:
     """Joins and packs a model's products on a CPU. On a GPU a step gains nothing by it."""
     fuse: Any = getattr(model, "fuse_projections", None)
     if fuse is not None and model.device.type == "cpu":
         fuse()
-
-
-def checked_text(text: Any, number: int, kind: str) -> str:
-    """Returns a text as it is; raises ArgumentError if it is none."""
-    if not isinstance(text, str):
-        raise ArgumentError(f"{kind} {number} is {text!r:.80}, and a text is wanted")
-    return text

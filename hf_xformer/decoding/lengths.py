@@ -84,6 +84,7 @@ class Report:
     def __init__(self, sources: SourceLengths, positions: int | None):
         self.sources, self.positions = sources, positions
         self.kept, self.cut, self.refused, self.unended = Tally(), Tally(), Tally(), Tally()
+        self.misread = Tally()  # whose prefix the target's tokenizer reads as another text
 
     def see(self, length: int, place: Place) -> None:
         """Counts a source of so many tokens if it is too long."""
@@ -122,6 +123,8 @@ class Report:
             )
             where = f"ended at the model's {self.positions:,} positions, without an end token"
             lines.append(f"{where}: {texts}: {self.unended}")
+        if self.misread.count:
+            lines.append(f"prefixes that the target's tokenizer changes: {self.misread.count:,}, of {self.misread}")
         return lines
 
 

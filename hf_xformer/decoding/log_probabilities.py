@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Log-probabilities of texts from the logits of every step, which the library's loops keep."""
+"""Log-probabilities of texts from the logits of every step, which the library's loops keep, and their lengths."""
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
@@ -32,6 +32,20 @@ def log_probabilities(
         trailing = (tokens == padding(config)).flip(-1).cumprod(dim=-1).flip(-1).bool()
         after_end |= trailing & ~(first_end & ~is_stopped(output, trailing & first_end, criteria))
     return steps.masked_fill(after_end, 0.0).sum(dim=-1).tolist()
+
+
+def lengths_of(tokens: torch.Tensor, config: GenerationConfig) -> list[int]:
+    """
+    Returns the tokens of each text, up to and including its first end token, or else its last one that is no padding.
+
+    Args:
+        tokens: Those of the texts (B, T), without a prompt.
+        config: What `generate()` went by.
+    """
+    ends = is_one_of(tokens, end_tokens(config))
+    is_text = ends.cumsum(dim=-1) - ends.long() == 0  # the first end token included
+    trailing = (tokens == padding(config)).flip(-1).cumprod(dim=-1).flip(-1).bool()
+    return (is_text & ~(trailing & ~ends)).sum(dim=-1).tolist()
 
 
 def is_stopped(output, first_end: torch.Tensor, criteria: list[StoppingCriteria]) -> torch.Tensor:

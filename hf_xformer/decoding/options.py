@@ -6,14 +6,25 @@ import copy
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers.generation import (
+    EpsilonLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from ..checkpoints.loading import load_model, load_tokenizers
+from ..checkpoints.folder_checks import UNUSABLE, why_unusable
+from ..checkpoints.loading import load_model, load_tokenizers, read_model_config
 from ..errors import ArgumentError, blame
 
 
 # `generate()` constructs these when it samples; a value that they refuse is refused before anything is decoded.
-WARPERS = {"temperature": TemperatureLogitsWarper, "top_k": TopKLogitsWarper, "top_p": TopPLogitsWarper}
+WARPERS = {
+    "temperature": TemperatureLogitsWarper,
+    "top_k": TopKLogitsWarper,
+    "top_p": TopPLogitsWarper,
+    "epsilon_cutoff": EpsilonLogitsWarper,
+}
 
 # Options that draft texts, which the model checks.
 DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
@@ -36,13 +47,39 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
         config.update(**options)
         for name, warper in WARPERS.items() if config.do_sample else ():
             value = getattr(config, name)
-            # 0 switches `top_k` off, and 1 the others.
-            if value not in (None, 1) and (name, value) != ("top_k", 0):
+            # 0 switches `top_k` and `epsilon_cutoff` off, and 1 the others.
+            off = 0 if name in ("top_k", "epsilon_cutoff") else 1
+            if value not in (None, off, 1):
                 warper(value)
+    for name in () if options.get("custom_generate") else UNUSABLE:
+        if reason := why_unusable(name, value := getattr(config, name, None)):
+            raise ArgumentError(f"{name} {value!r:.40} {reason}")
     check_stop_strings(config.stop_strings)
     check_prompt_tuning(model, config, options)
     check_drafts(config, options)
     return config
+
+
+def candidates_of(config: GenerationConfig) -> int:
+    """
+    Returns how many candidates of a source minimum Bayes risk decoding compares.
+
+    Raises:
+        ArgumentError: There is one.
+    """
+    count, beams = config.num_return_sequences or 1, config.num_beams or 1
+    count = beams if count == 1 and not config.do_sample else count
+    if count == 1:
+        raise ArgumentError(
+            "mbr compares candidates, and there is one: give num_beams, or do_sample and num_return_sequences"
+        )
+    return count
+
+
+def check_hypotheses(config: GenerationConfig, count: int) -> None:
+    """Refuses to look for more hypotheses than there can be, `count`; samples may be the same."""
+    if not config.do_sample and (asked := config.num_return_sequences or 1) > count:
+        raise ArgumentError(f"{asked} hypotheses of a source were asked for, and {count} texts are allowed")
 
 
 def drafts_of(config: GenerationConfig, options: dict) -> list[str]:
@@ -95,6 +132,11 @@ def check_prompt_tuning(model: PreTrainedModel, config: GenerationConfig, option
             raise ArgumentError(f"{said} does not go with prompt tuning or P-tuning: leave it out")
 
 
+def check_assistant(name: str) -> None:
+    """Checks that there is an assistant, before the model loads; raises ArgumentError if there is none."""
+    read_model_config(name, "assistant_model")
+
+
 def load_assistant(
     name: str, model: PreTrainedModel, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
@@ -104,6 +146,7 @@ def load_assistant(
     Raises:
         ArgumentError: It does not load, or its tokens are others.
     """
+    check_assistant(name)
     own = load_tokenizers(name)
     for side, theirs, ours in zip(("source", "target"), own, (source, target), strict=True):
         if theirs.get_vocab() != ours.get_vocab():

@@ -30,6 +30,7 @@ class Seq2SeqPipeline(Pipeline):
 
         num_return_sequences: Hypotheses a text; beams are sorted by their probability a token.
         return_scores: Whether to add each one's `score`, the natural logarithm of its probability, end token included.
+        mbr: Metric that sorts a text's hypotheses by their `utility`, as in `Decoder`.
         batch_size: Texts at a time.
         overlong: "keep" (the default), "truncate" or "error", for texts longer than the model was trained on.
         max_source_length: Most tokens of a text that is not too long, in place of those of the training.
@@ -115,6 +116,7 @@ class Seq2SeqPipeline(Pipeline):
 
     def postprocess(self, model_outputs: dict[str, list]) -> list[dict]:
         return [
-            {"generated_text": each.text} | ({} if each.score is None else {"score": each.score})
+            {"generated_text": each.text}
+            | {name: value for name in ("score", "utility") if (value := getattr(each, name)) is not None}
             for each in model_outputs["hypotheses"]
         ]

@@ -98,8 +98,8 @@ class Comet(Ratio):
 
     def __init__(self, sources: Sequence[str], model: str, python: str | None):
         super().__init__("comet")
-        self.sources, self.model, self.python = sources, model, python or sys.executable
-        run_comet(self.python, self.model, None)
+        self.sources, self.model, self.python = sources, model, python
+        run_comet_once(self.python, self.model)
 
     def get_signature(self):
         named = super().get_signature()
@@ -116,21 +116,25 @@ class Comet(Ratio):
                 self.sources, hypotheses, self._cache_references(references), strict=True
             )
         ]
-        scores = iter(run_comet(self.python, self.model, json.dumps([each for row in rows for each in row])))
+        scores = iter(run_comet_once(self.python, self.model, json.dumps([each for row in rows for each in row])))
         return [[max(next(scores) for _ in row), 1.0] for row in rows]
 
 
-@cache
-def run_comet(python: str, model: str, rows: str | None) -> list[float]:
+def run_comet(python: str | None, model: str, rows: str = "") -> list[float]:
     """
     Returns COMET's scores of rows, a JSON list; without rows it only looks for the package and the model.
+
+    Args:
+        python: Program of the environment that has the package; this one by default.
+        model: Name on the Hub, or a checkpoint file.
 
     Raises:
         ArgumentError: It fails there; the message has the last line of what it said and what to type.
     """
+    python = python or sys.executable
     command = [python, str(Path(comet_worker.__file__)), model]
     try:
-        done = subprocess.run(command, input=rows or "", capture_output=True, text=True, encoding="utf-8")
+        done = subprocess.run(command, input=rows, capture_output=True, text=True, encoding="utf-8")
         said = done.stderr
     except OSError as error:
         done, said = None, str(error)
@@ -139,11 +143,14 @@ def run_comet(python: str, model: str, rows: str | None) -> list[float]:
     last = (said.strip().splitlines() or ["no word"])[-1]
     if "No module named 'comet'" in last:
         raise ArgumentError(
-            f"--metrics comet: {python} has no package unbabel-comet, which needs an environment of its own "
+            f"comet: {python} has no package unbabel-comet, which needs an environment of its own "
             "(transformers below 5, numpy below 2): python -m venv comet-env; "
             "comet-env/bin/pip install unbabel-comet; then add --comet_python comet-env/bin/python"
         )
     raise ArgumentError(
-        f"--metrics comet with --comet_python {python} --comet_model {model}: {last}; models are downloaded from the "
+        f"comet with --comet_python {python} --comet_model {model}: {last}; models are downloaded from the "
         "Hub, and some of them want `hf auth login` first"
     )
+
+
+run_comet_once = cache(run_comet)  # a metric's rows are scored for the figure and again for its significance

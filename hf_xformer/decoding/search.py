@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 
 from ..models import XformerCache, XformerForSeq2SeqLM
 from .beams import search_beams
+from .beginnings import AllowedTexts
 from .greedy import search_greedily
 from .live_batch import LiveBatch
 from .stopping import StopTexts, end_tokens, is_one_of, padding
@@ -43,8 +44,8 @@ OFF: dict[str, Any] = {
     **dict.fromkeys(("encoder_no_repeat_ngram_size", "diversity_penalty", "penalty_alpha"), 0),
     "cache_implementation": "dynamic",
 }
-# Other arguments of `generate()`; criteria are those of the config, and strings.
-ARGUMENTS = {"generation_config", "stopping_criteria", "decoder_input_ids"}
+# Other arguments of `generate()`; criteria are those of the config, and strings, and processors lists of texts.
+ARGUMENTS = {"generation_config", "stopping_criteria", "logits_processor", "decoder_input_ids"}
 
 # Arguments that `generate()` prepares for a loop and that the search goes by, beside the cache.
 PREPARED = {"attention_mask", "encoder_outputs", "logits_to_keep", "use_cache"}
@@ -66,11 +67,12 @@ def is_implemented(model: PreTrainedModel, config: GenerationConfig, options: di
     if torch.distributed.is_available() and torch.distributed.is_initialized():  # whose processes wait for each other
         return False
     known = config.to_dict().keys() | IMPLEMENTED | ARGUMENTS
-    criteria = options.get("stopping_criteria") or []
+    criteria, processors = (options.get(name) or [] for name in ("stopping_criteria", "logits_processor"))
     return (
         not unknown_fields(config)
         and all(value is None or name in known for name, value in options.items())
         and all(type(each) is StopTexts for each in criteria)
+        and all(type(each) is AllowedTexts for each in processors)
         and (not criteria or padding(config) >= 0)
     )
 

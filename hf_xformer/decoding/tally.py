@@ -1,9 +1,13 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Counts of texts of which something is to be said, with the places of the first of them."""
+"""Texts with their places, and counts of those of which something is to be said."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from ..errors import ArgumentError
 
 
 LISTED = 10  # places that a line names
@@ -15,6 +19,7 @@ class Place(NamedTuple):
     number: int
     text: str
     kind: str = "source"  # "line" where sources are lines
+    prefix: str = ""  # with which its target begins
 
 
 @dataclass
@@ -41,3 +46,28 @@ class Tally:
 def shortened(text: str, most: int = 40) -> str:
     """Returns the beginning of a text, quoted, on one line."""
     return repr(text if len(text) <= most else f"{text[:most]}…")
+
+
+def numbered(texts: Iterable[str], prefixes: Iterable[str] | None, kind: str, first: int) -> Iterator[Place]:
+    """
+    Yields texts with their numbers and prefixes; arguments as for `Decoder.decode`.
+
+    Raises:
+        ArgumentError: One is no text, or there is not a prefix for each.
+    """
+    missing: Any = object()
+    pairs: Iterable[tuple[Any, Any]] = ((text, "") for text in texts)
+    if prefixes is not None:
+        pairs = zip_longest(texts, prefixes, fillvalue=missing)
+    for number, (text, prefix) in enumerate(pairs, first):
+        if text is missing or prefix is missing:
+            what = "there are more of them" if text is missing else f"{kind} {number:,} has none"
+            raise ArgumentError(f"prefixes: {what}: give one for each {kind}, which may be empty")
+        yield Place(number, checked_text(text, number, kind), kind, checked_text(prefix, number, f"prefix of {kind}"))
+
+
+def checked_text(text: Any, number: int, kind: str) -> str:
+    """Returns a text as it is; raises ArgumentError if it is none."""
+    if not isinstance(text, str):
+        raise ArgumentError(f"{kind} {number} is {text!r:.80}, and a text is wanted")
+    return text

@@ -215,7 +215,7 @@ def test_predictions_are_kept_if_a_metric_fails_and_compare_with_their_checkpoin
         (["{checkpoint}", "--device", "warp"], "warp"),
         (["{checkpoint}", "--do_sample", "--temperature", "0"], "--temperature: must be a number above 0, got 0"),
         (["{checkpoint}", "--do_sample", "--top_p", "3"], "--top_p: must be a number above 0 and at most 1, got 3"),
-        (["{checkpoint}", "--do_sample", "--top_k", "-1"], "--top_k: must be 1 or more, got -1"),
+        (["{checkpoint}", "--do_sample", "--top_k", "-1"], "--top_k: must be 0 or more, got -1"),
         (["{checkpoint}", "--max_new_tokens", "-4"], "--max_new_tokens: must be 1 or more, got -4"),
     ],
 )

@@ -132,7 +132,7 @@ def test_each_misspelt_option_gets_the_nearest_one(verb, places, capsys):
         import_module(f"hf_xformer.commands.{verb}").main(["--help"])
     known = set(re.findall(r"\[(--[a-z_]{4,})", capsys.readouterr().out))
     for option in known:
-        misspelt = option[:-1] + "x"
+        misspelt = option[:-1] + ("q" if option.endswith("x") else "x")
         # Before all else, whatever is missing besides.
         said = refusal(verb, [misspelt, "x"], capsys)
         assert re.match(rf"error: {misspelt}: unknown option; did you mean --\w+\?$", said), said
@@ -154,6 +154,24 @@ def test_each_misspelt_option_gets_the_nearest_one(verb, places, capsys):
         ("generate", ["{checkpoint}", "--top_p", "1.5"], "--top_p: must be a number above 0 and at most 1, got 1.5"),
         ("generate", ["{checkpoint}", "--length_penalty", "inf"], "--length_penalty: must be a number, got inf"),
         ("generate", ["{checkpoint}", "--device", "meta"], "--device meta: "),
+        ("generate", ["{checkpoint}", "--mbr"], "mbr compares candidates, and there is one"),
+        ("generate", ["{checkpoint}", "--mbr", "bleu", "--num_beams", "2"], "unknown metric 'bleu'"),
+        ("generate", ["{checkpoint}", "--num_return_sequences", "4"], "candidates of --mbr, which is missing"),
+        ("generate", ["{checkpoint}", "--mbr", "--num_beams", "2", "--n_best", "3"], "--n_best 3: --mbr has 2"),
+        ("generate", ["{checkpoint}", "--comet_python", "x"], "--comet_python is for --mbr comet"),
+        ("generate", ["{checkpoint}", "--epsilon_cutoff", "0.1"], "--epsilon_cutoff is for sampling"),
+        ("generate", ["{checkpoint}", "--prefix", "none.txt"], "none.txt"),
+        ("generate", ["{checkpoint}", "--allowed", "none.txt"], "none.txt"),
+        ("generate", ["{checkpoint}", "--assistant_model", "/no/model"], "/no/model: there is no such file or folder"),
+        ("generate", ["{checkpoint}", "--output", "{data}", "--prefix", "{data}"], "would overwrite the input"),
+        ("evaluate", ["x", "--test_file", "{data}", "--metrics", "per", "--num_return_sequences", "1"], "2 or more"),
+        ("distill", ["{checkpoint}", "--train_file", "{data}", "--output_file", "o", "--tag", "<bt>"], "--tag is put"),
+        ("distill", ["{checkpoint}", "--train_file", "{data}", "--output_file", "o", "--min_score", "1"], "at most 0"),
+        (
+            "tokenizer",
+            ["--train_file", "{data}", "--output_dir", "o", "--added_tokens", "<s>"],
+            "--added_tokens '<s>'",
+        ),
         ("generate", [], "the following arguments are required: checkpoint"),
         ("evaluate", ["x", "--test_file", "y", "--metrics", "bleu"], "did you mean sacrebleu"),
         ("tokenizer", ["--train_file", "{data}", "--output_dir", "o", "--vocab_size", "1" * 30], "--vocab_size: must"),

@@ -93,15 +93,27 @@ def test_a_result_depends_on_its_text_alone(model, tokenizer, lengths, beams, fi
         assert [each.score for each in alone] == pytest.approx([each.score for each in together[number]], abs=2e-4)
 
 
-@pytest.mark.parametrize("batch_size", [None, 40])
-def test_batches_are_halved_where_memory_ends_which_is_said_once(batch_size, model, tokenizer):
-    """The encoder refuses more than 11 rows in the words of the library; no CPU's memory ends so soon."""
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you tried"),
+    MemoryError("std::bad_alloc"),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "batch_size"),
+    [*((error, 40) for error in OUT_OF_MEMORY), (OUT_OF_MEMORY[0], None)],
+    ids=lambda value: str(value)[:16],
+)
+def test_batches_are_halved_where_memory_ends_which_is_said_once(error, batch_size, model, tokenizer):
+    """The encoder refuses more than 11 rows in the words of the libraries; no CPU's memory ends so soon."""
     texts, said, sizes = make_texts(200), [], []
 
     def refuse(module, args, kwargs):
         sizes.append(len(kwargs["input_ids"]))
         if sizes[-1] > 11:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise error
 
     plain = list(Decoder(model, tokenizer, tokenizer).decode(texts))
     hook = model.get_encoder().register_forward_pre_hook(refuse, with_kwargs=True)

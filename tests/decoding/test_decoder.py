@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Decoder`: scores against one forward, the end of the positions, stop strings, assistants, odd tokenizers."""
 
+import re
 from copy import deepcopy
 
 import pytest
@@ -227,6 +228,22 @@ def test_an_assistant_does_not_write_beyond_a_stop_string(tokenizer):
             assert [best.text for best, *_ in drafted] == [best.text for best, *_ in plain]
             wanted = pytest.approx([best.score for best, *_ in plain], abs=1e-4)
             assert [best.score for best, *_ in drafted] == wanted
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"guidance_scale": 1.5}, {"penalty_alpha": 0.6}, {"num_beam_groups": 2}, {"force_words_ids": [[5]]}],
+    ids="-".join,
+)
+@pytest.mark.parametrize("where", ["options", "config"])
+def test_options_that_no_encoder_decoder_has_are_refused_when_a_model_is_loaded(where, option, model, tokenizer):
+    ((name, value),) = option.items()
+    if where == "config":
+        model.generation_config.update(**option)
+    with pytest.raises(ArgumentError, match=f"{name} .*{re.escape(str(value))} is .*: leave it out"):
+        Decoder(model, tokenizer, tokenizer, **(option if where == "options" else {}))
+    model.generation_config.update(guidance_scale=1, penalty_alpha=0, num_beam_groups=1, force_words_ids=None)
+    Decoder(model, tokenizer, tokenizer)
 
 
 @pytest.mark.parametrize("stops", [[""], "", ["s7", ""], [7]], ids=repr)

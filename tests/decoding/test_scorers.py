@@ -5,28 +5,10 @@ COMET through a stand-in of its package, which shows that rows get there and sco
 """
 
 import pytest
+from comet_stand_in import STAND_IN
 
 from hf_xformer.decoding.metrics import check_metric_names, check_metrics, compute_metrics
 from hf_xformer.decoding.scoring import Scoring
-
-
-STAND_IN = """
-from types import SimpleNamespace
-
-def download_model(name):
-    if name != "some/model":
-        raise KeyError(f"Model {name!r} not supported by COMET.")
-    return "a path"
-
-def load_from_checkpoint(path):
-    assert path == "a path"
-    return SimpleNamespace(predict=predict)
-
-def predict(samples, batch_size, gpus):
-    print("a bar of progress")
-    share = [len(set(each["mt"]) & set(each["ref"] + each["src"])) / len(set(each["mt"])) for each in samples]
-    return SimpleNamespace(scores=share, system_score=0)
-"""
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from small_runs import nightly
 from small_stock_models import make_stock
 from transformers import GenerationConfig, StoppingCriteriaList
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
-from transformers.generation import LogitsProcessorList, StoppingCriteria
+from transformers.generation import LogitsProcessorList, StoppingCriteria, TopKLogitsWarper
 from transformers.modeling_outputs import BaseModelOutput
 
 from hf_xformer.data.tokenizers import train_tokenizer
@@ -199,7 +199,7 @@ class watched:
         {"output_attentions": True},
         {"cache_implementation": "static"},
         {"a_field_of_a_later_release": 1},
-        {"logits_processor": LogitsProcessorList()},
+        {"logits_processor": LogitsProcessorList([TopKLogitsWarper(3)])},
         {"prefix_allowed_tokens_fn": lambda number, tokens: [1]},
         {"stopping_criteria": [Token()]},
         {"assistant_model": "a model"},
