@@ -1,93 +1,167 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Writes a training set for a smaller or faster model, with a teacher's outputs in place of the references.
+Writes training data that a model has made: distillation for a smaller model, or back-translation.
 
   hf-xformer distill runs/teacher --train_file train.jsonl --output_file distilled.jsonl --num_beams 5
-  hf-xformer distill runs/teacher --train_file train.de --output_file distilled.jsonl --num_beams 5
+  hf-xformer distill runs/teacher --train_file train.de --output_file distilled.jsonl --do_sample --mbr \\
+    --num_return_sequences 32
+  hf-xformer distill runs/en-de --direction backward --train_file news.en --output_file back.jsonl \\
+    --do_sample --top_k 10 --tag '<bt>' --min_score -2
 
-Then train the student with hf-xformer train student.yaml --train_file distilled.jsonl. This is sequence-level
-knowledge distillation (Kim and Rush 2016): a teacher's beam search words things more uniformly than people do, and a
-small model learns that better. If it is stopped, start the same command again: it continues where it was.
+The first two put a teacher's outputs in place of the references (sequence-level knowledge distillation, Kim and Rush
+2016): a teacher words things more uniformly than people do, and a small model learns that better. The third one makes
+sources for target texts that have none (back-translation, Sennrich et al. 2016), with a model of the other direction:
+--train_file has targets, and each row the synthetic source, behind the tag, and the real target.
+
+Rows say which side is synthetic, and by which checkpoint. Train on them with hf-xformer train student.yaml
+--train_file distilled.jsonl. If it is stopped, start the same command again: it continues where it was.
 """
 
 import argparse
 import json
-import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..checkpoints.loading import load_tokenizer
 from ..data.bad_rows import say_once
 from ..data.reading import load_rows
 from ..data.sources import find_files
 from ..decoding.decoder import Decoder
+from ..decoding.tally import Place, Tally, shortened
 from ..errors import ArgumentError, one_line_errors
-from ..files import open_whole, write_text, write_whole
+from ..files import write_json_lines, write_text, write_whole
+from ..hub.privacy import shown
 from .options import (
     Parser,
     add_checkpoint,
     add_columns,
+    add_comet,
     add_decoding_options,
+    add_n_best,
     bad_rows_of,
+    check_comet,
+    check_n_best,
     check_output_file,
     generate_options,
     length_options,
     make_decoder,
+    number,
 )
+
+
+# Sides of a row by the direction: that which is read, and that which the model writes.
+SIDES = {"forward": ("source", "target"), "backward": ("target", "source")}
+KEPT = 512  # texts that may be decoded before any of them is kept; samples follow from the number of the first
 
 
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
+    args = make_parser().parse_args(argv)
+    check_options(args)
+    bad_rows, files = bad_rows_of(args), find_files(args.train_file, say_once)
+    column = getattr(args, f"{SIDES[args.direction][0]}_column")
+    texts = load_rows(files, column, target_column=None, bad_rows=bad_rows)["source"]
+    bad_rows.tell(say_once)
+    say_tag(args)
+    partial = args.output_file.with_name(f"{args.output_file.name}.partial")
+    done = count_done(partial, order(args), texts)
+    if args.do_sample:  # those that are sampled together are drawn together
+        done -= done % KEPT if done < len(texts) else 0
+    decoder = make_decoder(args, args.n_best)
+    decoder.first_window = decoder.read_ahead = KEPT
+    decoder.seed = args.seed
+    begin(partial, order(args), done)
+    if done:
+        print(f"{done:,} of {len(texts):,} texts are in {partial} already")
+    try:
+        decode(decoder, texts, done, partial, args.n_best)
+    except KeyboardInterrupt:
+        print(f"stopped. Start the same command again, and it continues with {partial}", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    written = Written(args)
+    write_json_lines(args.output_file, written.rows(read_kept(partial)))
+    partial.unlink()
+    bad = f"; {bad_rows.total:,} bad rows were left out"
+    print(f"{written.pairs:,} pairs in {args.output_file}{bad * bool(bad_rows.total)}")
+    for line in written.lines():
+        print(line)
+
+
+def make_parser() -> Parser:
     parser = Parser("distill", __doc__)
-    add_checkpoint(parser, "the teacher: folder or Hub name")
+    add_checkpoint(parser, "the model that writes: folder or Hub name")
     parser.add_argument(
         "--train_file",
         nargs="+",
         required=True,
-        help="tables or a folder of them, as for hf-xformer train, or a text of one source a line",
+        help="tables or a folder of them, as for hf-xformer train, or a text of one source (backward: target) a line",
     )
-    add_columns(parser, target=False)
+    add_columns(parser, ratio=False)
     parser.add_argument("--output_file", type=Path, required=True, help="JSONL of source and target")
+    parser.add_argument(
+        "--direction",
+        choices=SIDES,
+        default="forward",
+        help="forward makes targets of sources, backward sources of targets (default forward)",
+    )
+    parser.add_argument("--tag", help="token before each synthetic source, such as '<bt>' (backward)")
+    parser.add_argument("--student_tokenizer", help="folder or Hub name: looks whether --tag is one of its tokens")
+    parser.add_argument(
+        "--min_score",
+        type=number(most=0),
+        help="leave out texts whose tokens are less likely: the least mean of their logarithms, such as -2",
+    )
+    add_n_best(parser, "texts for each")
     add_decoding_options(parser)
-    args = parser.parse_args(argv)
-    if args.do_sample:
-        raise ArgumentError("--do_sample: a run that continues would draw anew; distillation decodes with beams")
+    add_comet(parser)
+    return parser
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """
+    Checks options before anything is read.
+
+    Raises:
+        ArgumentError: They do not go together.
+    """
+    if args.tag is not None and args.direction == "forward":
+        raise ArgumentError("--tag is put before synthetic sources, and those of --direction forward are real")
+    if args.tag is not None and (not args.tag.strip() or args.tag.split() != [args.tag]):
+        raise ArgumentError(f"--tag {args.tag!r}: give one token, without spaces")
+    if args.student_tokenizer is not None and args.tag is None:
+        raise ArgumentError("--student_tokenizer is asked for the token of --tag, which is missing")
+    check_n_best(args)
+    check_comet(args)
     check_output_file("--output_file", args.output_file, args.train_file)
     if args.output_file.exists():
         raise ArgumentError(f"--output_file {args.output_file} is there already: remove it or give another")
-    bad_rows, files = bad_rows_of(args), find_files(args.train_file, say_once)
-    sources = load_rows(files, args.source_column, target_column=None, bad_rows=bad_rows)["source"]
-    bad_rows.tell(say_once)
-    partial = args.output_file.with_name(f"{args.output_file.name}.partial")
-    done = count_done(partial, order(args), sources)
-    decoder = make_decoder(args)
-    decoder.read_ahead = 512  # so many may be decoded before any of them is kept
-    begin(partial, order(args), done)
-    if done:
-        print(f"{done:,} of {len(sources):,} sources are in {partial} already")
-    try:
-        empty = decode(decoder, sources, done, partial)
-    except KeyboardInterrupt:
-        print(f"stopped. Start the same command again, and it continues with {partial}", file=sys.stderr)
-        raise SystemExit(128 + signal.SIGINT) from None
-    keep_rows(partial, args.output_file)
-    nothing = f"; {empty:,} targets are empty"
-    bad = f"; {bad_rows.total:,} bad rows were left out"
-    said = nothing * bool(empty) + bad * bool(bad_rows.total)
-    print(f"{len(sources):,} pairs in {args.output_file}{said}")
+    args.scores = args.min_score is not None
+
+
+def say_tag(args: argparse.Namespace) -> None:
+    """Says if the tag is not one token of the student's tokenizer."""
+    if args.student_tokenizer is None:
+        return
+    tokenizer = load_tokenizer(args.student_tokenizer, args.trust_remote_code)
+    tokens = tokenizer.tokenize(args.tag)
+    if len(tokens) != 1 or tokens[0] == tokenizer.unk_token:
+        made = f"hf-xformer tokenizer --added_tokens '{args.tag}' makes it one"
+        print(f"--tag {args.tag}: {args.student_tokenizer} reads it as {' '.join(tokens)}; {made}", file=sys.stderr)
 
 
 def order(args: argparse.Namespace) -> dict:
     """Returns the options that decide the outputs: two runs that differ in them must not share a file."""
-    chosen = ("checkpoint", "train_file", "source_column", "on_bad_row", "seed", "dtype")
+    chosen = ["checkpoint", "train_file", "direction", "source_column", "target_column", "on_bad_row", "seed", "dtype"]
+    chosen += ["n_best", *(["batch_size"] if args.do_sample else [])]  # those of a batch are sampled together
     return {name: getattr(args, name) for name in chosen} | length_options(args) | generate_options(args)
 
 
-def count_done(partial: Path, wanted: dict, sources: Sequence[str]) -> int:
+def count_done(partial: Path, wanted: dict, texts: Sequence[str]) -> int:
     """
-    Returns how many sources an earlier run has decoded into its file, whose first line has the options.
+    Returns how many texts an earlier run has decoded into its file, whose first line has the options.
 
     Raises:
         ArgumentError: It was begun with other options or other data, or is of something else.
@@ -97,39 +171,89 @@ def count_done(partial: Path, wanted: dict, sources: Sequence[str]) -> int:
         return 0
     first, *rows = whole.split(b"\n")
     try:
-        begun, done = json.loads(first), [json.loads(row)["source"] for row in rows]
+        begun, done = json.loads(first), [json.loads(row)["text"] for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise ArgumentError(f"{partial} is not of a distillation: remove it") from error
     if begun != wanted:
         raise ArgumentError(f"{partial} was begun with other options, {first.decode()}: give those or remove it")
-    for number, source in enumerate(done):
-        if sources[number : number + 1] != [source]:
-            raise ArgumentError(f"{partial} was begun with other data: its source {number + 1} is another; remove it")
+    for i, text in enumerate(done):
+        if texts[i : i + 1] != [text]:
+            raise ArgumentError(f"{partial} was begun with other data: its text {i + 1} is another; remove it")
     return len(done)
 
 
 def begin(partial: Path, wanted: dict, done: int) -> None:
-    """Makes the file whose first line has the options, or takes a line that was cut off from its end."""
+    """Makes the file whose first line has the options, or takes what is not done from its end."""
     if done == 0:
         write_text(partial, json.dumps(wanted) + "\n")
         return
-    whole = partial.read_bytes().rpartition(b"\n")[0]
-    write_whole(partial, lambda unfinished: unfinished.write_bytes(whole + b"\n"))
+    kept = b"".join(partial.read_bytes().splitlines(keepends=True)[: done + 1])
+    write_whole(partial, lambda unfinished: unfinished.write_bytes(kept))
 
 
-def decode(decoder: Decoder, sources: Sequence[str], done: int, partial: Path) -> int:
-    """Appends each source that is left with its best hypothesis; returns how many of these are empty."""
-    empty, left = 0, sources[done:]
+def decode(decoder: Decoder, texts: Sequence[str], done: int, partial: Path, count: int) -> None:
+    """Appends each text that is left with its best hypotheses."""
+    left = texts[done:]
     with open(partial, "a", encoding="utf-8", buffering=1) as output:
-        for source, (best, *_) in zip(left, decoder.decode(left, progress=True, first=done + 1), strict=True):
-            output.write(json.dumps({"source": source, "target": best.text}, ensure_ascii=False) + "\n")
-            empty += not best.text
-    return empty
+        decoded = decoder.decode(left, progress=True, first=done + 1)
+        for text, hypotheses in zip(left, decoded, strict=True):
+            row = {"text": text, "hypotheses": [[each.text, each.per_token] for each in hypotheses[:count]]}
+            output.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def keep_rows(partial: Path, path: Path) -> None:
-    """Gives the rows their file, without the first line, which has the options."""
-    with open(partial, encoding="utf-8") as lines, open_whole(path) as output:
-        next(lines)
-        shutil.copyfileobj(lines, output)
-    partial.unlink()
+def read_kept(partial: Path) -> Iterator[tuple[str, list[tuple[str, float | None]]]]:
+    """Yields each text with its hypotheses and their scores."""
+    with open(partial, encoding="utf-8") as lines:
+        next(lines)  # has the options
+        for line in lines:
+            row = json.loads(line)
+            yield row["text"], row["hypotheses"]
+
+
+class Written:
+    """Makes rows of what was decoded, and counts those that are left out."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.direction, self.tag, self.least = args.direction, args.tag, args.min_score
+        self.checkpoint, self.pairs = shown(args.checkpoint), 0
+        self.unlikely, self.empty, self.repeated = Tally(), Tally(), 0
+
+    def rows(self, decoded: Iterator[tuple[str, list[tuple[str, float | None]]]]) -> Iterator[dict]:
+        """Yields the rows of texts with their hypotheses."""
+        real, synthetic = SIDES[self.direction]
+        for place, (text, hypotheses) in enumerate(decoded, 1):
+            seen: set[str] = set()
+            for written, score in hypotheses:
+                if not self.keeps(Place(place, text, real), written, score, seen):
+                    continue
+                seen.add(written)
+                self.pairs += 1
+                sides = {real: text, synthetic: f"{self.tag} {written}" if self.tag else written}
+                scored = {} if score is None else {"score": round(score, 4)}
+                made = {"synthetic": synthetic, "checkpoint": self.checkpoint}
+                yield {"source": sides["source"], "target": sides["target"]} | made | scored
+
+    def keeps(self, place: Place, written: str, score: float | None, seen: set[str]) -> bool:
+        """Returns whether a text becomes a row, and counts it otherwise."""
+        if not written.strip():
+            self.empty.add(place, "is")
+        elif self.least is not None and score is not None and score < self.least:
+            self.unlikely.add(place, f"became {shortened(written)} ({score:.2f} a token)")
+        elif written in seen:
+            self.repeated += 1
+        else:
+            return True
+        return False
+
+    def lines(self) -> list[str]:
+        """Returns a line for each reason to leave out texts, with their number and the first one."""
+        lines = []
+        if count := self.empty.count:
+            lines.append(f"left out {count:,} empty text{'s' * (count > 1)}, of {self.empty}")
+        if count := self.unlikely.count:
+            texts = f"{count:,} text{'s' * (count > 1)}"
+            lines.append(f"left out {texts} below --min_score {self.least:g}, of {self.unlikely}")
+        if count := self.repeated:
+            side, are = SIDES[self.direction][0], "texts that are" if count > 1 else "text that is"
+            lines.append(f"left out {count:,} {are} another hypothesis too of the same {side}")
+        return lines

@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             lowercase=args.lowercase,
             min_frequency=args.min_frequency,
             max_length=args.max_length,
+            added_tokens=args.added_tokens,
         )
         for side in folders
     }
@@ -107,6 +108,13 @@ def make_parser() -> Parser:
     )
     kind.add_argument(
         "--max_length", type=whole_number(2), default=2048, help="tokens that truncation leaves (default 2048)"
+    )
+    kind.add_argument(
+        "--added_tokens",
+        nargs="+",
+        default=[],
+        metavar="TOKEN",
+        help="tokens that are written into texts, such as '<bt>' before synthetic sources or '<2de>': one entry each",
     )
     kind.add_argument("--separate", action="store_true", help="one tokenizer for each side, instead of a shared one")
 

@@ -17,9 +17,19 @@ token.
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import ArgumentError, DataError
@@ -41,6 +51,7 @@ def train_tokenizer(
     lowercase: bool = False,
     min_frequency: int = 1,
     max_length: int = 2048,
+    added_tokens: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
     """
     Trains a tokenizer that ends every text with `</s>`; the same texts give the same tokenizer.
@@ -48,23 +59,28 @@ def train_tokenizer(
     Args:
         texts: Texts to learn from, read once.
         model_type: A key of `TRAINERS`.
-        vocab_size: Largest number of entries, the four special tokens included (unigram: exactly this number).
+        vocab_size: Largest number of entries, the four special tokens and the added ones included (unigram: exactly
+            this number).
         lowercase: Whether to fold case; the decoded text is then in lower case too.
         min_frequency: Merges (bpe), characters (char) and symbols (symbol) seen fewer times are left out.
         max_length: Tokens, `</s>` included, that the tokenizer truncates to when asked to truncate.
+        added_tokens: Tokens that are written into texts, such as "<bt>" or "<2de>", each one entry; spaces behind one
+            belong to it.
 
     Raises:
-        ArgumentError: The model type is unknown, `max_length` is below 2, or the vocabulary is too small for the
-            characters or, for unigram, larger than the texts can fill.
+        ArgumentError: The model type is unknown, `max_length` is below 2, an added token cannot be one, or the
+            vocabulary is too small for the characters or, for unigram, larger than the texts can fill.
         DataError: There is no text.
     """
     if model_type not in TRAINERS:
         raise ArgumentError(f"--model_type {model_type}: no such kind of tokenizer; there are {', '.join(TRAINERS)}")
     if max_length < 2:
         raise ArgumentError(f"--max_length {max_length} has no room for a token and {END}")
+    check_added(added_tokens)
     form = [normalizers.NFC(), normalizers.Lowercase()] if lowercase else [normalizers.NFC()]
-    tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), vocab_size, min_frequency)
+    tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), vocab_size - len(added_tokens), min_frequency)
     tokenizer.add_special_tokens(SPECIALS)
+    tokenizer.add_tokens([AddedToken(token, rstrip=True, normalized=False) for token in added_tokens])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", pair=f"$A {END} $B {END}", special_tokens=[(END, SPECIALS.index(END))]
     )
@@ -76,6 +92,20 @@ def train_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         **SPECIAL_TOKENS,
     )
+
+
+def check_added(tokens: Sequence[str]) -> None:
+    """
+    Checks tokens that are to be added.
+
+    Raises:
+        ArgumentError: One is empty, has spaces, is a special token or is there twice.
+    """
+    for number, token in enumerate(tokens):
+        if token.split() != [token] or token in SPECIALS or token in tokens[:number]:
+            raise ArgumentError(
+                f"--added_tokens {token!r}: give different tokens without spaces, and no special token"
+            )
 
 
 def train_bpe(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_frequency: int) -> Tokenizer:

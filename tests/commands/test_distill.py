@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Distillation: a teacher's outputs as a training set, written once, whole, and resumed."""
+"""Distillation and back-translation: a model's texts as a training set, written once, whole, and resumed."""
 
 import json
 from argparse import Namespace
@@ -14,13 +14,17 @@ from hf_xformer.commands import distill, generate
 from hf_xformer.data.tokenizers import train_tokenizer
 
 
+MADE = {"synthetic", "checkpoint"}  # what rows say of how they were made
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
     tokenizer = train_tokenizer(["A B C D E F G H"], "symbol")
     tokenizer.save_pretrained(folder)
     model = make_model(vocab_size=len(tokenizer))
-    model.generation_config.max_length = 8
+    # Texts of two symbols or more, as a trained model would write them.
+    model.generation_config.update(max_length=8, min_length=3, suppress_tokens=[0, 2, 3])
     model.save_pretrained(folder)
     return folder
 
@@ -61,20 +65,25 @@ def test_every_source_has_what_the_teacher_generates(teacher, data, tmp_path):
 def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_file(teacher, data, tmp_path, capsys):
     whole = run(teacher, data, tmp_path / "whole.jsonl")
     first = json.dumps(distill.order(distill_arguments(teacher, data)))
-    begun = [first, *map(json.dumps, whole[:7]), json.dumps(whole[7])[:9]]  # the last line is half there
+    rows = [json.dumps({"text": row["source"], "hypotheses": [[row["target"], None]]}) for row in whole[:8]]
+    begun = [first, *rows[:7], rows[7][:9]]  # the last line is half there
     (tmp_path / "broken.jsonl.partial").write_text("\n".join(begun))
     assert run(teacher, data, tmp_path / "broken.jsonl") == whole
-    assert "7 of 20 sources" in capsys.readouterr().out
+    assert "7 of 20 texts" in capsys.readouterr().out
 
 
 def distill_arguments(teacher, data):
     return Namespace(
         checkpoint=str(teacher),
         train_file=[str(data)],
+        direction="forward",
         source_column="source",
+        target_column="target",
         on_bad_row="error",
         seed=0,
         dtype="auto",
+        n_best=1,
+        do_sample=None,
     )
 
 
@@ -84,7 +93,7 @@ def test_a_run_that_was_cut_off_before_its_first_row_begins_anew(begun, teacher,
     text = {"": "", "header": header, "half": header[:9]}[begun]
     (tmp_path / "broken.jsonl.partial").write_text(text)
     rows = run(teacher, data, tmp_path / "broken.jsonl")
-    assert len(rows) == 20 and all(row.keys() == {"source", "target"} for row in rows)
+    assert len(rows) == 20 and all(row.keys() == {"source", "target", *MADE} for row in rows)
 
 
 def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on(teacher, data, tmp_path, capsys):
@@ -95,11 +104,97 @@ def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on
     assert output.read_text() == "mine\n"
     output.unlink()
     partial = tmp_path / "distilled.jsonl.partial"
-    begun = [distill.order(distill_arguments(teacher, data)), {"source": "B A N A N A", "target": ""}]
+    begun = [distill.order(distill_arguments(teacher, data)), {"text": "B A N A N A", "hypotheses": [["", None]]}]
     partial.write_text("".join(json.dumps(line) + "\n" for line in begun))
-    assert "begun with other data: its source 1" in refused(distill, command, capsys)
+    assert "begun with other data: its text 1" in refused(distill, command, capsys)
     partial.write_text(json.dumps({"checkpoint": "another"}) + "\n")
     assert "begun with other options" in refused(distill, command, capsys)
     assert partial.read_text() == json.dumps({"checkpoint": "another"}) + "\n"
-    assert "--do_sample" in refused(distill, [*command, "--do_sample"], capsys)
     assert "--num_beams: must be 1 or more, got 0" in refused(distill, [*command, "--num_beams", 0], capsys)
+
+
+def lines_of(data: Path, side: str) -> list[str]:
+    return [json.loads(line)[side] for line in data.read_text().splitlines()]
+
+
+def test_backward_texts_become_sources_behind_their_tag_of_real_targets(teacher, data, tmp_path, capsys):
+    forward = run(teacher, data, tmp_path / "forward.jsonl", "--num_beams", "2")
+    assert {row["synthetic"] for row in forward} == {"target"} and {row["checkpoint"] for row in forward} == {
+        teacher.name
+    }
+    targets = tmp_path / "targets.txt"  # what the forward model reads are the backward one's targets
+    targets.write_text("".join(f"{source}\n" for source in lines_of(data, "source")))
+    words = ["--num_beams", "2", "--direction", "backward", "--tag", "<bt>", "--student_tokenizer", str(teacher)]
+    backward = run(teacher, targets, tmp_path / "backward.jsonl", *words)
+    assert [row["target"] for row in backward] == [row["source"] for row in forward]
+    assert [row["source"] for row in backward] == [f"<bt> {row['target']}" for row in forward]
+    assert {row["synthetic"] for row in backward} == {"source"}
+    said = capsys.readouterr().err
+    assert "--tag <bt>: " in said and "--added_tokens '<bt>' makes it one" in said
+    tokenizer = train_tokenizer(["A B C"], "symbol", added_tokens=["<bt>"])
+    tokenizer.save_pretrained(tmp_path / "student")
+    words[-1] = str(tmp_path / "student")
+    assert run(teacher, targets, tmp_path / "again.jsonl", *words) == backward
+    assert "--tag" not in capsys.readouterr().err
+    # A table of pairs gives its targets.
+    pairs = run(teacher, data, tmp_path / "pairs.jsonl", "--direction", "backward")
+    assert [row["target"] for row in pairs] == [text for text in lines_of(data, "target") if text]
+
+
+def test_unlikely_texts_are_left_out_and_counted(teacher, data, tmp_path, capsys):
+    words = ["--num_beams", "4", "--n_best", "3"]
+    every = run(teacher, data, tmp_path / "all.jsonl", *words, "--min_score", "-99")
+    capsys.readouterr()
+    least = sorted(row["score"] for row in every)[len(every) // 2] - 1e-4
+    kept = run(teacher, data, tmp_path / "kept.jsonl", *words, "--min_score", str(least))
+    assert 0 < len(kept) < len(every) and kept == [row for row in every if row["score"] > least]
+    said = capsys.readouterr().out
+    assert f"left out {len(every) - len(kept)} texts below --min_score" in said and " a token): '" in said
+    assert f"{len(kept)} pairs in " in said
+
+
+def test_empty_texts_and_those_of_another_hypothesis_are_left_out_and_counted():
+    written = distill.Written(Namespace(direction="backward", tag=None, min_score=None, checkpoint="user/model"))
+    decoded = [("one", [["a", None], ["b", None], ["a", None]]), ("two", [[" ", None]]), ("three", [["c", -0.123456]])]
+    rows = [(row["source"], row["target"], row.get("score")) for row in written.rows(iter(decoded))]
+    assert rows == [("a", "one", None), ("b", "one", None), ("c", "three", -0.1235)] and written.pairs == 3
+    empty, repeated = written.lines()
+    assert empty == "left out 1 empty text, of target 2; the first is: 'two'"
+    assert repeated == "left out 1 text that is another hypothesis too of the same target"
+
+
+@pytest.mark.parametrize("mbr", [[], ["--mbr", "--num_return_sequences", "5"]], ids=["samples", "mbr"])
+def test_samples_of_a_run_that_was_cut_off_are_those_of_an_unbroken_one(mbr, teacher, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(distill, "KEPT", 6)
+    words = ["--do_sample", "--n_best", "2", *mbr]
+    whole = run(teacher, data, tmp_path / "whole.jsonl", *words)
+    assert run(teacher, data, tmp_path / "other.jsonl", *words, "--seed", "7") != whole
+    decode, broken = distill.decode, tmp_path / "broken.jsonl"
+
+    def stopped(decoder, texts, done, partial, count):
+        decode(decoder, texts[:15], done, partial, count)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(distill, "decode", stopped)
+        run(teacher, data, broken, *words)
+    assert len((tmp_path / "broken.jsonl.partial").read_text().splitlines()) == 16
+    assert run(teacher, data, broken, *words) == whole
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tag", "<bt>"], "--tag is put before synthetic sources"),
+        (["--direction", "backward", "--tag", "two words"], "--tag 'two words': give one token"),
+        (["--student_tokenizer", "x"], "--student_tokenizer is asked for the token of --tag, which is missing"),
+        (["--direction", "sideways"], "there are forward, backward"),
+        (["--min_score", "1"], "--min_score: must be a number at most 0, got 1"),
+        (["--n_best", "2"], "--n_best 2 needs as many --num_beams, or --do_sample"),
+        (["--mbr"], "mbr compares candidates, and there is one"),
+        (["--comet_python", "x"], "--comet_python is for --mbr comet"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(words, said, teacher, data, tmp_path, capsys):
+    command = [teacher, "--train_file", data, "--output_file", tmp_path / "out.jsonl"]
+    assert said in refused(distill, [*command, *words], capsys) and not list(tmp_path.glob("out*"))
