@@ -67,6 +67,7 @@ RECIPES: dict[str, dict] = {
     "plateau": {**EPOCHS, "validation_file": "VALIDATION", "eval_strategy": "epoch", "metric_for_best_model": "loss",
                 "lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": '{"patience": 0}'},
     "stream": {"streaming": "true", "max_steps": 45},
+    "packed stream": {"streaming": "true", "packing": "true", "max_tokens": 40, "dataloader_num_workers": 2},
     "stream, accumulated": {"streaming": "true", "gradient_accumulation_steps": 3, "save_steps": 4},
     "accumulation": {**EPOCHS, "gradient_accumulation_steps": 3, "save_steps": 3},
     "lora": {**EXISTING, "model_name_or_path": "BASE", "lora_rank": 2, "lora_dropout": 0.2, **EVALUATING},

@@ -171,6 +171,8 @@ def listed(counts: Mapping[str, int]) -> str:
 
 
 def say_once(line: str) -> None:
-    """Prints a line on stderr, in the first of several processes."""
-    if os.environ.get("RANK", "0") == "0":
+    """Prints a line on stderr, in the first of several processes and of a loader's workers."""
+    loading = sys.modules.get("torch.utils.data")  # without which there are no workers
+    worker = None if loading is None else loading.get_worker_info()
+    if os.environ.get("RANK", "0") == "0" and (worker is None or worker.id == 0):
         print(line, file=sys.stderr)

@@ -72,6 +72,9 @@ class Planner(Protocol):
     def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
         """Returns batches with every row once; `lengths` are tokens of source and target, (rows, 2)."""
 
+    def about(self, rows: int, tokens: int) -> float:
+        """Returns how many batches so many rows fill, or so many tokens of one side."""
+
 
 class BatchedDataset(TorchDataset):
     """
@@ -196,13 +199,20 @@ def divide(batches: Batches, count: int) -> Batches:
 
 @dataclass(frozen=True)
 class OfCount:
-    """Plans batches of `size` rows, at random."""
+    """Plans batches of `size` rows, at random or `grouped` by their lengths."""
 
     size: int
+    grouped: bool = False
     varies: ClassVar[bool] = False
 
     def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
-        return np.array_split(random.permutation(len(lengths)), np.arange(self.size, len(lengths), self.size))
+        rows = random.permutation(len(lengths))
+        if self.grouped:
+            rows = rows[np.argsort(lengths[rows].max(axis=1), kind="stable")]
+        return np.array_split(rows, np.arange(self.size, len(rows), self.size))
+
+    def about(self, rows: int, tokens: int) -> float:
+        return rows / self.size
 
 
 @dataclass(frozen=True)
@@ -226,6 +236,9 @@ class PaddedWithin:
             batches += cut_where_full(rows, lengths[rows], self.max_tokens)
         return batches
 
+    def about(self, rows: int, tokens: int) -> float:
+        return tokens / self.max_tokens
+
 
 @dataclass(frozen=True)
 class PackedWithin:
@@ -237,6 +250,9 @@ class PackedWithin:
     def __call__(self, lengths: np.ndarray, random: np.random.Generator) -> Batches:
         shuffled = random.permutation(len(lengths))
         return [shuffled[places] for places in best_fit(lengths[shuffled], self.max_tokens)]
+
+    def about(self, rows: int, tokens: int) -> float:
+        return tokens / self.max_tokens
 
 
 def cut_where_full(rows: np.ndarray, lengths: np.ndarray, max_tokens: int) -> Batches:

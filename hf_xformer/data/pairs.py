@@ -3,6 +3,8 @@
 """Turns pairs of texts into pairs of token ids, which the Trainer reads."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import pyarrow.compute as pc
@@ -71,9 +73,29 @@ def first_reference(target: str | list[str]) -> str:
     return target if isinstance(target, str) else target[0]
 
 
+@dataclass(frozen=True)
+class PairEncoder:
+    """
+    Makes pairs of token ids of the rows of a stream; the simplest of what a [`Corpus`] may be encoded by.
+
+    Args:
+        overlong: "truncate" or "drop", for pairs beyond the limits of `tokenize`.
+    """
+
+    tokenize: PairTokenizer
+    overlong: str
+
+    def __call__(self, rows: dict[str, list], random: np.random.Generator) -> dict[str, list]:
+        """Returns `input_ids` and `labels`, always the same of the same rows."""
+        del random
+        found = self.tokenize(rows)
+        kept = [self.overlong == "truncate" or not overlong for overlong in found["overlong"]]
+        return {side: list(compress(found[side], kept)) for side in ("input_ids", "labels")}
+
+
 def prepare_training(
-    rows: Dataset | IterableDataset, tokenize: PairTokenizer, overlong: str, workers: int | None, say: Callable
-) -> Dataset | IterableDataset:
+    rows: Dataset, tokenize: PairTokenizer, overlong: str, workers: int | None, say: Callable
+) -> Dataset:
     """
     Returns one tokenised row for each pair of source and target.
 
@@ -86,28 +108,25 @@ def prepare_training(
         DataError: No pair is left.
     """
     texts = expand_references(rows)
-    if isinstance(texts, IterableDataset):
-        return prepare_stream(texts, tokenize, overlong, say)
     rows = texts.map(tokenize, batched=True, remove_columns=["source", "target"], num_proc=workers, desc="Tokenising")
     say_spelt_out(noted(rows, "spelt_out"), texts, "training pairs", tokenize, say)
     say_changed_targets(texts.select(range(0, len(texts), max(1, len(texts) // SAMPLE))), tokenize, say)
     count = say_overlong(rows, "training pairs", tokenize, overlong, say)
-    rows = drop_overlong(rows) if count and overlong == "drop" else rows
+    rows = rows.filter(lambda row: not row["overlong"]) if count and overlong == "drop" else rows
     if len(rows) == 0:
         raise DataError(f"no training pair is left: all {count} are longer than {tokenize.limits}")
     return rows.remove_columns(NOTES)
 
 
-def prepare_stream(texts: IterableDataset, tokenize: PairTokenizer, overlong: str, say: Callable) -> IterableDataset:
-    """Returns the tokenised rows of a stream, of which only the first are looked at beforehand."""
+def prepare_stream(rows: IterableDataset, tokenize: PairTokenizer, overlong: str, say: Callable) -> IterableDataset:
+    """Returns one row of texts for each pair of a stream, of which only the first are looked at beforehand."""
+    texts = expand_references(rows)
     sample = list(texts.take(STREAM_SAMPLE))
     taken = tokenize({side: [text[side] for text in sample] for side in ("source", "target")})["spelt_out"]
     say_spelt_out(taken, sample, f"of the first {len(sample):,} training pairs", tokenize, say)
     say_changed_targets(sample, tokenize, say)
     say(f"rows over the length limits are {overlong_verb(overlong)}; a stream cannot be counted beforehand")
-    rows = texts.map(tokenize, batched=True, remove_columns=["source", "target"])
-    rows = drop_overlong(rows) if overlong == "drop" else rows
-    return rows.remove_columns(NOTES)
+    return texts
 
 
 def prepare_evaluation(rows: Dataset, tokenize: PairTokenizer, workers: int | None, say: Callable) -> Dataset:
@@ -170,8 +189,3 @@ def longest_source(rows: Dataset) -> int:
 def overlong_verb(overlong: str) -> str:
     """Returns the participle for a message."""
     return {"truncate": "truncated", "drop": "dropped"}[overlong]
-
-
-def drop_overlong(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
-    """Drops the overlong rows."""
-    return rows.filter(lambda row: not row["overlong"])

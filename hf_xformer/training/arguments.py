@@ -142,17 +142,16 @@ class DataArguments:
         choices=["literal", "read"],
     )
     group_by_length: bool = option(
-        "Make batches of pairs of like length, in random order. Not in a stream, nor with a --train_sampling_strategy "
-        "of your own.",
+        "Make batches of pairs of like length, in random order. Not with a --train_sampling_strategy of your own.",
         True,
     )
     max_tokens: int | None = option(
         "Most tokens of a process's batch on each side, padding included, in place of --per_device_train_batch_size "
-        "pairs. Not in a stream."
+        "pairs."
     )
     packing: bool = option(
         "Lay the pairs of a batch behind one another in one row, without padding between them; a batch has "
-        "--max_tokens on each side, or else --per_device_train_batch_size pairs. Not in a stream.",
+        "--max_tokens on each side, or else --per_device_train_batch_size pairs.",
         False,
     )
     eval_max_tokens: int | None = option(

@@ -189,6 +189,10 @@ def check_steps(data_args: DataArguments, training_args: Seq2SeqTrainingArgument
         ),
         (data_args.streaming and endless, "--streaming does not know how long the data are: give --max_steps"),
         (
+            data_args.streaming and training_args.train_sampling_strategy != "random",
+            "--train_sampling_strategy does nothing with --streaming, which has an order of its own: leave it out",
+        ),
+        (
             training_args.load_best_model_at_end and tensor_parallel_size() > 1,
             "--load_best_model_at_end is not possible under tensor parallelism",
         ),
@@ -212,10 +216,6 @@ def check_batching(data_args: DataArguments, training_args: Seq2SeqTrainingArgum
         return
     name = "packing" if data_args.packing else "max_tokens"
     table = [
-        (
-            data_args.streaming,
-            f"--{name} plans the batches of an epoch, which --streaming does not know: leave one out",
-        ),
         (
             training_args.train_sampling_strategy != "random",
             f"--{name} makes its own batches, not those of --train_sampling_strategy",

@@ -27,8 +27,8 @@ class Plan:
     Args:
         batch: Pairs or tokens that a step works on, in words. Learning rate and epochs depend on it.
         attn_implementation: The model's; None leaves it to the library.
-        batches: "planned" (the dataset gives whole batches), "grouped" (it gives rows in an order of like lengths) or
-            "drawn" (the Trainer draws rows).
+        batches: "planned" (batches are packed, or of so many tokens), "grouped" (of pairs of like lengths) or "drawn"
+            (at random). The dataset gives whole ones if they are planned, and of a stream; else rows.
         evaluates: Whether the run evaluates at all; it does so at the end, whatever `eval_strategy`.
         eval_batch: Rows or tokens of an evaluation's batch, in words. To the Trainer a whole batch is one item.
         eval_rows, eval_tokens: The most that it has; None for the one that does not decide.
@@ -67,10 +67,10 @@ def make_plan(
             they train.
         config: The model's; None where it is not known yet.
     """
-    is_grouped = data_args.group_by_length and not data_args.streaming
     batches = "drawn"
-    if training_args.train_sampling_strategy == "random" and (data_args.plans_batches or is_grouped):
+    if training_args.train_sampling_strategy == "random" and (data_args.plans_batches or data_args.group_by_length):
         batches = "planned" if data_args.plans_batches else "grouped"
+    gives_batches = batches == "planned" or data_args.streaming
     accelerator: Any = training_args.accelerator_config
     strategy = IntervalStrategy(training_args.eval_strategy).value
     evaluates = data_args.evaluates(training_args)
@@ -87,8 +87,8 @@ def make_plan(
         eval_tokens=tokens,
         # The dataset's own order.
         train_sampling_strategy=training_args.train_sampling_strategy if batches == "drawn" else "sequential",
-        per_device_train_batch_size=1 if batches == "planned" else training_args.per_device_train_batch_size,
-        # Else one process would cut a stream's batches for all, before they are padded to one length.
+        per_device_train_batch_size=1 if gives_batches else training_args.per_device_train_batch_size,
+        # Else one process would make a stream's batches for all.
         dispatch_batches=False if data_args.streaming else accelerator.dispatch_batches,
         eval_strategy=strategy if evaluates else IntervalStrategy.NO.value,
         predict_with_generate=training_args.predict_with_generate or (evaluates and bool(data_args.metrics)),

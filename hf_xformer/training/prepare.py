@@ -36,12 +36,20 @@ from ..data.batches import (
     Planner,
 )
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
+from ..data.corpora import Corpus
 from ..data.encoding import choose_spelt_out
-from ..data.pairs import PairTokenizer, longest_source, prepare_evaluation, prepare_training
+from ..data.pairs import (
+    PairEncoder,
+    PairTokenizer,
+    longest_source,
+    prepare_evaluation,
+    prepare_stream,
+    prepare_training,
+)
 from ..data.probing import check_training
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
-from ..data.streams import EndlessStream
+from ..data.windows import Windows
 from ..decoding.metrics import check_metrics
 from ..decoding.scoring import Scoring
 from ..files import read_json
@@ -71,8 +79,6 @@ from .rotation import place_of_best
 from .trainer_options import settings
 
 
-# Rows of a stream that are held in memory to be drawn from at random.
-SHUFFLE_BUFFER = 10_000
 # Tokens, to a multiple of which packed rows are filled up: kernels of 16 bits are made anew for every shape they meet.
 ROW_MULTIPLE = 64
 # Why a run has an attention that nobody asked for.
@@ -81,7 +87,7 @@ REASONS = {
     "varlen": "torch's FlashAttention, which this GPU has; it needs no masks",
 }
 
-TrainingSet: TypeAlias = Dataset | IterableDataset | LengthGroupedDataset | BatchedDataset
+TrainingSet: TypeAlias = Dataset | LengthGroupedDataset | BatchedDataset | Windows
 
 
 @dataclass(frozen=True)
@@ -332,25 +338,31 @@ def read_training(
             saved with the model, gets that of the longest one until now: decoding compares its sources with it.
     """
     rows = first(read(data_args, "train", bad_rows["train"], say, data_args.streaming), data_args.max_train_samples)
-    rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
-    longest = data_args.max_source_length if isinstance(rows, IterableDataset) else longest_source(rows)
-    record_trained_length(tokenize.source, longest, known)
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
+    planner = planner_of(data_args, training_args, plan)
     if isinstance(rows, IterableDataset):
-        return EndlessStream(rows, seed, SHUFFLE_BUFFER)
+        record_trained_length(tokenize.source, data_args.max_source_length, known)
+        texts = prepare_stream(rows, tokenize, data_args.overlong, say)
+        corpus = Corpus(texts, PairEncoder(tokenize, data_args.overlong))
+        return Windows([corpus], planner, seed, accumulated=training_args.gradient_accumulation_steps)
+    rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
+    record_trained_length(tokenize.source, longest_source(rows), known)
     processes = data_parallel_size(training_args)
     if plan.batches == "grouped":
         return LengthGroupedDataset(rows, training_args.train_batch_size * processes, seed)
     if plan.batches == "drawn":
         return rows
-    if data_args.max_tokens is None:
-        planner: Planner = OfCount(training_args.per_device_train_batch_size)
-    else:
-        planner = (PackedWithin if data_args.packing else PaddedWithin)(data_args.max_tokens)
     batches = BatchedDataset(rows, planner, seed, processes)
     average = batches.average_tokens()
     say(f"{len(batches):,} batches, on average of {average[0]:,.0f} source and {average[1]:,.0f} target tokens")
     return batches
+
+
+def planner_of(data_args: DataArguments, training_args: Seq2SeqTrainingArguments, plan: Plan) -> Planner:
+    """Returns what distributes pairs over whole batches."""
+    if data_args.max_tokens is None:
+        return OfCount(training_args.per_device_train_batch_size, plan.batches == "grouped")
+    return (PackedWithin if data_args.packing else PaddedWithin)(data_args.max_tokens)
 
 
 def read_validation(

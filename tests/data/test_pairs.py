@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lines about pairs before a training: special tokens that they spell out, targets that do not come back."""
 
+import numpy as np
 import pytest
 from datasets import Dataset
 from small_tokenizers import SHAPES, letters
 
-from hf_xformer.data.pairs import STREAM_SAMPLE, PairTokenizer, prepare_training
+from hf_xformer.data.pairs import STREAM_SAMPLE, PairEncoder, PairTokenizer, prepare_stream, prepare_training
 
 
 def test_a_training_says_what_spells_out_special_tokens_and_what_does_not_come_back():
@@ -28,14 +29,24 @@ def test_a_stream_says_of_its_first_pairs_what_spells_out_special_tokens(shape, 
     texts = ["ab", *["a </s> b"] * (count - 1)]
     rows = Dataset.from_dict({"source": texts, "target": [["ab"]] * count})
     said: dict[str, list[str]] = {"stream": [], "whole": []}
-    for kind, given in (("stream", rows.to_iterable_dataset()), ("whole", rows)):
-        tokenize = PairTokenizer(SHAPES[shape](), SHAPES[shape](), 20, 20)
-        prepare_training(given, tokenize, "truncate", None, said[kind].append)
+    tokenize = PairTokenizer(SHAPES[shape](), SHAPES[shape](), 20, 20)
+    prepare_stream(rows.to_iterable_dataset(), tokenize, "truncate", said["stream"].append)
+    prepare_training(rows, tokenize, "truncate", None, said["whole"].append)
     lines = {kind: [line for line in found if "spell out" in line] for kind, found in said.items()}
     first = min(count, STREAM_SAMPLE)
     (whole,) = lines["whole"]
     assert lines["stream"] == [whole.replace(f"{count - 1} training", f"{first - 1} of the first {first} training")]
     assert ("taken as text" in whole) == (shape == "plain") and "the first: 'a </s> b' and 'ab'" in whole
     said = {"stream": []}
-    prepare_training(rows.select([0]).to_iterable_dataset(), tokenize, "truncate", None, said["stream"].append)
+    prepare_stream(rows.select([0]).to_iterable_dataset(), tokenize, "truncate", said["stream"].append)
     assert not any("spell out" in line for line in said["stream"])
+
+
+@pytest.mark.parametrize("overlong", ["truncate", "drop"])
+def test_a_stream_is_encoded_as_rows_in_memory(overlong):
+    rows = Dataset.from_dict({"source": ["ab", "abcdefgh", "c"], "target": [["a", "b"], ["c"], ["abcdefgh"]]})
+    tokenize = PairTokenizer(letters(), letters(), 5, 5)
+    whole = prepare_training(rows, tokenize, overlong, None, lambda line: None)
+    texts = prepare_stream(rows.to_iterable_dataset(), tokenize, overlong, lambda line: None)
+    found = PairEncoder(tokenize, overlong)(next(iter(texts.iter(10))), np.random.default_rng())
+    assert found == {side: whole[side][:] for side in ("input_ids", "labels")}

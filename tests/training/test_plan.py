@@ -20,7 +20,7 @@ OPTIONS = {
     "sequential": ({"train_sampling_strategy": "sequential"}, "drawn", {"train_sampling_strategy": "sequential"}),
     "packed": ({"packing": "true"}, "planned", {"per_device_train_batch_size": 1}),
     "tokens": ({"max_tokens": 40}, "planned", {"per_device_train_batch_size": 1, "eval_strategy": "no"}),
-    "streamed": ({"streaming": "true"}, "drawn", {"train_sampling_strategy": "random"}),
+    "streamed": ({"streaming": "true"}, "grouped", {"per_device_train_batch_size": 1}),
     "pushed": ({"push_to_hub": "true"}, "grouped", {"push_to_hub": False}),
 }
 

@@ -120,8 +120,7 @@ def test_another_depth_keeps_the_type_of_layers_that_are_all_alike_and_asks_for_
         ({"dataloader_persistent_workers": "true"}, "--dataloader_persistent_workers"),
         ({"metric_for_best_model": "bleu"}, "bleu"),
         ({"metrics": "per"}, "--validation_file"),
-        ({"packing": "true", "streaming": "true"}, "--packing"),
-        ({"max_tokens": "40", "streaming": "true"}, "--max_tokens"),
+        ({"streaming": "true", "train_sampling_strategy": "sequential"}, "--train_sampling_strategy"),
         ({"max_tokens": "11"}, "--max_tokens 11 has no room for --max_source_length 12"),
         ({"packing": "true", "train_sampling_strategy": "sequential"}, "--train_sampling_strategy"),
         ({"packing": "true", "torch_compile": "true"}, "give --max_tokens"),
@@ -216,19 +215,6 @@ def test_training_goes_on_from_an_existing_model(task, tmp_path):
         for run in ("first", "second")
     ]
     assert losses[1] < losses[0]
-
-
-def test_streaming_and_separate_tokenizers(task, tmp_path):
-    source, target = tmp_path / "tokenizer", tmp_path / "tokenizer/target_tokenizer"
-    train_tokenizer(["A B C D E F G H"], "symbol").save_pretrained(source)
-    train_tokenizer(["H G F E D C B A Z"], "symbol").save_pretrained(target)
-    out = tmp_path / "run"
-    options = task.options(out, tokenizer_name=source, streaming="true", save_strategy="steps", save_steps=3)
-    train.main(options)
-    config = json.loads((out / "config.json").read_text())
-    assert (config["encoder_vocab_size"], config["vocab_size"]) == (12, 13)
-    for folder in (out, out / "checkpoint-3"):
-        assert len(AutoTokenizer.from_pretrained(folder / "target_tokenizer")) == 13
 
 
 def test_a_source_tokenizer_that_would_change_the_models_start_token_is_refused(task, tmp_path, capsys):

@@ -1,0 +1,172 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Corpora that are read pass after pass while training, by several readers that share their rows."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import TypeAlias
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+
+from ..errors import DataError
+
+
+Rows: TypeAlias = dict[str, list]  # columns, each with an item for every row
+Encode: TypeAlias = Callable[[Rows, np.random.Generator], Rows]
+BLOCK = 250  # rows that are read at once
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """
+    Rows to train on.
+
+    Args:
+        rows: In memory, where every pass has an order of its own, or a stream, in its own order.
+        encode: Makes the columns `input_ids` and `labels` of those of the rows, of as many pairs as it likes, with a
+            generator of random numbers, in every pass anew. None if the rows have these columns.
+        name: In messages.
+    """
+
+    rows: Dataset | IterableDataset
+    encode: Encode | None = None
+    name: str = "the training set"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A process, or a worker of one; all of them share the rows of every corpus."""
+
+    number: int = 0
+    readers: int = 1
+
+
+WHOLE = Reader()
+
+
+class Pair:
+    """Token ids of a source and a target, four bytes each, and the number of their corpus."""
+
+    __slots__ = ("corpus", "labels", "source")
+
+    def __init__(self, source: list[int], labels: list[int], corpus: int):
+        self.source, self.labels = np.asarray(source, dtype=np.int32), np.asarray(labels, dtype=np.int32)
+        self.corpus = corpus
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        return len(self.source), len(self.labels)
+
+    def features(self) -> dict[str, list[int]]:
+        """Returns the pair as collators take it."""
+        return {"input_ids": self.source.tolist(), "labels": self.labels.tolist()}
+
+
+class EndlessPairs:
+    """
+    A reader's share of a corpus, encoded, pass after pass without end.
+
+    The rows of all passes, one pass behind the other, are dealt out to the readers in turn: none is left out, and none
+    comes twice in a pass. A stream with equally many shards for every reader is shared by shards instead, so that
+    nobody reads what is another's; each reader then has passes of its own.
+
+    Args:
+        number: The corpus's, by which its pairs are known.
+        seed: Decides with the number of a pass the order of a corpus in memory, and of a stream's shards.
+    """
+
+    def __init__(self, corpus: Corpus, number: int, seed: int, reader: Reader):
+        self.corpus, self.number, self.seed, self.reader = corpus, number, seed, reader
+        rows = corpus.rows
+        self.has_own_shards = isinstance(rows, IterableDataset) and rows.num_shards % reader.readers == 0
+        self.rows = self.passes()
+        self.returned: deque[Pair] = deque()
+        self.longest_pass = self.fruitless = 0  # rows of a pass; rows one after another that gave no pair
+        self.has_ended = False  # whether the rows that were taken last end with a pass
+
+    def take(self, wanted: int, random: np.random.Generator, within_pass: bool = False) -> list[Pair]:
+        """
+        Returns the pairs of the next rows, returned ones first.
+
+        Args:
+            wanted: How many rows.
+            within_pass: Whether to end with the pass; then there may be no row left.
+
+        Raises:
+            DataError: The corpus has no rows, or none of them gives a pair.
+        """
+        pairs = [self.returned.popleft() for _ in range(min(wanted, len(self.returned)))]
+        rows: list[dict] = []
+        self.has_ended = False
+        while len(pairs) + len(rows) < wanted and not self.has_ended:
+            row = next(self.rows)
+            if row is not None:
+                rows.append(row)
+            else:
+                self.has_ended = within_pass
+        encoded = self.encode(rows, random) if rows else []
+        self.fruitless = 0 if encoded else self.fruitless + len(rows)
+        if self.fruitless > self.longest_pass > 0:
+            raise DataError(f"{self.corpus.name}: no training pair is left of all {self.longest_pass:,} rows")
+        return pairs + encoded
+
+    def give_back(self, pairs: list[Pair]) -> None:
+        """Takes back pairs that were not used; they are the next ones."""
+        self.returned.extendleft(reversed(pairs))
+
+    def encode(self, rows: list[dict], random: np.random.Generator) -> list[Pair]:
+        """Returns the pairs of rows."""
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        if self.corpus.encode is not None:
+            columns = self.corpus.encode(columns, random)
+        sides = zip(columns["input_ids"], columns["labels"], strict=True)
+        return [Pair(source, labels, self.number) for source, labels in sides]
+
+    def passes(self) -> Iterator[dict | None]:
+        """Yields the reader's rows, and None at the end of every pass; raises DataError if there are none."""
+        first, readers = (0, 1) if self.has_own_shards else (self.reader.number, self.reader.readers)
+        empty = 0
+        for number in count():
+            found = 0
+            for size, columns_of in self.blocks(np.random.default_rng((self.seed, number))):
+                mine = columns_of(slice(first, None, readers))
+                first = (first - size) % readers
+                for values in zip(*mine.values(), strict=True):
+                    yield dict(zip(mine, values, strict=True))
+                    found += 1
+            self.longest_pass = max(self.longest_pass, found)
+            # Where there are fewer rows than readers, some have none in a pass.
+            empty = 0 if found else empty + 1
+            if empty > self.reader.readers:
+                raise DataError(f"{self.corpus.name}: there are no rows")
+            yield None
+
+    def blocks(self, random: np.random.Generator) -> Iterator[tuple[int, Callable[[slice], Rows]]]:
+        """Yields the blocks of a pass: how many rows there are, and what returns those of a slice."""
+        rows = self.corpus.rows
+        if isinstance(rows, Dataset):
+            order, size = random.permutation(len(rows)), BLOCK * self.reader.readers
+            for start in range(0, len(order), size):
+                places = order[start : start + size]
+                yield len(places), partial(rows_at, rows, places)
+            return
+        for shard in random.permutation(rows.num_shards).tolist():
+            if self.has_own_shards and shard % self.reader.readers != self.reader.number:
+                continue
+            # In blocks, since a dataset that is iterated by rows shares its shards among a loader's workers again.
+            for columns in rows.shard(rows.num_shards, shard).iter(BLOCK):
+                yield len(next(iter(columns.values()))), partial(part_of, columns)
+
+
+def rows_at(rows: Dataset, places: np.ndarray, mine: slice) -> Rows:
+    """Returns those of the rows at some places that are in a slice of them."""
+    return rows[places[mine].tolist()]
+
+
+def part_of(columns: Rows, mine: slice) -> Rows:
+    """Returns the rows of a slice."""
+    return {name: values[mine] for name, values in columns.items()}

@@ -1,0 +1,175 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Whole batches of corpora that are read while training: of streams, of mixtures, of texts that become others each time.
+
+A reader, which is a worker of a process, encodes a window of rows, plans its batches as those of a corpus in memory,
+and gives them in random order. Seed, window and reader decide everything. A resumed run skips the batches until its
+checkpoint, and goes on with the pairs of an unbroken one.
+"""
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+
+import numpy as np
+import torch
+from datasets import IterableDataset
+
+from .batches import Planner
+from .corpora import BLOCK, WHOLE, Corpus, EndlessPairs, Pair, Reader
+
+
+# A window has so many pairs and fills so many batches, unless a pass has fewer.
+PAIRS, BATCHES = 10_000, 100
+# Purposes of a window's random numbers.
+DRAWING, ENCODING, PLANNING = range(3)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """
+    Shares of the corpora in the rows that are drawn, for some steps.
+
+    Args:
+        shares: One for each corpus; their sum is 1.
+        until_step: The last step; None for the last stage.
+    """
+
+    shares: tuple[float, ...] = (1.0,)
+    until_step: int | None = None
+
+
+class Windows(IterableDataset, torch.utils.data.IterableDataset):
+    """
+    Batches without end, each a list of rows, for a loader that takes one at a time.
+
+    The Trainer counts the batches of a stream from the first one. If it met the end of a pass, it would resume at the
+    beginning of one.
+
+    It is a dataset of `datasets`, since Accelerate asks those for the share of each process.
+
+    Args:
+        corpora: What is read. A window of one corpus ends with a pass; of several, each has passes of its own.
+        planner: [`OfCount`], [`PaddedWithin`] or [`PackedWithin`].
+        seed: Seed of everything that is random.
+        stages: Which corpora the rows are drawn from, one stage after another.
+        accumulated: Batches of a process that make a step.
+        pairs, batches: What a window has, unless a pass has fewer.
+    """
+
+    def __init__(
+        self,
+        corpora: Sequence[Corpus],
+        planner: Planner,
+        seed: int,
+        stages: Sequence[Stage] = (Stage(),),
+        accumulated: int = 1,
+        pairs: int = PAIRS,
+        batches: int = BATCHES,
+    ):
+        self.corpora, self.planner, self.seed, self.stages = corpora, planner, seed, stages
+        self.accumulated, self.pairs, self.batches, self.process = accumulated, pairs, batches, WHOLE
+
+    @property
+    def num_shards(self) -> int:
+        """As many as anyone asks for: where rows have no shards, they are shared themselves."""
+        return 2**31
+
+    def shard(self, num_shards: int, index: int, contiguous: bool = True) -> "Windows":
+        """Returns the share of a process."""
+        part = copy(self)
+        part.process = Reader(index, num_shards)
+        return part
+
+    def set_epoch(self, epoch: int) -> None:
+        """Does nothing: there are no epochs."""
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        info = torch.utils.data.get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        reader = Reader(self.process.number * workers + worker, self.process.readers * workers)
+        sources = [EndlessPairs(each, number, self.seed, reader) for number, each in enumerate(self.corpora)]
+        windows = (partial(Window, self, sources, reader.number, number) for number in count())
+        taken, stage = 0, self.stage_of(worker)
+        window = next(windows)(stage)
+        while True:
+            window.fill()
+            following = next(windows)(stage)
+            batches = window.plan()
+            for done, batch in enumerate(batches, start=1):
+                yield [pair.features() for pair in batch]
+                taken += 1
+                # A loader takes its workers' batches in turn.
+                if (now := self.stage_of(taken * workers + worker)) is not stage:
+                    following.give_back(following.pairs)
+                    following.give_back([pair for rest in batches[done:] for pair in rest])
+                    stage, following = now, next(windows)(now)
+                    break
+                # The next window is read between the batches of this one, so that nobody waits for a whole one.
+                following.fill(len(window.pairs) * done // len(batches))
+            window = following
+
+    def stage_of(self, batch: int) -> Stage:
+        """Returns the stage of a process's batch, by its number from 0 on."""
+        step = batch // self.accumulated + 1
+        return next(each for each in self.stages if each.until_step is None or step <= each.until_step)
+
+
+class Window:
+    """
+    Pairs that are planned together.
+
+    Args:
+        windows: What it is a window of.
+        sources: The reader's share of every corpus.
+        reader: The reader's number. The corpora that rows are drawn from are the same for all.
+        number: The window's, of this reader.
+    """
+
+    def __init__(self, windows: Windows, sources: Sequence[EndlessPairs], reader: int, number: int, stage: Stage):
+        self.windows, self.sources, self.stage = windows, sources, stage
+        seed = windows.seed
+        self.drawing, self.planning = (np.random.default_rng((seed, number, each)) for each in (DRAWING, PLANNING))
+        self.encoding = np.random.default_rng((seed, number, ENCODING, reader))
+        self.pairs: list[Pair] = []
+        self.tokens = np.zeros(2, dtype=np.int64)  # of source and target
+        self.is_full = False
+
+    def fill(self, pairs: int | None = None) -> None:
+        """Reads rows until there are so many pairs, or until the window is full."""
+        while not self.is_full and (pairs is None or len(self.pairs) < pairs):
+            self.read_block()
+
+    def read_block(self) -> None:
+        """Reads some rows, each from a corpus that is drawn for it."""
+        drawn = self.drawing.choice(len(self.sources), BLOCK, p=self.stage.shares)
+        is_alone, ended = len(self.sources) == 1, False
+        for source, wanted in zip(self.sources, np.bincount(drawn, minlength=len(self.sources)), strict=True):
+            found = source.take(int(wanted), self.encoding, within_pass=is_alone)
+            self.pairs += found
+            self.tokens += np.array([pair.lengths for pair in found], dtype=np.int64).reshape(-1, 2).sum(axis=0)
+            ended = is_alone and source.has_ended
+        count = len(self.pairs)
+        is_large = (
+            count >= self.windows.pairs
+            and self.windows.planner.about(count, self.tokens.max()) >= self.windows.batches
+        )
+        self.is_full = is_large or (ended and count > 0)
+
+    def plan(self) -> list[list[Pair]]:
+        """Returns the batches, in random order."""
+        lengths = np.array([pair.lengths for pair in self.pairs])
+        batches = self.windows.planner(lengths, self.planning)
+        order = self.planning.permutation(len(batches))
+        return [[self.pairs[place] for place in batches[number]] for number in order]
+
+    def give_back(self, pairs: Sequence[Pair]) -> None:
+        """Gives pairs that were not trained on back to their corpora."""
+        for number, source in enumerate(self.sources):
+            source.give_back([pair for pair in pairs if pair.corpus == number])
