@@ -64,6 +64,7 @@ from ..training.rotation import (
     rotate,
     without_word_of_the_best,
 )
+from ..training.schedules import check_fits, steps_of_epochs
 from ..training.throughput import log_throughput, results_of_end, results_of_training, seconds_of
 
 
@@ -134,6 +135,8 @@ def make_trainer(
     if run.validation is not None:
         average_over_tokens(trainer, len(run.validation.places))
     if run.finished is None:
+        if given.max_steps <= 0:
+            check_fits(given, steps_of_epochs(given, len(run.train)))
         log_throughput(trainer, trainer.accelerator.print)
     return trainer
 

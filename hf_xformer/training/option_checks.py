@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import Seq2SeqTrainingArguments, TrainingArguments, get_scheduler
+from transformers import Seq2SeqTrainingArguments, TrainingArguments
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.trainer_utils import IntervalStrategy, SchedulerType
+from transformers.trainer_utils import IntervalStrategy
 
 from ..checkpoints.adapters import base_of, check_peft
 from ..decoding.metrics import GREATER_IS_BETTER, check_metric_names
@@ -29,6 +29,7 @@ from .arguments import CHECKPOINTING, DataArguments, ModelArguments
 from .launch import OPTIMIZER_SHARDED, TENSOR_PARALLEL, WHOLE, layout, tensor_parallel_size
 from .muon import MUON
 from .optimizers import optimizer_name
+from .schedules import check_schedule
 from .trainer_options import check_trainer_options
 
 
@@ -296,12 +297,3 @@ def check_checkpointing(training_args: TrainingArguments) -> None:
         with blame(f"--{name} {kwargs}", TypeError, ValueError):
             number = torch.zeros(1, requires_grad=True)
             checkpoint(torch.nn.Identity(), number, **{"use_reentrant": False, **kwargs})
-
-
-def check_schedule(training_args: TrainingArguments) -> None:
-    """Checks that the learning rate's schedule has the arguments that it needs and no others, on one of 100 steps."""
-    kwargs: Any = training_args.lr_scheduler_kwargs
-    name = SchedulerType(training_args.lr_scheduler_type).value
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=training_args.learning_rate)
-    with blame(f"--lr_scheduler_type {name} with --lr_scheduler_kwargs {kwargs}", TypeError, ValueError):
-        get_scheduler(name, optimizer, training_args.get_warmup_steps(100), 100, kwargs)

@@ -23,7 +23,7 @@ BEFORE_READING = {
     "tracker not installed": ({"report_to": "neptune"}, "--report_to neptune: not installed, or not set up: pip"),
     "schedule": (
         {"lr_scheduler_type": "cosine_with_min_lr"},
-        "--lr_scheduler_type cosine_with_min_lr with --lr_scheduler_kwargs None: ",
+        "--lr_scheduler_type cosine_with_min_lr: One of min_lr or min_lr_rate",
     ),
     "schedule's arguments": (
         {"lr_scheduler_kwargs": '{"cycles": 2}'},
