@@ -18,16 +18,14 @@ and .png.
 
 import argparse
 import json
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from apart import apart
 from costs import seconds_in_turn
 from measuring import RESULTS, write_results
 from peers import SHAPES, STOCK, Shape, xformer
@@ -78,27 +76,23 @@ def engine(shape: Shape, kind: str, folder: Path) -> Callable[[torch.Tensor, int
     spec.optimize(quantization=kind)
     folder.mkdir()
     spec.save(str(folder))
-    # In a process of its own: once its threads have run, they slow down those of torch by a third.
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    context.Process(target=serve, args=(str(folder), kind, torch.get_num_threads(), there), daemon=True).start()
+    run = apart(translate_by, str(folder), kind, torch.get_num_threads())
 
-    def run(sources: torch.Tensor, beams: int, new: int) -> None:
-        texts = [[f"<{i}>" for i in row] for row in sources.tolist()]
-        here.send((texts, {"beam_size": beams, "min_decoding_length": new, "max_decoding_length": new}))
-        here.recv()
+    def decode_apart(sources: torch.Tensor, beams: int, new: int) -> None:
+        run([[f"<{i}>" for i in row] for row in sources.tolist()], beams, new)
 
-    return run
+    return decode_apart
 
 
-def serve(folder: str, kind: str, threads: int, connection: Connection) -> None:
-    """Decodes with an exported model what comes through a connection, for as long as there is something."""
+def translate_by(folder: str, kind: str, threads: int) -> Callable[[list[list[str]], int, int], int]:
+    """Returns what decodes texts with a model that was exported to CTranslate2."""
     translator = load_ctranslate2().Translator(folder, compute_type=kind, inter_threads=1, intra_threads=threads)
-    with suppress(EOFError):  # the other process has ended
-        while True:
-            texts, options = connection.recv()
-            translator.translate_batch(texts, **options)
-            connection.send(len(texts))
+
+    def translate(texts: list[list[str]], beams: int, new: int) -> int:
+        options = {"beam_size": beams, "min_decoding_length": new, "max_decoding_length": new}
+        return len(translator.translate_batch(texts, **options))
+
+    return translate
 
 
 def runs(args: argparse.Namespace, way: str, folder: Path) -> Iterator[tuple[str, Callable]]:

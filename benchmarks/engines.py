@@ -7,8 +7,8 @@ Words a second of a checkpoint in PyTorch, CTranslate2 and ONNX Runtime on a CPU
   python benchmarks/engines.py runs/g2p-quickstart --test_file data/g2p/test.jsonl --batch_size 32
 
 The checkpoint is exported to a folder that is deleted in the end. Every engine decodes the same words greedily, from
-token ids to token ids, in the same batches and with the same number of threads; all take turns, and seconds are
-medians. In float32 all must give the tokens of PyTorch: if one does not, the exit status is 1.
+token ids to token ids, in the same batches and with the same number of threads, in a process of its own; all take
+turns, and seconds are medians. In float32 all must give the tokens of PyTorch: if one does not, the exit status is 1.
 
 Writes benchmarks/results/engines.json and prints a table.
 """
@@ -17,13 +17,14 @@ import argparse
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from statistics import median
 
 import torch
+from apart import apart
+from costs import seconds_in_turn
 from measuring import RESULTS, write_results
 
 from hf_xformer.checkpoints.export import export_checkpoint
@@ -50,7 +51,8 @@ EXPORTS = {
 }
 
 
-def by_torch(decoder: Decoder) -> Decode:
+def by_torch(checkpoint: str, mode: dict[str, str]) -> Decode:
+    decoder = Decoder.from_pretrained(checkpoint, device="cpu", **mode)
     ends = decoder.config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
 
@@ -69,7 +71,7 @@ def by_torch(decoder: Decoder) -> Decode:
     return decode
 
 
-def by_ctranslate2(folder: Path, compute_type: str) -> Decode:
+def by_ctranslate2(folder: Path, compute_type: str, threads: int) -> Decode:
     import ctranslate2  # an extra
 
     def tokens_of(side: str) -> list[str]:
@@ -78,7 +80,6 @@ def by_ctranslate2(folder: Path, compute_type: str) -> Decode:
 
     source, target = tokens_of("source"), tokens_of("target")
     ids = {token: i for i, token in enumerate(target)}
-    threads = torch.get_num_threads()
     translator = ctranslate2.Translator(str(folder), intra_threads=threads, compute_type=compute_type)
 
     def decode(rows: Rows) -> Rows:
@@ -92,19 +93,18 @@ def by_ctranslate2(folder: Path, compute_type: str) -> Decode:
     return decode
 
 
-def by_onnx(folder: Path) -> Decode:
-    model = OnnxModel(folder, threads=torch.get_num_threads())
-    return lambda rows: model.generate(rows, NEW_TOKENS)
+def by_onnx(folder: Path, compute_type: str, threads: int) -> Decode:
+    return partial(OnnxModel(folder, threads=threads).generate, max_new_tokens=NEW_TOKENS)
 
 
 def make_engines(checkpoint: str, folder: Path) -> Iterator[tuple[str, Decode]]:
     """Yields the engines by name; exports are written into the folder."""
     for name, mode in TORCH.items():
-        yield name, by_torch(Decoder.from_pretrained(checkpoint, device="cpu", **mode))
+        yield name, apart(by_torch, checkpoint, mode)
     for name, (engine, quantization) in EXPORTS.items():
         out = folder / f"{engine}-{quantization}"
         export_checkpoint(checkpoint, out, quantization, engine=engine)
-        yield name, by_onnx(out) if engine == "onnx" else by_ctranslate2(out, quantization)
+        yield name, apart(by_onnx if engine == "onnx" else by_ctranslate2, out, quantization, torch.get_num_threads())
 
 
 def decode_all(decode: Decode, sources: Rows, batch_size: int) -> Rows:
@@ -128,16 +128,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         engines = dict(make_engines(args.checkpoint, Path(folder)))
         written = {name: decode_all(decode, sources, args.batch_size) for name, decode in engines.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in engines}
-        for _ in range(args.rounds):
-            for name, decode in engines.items():
-                start = time.perf_counter()
-                decode_all(decode, sources, args.batch_size)
-                seconds[name].append(time.perf_counter() - start)
+        runs = {name: partial(decode_all, decode, sources, args.batch_size) for name, decode in engines.items()}
+        seconds = seconds_in_turn(runs, args.rounds)
     print(f"\n{'':24}{'words/s':>10}{f'/ {BASELINE}':>20}{'equal words':>14}")
     results = {}
     for name in engines:
-        rate = len(sources) / median(seconds[name])
+        rate = len(sources) / seconds[name]
         equal = sum(a == b for a, b in zip(written[name], written[BASELINE], strict=True))
         results[name] = {"words_per_second": round(rate, 1), "equal_words": equal}
         ratio = rate / results[BASELINE]["words_per_second"]
