@@ -8,13 +8,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/g2p-quickstart
-DATA := data/g2p
+CMUDICT := data/g2p
 BIBLE := data/bible
+PRONASYL := data/pronasyl
+MULTI30K := data/multi30k
 # Half the time on processors that compute in bfloat16; others are slower for it.
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible test test-distributed test-fast test-nightly test-slow test-versions test-wheel kills lint parity gpu-check mutants mutations docs clean
+.PHONY: help install install-test quickstart bible-data bible published reproduce-g2p reproduce-multi30k test test-distributed test-fast test-nightly test-slow test-versions test-wheel kills lint parity gpu-check mutants mutations docs clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,12 +47,12 @@ install: $(VENV)/.installed  ## the package and what training needs, into $(VENV
 install-test: $(VENV)/.installed-test
 
 quickstart: install  ## train a 1M-parameter model to pronounce words, in under ten minutes on two cores
-	$(BIN)/python scripts/prepare_cmudict.py --output_dir $(DATA)
-	$(BIN)/hf-xformer tokenizer --train_file $(DATA)/train.jsonl --model_type symbol \
-		--output_dir $(DATA)/tokenizer --overwrite
+	$(BIN)/python scripts/prepare_cmudict.py --output_dir $(CMUDICT)
+	$(BIN)/hf-xformer tokenizer --train_file $(CMUDICT)/train.jsonl --model_type symbol \
+		--output_dir $(CMUDICT)/tokenizer --overwrite
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml scripts/train.py \
 		configs/train/g2p-quickstart.yaml --output_dir $(RUN) $(BF16)
-	$(BIN)/hf-xformer evaluate $(RUN) --test_file $(DATA)/test.jsonl --metrics per wrong_words \
+	$(BIN)/hf-xformer evaluate $(RUN) --test_file $(CMUDICT)/test.jsonl --metrics per wrong_words \
 		--output_file $(RUN)/test_results.json --predictions_file $(RUN)/test_predictions.jsonl --show 12
 	$(BIN)/hf-xformer card $(RUN)
 	@echo "checkpoint: $(RUN)    its card, with curves and scores: $(RUN)/README.md    hf-xformer info $(RUN)"
@@ -62,6 +64,28 @@ bible: bible-data  ## full against block attention on whole chapters: loss, seco
 	$(BIN)/hf-xformer tokenizer --train_file $(BIBLE)/train.jsonl --model_type bpe --vocab_size 260 \
 		--max_length 16384 --output_dir $(BIBLE)/tokenizer --overwrite
 	$(BIN)/python benchmarks/long_text.py
+
+# Recipes for the literature's data, which is not passed on here: DATA names the folder of the published files.
+published:
+	@test -n "$(DATA)" || { echo 'DATA=DIR names the folder of the published files; scripts/prepare_*.py --help says which'; exit 2; }
+
+reproduce-g2p: published install  ## the pronunciation recipe on the literature's split, DATA=DIR: hours on two cores
+	$(BIN)/python scripts/prepare_pronasyl.py --data $(DATA) --output_dir $(PRONASYL)
+	$(BIN)/hf-xformer tokenizer --train_file $(PRONASYL)/train.jsonl --model_type symbol \
+		--output_dir $(PRONASYL)/tokenizer --overwrite
+	$(BIN)/hf-xformer train --config_file configs/accelerate/cpu.yaml configs/train/g2p-pronasyl.yaml $(BF16)
+	$(BIN)/hf-xformer evaluate runs/g2p-pronasyl --test_file $(PRONASYL)/test.jsonl --metrics per wrong_words \
+		--num_beams 5 --output_file runs/g2p-pronasyl/test_results.json
+	$(BIN)/hf-xformer card runs/g2p-pronasyl
+
+reproduce-multi30k: published install  ## the translation recipe on Multi30k, DATA=DIR: hours on two cores
+	$(BIN)/python scripts/prepare_multi30k.py --data $(DATA) --output_dir $(MULTI30K)
+	$(BIN)/hf-xformer tokenizer --train_file $(MULTI30K)/train.jsonl --merges $(MULTI30K)/code \
+		--output_dir $(MULTI30K)/tokenizer --overwrite
+	$(BIN)/hf-xformer train --config_file configs/accelerate/cpu.yaml configs/train/multi30k-en-de.yaml $(BF16)
+	$(BIN)/hf-xformer evaluate runs/multi30k-en-de --test_file $(MULTI30K)/test.jsonl --metrics sacrebleu chrf \
+		--sacrebleu_tokenize none --num_beams 5 --output_file runs/multi30k-en-de/test_results.json
+	$(BIN)/hf-xformer card runs/multi30k-en-de
 
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 

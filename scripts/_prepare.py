@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Helpers of the scripts that prepare data: the names of the splits, other programs, and rows written whole."""
 
+import hashlib
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hf_xformer.errors import InputError
@@ -40,3 +42,38 @@ def run(command: Sequence[str | Path], what: str, folder: Path | None = None) ->
         reason = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
         raise PreparationError(f"{what} failed ({reason})")
     return result.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that others have measured on: its lines and their SHA-256."""
+
+    lines: int
+    digest: str
+
+
+def read_published(folder: Path, files: dict[str, Published], origin: str) -> dict[str, list[str]]:
+    """
+    Returns the lines of published files by their names.
+
+    Args:
+        origin: Where the right ones are, for the error.
+
+    Raises:
+        PreparationError: One is missing, or is another than the published one: of another split or preprocessing.
+    """
+    found = {}
+    for name, wanted in files.items():
+        path = folder / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise PreparationError(f"{path}: {error.strerror}; {origin}") from error
+        digest, lines = hashlib.sha256(content).hexdigest(), content.count(b"\n")
+        if digest != wanted.digest:
+            raise PreparationError(
+                f"{path} is not the published file: it has {lines:,} lines and SHA-256 {digest[:12]}, where that has "
+                f"{wanted.lines:,} and {wanted.digest[:12]}; {origin}"
+            )
+        found[name] = content.decode().splitlines()
+    return found

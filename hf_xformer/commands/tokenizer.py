@@ -16,12 +16,14 @@ stand inside a column of objects:
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
 from ..data.bad_rows import say_once
+from ..data.merges import read_merges, tokenizer_of_merges
 from ..data.reading import load_named_rows, read_rows
 from ..data.round_trips import say_round_trip
 from ..data.rows import Row
@@ -32,6 +34,8 @@ from ..files import TARGET_TOKENIZER, check_output_folder, fill_folder
 from .options import Parser, add_columns, add_overwrite, bad_rows_of, whole_number
 
 
+# Options by which a tokenizer is trained.
+TRAINING_OPTIONS = ("model_type", "vocab_size", "lowercase", "min_frequency")
 SAMPLE_ROWS = 10_000
 SAMPLE_CHARACTERS = 400
 
@@ -52,19 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         folders = {"source": args.output_dir, "target": args.output_dir / TARGET_TOKENIZER}
     check_output(args.output_dir, args.overwrite)
 
+    make = maker(args)
     rows = row_opener(args)
-    trained = {
-        side: train_tokenizer(
-            texts_of(rows(), side),
-            args.model_type,
-            vocab_size=args.vocab_size,
-            lowercase=args.lowercase,
-            min_frequency=args.min_frequency,
-            max_length=args.max_length,
-            added_tokens=args.added_tokens,
-        )
-        for side in folders
-    }
+    trained = {side: make(texts_of(rows(), side)) for side in folders}
 
     def write(new: Path) -> None:
         for side, folder in folders.items():
@@ -76,6 +70,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         texts = list(texts_of(islice(rows(), SAMPLE_ROWS), side))
         print(f"{folder}: {description(trained[side], texts)}")
         say_round_trip(str(folder), trained[side], texts, print, target=side != "source")
+
+
+def maker(args: argparse.Namespace) -> Callable[[Iterable[str]], PreTrainedTokenizerFast]:
+    """
+    Returns a function that makes a tokenizer of texts as the options say.
+
+    Raises:
+        ArgumentError: Merges that are there come with options of training them.
+    """
+    options = {name: getattr(args, name) for name in TRAINING_OPTIONS}
+    ends = {"max_length": args.max_length, "added_tokens": args.added_tokens}
+    if args.merges is None:
+        return partial(train_tokenizer, **options, **ends)
+    given = [f"--{name}" for name, value in options.items() if value != make_parser().get_default(name)]
+    if given:
+        raise ArgumentError(f"--merges {args.merges}: nothing is trained, and {' and '.join(given)} would do nothing")
+    return partial(tokenizer_of_merges, merges=read_merges(args.merges), **ends)
 
 
 def make_parser() -> Parser:
@@ -98,6 +109,12 @@ def make_parser() -> Parser:
     kind.add_argument("--model_type", choices=list(TRAINERS), default="bpe", help="see below (default bpe)")
     kind.add_argument(
         "--vocab_size", type=whole_number(), default=8000, help="most entries, special tokens included (default 8000)"
+    )
+    kind.add_argument(
+        "--merges",
+        type=Path,
+        help="merges that subword-nmt has learned, its codes, in place of training; for texts that it has cut, joined "
+        "again",
     )
     kind.add_argument("--lowercase", action="store_true", help="fold case")
     kind.add_argument(

@@ -74,11 +74,14 @@ def train_tokenizer(
     """
     if model_type not in TRAINERS:
         raise ArgumentError(f"--model_type {model_type}: no such kind of tokenizer; there are {', '.join(TRAINERS)}")
-    if max_length < 2:
-        raise ArgumentError(f"--max_length {max_length} has no room for a token and {END}")
-    check_added(added_tokens)
+    check_ends(max_length, added_tokens)
     form = [normalizers.NFC(), normalizers.Lowercase()] if lowercase else [normalizers.NFC()]
     tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), vocab_size - len(added_tokens), min_frequency)
+    return finish(tokenizer, max_length, added_tokens)
+
+
+def finish(tokenizer: Tokenizer, max_length: int, added_tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Returns a tokenizer of transformers that ends every text with `</s>`; see `train_tokenizer`."""
     tokenizer.add_special_tokens(SPECIALS)
     tokenizer.add_tokens([AddedToken(token, rstrip=True, normalized=False) for token in added_tokens])
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -94,15 +97,17 @@ def train_tokenizer(
     )
 
 
-def check_added(tokens: Sequence[str]) -> None:
+def check_ends(max_length: int, added_tokens: Sequence[str]) -> None:
     """
-    Checks tokens that are to be added.
+    Checks the length to which texts are cut, and tokens that are to be added.
 
     Raises:
-        ArgumentError: One is empty, has spaces, is a special token or is there twice.
+        ArgumentError: The length is below 2; or a token is empty, has spaces, is a special one or is there twice.
     """
-    for number, token in enumerate(tokens):
-        if token.split() != [token] or token in SPECIALS or token in tokens[:number]:
+    if max_length < 2:
+        raise ArgumentError(f"--max_length {max_length} has no room for a token and {END}")
+    for number, token in enumerate(added_tokens):
+        if token.split() != [token] or token in SPECIALS or token in added_tokens[:number]:
             raise ArgumentError(
                 f"--added_tokens {token!r}: give different tokens without spaces, and no special token"
             )
@@ -248,6 +253,6 @@ def frequent(counts: Counter, min_frequency: int) -> list[str]:
     return [key for key, count in sorted(counts.items(), key=lambda e: (-e[1], e[0])) if count >= min_frequency]
 
 
-def numbered(entries: list[str], limit: int) -> dict[str, int]:
-    """Returns the first `limit` different entries with their ids."""
+def numbered(entries: list[str], limit: int | None = None) -> dict[str, int]:
+    """Returns the first `limit` different entries, or all, with their ids."""
     return {entry: number for number, entry in enumerate(list(dict.fromkeys(entries))[:limit])}

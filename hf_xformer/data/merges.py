@@ -1,0 +1,73 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Tokenizers that cut words as subword-nmt does, by the merges that it has learned (Sennrich et al. 2016).
+
+Texts are split at white space alone, as those that come with such a file are: they are tokenised and in one case
+already. Of a published `bü@@ sche` a tokenizer makes the same two tokens, from `büsche`, and decodes them to that.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from ..errors import ArgumentError
+from .formats import read_lines
+from .tokenizers import SPECIALS, UNKNOWN, apart, check_ends, checked, finish, frequent, numbered
+
+
+WORD_END = "</w>"
+VERSION = "#version: 0.2"  # in 0.1 the end of a word was a symbol of its own
+
+Merges = list[tuple[str, str]]
+
+
+def read_merges(path: Path) -> Merges:
+    """
+    Reads the file that subword-nmt's `learn-bpe` or `learn-joint-bpe-and-vocab` writes, its "codes".
+
+    Raises:
+        ArgumentError: The file is another one, or of version 0.1.
+    """
+    first, *lines = [*read_lines(path)] or [""]
+    if first.strip() != VERSION:
+        raise ArgumentError(
+            f"--merges {path}: begins with {first[:40]!r}, and a file of subword-nmt with {VERSION!r}; "
+            "its versions from 0.3 on write that"
+        )
+    merges = [tuple(line.split(" ")) for line in lines if line]
+    wrong = next((number for number, merge in enumerate(merges, 2) if len(merge) != 2 or not all(merge)), None)
+    if wrong is not None:
+        raise ArgumentError(f"--merges {path}:{wrong}: no two symbols with a space between: {lines[wrong - 2]!r}")
+    return merges  # type: ignore[return-value]
+
+
+def tokenizer_of_merges(
+    texts: Iterable[str], merges: Merges, max_length: int = 2048, added_tokens: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """
+    Returns a tokenizer of merges that are there, which ends every text with `</s>`.
+
+    Args:
+        texts: Training texts, whose characters it knows beside those of the merges; read once.
+        max_length, added_tokens: As `train_tokenizer` has them.
+
+    Raises:
+        ArgumentError: `max_length` is below 2, or an added token cannot be one.
+        DataError: There is no text.
+    """
+    check_ends(max_length, added_tokens)
+    characters: Counter[str] = Counter()
+    for text in checked(texts):
+        characters.update("".join(text.split()))
+    entries = [*SPECIALS, *(character + end for character in frequent(characters, 1) for end in ("", WORD_END))]
+    for left, right in merges:
+        entries += [left, right, left + right]
+    model = models.BPE(numbered(entries), merges, unk_token=UNKNOWN, end_of_word_suffix=WORD_END)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), apart(whole=True)])
+    tokenizer.decoder = decoders.BPEDecoder(suffix=WORD_END)
+    return finish(tokenizer, max_length, added_tokens)
