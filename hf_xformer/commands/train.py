@@ -54,6 +54,7 @@ from ..training.parallel import TensorParallelTrainer, leave_together
 from ..training.parts import describe_parts, parse_multipliers
 from ..training.plan import trainer_arguments
 from ..training.prepare import Run, prepare
+from ..training.r_drop import passes_of
 from ..training.recipe import parse_run, split_command_line
 from ..training.resume import check_end, claim, copy_weights, set_aside, set_damaged_aside, set_results_aside
 from ..training.rotation import (
@@ -137,7 +138,7 @@ def make_trainer(
     if run.finished is None:
         if given.max_steps <= 0:
             check_fits(given, steps_of_epochs(given, len(run.train)))
-        log_throughput(trainer, trainer.accelerator.print)
+        log_throughput(trainer, trainer.accelerator.print, passes_of(model_args))
     return trainer
 
 
@@ -226,7 +227,7 @@ def take_up(trainer: Seq2SeqTrainer, run: Run, model_args: ModelArguments) -> No
     trainer.state.is_local_process_zero = trainer.is_local_process_zero()
     trainer.state.is_world_process_zero = trainer.is_world_process_zero()
     output_dir = Path(trainer.args.output_dir)
-    results = results_of_end(trainer, output_dir, trainer.accelerator.print)
+    results = results_of_end(trainer, output_dir, trainer.accelerator.print, passes_of(model_args))
     trainer.log(dict(results))
     trainer.save_metrics("train", with_nulls(results))
     if model_args.ema_decay is not None:
@@ -283,7 +284,9 @@ def record_of(
         "stopped_early": has_stopped_early(trainer.state, data_args),
         "decisions": asdict(run.plan),
         "recipe_changes": run.recipe.history,
-        "optimisation": record["optimisation"] | describe_parts(run.model, model_args),
+        "optimisation": record["optimisation"]
+        | describe_parts(run.model, model_args)
+        | ({} if model_args.r_drop is None else {"r_drop": model_args.r_drop}),
     }
     return record | more
 

@@ -26,6 +26,7 @@ RECORDED = {
     *(
         "attn_implementation",
         "ema_decay",
+        "r_drop",
         "freeze",
         "lr_multipliers",
         "lora_rank",

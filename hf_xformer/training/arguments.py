@@ -65,6 +65,10 @@ class ModelArguments:
         "Decay of an exponential moving average of the weights, between 0 and 1, such as 0.999; the run evaluates "
         "with the average and ends with it. By default there is none."
     )
+    r_drop: float | None = option(
+        "Weight of R-Drop, such as 1 to 5: every pair goes through the model twice, with other dropouts, and the two "
+        "predictions are to agree. By default each goes through once."
+    )
     freeze: list[str] | None = option(
         "Parts of the model that are not trained, such as encoder, decoder.layers.0 or *.feed_forward: modules or "
         "weights, by name or pattern; embeddings is all tables of tokens and positions. By default all is trained."

@@ -35,6 +35,7 @@ from ..files import ADAPTER_CONFIG, CONFIG, read_json
 from ..models import XformerConfig
 from .arguments import DataArguments, ModelArguments
 from .launch import WHOLE, tensor_parallel_size, why_not_train_by_varlen
+from .r_drop import check_r_drop
 
 
 if TYPE_CHECKING:  # PEFT is an extra
@@ -73,6 +74,7 @@ def check_model(
             f"--label_smoothing_factor {training_args.label_smoothing_factor} and the model's `label_smoothing` of "
             f"{config.label_smoothing}: the Trainer's would hide the model's; give one"
         )
+    check_r_drop(config, model_args.r_drop, model_args.lora_dropout if model_args.adapts else 0.0)
     check_attention(config, model_args, data_args, training_args)
 
 

@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda value: 0 <= value < 1, "in [0, 1)"),
     ),
     "max_length_ratio": (lambda value: 1 < value < float("inf"), "above 1"),
+    "r_drop": (lambda value: 0 < value < float("inf"), "above 0"),
     "ema_decay": (lambda value: 0 < value < 1, "between 0 and 1"),
     **dict.fromkeys(
         ("learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"),
@@ -162,13 +163,17 @@ def check_adapters(model_args: ModelArguments, training_args: Seq2SeqTrainingArg
 
 
 def check_optimizing(model_args: ModelArguments, training_args: Seq2SeqTrainingArguments) -> None:
-    """Checks optimizers and groups of weights against how the run divides both, and freezing against adapters."""
+    """Checks optimizers, groups of weights and R-Drop against options that they do not go with."""
     divided = layout(training_args)
     if optimizer_name(training_args) == MUON and divided != WHOLE:
         raise ArgumentError(f"--optim {MUON} needs whole matrices, which {divided} divides: take adamw_torch_fused")
     for name in ("freeze", "lr_multipliers"):
         if getattr(model_args, name) and divided in ("FSDP", TENSOR_PARALLEL):
             raise ArgumentError(f"--{name} is not possible under {divided}, which renames and divides the weights")
+    for name in ("label_smoothing_factor", "torch_compile") if model_args.r_drop is not None else ():
+        if getattr(training_args, name):
+            advice = "; the model's own `label_smoothing` does" if name == "label_smoothing_factor" else ""
+            raise ArgumentError(f"--r_drop does not go with --{name}{advice}")
     if model_args.freeze and model_args.adapts:
         raise ArgumentError("--freeze: adapters leave all weights of the model as they are: leave it out")
 

@@ -78,7 +78,7 @@ def make_plan(
         evaluates = False
     rows, tokens, words = batch_of_an_evaluation(model_args, data_args, training_args)
     return Plan(
-        batch=batch_of_a_step(data_args, training_args),
+        batch=batch_of_a_step(model_args, data_args, training_args),
         attn_implementation=model_args.attn_implementation or choose_attention(config, data_args, training_args),
         batches=batches,
         evaluates=evaluates,
@@ -96,7 +96,9 @@ def make_plan(
     )
 
 
-def batch_of_a_step(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> str:
+def batch_of_a_step(
+    model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
+) -> str:
     """Returns the batch that the options' numbers come to on these processes."""
     processes, accumulated = data_parallel_size(training_args), training_args.gradient_accumulation_steps
     together = processes * accumulated
@@ -110,6 +112,7 @@ def batch_of_a_step(data_args: DataArguments, training_args: Seq2SeqTrainingArgu
         "1 process" if processes == 1 else f"{processes} processes",
         "no accumulation" if accumulated == 1 else f"{accumulated} batches accumulated",
         *(["packed"] if data_args.packing else []),
+        *(["each pair twice"] if model_args.r_drop is not None else []),
     ]
     return f"{size} per step ({', '.join(details)})"
 

@@ -73,6 +73,7 @@ from .option_checks import check_options
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .parts import check_parts, freeze
 from .plan import Plan, make_plan
+from .r_drop import add_r_drop, doubled
 from .recipe import parse_overrides
 from .resume import SavedState, Start, check_resumable, find_start, without_lost_best
 from .rotation import place_of_best
@@ -181,11 +182,14 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         model = load_model(str(finished), trust_remote_code=trusted, **options)
     else:
         model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start, trusted)
+    add_r_drop(model, model_args.r_drop)
     if adapter is not None:
         model = add_adapter(model, adapter, finished or (None if state is None else state.checkpoint), say)
     freeze(model, model_args.freeze, say)
     fit_generation(model, data_args, training_args, say)
     collator = make_collator(source, model, data_args, training_args)
+    if model_args.r_drop is not None:
+        collator = partial(doubled, collator)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)
     end = (finished, best, bad_rows)
     return Run(model, source, target, train_set, collator, validation, metrics, plan, recipe, start, needs, *end)

@@ -191,10 +191,11 @@ class Throughput(TrainerCallback):
     Args:
         model: The one that is trained, before it is wrapped.
         say: Is told why there is no utilisation.
+        passes: How often each pair stands in a batch.
     """
 
-    def __init__(self, model: Any, say: Callable[[str], None] = print):
-        self.say, self.arithmetic = say, Arithmetic.of(model)
+    def __init__(self, model: Any, say: Callable[[str], None] = print, passes: int = 1):
+        self.say, self.arithmetic, self.passes = say, Arithmetic.of(model), passes
         self.pad_token_id = getattr(model.config, "pad_token_id", None)
         self.counts: torch.Tensor | None = None  # of this process since this start
         self.unlabelled: Mapping[str, Any] = {}  # a batch whose labels the Trainer keeps to itself
@@ -290,7 +291,7 @@ class Throughput(TrainerCallback):
         """Brings `now` up to date; all processes do it together."""
         if self.counts is not None:
             # Processes of tensor parallelism work on the same pairs.
-            counted = (reduce(self.counts, "sum") // tensor_parallel_size()).tolist()
+            counted = (reduce(self.counts, "sum") // (tensor_parallel_size() * self.passes)).tolist()
             self.now = [before + count for before, count in zip(self.earlier, counted, strict=True)]
 
     def since_last_log(self, loss: float, global_step: int) -> dict[str, float]:
@@ -321,7 +322,7 @@ class Throughput(TrainerCallback):
             "train_runtime": seconds,
             "train_steps_per_second": round(steps / max(seconds, LEAST), 3),
             "train_loss": loss_sum / max(steps, 1),
-            "total_flos": self.arithmetic.operations(self.now),
+            "total_flos": self.passes * self.arithmetic.operations(self.now),
             **totals,
             **self.rates(names, self.now, seconds, "train_"),
         }
@@ -331,7 +332,7 @@ class Throughput(TrainerCallback):
         seconds = max(seconds, LEAST)
         found = {name: round(count / seconds, 3) for name, count in zip(names, counts, strict=False)}
         if self.peak is not None:
-            mfu = self.arithmetic.operations(counts) / seconds / self.peak
+            mfu = self.passes * self.arithmetic.operations(counts) / seconds / self.peak
             found[f"{prefix}mfu"] = float(f"{mfu:.3g}")  # of a small model on a large machine, 0.0000 at four places
         return found
 
@@ -356,10 +357,10 @@ def seconds_of(state: Any) -> float:
     return (sums_in(state) or {"seconds": 0.0})["seconds"]
 
 
-def log_throughput(trainer: Trainer, say: Callable[[str], None] = print) -> Throughput:
+def log_throughput(trainer: Trainer, say: Callable[[str], None] = print, passes: int = 1) -> Throughput:
     """Has a Trainer count what it trains on, and log tokens and pairs a second and utilisation."""
     model: Any = trainer.model
-    throughput = Throughput(model, say)
+    throughput = Throughput(model, say, passes)
     model.register_forward_pre_hook(throughput.see, with_kwargs=True)
     observe_smoothing(trainer, throughput.see_labels)
     add_before_trackers(trainer, throughput)
@@ -372,7 +373,9 @@ def results_of_training(trainer: Trainer) -> dict[str, float]:
     return {name: value for name, value in entry.items() if name != "step"}
 
 
-def results_of_end(trainer: Trainer, output_dir: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
+def results_of_end(
+    trainer: Trainer, output_dir: Path, say: Callable[[str], None] = print, passes: int = 1
+) -> dict[str, Any]:
     """
     Returns the results of a run that has ended before: as they were written, or else, because the run was killed
     before that, as its last checkpoint has them; nothing if that has no counts.
@@ -382,7 +385,7 @@ def results_of_end(trainer: Trainer, output_dir: Path, say: Callable[[str], None
         written = read_json(output_dir / TRAIN_RESULTS)
     except ArgumentError:
         written = {}
-    throughput = Throughput(trainer.model, say)
+    throughput = Throughput(trainer.model, say, passes)
     if sums_in(state, len(throughput.earlier)) is None:
         return written
     throughput.on_train_begin(trainer.args, state, trainer.control)

@@ -26,7 +26,8 @@ from hf_xformer.training.schema import options
 
 # Options that decide the weights and stand in a recipe by their value.
 DECIDING = {
-    *("attn_implementation", "ema_decay", "freeze", "lr_multipliers", "lora_rank", "lora_alpha", "lora_dropout"),
+    *("attn_implementation", "ema_decay", "lora_rank", "lora_alpha", "lora_dropout"),
+    *("r_drop", "freeze", "lr_multipliers"),
     *("dataset_config_name", "train_split", "source_column", "target_column", "streaming", "max_source_length"),
     *("max_target_length", "max_length_ratio", "overlong", "max_tokens", "packing", "max_train_samples"),
     *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args"),
