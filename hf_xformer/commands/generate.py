@@ -20,7 +20,9 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..data.formats import check_file, read_lines
 from ..decoding.decoder import Decoder, Hypothesis
@@ -55,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--prefix", type=Path, metavar="FILE", help="how each source's text begins, one a line; an empty line for any"
     )
+    parser.add_argument(
+        "--force_words",
+        type=Path,
+        metavar="FILE",
+        help="words that each source's text must hold, a line for each source, with tabs between words (beams)",
+    )
     parser.add_argument("--format", choices=["text", "jsonl"], default="text", help="output format (default text)")
     add_n_best(parser, "hypotheses per source")
     parser.add_argument("--scores", action="store_true", help="print each hypothesis's log-probability")
@@ -70,10 +78,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     broken, escaped = Tally(), 0
     try:
         with open_whole(args.output, keep=True) if args.output else nullcontext(sys.stdout) as output:
-            prefixes = None if args.prefix is None else read_lines(args.prefix)
-            decoded = decoder.decode(remember(sources, echoed), progress=True, kind="line", prefixes=prefixes)
+            decoded = decoder.decode(remember(sources, echoed), progress=True, kind="line", **told(args))
             for number, hypotheses in enumerate(decoded, 1):
                 source, hypotheses = echoed.pop(0), hypotheses[: args.n_best]
+                if not args.scores:  # beams of --mbr have some all the same
+                    hypotheses = [replace(each, score=None) for each in hypotheses]
                 if args.format == "jsonl":
                     output.write(as_json(source, hypotheses))
                     output.flush()  # somebody may be waiting for the first
@@ -94,28 +103,41 @@ def main(argv: Sequence[str] | None = None) -> None:
 def check_options(args: argparse.Namespace) -> None:
     check_n_best(args)
     check_comet(args)
-    inputs = [path for path in (args.input, args.prefix, args.allowed) if path is not None]
+    inputs = [path for path in (args.input, args.prefix, args.force_words, args.allowed) if path is not None]
     check_output_file("--output", args.output, inputs)
     if args.input is not None:
         # Fails here, and not when the model is loaded.
         check_file(args.input, f"leave out --input and type < {args.input}")
-    if args.prefix is not None:
-        check_prefixes(args)
+    for name in ("prefix", "force_words"):
+        if getattr(args, name) is not None:
+            check_beside(args, name)
 
 
-def check_prefixes(args: argparse.Namespace) -> None:
+def check_beside(args: argparse.Namespace, name: str) -> None:
     """
-    Checks that a file has a prefix for each source of another.
+    Checks that the file of an option has a line for each source.
 
     Raises:
         ArgumentError: There are more or fewer.
     """
-    check_file(args.prefix, "give a text file, one prefix a line")
+    path = getattr(args, name)
+    check_file(path, "give a text file, a line for each source")
     if args.input is None:  # which is compared as it comes
         return
-    prefixes, sources = (sum(1 for _ in read_lines(path)) for path in (args.prefix, args.input))
-    if prefixes != sources:
-        raise ArgumentError(f"--prefix {args.prefix} has {prefixes:,} lines, and --input {args.input} {sources:,}")
+    lines, sources = (sum(1 for _ in read_lines(each)) for each in (path, args.input))
+    if lines != sources:
+        raise ArgumentError(f"--{name} {path} has {lines:,} lines, and --input {args.input} {sources:,}")
+
+
+def told(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what each source's text is told to be."""
+    given: dict[str, Any] = {}
+    if args.prefix is not None:
+        given["prefixes"] = read_lines(args.prefix)
+    if args.force_words is not None:
+        lines = read_lines(args.force_words)
+        given["force_words"] = ([word for word in line.split("\t") if word.strip()] for line in lines)
+    return given
 
 
 def check_overlong(decoder: Decoder, args: argparse.Namespace) -> None:

@@ -1,19 +1,21 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens that texts are told to begin with, or to consist of: prefixes, and lists of allowed texts."""
+"""What texts are told to be: tokens that they begin with, that they hold, or that they consist of."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation import LogitsProcessor
 
-from ..data.encoding import TextEncoder
+from ..data.encoding import PLAIN_TEXT, TextEncoder
 from ..errors import ArgumentError
+from .forced_words import Word, Words
 from .lengths import LIBRARY_LENGTH, longest_target
 from .stopping import end_tokens
-from .tally import Place, shortened
+from .tally import Place, Tally, shortened
 
 
 class TargetEncoder:
@@ -27,7 +29,11 @@ class TargetEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: GenerationConfig):
         self.tokenizer, self.config = tokenizer, config
-        self.encoder = TextEncoder(tokenizer, target=True)
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """Encoder of targets, which only those need that are told something."""
+        return TextEncoder(self.tokenizer, target=True)
 
     def __call__(self, text: str) -> list[int]:
         """Returns the tokens of a text, those before every text included."""
@@ -36,16 +42,19 @@ class TargetEncoder:
         first = self.config.forced_bos_token_id
         return ids if first is None or ids[:1] == [first] else [first, *ids]
 
-    def prompt(self, prefix: str, place: Place) -> list[int]:
+    def prompt(self, place: Place, misread: Tally) -> list[int]:
         """
-        Returns the decoder's tokens up to the end of a prefix; none for an empty one.
+        Returns the decoder's tokens up to the end of a text's prefix; none for an empty one.
+
+        Args:
+            misread: Counts prefixes that the tokenizer gives back as others.
 
         Raises:
             ArgumentError: It leaves no room for a text, or no token says how texts start.
         """
+        prefix, config = place.prefix, self.config
         if not prefix.strip():
             return []
-        config = self.config
         start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
         if start is None:
             raise ArgumentError("prefix: the model has no decoder_start_token_id, behind which a prefix would stand")
@@ -56,11 +65,42 @@ class TargetEncoder:
                 f"prefix of {place.kind} {place.number:,} has {len(ids) - 1:,} tokens, and max_length {most:,} leaves "
                 f"none to go on: {shortened(prefix)}; give max_new_tokens"
             )
+        if (text := self.reads(ids)).strip() != prefix.strip():
+            misread.add(place, f"has {shortened(prefix)} as {shortened(text)}")
         return ids
 
-    def reads(self, prompt: list[int]) -> str:
-        """Returns the text of a prompt."""
-        return str(self.tokenizer.decode(prompt, skip_special_tokens=True))
+    def words(self, place: Place) -> Words:
+        """
+        Returns the words that a text must hold, as tokens.
+
+        Raises:
+            ArgumentError: A token is unknown.
+        """
+        return Words([self.word(word, number, place) for number, word in enumerate(place.words, 1)])
+
+    def word(self, text: str, number: int, place: Place) -> Word:
+        """Returns the tokens of one word; arguments as for messages."""
+        first = self(text)
+        encoded = self.encoder([PLAIN_TEXT, f"{PLAIN_TEXT} {text}"])
+        alone, behind = (list(self.encoder.frame.inside(each.ids)) for each in encoded)
+        later = behind[len(alone) :] if behind[: len(alone)] == alone else first
+        if self.tokenizer.unk_token_id in (*first, *later):
+            raise ArgumentError(
+                f"force_words: word {number} of {place.kind} {place.number:,} has a character that the target's "
+                f"tokenizer does not know: {shortened(text)}"
+            )
+        return Word(tuple(first), tuple(later))
+
+    def check_words(self, place: Place, texts: Sequence[str], wordless: Tally) -> None:
+        """Counts a source if one of its texts does not hold all of its words, as the tokenizer gives them back."""
+        wanted = [self.reads(self(word)).strip() for word in place.words]
+        lacking = [text for text in texts if not all(word in text for word in wanted)]
+        if lacking:
+            wordless.add(place, f"became {shortened(lacking[0])}")
+
+    def reads(self, tokens: list[int]) -> str:
+        """Returns the text of tokens."""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
 class AllowedTexts(LogitsProcessor):

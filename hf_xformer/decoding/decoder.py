@@ -24,12 +24,13 @@ from ..models import XformerConfig
 from .batches import FIRST_WINDOW, LAST_WINDOW, BatchSize, is_out_of_memory, windows
 from .beginnings import AllowedTexts, TargetEncoder
 from .compiling import check_compiling, compiled
+from .forced_words import Words, check_force_words
 from .lengths import Report, SourceLengths, longest_target, room, within_positions
 from .log_probabilities import lengths_of, log_probabilities
 from .options import candidates_of, check_assistant, check_hypotheses, check_options, drafts_of, load_assistant
 from .search import Search, is_implemented
 from .stopping import StopTexts, end_tokens, is_one_of, own_stop_strings, padding
-from .tally import Place, checked_text, numbered, shortened
+from .tally import Place, checked_text, numbered
 
 
 if TYPE_CHECKING:
@@ -113,9 +114,11 @@ class Decoder:
         self.config = check_options(model, options)
         if self.mbr is not None:
             self.config.num_return_sequences = options["num_return_sequences"] = candidates_of(self.config)
+            self.scores = self.scores or not self.config.do_sample
         self.options = options | {"return_dict_in_generate": True}
+        self.targets = TargetEncoder(target, self.config)
         if allowed is not None:
-            own = AllowedTexts(list(allowed), TargetEncoder(target, self.config))
+            own = AllowedTexts(list(allowed), self.targets)
             self.options["logits_processor"] = LogitsProcessorList([*(options.get("logits_processor") or ()), own])
             check_hypotheses(self.config, own.count)
         if compile:
@@ -133,13 +136,12 @@ class Decoder:
         self.is_assisted = bool(drafts_of(self.config, options))
         self.searches = not compile and is_implemented(model, self.config, self.options)
         if self.searches:
-            self.options |= {"custom_generate": Search(scores)}
-        elif scores:
+            self.options |= {"custom_generate": Search(self.scores)}
+        elif self.scores:
             self.options |= {"output_logits": True}
         self.batch_size = self.choose_batch_size(batch_size)
         self.lengths = SourceLengths(room(model, "encoder"), source, max_source_length, overlong)
         self.encoder = TextEncoder(source, self.lengths.limit)
-        self.targets: TargetEncoder | None = None
         self.first_window, self.read_ahead = FIRST_WINDOW, LAST_WINDOW
         self.seed: int | None = None  # by which samples follow from it and from the texts that are read ahead together
 
@@ -228,6 +230,7 @@ class Decoder:
         first: int = 1,
         report: Report | None = None,
         prefixes: Iterable[str] | None = None,
+        force_words: Iterable[Sequence[str]] | None = None,
     ) -> Iterator[list[Hypothesis]]:
         """
         Yields each text's hypotheses, in the order of the texts; an empty text gives an empty hypothesis.
@@ -237,10 +240,12 @@ class Decoder:
             kind, first: Name of a text, such as "line", and number of the first one, for messages.
             report: Counts what is said in the end; of a call's own by default.
             prefixes: For each text the beginning of its target; "" for none.
+            force_words: For each text the words that its target must hold, for beams; [] for none.
 
         Raises:
             ArgumentError: A source is too long and `overlong` is "error": before any is decoded if the texts are a
-                list, or else before those are that are sorted together. Or there is not a prefix for each text.
+                list, or else before those are that are sorted together. Or there is not a prefix, or a list of words,
+                for each text.
         """
         report = report or self.new_report()
         if isinstance(texts, str):
@@ -249,14 +254,17 @@ class Decoder:
             self.check_lengths(texts, kind, first)
         if prefixes is not None and self.options.get("decoder_input_ids") is not None:
             raise ArgumentError("prefixes do not go with decoder_input_ids: leave one of them out")
-        places = numbered(texts, prefixes, kind, first)
+        if force_words is not None:
+            check_force_words(self.config, self.searches)
+        places = numbered(texts, prefixes, force_words, kind, first)
         with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
             for window in windows(places, self.read_ahead, self.first_window):
                 if self.seed is not None:
                     torch.manual_seed(Random(f"{self.seed} {window[0].number}").getrandbits(32))
                 decoded = self.decode_window(window, bar, report)
                 if self.mbr is not None:
-                    decoded = self.mbr.sort([place.text for place in window], list(decoded))
+                    texts_read = [place.text for place in window]
+                    decoded = self.mbr.sort(texts_read, list(decoded), by_probability=not self.config.do_sample)
                 yield from decoded
         for line in report.lines():
             self.say(line)
@@ -270,11 +278,13 @@ class Decoder:
         nothing = [Hypothesis("", *((0.0, 0) if self.scores else ()))] * (self.config.num_return_sequences or 1)
         results = {i: nothing for i in range(len(places)) if i not in encoded}
         bar.update(len(results))
-        prompts = {i: self.prompt(places[i], report) for i in encoded}
+        prompts = {i: self.targets.prompt(places[i], report.misread) for i in encoded}
+        words = {i: self.targets.words(places[i]) for i in encoded}
         given, out_of_positions = 0, []
-        for chosen, decoded in self.decode_batches(encoded, prompts):
+        for chosen, decoded in self.decode_batches(encoded, prompts, words):
             for i, (hypotheses, unended) in zip(chosen, decoded, strict=True):
                 results[i] = hypotheses
+                self.targets.check_words(places[i], [each.text for each in hypotheses], report.wordless)
                 out_of_positions += [i] * unended
             bar.update(len(chosen))
             while given in results:
@@ -286,14 +296,18 @@ class Decoder:
             report.unended.add(places[i], f"has {len(encoded[i]):,} tokens")
 
     def decode_batches(
-        self, encoded: dict[int, list[int]], prompts: dict[int, list[int]]
+        self, encoded: dict[int, list[int]], prompts: dict[int, list[int]], words: dict[int, Words]
     ) -> Iterator[tuple[list[int], list]]:
         """Yields the numbers of the sources of a batch and what became of them; halves batches where memory ends."""
         lengths = {i: len(ids) for i, ids in encoded.items()}
         while lengths:
             for chosen in self.batches(lengths, prompts):
-                prompt = [prompts[i] for i in chosen]
-                decoded = self.generate_within_memory([encoded[i] for i in chosen], *([prompt] if prompt[0] else []))
+                told: dict[str, Any] = {}
+                if prompts[chosen[0]]:
+                    told["prompts"] = [prompts[i] for i in chosen]
+                if any(words[i].total for i in chosen):
+                    told["words"] = [words[i] for i in chosen]
+                decoded = self.generate_within_memory([encoded[i] for i in chosen], **told)
                 if decoded is None:
                     break
                 for i in chosen:
@@ -309,10 +323,10 @@ class Decoder:
         of_each = (self.batch_size.batches(group, self.model.config, most) for group in widths.values())
         return sorted((batch for group in of_each for batch in group), key=min)
 
-    def generate_within_memory(self, sources: list[list[int]], *prompts: list[list[int]]) -> list | None:
-        """Decodes one batch, with prompts if it has some; None if memory has ended, so that batches are smaller."""
+    def generate_within_memory(self, sources: list[list[int]], **told: Any) -> list | None:
+        """Decodes one batch, as `generate` does; None if memory has ended, after which batches are smaller."""
         try:
-            return self.generate(sources, *prompts)
+            return self.generate(sources, **told)
         except (RuntimeError, MemoryError) as error:
             if len(sources) == 1 or not is_out_of_memory(error):
                 raise
@@ -330,20 +344,12 @@ class Decoder:
         report.see(encoded.length, place)
         return encoded.ids
 
-    def prompt(self, place: Place, report: Report) -> list[int]:
-        """Returns the tokens of the decoder with which a text begins; none if it has no prefix."""
-        if not place.prefix:
-            return []
-        if self.targets is None:
-            self.targets = TargetEncoder(self.target, self.config)
-        prompt = self.targets.prompt(place.prefix, place)
-        if (text := self.targets.reads(prompt)).strip() != place.prefix.strip():
-            report.misread.add(place, f"has {shortened(place.prefix)} as {shortened(text)}")
-        return prompt
-
     @torch.inference_mode()
     def generate(
-        self, sources: list[list[int]], prompts: list[list[int]] | None = None
+        self,
+        sources: list[list[int]],
+        prompts: list[list[int]] | None = None,
+        words: list[Words] | None = None,
     ) -> list[tuple[list[Hypothesis], bool]]:
         """
         Decodes one batch.
@@ -351,6 +357,7 @@ class Decoder:
         Args:
             sources: Tokens of each.
             prompts: Tokens with which the text of each begins, equally many; those of the options by default.
+            words: Those that the text of each must hold.
 
         Returns:
             Each source's hypotheses, and whether positions ran out before one of them had ended.
@@ -365,6 +372,8 @@ class Decoder:
                     options |= within_positions(self.positions, self.config, options["decoder_input_ids"])
             elif prompt is not None and len(prompt) == 1:
                 options["decoder_input_ids"] = prompt.expand(len(sources), -1)
+            if words is not None:
+                options["custom_generate"] = Search(self.scores, words)
             output = self.model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **options
             )

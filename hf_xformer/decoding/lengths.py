@@ -85,6 +85,7 @@ class Report:
         self.sources, self.positions = sources, positions
         self.kept, self.cut, self.refused, self.unended = Tally(), Tally(), Tally(), Tally()
         self.misread = Tally()  # whose prefix the target's tokenizer reads as another text
+        self.wordless = Tally()  # whose text ended before it had all of its words
 
     def see(self, length: int, place: Place) -> None:
         """Counts a source of so many tokens if it is too long."""
@@ -125,6 +126,8 @@ class Report:
             lines.append(f"{where}: {texts}: {self.unended}")
         if self.misread.count:
             lines.append(f"prefixes that the target's tokenizer changes: {self.misread.count:,}, of {self.misread}")
+        if self.wordless.count:
+            lines.append(f"texts without all of their words: {self.wordless.count:,}, of {self.wordless}")
         return lines
 
 

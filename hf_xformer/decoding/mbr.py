@@ -31,11 +31,12 @@ OF_SENTENCES = {"sacrebleu": {"effective_order": True}}
 
 class MinimumBayesRisk:
     """
-    Sorts the candidates of a source by their utility: a metric's mean, with each candidate in turn as the reference.
+    Sorts the candidates of a source by their utility: the expected value of a metric, where each candidate, itself
+    included, is the reference with its share of the probability.
 
-    A candidate that stands there twice counts twice, itself included. An error rate is negative, so that the highest
-    utility is always the best. Candidates of one utility are sorted by log-probability if they have one, and then stay
-    in their order.
+    Samples have equal shares, so that one that was drawn twice counts twice; beams have shares by their probabilities
+    (Kumar and Byrne 2004). An error rate is negative, so that the highest utility is always the best. Candidates of
+    one utility are sorted by log-probability if they have one, and then stay in their order.
 
     Args:
         metric: A name of `METRICS`. chrF counts the n-grams of a text once; the others compare each pair of texts.
@@ -53,16 +54,24 @@ class MinimumBayesRisk:
             run_comet(scoring.comet_python, scoring.comet_model)
 
     def sort(
-        self, sources: Sequence[str], candidates: Sequence[Sequence["Hypothesis"]]
+        self, sources: Sequence[str], candidates: Sequence[Sequence["Hypothesis"]], by_probability: bool = False
     ) -> Iterator[list["Hypothesis"]]:
-        """Yields each source's candidates with their utilities, the best first."""
+        """
+        Yields each source's candidates with their utilities, the best first.
+
+        Args:
+            by_probability: Whether their shares follow from their scores, as those of beams should, or are equal.
+        """
         texts = [in_form(self.scoring.unicode_form, [each.text for each in row]) for row in candidates]
-        counts = [Counter(row) for row in texts]
-        scores = self.compare(sources, [list(each) for each in counts])
-        for row, named, count, score in zip(candidates, texts, counts, scores, strict=True):
-            weights = np.array(list(count.values())) / len(row)
+        shares = [
+            shares_of(row, [each.score if by_probability else None for each in some])
+            for row, some in zip(texts, candidates, strict=True)
+        ]
+        scores = self.compare(sources, list(map(list, shares)))
+        for row, named, share, score in zip(candidates, texts, shares, scores, strict=True):
             # What is equal but for the last digits is equal.
-            utilities = dict(zip(count, (self.sign * score @ weights).round(9).tolist(), strict=True))
+            expected = (self.sign * score @ np.array(list(share.values()))).round(9)
+            utilities = dict(zip(share, expected.tolist(), strict=True))
             known = [replace(each, utility=utilities[text]) for each, text in zip(row, named, strict=True)]
             yield sorted(known, key=lambda each: (-(each.utility or 0.0), -(each.score or 0.0)))
 
@@ -91,6 +100,16 @@ class MinimumBayesRisk:
         scores = iter(run_comet(self.scoring.comet_python, self.scoring.comet_model, json.dumps(rows)))
         for row in texts:
             yield 100 * np.array([[next(scores) for _ in row] for _ in row])
+
+
+def shares_of(texts: Sequence[str], scores: Sequence[float | None]) -> dict[str, float]:
+    """Returns each different text's share of the probability, by its scores, or equal ones where there is none."""
+    known = np.array([score or 0.0 for score in scores])
+    probabilities = np.exp(known - known.max())
+    shares = dict.fromkeys(texts, 0.0)
+    for text, probability in zip(texts, (probabilities / probabilities.sum()).tolist(), strict=True):
+        shares[text] += probability
+    return shares
 
 
 def score_of_pairs(scorer: Metric, texts: Sequence[str]) -> np.ndarray:

@@ -6,7 +6,9 @@ Greedy and beam search as the library's `generate()` has them, in a batch that t
 `model.generate(..., custom_generate=Search())` gives the library's tokens and scores.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from transformers.utils import ModelOutput
 from ..models import XformerCache, XformerForSeq2SeqLM
 from .beams import search_beams
 from .beginnings import AllowedTexts
+from .forced_words import Words, search_with_words
 from .greedy import search_greedily
 from .live_batch import LiveBatch
 from .stopping import StopTexts, end_tokens, is_one_of, padding
@@ -137,13 +140,14 @@ class Search:
 
     Args:
         scores: Whether to add up the log-probabilities of the texts.
+        words: Those that the text of each source must hold, for beams; None if there are none.
 
     Raises:
         ValueError: The model is not the package's, or the search does not have an option.
     """
 
-    def __init__(self, scores: bool = False):
-        self.scores = scores
+    def __init__(self, scores: bool = False, words: Sequence[Words] | None = None):
+        self.scores, self.words = scores, words
 
     def __call__(
         self,
@@ -162,7 +166,9 @@ class Search:
             raise ValueError(f"`Search` does not take `{unknown[0]}`: leave `custom_generate` out")
         beams = generation_config.num_beams
         live, ends = LiveBatch(model, options), Ends(generation_config, stopping_criteria)
-        search = search_greedily if beams == 1 else search_beams
+        search: Any = search_greedily if beams == 1 else search_beams
+        if self.words is not None:
+            search = partial(search_with_words, words=self.words)
         processors: Any = logits_processor or None  # None if the list is empty
         output = SearchOutput(**search(live, input_ids, processors, ends, generation_config, self.scores))
         return output if generation_config.return_dict_in_generate else output.sequences  # type: ignore[return-value]

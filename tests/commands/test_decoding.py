@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from sacrebleu.metrics import CHRF
 from safetensors.torch import load_file, save_file
 from small_models import make_model
 from transformers import AutoTokenizer
@@ -200,6 +201,37 @@ def test_predictions_are_kept_if_a_metric_fails_and_compare_with_their_checkpoin
     evaluate.main([str(checkpoint), str(predictions), *words, "--output_file", str(out)])
     (_, same) = json.loads(out.read_text())["significance"]["per"]
     assert (same["difference"], same["p_value"]) == (0, 1)
+
+
+def test_a_line_of_another_file_tells_each_text_what_it_begins_with_and_holds(checkpoint, lines, tmp_path, capsys):
+    prefixes, words = tmp_path / "prefixes.txt", tmp_path / "words.txt"
+    prefixes.write_text("H G\n\nA\nB\nC\n")
+    words.write_text("E\tD D\n\n\nC\n\n")
+    generate.main([str(checkpoint), "--input", str(lines), "--num_beams", "6"])
+    plain = capsys.readouterr().out.split("\n")
+    told = ["--prefix", str(prefixes), "--force_words", str(words), "--num_beams", "6"]
+    generate.main([str(checkpoint), "--input", str(lines), *told])
+    printed = capsys.readouterr().out.split("\n")
+    assert printed[0].startswith("H G") and "D D" in printed[0] and "E" in printed[0]
+    assert printed[1:3] == plain[1:3]  # neither is told anything: the third source is empty
+    assert printed[3].startswith("B") and "C" in printed[3] and printed[4].startswith("C")
+    prefixes.write_text("H G\n")
+    with pytest.raises(SystemExit):
+        generate.main([str(checkpoint), "--input", str(lines), *told])
+    assert f"--prefix {prefixes} has 1 lines, and --input {lines} 5" in capsys.readouterr().err
+
+
+def test_candidates_are_printed_with_their_utilities_the_highest_first(checkpoint, lines, capsys):
+    options = ["--do_sample", "--top_k", "0", "--num_return_sequences", "8", "--mbr", "--n_best", "8"]
+    generate.main([str(checkpoint), "--input", str(lines), *options, "--format", "jsonl"])
+    rows = [json.loads(line)["hypotheses"] for line in capsys.readouterr().out.splitlines()]
+    assert all(len(row) == 8 and all(each.keys() == {"text", "utility"} for each in row) for row in rows)
+    for row in rows:
+        utilities = [each["utility"] for each in row]
+        wanted = [sum(CHRF().sentence_score(a["text"], [b["text"]]).score for b in row) / 8 for a in row]
+        assert utilities == pytest.approx(wanted, abs=1e-6) and utilities == sorted(utilities, reverse=True)
+    generate.main([str(checkpoint), "--input", str(lines), "--num_beams", "4", "--mbr", "exact_match"])
+    assert len(capsys.readouterr().out.splitlines()) == len(SOURCES)
 
 
 @pytest.mark.parametrize(

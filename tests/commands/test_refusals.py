@@ -162,6 +162,8 @@ def test_each_misspelt_option_gets_the_nearest_one(verb, places, capsys):
         ("generate", ["{checkpoint}", "--epsilon_cutoff", "0.1"], "--epsilon_cutoff is for sampling"),
         ("generate", ["{checkpoint}", "--prefix", "none.txt"], "none.txt"),
         ("generate", ["{checkpoint}", "--allowed", "none.txt"], "none.txt"),
+        ("generate", ["{checkpoint}", "--force_words", "none.txt"], "none.txt"),
+        ("generate", ["{checkpoint}", "--force_words", "{data}"], "force_words needs num_beams of 2 or more"),
         ("generate", ["{checkpoint}", "--assistant_model", "/no/model"], "/no/model: there is no such file or folder"),
         ("generate", ["{checkpoint}", "--output", "{data}", "--prefix", "{data}"], "would overwrite the input"),
         ("evaluate", ["x", "--test_file", "{data}", "--metrics", "per", "--num_return_sequences", "1"], "2 or more"),

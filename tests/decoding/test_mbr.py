@@ -4,6 +4,7 @@
 
 import random
 from collections.abc import Callable
+from math import exp
 
 import pytest
 import torch
@@ -52,8 +53,10 @@ def random_candidates(seed: int, count: int = 9) -> list[str]:
     return [*texts, texts[0], "", "x"]
 
 
-def brute_force(metric: str, texts: list[str]) -> list[float]:
-    return [sum(PAIRS[metric](text, each) for each in texts) / len(texts) for text in texts]
+def brute_force(metric: str, texts: list[str], scores: list[float] | None = None) -> list[float]:
+    shares = [1.0] * len(texts) if scores is None else [exp(score) for score in scores]
+    pairs = list(zip(texts, shares, strict=True))
+    return [sum(PAIRS[metric](text, each) * share for each, share in pairs) / sum(shares) for text in texts]
 
 
 @pytest.mark.parametrize("metric", PAIRS)
@@ -61,8 +64,8 @@ def test_utilities_are_the_mean_of_the_metric_over_all_pairs_and_the_highest_is_
     for seed in range(12):
         texts = random_candidates(seed)
         hypotheses = [Hypothesis(text, -1.0 * number) for number, text in enumerate(texts)]
-        (found,) = MinimumBayesRisk(metric).sort(["source"], [hypotheses])
-        wanted = brute_force(metric, texts)
+        (found,) = MinimumBayesRisk(metric).sort(["source"], [hypotheses], by_probability=seed % 2 == 1)
+        wanted = brute_force(metric, texts, [each.score for each in hypotheses] if seed % 2 else None)
         by_number = sorted(found, key=lambda each: -each.score)
         assert [each.text for each in by_number] == texts
         assert [each.utility for each in by_number] == pytest.approx(wanted, abs=1e-7)
@@ -98,13 +101,15 @@ def test_a_decoder_sorts_its_own_beams_or_samples(options, tokenizer):
     model.generation_config.update(eos_token_id=[1, *range(5, 53, 6)], max_length=9)
     count = options.get("num_return_sequences", 4)
     torch.manual_seed(5)
-    plain = list(Decoder(model, tokenizer, tokenizer, **options | {"num_return_sequences": count}).decode(SOURCES))
+    all_of_them = {"num_return_sequences": count, "scores": True}
+    plain = list(Decoder(model, tokenizer, tokenizer, **options | all_of_them).decode(SOURCES))
     torch.manual_seed(5)
     found = list(Decoder(model, tokenizer, tokenizer, mbr="chrf", **options).decode(SOURCES))
     assert len({row[0].text for row in found}) > 2
     for row, candidates in zip(found, plain, strict=True):
         assert sorted(each.text for each in row) == sorted(each.text for each in candidates)
-        wanted = brute_force("chrf", [each.text for each in candidates])
+        scores = [each.score for each in candidates] if "num_beams" in options else None
+        wanted = brute_force("chrf", [each.text for each in candidates], scores)
         best = next(n for n, value in enumerate(wanted) if value > max(wanted) - 1e-9)
         assert row[0].text == candidates[best].text and row[0].utility == pytest.approx(wanted[best])
 
