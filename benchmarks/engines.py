@@ -10,7 +10,7 @@ The checkpoint is exported to a folder that is deleted in the end. Every engine 
 token ids to token ids, in the same batches and with the same number of threads, in a process of its own; all take
 turns, and seconds are medians. In float32 all must give the tokens of PyTorch: if one does not, the exit status is 1.
 
-Writes benchmarks/results/engines.json and prints a table.
+Writes benchmarks/results/engines_BATCH.json and prints a table.
 """
 
 import argparse
@@ -139,7 +139,7 @@ def main() -> None:
         ratio = rate / results[BASELINE]["words_per_second"]
         print(f"  {name:22}{rate:10,.1f}{ratio:20.2f}{f'{equal} / {len(sources)}':>14}")
     about = {"checkpoint": Path(args.checkpoint).name, "samples": len(sources), "batch_size": args.batch_size}
-    print(write_results("engines", results, args.output_dir, **about))
+    print(write_results(f"engines_{args.batch_size}", results, args.output_dir, **about))
     unlike = [name for name, each in results.items() if "float32" in name and each["equal_words"] < len(sources)]
     if unlike:
         raise SystemExit(f"in float32 {' and '.join(unlike)} gave other tokens than {BASELINE}")

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -298,3 +299,8 @@ def test_the_errors_that_a_document_explains_are_those_of_the_package():
     assert len(explained) > 20
     pieces = {piece.strip(" ,") for message in explained for piece in re.split(r"\.\.\.|\b[NM]\b", message)}
     assert [piece for piece in sorted(pieces) if piece not in messages] == []
+
+
+def test_tables_of_figures_are_those_that_are_stored():
+    ran = subprocess.run([sys.executable, ROOT / "benchmarks/tables.py", "--check"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
