@@ -134,7 +134,7 @@ def make_trainer(
     trainer.add_callback(PlacesOfStates(trainer.callback_handler.callbacks))
     check_engine(trainer.accelerator.state.deepspeed_plugin)
     if run.validation is not None:
-        average_over_tokens(trainer, len(run.validation.places))
+        average_over_tokens(trainer, run.validation)
     if run.finished is None:
         if given.max_steps <= 0:
             check_fits(given, steps_of_epochs(given, len(run.train)))
@@ -263,9 +263,9 @@ def record_of(
     data_args: DataArguments,
 ) -> dict:
     """Returns what is to be written of a run; of a finished one that has a record, its evaluation alone."""
-    evaluated_on = data_args.dataset_name or data_args.validation_file or []
+    evaluated = evaluated_on(data_args)
     if run.finished is not None and Path(trainer.args.output_dir, RECORD).exists():
-        return {} if run.validation is None else {"evaluated_on": listed(evaluated_on)}
+        return {} if run.validation is None else evaluated
     recipe, words = split_command_line(argv)
     record = make_record(
         trainer,
@@ -273,7 +273,6 @@ def record_of(
         words,
         model_args.model_name_or_path,
         data_args.dataset_name or data_args.train_file or [],
-        evaluated_on,
         count_bad_rows(run, data_args),
         run.plan.batch,
         seconds_of(trainer.state),
@@ -288,7 +287,18 @@ def record_of(
         | describe_parts(run.model, model_args)
         | ({} if model_args.r_drop is None else {"r_drop": model_args.r_drop}),
     }
-    return record | more
+    return record | evaluated | more
+
+
+def evaluated_on(data_args: DataArguments) -> dict[str, Any]:
+    """Returns in a record's words what a run was evaluated on: a dataset, files, or several sets of them."""
+    if data_args.validation_sets is None:
+        return {
+            "evaluated_on": listed(data_args.dataset_name or data_args.validation_file or []),
+            "evaluated_sets": {},
+        }
+    sets = {name: listed(files) for name, files in data_args.validation_files.items()}
+    return {"evaluated_on": f"the mean of {' and '.join(sets)}", "evaluated_sets": sets}
 
 
 def count_bad_rows(run: Run, data_args: DataArguments) -> dict[str, Any]:

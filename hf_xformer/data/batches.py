@@ -131,7 +131,8 @@ class EvaluationBatch(list):
 
 class EvaluationBatches(TorchDataset):
     """
-    An evaluation set in batches of like length, the longest first, for a loader that takes one at a time in order.
+    One or several evaluation sets in batches of like length, the longest of each set first, for a loader that takes
+    one at a time in order. No batch has rows of two sets.
 
     Processes gather their predictions, so the batches that they work on together have equally many rows: the last ones
     are filled up with rows without labels. `places` says where the prediction of each row is.
@@ -141,14 +142,35 @@ class EvaluationBatches(TorchDataset):
         size: Most rows of a batch; None for no limit.
         max_tokens: Most tokens of a batch on each side, padding included; a row that has more is one alone.
         processes: Number of processes that share the batches.
+        sets: Number of rows of each set, by its name; they follow one another. None is a single one without a name.
     """
 
-    def __init__(self, rows: "Dataset", size: int | None, max_tokens: int | None = None, processes: int = 1):
+    def __init__(
+        self,
+        rows: "Dataset",
+        size: int | None,
+        max_tokens: int | None = None,
+        processes: int = 1,
+        sets: dict[str, int] | None = None,
+    ):
         self.rows = rows.select_columns([name for name in FOR_COLLATOR if name in rows.column_names])
-        longest = np.maximum(list_lengths(rows, "input_ids"), list_lengths(rows, "labels"))
-        order = np.argsort(-longest, kind="stable")
+        self.sets: dict[str, slice] = {}
+        self.set_of_step: list[int] = []  # number of the set that all processes work on at a step
         self.batches: Batches = []
-        start = 0
+        longest, start = np.maximum(list_lengths(rows, "input_ids"), list_lengths(rows, "labels")), 0
+        for number, (name, count) in enumerate((sets or {"": len(rows)}).items()):
+            self.sets[name] = part = slice(start, start + count)
+            batches = self.plan(longest[part], size, max_tokens, processes)
+            self.batches += [np.where(batch == FILLER, FILLER, batch + start) for batch in batches]
+            self.set_of_step += [number] * (len(batches) // processes)
+            start += count
+        predicted = np.concatenate(self.batches)
+        self.places = np.empty(len(rows), dtype=np.int64)
+        self.places[predicted[predicted != FILLER]] = np.flatnonzero(predicted != FILLER)
+
+    def plan(self, longest: np.ndarray, size: int | None, max_tokens: int | None, processes: int) -> Batches:
+        """Returns the batches of a set whose rows have so many tokens on their longer side."""
+        order, batches, start = np.argsort(-longest, kind="stable"), [], 0
         while start < len(order):
             most = len(order) if size is None else size
             if max_tokens is not None:
@@ -157,11 +179,9 @@ class EvaluationBatches(TorchDataset):
             share = -(-len(together) // processes)
             filled = np.full(share * processes, FILLER)
             filled[: len(together)] = together
-            self.batches += np.split(filled, processes)
+            batches += np.split(filled, processes)
             start += len(together)
-        predicted = np.concatenate(self.batches)
-        self.places = np.empty(len(rows), dtype=np.int64)
-        self.places[predicted[predicted != FILLER]] = np.flatnonzero(predicted != FILLER)
+        return batches
 
     def __len__(self) -> int:
         return len(self.batches)

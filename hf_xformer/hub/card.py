@@ -33,7 +33,7 @@ from ..files import (
     write_text,
 )
 from ..yaml_files import read_yaml_file
-from .curves import TIMINGS
+from .curves import TIMINGS, set_and_metric
 from .privacy import cleaned
 from .record import update_record
 from .templates import Written, card_template, quoted
@@ -129,17 +129,30 @@ def missing_facts(facts: CardFacts) -> list[str]:
 
 
 def scores_of(folder: Path) -> dict[str, dict[str, float]]:
-    """Returns `{"validation": {metric: value}, "test": {...}}`, of the evaluations that there were."""
+    """
+    Returns `{"validation": {metric: value}, "test": {...}}`, of the evaluations that there were.
+
+    Where there are several validation sets, the first has their means, and each an entry such as "validation: news".
+    """
     validation = {
         name.removeprefix("eval_"): value
         for name, value in read_json(folder / EVAL_RESULTS).items()
         if name.startswith("eval_") and name.removeprefix("eval_") not in (*TIMINGS, "samples") and value is not None
     }
+    of_sets: dict[str, dict[str, float]] = {"validation": {}}
+    for name, value in validation.items():
+        part, metric = set_and_metric(name, validation)
+        of_sets.setdefault(split_of(part), {})[metric] = value
     tested = read_json(folder / TEST_RESULTS)
     test = {name: tested[name] for name in tested.get("metrics", []) if tested.get(name) is not None}
     if "wer" in test and "unicode_form" not in tested:  # of an earlier build, where wrong_words had this name
         test = {"wrong_words" if name == "wer" else name: value for name, value in test.items()}
-    return {split: scores for split, scores in (("validation", validation), ("test", test)) if scores}
+    return {split: scores for split, scores in (*of_sets.items(), ("test", test)) if scores}
+
+
+def split_of(name: str) -> str:
+    """Returns what a card calls one of several validation sets, or the whole of them."""
+    return f"validation: {name}" if name else "validation"
 
 
 def speed_of(folder: Path) -> str:
@@ -167,6 +180,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
         raise ArgumentError(f"{folder}: no {RECORD} there, which training writes, to fill a card from")
     try:
         evaluated_on = {"validation": run["evaluated_on"], "test": ", ".join(tested.get("test_file", []))}
+        evaluated_on |= {split_of(name): files for name, files in run.get("evaluated_sets", {}).items()}
         scores, footprint = scores_of(folder), Footprint.of(run, facts)
         text = card_template().render(
             card_data=Written(metadata_of(run, facts, name, scores, evaluated_on, footprint).to_yaml()),
@@ -238,7 +252,7 @@ def metadata_of(
                 task_type="text2text-generation",
                 dataset_type=facts.dataset_id or line(Path(evaluated_on[split]).stem),
                 dataset_name=line(evaluated_on[split]),
-                dataset_split=split,
+                dataset_split=split.partition(":")[0],
                 metric_type=line(metric),
                 metric_value=round(value, 4),
             )
@@ -329,7 +343,8 @@ def hub_results(folder: Path, facts: CardFacts) -> list[EvalResultEntry]:
     """
     if facts.dataset_id is None:
         return []
-    tested = read_json(folder / TEST_RESULTS)
+    tested, scores = read_json(folder / TEST_RESULTS), scores_of(folder)
+    split = "test" if "test" in scores else "validation"
     return [
         EvalResultEntry(
             dataset_id=facts.dataset_id,
@@ -338,6 +353,5 @@ def hub_results(folder: Path, facts: CardFacts) -> list[EvalResultEntry]:
             date=read_json(folder / RECORD)["date"],
             notes=tested.get(f"{metric}_signature") if split == "test" else f"on the {split} split",
         )
-        for split, values in list(scores_of(folder).items())[-1:]
-        for metric, value in values.items()
+        for metric, value in scores.get(split, {}).items()
     ]

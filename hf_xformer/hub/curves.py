@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of a run's curves: losses and metrics over the steps."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..files import write_whole
@@ -31,14 +32,27 @@ def collect_curves(log_history: list[dict]) -> dict[str, dict[str, list[tuple[in
     """Returns `{panel: {line: [(step, value), ...]}}`: one panel for the losses, and one for each metric."""
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {"loss": {}}
     for entry in log_history:
+        scores = {each.removeprefix("eval_") for each in entry if each.startswith("eval_")}
         for name, value in entry.items():
-            metric = name.removeprefix("eval_")
+            score = name.removeprefix("eval_")
             if value is None:  # it was not finite
                 continue
             if name == "loss":
                 curves["loss"].setdefault("training", []).append((entry["step"], value))
-            elif name == "eval_loss":
-                curves["loss"].setdefault("validation", []).append((entry["step"], value))
-            elif name != metric and metric not in TIMINGS and isinstance(value, int | float):
-                curves.setdefault(metric, {}).setdefault("validation", []).append((entry["step"], value))
+            elif name != score and score not in TIMINGS and isinstance(value, int | float):
+                part, metric = set_and_metric(score, scores)
+                curves.setdefault(metric, {}).setdefault(part or "validation", []).append((entry["step"], value))
     return curves
+
+
+def set_and_metric(score: str, scores: Iterable[str]) -> tuple[str, str]:
+    """
+    Returns the validation set and the metric of a score: "news" and "chrf" of "news_chrf". The set of a metric alone,
+    which is that of a single set or the mean of several, is an empty text.
+
+    Args:
+        scores: Names of all scores of the evaluation. Where there are several sets, each metric has its mean.
+    """
+    fitting = [each for each in scores if score.endswith(f"_{each}")]
+    metric = max(fitting, key=len) if fitting else score
+    return score.removesuffix(metric).removesuffix("_"), metric

@@ -35,7 +35,8 @@ RECORDED = {
         "lora_target_modules",
         "peft_config",
     ),
-    *("trust_remote_code", "train_file", "validation_file", "dataset_name", "dataset_config_name", "train_split"),
+    *("trust_remote_code", "train_file", "validation_file", "validation_sets", "dataset_name"),
+    *("dataset_config_name", "train_split"),
     *("validation_split", "source_column", "target_column", "streaming", "max_source_length", "max_target_length"),
     *("on_bad_row", "max_length_ratio", "overlong", "special_tokens_in_text", "group_by_length", "max_tokens"),
     *("packing", "max_train_samples", "max_eval_samples", "metrics"),
@@ -75,7 +76,6 @@ def make_record(
     options: Sequence[str],
     base_model: str | None,
     trained_on: str | Sequence[str],
-    evaluated_on: str | Sequence[str],
     bad_rows_left_out: dict[str, Any],
     batch: str,
     seconds: float,
@@ -86,7 +86,7 @@ def make_record(
     Args:
         recipe, options: The command line: the YAML file, if one was given, and the words beside it.
         base_model: Folder or Hub name of the model that was trained further; None for a new one.
-        trained_on, evaluated_on: Name of a dataset, or files.
+        trained_on: Name of a dataset, or files.
         bad_rows_left_out: Their numbers, of the training and of the validation set, and where the first ones stand.
         batch: Description of a step's batch.
         seconds: Time of training, over all starts.
@@ -101,7 +101,6 @@ def make_record(
         "base_model": None if base_model is None else shown(base_model),
         "base_is_local": base_model is not None and Path(base_model).exists(),
         "trained_on": listed(trained_on),
-        "evaluated_on": listed(evaluated_on),
         "bad_rows_left_out": bad_rows_left_out,
         # ZeRO-3 leaves empty parameters here, which know their size.
         "parameters": sum(getattr(each, "ds_numel", each.numel()) for each in model.parameters()),

@@ -110,6 +110,11 @@ class DataArguments:
         "Validation pairs, in the formats of --train_file. By default there is no evaluation, unless --eval_strategy "
         "asks for it on a dataset's split."
     )
+    validation_sets: dict[str, Any] | str | None = option(
+        "Several validation sets by name, in place of --validation_file: 'news=news.jsonl,talks=talks.jsonl' or, in a "
+        "recipe, a mapping of names to a file or files. Each has its scores, such as eval_news_loss; eval_loss is "
+        "their mean."
+    )
     dataset_name: str | None = option("Folder or Hub name of a dataset for datasets.load_dataset, in place of files.")
     dataset_config_name: str | None = option("Configuration of that dataset; its default one by default.")
     train_split: str = option("Split of the dataset to train on.", "train")
@@ -197,4 +202,11 @@ class DataArguments:
 
     def evaluates(self, training_args: TrainingArguments) -> bool:
         """Returns True if the run has a validation set: it is evaluated at the end, whatever `eval_strategy`."""
-        return self.validation_file is not None or training_args.eval_strategy != "no"
+        return bool(self.validation_files) or training_args.eval_strategy != "no"
+
+    @property
+    def validation_files(self) -> dict[str, list[str]]:
+        """Files of the validation sets by name, of a single one by an empty name; empty if there are none."""
+        if isinstance(self.validation_sets, dict):
+            return self.validation_sets
+        return {} if self.validation_file is None else {"": self.validation_file}

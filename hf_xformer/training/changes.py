@@ -326,7 +326,7 @@ class RecipeRecord(TrainerCallback, ExportableState):
 
 def other_scores(changed: Iterable[str], args: TrainingArguments) -> list[str]:
     """Returns the changed options by which a checkpoint that was evaluated before would have another score now."""
-    by_loss = (args.metric_for_best_model or "loss").removeprefix("eval_") == "loss"
+    by_loss = re.fullmatch(r"(.*_)?loss", args.metric_for_best_model or "loss")
     return sorted(EVALUATING.intersection(changed) - SAME_SCORES - (OF_TEXTS if by_loss else frozenset()))
 
 

@@ -25,12 +25,14 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..checkpoints.foreign_code import read_description
 from ..checkpoints.saving import check_saveable
+from ..data.batches import EvaluationBatches
 from ..decoding.metrics import compute_metrics
 from ..decoding.scoring import DEFAULT_SCORING, Scoring
 from ..errors import ArgumentError
 from ..files import GENERATION_CONFIG
 from .arguments import DataArguments, ModelArguments
 from .observation import IGNORED, add_before_trackers, add_to_log, observe_smoothing
+from .validation_sets import join_scores
 
 
 # Fields of a generation config by which an evaluation would fail, or score other texts than one of each source, by
@@ -44,6 +46,10 @@ EVALUATED = {
     # Without sampling these do nothing, and a checkpoint that holds them cannot be saved.
     **dict.fromkeys(("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")),
 }
+
+
+# All rows, without a name.
+ONE_SET = {"": slice(None)}
 
 
 def fit_generation(
@@ -92,6 +98,7 @@ class GenerationMetrics:
         references: Of every row of the evaluation set, in its order.
         places: Where the prediction for each row is among those that the Trainer has collected.
         scoring: How texts are compared.
+        sets: Where each set's rows are among them, by its name.
     """
 
     def __init__(
@@ -101,31 +108,38 @@ class GenerationMetrics:
         references: list[list[str]],
         places: np.ndarray,
         scoring: Scoring = DEFAULT_SCORING,
+        sets: Mapping[str, slice] = ONE_SET,
     ):
         self.names, self.tokenizer, self.references, self.places = names, tokenizer, references, places
-        self.scoring = scoring
+        self.scoring, self.sets = scoring, sets
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         predictions = np.asarray(prediction.predictions)[self.places]
         # -100 fills predictions of unequal lengths, and is no token.
         tokens = np.where(predictions == IGNORED, self.tokenizer.pad_token_id, predictions)
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        scores = compute_metrics(self.names, texts, self.references, scoring=self.scoring)
-        return {name: score for name, score in scores.items() if not isinstance(score, str)}
+        of_sets = {}
+        for name, part in self.sets.items():
+            scores = compute_metrics(self.names, texts[part], self.references[part], scoring=self.scoring)
+            of_sets[name] = {metric: score for metric, score in scores.items() if not isinstance(score, str)}
+        return join_scores(of_sets)
 
 
 class TokenMeanLoss(TrainerCallback):
     """
     Makes an evaluation's loss the mean over all labels, which no batches change; the Trainer's is a mean of batches.
+    Each of several sets has its own, and the whole their mean.
+
     Also makes its samples a second those of rows, not of batches.
 
     Args:
-        rows: Number of rows of the evaluation set.
+        batches: The evaluation set.
     """
 
-    def __init__(self, rows: int):
-        self.rows = rows
-        self.sums: torch.Tensor | None = None  # of losses, and of labels
+    def __init__(self, batches: EvaluationBatches):
+        self.batches, self.rows = batches, len(batches.places)
+        self.step = 0  # of this evaluation
+        self.sums: torch.Tensor | None = None  # of losses, and of labels, (sets, 2)
 
     def own_mean(self, model: nn.Module, args: tuple, inputs: dict[str, Any]) -> tuple[tuple, dict] | None:
         """Hook before the model's forward pass: has its loss be a mean over the batch's own labels."""
@@ -144,8 +158,11 @@ class TokenMeanLoss(TrainerCallback):
             return
         wide = torch.float32 if loss.device.type == "mps" else torch.float64
         count = (labels != IGNORED).sum().to(loss.device, wide)
+        if self.sums is None:
+            self.sums = torch.zeros(len(self.batches.sets), 2, dtype=wide, device=loss.device)
         sums = torch.stack([torch.where(count > 0, loss.to(wide) * count, 0.0), count])
-        self.sums = sums if self.sums is None else self.sums + sums.to(self.sums.device)
+        self.sums[self.batches.set_of_step[self.step]] += sums.to(self.sums.device)
+        self.step += 1
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         prefix = next((name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")), "train")
@@ -153,16 +170,16 @@ class TokenMeanLoss(TrainerCallback):
             return
         more = {f"{prefix}_samples_per_second": round(self.rows / max(logs[f"{prefix}_runtime"], 1e-9), 3)}
         if self.sums is not None:
-            loss, count = reduce(self.sums, "sum").tolist()
-            if count:
-                more[f"{prefix}_loss"] = loss / count
+            sums = zip(self.batches.sets, reduce(self.sums, "sum").tolist(), strict=True)
+            losses = {name: {"loss": loss / count} for name, (loss, count) in sums if count}
+            more |= {f"{prefix}_{name}": loss for name, loss in join_scores(losses).items()}
         add_to_log(state, logs, more)
-        self.sums = None
+        self.sums, self.step = None, 0
 
 
-def average_over_tokens(trainer: Trainer, rows: int) -> None:
-    """Has a Trainer's evaluations give the mean loss over all labels of so many rows."""
-    callback = TokenMeanLoss(rows)
+def average_over_tokens(trainer: Trainer, batches: EvaluationBatches) -> None:
+    """Has a Trainer's evaluations give the mean loss over all labels of each set."""
+    callback = TokenMeanLoss(batches)
     if not observe_smoothing(trainer, callback.add):
         model: Any = trainer.model
         model.register_forward_pre_hook(torch.compiler.disable(callback.own_mean), with_kwargs=True)

@@ -10,6 +10,7 @@ An option that is in none of the tables below decides the weights, until somebod
 import hashlib
 import json
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ DERIVED = frozenset(
 # Options that decide the weights only where the scores of evaluation do: by the best checkpoint or the learning rate.
 EVALUATING = frozenset(
     (
-        *("validation_file", "validation_split", "max_eval_samples", "metrics", "eval_strategy", "eval_steps"),
+        *("validation_file", "validation_sets", "validation_split", "max_eval_samples", "metrics"),
+        *("eval_strategy", "eval_steps"),
         *("eval_delay", "metric_for_best_model", "greater_is_better", "generation_max_length"),
         *("generation_num_beams", "generation_config", "sacrebleu_tokenize", "unicode_form"),
     )
@@ -212,7 +214,7 @@ def shared_digests(
     digests: dict[str, Any] = {}
     fault: InputError | None = None
     try:
-        find_files((*(data_args.train_file or ()), *(data_args.validation_file or ())))
+        find_files((*(data_args.train_file or ()), *chain(*data_args.validation_files.values())))
         if PartialState().is_main_process:
             digests = digests_of(model_args, data_args, training_args)
     except InputError as error:
@@ -242,6 +244,8 @@ def digests_of(
             # Checkpoints of earlier builds have figures of that name which are the share of wrong rows.
             found["metric_for_best_model"] = "wer, edits per word (wrong_words is the share of wrong rows)"
         found["validation_file"] = files_of(data_args.validation_file)
+        if data_args.validation_sets is not None:
+            found["validation_sets"] = {name: files_of(files) for name, files in data_args.validation_files.items()}
         generation = training_args.generation_config
         if isinstance(generation, str | Path) and Path(generation).exists():
             found["generation_config"] = content_of(Path(generation))

@@ -21,7 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.trainer_utils import IntervalStrategy
 
 from ..checkpoints.adapters import base_of, check_peft
-from ..decoding.metrics import GREATER_IS_BETTER, check_metric_names
+from ..decoding.metrics import check_metric_names
 from ..decoding.scoring import TOKENIZERS
 from ..errors import ArgumentError, blame, did_you_mean, wrong_choice
 from .adapter_options import adapter_options
@@ -31,6 +31,7 @@ from .muon import MUON
 from .optimizers import optimizer_name
 from .schedules import check_schedule
 from .trainer_options import check_trainer_options
+from .validation_sets import check_best_score
 
 
 COUNTS = (
@@ -249,28 +250,22 @@ def check_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArg
         if "sacrebleu" not in metrics:
             raise ArgumentError(f"{where} does nothing without --metrics sacrebleu")
     evaluates = data_args.evaluates(training_args)
-    best = (training_args.metric_for_best_model or "loss").removeprefix("eval_")
-    computed = ["loss", *metrics]
     table = [
         (
-            evaluates and data_args.validation_file is None and data_args.dataset_name is None,
+            data_args.validation_file is not None and data_args.validation_sets is not None,
+            "--validation_file and --validation_sets: both say what is evaluated: give one",
+        ),
+        (
+            evaluates and not data_args.validation_files and data_args.dataset_name is None,
             f"--eval_strategy {IntervalStrategy(training_args.eval_strategy).value} needs --validation_file",
         ),
         (
             metrics and not evaluates,
             "--metrics are computed in evaluation: give --validation_file or --eval_strategy",
         ),
-        (
-            best in GREATER_IS_BETTER and best not in computed,
-            f"--metric_for_best_model {best}: evaluation gives {', '.join(computed)}; give --metrics {best} too",
-        ),
-        (
-            best not in computed,
-            f"--metric_for_best_model {best}: evaluation gives {', '.join(computed)}"
-            f"{did_you_mean(best, GREATER_IS_BETTER)}",
-        ),
     ]
     refuse(table)
+    check_best_score(training_args.metric_for_best_model, metrics, data_args.validation_sets or ())
 
 
 def check_trackers(training_args: TrainingArguments) -> None:

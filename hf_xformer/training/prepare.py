@@ -42,7 +42,6 @@ from ..data.pairs import (
     PairEncoder,
     PairTokenizer,
     longest_source,
-    prepare_evaluation,
     prepare_stream,
     prepare_training,
 )
@@ -50,8 +49,6 @@ from ..data.probing import check_training
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
 from ..data.windows import Windows
-from ..decoding.metrics import check_metrics
-from ..decoding.scoring import Scoring
 from ..files import read_json
 from ..models import XformerConfig
 from .adapter_options import check_fit
@@ -78,6 +75,7 @@ from .recipe import parse_overrides
 from .resume import SavedState, Start, check_resumable, find_start, without_lost_best
 from .rotation import place_of_best
 from .trainer_options import settings
+from .validation import read_validation
 
 
 # Tokens, to a multiple of which packed rows are filled up: kernels of 16 bits are made anew for every shape they meet.
@@ -367,28 +365,6 @@ def planner_of(data_args: DataArguments, training_args: Seq2SeqTrainingArguments
     if data_args.max_tokens is None:
         return OfCount(training_args.per_device_train_batch_size, plan.batches == "grouped")
     return (PackedWithin if data_args.packing else PaddedWithin)(data_args.max_tokens)
-
-
-def read_validation(
-    data_args: DataArguments,
-    training_args: Seq2SeqTrainingArguments,
-    plan: Plan,
-    tokenize: PairTokenizer,
-    target: PreTrainedTokenizerBase,
-    bad_rows: dict[str, BadRows],
-    say: Callable,
-) -> tuple[EvaluationBatches, GenerationMetrics | None]:
-    """Returns the validation set in batches and, where metrics are asked for, what computes them."""
-    rows = first(read(data_args, "validation", bad_rows["validation"], say), data_args.max_eval_samples)
-    scoring = Scoring(data_args.sacrebleu_tokenize, data_args.unicode_form)
-    references: list[list[str]] = rows["target"][:] if data_args.metrics else []
-    for note in check_metrics(data_args.metrics, references, scoring=scoring) if data_args.metrics else ():
-        say(note)
-    tokenised = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
-    batches = EvaluationBatches(tokenised, plan.eval_rows, plan.eval_tokens, data_parallel_size(training_args))
-    if not data_args.metrics:
-        return batches, None
-    return batches, GenerationMetrics(data_args.metrics, target, references, batches.places, scoring)
 
 
 def make_collator(

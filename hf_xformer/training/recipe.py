@@ -23,6 +23,7 @@ from .launch_checks import check_launch, check_world
 from .muon import MUON
 from .parts import parse_multipliers
 from .schema import GROUPS, MORE_CHOICES, RUN_DEFAULTS, json_schema, options, unknown
+from .validation_sets import metric_of, parse_sets
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -52,6 +53,7 @@ def parse_run(
     # Before the training arguments are made: they start the process group, and with it whatever cannot be here.
     check_launch(argparse.Namespace(**merged))
     prepare_launch(argparse.Namespace(**merged))
+    merged["validation_sets"] = parse_sets(merged["validation_sets"])
     settle_direction(merged)
     merged["optim_args"] = joined(merged["optim_args"])
     merged["freeze"] = sorted(set(merged["freeze"] or ())) or None
@@ -84,7 +86,7 @@ def settle_direction(merged: dict[str, Any]) -> None:
     name = merged["metric_for_best_model"]
     if name is None and not by_metric and not merged["load_best_model_at_end"]:
         return
-    best = (name or "loss").removeprefix("eval_")
+    best = metric_of(name, merged["validation_sets"] or ())
     if best not in GREATER_IS_BETTER:  # refused when the options are checked
         return
     greater = GREATER_IS_BETTER[best]

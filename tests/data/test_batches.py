@@ -206,6 +206,19 @@ def test_an_evaluation_has_each_row_once_and_processes_as_many_at_a_time(drawn):
     assert longest == sorted(longest, reverse=True)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_batch_of_an_evaluation_has_rows_of_two_sets(processes):
+    rows = Dataset.from_dict({name: [[i] * (1 + i % 4) for i in range(12)] for name in ("input_ids", "labels")})
+    dataset = EvaluationBatches(rows, 3, None, processes, {"a": 5, "b": 7})
+    batches = [dataset[i] for i in range(len(dataset))]
+    assert len(batches) == len(dataset.set_of_step) * processes and dataset.set_of_step == sorted(dataset.set_of_step)
+    for number, batch in enumerate(batches):
+        part = list(dataset.sets.values())[dataset.set_of_step[number // processes]]
+        assert all(row["input_ids"][0] in range(12)[part] for row in batch if row["labels"][0] != -100)
+    predicted = [row["input_ids"][0] for batch in batches for row in batch]
+    assert [predicted[place] for place in dataset.places] == list(range(12))
+
+
 class Tokenizer:
     pad_token_id = 0
 

@@ -1,0 +1,74 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""The validation sets of a run: read, tokenised, and laid behind one another in batches."""
+
+from collections.abc import Callable
+
+from datasets import Dataset, concatenate_datasets
+from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments
+
+from ..data.bad_rows import BadRows
+from ..data.batches import EvaluationBatches
+from ..data.pairs import PairTokenizer, prepare_evaluation
+from ..data.reading import load_named_rows, load_rows
+from ..data.sources import find_files
+from ..decoding.metrics import check_metrics
+from ..decoding.scoring import Scoring
+from .arguments import DataArguments
+from .evaluation import GenerationMetrics
+from .launch import data_parallel_size
+from .plan import Plan
+
+
+def read_validation(
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+    plan: Plan,
+    tokenize: PairTokenizer,
+    target: PreTrainedTokenizerBase,
+    bad_rows: dict[str, BadRows],
+    say: Callable,
+) -> tuple[EvaluationBatches, GenerationMetrics | None]:
+    """
+    Returns the validation sets in batches and, where metrics are asked for, what computes them.
+
+    Args:
+        bad_rows: By the titles of splits and sets; those of each named set are added.
+    """
+    scoring = Scoring(data_args.sacrebleu_tokenize, data_args.unicode_form)
+    references: list[list[str]] = []
+    tokenised: dict[str, Dataset] = {}
+    sets: dict[str, list[str] | None] = {**data_args.validation_files} or {"": None}
+    for name, files in sets.items():
+        title = f"validation set {name}" if name else "validation"
+        bad = bad_rows.setdefault(title, BadRows(data_args.on_bad_row))
+        rows = read_set(data_args, files, bad, say)
+        bad.tell(lambda line, title=title: say(f"{title}: {line}"))
+        if data_args.metrics:
+            own: list[list[str]] = rows["target"][:]
+            for note in check_metrics(data_args.metrics, own, scoring=scoring):
+                say(f"{title}: {note}" if name else note)
+            references += own
+        tokenised[name] = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
+    batches = EvaluationBatches(
+        concatenate_datasets(list(tokenised.values())),
+        plan.eval_rows,
+        plan.eval_tokens,
+        data_parallel_size(training_args),
+        {name: len(rows) for name, rows in tokenised.items()},
+    )
+    if not data_args.metrics:
+        return batches, None
+    return batches, GenerationMetrics(data_args.metrics, target, references, batches.places, scoring, batches.sets)
+
+
+def read_set(data_args: DataArguments, files: list[str] | None, bad_rows: BadRows, say: Callable) -> Dataset:
+    """Returns the rows of a validation set, the first `max_eval_samples`; None is the dataset's split."""
+    columns = (data_args.source_column, data_args.target_column)
+    if files is not None:
+        rows = load_rows(find_files(files, say), *columns, False, bad_rows)
+    else:
+        name, config = str(data_args.dataset_name), data_args.dataset_config_name
+        rows = load_named_rows(name, config, data_args.validation_split, *columns, False, bad_rows)
+    most = len(rows) if data_args.max_eval_samples is None else min(data_args.max_eval_samples, len(rows))
+    return rows.select(range(most))

@@ -1,0 +1,99 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Several validation sets by name, and the names of their scores: `news_chrf` of one set, `chrf` the mean of all.
+
+To the Trainer they are one dataset, so that an evaluation is one, with one log; no batch has rows of two sets.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..decoding.metrics import GREATER_IS_BETTER
+from ..errors import ArgumentError, blame, did_you_mean
+
+
+def parse_sets(given: dict[str, Any] | str | None) -> dict[str, list[str]] | None:
+    """
+    Returns the files of each validation set.
+
+    Args:
+        given: `"news=news.jsonl,talks=talks.jsonl"`, or a mapping of names to a file or files, as such or as JSON.
+
+    Raises:
+        ArgumentError: It is neither, or a name cannot be part of the name of a score.
+    """
+    if given is None:
+        return None
+    where = "--validation_sets"
+    if isinstance(given, str) and given.startswith("{"):
+        with blame(f"{where} {given}: not JSON", ValueError):
+            given = json.loads(given)
+    if isinstance(given, str):
+        items = [each.partition("=") for each in given.split(",")]
+        if not all(file for _, _, file in items):
+            raise ArgumentError(f"{where} {given}: expected 'name=file,...' or, in a recipe, a mapping")
+        if len({name for name, _, _ in items}) < len(items):
+            raise ArgumentError(f"{where} {given}: a name stands there twice; several files of a set are a list")
+        given = {name.strip(): file.strip() for name, _, file in items}
+    if not given:
+        raise ArgumentError(f"{where}: names no set")
+    found = {}
+    for name, files in given.items():
+        if not re.fullmatch(r"\w[\w-]*", str(name)):
+            raise ArgumentError(
+                f"{where} {name}: a name has letters, digits, - and _ alone, as scores are called by it"
+            )
+        files = [files] if isinstance(files, str) else files
+        if not (isinstance(files, list) and files and all(isinstance(each, str) for each in files)):
+            raise ArgumentError(f"{where} {name}: expected a file or a list of files, got {files!r:.60}")
+        found[str(name)] = files
+    return found
+
+
+def metric_of(score: str | None, sets: Iterable[str]) -> str:
+    """Returns the metric of a score, as `metric_for_best_model` names it: `chrf` of `eval_news_chrf`."""
+    name = (score or "loss").removeprefix("eval_")
+    if name in GREATER_IS_BETTER:
+        return name
+    return next((name.removeprefix(f"{each}_") for each in sets if name.startswith(f"{each}_")), name)
+
+
+def score_names(metrics: Sequence[str], sets: Iterable[str]) -> list[str]:
+    """Returns the names of all scores of an evaluation: of each metric, and of each set by each metric."""
+    computed = ["loss", *metrics]
+    return [*computed, *(f"{each}_{name}" for each in sets for name in computed)]
+
+
+def check_best_score(score: str | None, metrics: Sequence[str], sets: Iterable[str]) -> None:
+    """
+    Checks that an evaluation gives the score by which the best model is chosen.
+
+    Raises:
+        ArgumentError: It does not; the message has those that it gives, or the one that was meant.
+    """
+    sets = tuple(sets)
+    best = (score or "loss").removeprefix("eval_")
+    if best in (known := score_names(metrics, sets)):
+        return
+    where = f"--metric_for_best_model {best}: evaluation gives {', '.join(known)}"
+    if (metric := metric_of(score, sets)) in GREATER_IS_BETTER:
+        raise ArgumentError(f"{where}; give --metrics {metric} too")
+    raise ArgumentError(f"{where}{did_you_mean(best, [*known, *GREATER_IS_BETTER])}")
+
+
+def join_scores(of_sets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """
+    Returns the scores of all sets by their names, and the mean over the sets of each metric; of a single set without a
+    name its own scores.
+    """
+    if list(of_sets) == [""]:
+        return dict(of_sets[""])
+    metrics = dict.fromkeys(metric for scores in of_sets.values() for metric in scores)
+    means = {}
+    for metric in metrics:
+        values = [scores[metric] for scores in of_sets.values() if metric in scores]
+        means[metric] = sum(values) / len(values)
+    return means | {f"{name}_{metric}": value for name, scores in of_sets.items() for metric, value in scores.items()}

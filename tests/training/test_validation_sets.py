@@ -1,0 +1,184 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Several validation sets: each has the scores that it has alone, and their means choose the best model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import SMALL, nightly, refused, run, stop_after, weights
+
+from hf_xformer.commands import train
+from hf_xformer.errors import ArgumentError
+from hf_xformer.hub.card import scores_of
+from hf_xformer.hub.curves import collect_curves
+from hf_xformer.training.validation_sets import metric_of, parse_sets
+
+
+@pytest.fixture
+def sets(task, tmp_path) -> dict[str, str]:
+    """Two sets of unlike sizes, with rows of unlike lengths, in files of their own."""
+    rows = sorted(Path(task.validation).read_text().splitlines(keepends=True), key=len)
+    found = {}
+    for name, part in {"short": rows[:5], "long-ones": rows[5:]}.items():
+        found[name] = str(tmp_path / f"{name}.jsonl")
+        Path(found[name]).write_text("".join(part))
+    return found
+
+
+def eval_results(folder: Path) -> dict:
+    return json.loads((folder / "eval_results.json").read_text())
+
+
+def evaluations(folder: Path) -> list[dict]:
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry for entry in history if "eval_loss" in entry]
+
+
+FIXED = {"metrics": "per"}
+
+
+@pytest.mark.parametrize("more", [{"eval_max_tokens": 30}, *nightly({}, {"label_smoothing_factor": 0.1})])
+def test_each_set_has_the_scores_that_it_has_alone(more, sets, task, tmp_path):
+    train.main(task.options(tmp_path / "both", **FIXED, validation_sets=json.dumps(sets), **more))
+    found = eval_results(tmp_path / "both")
+    for name, file in sets.items():
+        train.main(task.options(tmp_path / name, **FIXED, validation_file=file, **more))
+        alone = eval_results(tmp_path / name)
+        assert found[f"eval_{name}_per"] == pytest.approx(alone["eval_per"])
+        assert found[f"eval_{name}_loss"] == pytest.approx(alone["eval_loss"], abs=1e-6)
+    for metric in ("loss", "per"):
+        each = [found[f"eval_{name}_{metric}"] for name in sets]
+        assert found[f"eval_{metric}"] == pytest.approx(sum(each) / 2) and each[0] != each[1]
+    samples = found["eval_samples_per_second"] * found["eval_runtime"]
+    assert samples == pytest.approx(21, abs=0.001 * found["eval_runtime"] + 1e-3)
+
+
+@pytest.mark.distributed
+def test_two_processes_evaluate_the_sets_as_one_does(sets, task, tmp_path):
+    train.main(task.options(tmp_path / "one", **FIXED, validation_sets=json.dumps(sets)))
+    run(task.options(tmp_path / "two", **FIXED, validation_sets=json.dumps(sets), eval_max_tokens=30), "cpu-2proc")
+    one, two = eval_results(tmp_path / "one"), eval_results(tmp_path / "two")
+    for name in ("", *(f"{each}_" for each in sets)):
+        assert two[f"eval_{name}loss"] == pytest.approx(one[f"eval_{name}loss"], abs=1e-6)
+        assert two[f"eval_{name}per"] == one[f"eval_{name}per"]
+
+
+EVALUATING = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
+BEST = {**EVALUATING, "load_best_model_at_end": "true", "metrics": "per"}
+
+
+@pytest.mark.parametrize("best", ["eval_short_per", *nightly("long-ones_loss", "per")])
+def test_the_best_model_is_that_of_one_set_or_of_the_mean_and_a_resumed_run_agrees(best, sets, task, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"validation_sets: {{short: [{sets['short']}], long-ones: {sets['long-ones']}}}\n")
+    options = {**BEST, "metric_for_best_model": best, "max_steps": 9, "ema_decay": 0.5}
+    options |= {"config_overrides": SMALL.replace("dropout=0.0", "dropout=0.1"), "learning_rate": 0.1}
+    out = tmp_path / "run"
+    train.main([str(recipe), *task.options(out, **options)])
+    state, name = json.loads((out / "trainer_state.json").read_text()), best.removeprefix("eval_")
+    scores = {entry["step"]: entry[f"eval_{name}"] for entry in evaluations(out)}
+    assert len(scores) == 3 and state["best_metric"] == min(scores.values())
+    assert eval_results(out)[f"eval_{name}"] == pytest.approx(state["best_metric"])
+    unbroken = weights(out)
+    stop_after(out, 3)
+    train.main([str(recipe), *task.options(out, **options)])
+    assert torch.equal(weights(out), unbroken)
+    assert {entry["step"]: entry[f"eval_{name}"] for entry in evaluations(out)} == scores
+
+
+def test_a_set_that_no_longer_improves_stops_the_run(sets, task, tmp_path):
+    more = {**BEST, "metric_for_best_model": "short_loss", "early_stopping_patience": 2, "learning_rate": 0.0}
+    train.main(task.options(tmp_path / "run", **{**more, "max_steps": 30}, validation_sets=json.dumps(sets)))
+    assert [entry["step"] for entry in evaluations(tmp_path / "run")] == [3, 6, 9]
+
+
+def test_record_card_and_curves_have_every_set(sets, task, tmp_path):
+    train.main(task.options(tmp_path / "run", **{**BEST, "validation_sets": json.dumps(sets)}))
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert {name: Path(files).name for name, files in record["evaluated_sets"].items()} == {
+        name: Path(file).name for name, file in sets.items()
+    }
+    scores, found = scores_of(tmp_path / "run"), eval_results(tmp_path / "run")
+    assert scores["validation"] == {"loss": found["eval_loss"], "per": found["eval_per"]}
+    assert scores["validation: short"] == {"loss": found["eval_short_loss"], "per": found["eval_short_per"]}
+    card = (tmp_path / "run/README.md").read_text()
+    assert "| validation (`the mean of short and long-ones`) | per |" in card
+    assert "| validation: long-ones (" in card
+    curves = collect_curves(json.loads((tmp_path / "run/trainer_state.json").read_text())["log_history"])
+    assert {name: set(lines) for name, lines in curves.items()} == {
+        "loss": {"training", "validation", "short", "long-ones"},
+        "per": {"validation", "short", "long-ones"},
+    }
+
+
+def test_names_of_scores():
+    assert metric_of("eval_news_chrf", ["news"]) == metric_of("chrf", ["news"]) == "chrf"
+    assert metric_of("exact_match", ["exact"]) == metric_of("exact_exact_match", ["exact"]) == "exact_match"
+    assert metric_of(None, ["news"]) == "loss"
+    assert (
+        parse_sets("a=x.jsonl, b=y.jsonl")
+        == parse_sets('{"a": "x.jsonl", "b": ["y.jsonl"]}')
+        == {
+            "a": ["x.jsonl"],
+            "b": ["y.jsonl"],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("news", "expected 'name=file,...'"),
+        ("a=x,a=y", "a name stands there twice"),
+        ({"de.en": "x"}, "--validation_sets de.en: a name has letters"),
+        ({"news": []}, "--validation_sets news: expected a file or a list of files"),
+        ({"news": {"file": "x"}}, "--validation_sets news: expected a file or a list of files"),
+        ("{}", "names no set"),
+    ],
+)
+def test_sets_that_cannot_be_are_refused(given, said):
+    with pytest.raises(ArgumentError, match=said):
+        parse_sets(given)
+
+
+WRONG = {
+    "a misspelt set": ({"metric_for_best_model": "shrt_per"}, "short_loss, short_per; did you mean short_per"),
+    "a metric that is not computed": (
+        {"metric_for_best_model": "short_chrf"},
+        "short_chrf: evaluation gives loss, per, short_loss, short_per; give --metrics chrf too",
+    ),
+    "the wrong direction": (
+        {"metric_for_best_model": "eval_short_per", "greater_is_better": "true"},
+        "the smaller value of per is the better one: leave it out",
+    ),
+    "two kinds": (
+        {"validation_file": "x.jsonl"},
+        "--validation_file and --validation_sets: both say what",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "said"), WRONG.values(), ids=WRONG)
+def test_a_score_that_there_is_not_is_refused_before_anything_is_read(changes, said, task, tmp_path, capsys):
+    options = {**BEST, "validation_sets": "short=nowhere.jsonl", **changes}
+    assert said in refused(train, task.options(tmp_path / "run", **options), capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_is_missing_is_named_by_its_path(task, tmp_path, capsys):
+    options = {"validation_sets": f"short={task.validation},long=nowhere.jsonl"}
+    assert "nowhere.jsonl" in refused(train, task.options(tmp_path / "run", **options), capsys)
+
+
+def test_another_file_for_a_set_is_another_recipe_where_it_chooses_the_best(sets, task, tmp_path, capsys):
+    options = {**BEST, "max_steps": 6, "metric_for_best_model": "short_loss"}
+    train.main(task.options(tmp_path / "run", **options, validation_sets=json.dumps(sets)))
+    stop_after(tmp_path / "run", 3)
+    moved = {**sets, "short": str(shutil.copy(sets["short"], tmp_path / "moved.jsonl"))}
+    swapped = {"short": sets["long-ones"], "long-ones": sets["short"]}
+    line = refused(train, task.options(tmp_path / "run", **options, validation_sets=json.dumps(swapped)), capsys)
+    assert "was trained with validation_sets" in line
+    train.main(task.options(tmp_path / "run", **options, validation_sets=json.dumps(moved)))
