@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.separate:
         folders = {"source": args.output_dir, "target": args.output_dir / TARGET_TOKENIZER}
     check_output(args.output_dir, args.overwrite)
+    if args.one_column and args.separate:
+        raise ArgumentError("--separate: --one_column has no targets to train a second tokenizer on: leave one out")
 
     make = maker(args)
     rows = row_opener(args)
@@ -80,7 +82,7 @@ def maker(args: argparse.Namespace) -> Callable[[Iterable[str]], PreTrainedToken
         ArgumentError: Merges that are there come with options of training them.
     """
     options = {name: getattr(args, name) for name in TRAINING_OPTIONS}
-    ends = {"max_length": args.max_length, "added_tokens": args.added_tokens}
+    ends = {name: getattr(args, name) for name in ("max_length", "added_tokens", "sentinels", "mask_token")}
     if args.merges is None:
         return partial(train_tokenizer, **options, **ends)
     given = [f"--{name}" for name, value in options.items() if value != make_parser().get_default(name)]
@@ -104,11 +106,19 @@ def make_parser() -> Parser:
     data.add_argument("--dataset_config_name", help="its configuration, if it has several")
     data.add_argument("--train_split", default="train", help="its split (default train)")
     add_columns(data)
+    data.add_argument(
+        "--one_column",
+        action="store_true",
+        help="read texts without targets, for a recipe's objective: --source_column of tables, or one plain-text file",
+    )
 
     kind = parser.add_argument_group("tokenizer")
     kind.add_argument("--model_type", choices=list(TRAINERS), default="bpe", help="see below (default bpe)")
     kind.add_argument(
-        "--vocab_size", type=whole_number(), default=8000, help="most entries, special tokens included (default 8000)"
+        "--vocab_size",
+        type=whole_number(),
+        default=8000,
+        help="most entries, special and added tokens included (default 8000)",
     )
     kind.add_argument(
         "--merges",
@@ -126,13 +136,7 @@ def make_parser() -> Parser:
     kind.add_argument(
         "--max_length", type=whole_number(2), default=2048, help="tokens that truncation leaves (default 2048)"
     )
-    kind.add_argument(
-        "--added_tokens",
-        nargs="+",
-        default=[],
-        metavar="TOKEN",
-        help="tokens that are written into texts, such as '<bt>' before synthetic sources or '<2de>': one entry each",
-    )
+    add_entries(kind)
     kind.add_argument("--separate", action="store_true", help="one tokenizer for each side, instead of a shared one")
 
     output = parser.add_argument_group("output")
@@ -146,6 +150,26 @@ def make_parser() -> Parser:
     return parser
 
 
+def add_entries(kind: argparse._ActionsContainer) -> None:
+    """Adds entries of the vocabulary that are not learnt."""
+    kind.add_argument(
+        "--added_tokens",
+        nargs="+",
+        default=[],
+        metavar="TOKEN",
+        help="tokens that are written into texts, such as '<bt>' before synthetic sources or '<2de>': one entry each",
+    )
+    kind.add_argument(
+        "--sentinels",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="tokens <extra_id_0>, <extra_id_1>, ..., for the objectives span_corruption and ul2: T5 has 100 (default "
+        "none)",
+    )
+    kind.add_argument("--mask_token", action="store_true", help="a token <mask>, for the objective denoising")
+
+
 def check_output(folder: Path, overwrite: bool) -> None:
     # Other files may be in it: a tokenizer may lie beside its data.
     check_output_folder(folder, "--output_dir")
@@ -157,7 +181,7 @@ def check_output(folder: Path, overwrite: bool) -> None:
 def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:
     """Returns a function that reads the rows from the start: they are read twice and may not fit in memory."""
     bad_rows = bad_rows_of(args)
-    columns = {"source_column": args.source_column, "target_column": args.target_column}
+    columns = {"source_column": args.source_column, "target_column": None if args.one_column else args.target_column}
     if args.train_file:
         files = find_files(args.train_file, say_once)
         for _ in read_rows(files, **columns, bad_rows=bad_rows):  # all are counted before training begins
@@ -171,12 +195,12 @@ def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:
 
 
 def texts_of(rows: Iterable[Row], side: str | None) -> Iterator[str]:
-    """Yields the texts of one side, "source" or "target", or with None of both."""
+    """Yields the texts of one side, "source" or "target", or with None of both; a row may have no target."""
     for row in rows:
         if side != "target":
             yield row["source"]
         if side != "source":
-            yield from row["target"]
+            yield from row.get("target", ())
 
 
 def description(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> str:

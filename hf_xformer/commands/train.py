@@ -41,6 +41,7 @@ from ..training.callbacks import (
     SaveGenerationConfig,
     SaveTargetTokenizer,
 )
+from ..training.chance import recorded_chance
 from ..training.changes import RecipeRecord
 from ..training.evaluation import EarlyStopping, average_over_tokens, has_stopped_early, scores_at_end
 from ..training.exact import ExactResume
@@ -282,6 +283,7 @@ def record_of(
         "weights_of_step": trainer.state.global_step if best is None else best,
         "stopped_early": has_stopped_early(trainer.state, data_args),
         "decisions": asdict(run.plan),
+        **recorded_chance(data_args),
         "recipe_changes": run.recipe.history,
         "optimisation": record["optimisation"]
         | describe_parts(run.model, model_args)

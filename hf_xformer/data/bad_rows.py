@@ -42,12 +42,13 @@ class BadRows:
         policy: "error" refuses the data after all of it has been read; "skip" leaves bad rows out.
         max_length_ratio: How many times longer than the other one side of a pair may be, in characters; a text of
             fewer than `SHORTEST` counts as `SHORTEST`. None for any.
+        unwanted: Name of a field that makes a row bad: the target, where targets are made of texts.
     """
 
-    def __init__(self, policy: str = "error", max_length_ratio: float | None = None):
+    def __init__(self, policy: str = "error", max_length_ratio: float | None = None, unwanted: str | None = None):
         if policy not in POLICIES:
             raise ValueError(f"policy {policy!r}: there are {', '.join(POLICIES)}")
-        self.policy, self.max_length_ratio = policy, max_length_ratio
+        self.policy, self.max_length_ratio, self.unwanted = self.rules = policy, max_length_ratio, unwanted
         self.rows = 0  # that were read, good or bad
         self.unreadable = 0  # of them, such as empty lines: they say nothing of the columns
         self.counts: Counter[str] = Counter()  # by reason
@@ -56,15 +57,15 @@ class BadRows:
         self.remedies: dict[str, str] = {}  # by reason
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.policy, self.max_length_ratio)
+        return type(self), self.rules
 
     def fresh(self) -> "BadRows":
         """Returns one of the same policy that has counted nothing."""
-        return BadRows(self.policy, self.max_length_ratio)
+        return BadRows(*self.rules)
 
     def of_stream(self) -> "BadRowsOfStream":
         """Returns one of the same policy for rows that are read while they are used."""
-        return BadRowsOfStream(self.policy, self.max_length_ratio)
+        return BadRowsOfStream(*self.rules)
 
     @property
     def total(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from ..errors import ArgumentError, DataError
 
@@ -69,16 +69,23 @@ class TextEncoder:
         tokenizer: Of the source or of the target.
         limit: Tokens to which longer texts are cut, at the tokenizer's `truncation_side`; None for no limit.
         target: Whether the texts are targets, which multilingual and Marian tokenizers tokenise in another way.
+        marks: Ids of other tokens that are text where a text spells them out.
 
     Raises:
         ArgumentError: The tokenizer has several languages, and none has been chosen.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int | None = None, target: bool = False):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        limit: int | None = None,
+        target: bool = False,
+        marks: Iterable[int] = (),
+    ):
         self.tokenizer, self.limit, self.target = tokenizer, limit, target
         self.side = "target" if target else "source"
         self.is_read = tokenizer.init_kwargs.get(SPELT_OUT) == READ
-        self.marks, self.unknown = marks_of(tokenizer), tokenizer.unk_token_id
+        self.marks, self.unknown = marks_of(tokenizer) | {*marks}, tokenizer.unk_token_id
         self.names = special_names(tokenizer)
         self.tags = {*tokenizer.get_added_vocab().values()} - self.marks - {self.unknown}
         self.frame = self.find_frame()
@@ -101,10 +108,12 @@ class TextEncoder:
 
     def ids_of(self, texts: Sequence[str], **options) -> list[list[int]]:
         """Returns the tokenizer's own ids of texts."""
-        if not texts:
-            return []
+        return self.batch_of(texts, **options)["input_ids"] if texts else []
+
+    def batch_of(self, texts: Sequence[str], **options) -> BatchEncoding:
+        """Returns all that the tokenizer itself makes of texts, of which there is one at least."""
         given = {"text_target": list(texts)} if self.target else {"text": list(texts)}
-        return self.tokenizer(**given, verbose=False, **options)["input_ids"]
+        return self.tokenizer(**given, verbose=False, **options)
 
     def literal(self, text: str, ids: list[int]) -> Encoded:
         """Returns a text with the special tokens that it spells out as text, if it does and if that can be."""

@@ -46,14 +46,19 @@ def read_merges(path: Path) -> Merges:
 
 
 def tokenizer_of_merges(
-    texts: Iterable[str], merges: Merges, max_length: int = 2048, added_tokens: Sequence[str] = ()
+    texts: Iterable[str],
+    merges: Merges,
+    max_length: int = 2048,
+    added_tokens: Sequence[str] = (),
+    sentinels: int = 0,
+    mask_token: bool = False,
 ) -> PreTrainedTokenizerFast:
     """
     Returns a tokenizer of merges that are there, which ends every text with `</s>`.
 
     Args:
         texts: Training texts, whose characters it knows beside those of the merges; read once.
-        max_length, added_tokens: As `train_tokenizer` has them.
+        max_length, added_tokens, sentinels, mask_token: As `train_tokenizer` has them.
 
     Raises:
         ArgumentError: `max_length` is below 2, or an added token cannot be one.
@@ -70,4 +75,4 @@ def tokenizer_of_merges(
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), apart(whole=True)])
     tokenizer.decoder = decoders.BPEDecoder(suffix=WORD_END)
-    return finish(tokenizer, max_length, added_tokens)
+    return finish(tokenizer, max_length, added_tokens, sentinels, mask_token)

@@ -4,7 +4,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, islice
 
 import numpy as np
 import pyarrow.compute as pc
@@ -118,14 +118,17 @@ def prepare_training(
     return rows.remove_columns(NOTES)
 
 
-def prepare_stream(rows: IterableDataset, tokenize: PairTokenizer, overlong: str, say: Callable) -> IterableDataset:
-    """Returns one row of texts for each pair of a stream, of which only the first are looked at beforehand."""
+def prepare_stream(
+    rows: Dataset | IterableDataset, tokenize: PairTokenizer, overlong: str, say: Callable
+) -> Dataset | IterableDataset:
+    """Returns one row of texts for each pair to read while training; only the first are looked at beforehand."""
     texts = expand_references(rows)
-    sample = list(texts.take(STREAM_SAMPLE))
+    sample = list(islice(texts, STREAM_SAMPLE))
     taken = tokenize({side: [text[side] for text in sample] for side in ("source", "target")})["spelt_out"]
     say_spelt_out(taken, sample, f"of the first {len(sample):,} training pairs", tokenize, say)
     say_changed_targets(sample, tokenize, say)
-    say(f"rows over the length limits are {overlong_verb(overlong)}; a stream cannot be counted beforehand")
+    verb = overlong_verb(overlong)
+    say(f"rows over the length limits are {verb}; they are read while training, and not counted beforehand")
     return texts
 
 

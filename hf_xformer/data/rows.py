@@ -48,7 +48,7 @@ def good_rows(records: Iterable[tuple[str, dict | Fault]], columns: Columns, bad
         bad_rows.unreadable += isinstance(record, Fault)
         row = record if isinstance(record, Fault) else to_row(record, columns)
         if not isinstance(row, Fault):
-            row = uneven(row, bad_rows.max_length_ratio) or row
+            row = uneven(row, bad_rows.max_length_ratio) or unwanted(record, bad_rows.unwanted) or row
         if isinstance(row, Fault):
             bad_rows.add(place, *row)
         else:
@@ -99,6 +99,14 @@ def uneven(row: Row, most: float | None) -> Fault | None:
         if max(source, target) > most * max(min(source, target), SHORTEST):
             return Fault(f"one side more than {most:g} times the other", f"{source:,} and {target:,} characters")
     return None
+
+
+def unwanted(record: dict | Fault, column: str | None) -> Fault | None:
+    """Returns what is wrong with a record that has a target where targets are made of texts."""
+    if column is None or isinstance(record, Fault) or isinstance(target := field_of(record, column), Fault):
+        return None
+    remedy = "--objective makes targets itself: leave it out to learn these, or take them out of the file"
+    return Fault(f"a target in {column!r}", shown(target), remedy)
 
 
 def field_of(record: dict, column: str) -> Any:

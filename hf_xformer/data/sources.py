@@ -37,7 +37,8 @@ def open_records(paths: list[Path], columns: Columns) -> Records:
         case 1, True:
             raise DataError(
                 f"{names}: unknown extension {paths[0].suffix!r}; a single file must be {', '.join(TABLE_READERS)} "
-                "(.gz may follow, except after .parquet), plain text comes as two files, source and target"
+                "(.gz may follow, except after .parquet), plain text comes as two files, source and target; texts "
+                "without targets are for `hf-xformer tokenizer --one_column` and a recipe's `objective`"
             )
         case number, with_target:
             wanted = "tables or two plain-text files" if with_target else "tables or one file of sources"

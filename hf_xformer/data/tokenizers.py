@@ -18,6 +18,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from tokenizers import (
     AddedToken,
@@ -40,6 +41,8 @@ SPECIALS = list(SPECIAL_TOKENS.values())  # ids 0 to 3, as XformerConfig has the
 UNKNOWN = SPECIAL_TOKENS["unk_token"]
 END = SPECIAL_TOKENS["eos_token"]
 WORD_START = "▁"
+# Tokens for objectives of pretraining, which a text has in place of something else: T5's sentinels, BART's mask.
+SENTINEL, MASK = "<extra_id_{}>", "<mask>"
 
 Texts = Iterable[str]
 
@@ -52,6 +55,8 @@ def train_tokenizer(
     min_frequency: int = 1,
     max_length: int = 2048,
     added_tokens: Sequence[str] = (),
+    sentinels: int = 0,
+    mask_token: bool = False,
 ) -> PreTrainedTokenizerFast:
     """
     Trains a tokenizer that ends every text with `</s>`; the same texts give the same tokenizer.
@@ -59,13 +64,15 @@ def train_tokenizer(
     Args:
         texts: Texts to learn from, read once.
         model_type: A key of `TRAINERS`.
-        vocab_size: Largest number of entries, the four special tokens and the added ones included (unigram: exactly
-            this number).
+        vocab_size: Largest number of entries, the four special tokens and all that are added included (unigram:
+            exactly this number).
         lowercase: Whether to fold case; the decoded text is then in lower case too.
         min_frequency: Merges (bpe), characters (char) and symbols (symbol) seen fewer times are left out.
         max_length: Tokens, `</s>` included, that the tokenizer truncates to when asked to truncate.
         added_tokens: Tokens that are written into texts, such as "<bt>" or "<2de>", each one entry; spaces behind one
             belong to it.
+        sentinels: Number of tokens `<extra_id_0>`, `<extra_id_1>`, ...
+        mask_token: Whether to have a token `<mask>`.
 
     Raises:
         ArgumentError: The model type is unknown, `max_length` is below 2, an added token cannot be one, or the
@@ -76,14 +83,20 @@ def train_tokenizer(
         raise ArgumentError(f"--model_type {model_type}: no such kind of tokenizer; there are {', '.join(TRAINERS)}")
     check_ends(max_length, added_tokens)
     form = [normalizers.NFC(), normalizers.Lowercase()] if lowercase else [normalizers.NFC()]
-    tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), vocab_size - len(added_tokens), min_frequency)
-    return finish(tokenizer, max_length, added_tokens)
+    learnt = vocab_size - len(added_tokens) - sentinels - mask_token
+    tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), learnt, min_frequency)
+    return finish(tokenizer, max_length, added_tokens, sentinels, mask_token)
 
 
-def finish(tokenizer: Tokenizer, max_length: int, added_tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+def finish(
+    tokenizer: Tokenizer, max_length: int, added_tokens: Sequence[str], sentinels: int = 0, mask_token: bool = False
+) -> PreTrainedTokenizerFast:
     """Returns a tokenizer of transformers that ends every text with `</s>`; see `train_tokenizer`."""
-    tokenizer.add_special_tokens(SPECIALS)
+    names = [SENTINEL.format(number) for number in range(sentinels)]
+    tokenizer.add_special_tokens([*SPECIALS, *names, *([MASK] if mask_token else [])])
     tokenizer.add_tokens([AddedToken(token, rstrip=True, normalized=False) for token in added_tokens])
+    more: dict[str, Any] = {"extra_special_tokens": names} if names else {}
+    more |= {"mask_token": MASK} if mask_token else {}
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", pair=f"$A {END} $B {END}", special_tokens=[(END, SPECIALS.index(END))]
     )
@@ -94,6 +107,7 @@ def finish(tokenizer: Tokenizer, max_length: int, added_tokens: Sequence[str]) -
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
         **SPECIAL_TOKENS,
+        **more,
     )
 
 

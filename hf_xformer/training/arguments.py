@@ -14,6 +14,8 @@ from ..data.bad_rows import POLICIES, SHORTEST
 CHECKPOINTING = "activation_checkpointing"
 if CHECKPOINTING not in TrainingArguments.__dataclass_fields__:
     CHECKPOINTING = "gradient_checkpointing"
+# Options for which chance decides what a row is, whenever it is read.
+CHANCE = ("objective", "bpe_dropout", "unigram_sampling", "source_word_dropout", "case_noise")
 
 
 def option(help: str, default=None, **more):
@@ -144,6 +146,30 @@ class DataArguments:
         "truncate",
         choices=["truncate", "drop"],
     )
+    objective: dict[str, Any] | str | None = option(
+        "Learn from texts without targets, of which pairs are made while training, others in every pass: "
+        "span_corruption, denoising, prefix_lm, copy, ul2, or a mapping with a name and options, such as "
+        "{name: span_corruption, noise_density: 0.15, mean_span: 3}. Needs --max_steps. By default the data are pairs."
+    )
+    bpe_dropout: float = option(
+        "Probability of each merge of a byte-pair encoding to be left out whenever a text is read, such as 0.1, so "
+        "that words come in other subwords each time. Needs --max_steps.",
+        0.0,
+    )
+    unigram_sampling: float | None = option(
+        "Draw how words are split by a unigram tokenizer whenever a text is read, by the pieces' likelihoods to this "
+        "power, such as 0.2. Needs --max_steps. By default each word is split in its likeliest way."
+    )
+    source_word_dropout: float = option(
+        "Probability of each word of a source, between white space, to be left out whenever it is read. Needs "
+        "--max_steps.",
+        0.0,
+    )
+    case_noise: float = option(
+        "Probability of a source to come in upper case, in lower case or with each word capitalised whenever it is "
+        "read. Needs --max_steps.",
+        0.0,
+    )
     special_tokens_in_text: str | None = option(
         "What a special token such as </s> is where a text spells it out: literal (text) or read (that token, which "
         "is left out of decoded text). It is kept with the tokenizers, for decoding. By default as they say, else "
@@ -194,6 +220,27 @@ class DataArguments:
         "--metric_for_best_model. By default it runs to its end."
     )
     early_stopping_threshold: float = option("By how much an evaluation has to be better to count as better.", 0.0)
+
+    @property
+    def endless(self) -> str | None:
+        """The option for which pairs are made while training, pass after pass; None if they are made before."""
+        drawn = self.drawn
+        return "--streaming" if self.streaming else f"--{drawn[0]}" if drawn else None
+
+    @property
+    def columns(self) -> tuple[str, str | None]:
+        """Names of the columns that are read: an objective's data have no target."""
+        return self.source_column, self.target_column if self.objective is None else None
+
+    @property
+    def unwanted_column(self) -> str | None:
+        """Name of the column that makes a row bad where an objective makes the targets."""
+        return self.target_column if self.objective is not None else None
+
+    @property
+    def drawn(self) -> list[str]:
+        """Names of the options for which chance decides what a row is, whenever it is read."""
+        return [name for name in CHANCE if getattr(self, name) not in (None, 0)]
 
     @property
     def plans_batches(self) -> bool:

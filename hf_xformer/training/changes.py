@@ -20,6 +20,7 @@ from transformers.trainer_callback import ExportableState
 
 from ..checkpoints.loading import TRAINING_FIELDS
 from ..errors import ArgumentError
+from .arguments import CHANCE
 from .fingerprint import BY_SCORES, CONDITIONAL, DEVICE, EVALUATING, plain
 from .launch import TENSOR_PARALLEL
 from .optimizers import set_group_numbers
@@ -42,7 +43,7 @@ ORDER = frozenset(
         *("max_target_length", "max_tokens", "packing", "group_by_length", "streaming", "seed", "data_seed"),
         *("per_device_train_batch_size", "gradient_accumulation_steps", "processes", "train_sampling_strategy"),
         *("train_split", "dataset_config_name", "accelerator_config", "dataloader_drop_last", "ignore_data_skip"),
-        *("dataloader_num_workers", "max_length_ratio"),
+        *("dataloader_num_workers", "max_length_ratio", *CHANCE),
     )
 )
 # Options of `ORDER` that never change how many steps an epoch has.

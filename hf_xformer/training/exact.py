@@ -112,10 +112,10 @@ def is_new_best(args: TrainingArguments, state: TrainerState, metrics: dict[str,
 
 
 def check_exact(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
-    """Refuses strategies by epoch for a stream, which has no epochs: passes follow one another without end."""
-    for name in STRATEGIES if data_args.streaming else ():
+    """Refuses strategies by epoch where passes follow one another without end, as those of a stream do."""
+    for name in STRATEGIES if data_args.endless else ():
         if getattr(training_args, name) == IntervalStrategy.EPOCH:
             raise ArgumentError(
-                f"--{name} epoch: --streaming has no epochs; give --{name} steps with "
+                f"--{name} epoch: {data_args.endless} has no epochs; give --{name} steps with "
                 f"--{name.replace('strategy', 'steps')}"
             )

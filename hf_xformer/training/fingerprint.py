@@ -27,6 +27,7 @@ from ..data.sources import find_files
 from ..errors import DataError, InputError
 from ..files import CONFIG, content_of
 from .arguments import DataArguments, ModelArguments
+from .chance import objective_of
 from .launch import layout, precision
 from .plan import Plan
 from .resume import raise_first
@@ -40,7 +41,7 @@ DERIVED = frozenset(
         *("train_file", "dataset_name", "group_by_length", "per_device_train_batch_size", "max_steps"),
         *("num_train_epochs", "average_tokens_across_devices", "bf16", "fp16", "accelerator_config"),
         *("parallelism_config", "fsdp", "fsdp_config", "deepspeed", "dataloader_num_workers", "use_cpu"),
-        "special_tokens_in_text",
+        *("special_tokens_in_text", "objective"),
         *("lora_target_modules", "peft_config"),  # `check_adapter` compares what comes of them
     )
 )
@@ -127,6 +128,8 @@ def recipe_of(
     found |= {f"tokenizer_name.{part}": value for part, value in parts.items()}
     own = dict.fromkeys(parts) if target is source else parts_of(target)
     found |= {f"target_tokenizer_name.{part}": value for part, value in own.items()}
+    objective = objective_of(data_args)
+    found["objective"] = None if objective is None else objective.words
     found |= {"layout": layout(training_args), "processes": training_args.world_size}
     found |= {"precision": precision(training_args), "deepspeed": engine_of(training_args)}
     # Each kind of device has random states of its own, which no checkpoint of another one holds.
@@ -151,7 +154,7 @@ def batches_of(data_args: DataArguments, training_args: Seq2SeqTrainingArguments
     found["accelerator_config"]["gradient_accumulation_kwargs"] = plain(accelerator.gradient_accumulation_kwargs)
     if data_args.max_tokens is None:
         found["per_device_train_batch_size"] = training_args.train_batch_size
-    if data_args.streaming:  # whose files are divided over the workers
+    if data_args.endless:  # the rows are divided over the workers
         found["dataloader_num_workers"] = max(1, training_args.dataloader_num_workers)
     if training_args.world_size > 1:
         found["average_tokens_across_devices"] = training_args.average_tokens_across_devices

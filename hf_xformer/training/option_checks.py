@@ -26,6 +26,7 @@ from ..decoding.scoring import TOKENIZERS
 from ..errors import ArgumentError, blame, did_you_mean, wrong_choice
 from .adapter_options import adapter_options
 from .arguments import CHECKPOINTING, DataArguments, ModelArguments
+from .chance import check_chance
 from .launch import OPTIMIZER_SHARDED, TENSOR_PARALLEL, WHOLE, layout, tensor_parallel_size
 from .muon import MUON
 from .optimizers import optimizer_name
@@ -47,14 +48,18 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "generation_max_length": (lambda value: value >= 2, "2 or more: the start token and one more"),
     **dict.fromkeys(
-        ("lora_dropout", "label_smoothing_factor", "adam_beta1", "adam_beta2"),
+        ("lora_dropout", "label_smoothing_factor", "adam_beta1", "adam_beta2", "source_word_dropout"),
         (lambda value: 0 <= value < 1, "in [0, 1)"),
     ),
     "max_length_ratio": (lambda value: 1 < value < float("inf"), "above 1"),
     "r_drop": (lambda value: 0 < value < float("inf"), "above 0"),
     "ema_decay": (lambda value: 0 < value < 1, "between 0 and 1"),
+    **dict.fromkeys(("bpe_dropout", "case_noise"), (lambda value: 0 <= value <= 1, "in [0, 1]")),
     **dict.fromkeys(
-        ("learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"),
+        (
+            *("learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"),
+            "unigram_sampling",
+        ),
         (lambda value: value >= 0, "0 or more"),
     ),
 }
@@ -84,6 +89,7 @@ def check_options(
     if model_args.ema_decay is not None and layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED):
         raise ArgumentError(f"--ema_decay averages whole weights, which {layout(training_args)} divides")
     check_optimizing(model_args, training_args)
+    check_chance(data_args)
     check_steps(data_args, training_args)
     check_batching(data_args, training_args)
     check_evaluation(data_args, training_args)
@@ -196,8 +202,13 @@ def check_steps(data_args: DataArguments, training_args: Seq2SeqTrainingArgument
         ),
         (data_args.streaming and endless, "--streaming does not know how long the data are: give --max_steps"),
         (
-            data_args.streaming and training_args.train_sampling_strategy != "random",
-            "--train_sampling_strategy does nothing with --streaming, which has an order of its own: leave it out",
+            data_args.endless and endless,
+            f"{data_args.endless} makes other pairs in every pass, of which nobody knows the number: give --max_steps",
+        ),
+        (
+            data_args.endless and training_args.train_sampling_strategy != "random",
+            f"--train_sampling_strategy does nothing with {data_args.endless}, which has an order of its own: leave "
+            "it out",
         ),
         (
             training_args.load_best_model_at_end and tensor_parallel_size() > 1,

@@ -70,7 +70,7 @@ def make_plan(
     batches = "drawn"
     if training_args.train_sampling_strategy == "random" and (data_args.plans_batches or data_args.group_by_length):
         batches = "planned" if data_args.plans_batches else "grouped"
-    gives_batches = batches == "planned" or data_args.streaming
+    gives_batches = batches == "planned" or data_args.endless is not None
     accelerator: Any = training_args.accelerator_config
     strategy = IntervalStrategy(training_args.eval_strategy).value
     evaluates = data_args.evaluates(training_args)
@@ -89,7 +89,7 @@ def make_plan(
         train_sampling_strategy=training_args.train_sampling_strategy if batches == "drawn" else "sequential",
         per_device_train_batch_size=1 if gives_batches else training_args.per_device_train_batch_size,
         # Else one process would make a stream's batches for all.
-        dispatch_batches=False if data_args.streaming else accelerator.dispatch_batches,
+        dispatch_batches=False if data_args.endless else accelerator.dispatch_batches,
         eval_strategy=strategy if evaluates else IntervalStrategy.NO.value,
         predict_with_generate=training_args.predict_with_generate or (evaluates and bool(data_args.metrics)),
         settings={name: value for name, value, _ in settings(data_args, training_args)},

@@ -5,6 +5,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -36,9 +37,10 @@ from ..data.batches import (
     Planner,
 )
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
-from ..data.corpora import Corpus
+from ..data.corpora import Corpus, Encode
 from ..data.encoding import choose_spelt_out
 from ..data.pairs import (
+    STREAM_SAMPLE,
     PairEncoder,
     PairTokenizer,
     longest_source,
@@ -54,6 +56,7 @@ from ..models import XformerConfig
 from .adapter_options import check_fit
 from .adapters import add_adapter, make_adapter, tell_moved_base
 from .arguments import DataArguments, ModelArguments
+from .chance import make_encoder, say_chance
 from .changes import Recipe, settle
 from .checkpoint_files import Needs
 from .checks import check_model, check_output_dir, check_own_tokenizer, own_tokenizer
@@ -297,16 +300,17 @@ def make_model(
 
 def policies(data_args: DataArguments, evaluates: bool) -> dict[str, BadRows]:
     """Returns what becomes of the bad rows of each split that a run reads."""
-    found = {"train": BadRows(data_args.on_bad_row, data_args.max_length_ratio)}
+    unwanted = data_args.unwanted_column
+    found = {"train": BadRows(data_args.on_bad_row, data_args.max_length_ratio, unwanted)}
     # A validation set is measured as it is: only what is no pair of texts is left out.
-    return found | ({"validation": BadRows(data_args.on_bad_row)} if evaluates else {})
+    return found | ({"validation": BadRows(data_args.on_bad_row, None, unwanted)} if evaluates else {})
 
 
 def read(
     data_args: DataArguments, split: str, bad_rows: BadRows, say: Callable, streaming: bool = False
 ) -> Dataset | IterableDataset:
     """Returns the rows of the "train" or the "validation" split, from files or a dataset; says what is left out."""
-    columns = (data_args.source_column, data_args.target_column)
+    columns = data_args.columns
     if (files := getattr(data_args, f"{split}_file")) is not None:
         rows = load_rows(find_files(files, say), *columns, streaming, bad_rows)
     else:
@@ -342,10 +346,9 @@ def read_training(
     rows = first(read(data_args, "train", bad_rows["train"], say, data_args.streaming), data_args.max_train_samples)
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
     planner = planner_of(data_args, training_args, plan)
-    if isinstance(rows, IterableDataset):
+    if data_args.endless:
         record_trained_length(tokenize.source, data_args.max_source_length, known)
-        texts = prepare_stream(rows, tokenize, data_args.overlong, say)
-        corpus = Corpus(texts, PairEncoder(tokenize, data_args.overlong))
+        corpus = make_corpus(rows, data_args, tokenize, say)
         return Windows([corpus], planner, seed, accumulated=training_args.gradient_accumulation_steps)
     rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
     record_trained_length(tokenize.source, longest_source(rows), known)
@@ -358,6 +361,20 @@ def read_training(
     average = batches.average_tokens()
     say(f"{len(batches):,} batches, on average of {average[0]:,.0f} source and {average[1]:,.0f} target tokens")
     return batches
+
+
+def make_corpus(
+    rows: Dataset | IterableDataset, data_args: DataArguments, tokenize: PairTokenizer, say: Callable
+) -> Corpus:
+    """Returns the rows of a training set with what makes token ids of them while training."""
+    texts = rows
+    if data_args.objective is None:
+        texts = prepare_stream(rows, tokenize, data_args.overlong, say)
+    encode: Encode = PairEncoder(tokenize, data_args.overlong)
+    if data_args.drawn:
+        encode = make_encoder(data_args, tokenize, say)
+        say_chance(data_args, list(islice(texts, STREAM_SAMPLE)), tokenize, encode, say)
+    return Corpus(texts, encode)
 
 
 def planner_of(data_args: DataArguments, training_args: Seq2SeqTrainingArguments, plan: Plan) -> Planner:

@@ -15,6 +15,7 @@ from ..data.sources import find_files
 from ..decoding.metrics import check_metrics
 from ..decoding.scoring import Scoring
 from .arguments import DataArguments
+from .chance import evaluated_objective
 from .evaluation import GenerationMetrics
 from .launch import data_parallel_size
 from .plan import Plan
@@ -41,7 +42,7 @@ def read_validation(
     sets: dict[str, list[str] | None] = {**data_args.validation_files} or {"": None}
     for name, files in sets.items():
         title = f"validation set {name}" if name else "validation"
-        bad = bad_rows.setdefault(title, BadRows(data_args.on_bad_row))
+        bad = bad_rows.setdefault(title, BadRows(data_args.on_bad_row, None, data_args.unwanted_column))
         rows = read_set(data_args, files, bad, say)
         bad.tell(lambda line, title=title: say(f"{title}: {line}"))
         if data_args.metrics:
@@ -49,7 +50,11 @@ def read_validation(
             for note in check_metrics(data_args.metrics, own, scoring=scoring):
                 say(f"{title}: {note}" if name else note)
             references += own
-        tokenised[name] = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
+        if data_args.objective is None:
+            tokenised[name] = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
+        else:
+            tokenised[name] = evaluated_objective(rows, data_args, tokenize)
+            say(f"{title}: {len(rows):,} texts, of which {len(tokenised[name]):,} pairs are made, always the same")
     batches = EvaluationBatches(
         concatenate_datasets(list(tokenised.values())),
         plan.eval_rows,
@@ -64,7 +69,7 @@ def read_validation(
 
 def read_set(data_args: DataArguments, files: list[str] | None, bad_rows: BadRows, say: Callable) -> Dataset:
     """Returns the rows of a validation set, the first `max_eval_samples`; None is the dataset's split."""
-    columns = (data_args.source_column, data_args.target_column)
+    columns = data_args.columns
     if files is not None:
         rows = load_rows(find_files(files, say), *columns, False, bad_rows)
     else:

@@ -28,6 +28,7 @@ from hf_xformer.training.schema import options
 DECIDING = {
     *("attn_implementation", "ema_decay", "lora_rank", "lora_alpha", "lora_dropout"),
     *("r_drop", "freeze", "lr_multipliers"),
+    *("bpe_dropout", "unigram_sampling", "source_word_dropout", "case_noise"),
     *("dataset_config_name", "train_split", "source_column", "target_column", "streaming", "max_source_length"),
     *("max_target_length", "max_length_ratio", "overlong", "max_tokens", "packing", "max_train_samples"),
     *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args"),
