@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 from small_models import make_batch, make_model
-from small_runs import SMALL, refused, stop_after, weights
+from small_runs import SMALL, refused, run, stop_after, weights
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from hf_xformer.commands import train
@@ -128,3 +128,14 @@ def test_divided_matrices_are_refused(kind, task, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(option_checks, "layout", lambda args: kind)
     line = refused(train, task.options(tmp_path / "run", optim="muon", train_file="nowhere.jsonl"), capsys)
     assert f"--optim muon needs whole matrices, which {kind} divides" in line
+
+
+@pytest.mark.distributed
+def test_two_processes_train_by_muon_as_one_does(task, tmp_path):
+    """Muon computes in bfloat16, by which a difference in the last bit of a sum may become one of a hundredth."""
+    options = {"optim": "muon", "learning_rate": 1e-3, "weight_decay": 0.1}
+    for name, rate in (("before", 0.0), ("one", 1e-3)):
+        train.main(task.options(tmp_path / name, **{**options, "learning_rate": rate}, per_device_train_batch_size=16))
+    run(task.options(tmp_path / "two", **options, per_device_train_batch_size=8), "cpu-2proc")
+    before, one, two = (weights(tmp_path / name) for name in ("before", "one", "two"))
+    assert (two - one).abs().max() < 0.02 * (one - before).abs().max()

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from small_models import make_model
-from small_runs import SMALL, refused, refused_unread, stop_after, weights
+from small_runs import SMALL, nightly, refused, refused_unread, run, stop_after, weights
 from transformers import BartConfig, BartForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
 from hf_xformer.commands import train
@@ -188,3 +188,20 @@ def test_adapters_leave_nothing_to_freeze_and_have_factors_by_their_names(task, 
     found = multipliers_of(model, {"*.lora_B": 16.0})
     factors = {found[each] for name, each in model.named_parameters() if "lora_B" in name}
     assert factors == {16.0} and {found[each] for each in model.parameters()} == {1.0, 16.0}
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("mode", ["zero2", *nightly("cpu-2proc", "zero3")])
+def test_two_processes_train_parts_as_one_does(mode, task, tmp_path):
+    train.main(task.options(tmp_path / "base", max_steps=1))
+    options = {"model_name_or_path": tmp_path / "base", "config_name": None, "config_overrides": None}
+    options |= {"tokenizer_name": None, "learning_rate": 1e-3, "weight_decay": 0.1}
+    options |= {"freeze": "encoder.norm", "lr_multipliers": "encoder=0.1,embeddings=0.5"}
+    train.main(task.options(tmp_path / "one", **options, per_device_train_batch_size=16))
+    run(task.options(tmp_path / "two", **options, per_device_train_batch_size=8), mode)
+    one, two, base = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two", "base"))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=0)
+        assert torch.equal(weight, base[name]) == (name == "model.encoder.norm.weight")
+    moved = [(one[name] - weight).abs().max() for name, weight in base.items() if "q_proj" in name]
+    assert moved[-1] < moved[0] / 5  # the decoder's come first

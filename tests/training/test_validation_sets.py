@@ -58,8 +58,9 @@ def test_each_set_has_the_scores_that_it_has_alone(more, sets, task, tmp_path):
 
 @pytest.mark.distributed
 def test_two_processes_evaluate_the_sets_as_one_does(sets, task, tmp_path):
-    train.main(task.options(tmp_path / "one", **FIXED, validation_sets=json.dumps(sets)))
-    run(task.options(tmp_path / "two", **FIXED, validation_sets=json.dumps(sets), eval_max_tokens=30), "cpu-2proc")
+    options = {**FIXED, "max_steps": 1, "learning_rate": 0.0, "validation_sets": json.dumps(sets)}
+    train.main(task.options(tmp_path / "one", **options))
+    run(task.options(tmp_path / "two", **options, eval_max_tokens=30), "cpu-2proc")
     one, two = eval_results(tmp_path / "one"), eval_results(tmp_path / "two")
     for name in ("", *(f"{each}_" for each in sets)):
         assert two[f"eval_{name}loss"] == pytest.approx(one[f"eval_{name}loss"], abs=1e-6)
