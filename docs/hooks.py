@@ -22,7 +22,8 @@ from unittest import mock
 from hf_xformer import XformerConfig
 from hf_xformer.cli import LAUNCH_OPTIONS, PROGRAM, VERBS
 from hf_xformer.hub.card import CardFacts
-from hf_xformer.training.schema import Row, options_table
+from hf_xformer.training.arguments import CorpusArguments, StageArguments
+from hf_xformer.training.schema import Row, options_of, options_table
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,6 +60,16 @@ def recipe_options() -> list[Option]:
 def trainer_options() -> list[Option]:
     """Options of a recipe that are the stock Trainer's."""
     return [option_of(row) for row in options_table() if row.group == "training"]
+
+
+def corpus_options() -> list[Option]:
+    """Options of a corpus in a recipe's `datasets`."""
+    return [option_of(row) for row in options_table(options_of("", CorpusArguments))]
+
+
+def stage_options() -> list[Option]:
+    """Options of a stage in a recipe's `stages`."""
+    return [option_of(row) for row in options_table(options_of("", StageArguments))]
 
 
 def option_of(row: Row) -> Option:
@@ -156,6 +167,8 @@ def quickstart_recipe() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "recipe_options": lambda: table(recipe_options()),
     "trainer_options": lambda: table(trainer_options()),
+    "corpus_options": lambda: table(corpus_options()),
+    "stage_options": lambda: table(stage_options()),
     "model_options": lambda: table(model_options()),
     "card_options": lambda: table(card_options()),
     "quickstart_recipe": quickstart_recipe,

@@ -68,6 +68,8 @@ RECIPES: dict[str, dict] = {
                 "lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": '{"patience": 0}'},
     "stream": {"streaming": "true", "max_steps": 45},
     "packed stream": {"streaming": "true", "packing": "true", "max_tokens": 40, "dataloader_num_workers": 2},
+    "mixture": {"train_file": None, "datasets": "MIXTURE", "stages": "STAGES", "packing": "true", "max_tokens": 40,
+                "dataloader_num_workers": 2, "gradient_accumulation_steps": 2},
     "stream, accumulated": {"streaming": "true", "gradient_accumulation_steps": 3, "save_steps": 4},
     "accumulation": {**EPOCHS, "gradient_accumulation_steps": 3, "save_steps": 3},
     "lora": {**EXISTING, "model_name_or_path": "BASE", "lora_rank": 2, "lora_dropout": 0.2, **EVALUATING},
@@ -178,7 +180,12 @@ class Bench:
         self.folder, self.numbers, self.unbroken_runs = folder, itertools.count(1), dict[str, Unbroken]()
         (folder / "task").mkdir(parents=True)
         self.task = task or make_task(folder / "task")
-        self.paths = {"VALIDATION": self.task.validation}
+        lines = Path(self.task.train).read_text().splitlines(keepends=True)
+        for name, part in (("small", lines[:16]), ("large", lines[16:])):
+            (folder / f"{name}.jsonl").write_text("".join(part))
+        corpora = [{"name": name, "train_file": str(folder / f"{name}.jsonl")} for name in ("small", "large")]
+        stages = [{"until_step": 12, "weights": {"large": 1}}, {"weights": {"small": 1, "large": 1}}]
+        self.paths = {"VALIDATION": self.task.validation, "MIXTURE": json.dumps(corpora), "STAGES": json.dumps(stages)}
         tokenizer = AutoTokenizer.from_pretrained(self.task.tokenizer)
         sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
         torch.manual_seed(0)

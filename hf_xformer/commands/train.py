@@ -28,7 +28,7 @@ from ..errors import blame, one_line_errors
 from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER, with_nulls
 from ..hub.card import CardFacts, facts_of, read_facts, why_kept, write_card
 from ..hub.curves import plot_curves
-from ..hub.privacy import hide_secrets
+from ..hub.privacy import cleaned, hide_secrets
 from ..hub.record import listed, make_record, update_record
 from ..hub.repository import RunPublisher, check_pushing
 from ..training.adapter_state import AllocateRanks, SaveWholeAdapter, is_saved_in_part
@@ -49,6 +49,7 @@ from ..training.failures import one_line_failures
 from ..training.health import StopIfNotFinite
 from ..training.launch import keep_freed_memory, layout, one_line_when_stopped, process_count, tensor_parallel_size
 from ..training.launch_checks import check_engine
+from ..training.mixtures import corpora_of, names_of, title_of
 from ..training.optimizers import check_optimizer, set_optimizer
 from ..training.output_lock import lock_output, locks_released
 from ..training.parallel import TensorParallelTrainer, leave_together
@@ -67,7 +68,7 @@ from ..training.rotation import (
     without_word_of_the_best,
 )
 from ..training.schedules import check_fits, steps_of_epochs
-from ..training.throughput import log_throughput, results_of_end, results_of_training, seconds_of
+from ..training.throughput import log_throughput, results_of_end, results_of_training, seconds_of, sums_in
 
 
 @locks_released()
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if run.finished is None:
                 train(trainer, run)
             else:
-                take_up(trainer, run, model_args)
+                take_up(trainer, run, model_args, names_of(data_args))
             save_rest(trainer, run)
             if run.validation is not None:
                 evaluate_at_end(trainer, run)
@@ -139,7 +140,7 @@ def make_trainer(
     if run.finished is None:
         if given.max_steps <= 0:
             check_fits(given, steps_of_epochs(given, len(run.train)))
-        log_throughput(trainer, trainer.accelerator.print, passes_of(model_args))
+        log_throughput(trainer, trainer.accelerator.print, passes_of(model_args), names_of(data_args))
     return trainer
 
 
@@ -222,13 +223,13 @@ def step_of_best(trainer: Seq2SeqTrainer) -> int | None:
     return state.best_global_step
 
 
-def take_up(trainer: Seq2SeqTrainer, run: Run, model_args: ModelArguments) -> None:
+def take_up(trainer: Seq2SeqTrainer, run: Run, model_args: ModelArguments, corpora: Sequence[str]) -> None:
     """Takes up a finished run as it ended: its state, its results, and the weights of its last or best checkpoint."""
     trainer.state = run.start.state.trainer
     trainer.state.is_local_process_zero = trainer.is_local_process_zero()
     trainer.state.is_world_process_zero = trainer.is_world_process_zero()
     output_dir = Path(trainer.args.output_dir)
-    results = results_of_end(trainer, output_dir, trainer.accelerator.print, passes_of(model_args))
+    results = results_of_end(trainer, output_dir, trainer.accelerator.print, passes_of(model_args), corpora)
     trainer.log(dict(results))
     trainer.save_metrics("train", with_nulls(results))
     if model_args.ema_decay is not None:
@@ -273,12 +274,14 @@ def record_of(
         recipe,
         words,
         model_args.model_name_or_path,
-        data_args.dataset_name or data_args.train_file or [],
+        data_args.dataset_name or data_args.train_file or names_of(data_args),
         count_bad_rows(run, data_args),
         run.plan.batch,
         seconds_of(trainer.state),
     )
     best = step_of_best(trainer)
+    if data_args.datasets is not None:
+        record |= corpora_for_record(trainer, data_args)
     more = {
         "weights_of_step": trainer.state.global_step if best is None else best,
         "stopped_early": has_stopped_early(trainer.state, data_args),
@@ -305,10 +308,24 @@ def evaluated_on(data_args: DataArguments) -> dict[str, Any]:
 
 def count_bad_rows(run: Run, data_args: DataArguments) -> dict[str, Any]:
     """Returns how many bad rows of each split were left out, as far as they were counted."""
-    found: dict[str, Any] = {split: bad.summary() for split, bad in run.bad_rows.items() if bad.total}
-    if data_args.streaming and data_args.on_bad_row == "skip":
-        found["train"] = "counted in the log alone: a stream is read while the model trains"
+    found: dict[str, Any] = {title: bad.summary() for title, bad in run.bad_rows.items() if bad.total}
+    for corpus, of_corpus in corpora_of(data_args):
+        if of_corpus.streaming and of_corpus.on_bad_row == "skip":
+            found[title_of(corpus)] = "counted in the log alone: a stream is read while the model trains"
     return found
+
+
+def corpora_for_record(trainer: Seq2SeqTrainer, data_args: DataArguments) -> dict[str, Any]:
+    """Returns what a record says of a mixture: the data of each corpus, and what the model was trained on."""
+    counts = (sums_in(trainer.state) or {}).get("corpora", {})
+    found, said = [], []
+    for corpus, of_corpus in corpora_of(data_args):
+        data = listed(of_corpus.dataset_name or of_corpus.train_file or [])
+        pairs, source, target = counts.get(corpus.name, (0, 0, 0))
+        tokens = {"source_tokens": source, "target_tokens": target}
+        found.append({"name": corpus.name, "data": data, "pairs": pairs, **tokens, **recorded_chance(of_corpus)})
+        said.append(f"{corpus.name} ({data}), {source + target:,} tokens")
+    return cleaned({"corpora": found, "trained_on": "; ".join(said)})
 
 
 def report(trainer: Seq2SeqTrainer, record: dict, facts: CardFacts) -> None:

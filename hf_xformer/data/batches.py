@@ -62,6 +62,7 @@ class LengthGroupedDataset(TorchDataset):
 Batches = list[np.ndarray]  # the numbers of each one's rows
 FILLER = -1  # number of a row that only fills a batch up
 FOR_COLLATOR = ("input_ids", "attention_mask", "labels")
+CORPUS, BY_CORPUS = "corpus", "by_corpus"  # number of a pair's corpus, in its row; counts of the pairs of a batch
 
 
 class Planner(Protocol):

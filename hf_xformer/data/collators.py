@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..models import make_packing
-from .batches import EvaluationBatch, best_fit
+from .batches import BY_CORPUS, CORPUS, EvaluationBatch, best_fit
 
 
 class DataCollatorForPackedSeq2Seq:
@@ -85,8 +85,11 @@ class DataCollatorForPackedSeq2Seq:
 
 class BatchCollator:
     """
-    Collates for both of the Trainer's datasets: batches of a [`BatchedDataset`], and those of [`EvaluationBatches`] or
-    single rows.
+    Collates for both of the Trainer's datasets: batches of a [`BatchedDataset`] or of `Windows`, and those of
+    [`EvaluationBatches`] or single rows.
+
+    Of `Windows` it returns `by_corpus` too, which whoever trains takes out: the number of each pair's corpus and its
+    tokens of source and target, (pairs, 3).
 
     Args:
         training, evaluation: Collators of pairs.
@@ -98,8 +101,15 @@ class BatchCollator:
     def __call__(self, features: list) -> dict[str, torch.Tensor]:
         if not isinstance(features[0], list):
             return self.evaluation(features)
-        collate = self.evaluation if isinstance(features[0], EvaluationBatch) else self.training
-        return collate([pair for batch in features for pair in batch])
+        pairs = [pair for batch in features for pair in batch]
+        if isinstance(features[0], EvaluationBatch):
+            return self.evaluation(pairs)
+        if CORPUS not in pairs[0]:
+            return self.training(pairs)
+        batch = self.training([{name: value for name, value in pair.items() if name != CORPUS} for pair in pairs])
+        rows = [[pair[CORPUS], len(pair["input_ids"]), len(pair["labels"])] for pair in pairs]
+        batch[BY_CORPUS] = torch.tensor(rows)
+        return batch
 
 
 def without_logits(collate: Callable, features: list[dict]) -> dict:

@@ -4,15 +4,16 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from datasets import Dataset, IterableDataset
 
 from ..errors import DataError
+from .batches import CORPUS
 
 
 Rows: TypeAlias = dict[str, list]  # columns, each with an item for every row
@@ -61,9 +62,9 @@ class Pair:
     def lengths(self) -> tuple[int, int]:
         return len(self.source), len(self.labels)
 
-    def features(self) -> dict[str, list[int]]:
+    def features(self) -> dict[str, Any]:
         """Returns the pair as collators take it."""
-        return {"input_ids": self.source.tolist(), "labels": self.labels.tolist()}
+        return {"input_ids": self.source.tolist(), "labels": self.labels.tolist(), CORPUS: self.corpus}
 
 
 class EndlessPairs:
@@ -80,8 +81,11 @@ class EndlessPairs:
     """
 
     def __init__(self, corpus: Corpus, number: int, seed: int, reader: Reader):
-        self.corpus, self.number, self.seed, self.reader = corpus, number, seed, reader
+        self.number, self.seed, self.reader = number, seed, reader
         rows = corpus.rows
+        if isinstance(rows, Dataset) and corpus.encode is None:
+            rows = rows.select_columns(["input_ids", "labels"])
+        self.corpus = replace(corpus, rows=rows)
         self.has_own_shards = isinstance(rows, IterableDataset) and rows.num_shards % reader.readers == 0
         self.rows = self.passes()
         self.returned: deque[Pair] = deque()

@@ -3,6 +3,7 @@
 """Turns pairs of texts into pairs of token ids, which the Trainer reads."""
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import compress, islice
 
@@ -33,6 +34,7 @@ class PairTokenizer:
     Args:
         source, target: Tokenizers.
         max_source_length, max_target_length: Tokens to which the tokenizers truncate longer texts.
+        prefix: Text that is put before each source.
     """
 
     def __init__(
@@ -41,11 +43,18 @@ class PairTokenizer:
         target: PreTrainedTokenizerBase,
         max_source_length: int,
         max_target_length: int,
+        prefix: str = "",
     ):
-        self.source, self.target = source, target
+        self.source, self.target, self.prefix = source, target, prefix
         self.encode_source = TextEncoder(source, max_source_length)
         self.encode_target = TextEncoder(target, max_target_length, target=True)
         self.limits = f"{max_source_length} source or {max_target_length} target tokens"
+
+    def with_prefix(self, prefix: str) -> "PairTokenizer":
+        """Returns one that puts another text before each source."""
+        changed = copy(self)
+        changed.prefix = prefix
+        return changed
 
     @property
     def why_tokens(self) -> str:
@@ -55,7 +64,7 @@ class PairTokenizer:
         return "read as tokens, and never generated as text: the tokenizer cannot take them as text"
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        sources = self.encode_source(rows["source"])
+        sources = self.encode_source([self.prefix + text for text in rows["source"]])
         targets = self.encode_target(list(map(first_reference, rows["target"])))
         pairs = list(zip(sources, targets, strict=True))
         return {

@@ -84,7 +84,7 @@ class NoisyPairs:
         source: Regularisation | None = None,
         target: Regularisation | None = None,
     ):
-        self.overlong, self.noise = overlong, noise
+        self.overlong, self.noise, self.prefix = overlong, noise, tokenize.prefix
         limits = tokenize.encode_source.limit, tokenize.encode_target.limit
         self.encode_source = RegularisedEncoder(tokenize.source, limits[0], regularisation=source)
         self.encode_target = RegularisedEncoder(tokenize.target, limits[1], target=True, regularisation=target)
@@ -93,7 +93,7 @@ class NoisyPairs:
         texts = rows["source"]
         if self.noise is not None:
             texts = [self.noise(text, random) for text in texts]
-        sources = self.encode_source(texts, random)
+        sources = self.encode_source([self.prefix + text for text in texts], random)
         targets = self.encode_target(list(map(first_reference, rows["target"])), random)
         pairs = list(zip(sources, targets, strict=True))
         if self.overlong == "drop":

@@ -40,7 +40,7 @@ RECORDED = {
     *("validation_split", "source_column", "target_column", "streaming", "max_source_length", "max_target_length"),
     *("on_bad_row", "max_length_ratio", "overlong", "special_tokens_in_text", "group_by_length", "max_tokens"),
     *("packing", "max_train_samples", "max_eval_samples", "metrics", "objective", "bpe_dropout", "unigram_sampling"),
-    *("source_word_dropout", "case_noise"),
+    *("source_word_dropout", "case_noise", "temperature", "stages"),
     *("num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size"),
     *("gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
     *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "optim", "optim_args"),

@@ -101,12 +101,70 @@ class ModelArguments:
 
 
 @dataclass
+class CorpusArguments:
+    """A corpus of `datasets`."""
+
+    name: str | None = option(
+        "Its name in stages, messages, logs and the model card. By default that of its first file or its dataset."
+    )
+    weight: float | None = option(
+        "How often its rows are drawn, against those of the others. All corpora have one, or none."
+    )
+    prefix: str = option(
+        "Text that is put before each of its sources, such as '<2de> ' or 'summarise: '. Texts that are decoded later "
+        "have to begin with it too.",
+        "",
+    )
+    train_file: list[str] | None = option("Its files, as for one corpus; give them or dataset_name.")
+    dataset_name: str | None = option("Folder or Hub name of a dataset, in place of files.")
+    dataset_config_name: str | None = option("Configuration of that dataset; its default one by default.")
+    train_split: str | None = option("Split of the dataset. By default that of the recipe.")
+    source_column: str | None = option("Field or column that holds the source. By default that of the recipe.")
+    target_column: str | None = option("Field or column that holds the target. By default that of the recipe.")
+    on_bad_row: str | None = option(
+        "What to do with its bad rows. By default what the recipe says.", choices=list(POLICIES)
+    )
+    max_length_ratio: float | None = option("Its own limit of that name. By default that of the recipe.")
+    streaming: bool | None = option(
+        "Read this corpus while training. By default as the recipe says: a stream and corpora in memory go together."
+    )
+    objective: dict[str, Any] | str | None = option(
+        "An objective that makes pairs of its texts, which have no targets. By default that of the recipe."
+    )
+    bpe_dropout: float | None = option("Its own option of that name. By default that of the recipe.")
+    unigram_sampling: float | None = option("Its own option of that name. By default that of the recipe.")
+    source_word_dropout: float | None = option("Its own option of that name. By default that of the recipe.")
+    case_noise: float | None = option("Its own option of that name. By default that of the recipe.")
+
+
+@dataclass
+class StageArguments:
+    """A stage of `stages`."""
+
+    until_step: int | None = option("Its last step. The last stage has none: it is the rest of the run.")
+    weights: dict[str, Any] | None = option(
+        "Weight of each corpus by its name; a corpus that is not named is not drawn from."
+    )
+
+
+@dataclass
 class DataArguments:
     """Which pairs to train and evaluate on, how long they may be, and how they share batches."""
 
     train_file: list[str] | None = option(
         "Training pairs: one or several JSONL, CSV, TSV or Parquet files, a folder of them, or two text files with a "
-        "sentence a line, source first; give it or --dataset_name."
+        "sentence a line, source first; give it, --dataset_name or --datasets."
+    )
+    datasets: list[dict[str, Any]] | str | None = option(
+        "Several corpora to draw training pairs from, in place of --train_file: a list of mappings, with the options "
+        "of a corpus, or JSON. Needs --max_steps: a mixture has no epochs.",
+    )
+    temperature: float | None = option(
+        "Draws from --datasets in proportion to the number of their pairs to the power of 1 / temperature, in place "
+        "of weights: with 1 as often as they are large, with more the more evenly. By default 1, without weights."
+    )
+    stages: list[dict[str, Any]] | str | None = option(
+        "Weights of --datasets that change on the way: a list of mappings, each with until_step and weights, or JSON.",
     )
     validation_file: list[str] | None = option(
         "Validation pairs, in the formats of --train_file. By default there is no evaluation, unless --eval_strategy "
@@ -224,6 +282,8 @@ class DataArguments:
     @property
     def endless(self) -> str | None:
         """The option for which pairs are made while training, pass after pass; None if they are made before."""
+        if self.datasets is not None:
+            return "--datasets"
         drawn = self.drawn
         return "--streaming" if self.streaming else f"--{drawn[0]}" if drawn else None
 

@@ -43,7 +43,7 @@ ORDER = frozenset(
         *("max_target_length", "max_tokens", "packing", "group_by_length", "streaming", "seed", "data_seed"),
         *("per_device_train_batch_size", "gradient_accumulation_steps", "processes", "train_sampling_strategy"),
         *("train_split", "dataset_config_name", "accelerator_config", "dataloader_drop_last", "ignore_data_skip"),
-        *("dataloader_num_workers", "max_length_ratio", *CHANCE),
+        *("dataloader_num_workers", "max_length_ratio", "datasets", "temperature", "stages", *CHANCE),
     )
 )
 # Options of `ORDER` that never change how many steps an epoch has.
@@ -133,7 +133,8 @@ def settle(
         say(f"{checkpoint} has no record of its recipe: it was not compared with the options of this start")
         return Recipe(now, history if is_finished else [*history, {"from_step": step, "changes": None}], NUMBERS)
     if None in (was.get("dataset_revision", ""), now.get("dataset_revision", "")):
-        say(f"--dataset_name {now['dataset_name']}: its revision is not known, and was not compared with {checkpoint}")
+        named = "--datasets" if now["dataset_name"] is None else f"--dataset_name {now['dataset_name']}"
+        say(f"{named}: its revision is not known, and was not compared with {checkpoint}")
     found = differences(was, now)
     if now.get("dataset_revision", "") is None and now["dataset_name"] == was.get("dataset_name"):
         now = {**now, "dataset_revision": was.get("dataset_revision")}  # the next start may know its own
@@ -147,7 +148,7 @@ def settle(
     refuse(found, checkpoint, was, change, is_finished, step - 1)
     names = frozenset(each.name for each in found)
     say(f"--change_recipe: {'; '.join(mixed(each, history, step) for each in found)}")
-    if names & ORDER:
+    if {name.partition(".")[0] for name in names} & ORDER:
         say("some pairs of this pass over the data may come twice or never")
     return Recipe(now, [*history, {"from_step": step, "changes": {name: [*values] for name, *values in found}}], names)
 

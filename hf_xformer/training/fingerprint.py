@@ -9,6 +9,7 @@ An option that is in none of the tables below decides the weights, until somebod
 
 import hashlib
 import json
+from dataclasses import fields
 from enum import Enum
 from itertools import chain
 from pathlib import Path
@@ -29,6 +30,7 @@ from ..files import CONFIG, content_of
 from .arguments import DataArguments, ModelArguments
 from .chance import objective_of
 from .launch import layout, precision
+from .mixtures import corpora_of, mappings
 from .plan import Plan
 from .resume import raise_first
 from .schema import options
@@ -38,7 +40,8 @@ from .schema import options
 DERIVED = frozenset(
     (
         *("model_name_or_path", "config_name", "config_overrides", "tokenizer_name", "target_tokenizer_name"),
-        *("train_file", "dataset_name", "group_by_length", "per_device_train_batch_size", "max_steps"),
+        *("train_file", "dataset_name", "datasets", "stages", "group_by_length", "per_device_train_batch_size"),
+        "max_steps",
         *("num_train_epochs", "average_tokens_across_devices", "bf16", "fp16", "accelerator_config"),
         *("parallelism_config", "fsdp", "fsdp_config", "deepspeed", "dataloader_num_workers", "use_cpu"),
         *("special_tokens_in_text", "objective"),
@@ -217,7 +220,8 @@ def shared_digests(
     digests: dict[str, Any] = {}
     fault: InputError | None = None
     try:
-        find_files((*(data_args.train_file or ()), *chain(*data_args.validation_files.values())))
+        of_training = [file for _, of_corpus in corpora_of(data_args) for file in of_corpus.train_file or ()]
+        find_files((*of_training, *chain(*data_args.validation_files.values())))
         if PartialState().is_main_process:
             digests = digests_of(model_args, data_args, training_args)
     except InputError as error:
@@ -233,12 +237,9 @@ def digests_of(
 ) -> dict[str, Any]:
     """Returns the content of what the options name; of something on the Hub its commit."""
     found: dict[str, Any] = {"model_name_or_path": weights_of(model_args.model_name_or_path)}
-    found["train_file"] = files_of(data_args.train_file)
-    name = found["dataset_name"] = data_args.dataset_name
-    if name is not None and Path(name).is_dir():
-        found["dataset_name"] = content_of(Path(name))
-    elif name is not None:
-        found["dataset_revision"] = revision_of(name)
+    found |= data_of(data_args)
+    if data_args.datasets is not None:
+        found |= mixture_of(data_args)
     schedule = SchedulerType(training_args.lr_scheduler_type)
     if training_args.load_best_model_at_end or schedule in BY_SCORES:
         for each in EVALUATING:
@@ -252,6 +253,37 @@ def digests_of(
         generation = training_args.generation_config
         if isinstance(generation, str | Path) and Path(generation).exists():
             found["generation_config"] = content_of(Path(generation))
+    return found
+
+
+def data_of(data_args: DataArguments) -> dict[str, Any]:
+    """Returns the content of a training set, or of one on the Hub its name and commit."""
+    found = {"train_file": files_of(data_args.train_file), "dataset_name": data_args.dataset_name}
+    name = data_args.dataset_name
+    if name is not None and Path(name).is_dir():
+        found["dataset_name"] = content_of(Path(name))
+    elif name is not None:
+        found["dataset_revision"] = revision_of(name)
+    return found
+
+
+def mixture_of(data_args: DataArguments) -> dict[str, Any]:
+    """Returns the names of a mixture's corpora, and everything of each that decides the weights."""
+    corpora = corpora_of(data_args)
+    found: dict[str, Any] = {"datasets": [corpus.name for corpus, _ in corpora]}
+    if data_args.stages is not None:
+        found["stages"] = mappings("stages", data_args.stages)
+    revisions = {}
+    for corpus, of_corpus in corpora:
+        options = {each.name: getattr(of_corpus, each.name, getattr(corpus, each.name)) for each in fields(corpus)}
+        objective = objective_of(of_corpus)
+        options |= data_of(of_corpus) | {"objective": None if objective is None else objective.words}
+        if (revision := options.pop("dataset_revision", "")) != "":
+            revisions[corpus.name] = revision
+        deciding = [name for name in options if name not in NEUTRAL and name != "name"]
+        found |= {f"datasets.{corpus.name}.{name}": plain(options[name]) for name in deciding}
+    if revisions:
+        found["dataset_revision"] = None if None in revisions.values() else revisions
     return found
 
 

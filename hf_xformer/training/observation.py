@@ -25,6 +25,20 @@ def add_to_log(state: TrainerState, logs: dict[str, float], more: dict[str, floa
     state.log_history[-1].update(more)
 
 
+def observe_batches(trainer: Trainer, observer: Callable[[dict[str, Any]], None]) -> None:
+    """Has an observer see every batch that a Trainer is about to train on, and take out what is not for the model."""
+    observed_trainer: Any = trainer
+    take = observed_trainer.get_batch_samples
+
+    def observed(*args, **kwargs):
+        batches, items = take(*args, **kwargs)
+        for batch in batches:
+            observer(batch)
+        return batches, items
+
+    observed_trainer.get_batch_samples = observed
+
+
 def observe_smoothing(trainer: Trainer, observer: Callable[[torch.Tensor, torch.Tensor], None]) -> bool:
     """
     Has an observer called with labels and loss wherever the Trainer's own label smoothing computes the loss.

@@ -28,6 +28,7 @@ from .adapter_options import adapter_options
 from .arguments import CHECKPOINTING, DataArguments, ModelArguments
 from .chance import check_chance
 from .launch import OPTIMIZER_SHARDED, TENSOR_PARALLEL, WHOLE, layout, tensor_parallel_size
+from .mixtures import check_mixture, corpora_of
 from .muon import MUON
 from .optimizers import optimizer_name
 from .schedules import check_schedule
@@ -51,6 +52,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("lora_dropout", "label_smoothing_factor", "adam_beta1", "adam_beta2", "source_word_dropout"),
         (lambda value: 0 <= value < 1, "in [0, 1)"),
     ),
+    "temperature": (lambda value: 0 < value < float("inf"), "above 0"),
     "max_length_ratio": (lambda value: 1 < value < float("inf"), "above 1"),
     "r_drop": (lambda value: 0 < value < float("inf"), "above 0"),
     "ema_decay": (lambda value: 0 < value < 1, "between 0 and 1"),
@@ -81,7 +83,8 @@ def check_options(
     check_sources(model_args, data_args, training_args)
     check_attention_name(model_args, training_args)
     check_adapters(model_args, training_args)
-    for arguments in (model_args, data_args, training_args):
+    check_mixture(data_args, training_args)
+    for arguments in (model_args, data_args, *(each for _, each in corpora_of(data_args)), training_args):
         for name, (is_possible, words) in RANGES.items():
             value = getattr(arguments, name, None)
             if value is not None and not is_possible(value):
@@ -115,8 +118,8 @@ def check_sources(
             "a new model needs --tokenizer_name; hf-xformer tokenizer makes a tokenizer",
         ),
         (
-            (data_args.train_file is None) == (data_args.dataset_name is None),
-            "give either --train_file or --dataset_name",
+            [data_args.train_file, data_args.dataset_name, data_args.datasets].count(None) != 2,
+            "give either --train_file, --dataset_name or --datasets",
         ),
         (
             base is not None and Path(base).resolve() == Path(output_dir).resolve(),
@@ -200,9 +203,12 @@ def check_steps(data_args: DataArguments, training_args: Seq2SeqTrainingArgument
             endless and not training_args.num_train_epochs > 0,
             f"--num_train_epochs must be above 0, got {training_args.num_train_epochs}",
         ),
-        (data_args.streaming and endless, "--streaming does not know how long the data are: give --max_steps"),
         (
-            data_args.endless and endless,
+            data_args.streaming and data_args.datasets is None and endless,
+            "--streaming does not know how long the data are: give --max_steps",
+        ),
+        (
+            data_args.endless not in (None, "--datasets") and endless,
             f"{data_args.endless} makes other pairs in every pass, of which nobody knows the number: give --max_steps",
         ),
         (

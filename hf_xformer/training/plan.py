@@ -28,7 +28,7 @@ class Plan:
         batch: Pairs or tokens that a step works on, in words. Learning rate and epochs depend on it.
         attn_implementation: The model's; None leaves it to the library.
         batches: "planned" (batches are packed, or of so many tokens), "grouped" (of pairs of like lengths) or "drawn"
-            (at random). The dataset gives whole ones if they are planned, and of a stream; else rows.
+            (at random). The dataset gives whole ones if they are planned, of streams and of mixtures; else rows.
         evaluates: Whether the run evaluates at all; it does so at the end, whatever `eval_strategy`.
         eval_batch: Rows or tokens of an evaluation's batch, in words. To the Trainer a whole batch is one item.
         eval_rows, eval_tokens: The most that it has; None for the one that does not decide.
@@ -88,7 +88,7 @@ def make_plan(
         # The dataset's own order.
         train_sampling_strategy=training_args.train_sampling_strategy if batches == "drawn" else "sequential",
         per_device_train_batch_size=1 if gives_batches else training_args.per_device_train_batch_size,
-        # Else one process would make a stream's batches for all.
+        # Else one process would make a stream's or a mixture's batches for all.
         dispatch_batches=False if data_args.endless else accelerator.dispatch_batches,
         eval_strategy=strategy if evaluates else IntervalStrategy.NO.value,
         predict_with_generate=training_args.predict_with_generate or (evaluates and bool(data_args.metrics)),

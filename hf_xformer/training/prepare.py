@@ -5,13 +5,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset, IterableDataset
 from transformers import (
     AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
@@ -23,40 +21,20 @@ from transformers import (
 )
 
 from ..checkpoints.foreign_code import TOKENIZER_CONFIG
-from ..checkpoints.lengths import record_trained_length, recorded, trained_length
+from ..checkpoints.lengths import recorded, trained_length
 from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers, read_model_config
 from ..checkpoints.vocabulary import check_vocabulary, fit_vocabulary
 from ..data.bad_rows import BadRows
-from ..data.batches import (
-    BatchedDataset,
-    EvaluationBatches,
-    LengthGroupedDataset,
-    OfCount,
-    PackedWithin,
-    PaddedWithin,
-    Planner,
-)
+from ..data.batches import EvaluationBatches
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
-from ..data.corpora import Corpus, Encode
 from ..data.encoding import choose_spelt_out
-from ..data.pairs import (
-    STREAM_SAMPLE,
-    PairEncoder,
-    PairTokenizer,
-    longest_source,
-    prepare_stream,
-    prepare_training,
-)
+from ..data.pairs import PairTokenizer
 from ..data.probing import check_training
-from ..data.reading import load_named_rows, load_rows
-from ..data.sources import find_files
-from ..data.windows import Windows
 from ..files import read_json
 from ..models import XformerConfig
 from .adapter_options import check_fit
 from .adapters import add_adapter, make_adapter, tell_moved_base
 from .arguments import DataArguments, ModelArguments
-from .chance import make_encoder, say_chance
 from .changes import Recipe, settle
 from .checkpoint_files import Needs
 from .checks import check_model, check_output_dir, check_own_tokenizer, own_tokenizer
@@ -68,7 +46,7 @@ from .evaluation import (
 )
 from .exact import check_exact
 from .fingerprint import recipe_of
-from .launch import data_parallel_size, tensor_parallel_size
+from .launch import tensor_parallel_size
 from .option_checks import check_options
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .parts import check_parts, freeze
@@ -78,6 +56,7 @@ from .recipe import parse_overrides
 from .resume import SavedState, Start, check_resumable, find_start, without_lost_best
 from .rotation import place_of_best
 from .trainer_options import settings
+from .training_set import TrainingSet, policies, read_training
 from .validation import read_validation
 
 
@@ -88,8 +67,6 @@ REASONS = {
     "eager": "the fastest for short texts in bfloat16 on a CPU",
     "varlen": "torch's FlashAttention, which this GPU has; it needs no masks",
 }
-
-TrainingSet: TypeAlias = Dataset | LengthGroupedDataset | BatchedDataset | Windows
 
 
 @dataclass(frozen=True)
@@ -296,92 +273,6 @@ def make_model(
             return load_model(folder, **options)
     # Through the Auto class, which is where DeepSpeed ZeRO-3 partitions a model while it is built.
     return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trust_remote_code, **options)
-
-
-def policies(data_args: DataArguments, evaluates: bool) -> dict[str, BadRows]:
-    """Returns what becomes of the bad rows of each split that a run reads."""
-    unwanted = data_args.unwanted_column
-    found = {"train": BadRows(data_args.on_bad_row, data_args.max_length_ratio, unwanted)}
-    # A validation set is measured as it is: only what is no pair of texts is left out.
-    return found | ({"validation": BadRows(data_args.on_bad_row, None, unwanted)} if evaluates else {})
-
-
-def read(
-    data_args: DataArguments, split: str, bad_rows: BadRows, say: Callable, streaming: bool = False
-) -> Dataset | IterableDataset:
-    """Returns the rows of the "train" or the "validation" split, from files or a dataset; says what is left out."""
-    columns = data_args.columns
-    if (files := getattr(data_args, f"{split}_file")) is not None:
-        rows = load_rows(find_files(files, say), *columns, streaming, bad_rows)
-    else:
-        name, config = data_args.dataset_name, data_args.dataset_config_name
-        rows = load_named_rows(name, config, getattr(data_args, f"{split}_split"), *columns, streaming, bad_rows)
-    bad_rows.tell(lambda line: say(f"{split}: {line}"))
-    return rows
-
-
-def first(rows: Dataset | IterableDataset, count: int | None) -> Dataset | IterableDataset:
-    """Returns the first `count` rows; all of them if it is None."""
-    if count is None:
-        return rows
-    return rows.take(count) if isinstance(rows, IterableDataset) else rows.select(range(min(count, len(rows))))
-
-
-def read_training(
-    data_args: DataArguments,
-    training_args: Seq2SeqTrainingArguments,
-    plan: Plan,
-    tokenize: PairTokenizer,
-    known: int,
-    bad_rows: dict[str, BadRows],
-    say: Callable,
-) -> TrainingSet:
-    """
-    Returns the tokenised training pairs: in whole batches, in an order of like lengths, or as they come.
-
-    Args:
-        known: Tokens of the longest source that the model was trained on before. The source's tokenizer, which is
-            saved with the model, gets that of the longest one until now: decoding compares its sources with it.
-    """
-    rows = first(read(data_args, "train", bad_rows["train"], say, data_args.streaming), data_args.max_train_samples)
-    seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
-    planner = planner_of(data_args, training_args, plan)
-    if data_args.endless:
-        record_trained_length(tokenize.source, data_args.max_source_length, known)
-        corpus = make_corpus(rows, data_args, tokenize, say)
-        return Windows([corpus], planner, seed, accumulated=training_args.gradient_accumulation_steps)
-    rows = prepare_training(rows, tokenize, data_args.overlong, data_args.preprocessing_num_workers, say)
-    record_trained_length(tokenize.source, longest_source(rows), known)
-    processes = data_parallel_size(training_args)
-    if plan.batches == "grouped":
-        return LengthGroupedDataset(rows, training_args.train_batch_size * processes, seed)
-    if plan.batches == "drawn":
-        return rows
-    batches = BatchedDataset(rows, planner, seed, processes)
-    average = batches.average_tokens()
-    say(f"{len(batches):,} batches, on average of {average[0]:,.0f} source and {average[1]:,.0f} target tokens")
-    return batches
-
-
-def make_corpus(
-    rows: Dataset | IterableDataset, data_args: DataArguments, tokenize: PairTokenizer, say: Callable
-) -> Corpus:
-    """Returns the rows of a training set with what makes token ids of them while training."""
-    texts = rows
-    if data_args.objective is None:
-        texts = prepare_stream(rows, tokenize, data_args.overlong, say)
-    encode: Encode = PairEncoder(tokenize, data_args.overlong)
-    if data_args.drawn:
-        encode = make_encoder(data_args, tokenize, say)
-        say_chance(data_args, list(islice(texts, STREAM_SAMPLE)), tokenize, encode, say)
-    return Corpus(texts, encode)
-
-
-def planner_of(data_args: DataArguments, training_args: Seq2SeqTrainingArguments, plan: Plan) -> Planner:
-    """Returns what distributes pairs over whole batches."""
-    if data_args.max_tokens is None:
-        return OfCount(training_args.per_device_train_batch_size, plan.batches == "grouped")
-    return (PackedWithin if data_args.packing else PaddedWithin)(data_args.max_tokens)
 
 
 def make_collator(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from transformers import Seq2SeqTrainingArguments
 
 from ..errors import ArgumentError, did_you_mean, wrong_choice
-from .arguments import DataArguments, ModelArguments
+from .arguments import CorpusArguments, DataArguments, ModelArguments, StageArguments
 from .muon import MUON
 
 
@@ -27,7 +27,7 @@ WORDS = {
     "integer": "integer",
     "number": "number",
     "string": "text",
-    "array": "list of texts",
+    "array": "list",
     "object": "mapping",
 }
 # Defaults of a run that are not the Trainer's, which would look at every step for parameters that were not used: there
@@ -39,6 +39,9 @@ MORE_CHOICES = {"optim": (MUON,)}
 # declares texts.
 MORE_TYPES = {"resume_from_checkpoint": ("boolean",), "fsdp": ("boolean",), "optim_args": ("object",)}
 
+# Dataclasses of the mappings in lists.
+MAPPINGS: dict[str, type] = {"datasets": CorpusArguments, "stages": StageArguments}
+
 
 @dataclass(frozen=True)
 class Option:
@@ -47,8 +50,8 @@ class Option:
 
     Args:
         group: "model", "data" or "training", which is the library's `Seq2SeqTrainingArguments`.
-        types: JSON's names of the types that it takes; none if it takes an object of Python's alone. The items of an
-            array are strings.
+        types: JSON's names of the types that it takes; none if it takes an object of Python's alone.
+        of: The dataclass of an array's items, which are mappings; None if they are texts.
         choices: The texts that it takes, if not all.
         default: The same on every machine.
     """
@@ -59,13 +62,20 @@ class Option:
     choices: tuple[str, ...]
     default: Any
     help: str
+    of: type | None = None
+
+    @property
+    def items(self) -> str:
+        """JSON's name of the type of an array's items."""
+        return "string" if self.of is None else "object"
 
     @property
     def type(self) -> str:
         """The types in words, or the choices."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        return " or ".join(WORDS[name] for name in self.types) or "an object of Python's"
+        words = WORDS | {"array": f"list of {WORDS[self.items]}s"}
+        return " or ".join(words[name] for name in self.types) or "an object of Python's"
 
     def convert(self, value: Any) -> Any:
         """
@@ -76,12 +86,12 @@ class Option:
         """
         kind = JSON_TYPES.get(type(value), "")
         if kind in self.types:
-            if kind == "array" and not all(isinstance(item, str) for item in value):
-                raise ArgumentError(f"expected a list of texts, got {value!r:.80}")
+            if kind == "array" and not all(JSON_TYPES.get(type(item)) == self.items for item in value):
+                raise ArgumentError(f"expected a list of {WORDS[self.items]}s, got {value!r:.80}")
             if self.choices and kind == "string" and value not in self.choices:
                 raise ArgumentError(wrong_choice(value, self.choices))
             return value
-        if kind == "string" and "array" in self.types:
+        if kind == "string" and "array" in self.types and self.items == "string":
             return [value]
         if kind == "string" and not isinstance(unquoted(value), str):
             return self.convert(unquoted(value))
@@ -116,13 +126,13 @@ class Row(NamedTuple):
 @cache
 def options() -> dict[str, Option]:
     """Returns every option of a run by its name, in the order of the dataclasses."""
-    found = {}
-    for group, arguments in GROUPS.items():
-        hints = typing.get_type_hints(arguments)
-        for each in fields(arguments):
-            if each.init:
-                found[each.name] = make_option(group, each, hints[each.name])
-    return found
+    return {name: each for group, arguments in GROUPS.items() for name, each in options_of(group, arguments).items()}
+
+
+def options_of(group: str, arguments: type) -> dict[str, Option]:
+    """Returns the options that a dataclass holds, by their names."""
+    hints = typing.get_type_hints(arguments)
+    return {each.name: make_option(group, each, hints[each.name]) for each in fields(arguments) if each.init}
 
 
 def make_option(group: str, each: Field, hint: Any) -> Option:
@@ -136,7 +146,7 @@ def make_option(group: str, each: Field, hint: Any) -> Option:
     default = RUN_DEFAULTS.get(each.name, default.value if isinstance(default, Enum) else default)
     # argparse wants a percent sign twice.
     help = " ".join(each.metadata.get("help", "").replace("%%", "%").split())
-    return Option(each.name, group, tuple(dict.fromkeys(kinds)), choices, default, help)
+    return Option(each.name, group, tuple(dict.fromkeys(kinds)), choices, default, help, MAPPINGS.get(each.name))
 
 
 def accepted(hint: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -156,11 +166,33 @@ def accepted(hint: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return ((name,) if name else ()), ()
 
 
-def options_table() -> list[Row]:
-    """Returns a row for every option: its group, name, type, default and help, all of them texts."""
-    return [
-        Row(each.group, each.name, each.type, shown_default(each.default), each.help) for each in options().values()
-    ]
+def options_table(known: dict[str, Option] | None = None) -> list[Row]:
+    """Returns a row of texts for every option of a run, or for these: group, name, type, default and help."""
+    found = (options() if known is None else known).values()
+    return [Row(each.group, each.name, each.type, shown_default(each.default), each.help) for each in found]
+
+
+def read_mapping(arguments: type, content: Any, where: str) -> Any:
+    """
+    Returns the dataclass of options that a mapping in a recipe holds; an option that is null is left out.
+
+    Args:
+        where: Place of the mapping, for messages.
+
+    Raises:
+        ArgumentError: An unknown option, or a value of the wrong type.
+    """
+    known = options_of("", arguments)
+    typed = {}
+    for name, value in content.items():
+        if name not in known:
+            raise ArgumentError(f"{where}: unknown option {name!r}{did_you_mean(str(name), known)}")
+        try:
+            if value is not None:
+                typed[name] = known[name].convert(value)
+        except ArgumentError as error:
+            raise ArgumentError(f"{where}: {name}: {error}") from error
+    return arguments(**typed)
 
 
 def shown_default(default: Any) -> str:
@@ -175,10 +207,14 @@ def json_schema() -> dict:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "hf-xformer training recipe",
-        "type": "object",
-        "properties": {name: schema_of(option) for name, option in options().items()},
-        "additionalProperties": False,
+        **schema_of_mapping(options()),
     }
+
+
+def schema_of_mapping(known: dict[str, Option]) -> dict:
+    """Returns the JSON schema of a mapping that has these options and no others."""
+    properties = {name: schema_of(option) for name, option in known.items()}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def schema_of(option: Option) -> dict:
@@ -188,7 +224,7 @@ def schema_of(option: Option) -> dict:
         kinds.append("string")  # a list of one
     schema: dict = {"type": [*kinds, "null"], "description": option.help, "default": option.default}
     if "array" in kinds:
-        schema["items"] = {"type": "string"}
+        schema["items"] = {"type": "string"} if option.of is None else schema_of_mapping(options_of("", option.of))
     if option.choices:
         schema["enum"] = [*option.choices, None]
     return schema

@@ -8,7 +8,7 @@ Everything is of the whole run, over all its starts: checkpoints keep the sums.
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,8 @@ from ..errors import ArgumentError
 from ..files import TRAIN_RESULTS, read_json
 from .file_checks import is_count, is_number
 from .launch import precision, tensor_parallel_size
-from .observation import IGNORED, add_before_trackers, add_to_log, observe_smoothing
+from .mixtures import CorpusCounts
+from .observation import IGNORED, add_before_trackers, add_to_log, observe_batches, observe_smoothing
 
 
 # Dense operations a second in 16 bits, from the makers' data sheets; the longest name that fits counts. TF32 has half.
@@ -192,10 +193,12 @@ class Throughput(TrainerCallback):
         model: The one that is trained, before it is wrapped.
         say: Is told why there is no utilisation.
         passes: How often each pair stands in a batch.
+        corpora: Names of those of a mixture, of which each is counted.
     """
 
-    def __init__(self, model: Any, say: Callable[[str], None] = print, passes: int = 1):
+    def __init__(self, model: Any, say: Callable[[str], None] = print, passes: int = 1, corpora: Sequence[str] = ()):
         self.say, self.arithmetic, self.passes = say, Arithmetic.of(model), passes
+        self.corpora = CorpusCounts(corpora, passes)
         self.pad_token_id = getattr(model.config, "pad_token_id", None)
         self.counts: torch.Tensor | None = None  # of this process since this start
         self.unlabelled: Mapping[str, Any] = {}  # a batch whose labels the Trainer keeps to itself
@@ -231,6 +234,7 @@ class Throughput(TrainerCallback):
         if saved is not None:
             self.earlier, self.loss_sum = list(saved["counts"]), saved["loss_sum"]
             self.seconds_before, self.steps_before = saved["seconds"], saved["steps"]
+            self.corpora.recall(saved.get("corpora"))
         elif state.global_step:
             self.say("the checkpoint has no counts: rates, times and the mean loss will be of this start alone")
         self.now, self.last = list(self.earlier), list(self.earlier)
@@ -249,7 +253,8 @@ class Throughput(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
-            add_to_log(state, logs, self.since_last_log(logs["loss"], state.global_step))
+            figures = self.since_last_log(logs["loss"], state.global_step)
+            add_to_log(state, logs, figures | self.corpora.figures())
             self.keep(state)
         elif "train_runtime" in logs:
             add_to_log(state, logs, self.of_run(logs["train_loss"], state.global_step))
@@ -276,6 +281,7 @@ class Throughput(TrainerCallback):
             "loss_sum": self.loss_sum,
             "seconds": self.seconds,
             "steps": self.steps(self.logged_step),
+            "corpora": self.corpora.record(),
         }
 
     @property
@@ -293,6 +299,7 @@ class Throughput(TrainerCallback):
             # Processes of tensor parallelism work on the same pairs.
             counted = (reduce(self.counts, "sum") // (tensor_parallel_size() * self.passes)).tolist()
             self.now = [before + count for before, count in zip(self.earlier, counted, strict=True)]
+        self.corpora.sum_up()
 
     def since_last_log(self, loss: float, global_step: int) -> dict[str, float]:
         """Returns the rates of the steps since the last log, and remembers this one."""
@@ -324,6 +331,7 @@ class Throughput(TrainerCallback):
             "train_loss": loss_sum / max(steps, 1),
             "total_flos": self.passes * self.arithmetic.operations(self.now),
             **totals,
+            **self.corpora.figures("train_"),
             **self.rates(names, self.now, seconds, "train_"),
         }
 
@@ -357,11 +365,14 @@ def seconds_of(state: Any) -> float:
     return (sums_in(state) or {"seconds": 0.0})["seconds"]
 
 
-def log_throughput(trainer: Trainer, say: Callable[[str], None] = print, passes: int = 1) -> Throughput:
-    """Has a Trainer count what it trains on, and log tokens and pairs a second and utilisation."""
+def log_throughput(
+    trainer: Trainer, say: Callable[[str], None] = print, passes: int = 1, corpora: Sequence[str] = ()
+) -> Throughput:
+    """Has a Trainer count what it trains on, as `Throughput` does, and log tokens and pairs a second."""
     model: Any = trainer.model
-    throughput = Throughput(model, say, passes)
+    throughput = Throughput(model, say, passes, corpora)
     model.register_forward_pre_hook(throughput.see, with_kwargs=True)
+    observe_batches(trainer, throughput.corpora.add)
     observe_smoothing(trainer, throughput.see_labels)
     add_before_trackers(trainer, throughput)
     return throughput
@@ -374,7 +385,11 @@ def results_of_training(trainer: Trainer) -> dict[str, float]:
 
 
 def results_of_end(
-    trainer: Trainer, output_dir: Path, say: Callable[[str], None] = print, passes: int = 1
+    trainer: Trainer,
+    output_dir: Path,
+    say: Callable[[str], None] = print,
+    passes: int = 1,
+    corpora: Sequence[str] = (),
 ) -> dict[str, Any]:
     """
     Returns the results of a run that has ended before: as they were written, or else, because the run was killed
@@ -385,7 +400,7 @@ def results_of_end(
         written = read_json(output_dir / TRAIN_RESULTS)
     except ArgumentError:
         written = {}
-    throughput = Throughput(trainer.model, say, passes)
+    throughput = Throughput(trainer.model, say, passes, corpora)
     if sums_in(state, len(throughput.earlier)) is None:
         return written
     throughput.on_train_begin(trainer.args, state, trainer.control)

@@ -29,7 +29,7 @@ from hf_xformer.data.reading import read_rows
 from hf_xformer.decoding.tally import Tally
 from hf_xformer.errors import InputError
 from hf_xformer.training.arguments import DataArguments
-from hf_xformer.training.prepare import read
+from hf_xformer.training.training_set import read
 
 
 # What cells, lines and quotes are made of, and what some programs take for an end of a line or of a text.
@@ -213,7 +213,7 @@ def test_generate_and_distill_read_lines_alike(tmp_path, monkeypatch, capsys):
                 yield [SimpleNamespace(text="x", score=None)]
 
     for module in (generate, distill):
-        monkeypatch.setattr(module, "make_decoder", lambda args: Mute())
+        monkeypatch.setattr(module, "make_decoder", lambda *args: Mute())
     generate.main(["x", "--input", str(path)])
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
     generate.main(["x"])

@@ -27,7 +27,7 @@ from hf_xformer.training.schema import options
 # Options that decide the weights and stand in a recipe by their value.
 DECIDING = {
     *("attn_implementation", "ema_decay", "lora_rank", "lora_alpha", "lora_dropout"),
-    *("r_drop", "freeze", "lr_multipliers"),
+    *("r_drop", "freeze", "lr_multipliers", "temperature"),
     *("bpe_dropout", "unigram_sampling", "source_word_dropout", "case_noise"),
     *("dataset_config_name", "train_split", "source_column", "target_column", "streaming", "max_source_length"),
     *("max_target_length", "max_length_ratio", "overlong", "max_tokens", "packing", "max_train_samples"),

@@ -14,6 +14,7 @@ TELLING = {
     "epoch": ("epochs", "state of a checkpoint", 20),
     "pass": ("stream", "state of a checkpoint", 30),
     "window": ("packed stream", "state of a checkpoint", 20),
+    "stage": ("mixture", "state of a checkpoint", 10),
     "results": ("best averages", "after the last checkpoint", None),
     "writing": ("best", "optimizer of a checkpoint", 20),
     "evaluation": ("sampling", "a log, an evaluation", None),
