@@ -230,6 +230,9 @@ class Throughput(TrainerCallback):
         self.counts = counts if self.counts is None else self.counts + counts.to(self.counts.device)
 
     def on_train_begin(self, args: TrainingArguments, state, control, **kwargs):
+        # One object may count several trainings, as a search for options makes them.
+        self.counts, self.earlier = None, [0] * len(self.earlier)
+        self.seconds_before, self.steps_before, self.loss_sum = 0.0, 0, 0.0
         saved = sums_in(state, len(self.earlier))
         if saved is not None:
             self.earlier, self.loss_sum = list(saved["counts"]), saved["loss_sum"]

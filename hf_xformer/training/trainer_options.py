@@ -119,8 +119,8 @@ RULES = (
     Rule(
         "auto_find_batch_size",
         given("auto_find_batch_size"),
-        "would change the batch in the middle of a run, which its batches and its record do not follow: leave it out "
-        "and lower --max_tokens or --per_device_train_batch_size",
+        "would change the batch in the middle of a run, which its batches and its record do not follow: leave it out, "
+        "halve --max_tokens or --per_device_train_batch_size and double --gradient_accumulation_steps",
     ),
     Rule(
         "accelerator_config",

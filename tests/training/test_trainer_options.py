@@ -26,7 +26,7 @@ REFUSALS = {
     "load_best_model_at_end": ({"load_best_model_at_end": "true"}, "give --eval_strategy"),
     "save_strategy": ({"save_strategy": "best", "metric_for_best_model": "loss"}, "give --eval_strategy"),
     "save_strategy ": ({**EVALUATION, "save_strategy": "best"}, "best needs --metric_for_best_model"),
-    "auto_find_batch_size": ({"auto_find_batch_size": "true"}, "lower --max_tokens"),
+    "auto_find_batch_size": ({"auto_find_batch_size": "true"}, "halve --max_tokens"),
     "accelerator_config": ({"accelerator_config": '{"split_batches": true}'}, "split_batches would cut"),
     "sortish_sampler": ({"sortish_sampler": "true"}, "does nothing"),
     "do_predict": ({"do_predict": "true"}, "hf-xformer evaluate"),
