@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 IGNORED = -100
 # Logits that exist at a time: 128 MiB in float32.
 CHUNK_ELEMENTS = 2**25
+# Logits that a CPU's cache holds, so that passes over them need no memory; tokens below which products are slow.
+CACHED_ELEMENTS, FEW_TOKENS = 2**22, 512
 # Tokens whose gradients are summed in 16 bits: sums of more might exceed float16's largest number, 65,504, and means
 # in place of sums might fall below its smallest.
 CHUNK_TOKENS = 1024
@@ -43,7 +45,10 @@ class SummedCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias else None
         with torch.autocast(device_type, enabled=False):
-            for first in range(0, x.shape[0], size := min(max(1, elements // vocabulary), CHUNK_TOKENS)):
+            # A token's mean logit, and the gradients of it, without a pass over all logits.
+            middle = matrix.mean(dim=0, dtype=torch.float32) if smoothing else None  # (D,)
+            level = 0.0 if bias is None or not smoothing else bias.mean(dtype=torch.float32)
+            for first in range(0, x.shape[0], size := chunk_size(vocabulary, elements)):
                 chunk = slice(first, first + size)
                 features, own = x[chunk].to(dtype), labels[chunk, None]
                 logits = (features @ matrix.T).float()  # (N, V)
@@ -51,27 +56,33 @@ class SummedCrossEntropy(torch.autograd.Function):
                     logits += bias
                 counts = own != IGNORED
                 own = own.masked_fill(~counts, 0)
-                normaliser = logits.logsumexp(dim=-1, keepdim=True)  # (N, 1)
-                losses = normaliser - (1 - smoothing) * logits.gather(1, own)
-                if smoothing:
-                    losses -= smoothing * logits.mean(dim=-1, keepdim=True)
+                top, chosen = logits.amax(dim=-1, keepdim=True), logits.gather(1, own)
+                exponents = logits.sub_(top).exp_()  # in the logits' place
+                total = exponents.sum(dim=-1, keepdim=True)  # (N, 1)
+                losses = top + total.log() - (1 - smoothing) * chosen
+                if middle is not None:
+                    losses -= smoothing * (features.float() @ middle[:, None] + level)
                 # Not in place: torch 2.11 compiles a function whose result was changed so into one without gradients.
                 loss = loss + losses.masked_fill(~counts, 0.0).sum()
                 if not any((wants_x, wants_weight, wants_bias)):
                     continue
-                # Overwrites the logits: softmax(logits) - labels.
-                grad = logits.sub_(normaliser).exp_()
-                if smoothing:
-                    grad -= smoothing / vocabulary
-                grad.scatter_add_(1, own, grad.new_full(own.shape, smoothing - 1))
-                grad *= counts
+                # softmax(logits) - labels, but for what smoothing takes from every token alike.
+                grad = exponents.mul_(counts / total)
+                grad.scatter_add_(1, own, (smoothing - 1) * counts.float())
                 if grad_bias is not None:
                     grad_bias += grad.sum(dim=0)
                 grad = grad.to(dtype)
                 if grad_x is not None:
-                    grad_x[chunk] = grad @ matrix
+                    product = grad @ matrix
+                    grad_x[chunk] = product if middle is None else product - smoothing * counts * middle
                 if grad_weight is not None:
                     add_product(grad_weight, grad.T, features)
+            if smoothing:
+                spread, counted = smoothing / vocabulary, labels[:, None] != IGNORED
+                if grad_weight is not None:
+                    grad_weight -= spread * (x.to(dtype) * counted).sum(dim=0, dtype=torch.float32)
+                if grad_bias is not None:
+                    grad_bias -= spread * counted.sum()
         ctx.gradients = (grad_x, grad_weight, grad_bias)
         ctx.dtypes = (x.dtype, weight.dtype, None if bias is None else bias.dtype)
         return loss
@@ -88,6 +99,12 @@ class SummedCrossEntropy(torch.autograd.Function):
         ]
         ctx.gradients = None
         return *gradients, None, None, None
+
+
+def chunk_size(vocabulary: int, elements: int) -> int:
+    """Returns the tokens of a chunk that has at most so many logits."""
+    most = max(1, elements // vocabulary)
+    return min(most, CHUNK_TOKENS, max(FEW_TOKENS, CACHED_ELEMENTS // vocabulary))
 
 
 def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
