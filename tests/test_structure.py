@@ -25,6 +25,7 @@ TRAVELLING = [
             "versions",
             "fields",
             "configuration",
+            "dropout",
             "fusing",
             "masks",
             "cache",

@@ -16,6 +16,7 @@ from transformers.utils import is_tracing, logging
 
 from .cache_xformer import fold, unfold
 from .configuration_xformer import XformerConfig
+from .dropout_xformer import drop
 from .fusing_xformer import XformerProjecting
 from .masks_xformer import AttentionMask
 from .positions_xformer import Rotation
@@ -68,7 +69,7 @@ def eager_attention(
     if mask is not None:
         scores = scores + as_addend(mask)
     weights = scores.softmax(dim=-1).to(q.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    weights = drop(weights, dropout, module.training)
     return (weights @ v).transpose(1, 2).contiguous(), weights
 
 

@@ -22,6 +22,7 @@ from .attention_xformer import XformerAttention, XformerCrossAttention, XformerS
 from .blocks_xformer import BlockPattern, bidirectional_mask, block_patterns, refuse_forgetful_caches
 from .cache_xformer import XformerCache
 from .configuration_xformer import XformerConfig
+from .dropout_xformer import XformerDropout
 from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
 from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
 from .masks_xformer import AttentionMask, Mask, WholeMask
@@ -52,7 +53,7 @@ class XformerStack(XformerPreTrainedModel):
         self.positions = POSITIONS[config.position_embedding_type](config, stack)
         self.layer_patterns, self.block_patterns = block_patterns(config, stack)
         self.layernorm_embedding = make_norm(config) if config.layernorm_embedding else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = XformerDropout(config.dropout)
         self.norm = make_input_norm(config)
         self.gradient_checkpointing = False
 

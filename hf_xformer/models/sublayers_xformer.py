@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from transformers.activations import ACT2FN
 
 from .configuration_xformer import XformerConfig
+from .dropout_xformer import XformerDropout
 from .fusing_xformer import XformerProjecting
 
 
@@ -67,7 +68,7 @@ class XformerFeedForward(XformerProjecting):
         self.up_proj = nn.Linear(config.d_model, ffn_dim, bias=config.use_bias)
         self.down_proj = nn.Linear(ffn_dim, config.d_model, bias=config.use_bias)
         self.act = ACT2FN[config.activation_function]
-        self.dropout = nn.Dropout(config.activation_dropout)
+        self.dropout = XformerDropout(config.activation_dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         (y,) = self.project(x, "up_proj")
@@ -101,7 +102,7 @@ class XformerResidual(nn.Module):
 
     def __init__(self, config: XformerConfig):
         super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = XformerDropout(config.dropout)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return x + self.thinned(y)
