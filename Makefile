@@ -10,13 +10,14 @@ BIN := $(VENV)/bin
 RUN := runs/g2p-quickstart
 CMUDICT := data/g2p
 BIBLE := data/bible
+DOCSTRINGS := data/docstrings
 PRONASYL := data/pronasyl
 MULTI30K := data/multi30k
 # Half the time on processors that compute in bfloat16; others are slower for it.
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible published reproduce-g2p reproduce-multi30k test test-distributed test-fast test-nightly test-slow test-versions test-wheel kills lint parity gpu-check mutants mutations docs clean
+.PHONY: help install install-test quickstart bible-data bible pretraining-data pretraining published reproduce-g2p reproduce-multi30k test test-distributed test-fast test-nightly test-slow test-versions test-wheel kills lint parity gpu-check mutants mutations docs clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -64,6 +65,14 @@ bible: bible-data  ## full against block attention on whole chapters: loss, seco
 	$(BIN)/hf-xformer tokenizer --train_file $(BIBLE)/train.jsonl --model_type bpe --vocab_size 260 \
 		--max_length 16384 --output_dir $(BIBLE)/tokenizer --overwrite
 	$(BIN)/python benchmarks/long_text.py
+
+pretraining-data: install  ## plain text and a small labelled set, from the documentation strings of Python's libraries
+	$(BIN)/python scripts/prepare_docstrings.py --output_dir $(DOCSTRINGS)
+	$(BIN)/hf-xformer tokenizer --train_file $(DOCSTRINGS)/text.txt --one_column --vocab_size 4000 --sentinels 20 \
+		--output_dir $(DOCSTRINGS)/tokenizer --overwrite
+
+pretraining: pretraining-data  ## pretraining and fine-tuning against training from scratch; a quarter of an hour on two cores
+	$(BIN)/python benchmarks/pretraining.py
 
 # Recipes for the literature's data, which is not passed on here: DATA names the folder of the published files.
 published:
