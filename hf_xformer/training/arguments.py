@@ -138,6 +138,16 @@ class CorpusArguments:
 
 
 @dataclass
+class ValidationSetArguments:
+    """A set of `validation_sets`, where it is more than files."""
+
+    validation_file: list[str] | None = option("Its files, as for one validation set.")
+    prefix: str = option("Text that is put before each of its sources, as before those of a corpus.", "")
+    source_column: str | None = option("Field or column that holds the source. By default that of the recipe.")
+    target_column: str | None = option("Field or column that holds the target. By default that of the recipe.")
+
+
+@dataclass
 class StageArguments:
     """A stage of `stages`."""
 
@@ -172,8 +182,8 @@ class DataArguments:
     )
     validation_sets: dict[str, Any] | str | None = option(
         "Several validation sets by name, in place of --validation_file: 'news=news.jsonl,talks=talks.jsonl' or, in a "
-        "recipe, a mapping of names to a file or files. Each has its scores, such as eval_news_loss; eval_loss is "
-        "their mean."
+        "recipe, a mapping of names to files, or to a mapping with validation_file, prefix, source_column and "
+        "target_column. Each has its scores, such as eval_news_loss; eval_loss is their mean."
     )
     dataset_name: str | None = option("Folder or Hub name of a dataset for datasets.load_dataset, in place of files.")
     dataset_config_name: str | None = option("Configuration of that dataset; its default one by default.")
@@ -315,5 +325,5 @@ class DataArguments:
     def validation_files(self) -> dict[str, list[str]]:
         """Files of the validation sets by name, of a single one by an empty name; empty if there are none."""
         if isinstance(self.validation_sets, dict):
-            return self.validation_sets
+            return {name: each["validation_file"] for name, each in self.validation_sets.items()}
         return {} if self.validation_file is None else {"": self.validation_file}

@@ -249,7 +249,10 @@ def digests_of(
             found["metric_for_best_model"] = "wer, edits per word (wrong_words is the share of wrong rows)"
         found["validation_file"] = files_of(data_args.validation_file)
         if data_args.validation_sets is not None:
-            found["validation_sets"] = {name: files_of(files) for name, files in data_args.validation_files.items()}
+            found["validation_sets"] = {
+                name: {**each, "validation_file": files_of(each["validation_file"])}
+                for name, each in found["validation_sets"].items()
+            }
         generation = training_args.generation_config
         if isinstance(generation, str | Path) and Path(generation).exists():
             found["generation_config"] = content_of(Path(generation))

@@ -267,10 +267,15 @@ def check_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArg
         if "sacrebleu" not in metrics:
             raise ArgumentError(f"{where} does nothing without --metrics sacrebleu")
     evaluates = data_args.evaluates(training_args)
+    sets: Any = data_args.validation_sets or {}
     table = [
         (
             data_args.validation_file is not None and data_args.validation_sets is not None,
             "--validation_file and --validation_sets: both say what is evaluated: give one",
+        ),
+        (
+            data_args.objective is not None and any("prefix" in each for each in sets.values()),
+            "--validation_sets: prefix does nothing with an objective, which makes the sources: leave it out",
         ),
         (
             evaluates and not data_args.validation_files and data_args.dataset_name is None,
@@ -282,7 +287,7 @@ def check_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArg
         ),
     ]
     refuse(table)
-    check_best_score(training_args.metric_for_best_model, metrics, data_args.validation_sets or ())
+    check_best_score(training_args.metric_for_best_model, metrics, sets)
 
 
 def check_trackers(training_args: TrainingArguments) -> None:

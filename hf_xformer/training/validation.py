@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The validation sets of a run: read, tokenised, and laid behind one another in batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments
@@ -39,11 +40,10 @@ def read_validation(
     scoring = Scoring(data_args.sacrebleu_tokenize, data_args.unicode_form)
     references: list[list[str]] = []
     tokenised: dict[str, Dataset] = {}
-    sets: dict[str, list[str] | None] = {**data_args.validation_files} or {"": None}
-    for name, files in sets.items():
+    for name, of_set, prefix in sets_of(data_args):
         title = f"validation set {name}" if name else "validation"
         bad = bad_rows.setdefault(title, BadRows(data_args.on_bad_row, None, data_args.unwanted_column))
-        rows = read_set(data_args, files, bad, say)
+        rows = read_set(of_set, bad, say)
         bad.tell(lambda line, title=title: say(f"{title}: {line}"))
         if data_args.metrics:
             own: list[list[str]] = rows["target"][:]
@@ -51,7 +51,8 @@ def read_validation(
                 say(f"{title}: {note}" if name else note)
             references += own
         if data_args.objective is None:
-            tokenised[name] = prepare_evaluation(rows, tokenize, data_args.preprocessing_num_workers, say)
+            prefixed = tokenize.with_prefix(prefix)
+            tokenised[name] = prepare_evaluation(rows, prefixed, data_args.preprocessing_num_workers, say)
         else:
             tokenised[name] = evaluated_objective(rows, data_args, tokenize)
             say(f"{title}: {len(rows):,} texts, of which {len(tokenised[name]):,} pairs are made, always the same")
@@ -67,11 +68,29 @@ def read_validation(
     return batches, GenerationMetrics(data_args.metrics, target, references, batches.places, scoring, batches.sets)
 
 
-def read_set(data_args: DataArguments, files: list[str] | None, bad_rows: BadRows, say: Callable) -> Dataset:
-    """Returns the rows of a validation set, the first `max_eval_samples`; None is the dataset's split."""
+def sets_of(data_args: DataArguments) -> Iterator[tuple[str, DataArguments, str]]:
+    """
+    Yields each validation set's name, empty for a single one, the options of a run that has this set alone, and the
+    text before its sources.
+    """
+    if not isinstance(data_args.validation_sets, dict):
+        yield "", data_args, ""
+        return
+    for name, given in data_args.validation_sets.items():
+        own = {option: value for option, value in given.items() if option != "prefix"}
+        yield name, replace(data_args, validation_sets=None, **own), given.get("prefix", "")
+
+
+def read_set(data_args: DataArguments, bad_rows: BadRows, say: Callable) -> Dataset:
+    """
+    Returns the rows of a validation set, the first `max_eval_samples`.
+
+    Args:
+        data_args: Options of a run that has this set alone.
+    """
     columns = data_args.columns
-    if files is not None:
-        rows = load_rows(find_files(files, say), *columns, False, bad_rows)
+    if data_args.validation_file is not None:
+        rows = load_rows(find_files(data_args.validation_file, say), *columns, False, bad_rows)
     else:
         name, config = str(data_args.dataset_name), data_args.dataset_config_name
         rows = load_named_rows(name, config, data_args.validation_split, *columns, False, bad_rows)

@@ -9,21 +9,24 @@ To the Trainer they are one dataset, so that an evaluation is one, with one log;
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ..decoding.metrics import GREATER_IS_BETTER
 from ..errors import ArgumentError, blame, did_you_mean
+from .arguments import ValidationSetArguments
+from .schema import read_mapping
 
 
-def parse_sets(given: dict[str, Any] | str | None) -> dict[str, list[str]] | None:
+def parse_sets(given: dict[str, Any] | str | None) -> dict[str, dict[str, Any]] | None:
     """
-    Returns the files of each validation set.
+    Returns the options of each validation set, as far as they are given, of which `validation_file` always is.
 
     Args:
-        given: `"news=news.jsonl,talks=talks.jsonl"`, or a mapping of names to a file or files, as such or as JSON.
+        given: `"news=news.jsonl,talks=talks.jsonl"`, or a mapping of names to files or options, as such or as JSON.
 
     Raises:
-        ArgumentError: It is neither, or a name cannot be part of the name of a score.
+        ArgumentError: It is neither, an option is unknown, or a name cannot be part of the name of a score.
     """
     if given is None:
         return None
@@ -46,10 +49,11 @@ def parse_sets(given: dict[str, Any] | str | None) -> dict[str, list[str]] | Non
             raise ArgumentError(
                 f"{where} {name}: a name has letters, digits, - and _ alone, as scores are called by it"
             )
-        files = [files] if isinstance(files, str) else files
-        if not (isinstance(files, list) and files and all(isinstance(each, str) for each in files)):
-            raise ArgumentError(f"{where} {name}: expected a file or a list of files, got {files!r:.60}")
-        found[str(name)] = files
+        options = files if isinstance(files, dict) else {"validation_file": files}
+        parsed = asdict(read_mapping(ValidationSetArguments, options, f"{where} {name}"))
+        found[str(name)] = {option: value for option, value in parsed.items() if value}
+        if "validation_file" not in found[str(name)]:
+            raise ArgumentError(f"{where} {name}: give validation_file, a file or a list of files")
     return found
 
 

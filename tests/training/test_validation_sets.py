@@ -119,14 +119,24 @@ def test_names_of_scores():
     assert metric_of("eval_news_chrf", ["news"]) == metric_of("chrf", ["news"]) == "chrf"
     assert metric_of("exact_match", ["exact"]) == metric_of("exact_exact_match", ["exact"]) == "exact_match"
     assert metric_of(None, ["news"]) == "loss"
-    assert (
-        parse_sets("a=x.jsonl, b=y.jsonl")
-        == parse_sets('{"a": "x.jsonl", "b": ["y.jsonl"]}')
-        == {
-            "a": ["x.jsonl"],
-            "b": ["y.jsonl"],
-        }
-    )
+    mapping = {"a": "x.jsonl", "b": {"validation_file": ["y.jsonl"], "prefix": None}}
+    assert parse_sets("a=x.jsonl, b=y.jsonl") == parse_sets(json.dumps(mapping)) == parse_sets(mapping)
+    assert parse_sets(mapping) == {"a": {"validation_file": ["x.jsonl"]}, "b": {"validation_file": ["y.jsonl"]}}
+
+
+def test_a_set_has_a_prefix_and_columns_of_its_own(sets, task, tmp_path):
+    rows = [json.loads(line) for line in Path(sets["short"]).read_text().splitlines()]
+    for name, keys in {"baked": ("source", "target"), "named": ("from", "to")}.items():
+        with open(tmp_path / f"{name}.jsonl", "w") as output:
+            for row in rows:
+                text = f"A {row['source']}" if name == "baked" else row["source"]
+                output.write(json.dumps(dict(zip(keys, (text, row["target"]), strict=True))) + "\n")
+    named = {"validation_file": str(tmp_path / "named.jsonl"), "source_column": "from", "target_column": "to"}
+    found = {"baked": str(tmp_path / "baked.jsonl"), "tagged": {**named, "prefix": "A "}, "plain": named}
+    train.main(task.options(tmp_path / "run", **FIXED, validation_sets=json.dumps(found)))
+    results = eval_results(tmp_path / "run")
+    assert results["eval_tagged_loss"] == results["eval_baked_loss"] != results["eval_plain_loss"]
+    assert results["eval_tagged_per"] == results["eval_baked_per"]
 
 
 @pytest.mark.parametrize(
@@ -135,8 +145,10 @@ def test_names_of_scores():
         ("news", "expected 'name=file,...'"),
         ("a=x,a=y", "a name stands there twice"),
         ({"de.en": "x"}, "--validation_sets de.en: a name has letters"),
-        ({"news": []}, "--validation_sets news: expected a file or a list of files"),
-        ({"news": {"file": "x"}}, "--validation_sets news: expected a file or a list of files"),
+        ({"news": []}, "--validation_sets news: give validation_file, a file or a list of files"),
+        ({"news": {"prefx": "x"}}, "--validation_sets news: unknown option 'prefx'; did you mean prefix"),
+        ({"news": {"prefix": "x"}}, "--validation_sets news: give validation_file"),
+        ({"news": 3}, "--validation_sets news: validation_file: expected list of texts, got 3"),
         ("{}", "names no set"),
     ],
 )
