@@ -27,6 +27,7 @@ from pathlib import Path
 
 from ..checkpoints.loading import load_tokenizer
 from ..data.bad_rows import say_once
+from ..data.formats import read_lines
 from ..data.reading import load_rows
 from ..data.sources import find_files
 from ..decoding.decoder import Decoder
@@ -154,9 +155,13 @@ def say_tag(args: argparse.Namespace) -> None:
 
 def order(args: argparse.Namespace) -> dict:
     """Returns the options that decide the outputs: two runs that differ in them must not share a file."""
-    chosen = ["checkpoint", "train_file", "direction", "source_column", "target_column", "on_bad_row", "seed", "dtype"]
-    chosen += ["n_best", *(["batch_size"] if args.do_sample else [])]  # those of a batch are sampled together
-    return {name: getattr(args, name) for name in chosen} | length_options(args) | generate_options(args)
+    chosen = ["checkpoint", "revision", "quantization", "dtype", "train_file", "direction", "source_column"]
+    chosen += ["target_column", "on_bad_row", "seed", "n_best"]
+    chosen += ["batch_size"] if args.do_sample else []  # those of a batch are sampled together
+    chosen += ["comet_model"] if args.mbr == "comet" else []
+    allowed = None if args.allowed is None else list(read_lines(args.allowed))
+    more = {"scores": args.min_score is not None, "allowed": allowed}
+    return {name: getattr(args, name) for name in chosen} | length_options(args) | generate_options(args) | more
 
 
 def count_done(partial: Path, wanted: dict, texts: Sequence[str]) -> int:

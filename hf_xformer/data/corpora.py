@@ -19,6 +19,7 @@ from .batches import CORPUS
 Rows: TypeAlias = dict[str, list]  # columns, each with an item for every row
 Encode: TypeAlias = Callable[[Rows, np.random.Generator], Rows]
 BLOCK = 250  # rows that are read at once
+ORDER = 3  # purpose of a pass's random numbers; those of a window are for others
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class EndlessPairs:
 
     Args:
         number: The corpus's, by which its pairs are known.
-        seed: Decides with the number of a pass the order of a corpus in memory, and of a stream's shards.
+        seed: Decides with the numbers of pass and corpus the order of one in memory, and of a stream's shards.
     """
 
     def __init__(self, corpus: Corpus, number: int, seed: int, reader: Reader):
@@ -136,7 +137,7 @@ class EndlessPairs:
         empty = 0
         for number in count():
             found = 0
-            for size, columns_of in self.blocks(np.random.default_rng((self.seed, number))):
+            for size, columns_of in self.blocks(np.random.default_rng((self.seed, number, ORDER, self.number))):
                 mine = columns_of(slice(first, None, readers))
                 first = (first - size) % readers
                 for values in zip(*mine.values(), strict=True):

@@ -24,7 +24,7 @@ class SourceNoise:
     Spoils sources at random. Words are what stands between white space, and those with a tag such as `<2de>` stay.
 
     Args:
-        word_dropout: Probability of every word to be lost. One stays.
+        word_dropout: Probability of every word to be lost. One without a tag stays.
         case_noise: Probability of a text to change its case: upper case, lower case, or each word capitalised.
         tags: Finds tokens that were added to the tokenizer; None if there are none.
     """
@@ -46,10 +46,12 @@ class SourceNoise:
     def drop_words(self, text: str, random: np.random.Generator) -> str:
         """Returns a text without some of its words: as it is, or with a space between those that are left."""
         words = text.split()
+        untagged = [place for place, word in enumerate(words) if not self.has_tag(word)]
         stays = random.random(len(words)) >= self.word_dropout
-        kept = [word for word, stay in zip(words, stays, strict=True) if stay or self.has_tag(word)]
-        kept = kept or [words[random.integers(len(words))]]
-        return text if len(kept) == len(words) else " ".join(kept)
+        if untagged and not stays[untagged].any():
+            stays[untagged[random.integers(len(untagged))]] = True
+        lost = {place for place in untagged if not stays[place]}
+        return " ".join(word for place, word in enumerate(words) if place not in lost) if lost else text
 
     def has_tag(self, word: str) -> bool:
         return self.tags is not None and self.tags.search(word) is not None

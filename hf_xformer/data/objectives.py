@@ -27,6 +27,7 @@ import numpy as np
 
 Ids = Sequence[int]
 SourceAndTarget = tuple[list[int], list[int]]
+LONGEST = 1.0e9  # mean of a Poisson distribution by which every span takes the whole text; numpy has none above 1e18
 
 
 class Objective(Protocol):
@@ -93,7 +94,7 @@ class Denoising:
         mask: Its id.
         ends: Ids of tokens that end a sentence, the last of several in a row.
         mask_ratio: Share of the tokens that is masked.
-        mean_span: Tokens of a span on average, before the last is cut.
+        mean_span: Tokens of a span on average, before the last is cut; infinite for one span.
         deletion: Probability of every token to be lost. One stays.
         permute_sentences: Whether sentences change places.
     """
@@ -128,7 +129,7 @@ class Denoising:
         masked = math.ceil(len(ids) * self.mask_ratio)
         spans: list[int] = []
         while sum(spans) < masked:
-            spans.append(min(int(random.poisson(self.mean_span)), masked - sum(spans)))
+            spans.append(min(int(random.poisson(min(self.mean_span, LONGEST))), masked - sum(spans)))
         kept = len(ids) - masked
         most = min(masked, kept + 1)
         if len(spans) > most:

@@ -3,6 +3,7 @@
 """Training rows that chance makes anew whenever they are read: an objective's pairs of texts, and noise in pairs."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -145,6 +146,7 @@ def shown(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 
 def evaluated_objective(rows: Dataset, data_args: DataArguments, tokenize: PairTokenizer) -> Dataset:
-    """Returns the pairs that an objective makes of an evaluation's texts, always the same."""
-    encode = make_encoder(data_args, tokenize, say=lambda line: None)
+    """Returns the pairs that an objective makes of an evaluation's texts, always the same, words split as ever."""
+    without_noise = replace(data_args, bpe_dropout=0.0, unigram_sampling=None)
+    encode = make_encoder(without_noise, tokenize, say=lambda line: None)
     return Dataset.from_dict(encode({"source": rows["source"][:]}, np.random.default_rng(EVALUATION_SEED)))

@@ -68,7 +68,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         count = sum(group["is_muon"] for group in groups)
         kinds = ((torch.optim.Muon, groups[:count], muon), (torch.optim.AdamW, groups[count:], adamw))
         self.parts = [kind(own, **options) for kind, own, options in kinds if own]
-        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        # Schedules that end at a rate of their own divide it by the default one.
+        defaults = {"lr": adamw["lr"]} if "lr" in adamw else {}
+        super().__init__([group for part in self.parts for group in part.param_groups], defaults)
         self.share()
 
     def share(self) -> None:

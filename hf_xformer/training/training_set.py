@@ -3,7 +3,7 @@
 """The training set of a run: rows of one corpus in memory, or batches of streams and mixtures."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TypeAlias
@@ -22,7 +22,7 @@ from ..data.batches import (
     Planner,
     list_lengths,
 )
-from ..data.corpora import Corpus, Encode
+from ..data.corpora import BLOCK, Corpus, Encode
 from ..data.pairs import (
     STREAM_SAMPLE,
     PairEncoder,
@@ -74,7 +74,17 @@ def first(rows: Dataset | IterableDataset, count: int | None) -> Dataset | Itera
     """Returns the first `count` rows; all of them if it is None."""
     if count is None:
         return rows
-    return rows.take(count) if isinstance(rows, IterableDataset) else rows.select(range(min(count, len(rows))))
+    if isinstance(rows, Dataset):
+        return rows.select(range(min(count, len(rows))))
+    # As one shard: of `rows.take(count)` each of several shards would give a part of the count.
+    return IterableDataset.from_generator(rows_of, features=rows.features, gen_kwargs={"rows": rows.take(count)})
+
+
+def rows_of(rows: IterableDataset) -> Iterator[dict]:
+    """Yields the rows of a stream, read in blocks: else a loader's workers would share them."""
+    for columns in rows.iter(BLOCK):
+        for values in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, values, strict=True))
 
 
 def read_training(

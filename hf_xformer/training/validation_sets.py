@@ -62,7 +62,9 @@ def metric_of(score: str | None, sets: Iterable[str]) -> str:
     name = (score or "loss").removeprefix("eval_")
     if name in GREATER_IS_BETTER:
         return name
-    return next((name.removeprefix(f"{each}_") for each in sets if name.startswith(f"{each}_")), name)
+    # The longest first: a set's name may begin with another's.
+    in_turn = sorted(sets, key=len, reverse=True)
+    return next((name.removeprefix(f"{each}_") for each in in_turn if name.startswith(f"{each}_")), name)
 
 
 def score_names(metrics: Sequence[str], sets: Iterable[str]) -> list[str]:

@@ -73,18 +73,7 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_file(teacher, dat
 
 
 def distill_arguments(teacher, data):
-    return Namespace(
-        checkpoint=str(teacher),
-        train_file=[str(data)],
-        direction="forward",
-        source_column="source",
-        target_column="target",
-        on_bad_row="error",
-        seed=0,
-        dtype="auto",
-        n_best=1,
-        do_sample=None,
-    )
+    return distill.make_parser().parse_args([str(teacher), "--train_file", str(data), "--output_file", "any.jsonl"])
 
 
 @pytest.mark.parametrize("begun", ["", "header", "half"])
@@ -110,6 +99,10 @@ def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on
     partial.write_text(json.dumps({"checkpoint": "another"}) + "\n")
     assert "begun with other options" in refused(distill, command, capsys)
     assert partial.read_text() == json.dumps({"checkpoint": "another"}) + "\n"
+    partial.write_text("".join(json.dumps(line) + "\n" for line in begun))
+    (tmp_path / "allowed.txt").write_text("A\n")
+    for more in (["--min_score", -1], ["--allowed", tmp_path / "allowed.txt"], ["--revision", "main"]):
+        assert "begun with other options" in refused(distill, [*command, *more], capsys)
     assert "--num_beams: must be 1 or more, got 0" in refused(distill, [*command, "--num_beams", 0], capsys)
 
 

@@ -57,6 +57,13 @@ def test_tags_stay_as_they_are():
         assert spoilt[0] == "<2de>" and "<2de>World" in spoilt
 
 
+def test_a_text_with_a_tag_keeps_a_word_too():
+    random, drop = np.random.default_rng(0), noise(0.9, tags=("<2de>",))
+    counts = Counter(len(drop("<2de> Hello again", random).split()) for _ in range(2000))
+    assert counts.keys() == {2, 3} and abs(counts[3] - 20) < 4.5 * math.sqrt(20)
+    assert drop("<2de> Hello", random) == "<2de> Hello"
+
+
 def test_without_noise_there_is_none():
     assert make_source_noise(letters(), 0.0, 0.0) is None
 

@@ -137,6 +137,11 @@ def test_spans_have_the_lengths_of_a_poisson_distribution():
         assert abs(spans[length] / total - share) < 4 * math.sqrt(share * (1 - share) / total) + 1e-3
 
 
+def test_an_infinite_mean_is_one_span():
+    source, target = Denoising(MASK, mask_ratio=0.5, mean_span=math.inf)(range(1, 21), np.random.default_rng(0))
+    assert source.count(MASK) == 1 and len(source) == 11 and target == list(range(1, 21))
+
+
 @two_hundred
 @given(texts, seeds)
 def test_sentences_change_places_whole(ids, seed):

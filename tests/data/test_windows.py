@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from hf_xformer.data.batches import BatchedDataset, OfCount, PackedWithin, PaddedWithin
-from hf_xformer.data.corpora import Corpus, Rows
+from hf_xformer.data.corpora import Corpus, EndlessPairs, Reader, Rows
 from hf_xformer.data.windows import Stage, Windows
 from hf_xformer.errors import DataError
 
@@ -214,3 +214,10 @@ def test_a_stage_begins_with_its_step_and_loses_no_row(workers):
     assert (counts[:7, 1] == 0).all() and (counts[7:9, 0] == 0).all() and (counts[9:] > 0).all()
     of_first = [number for batch in batches for number in numbers_in(batch) if number < 10_000]
     assert len(of_first) == len(set(of_first))
+
+
+def test_corpora_of_one_size_have_orders_of_their_own():
+    corpora = [encoded(100), encoded(100)]
+    sources = [EndlessPairs(each, number, 0, Reader()) for number, each in enumerate(corpora)]
+    orders = [[int(pair.source[1]) for pair in each.take(100, np.random.default_rng())] for each in sources]
+    assert sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]

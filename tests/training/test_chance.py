@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from small_runs import Task, nightly, refused, refused_unread, weights
 from transformers import AutoTokenizer
 
 from hf_xformer.commands import tokenizer, train
+from hf_xformer.data.pairs import PairTokenizer
 from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.training.arguments import DataArguments
+from hf_xformer.training.chance import evaluated_objective
 
 
 SENTENCE = "the quick brown fox jumps over a lazy dog while seven wizards quickly boxed jumping foxes at night"
@@ -187,3 +191,11 @@ def test_a_tokenizer_with_sentinels_is_trained_on_texts_alone(texts, tmp_path, c
         assert made.decode(ids, skip_special_tokens=True) == "a  dog"
     line = f"--train_file {texts.folder / 'texts.txt'} --one_column --separate --output_dir {tmp_path / 'x'}"
     assert "--one_column has no targets" in refused(tokenizer, line.split(), capsys)
+
+
+def test_an_evaluation_of_texts_has_no_noise():
+    source = train_tokenizer([SENTENCE] * 4, "bpe", 400)
+    rows = Dataset.from_dict({"source": [SENTENCE] * 20})
+    options = DataArguments(objective="copy", bpe_dropout=0.5)
+    pairs = evaluated_objective(rows, options, PairTokenizer(source, source, 99, 99))
+    assert pairs["input_ids"] == [source(SENTENCE)["input_ids"]] * 20

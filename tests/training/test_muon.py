@@ -115,6 +115,19 @@ def test_what_muon_cannot_do_is_one_line(changes, said, task, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("schedule", ["polynomial", "cosine_with_min_lr"])
+def test_a_schedule_ends_at_a_rate_of_its_own(schedule, tmp_path):
+    trainer = trainer_of(make_model(), tmp_path, "adamw_lr_multiplier=0.5")
+    trainer.args.lr_scheduler_type = schedule
+    trainer.args.lr_scheduler_kwargs = {"lr_end" if schedule == "polynomial" else "min_lr": 1e-3}
+    trainer.create_optimizer_and_scheduler(num_training_steps=4)
+    for _ in range(4):
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    rates = {group["is_muon"]: group["lr"] for group in trainer.optimizer.param_groups}
+    assert rates == pytest.approx({True: 1e-3, False: 5e-4})
+
+
 def test_a_torch_without_muon_is_named(task, tmp_path, capsys, monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon")
     line = refused(train, task.options(tmp_path / "run", optim="muon"), capsys)

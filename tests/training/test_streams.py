@@ -6,13 +6,17 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset, concatenate_datasets
 from small_runs import nightly, weights
 from transformers import AutoTokenizer
 
 from hf_xformer.commands import train
+from hf_xformer.data.corpora import Corpus, EndlessPairs, Reader
 from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.training.training_set import first
 
 
 PASS = {"max_steps": 20, "logging_steps": 20, "learning_rate": 1e-3}  # of the small task's 160 pairs, 8 a step
@@ -63,3 +67,21 @@ def test_a_stream_with_separate_tokenizers(task, tmp_path):
     assert (config["encoder_vocab_size"], config["vocab_size"]) == (12, 13)
     for folder in (out, out / "checkpoint-3"):
         assert len(AutoTokenizer.from_pretrained(folder / "target_tokenizer")) == 13
+
+
+def test_the_first_rows_of_a_stream_are_those_of_its_first_shards():
+    shards = [{"text": [f"{shard}.{row}" for row in range(size)]} for shard, size in enumerate((5, 50))]
+    whole = concatenate_datasets([Dataset.from_dict(each).to_iterable_dataset() for each in shards])
+    assert whole.num_shards == 2
+    wanted = [row["text"] for row in whole.take(20)]
+
+    def encode(rows, random):
+        ids = [list(map(int, text.split("."))) for text in rows["text"]]
+        return {"input_ids": ids, "labels": ids}
+
+    for readers in (1, 2):
+        found = []
+        for number in range(readers):
+            pairs = EndlessPairs(Corpus(first(whole, 20), encode), 0, 0, Reader(number, readers))
+            found += [f"{a}.{b}" for a, b in (pair.source for pair in pairs.take(20, np.random.default_rng(), True))]
+        assert sorted(found) == sorted(wanted)

@@ -118,6 +118,7 @@ def test_record_card_and_curves_have_every_set(sets, task, tmp_path):
 def test_names_of_scores():
     assert metric_of("eval_news_chrf", ["news"]) == metric_of("chrf", ["news"]) == "chrf"
     assert metric_of("exact_match", ["exact"]) == metric_of("exact_exact_match", ["exact"]) == "exact_match"
+    assert metric_of("news_talks_chrf", ["news", "news_talks"]) == "chrf"
     assert metric_of(None, ["news"]) == "loss"
     mapping = {"a": "x.jsonl", "b": {"validation_file": ["y.jsonl"], "prefix": None}}
     assert parse_sets("a=x.jsonl, b=y.jsonl") == parse_sets(json.dumps(mapping)) == parse_sets(mapping)
