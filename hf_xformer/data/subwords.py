@@ -28,7 +28,7 @@ Word = tuple[int, ...]  # token ids of a word, as the tokenizer itself splits it
 GONE = -1  # in place of a symbol that has become a part of the one before it
 NO_MERGE = (0, GONE)
 DRAWS = 1024  # numbers that are drawn at once
-KNOWN_WORDS = 200_000  # words that are remembered
+KNOWN_WORDS, KNOWN_TOKENS = 50_000, 16  # words that are remembered, and tokens of the longest of them
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # piece that stands for a byte of a character without a piece
 
 
@@ -101,9 +101,7 @@ class BpeDropout:
         if (found := self.known.get(word)) is None:
             symbols = [symbol for token in word for symbol in self.symbols_of(token)]
             found = symbols, self.merge(symbols)[1]
-            if len(self.known) >= KNOWN_WORDS:
-                self.known.clear()
-            self.known[word] = found
+            remember(self.known, word, found)
         return found
 
     def symbols_of(self, token: int) -> list[int]:
@@ -239,12 +237,12 @@ class UnigramSampling:
 
     def look_up(self, word: Word) -> "list[Ends] | None":
         """Returns how the pieces of a word may end, for every place in it; None if it has none but one."""
-        if word not in self.known:
-            if len(self.known) >= KNOWN_WORDS:
-                self.known.clear()
-            is_usual = all(token in self.names for token in word)
-            self.known[word] = self.lattice("".join(self.names[token] for token in word)) if is_usual else None
-        return self.known[word]
+        if word in self.known:
+            return self.known[word]
+        is_usual = all(token in self.names for token in word)
+        found = self.lattice("".join(self.names[token] for token in word)) if is_usual else None
+        remember(self.known, word, found)
+        return found
 
     def lattice(self, text: str) -> "list[Ends]":
         """Returns the pieces that may end at every place of a text, with their probabilities given the rest."""
@@ -268,6 +266,14 @@ class Ends(NamedTuple):
 
     pieces: list[tuple[int, int]]
     sums: list[float]
+
+
+def remember(known: dict[Word, Any], word: Word, found: Any) -> None:
+    """Keeps what was found of a word, unless it is a whole text that is not split into words."""
+    if len(word) <= KNOWN_TOKENS:
+        if len(known) >= KNOWN_WORDS:
+            known.clear()
+        known[word] = found
 
 
 def model_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

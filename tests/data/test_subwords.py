@@ -108,6 +108,14 @@ def test_words_that_are_met_first_or_again_are_drawn_alike(bpe):
     assert [list(splits[0](word)) for word in met] == [list(splits[1](word)) for word in met]
 
 
+def test_whole_texts_that_are_not_split_into_words_are_not_remembered(unigram):
+    """They would fill the memory of every worker."""
+    sampling, (word,) = UnigramSampling(unigram, 0.2), words(unigram, "ngi" * 20)
+    split = sampling.splitter(np.random.default_rng(0))
+    texts = {"".join(unigram.convert_ids_to_tokens(list(split(word)))) for _ in range(50)}
+    assert len(texts) == 1 and len(word) > 16 and not sampling.known
+
+
 def test_prefixes_and_added_tokens_stay_what_they_are():
     """Merges of WordPiece's kind, and a token that was added and could be made by merges."""
     vocabulary = ["[UNK]", "a", "##b", "##c", "ab", "##bc", "abc", "c", "bc", "b"]
