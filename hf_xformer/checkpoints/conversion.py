@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    MBartTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -36,7 +35,7 @@ from transformers.utils.hub import cached_file
 from ..errors import ArgumentError, blame
 from ..files import GENERATION_CONFIG
 from ..models import XformerConfig, XformerForSeq2SeqLM
-from .languages import language_id
+from .languages import decoding_options, language_id
 from .loading import load_model, load_tokenizer, read_config
 from .saving import TOKENIZER_FILES, check_checkpoint_folder, check_saveable, save_checkpoint
 from .vocabulary import CONFIG_ERRORS
@@ -417,11 +416,10 @@ def convert_checkpoint(
     stock = load_model(source, computed, trust_remote_code, dtype="auto")
     check_saveable(stock.generation_config, f"{source}: {GENERATION_CONFIG}")
     model = convert_model(stock)
-    if "tgt_lang" in languages and isinstance(tokenizer, MBartTokenizer):
-        model.config.decoder_start_token_id = languages["tgt_lang"]
-        model.generation_config.decoder_start_token_id = languages["tgt_lang"]
-    elif "tgt_lang" in languages:
-        # In later models the language's token follows the start token.
-        model.generation_config.forced_bos_token_id = languages["tgt_lang"]
+    if "tgt_lang" in languages:
+        options = decoding_options(tokenizer, languages["tgt_lang"])
+        model.generation_config.update(**options)
+        if (start := options.get("decoder_start_token_id")) is not None:
+            model.config.decoder_start_token_id = start
     save_checkpoint(out, model, tokenizer, tokenizer)
     return model, tokenizer

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Languages of multilingual tokenizers (mBART, M2M100, NLLB)."""
 
-from transformers import PreTrainedTokenizerBase
+from transformers import MBartTokenizer, PreTrainedTokenizerBase
 
 from ..errors import ArgumentError
 
@@ -14,6 +14,13 @@ def language_id(tokenizer: PreTrainedTokenizerBase | None, option: str, language
         raise ArgumentError(f"--{option} {language}: the tokenizer has no such language")
     setattr(tokenizer, option, language)
     return tokenizer.convert_tokens_to_ids(codes.get(language, language))  # type: ignore[return-value]
+
+
+def decoding_options(tokenizer: PreTrainedTokenizerBase | None, language: int) -> dict[str, int]:
+    """Returns the option of `generate()` that has texts begin with a language's token, by its id."""
+    if isinstance(tokenizer, MBartTokenizer):
+        return {"decoder_start_token_id": language}
+    return {"forced_bos_token_id": language}  # in later models it follows the start token
 
 
 def languages_of(tokenizer: PreTrainedTokenizerBase | None) -> set[str]:

@@ -49,17 +49,18 @@ from .options import (
     add_trust,
     bad_rows_of,
     check_output_file,
-    generate_options,
     length_options,
     make_decoder,
+    record_of_decoding,
     whole_number,
 )
 
 
 # Options that say how a test file is read, and how systems decode.
-OF_TEST_FILE = ("source_column", "target_column", "on_bad_row")
+OF_TEST_FILE = ("source_column", "target_column", "on_bad_row", "by")
 DECODING = (
     *GENERATE_OPTIONS,
+    "allowed",
     "max_source_length",
     "overlong",
     "batch_size",
@@ -88,11 +89,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_options(args)
     check_useless(args, parser)
     bad_rows = bad_rows_of(args)
+    groups: Sequence[str] | None = None
     if args.test_file:
         files = find_files(args.test_file, say_once)
-        rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows)
+        rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows, group=args.by)
         bad_rows.tell(say_once)
         sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
+        groups = rows["group"][: args.max_samples] if args.by else None
     else:
         sources, _, references = read_predictions(Path(args.systems[0]), args.max_samples)
     scoring = Scoring(args.sacrebleu_tokenize, args.unicode_form, args.comet_model, args.comet_python)
@@ -102,6 +105,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         significance.check_comparison(args.metrics, len(sources), args.bootstrap_samples)
     systems = decode_all(args, sources, references)
     results = [score(args, system, sources, references, scoring) | bad_rows.for_results() for system in systems]
+    if groups is not None:
+        for result, system in zip(results, systems, strict=True):
+            result |= score_groups(args, groups, system.predictions, references, sources, scoring)
     content: dict[str, Any] = results[0]
     if len(systems) > 1:
         texts = [(system.name, system.predictions) for system in systems]
@@ -121,6 +127,11 @@ def make_parser() -> Parser:
     parser.add_argument("--test_file", nargs="+", help="data files, a folder of them, or two text files, source first")
     add_columns(parser, ratio=False)  # a test set is measured as it is
     parser.add_argument("--metrics", nargs="+", required=True, choices=METRICS, help="one or more of these")
+    parser.add_argument(
+        "--by",
+        metavar="COLUMN",
+        help="score rows of each value of a column too, as chrf_de-en for --by '{source_lang}-{target_lang}'",
+    )
     parser.add_argument("--output_file", type=Path, help="file for the JSON, which is printed too")
     parser.add_argument(
         "--predictions_file",
@@ -218,7 +229,7 @@ def decode_all(args: argparse.Namespace, sources: list[str], references: list[li
         predictions = [best[0].text for best in decoder.decode(sources, progress=True, report=report)]
         seconds = round(time.perf_counter() - start, 2)
         decoding = {"sources_truncated": report.cut.count, "decoding_seconds": seconds}
-        systems.append(System(names[name], predictions, {**decoding, "decoding": generate_options(args)}))
+        systems.append(System(names[name], predictions, {**decoding, "decoding": record_of_decoding(args)}))
         if name in files:
             write_predictions(files[name], sources, predictions, references)
     return systems
@@ -268,6 +279,25 @@ def score(
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+
+
+def score_groups(
+    args: argparse.Namespace,
+    groups: Sequence[str],
+    predictions: Sequence[str],
+    references: Sequence[list[str]],
+    sources: Sequence[str],
+    scoring: Scoring,
+) -> dict[str, Any]:
+    """Returns the figures of the rows of each group, under the names of metric and group, and their numbers."""
+    figures: dict[str, Any] = {}
+    for group in sorted(set(groups)):
+        places = [place for place, each in enumerate(groups) if each == group]
+        texts, read = [predictions[place] for place in places], [sources[place] for place in places]
+        scores = compute_metrics(args.metrics, texts, [references[place] for place in places], read, scoring)
+        figures[f"samples_{group}"] = len(places)
+        figures |= {f"{name}_{group}": round(float(scores[name]), 4) for name in args.metrics}
+    return figures
 
 
 def table(

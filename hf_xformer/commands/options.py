@@ -17,11 +17,13 @@ from accelerate.utils import set_seed  # the library's own would import PEFT, wh
 from ..checkpoints.quantization import QUANTIZATIONS
 from ..data.bad_rows import POLICIES, SHORTEST, BadRows
 from ..data.formats import TABLE_READERS, format_of, read_lines
+from ..data.templates import language_fields
 from ..decoding.decoder import Decoder
 from ..decoding.lengths import OVERLONG
 from ..decoding.scoring import COMET_MODEL, Scoring
 from ..errors import ArgumentError, blame, refuse_misspelt, wrong_choice
 from ..files import kept_path
+from ..hub.privacy import shown
 
 
 class Parser(argparse.ArgumentParser):
@@ -119,7 +121,10 @@ def add_columns(
     """
     for side in ("source", "target")[: 1 + target]:
         parser.add_argument(
-            f"--{side}_column", default=side, help=f"the {side}'s column; a.b reaches into an object (default {side})"
+            f"--{side}_column",
+            default=side,
+            help=f"the {side}'s column; a.b reaches into an object, and a template, such as '<2{{lang}}> {{{side}}}', "
+            f"joins columns (default {side})",
         )
     if policy:
         parser.add_argument(
@@ -200,6 +205,8 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         help="longer sources: keep them whole as far as the model has positions, truncate them, or refuse them as an "
         "error (default keep, or truncate with --max_source_length); they are counted and said",
     )
+    for role, whose in (("src_lang", "sources"), ("tgt_lang", "targets")):
+        group.add_argument(f"--{role}", help=f"language of the {whose}, for a model that has tokens for languages")
     group.add_argument(
         "--stop_strings", nargs="+", metavar="TEXT", help="end a text behind the first of these that it has"
     )
@@ -300,12 +307,20 @@ GENERATE_OPTIONS = (
     "epsilon_cutoff",
     "num_return_sequences",
     "mbr",
+    "src_lang",
+    "tgt_lang",
 )
 
 
 def generate_options(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the options of `generate()`, and of what becomes of its texts, that were given."""
     return {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name, None)) is not None}
+
+
+def record_of_decoding(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options that were given of how texts are decoded, as they are kept."""
+    allowed = getattr(args, "allowed", None)
+    return generate_options(args) | ({} if allowed is None else {"allowed": shown(allowed)})
 
 
 def length_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -327,6 +342,8 @@ def make_decoder(args: argparse.Namespace, count: int | None = None) -> Decoder:
     for name in ("temperature", "top_k", "top_p", "epsilon_cutoff"):
         if getattr(args, name) is not None and not args.do_sample:
             raise ArgumentError(f"--{name} is for sampling: it needs --do_sample")
+    if (args.src_lang or args.tgt_lang) and language_fields(getattr(args, "source_column", "")):
+        raise ArgumentError(f"--source_column {args.source_column} has languages already: leave --tgt_lang out")
     options = generate_options(args)
     if args.mbr is not None:
         options["mbr"] = risk_of(args)

@@ -28,6 +28,7 @@ from ..data.reading import load_named_rows, read_rows
 from ..data.round_trips import say_round_trip
 from ..data.rows import Row
 from ..data.sources import find_files
+from ..data.templates import language_fields
 from ..data.tokenizers import TRAINERS, train_tokenizer
 from ..errors import ArgumentError, one_line_errors
 from ..files import TARGET_TOKENIZER, check_output_folder, fill_folder
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     make = maker(args)
     rows = row_opener(args)
+    check_languages(args, rows)
     trained = {side: make(texts_of(rows(), side)) for side in folders}
 
     def write(new: Path) -> None:
@@ -176,6 +178,23 @@ def check_output(folder: Path, overwrite: bool) -> None:
     for place in (folder, folder / TARGET_TOKENIZER):
         if (place / "tokenizer_config.json").exists() and not overwrite:
             raise ArgumentError(f"--output_dir {place}: already holds a tokenizer; --overwrite replaces it")
+
+
+def check_languages(args: argparse.Namespace, rows: Callable[[], Iterable[Row]]) -> None:
+    """
+    Checks that the languages with which a template has sources begin become tokens.
+
+    Raises:
+        ArgumentError: Some are not among those that are to be added; the message has them all.
+    """
+    if not language_fields(args.source_column):
+        return
+    first = sorted({row["source"].split(maxsplit=1)[0] for row in rows()} - set(args.added_tokens))
+    if first:
+        tokens = " ".join(f"'{token}'" for token in [*args.added_tokens, *first])
+        raise ArgumentError(
+            f"--source_column {args.source_column}: make the languages tokens: --added_tokens {tokens}"
+        )
 
 
 def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:

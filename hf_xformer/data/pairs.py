@@ -16,6 +16,7 @@ from ..errors import DataError
 from .encoding import SpeltOut, TextEncoder, title_of
 from .round_trips import say_round_trip
 from .row_datasets import expand_references
+from .templates import check_tokens, language_fields
 
 
 # Targets of the training set that are encoded and decoded to see what comes back, and how many of a stream.
@@ -100,6 +101,15 @@ class PairEncoder:
         found = self.tokenize(rows)
         kept = [self.overlong == "truncate" or not overlong for overlong in found["overlong"]]
         return {side: list(compress(found[side], kept)) for side in ("input_ids", "labels")}
+
+
+def check_languages(
+    rows: Dataset | IterableDataset, column: str, tokenizer: PreTrainedTokenizerBase, title: str
+) -> None:
+    """Checks that the languages which a template puts before the sources, of a stream the first, are tokens."""
+    if language_fields(column):
+        some = rows.take(STREAM_SAMPLE) if isinstance(rows, IterableDataset) else rows.select_columns("source")
+        check_tokens((row["source"] for row in some), column, tokenizer, title)
 
 
 def prepare_training(

@@ -14,6 +14,7 @@ from .formats import TABLE_READERS, format_of
 from .row_datasets import store_rows, stream_rows
 from .rows import Columns, Row, checked_at_end, good_rows
 from .sources import files_of_folder, find_files, open_records
+from .templates import fields_of
 
 
 def read_rows(
@@ -21,6 +22,7 @@ def read_rows(
     source_column: str = "source",
     target_column: str | None = "target",
     bad_rows: BadRows | None = None,
+    group: str | None = None,
 ) -> Iterator[Row]:
     """
     Reads pairs of texts, one at a time.
@@ -30,13 +32,16 @@ def read_rows(
             behind the other, folders of them, or two plain-text files with one sentence a line, source first. All but
             Parquet may end in `.gz`. A CSV may quote its cells, a TSV does not. In JSONL and Parquet the target may be
             a list of alternatives.
-        source_column: Name of the source's column; `translation.de` is a field of an object.
+        source_column: Name of the source's column; `translation.de` is a field of an object, and a template such as
+            `<2{target_lang}> {source}` is made of several columns.
         target_column: Name of the target's column; None reads sources only, for which one plain-text file is enough.
         bad_rows: Counts rows that are not an object, lack a field, have something other than text in it, an empty
             text, or too many or few cells. By default they are an error after the last row.
+        group: Name or template of the column by which rows are told apart.
 
     Yields:
-        `{"source": str, "target": list[str]}`, without "target" if `target_column` is None.
+        `{"source": str, "target": list[str]}`, without "target" if `target_column` is None, and with "group" if there
+        is one.
 
     Raises:
         DataError: A file is missing, empty, of an unknown kind, not UTF-8 or broken, or lacks a column; two plain-text
@@ -44,14 +49,18 @@ def read_rows(
     """
     paths = find_files(files)
     bad_rows = BadRows() if bad_rows is None else bad_rows
-    rows = good_rows_of(paths, Columns(source_column, target_column), bad_rows)
+    rows = good_rows_of(paths, Columns(source_column, target_column, group), bad_rows)
     yield from checked_at_end(rows, bad_rows, str(paths[0]))
 
 
 def good_rows_of(paths: list[Path], columns: Columns, bad_rows: BadRows) -> Iterator[Row]:
     """Yields the rows of files, and counts the records that are none: it may be all."""
     if not any(format_of(path) in TABLE_READERS for path in paths):  # plain text has no column names
-        columns = Columns("source", columns.target and "target")
+        source, target = (
+            column if fields_of(column or "") else column and name
+            for name, column in (("source", columns.source), ("target", columns.target))
+        )
+        columns = Columns(source or "source", target, columns.group)
     yield from good_rows(open_records(paths, columns), columns, bad_rows)
 
 
@@ -61,6 +70,7 @@ def load_rows(
     target_column: str | None = "target",
     streaming: bool = False,
     bad_rows: BadRows | None = None,
+    group: str | None = None,
 ) -> Dataset | IterableDataset:
     """
     Reads rows as `read_rows` does into a dataset with the columns `source` (string) and `target` (list of strings).
@@ -74,7 +84,7 @@ def load_rows(
     """
     paths = find_files(files)
     bad_rows = BadRows() if bad_rows is None else bad_rows
-    columns = Columns(source_column, target_column)
+    columns = Columns(source_column, target_column, group)
     # A tuple, because `datasets` takes a list for shards and shares its elements among the workers.
     given = {"files": tuple(map(str, paths))}
     if streaming:
@@ -124,11 +134,11 @@ def load_named_rows(
 def generate_rows(files: tuple[str, ...], columns: Columns, versions: tuple, bad_rows: BadRows) -> Iterator[Row]:
     """Reads rows for `datasets`, whose cache sees by `versions` that a file or this package has changed."""
     del versions
-    yield from read_rows(files, columns.source, columns.target, bad_rows)
+    yield from read_rows(files, columns.source, columns.target, bad_rows, columns.group)
 
 
 def generate_pass(files: tuple[str, ...], columns: Columns, bad_rows: BadRowsOfStream) -> Iterator[Row]:
     """Reads rows for one pass of a stream, at whose end it says what was left out."""
     counted = bad_rows.of_stream()
-    yield from read_rows(files, columns.source, columns.target, counted)
+    yield from read_rows(files, columns.source, columns.target, counted, columns.group)
     counted.tell(say_once)

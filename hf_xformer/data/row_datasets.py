@@ -19,7 +19,7 @@ SOURCE_FEATURES = Features({"source": Value("string")})
 ROW_FEATURES = Features({"source": Value("string"), "target": List(Value("string"))})
 PAIR_FEATURES = Features({"source": Value("string"), "target": Value("string")})
 TALLY = "bad_rows.json"  # beside the rows in the cache: what was left out of them
-RULES = 4  # raised when the same files give other rows, which a cache of before must not hide
+RULES = 5  # raised when the same files give other rows, which a cache of before must not hide
 
 Generate = Callable[..., Iterator[Row]]
 
@@ -79,7 +79,8 @@ def stream_rows(
 
 
 def features_of(columns: Columns) -> Features:
-    return SOURCE_FEATURES if columns.target is None else ROW_FEATURES
+    features = SOURCE_FEATURES if columns.target is None else ROW_FEATURES
+    return features if columns.group is None else Features({**features, "group": Value("string")})
 
 
 def expand_references(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:

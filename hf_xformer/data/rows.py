@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import DataError, did_you_mean
 from .bad_rows import SHORTEST, BadRows, Fault
 from .formats import shown
+from .templates import fields_of, filled
 from .text_forms import is_blank
 
 
@@ -24,21 +25,36 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Columns:
     """
-    Names of the columns that hold the texts; `translation.de` is a field of an object.
+    Names of the columns that hold the texts; `translation.de` is a field of an object, and `<2{lang}> {text}` is a
+    template of two columns.
 
     Args:
         source: The source's.
         target: The target's; None for rows of sources only.
+        group: The one by which rows are told apart; None for none.
+
+    Raises:
+        ArgumentError: A template cannot be one.
     """
 
     source: str = "source"
     target: str | None = "target"
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        for column in (self.source, self.target, self.group):
+            fields_of(column or "")
 
     @property
     def by_option(self) -> dict[str, str]:
-        """The names by the options that give them."""
-        found = {"--source_column": self.source}
-        return found if self.target is None else {**found, "--target_column": self.target}
+        """The names by the options that give them, each field of a template by its own."""
+        found: dict[str, str] = {}
+        for option, column in (("source_column", self.source), ("target_column", self.target), ("by", self.group)):
+            fields = fields_of(column or "")
+            found |= {f"--{option} with {{{field}}}": field for field in fields}
+            if column is not None and not fields:
+                found[f"--{option}"] = column
+        return found
 
 
 def good_rows(records: Iterable[tuple[str, dict | Fault]], columns: Columns, bad_rows: BadRows) -> Iterator[Row]:
@@ -65,8 +81,14 @@ def to_row(record: dict, columns: Columns) -> Row | Fault:
         return Fault("source is not a text", f"{shown(source)}{where}")
     if is_blank(source):
         return Fault("empty source", where.strip())
+    row: Row = {"source": source}
+    if columns.group is not None:
+        group = field_of(record, columns.group)
+        if not isinstance(group, str):
+            return group if isinstance(group, Fault) else Fault("what --by names is not a text", shown(group))
+        row["group"] = group
     if columns.target is None:
-        return {"source": source}
+        return row
     target = field_of(record, columns.target)
     if isinstance(target, Fault):
         return Fault(target.reason, target.detail, "--target_column gives the name of another")
@@ -76,7 +98,7 @@ def to_row(record: dict, columns: Columns) -> Row | Fault:
         return Fault("target is not a text or a list of texts", f"{shown(target)}{where}")
     if any(map(is_blank, targets)):
         return Fault("empty target", where.strip())
-    return {"source": source, "target": targets}
+    return row | {"target": targets}
 
 
 def checked_at_end(rows: Iterable[Row], bad_rows: BadRows, place: str) -> Iterator[Row]:
@@ -110,14 +132,35 @@ def unwanted(record: dict | Fault, column: str | None) -> Fault | None:
 
 
 def field_of(record: dict, column: str) -> Any:
-    """Returns a field by its name or by its path through objects, such as `translation.de`; or why it is missing."""
+    """
+    Returns a field by its name or by its path through objects, such as `translation.de`, or the text that a template
+    of fields makes; or why it is missing.
+    """
     if column in record:
         return record[column]
+    if fields := fields_of(column):
+        return of_template(record, column, fields)
     outer, dot, inner = column.partition(".")
     if dot and isinstance(record.get(outer), dict):
         found = field_of(record[outer], inner)
         return Fault(found.reason, f"in {outer!r} {found.detail}") if isinstance(found, Fault) else found
     return Fault(f"no field {column!r}", names_instead(column, tuple(record)))
+
+
+def of_template(record: dict, template: str, fields: tuple[str, ...]) -> Any:
+    """Returns a template with fields of a record, or why that cannot be."""
+    values = {field: field_of(record, field) for field in fields}
+    for field, value in values.items():
+        if isinstance(value, Fault):
+            return value
+        texts = value if isinstance(value, list) else [value]
+        if not texts or not all(isinstance(text, str) for text in texts):
+            return Fault(f"{field!r} of a template is not a text", shown(value))
+        if any(map(is_blank, texts)):
+            return Fault(f"empty {field!r} of a template", "")
+    if sum(isinstance(value, list) for value in values.values()) > 1:
+        return Fault("two lists of texts in a template", f"in {template!r}")
+    return filled(template, values)
 
 
 @lru_cache

@@ -83,6 +83,9 @@ def train_tokenizer(
         raise ArgumentError(f"--model_type {model_type}: no such kind of tokenizer; there are {', '.join(TRAINERS)}")
     check_ends(max_length, added_tokens)
     form = [normalizers.NFC(), normalizers.Lowercase()] if lowercase else [normalizers.NFC()]
+    if added_tokens:  # which nothing has to be learned of
+        spelt = re.compile("|".join(rf"{re.escape(token)}\s*" for token in added_tokens))
+        texts = (spelt.sub("", text) for text in texts)
     learnt = vocab_size - len(added_tokens) - sentinels - mask_token
     tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), learnt, min_frequency)
     return finish(tokenizer, max_length, added_tokens, sentinels, mask_token)

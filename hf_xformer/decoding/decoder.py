@@ -25,6 +25,7 @@ from .batches import FIRST_WINDOW, LAST_WINDOW, BatchSize, is_out_of_memory, win
 from .beginnings import AllowedTexts, TargetEncoder
 from .compiling import check_compiling, compiled
 from .forced_words import Words, check_force_words
+from .languages import Languages
 from .lengths import Report, SourceLengths, longest_target, room, within_positions
 from .log_probabilities import lengths_of, log_probabilities
 from .options import candidates_of, check_assistant, check_hypotheses, check_options, drafts_of, load_assistant
@@ -86,6 +87,11 @@ class Decoder:
         say: Is told what was kept, cut or ended early, a line each; by default the library's log.
         compile: Whether to compile the steps of decoding, which takes up to a minute once, and then to decode by the
             library's own loops, in batches that no text leaves before its last one has ended.
+        mbr: Metric by which a source's hypotheses are sorted: those come first that are most like all of them (minimum
+            Bayes risk decoding). Such as "chrf", or a `MinimumBayesRisk`. They are `num_return_sequences` samples, or
+            beams, by default all of them, which have scores.
+        allowed: The only texts that there can be.
+        src_lang, tgt_lang: Languages of the sources and of the texts, for a model with tokens for them.
         options: Arguments of `generate()`; `num_return_sequences` is the number of hypotheses a source, best first.
             `assistant_model` may be the name of a checkpoint, and `stop_strings` need no tokenizer.
 
@@ -107,10 +113,14 @@ class Decoder:
         compile: bool = False,
         mbr: "str | MinimumBayesRisk | None" = None,
         allowed: Iterable[str] | None = None,
+        src_lang: str | None = None,
+        tgt_lang: str | None = None,
         **options,
     ):
         self.mbr = risk_of(mbr)
         self.model, self.source, self.target, self.scores, self.say = model.eval(), source, target, scores, say
+        self.languages = Languages(source, target, src_lang, tgt_lang)
+        options |= self.languages.options
         self.config = check_options(model, options)
         if self.mbr is not None:
             self.config.num_return_sequences = options["num_return_sequences"] = candidates_of(self.config)
@@ -340,7 +350,9 @@ class Decoder:
 
     def encode(self, place: Place, report: Report) -> list[int]:
         """Returns a text's tokens, cut to the limit."""
-        (encoded,) = self.encoder([place.text])
+        (encoded,) = self.encoder([self.languages(place.text)])
+        if self.languages.lacks(place.text):
+            report.untold.add(place, "is")
         report.see(encoded.length, place)
         return encoded.ids
 

@@ -86,6 +86,7 @@ class Report:
         self.kept, self.cut, self.refused, self.unended = Tally(), Tally(), Tally(), Tally()
         self.misread = Tally()  # whose prefix the target's tokenizer reads as another text
         self.wordless = Tally()  # whose text ended before it had all of its words
+        self.untold = Tally()  # that do not say their language, as those of the training do
 
     def see(self, length: int, place: Place) -> None:
         """Counts a source of so many tokens if it is too long."""
@@ -126,6 +127,9 @@ class Report:
             lines.append(f"{where}: {texts}: {self.unended}")
         if self.misread.count:
             lines.append(f"prefixes that the target's tokenizer changes: {self.misread.count:,}, of {self.misread}")
+        if self.untold.count:
+            said = "sources without a token of a language, with which those of the training begin"
+            lines.append(f"{said}: {self.untold.count:,}, {self.untold} (tgt_lang puts it there)")
         if self.wordless.count:
             lines.append(f"texts without all of their words: {self.wordless.count:,}, of {self.wordless}")
         return lines

@@ -139,16 +139,15 @@ def chrf_of_pairs(scorer: CHRF, texts: Sequence[str]) -> np.ndarray:
 
 def matches_of_pairs(counters: Sequence[Counter]) -> np.ndarray:
     """Returns for n-grams of n texts how many each two have in common, (n, n)."""
-    # The second occurrence of an n-gram is another one than the first, so that what two texts share is a product.
-    occurrences = [(row, each) for row, counter in enumerate(counters) for each in numbered(counter)]
-    columns = {each: column for column, each in enumerate(dict.fromkeys(each for _, each in occurrences))}
-    present = np.zeros((len(counters), len(columns)), dtype=np.float32)
-    present[[row for row, _ in occurrences], [columns[each] for _, each in occurrences]] = 1.0
-    return (present @ present.T).astype(np.float64)
-
-
-def numbered(counter: Counter) -> Iterator[tuple[str, int]]:
-    """Yields each n-gram as often as it is counted, with the number of its occurrence."""
-    for gram, count in counter.items():
-        for number in range(count):
-            yield gram, number
+    columns: dict = {}
+    places = [[columns.setdefault(gram, len(columns)) for gram in counter] for counter in counters]
+    counts = np.zeros((len(counters), len(columns)), dtype=np.float32)
+    for row, counter, index in zip(counts, counters, places, strict=True):
+        row[index] = list(counter.values())
+    # Two texts have an n-gram in common as often as both have it once, twice and so on.
+    matches = np.zeros((len(counters), len(counters)))
+    while counts.size:
+        present = (counts > 0).astype(np.float32)
+        matches += present @ present.T
+        counts = counts[:, counts.max(axis=0) > 1] - 1
+    return matches

@@ -189,7 +189,9 @@ class DataArguments:
     dataset_config_name: str | None = option("Configuration of that dataset; its default one by default.")
     train_split: str = option("Split of the dataset to train on.", "train")
     validation_split: str = option("Split of the dataset to evaluate on.", "validation")
-    source_column: str = option("Field or column that holds the source.", "source")
+    source_column: str = option(
+        "Field or column that holds the source, or a template of several, such as <2{target_lang}> {source}.", "source"
+    )
     target_column: str = option(
         "Field or column that holds the target: a text, or in JSONL and Parquet a list of equally good texts.",
         "target",

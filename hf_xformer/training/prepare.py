@@ -30,6 +30,7 @@ from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, withou
 from ..data.encoding import choose_spelt_out
 from ..data.pairs import PairTokenizer
 from ..data.probing import check_training
+from ..data.templates import remember
 from ..files import read_json
 from ..models import XformerConfig
 from .adapter_options import check_fit
@@ -47,6 +48,7 @@ from .evaluation import (
 from .exact import check_exact
 from .fingerprint import recipe_of
 from .launch import tensor_parallel_size
+from .mixtures import corpora_of
 from .option_checks import check_options
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .parts import check_parts, freeze
@@ -180,6 +182,7 @@ def read_tokenizers(
     name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(name, model_args.target_tokenizer_name, model_args.trust_remote_code)
     choose_spelt_out(data_args.special_tokens_in_text, source, target)
+    remember([of_corpus.source_column for _, of_corpus in corpora_of(data_args)], source)
     return source, target, check_training(source, target, data_args.max_source_length, data_args.max_target_length)
 
 

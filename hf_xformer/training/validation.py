@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 
 from ..data.bad_rows import BadRows
 from ..data.batches import EvaluationBatches
-from ..data.pairs import PairTokenizer, prepare_evaluation
+from ..data.pairs import PairTokenizer, check_languages, prepare_evaluation
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
 from ..decoding.metrics import check_metrics
@@ -45,6 +45,7 @@ def read_validation(
         bad = bad_rows.setdefault(title, BadRows(data_args.on_bad_row, None, data_args.unwanted_column))
         rows = read_set(of_set, bad, say)
         bad.tell(lambda line, title=title: say(f"{title}: {line}"))
+        check_languages(rows, of_set.source_column, tokenize.source, title)
         if data_args.metrics:
             own: list[list[str]] = rows["target"][:]
             for note in check_metrics(data_args.metrics, own, scoring=scoring):

@@ -37,6 +37,8 @@ from transformers import (
 from hf_xformer.checkpoints.conversion import FAMILIES, convert_config, convert_model
 from hf_xformer.commands import convert, generate
 from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.decoding.decoder import Decoder
+from hf_xformer.decoding.tally import Place
 from hf_xformer.errors import ArgumentError
 
 
@@ -423,3 +425,11 @@ def test_languages_are_set_in_tokenizer_and_generation(
     generated = model.generate(**converted("A", return_tensors="pt"), max_new_tokens=3)
     assert generated[0, place] == to_id
     assert model.config.decoder_start_token_id == (to_id if place == 0 else start)
+    # And another way when texts are decoded.
+    told = Decoder(model, converted, converted, src_lang=source, tgt_lang=target, max_new_tokens=3)
+    read = told.encode(Place(1, "A"), told.new_report())
+    assert to_id in read and from_id not in read
+    generated = model.generate(torch.tensor([read]), **told.languages.options, max_new_tokens=3)
+    assert generated[0, place] == from_id and len(list(told.decode(["A"]))) == 1
+    with pytest.raises(ArgumentError, match="xx_YY: the tokenizer has no such language"):
+        Decoder(model, converted, converted, tgt_lang="xx_YY")

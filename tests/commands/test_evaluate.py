@@ -8,8 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from small_models import make_model
 
 from hf_xformer.commands import evaluate
+from hf_xformer.data.templates import remember
+from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.decoding.predictions import is_predictions, read_predictions, write_predictions
 
 
@@ -149,3 +152,34 @@ def test_files_of_predictions_are_read_as_other_data_are(systems, tmp_path):
     assert is_predictions("none/c.jsonl.gz") and not is_predictions("some/model")
     assert read_predictions(tmp_path / "c.jsonl.gz") == read_predictions(Path(systems[0]))
     assert read_predictions(tmp_path / "c.jsonl.gz", 2)[0] == SOURCES[:2]
+
+
+def test_rows_of_each_group_are_scored_under_its_name(checkpoint_of_tags, capsys):
+    model, test = checkpoint_of_tags
+    words = [str(model), "--test_file", str(test), "--metrics", "per", "chrf", "--by", "{source_lang}-{target_lang}"]
+    evaluate.main([*words, "--source_column", "<2{target_lang}> {source}"])
+    results = json.loads(capsys.readouterr().out)
+    assert results["samples_en-de"] == 2 and results["samples_en-fr"] == 1 and results["samples"] == 3
+    for pair, language in (("en-de", "de"), ("en-fr", "fr")):
+        rows = [row for row in map(json.loads, test.read_text().splitlines()) if row["target_lang"] == language]
+        alone = test.with_name(f"{language}.jsonl")
+        alone.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        # The token is put there by the template of the test set, or by the option.
+        evaluate.main([str(model), "--test_file", str(alone), "--metrics", "per", "chrf", "--tgt_lang", language])
+        wanted = json.loads(capsys.readouterr().out)
+        assert (results[f"per_{pair}"], results[f"chrf_{pair}"]) == (wanted["per"], wanted["chrf"])
+
+
+@pytest.fixture
+def checkpoint_of_tags(tmp_path):
+    tokenizer = train_tokenizer(["A B C D E F G H"], "symbol", added_tokens=["<2de>", "<2fr>"])
+    remember(["<2{target_lang}> {source}"], tokenizer)
+    model = make_model(vocab_size=len(tokenizer))
+    model.generation_config.update(max_length=8, min_length=4, suppress_tokens=[0, 2, 3])
+    for saved in (model, tokenizer):
+        saved.save_pretrained(tmp_path / "model")
+    test = tmp_path / "test.jsonl"
+    pairs = [("A B", "B A", "de"), ("C", "C C", "fr"), ("D E F", "F", "de")]
+    rows = [{"source": s, "target": t, "source_lang": "en", "target_lang": lang} for s, t, lang in pairs]
+    test.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "model", test

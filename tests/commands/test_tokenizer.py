@@ -130,3 +130,27 @@ def test_an_existing_tokenizer_is_not_touched(rows, output, capsys):
     assert "not a folder" in refused(capsys, *again, rows)
     assert "too small" in refused(capsys, *again, output, "--overwrite", "--vocab_size", 5)
     assert (output / "tokenizer.json").read_bytes() == before
+
+
+def test_tokens_of_languages_are_entries_or_are_asked_for(tmp_path, output, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row | {"target_lang": row["source"][-1]}) + "\n" for row in ROWS))
+    words = ["--train_file", path, "--model_type", "symbol", "--output_dir", output]
+    words += ["--source_column", "<2{target_lang}> {source}", "--added_tokens", "<2B>"]
+    with pytest.raises(SystemExit):
+        run(*words)
+    assert "make the languages tokens: --added_tokens '<2B>' '<2E>' '<2K>'" in capsys.readouterr().err
+    assert not output.exists()
+    run(*words, "<2E>", "<2K>")
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    for token in ("<2B>", "<2E>", "<2K>"):
+        ids = tokenizer(f"{token} K U B")["input_ids"]
+        assert ids == [tokenizer.convert_tokens_to_ids(token), *tokenizer("K U B")["input_ids"]]
+        assert ids[0] != tokenizer.unk_token_id
+
+
+@pytest.mark.parametrize("tokens", [["<s>"], ["a b"], [""], ["<x>", "<x>"]], ids=repr)
+def test_what_cannot_be_a_token_is_refused(tokens, rows, output, capsys):
+    with pytest.raises(SystemExit):
+        run("--train_file", rows, "--output_dir", output, "--added_tokens", *tokens)
+    assert "--added_tokens" in capsys.readouterr().err and not output.exists()

@@ -26,6 +26,7 @@ from hf_xformer.data import sources
 from hf_xformer.data.bad_rows import BadRows
 from hf_xformer.data.formats import read_lines
 from hf_xformer.data.reading import read_rows
+from hf_xformer.decoding.decoder import Hypothesis
 from hf_xformer.decoding.tally import Tally
 from hf_xformer.errors import InputError
 from hf_xformer.training.arguments import DataArguments
@@ -210,7 +211,7 @@ def test_generate_and_distill_read_lines_alike(tmp_path, monkeypatch, capsys):
         def decode(self, sources, **options):
             for source in sources:
                 seen.append(source)
-                yield [SimpleNamespace(text="x", score=None)]
+                yield [Hypothesis("x")]
 
     for module in (generate, distill):
         monkeypatch.setattr(module, "make_decoder", lambda *args: Mute())

@@ -56,6 +56,16 @@ def test_many_texts_in_batches_of_any_size_give_their_n_best_with_scores(batch_s
         assert [each["score"] for each in hypotheses] == pytest.approx([score for _, score in wanted], abs=1e-4)
 
 
+def test_candidates_come_with_their_utility(decode, checkpoint):
+    options = {"num_beams": 4, "mbr": "exact_match"}
+    decoder = Decoder(load_model(checkpoint), *load_tokenizers(checkpoint), max_new_tokens=5, **options)
+    wanted = [[(each.text, each.utility) for each in row] for row in decoder.decode(TEXTS)]
+    found = decode(TEXTS, **options)
+    for row, known in zip(found, wanted, strict=True):
+        assert [each["generated_text"] for each in row] == [text for text, _ in known]
+        assert [each["utility"] for each in row] == pytest.approx([utility for _, utility in known], abs=1e-3)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_long_text_is_named_by_its_number_in_the_call(batch_size, decode, caplog):
     options = {"batch_size": batch_size, "max_source_length": 3, "overlong": "keep"}

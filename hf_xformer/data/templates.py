@@ -1,0 +1,122 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Templates of texts: `<2{target_lang}> {source}` in the place of a column's name puts a language's token before a text.
+
+The fields of a template are names of columns, or paths through objects such as `translation.de`.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from string import Formatter
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import ArgumentError, DataError
+
+
+USUAL = "<2{target_lang}> {source}"
+TEMPLATE = "source_template"  # key in a tokenizer's own options, and so in its tokenizer_config.json
+# Last parts of the names of fields that hold languages.
+LANGUAGES = {
+    "src_lang": ("source_lang", "src_lang"),
+    "tgt_lang": ("target_lang", "tgt_lang"),
+}
+
+
+@lru_cache
+def fields_of(column: str) -> tuple[str, ...]:
+    """
+    Returns the fields of a template, none for the plain name of a column.
+
+    Raises:
+        ArgumentError: Its braces do not fit, or hold something else than a name.
+    """
+    if "{" not in column and "}" not in column:
+        return ()
+    try:
+        parts = list(Formatter().parse(column))
+    except ValueError as error:
+        raise ArgumentError(f"template {column!r}: {error}") from error
+    for _, name, form, conversion in parts:
+        if name == "" or form or conversion:
+            raise ArgumentError(f"template {column!r}: braces hold the name of a column, as in {{source}}")
+    fields = tuple(dict.fromkeys(name for _, name, _, _ in parts if name is not None))
+    if not fields:
+        raise ArgumentError(f"template {column!r}: it names no column, as {{source}} would")
+    return fields
+
+
+def fill(template: str, values: dict[str, str]) -> str:
+    """Returns a template with values in place of its fields."""
+    parts = ((literal, name) for literal, name, _, _ in Formatter().parse(template))
+    return "".join(literal + ("" if name is None else values[name]) for literal, name in parts)
+
+
+def filled(template: str, values: dict[str, Any]) -> str | list[str]:
+    """Returns a template with values, of which one may be a list of alternatives: then a list of as many texts."""
+    lists = [name for name, value in values.items() if isinstance(value, list)]
+    if not lists:
+        return fill(template, values)
+    return [fill(template, values | {lists[0]: each}) for each in values[lists[0]]]
+
+
+def language_fields(template: str) -> dict[str, str]:
+    """Returns the fields of a template that hold languages, by `src_lang` and `tgt_lang`."""
+    found = {}
+    for role, names in LANGUAGES.items():
+        for field in fields_of(template):
+            if field.rpartition(".")[2] in names:
+                found[role] = field
+    return found
+
+
+def words_with(template: str, fields: Iterable[str]) -> list[str]:
+    """Returns the words of a template, between spaces, that hold one of the fields: they are tokens of languages."""
+    return [word for word in template.split() if any(f"{{{field}}}" in word for field in fields)]
+
+
+def remember(columns: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Has a tokenizer, and what is saved of it, know the first of the sources' columns that has languages."""
+    for column in columns:
+        if language_fields(column):
+            tokenizer.init_kwargs[TEMPLATE] = column
+            return
+
+
+def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Returns the template of a tokenizer's languages: that of its training, or by the names of its tokens."""
+    if (known := tokenizer.init_kwargs.get(TEMPLATE)) is not None:
+        return known
+    is_usual = any(re.fullmatch(r"<2.+>", token) for token in tokenizer.get_added_vocab())
+    return USUAL if is_usual else None
+
+
+def check_tokens(texts: Iterable[str], template: str, tokenizer: PreTrainedTokenizerBase, what: str) -> None:
+    """
+    Checks that the languages with which sources begin are tokens.
+
+    Args:
+        texts: The sources.
+        template: That of the sources.
+        what: Name of the rows, for the message.
+
+    Raises:
+        DataError: The tokenizer takes one apart, or does not know it.
+    """
+    first = words_with(template, language_fields(template).values())[:1]
+    if not first or not template.startswith(first[0]):
+        return
+    places: dict[str, int] = {}
+    for number, text in enumerate(texts, 1):
+        places.setdefault(text.split(maxsplit=1)[0], number)
+    unknown = tokenizer.unk_token
+    wrong = [token for token in places if len(names := tokenizer.tokenize(token)) != 1 or names[0] == unknown]
+    if wrong:
+        others = f" and {len(wrong) - 1:,} other tokens of languages" if len(wrong) > 1 else ""
+        raise DataError(
+            f"{what}: {wrong[0]}, with which the source of row {places[wrong[0]]:,} begins,{others} are not in the "
+            f"tokenizer {tokenizer.name_or_path}: hf-xformer tokenizer --added_tokens '{wrong[0]}' makes it one"
+        )
