@@ -1,0 +1,167 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Error rates of the quickstart's task by the methods that people ask for, at equal tokens: R-Drop, Muon, averages, BPE
+dropout, distillation, beams, minimum Bayes risk decoding.
+
+  make quickstart                                          # prepares data/g2p
+  python benchmarks/methods.py data/g2p                    # three seeds: an hour and a half on two cores
+  python benchmarks/methods.py data/g2p --seeds 0 --max_steps 20 --max_samples 100
+
+Every model sees as many pairs as the quickstart's, R-Drop's half as many twice. The test words are decoded greedily
+where nothing else is said. Rows are written as they come into benchmarks/results/methods.json, and those that it has
+of the same steps and samples are not made again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean, stdev
+
+from measuring import RESULTS, write_results
+
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = "configs/train/g2p-quickstart.yaml"
+STEPS = 2820  # of the quickstart
+METRICS = {"wrong_words": "wrong words", "per": "PER"}
+THIN = {"config_overrides": "dropout=0.1,initializer_range=0.05"}
+# Trainings: options beside the recipe's, by name. "data" and "share" of the steps are ours.
+TRAININGS: dict[str, dict] = {
+    "the recipe": {},
+    "an average of the weights": {"ema_decay": 0.998},
+    "Muon": {"optim": "muon"},
+    "dropout of 0.1": THIN,
+    "R-Drop": {**THIN, "r_drop": 1.0, "share": 0.5},
+    "subwords": {"data": "subwords"},
+    "subwords, BPE dropout": {"data": "subwords", "bpe_dropout": 0.1},
+    "distilled": {"data": "distilled"},
+}
+# Ways to decode with the recipe's own model: options of `hf-xformer evaluate`.
+DECODINGS = {
+    "the recipe, 5 beams": ["--num_beams", "5"],
+    "the recipe, MBR of 5 beams": ["--num_beams", "5", "--mbr", "per"],
+    "the recipe, MBR of 16 samples": ["--do_sample", "--top_k", "0", "--num_return_sequences", "16", "--mbr", "per"],
+}
+TEACHER = "the recipe"
+
+
+def hf_xformer(*words: object) -> None:
+    """Runs a verb; what it says goes to stderr."""
+    command = [sys.executable, "-m", "hf_xformer", *map(str, words)]
+    subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
+
+
+class Bench:
+    """
+    Trainings and test sets in a folder.
+
+    Args:
+        data: Folder of the quickstart's rows and tokenizer.
+        folder: Where everything goes.
+    """
+
+    def __init__(self, data: Path, folder: Path, steps: int, samples: int | None):
+        self.folder, self.steps, self.samples = folder, steps, samples
+        self.data = {"": data.resolve()}
+
+    def data_of(self, kind: str, seed: int) -> Path:
+        """Returns the folder of the rows of a kind, made if need be."""
+        name = f"{kind}-{seed}" if kind == "distilled" else kind
+        if name not in self.data:
+            made = self.folder / "data" / name
+            made.mkdir(parents=True)
+            (self.distil if kind == "distilled" else self.join)(made, seed)
+            self.data[name] = made
+        return self.data[name]
+
+    def join(self, made: Path, seed: int) -> None:
+        """Writes rows whose sources are whole words, and a tokenizer of subwords."""
+        for split in ("train", "validation", "test"):
+            lines = (self.data[""] / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+            rows = [json.loads(line) for line in lines]
+            joined = [{**row, "source": row["source"].replace(" ", "")} for row in rows]
+            (made / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in joined), encoding="utf-8")
+        train = ("--train_file", made / "train.jsonl", "--model_type", "bpe", "--vocab_size", 600)
+        hf_xformer("tokenizer", *train, "--output_dir", made / "tokenizer")
+
+    def distil(self, made: Path, seed: int) -> None:
+        """Writes the training words with the pronunciations of the recipe's own model."""
+        teacher = self.train(TEACHER, seed)
+        out = ("--output_file", made / "train.jsonl", "--num_beams", 5)
+        hf_xformer("distill", teacher, "--train_file", self.data[""] / "train.jsonl", *out)
+        for name in ("validation.jsonl", "test.jsonl", "tokenizer"):
+            (made / name).symlink_to(self.data[""] / name)
+
+    def train(self, name: str, seed: int) -> Path:
+        """Returns the folder of a training, which is done if need be."""
+        options = dict(TRAININGS[name])
+        data, share = self.data_of(options.pop("data", ""), seed), options.pop("share", 1)
+        run = self.folder / "runs" / f"{name.replace(' ', '-')}-{seed}"
+        if run.exists():
+            return run
+        options |= {"max_steps": max(1, round(self.steps * share)), "seed": seed, "output_dir": run, "use_cpu": "true"}
+        options |= {"train_file": data / "train.jsonl", "tokenizer_name": data / "tokenizer"}
+        options |= {"eval_strategy": "no", "load_best_model_at_end": "false", "save_strategy": "no"}
+        options["validation_file"] = data / "validation.jsonl"
+        hf_xformer("train", ROOT / RECIPE, *(word for name, value in options.items() for word in (f"--{name}", value)))
+        return run
+
+    def score(self, run: Path, data: Path, *decoding: str) -> dict[str, float]:
+        """Returns the error rates of a run on the test words."""
+        out = self.folder / "scores.json"
+        most = () if self.samples is None else ("--max_samples", self.samples)
+        words = ("--test_file", data / "test.jsonl", "--metrics", *METRICS, "--output_file", out)
+        hf_xformer("evaluate", run, *words, *decoding, *most)
+        found = json.loads(out.read_text(encoding="utf-8"))
+        return {name: found[name] for name in METRICS}
+
+    def measure(self, name: str, seed: int) -> dict[str, float]:
+        """Returns the error rates of one method."""
+        if name in DECODINGS:
+            return self.score(self.train(TEACHER, seed), self.data[""], *DECODINGS[name])
+        return self.score(self.train(name, seed), self.data_of(TRAININGS[name].get("data", ""), seed))
+
+
+def show(rows: list[dict]) -> None:
+    """Prints each method's mean over the seeds and their standard deviation."""
+    print(f"{'':34}" + "".join(f"{title:>20}" for title in METRICS.values()))
+    for name in dict.fromkeys(row["method"] for row in rows):
+        cells = []
+        for metric in METRICS:
+            found = [row[metric] for row in rows if row["method"] == name]
+            spread = f" ± {stdev(found):.2f}" if len(found) > 1 else ""
+            cells.append(f"{mean(found):.2f}{spread}")
+        print(f"{name:34}" + "".join(f"{cell:>20}" for cell in cells))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of the quickstart's rows and tokenizer")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--methods", nargs="+", choices=[*TRAININGS, *DECODINGS], metavar="NAME", help="default: all")
+    parser.add_argument("--max_steps", type=int, default=STEPS, help=f"of a training (default {STEPS})")
+    parser.add_argument("--max_samples", type=int, help="test words (default: all)")
+    parser.add_argument("--output_dir", type=Path, help="folder of the trainings, which are kept (default: not kept)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
+    args = parser.parse_args()
+    about = {"steps": args.max_steps, "samples": args.max_samples}
+    path, rows = args.results / "methods.json", []
+    if path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        rows = earlier["rows"] if all(earlier["machine"].get(name) == value for name, value in about.items()) else []
+    with tempfile.TemporaryDirectory() as temporary:
+        bench = Bench(args.data, (args.output_dir or Path(temporary)).resolve(), args.max_steps, args.max_samples)
+        for seed in args.seeds:
+            for name in args.methods or [*TRAININGS, *DECODINGS]:
+                if not any((row["method"], row["seed"]) == (name, seed) for row in rows):
+                    rows.append({"method": name, "seed": seed, **bench.measure(name, seed)})
+                    write_results("methods", rows, args.results, **about)
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()
