@@ -214,6 +214,7 @@ class CorpusCounts:
     def recall(self, saved: Any) -> None:
         """Goes on from the counts that a checkpoint has, if it has any."""
         found = saved if isinstance(saved, dict) else {}
+        self.counts = None
         self.earlier = [counts_in(found.get(name)) for name in self.names]
         self.now = self.earlier
 

@@ -42,6 +42,20 @@ def test_a_run_in_bfloat16_learns_what_one_in_float32_does(packing, task, tmp_pa
     assert weights(tmp_path).isfinite().all()
 
 
+OPTIONS = {
+    "muon": {"optim": "muon", "learning_rate": 3e-3, "packing": "true"},
+    "R-Drop": {"r_drop": 1.0, "packing": "true"},
+    "parts": {"freeze": "encoder.norm", "lr_multipliers": "encoder=0.5"},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_optimizers_and_losses_of_ours_learn_in_bfloat16(options, task, tmp_path, device):
+    overrides = SMALL.replace("d_model=16", "d_model=32").replace("dropout=0.0", "dropout=0.05")
+    losses = trained(task, tmp_path, device, bf16="true", config_overrides=overrides, **options)
+    assert losses[-1] < 0.97 * losses[0] and weights(tmp_path).isfinite().all()
+
+
 def test_a_run_in_float16_survives_overflow_and_learns(task, tmp_path, device, on_gpu, full_precision, monkeypatch):
     """The loss is scaled so far at first that gradients overflow: those steps are left out, and the scale falls."""
     scales: list[float] = []
