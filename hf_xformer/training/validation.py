@@ -42,7 +42,7 @@ def read_validation(
     tokenised: dict[str, Dataset] = {}
     for name, of_set, prefix in sets_of(data_args):
         title = f"validation set {name}" if name else "validation"
-        bad = bad_rows.setdefault(title, BadRows(data_args.on_bad_row, None, data_args.unwanted_column))
+        bad = bad_rows.setdefault(title, BadRows(data_args.on_bad_row, None, of_set.unwanted_column))
         rows = read_set(of_set, bad, say)
         bad.tell(lambda line, title=title: say(f"{title}: {line}"))
         check_languages(rows, of_set.source_column, tokenize.source, title)
@@ -55,7 +55,7 @@ def read_validation(
             prefixed = tokenize.with_prefix(prefix)
             tokenised[name] = prepare_evaluation(rows, prefixed, data_args.preprocessing_num_workers, say)
         else:
-            tokenised[name] = evaluated_objective(rows, data_args, tokenize)
+            tokenised[name] = evaluated_objective(rows, of_set, tokenize)
             say(f"{title}: {len(rows):,} texts, of which {len(tokenised[name]):,} pairs are made, always the same")
     batches = EvaluationBatches(
         concatenate_datasets(list(tokenised.values())),
