@@ -55,6 +55,7 @@ from ..training.output_lock import lock_output, locks_released
 from ..training.parallel import TensorParallelTrainer, leave_together
 from ..training.parts import describe_parts, parse_multipliers
 from ..training.plan import trainer_arguments
+from ..training.positions import keep_positions
 from ..training.prepare import Run, prepare
 from ..training.r_drop import passes_of
 from ..training.recipe import parse_run, split_command_line
@@ -140,6 +141,7 @@ def make_trainer(
     if run.finished is None:
         if given.max_steps <= 0:
             check_fits(given, steps_of_epochs(given, len(run.train)))
+        keep_positions(trainer, run.train, None if run.recipe.changed else run.start.state)
         log_throughput(trainer, trainer.accelerator.print, passes_of(model_args), names_of(data_args))
     return trainer
 

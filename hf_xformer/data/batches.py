@@ -7,6 +7,7 @@ unbroken one.
 """
 
 import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -62,7 +63,8 @@ class LengthGroupedDataset(TorchDataset):
 Batches = list[np.ndarray]  # the numbers of each one's rows
 FILLER = -1  # number of a row that only fills a batch up
 FOR_COLLATOR = ("input_ids", "attention_mask", "labels")
-CORPUS, BY_CORPUS = "corpus", "by_corpus"  # number of a pair's corpus, in its row; counts of the pairs of a batch
+CORPUS = "corpus"  # number of a pair's corpus, in a row of `Windows`
+BY_CORPUS, POSITION = "by_corpus", "position"  # in a batch of them, see `BatchCollator`
 
 
 class Planner(Protocol):
@@ -128,6 +130,19 @@ class BatchedDataset(TorchDataset):
 
 class EvaluationBatch(list):
     """Rows of an evaluation set, by whose type a collator knows them."""
+
+
+class WindowBatch(list):
+    """
+    Rows of a batch of `Windows`; none of a batch that is only to be skipped.
+
+    Args:
+        position: Numbers of the position from which it can be made again.
+    """
+
+    def __init__(self, rows: Iterable[dict] = (), position: Sequence[int] = ()):
+        super().__init__(rows)
+        self.position = position
 
 
 class EvaluationBatches(TorchDataset):

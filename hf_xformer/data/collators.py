@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..models import make_packing
-from .batches import BY_CORPUS, CORPUS, EvaluationBatch, best_fit
+from .batches import BY_CORPUS, CORPUS, POSITION, EvaluationBatch, WindowBatch, best_fit
 
 
 class DataCollatorForPackedSeq2Seq:
@@ -88,8 +88,9 @@ class BatchCollator:
     Collates for both of the Trainer's datasets: batches of a [`BatchedDataset`] or of `Windows`, and those of
     [`EvaluationBatches`] or single rows.
 
-    Of `Windows` it returns `by_corpus` too, which whoever trains takes out: the number of each pair's corpus and its
-    tokens of source and target, (pairs, 3).
+    Of `Windows` it returns more, which whoever trains takes out: `by_corpus`, the number of each pair's corpus and its
+    tokens of source and target, (pairs, 3), and `position`, from which the batch can be made again. One that is only
+    to be skipped is empty.
 
     Args:
         training, evaluation: Collators of pairs.
@@ -104,11 +105,13 @@ class BatchCollator:
         pairs = [pair for batch in features for pair in batch]
         if isinstance(features[0], EvaluationBatch):
             return self.evaluation(pairs)
-        if CORPUS not in pairs[0]:
+        if not isinstance(features[0], WindowBatch):
             return self.training(pairs)
+        if not pairs:
+            return {}
         batch = self.training([{name: value for name, value in pair.items() if name != CORPUS} for pair in pairs])
         rows = [[pair[CORPUS], len(pair["input_ids"]), len(pair["labels"])] for pair in pairs]
-        batch[BY_CORPUS] = torch.tensor(rows)
+        batch |= {BY_CORPUS: torch.tensor(rows), POSITION: torch.tensor(features[0].position)}
         return batch
 
 

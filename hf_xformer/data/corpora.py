@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from datasets import Dataset, IterableDataset
@@ -37,6 +36,23 @@ class Corpus:
     rows: Dataset | IterableDataset
     encode: Encode | None = None
     name: str = "the training set"
+
+
+class Place(NamedTuple):
+    """
+    How far a reader is in a corpus.
+
+    Args:
+        number: Passes that have ended.
+        first: Place of the reader's first row in this one.
+        taken: Rows that it has taken of this one.
+        longest_pass: Most that it has taken of a pass.
+    """
+
+    number: int = 0
+    first: int = 0
+    taken: int = 0
+    longest_pass: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,18 +95,20 @@ class EndlessPairs:
     Args:
         number: The corpus's, by which its pairs are known.
         seed: Decides with the numbers of pass and corpus the order of one in memory, and of a stream's shards.
+        place: Where to go on; None to begin.
     """
 
-    def __init__(self, corpus: Corpus, number: int, seed: int, reader: Reader):
+    def __init__(self, corpus: Corpus, number: int, seed: int, reader: Reader, place: Place | None = None):
         self.number, self.seed, self.reader = number, seed, reader
         rows = corpus.rows
         if isinstance(rows, Dataset) and corpus.encode is None:
             rows = rows.select_columns(["input_ids", "labels"])
         self.corpus = replace(corpus, rows=rows)
         self.has_own_shards = isinstance(rows, IterableDataset) and rows.num_shards % reader.readers == 0
+        self.place = place or Place(first=0 if self.has_own_shards else reader.number)
         self.rows = self.passes()
         self.returned: deque[Pair] = deque()
-        self.longest_pass = self.fruitless = 0  # rows of a pass; rows one after another that gave no pair
+        self.fruitless = 0  # rows one after another that gave no pair
         self.has_ended = False  # whether the rows that were taken last end with a pass
 
     def take(self, wanted: int, random: np.random.Generator, within_pass: bool = False) -> list[Pair]:
@@ -115,8 +133,8 @@ class EndlessPairs:
                 self.has_ended = within_pass
         encoded = self.encode(rows, random) if rows else []
         self.fruitless = 0 if encoded else self.fruitless + len(rows)
-        if self.fruitless > self.longest_pass > 0:
-            raise DataError(f"{self.corpus.name}: no training pair is left of all {self.longest_pass:,} rows")
+        if self.fruitless > self.place.longest_pass > 0:
+            raise DataError(f"{self.corpus.name}: no training pair is left of all {self.place.longest_pass:,} rows")
         return pairs + encoded
 
     def give_back(self, pairs: list[Pair]) -> None:
@@ -133,17 +151,21 @@ class EndlessPairs:
 
     def passes(self) -> Iterator[dict | None]:
         """Yields the reader's rows, and None at the end of every pass; raises DataError if there are none."""
-        first, readers = (0, 1) if self.has_own_shards else (self.reader.number, self.reader.readers)
-        empty = 0
-        for number in count():
-            found = 0
-            for size, columns_of in self.blocks(np.random.default_rng((self.seed, number, ORDER, self.number))):
+        readers = 1 if self.has_own_shards else self.reader.readers
+        empty, skipped = 0, self.place.taken
+        while True:
+            begin = self.place
+            first, found = begin.first, 0
+            for size, columns_of in self.blocks(np.random.default_rng((self.seed, begin.number, ORDER, self.number))):
                 mine = columns_of(slice(first, None, readers))
                 first = (first - size) % readers
                 for values in zip(*mine.values(), strict=True):
-                    yield dict(zip(mine, values, strict=True))
                     found += 1
-            self.longest_pass = max(self.longest_pass, found)
+                    if found > skipped:
+                        self.place = Place(begin.number, begin.first, found, begin.longest_pass)
+                        yield dict(zip(mine, values, strict=True))
+            self.place = Place(begin.number + 1, first, 0, max(begin.longest_pass, found))
+            skipped = 0
             # Where there are fewer rows than readers, some have none in a pass.
             empty = 0 if found else empty + 1
             if empty > self.reader.readers:

@@ -4,22 +4,23 @@
 Whole batches of corpora that are read while training: of streams, of mixtures, of texts that become others each time.
 
 A reader, which is a worker of a process, encodes a window of rows, plans its batches as those of a corpus in memory,
-and gives them in random order. Seed, window and reader decide everything. A resumed run skips the batches until its
-checkpoint, and goes on with the pairs of an unbroken one.
+and gives them in random order. Seed, window and reader decide everything, so that a resumed run goes on with the pairs
+of an unbroken one, from the window that its checkpoint was in.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from datasets import IterableDataset
 
-from .batches import Planner
-from .corpora import BLOCK, WHOLE, Corpus, EndlessPairs, Pair, Reader
+from .batches import Planner, WindowBatch
+from .corpora import BLOCK, WHOLE, Corpus, EndlessPairs, Pair, Place, Reader
 
 
 # A window has so many pairs and fills so many batches, unless a pass has fewer.
@@ -40,6 +41,37 @@ class Stage:
 
     shares: tuple[float, ...] = (1.0,)
     until_step: int | None = None
+
+
+class Position(NamedTuple):
+    """
+    Where a reader can go on without making its batches again: at the beginning of a window.
+
+    Args:
+        process, worker: The reader.
+        window: Number of the window.
+        taken: Batches of the reader before it.
+        places: How far the reader was in each corpus.
+    """
+
+    process: int = 0
+    worker: int = 0
+    window: int = 0
+    taken: int = 0
+    places: tuple[Place, ...] = ()
+
+    def numbers(self) -> list[int]:
+        """Returns the position as numbers; `of` reads them."""
+        return [*self[:4], *(number for place in self.places for number in place)]
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> "Position":
+        """Returns the position that numbers stand for."""
+        size = len(Place())
+        rest = numbers[4:]
+        places = tuple(Place(*rest[start : start + size]) for start in range(0, len(rest), size))
+        process, worker, window, taken = numbers[:4]
+        return cls(process, worker, window, taken, places)
 
 
 class Windows(IterableDataset, torch.utils.data.IterableDataset):
@@ -72,6 +104,7 @@ class Windows(IterableDataset, torch.utils.data.IterableDataset):
     ):
         self.corpora, self.planner, self.seed, self.stages = corpora, planner, seed, stages
         self.accumulated, self.pairs, self.batches, self.process = accumulated, pairs, batches, WHOLE
+        self.positions: dict[tuple[int, int], Position] = {}  # where readers go on, by process and worker
 
     @property
     def num_shards(self) -> int:
@@ -90,30 +123,45 @@ class Windows(IterableDataset, torch.utils.data.IterableDataset):
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
 
-    def __iter__(self) -> Iterator[list[dict]]:
+    def resume(self, positions: Iterable[Sequence[int]]) -> None:
+        """Has the next iteration make no batch again before a position, by those of the last batches of a run."""
+        found = map(Position.of, positions)
+        self.positions = {(each.process, each.worker): each for each in found}
+
+    def __iter__(self) -> Iterator["WindowBatch"]:
         info = torch.utils.data.get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        start = self.positions.get((self.process.number, worker), Position(self.process.number, worker))
+        for _ in range(start.taken):
+            yield WindowBatch()  # the Trainer skips them
         reader = Reader(self.process.number * workers + worker, self.process.readers * workers)
-        sources = [EndlessPairs(each, number, self.seed, reader) for number, each in enumerate(self.corpora)]
-        windows = (partial(Window, self, sources, reader.number, number) for number in count())
-        taken, stage = 0, self.stage_of(worker)
-        window = next(windows)(stage)
+        sources = [
+            EndlessPairs(corpus, number, self.seed, reader, start.places[number] if start.places else None)
+            for number, corpus in enumerate(self.corpora)
+        ]
+        taken, stage = start.taken, self.stage_of(start.taken * workers + worker)
+        windows = (partial(Window, self, sources, reader.number, number) for number in count(start.window))
+        window, position = next(windows)(stage), start
         while True:
             window.fill()
             following = next(windows)(stage)
+            # With pairs that were given back nobody could begin here.
+            places = [] if any(source.returned for source in sources) else [source.place for source in sources]
             batches = window.plan()
             for done, batch in enumerate(batches, start=1):
-                yield [pair.features() for pair in batch]
+                yield WindowBatch([pair.features() for pair in batch], position.numbers())
                 taken += 1
                 # A loader takes its workers' batches in turn.
                 if (now := self.stage_of(taken * workers + worker)) is not stage:
                     following.give_back(following.pairs)
                     following.give_back([pair for rest in batches[done:] for pair in rest])
-                    stage, following = now, next(windows)(now)
+                    stage, following, places = now, next(windows)(now), []
                     break
                 # The next window is read between the batches of this one, so that nobody waits for a whole one.
                 following.fill(len(window.pairs) * done // len(batches))
             window = following
+            if places:
+                position = Position(self.process.number, worker, window.number, taken, tuple(places))
 
     def stage_of(self, batch: int) -> Stage:
         """Returns the stage of a process's batch, by its number from 0 on."""
@@ -133,7 +181,7 @@ class Window:
     """
 
     def __init__(self, windows: Windows, sources: Sequence[EndlessPairs], reader: int, number: int, stage: Stage):
-        self.windows, self.sources, self.stage = windows, sources, stage
+        self.windows, self.sources, self.number, self.stage = windows, sources, number, stage
         seed = windows.seed
         self.drawing, self.planning = (np.random.default_rng((seed, number, each)) for each in (DRAWING, PLANNING))
         self.encoding = np.random.default_rng((seed, number, ENCODING, reader))

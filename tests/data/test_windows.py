@@ -221,3 +221,48 @@ def test_corpora_of_one_size_have_orders_of_their_own():
     sources = [EndlessPairs(each, number, 0, Reader()) for number, each in enumerate(corpora)]
     orders = [[int(pair.source[1]) for pair in each.take(100, np.random.default_rng())] for each in sources]
     assert sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]
+
+
+RESUMED = {
+    "stream": ([streamed], {}),
+    "noise in memory": ([lambda: Corpus(texts(300), noisy)], {}),
+    "mixture": ([lambda: streamed(500), lambda: encoded(300, first=10_000)], {"stages": [Stage((0.5, 0.5))]}),
+    "stages": (
+        [lambda: streamed(500), lambda: streamed(700, shards=2, first=10_000)],
+        {"stages": [Stage((1.0, 0.0), 13), Stage((0.0, 1.0), 14), Stage((0.3, 0.7))], "accumulated": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("taken", [1, 26, 27, 28, 60, 119])
+@pytest.mark.parametrize(("corpora", "more"), RESUMED.values(), ids=RESUMED)
+def test_a_reader_goes_on_from_the_position_of_a_batch(corpora, more, taken):
+    """Of the second process of two, in any window, pass and stage; batches before the position are not made."""
+
+    def share() -> Windows:
+        whole = Windows([make() for make in corpora], PLANNERS["packed"], 0, pairs=200, batches=5, **more)
+        whole.resume(positions)
+        return whole.shard(2, 1)
+
+    positions: list = []
+    unbroken = list(islice(share(), 125))
+    positions = [[0, 0, 99, 99, *[0] * 4 * len(corpora)], unbroken[taken - 1].position]
+    resumed = list(islice(share(), 125))
+    before = unbroken[taken - 1].position[3]
+    assert resumed[taken:] == unbroken[taken:]
+    assert [batch.position for batch in resumed[taken:]] == [batch.position for batch in unbroken[taken:]]
+    assert before <= taken and not any(resumed[:before]) and all(resumed[before:])
+
+
+def test_a_position_is_that_of_a_batchs_window():
+    batches = list(islice(windows(streamed()), 125))
+    assert len({tuple(batch.position) for batch in batches}) > 3
+    assert all(taken - 30 < batch.position[3] <= taken for taken, batch in enumerate(batches))
+
+
+def test_workers_go_on_from_their_own_positions():
+    whole = windows(streamed())
+    unbroken = list(islice(DataLoader(whole, batch_size=None, num_workers=2), 100))
+    whole.resume([unbroken[88].position, unbroken[89].position])
+    resumed = list(islice(DataLoader(whole, batch_size=None, num_workers=2), 100))
+    assert resumed[90:] == unbroken[90:] and not any(resumed[:40])

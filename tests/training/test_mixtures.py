@@ -208,10 +208,16 @@ def test_a_corpus_of_texts_and_one_of_pairs_go_together(task, corpora, tmp_path,
 
 
 @pytest.mark.distributed
-def test_two_processes_draw_a_mixture_alike(task, corpora, tmp_path):
+def test_two_processes_draw_a_mixture_alike_and_go_on_where_they_were(task, corpora, tmp_path):
     datasets = mixture(corpora, {"weight": 1, "streaming": True})
-    run(options(task, tmp_path / "run", datasets, max_steps=30, **PACKED), "cpu-2proc")
+    more = {"max_steps": 30, "save_strategy": "steps", "save_steps": 20, **PACKED}
+    run(options(task, tmp_path / "run", datasets, **more), "cpu-2proc")
     small, large = record(tmp_path / "run")["corpora"]
     total = small["pairs"] + large["pairs"]
     assert total == results(tmp_path / "run")["train_samples"] > 300
+    shutil.copytree(tmp_path / "run", tmp_path / "broken")
+    shutil.rmtree(tmp_path / "broken/checkpoint-30")
+    run(options(task, tmp_path / "broken", datasets, **more), "cpu-2proc")
+    assert torch.equal(weights(tmp_path / "broken"), weights(tmp_path / "run"))
+    assert record(tmp_path / "broken")["corpora"] == [small, large]
     assert abs(small["pairs"] - total / 2) < 4 * (total / 4) ** 0.5

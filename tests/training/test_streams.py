@@ -54,6 +54,8 @@ def test_a_stopped_stream_goes_on_with_the_pairs_of_an_unbroken_one_in_its_secon
     train.main(task.options(tmp_path / "broken", **options))
     assert results(tmp_path / "broken")["train_samples"] > 2 * 160
     assert torch.equal(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
+    state = json.loads((tmp_path / "broken/trainer_state.json").read_text())
+    assert [each[1] for each in state["stateful_callbacks"]["reader_positions"]] == [0, 1]  # of each worker
 
 
 def test_a_stream_with_separate_tokenizers(task, tmp_path):
