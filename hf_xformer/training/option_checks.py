@@ -180,6 +180,10 @@ def check_optimizing(model_args: ModelArguments, training_args: Seq2SeqTrainingA
     for name in ("freeze", "lr_multipliers"):
         if getattr(model_args, name) and divided in ("FSDP", TENSOR_PARALLEL):
             raise ArgumentError(f"--{name} is not possible under {divided}, which renames and divides the weights")
+    engine = getattr(training_args.deepspeed_plugin, "deepspeed_config", {})
+    for name in ("optimizer", "scheduler") if model_args.lr_multipliers else ():
+        if name in engine:
+            raise ArgumentError(f"--lr_multipliers: DeepSpeed's own `{name}` knows one rate: leave it out there")
     for name in ("label_smoothing_factor", "torch_compile") if model_args.r_drop is not None else ():
         if getattr(training_args, name):
             advice = "; the model's own `label_smoothing` does" if name == "label_smoothing_factor" else ""

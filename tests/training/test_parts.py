@@ -7,14 +7,23 @@ import shutil
 
 import pytest
 import torch
+from accelerate.utils import DeepSpeedPlugin
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from small_models import make_model
 from small_runs import SMALL, nightly, refused, refused_unread, run, stop_after, weights
-from transformers import BartConfig, BartForConditionalGeneration, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    Seq2SeqTrainingArguments,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from hf_xformer.commands import train
 from hf_xformer.errors import ArgumentError
+from hf_xformer.training.arguments import ModelArguments
+from hf_xformer.training.option_checks import check_optimizing
 from hf_xformer.training.parts import freeze, multipliers_of, parse_multipliers
 
 
@@ -205,3 +214,19 @@ def test_two_processes_train_parts_as_one_does(mode, task, tmp_path):
         assert torch.equal(weight, base[name]) == (name == "model.encoder.norm.weight")
     moved = [(one[name] - weight).abs().max() for name, weight in base.items() if "q_proj" in name]
     assert moved[-1] < moved[0] / 5  # the decoder's come first
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("optimizer", {"type": "AdamW", "params": {"lr": 1e-3}}),
+        ("scheduler", {"type": "WarmupLR", "params": {"warmup_num_steps": 5}}),
+    ],
+)
+def test_rates_that_deepspeed_would_pass_over_are_refused(name, own, tmp_path):
+    pytest.importorskip("deepspeed")
+    args = Seq2SeqTrainingArguments(tmp_path, use_cpu=True)
+    args.deepspeed_plugin = DeepSpeedPlugin(hf_ds_config={"zero_optimization": {"stage": 1}, name: own})
+    with pytest.raises(ArgumentError, match=f"--lr_multipliers: DeepSpeed's own `{name}` knows one rate"):
+        check_optimizing(ModelArguments(lr_multipliers={"encoder": 0.1}), args)
+    check_optimizing(ModelArguments(), args)
