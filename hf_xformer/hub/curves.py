@@ -53,6 +53,8 @@ def set_and_metric(score: str, scores: Iterable[str]) -> tuple[str, str]:
     Args:
         scores: Names of all scores of the evaluation. Where there are several sets, each metric has its mean.
     """
+    scores = tuple(scores)
     fitting = [each for each in scores if score.endswith(f"_{each}")]
-    metric = max(fitting, key=len) if fitting else score
+    # A set's name may end with another's, whose own score fits too.
+    metric = next((each for each in fitting if set_and_metric(each, scores)[0] == ""), score)
     return score.removesuffix(metric).removesuffix("_"), metric

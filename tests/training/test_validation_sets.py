@@ -13,8 +13,8 @@ from small_runs import SMALL, nightly, refused, run, stop_after, weights
 from hf_xformer.commands import train
 from hf_xformer.errors import ArgumentError
 from hf_xformer.hub.card import scores_of
-from hf_xformer.hub.curves import collect_curves
-from hf_xformer.training.validation_sets import metric_of, parse_sets
+from hf_xformer.hub.curves import collect_curves, set_and_metric
+from hf_xformer.training.validation_sets import metric_of, parse_sets, score_names
 
 
 @pytest.fixture
@@ -120,6 +120,10 @@ def test_names_of_scores():
     assert metric_of("exact_match", ["exact"]) == metric_of("exact_exact_match", ["exact"]) == "exact_match"
     assert metric_of("news_talks_chrf", ["news", "news_talks"]) == "chrf"
     assert metric_of(None, ["news"]) == "loss"
+    scores = score_names(["chrf"], ["talks", "news_talks"])
+    found = [set_and_metric(each, scores) for each in scores]
+    names = [(part, metric) for part in ("", "talks", "news_talks") for metric in ("loss", "chrf")]
+    assert found == names
     mapping = {"a": "x.jsonl", "b": {"validation_file": ["y.jsonl"], "prefix": None}}
     assert parse_sets("a=x.jsonl, b=y.jsonl") == parse_sets(json.dumps(mapping)) == parse_sets(mapping)
     assert parse_sets(mapping) == {"a": {"validation_file": ["x.jsonl"]}, "b": {"validation_file": ["y.jsonl"]}}
