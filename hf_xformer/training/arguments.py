@@ -312,7 +312,8 @@ class DataArguments:
     @property
     def drawn(self) -> list[str]:
         """Names of the options for which chance decides what a row is, whenever it is read."""
-        return [name for name in CHANCE if getattr(self, name) not in (None, 0)]
+        # A power of 0 is one of `unigram_sampling`, by which all ways to split a word are alike.
+        return [name for name in CHANCE if getattr(self, name) != type(self).__dataclass_fields__[name].default]
 
     @property
     def plans_batches(self) -> bool:

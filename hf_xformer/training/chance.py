@@ -19,7 +19,7 @@ from ..data.pairs import PairTokenizer
 from ..data.random_pairs import NoisyPairs, ObjectivePairs
 from ..data.subwords import BpeDropout, Regularisation, UnigramSampling
 from ..errors import ArgumentError
-from .arguments import CHANCE, DataArguments
+from .arguments import DataArguments
 
 
 EVALUATION_SEED = 0  # an evaluation's pairs are the same each time, and in every run
@@ -66,10 +66,9 @@ def check_chance(data_args: DataArguments) -> None:
 def recorded_chance(data_args: DataArguments) -> dict[str, Any]:
     """Returns what a record says of the objective and of the noise; None for what there is not."""
     objective = objective_of(data_args)
-    noise = {name: getattr(data_args, name) for name in CHANCE if name != "objective"}
     return {
         "objective": None if objective is None else objective.words,
-        "noise": {name: value for name, value in noise.items() if value not in (None, 0)},
+        "noise": {name: getattr(data_args, name) for name in data_args.drawn if name != "objective"},
     }
 
 

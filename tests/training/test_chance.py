@@ -17,7 +17,7 @@ from hf_xformer.commands import tokenizer, train
 from hf_xformer.data.pairs import PairTokenizer
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.training.arguments import DataArguments
-from hf_xformer.training.chance import evaluated_objective
+from hf_xformer.training.chance import evaluated_objective, recorded_chance
 
 
 SENTENCE = "the quick brown fox jumps over a lazy dog while seven wizards quickly boxed jumping foxes at night"
@@ -199,3 +199,9 @@ def test_an_evaluation_of_texts_has_no_noise():
     options = DataArguments(objective="copy", bpe_dropout=0.5)
     pairs = evaluated_objective(rows, options, PairTokenizer(source, source, 99, 99))
     assert pairs["input_ids"] == [source(SENTENCE)["input_ids"]] * 20
+
+
+def test_a_power_of_zero_is_sampling_and_no_dropout_is_none():
+    assert DataArguments(unigram_sampling=0).endless == "--unigram_sampling"
+    assert recorded_chance(DataArguments(unigram_sampling=0.0))["noise"] == {"unigram_sampling": 0.0}
+    assert DataArguments(bpe_dropout=0, case_noise=0.0, source_word_dropout=0).endless is None
