@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
@@ -60,6 +60,10 @@ from .rotation import place_of_best
 from .trainer_options import settings
 from .training_set import TrainingSet, policies, read_training
 from .validation import read_validation
+
+
+if TYPE_CHECKING:  # PEFT is an extra
+    from peft import PeftConfig
 
 
 # Tokens, to a multiple of which packed rows are filled up: kernels of 16 bits are made anew for every shape they meet.
@@ -120,7 +124,6 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     check_resumable(training_args)
     check_exact(data_args, training_args)
     set_seed(training_args.seed)
-    trusted = model_args.trust_remote_code
     source, target, remarks = read_tokenizers(model_args, data_args)
     config = make_config(model_args, source, target)
     check_own_tokenizer(model_args, source)
@@ -129,7 +132,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     if adapter is not None:
         check_fit(adapter, config, model_args, data_args, training_args)
     output_dir = Path(training_args.output_dir)
-    check_output_dir(output_dir, config, source, adapter, trusted)
+    check_output_dir(output_dir, config, source, adapter, model_args.trust_remote_code)
     if adapter is not None:
         tell_moved_base(output_dir, adapter, say)
 
@@ -157,19 +160,9 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
         if plan.evaluates:
             validation, metrics = read_validation(data_args, training_args, plan, tokenize, target, bad_rows, say)
 
-    if finished is not None and adapter is None:
-        options = {"attn_implementation": plan.attn_implementation, **tensor_parallel_options()}
-        model = load_model(str(finished), trust_remote_code=trusted, **options)
-    else:
-        model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start, trusted)
-    add_r_drop(model, model_args.r_drop)
-    if adapter is not None:
-        model = add_adapter(model, adapter, finished or (None if state is None else state.checkpoint), say)
-    freeze(model, model_args.freeze, say)
+    model = make_trained(model_args, config, plan, adapter, output_dir, start, finished, say)
     fit_generation(model, data_args, training_args, say)
-    collator = make_collator(source, model, data_args, training_args)
-    if model_args.r_drop is not None:
-        collator = partial(doubled, collator)
+    collator = make_collator(source, model, model_args, data_args, training_args)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)
     end = (finished, best, bad_rows)
     return Run(model, source, target, train_set, collator, validation, metrics, plan, recipe, start, needs, *end)
@@ -247,6 +240,30 @@ def make_config(
     return config
 
 
+def make_trained(
+    model_args: ModelArguments,
+    config: PreTrainedConfig,
+    plan: Plan,
+    adapter: "PeftConfig | None",
+    output_dir: Path,
+    start: Start,
+    finished: Path | None,
+    say: Callable,
+) -> PreTrainedModel:
+    """Returns a run's model, or that of a finished run's end: with its adapter and its loss, its parts frozen."""
+    trusted, state = model_args.trust_remote_code, start.state
+    if finished is not None and adapter is None:
+        options = {"attn_implementation": plan.attn_implementation, **tensor_parallel_options()}
+        model = load_model(str(finished), trust_remote_code=trusted, **options)
+    else:
+        model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start, trusted)
+    add_r_drop(model, model_args.r_drop)
+    if adapter is not None:
+        model = add_adapter(model, adapter, finished or (None if state is None else state.checkpoint), say)
+    freeze(model, model_args.freeze, say)
+    return model
+
+
 def make_model(
     name_or_path: str | None,
     attn_implementation: str | None,
@@ -281,18 +298,21 @@ def make_model(
 def make_collator(
     source: PreTrainedTokenizerBase,
     model: PreTrainedModel,
+    model_args: ModelArguments,
     data_args: DataArguments,
     training_args: Seq2SeqTrainingArguments,
 ) -> Callable:
-    """Returns what makes tensors of a batch, packed in training if that was asked for."""
+    """Returns what makes tensors of a batch, in training packed or of each pair twice if that was asked for."""
     # The decoder's input, which only the Trainer's own label smoothing needs, costs nothing.
     padded = DataCollatorForSeq2Seq(source, model=model)
     evaluation: Callable = padded
     if isinstance(model.config, XformerConfig) and not training_args.label_smoothing_factor:
         evaluation = partial(without_logits, padded)
-    if not data_args.packing:
-        return BatchCollator(padded, evaluation)
-    options: dict[str, Any] = {"pad_to_multiple_of": ROW_MULTIPLE}
-    if training_args.torch_compile:
-        options = {"row_length": data_args.max_tokens, "fixed": True}
-    return BatchCollator(DataCollatorForPackedSeq2Seq(source, model=model, **options), evaluation)
+    training: Callable = padded
+    if data_args.packing:
+        options: dict[str, Any] = {"pad_to_multiple_of": ROW_MULTIPLE}
+        if training_args.torch_compile:
+            options = {"row_length": data_args.max_tokens, "fixed": True}
+        training = DataCollatorForPackedSeq2Seq(source, model=model, **options)
+    collate = BatchCollator(training, evaluation)
+    return collate if model_args.r_drop is None else partial(doubled, collate)
