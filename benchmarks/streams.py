@@ -27,7 +27,7 @@ from measuring import write_results
 
 
 WORDS = 5_000
-MAX_TOKENS = 2_048
+MAX_TOKENS = 1_024
 
 
 def write_pairs(path: Path, rows: int) -> None:
@@ -139,8 +139,8 @@ def main() -> None:
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         results["mib"] = [round(each) for each in json.loads(printed.splitlines()[-1])]
         print(f"MiB at every tenth of {args.rows:,} rows: {results['mib']}")
-    about = {each: getattr(args, each) for each in ("rows", "train_rows", "steps", "workers", "d_model")}
-    write_results("streams", results, max_tokens=MAX_TOKENS, **about)
+    about = {each: getattr(args, each) for each in ("train_rows", "steps", "workers", "d_model")}
+    write_results("streams", results, max_tokens=MAX_TOKENS, file_rows=args.rows, **about)
 
 
 if __name__ == "__main__":
