@@ -48,7 +48,7 @@ class SummedCrossEntropy(torch.autograd.Function):
             # A token's mean logit, and the gradients of it, without a pass over all logits.
             middle = matrix.mean(dim=0, dtype=torch.float32) if smoothing else None  # (D,)
             level = 0.0 if bias is None or not smoothing else bias.mean(dtype=torch.float32)
-            for first in range(0, x.shape[0], size := chunk_size(vocabulary, elements)):
+            for first in range(0, x.shape[0], size := chunk_size(vocabulary, elements, device_type)):
                 chunk = slice(first, first + size)
                 features, own = x[chunk].to(dtype), labels[chunk, None]
                 logits = (features @ matrix.T).float()  # (N, V)
@@ -101,10 +101,10 @@ class SummedCrossEntropy(torch.autograd.Function):
         return *gradients, None, None, None
 
 
-def chunk_size(vocabulary: int, elements: int) -> int:
+def chunk_size(vocabulary: int, elements: int, device_type: str) -> int:
     """Returns the tokens of a chunk that has at most so many logits."""
-    most = max(1, elements // vocabulary)
-    return min(most, CHUNK_TOKENS, max(FEW_TOKENS, CACHED_ELEMENTS // vocabulary))
+    most = min(max(1, elements // vocabulary), CHUNK_TOKENS)
+    return min(most, max(FEW_TOKENS, CACHED_ELEMENTS // vocabulary)) if device_type == "cpu" else most
 
 
 def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
