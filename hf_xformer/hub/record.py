@@ -35,7 +35,7 @@ RECORDED = {
         "lora_target_modules",
         "peft_config",
     ),
-    *("trust_remote_code", "train_file", "validation_file", "validation_sets", "dataset_name"),
+    *("trust_remote_code", "train_file", "validation_file", "validation_sets", "dataset_name", "datasets"),
     *("dataset_config_name", "train_split"),
     *("validation_split", "source_column", "target_column", "streaming", "max_source_length", "max_target_length"),
     *("on_bad_row", "max_length_ratio", "overlong", "special_tokens_in_text", "group_by_length", "max_tokens"),
