@@ -69,7 +69,7 @@ bible: bible-data  ## full against block attention on whole chapters: loss, seco
 pretraining-data: install  ## plain text and a small labelled set, from the documentation strings of Python's libraries
 	$(BIN)/python scripts/prepare_docstrings.py --output_dir $(DOCSTRINGS)
 	$(BIN)/hf-xformer tokenizer --train_file $(DOCSTRINGS)/text.txt --one_column --vocab_size 4000 --sentinels 20 \
-		--output_dir $(DOCSTRINGS)/tokenizer --overwrite
+		--mask_token --output_dir $(DOCSTRINGS)/tokenizer --overwrite
 
 pretraining: pretraining-data  ## pretraining and fine-tuning against training from scratch; a quarter of an hour on two cores
 	$(BIN)/python benchmarks/pretraining.py

@@ -7,9 +7,8 @@ Compares pretraining and fine-tuning with training from scratch on a small label
   python benchmarks/pretraining.py --seeds 0 --pretrain_steps 300    # a quick look
 
 For each seed configs/train/pretrain.yaml trains a model on plain text. configs/train/finetune.yaml then goes on with
-it, and starts from random weights of the same model too: the same pairs, steps and options, but for the learning rate
-from scratch, which is that of the pretraining, the better of the two there. Scores are of the test set, decoded
-greedily.
+it, and starts from random weights of the same model too: the same pairs, steps and options. Scores are of the test
+set, decoded greedily; the loss is that of the validation set.
 """
 
 import argparse
@@ -59,7 +58,7 @@ def compare(folder: Path, seed: int, args: argparse.Namespace) -> list[dict]:
     seconds = train(pretraining | {"save_strategy": "no"}, folder / "pretrained")
     files = {f"{name}_file": str(args.data / f"{name}.jsonl") for name in ("train", "validation")}
     finetuning |= files | common | ({} if args.finetune_steps is None else {"max_steps": args.finetune_steps})
-    new = {name: pretraining[name] for name in ("config_name", "config_overrides", "tokenizer_name", "learning_rate")}
+    new = {name: pretraining[name] for name in ("config_name", "config_overrides", "tokenizer_name")}
     starts = {
         "pretrained": {"model_name_or_path": str(folder / "pretrained")},
         "from scratch": {"model_name_or_path": None, **new},

@@ -83,7 +83,7 @@ def test_both_recipes_run_and_no_sentence_is_in_two_files(prepare, tmp_path, mon
     assert "already holds" in capsys.readouterr().out
 
     monkeypatch.chdir(tmp_path)
-    words = f"--train_file {data / 'text.txt'} --one_column --vocab_size 400 --sentinels 20"
+    words = f"--train_file {data / 'text.txt'} --one_column --vocab_size 400 --mask_token"
     tokenizer.main([*words.split(), "--output_dir", str(data / "tokenizer")])
     small = ["--use_cpu", "true", "--disable_tqdm", "true", "--max_steps", "3", "--warmup_steps", "1"]
     train.main(["configs/train/pretrain.yaml", *small, "--max_tokens", "256"])
