@@ -21,9 +21,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..errors import ArgumentError
 from ..files import TRAIN_RESULTS, read_json
+from .corpus_counts import CorpusCounts
 from .file_checks import is_count, is_number
 from .launch import precision, tensor_parallel_size
-from .mixtures import CorpusCounts
 from .observation import IGNORED, add_before_trackers, add_to_log, observe_batches, observe_smoothing
 
 
