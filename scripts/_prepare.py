@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Helpers of the scripts that prepare data: the names of the splits, other programs, and rows written whole."""
 
+import argparse
 import hashlib
 import subprocess
 from collections.abc import Sequence
@@ -42,6 +43,15 @@ def run(command: Sequence[str | Path], what: str, folder: Path | None = None) ->
         reason = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
         raise PreparationError(f"{what} failed ({reason})")
     return result.stdout.strip()
+
+
+def folders(argv: Sequence[str] | None, description: str | None) -> tuple[Path, Path]:
+    """Returns the folder of published files and that of the rows, from the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the published files")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for train, validation and test.jsonl")
+    args = parser.parse_args(argv)
+    return args.data, args.output_dir
 
 
 @dataclass(frozen=True)

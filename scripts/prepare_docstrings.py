@@ -34,7 +34,7 @@ from hf_xformer.files import write_json, write_json_lines, write_text
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "numpy", "pandas", "pyarrow")
 SENTENCE = re.compile(r"[A-Z][A-Za-z ,;:'()-]+[.?!]")
 WORDS = range(5, 31)
-# Of the sentences' hashes, from 0 to 999: those of the pairs; all others are plain text.
+# Hashes of the sentences that become pairs, of 0 to 999; all others are plain text.
 SHARES = {"validation": range(20), "test": range(20, 40), "train": range(40, 90)}
 PAIRS = 2000  # of the training set at most: a small one
 TEXT = "text.txt"

@@ -11,11 +11,9 @@ split or preprocessing are not comparable.
   python scripts/prepare_multi30k.py --data multi30k-en-de --output_dir data/multi30k
 """
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from _prepare import Published, is_prepared, read_published
+from _prepare import Published, folders, is_prepared, read_published
 
 from hf_xformer.errors import one_line_errors
 from hf_xformer.files import write_json_lines, write_text
@@ -44,21 +42,18 @@ FILES = {
 
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the published files")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder for train, validation and test.jsonl")
-    args = parser.parse_args(argv)
-    if is_prepared(args.output_dir):
+    data, output_dir = folders(argv, __doc__)
+    if is_prepared(output_dir):
         return
-    found = read_published(args.data, FILES, ORIGIN)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    write_text(args.output_dir / MERGES, "\n".join(found[MERGES]) + "\n")
+    found = read_published(data, FILES, ORIGIN)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_text(output_dir / MERGES, "\n".join(found[MERGES]) + "\n")
     for name, split in NAMES.items():
         rows = [
             {"source": joined(english), "target": joined(german)}
             for english, german in zip(found[f"{name}.en"], found[f"{name}.de"], strict=True)
         ]
-        path = args.output_dir / f"{split}.jsonl"
+        path = output_dir / f"{split}.jsonl"
         write_json_lines(path, rows)
         print(f"{path}: {len(rows):,} sentences, {sum(len(row['target'].split()) for row in rows):,} German words")
 

@@ -11,12 +11,10 @@ word, becomes it, and is not trained on.
   python scripts/prepare_pronasyl.py --data g2p-pronasyl --output_dir data/pronasyl
 """
 
-import argparse
 import hashlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from _prepare import Published, is_prepared, read_published
+from _prepare import Published, folders, is_prepared, read_published
 
 from hf_xformer.errors import one_line_errors
 from hf_xformer.files import write_json_lines
@@ -38,19 +36,16 @@ Rows = list[dict]
 
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the published files")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder for train, validation and test.jsonl")
-    args = parser.parse_args(argv)
-    if is_prepared(args.output_dir):
+    data, output_dir = folders(argv, __doc__)
+    if is_prepared(output_dir):
         return
-    found = read_published(args.data, FILES, ORIGIN)
+    found = read_published(data, FILES, ORIGIN)
     splits: dict[str, Rows] = {"train": [], "validation": [], "test": rows_of(found[TEST])}
     for row in rows_of(found[TRAIN]):
         splits["validation" if is_for_validation(row["source"]) else "train"].append(row)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
+    output_dir.mkdir(parents=True, exist_ok=True)
     for split, rows in splits.items():
-        path = args.output_dir / f"{split}.jsonl"
+        path = output_dir / f"{split}.jsonl"
         write_json_lines(path, rows)
         print(f"{path}: {len(rows):,} words, {sum(len(row['target']) for row in rows):,} pronunciations")
 

@@ -88,9 +88,9 @@ class BatchCollator:
     Collates for both of the Trainer's datasets: batches of a [`BatchedDataset`] or of `Windows`, and those of
     [`EvaluationBatches`] or single rows.
 
-    Of `Windows` it returns more, which whoever trains takes out: `by_corpus`, the number of each pair's corpus and its
-    tokens of source and target, (pairs, 3), and `position`, from which the batch can be made again. One that is only
-    to be skipped is empty.
+    Batches of `Windows` have more, which whoever trains takes out: `by_corpus`, the number of each pair's corpus
+    and its tokens of source and target, (pairs, 3), and `position`, from which the batch can be made again. One
+    that is only to be skipped is empty.
 
     Args:
         training, evaluation: Collators of pairs.

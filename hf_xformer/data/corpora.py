@@ -40,7 +40,7 @@ class Corpus:
 
 class Place(NamedTuple):
     """
-    How far a reader is in a corpus.
+    A reader's progress in a corpus.
 
     Args:
         number: Passes that have ended.

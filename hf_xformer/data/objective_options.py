@@ -36,7 +36,7 @@ CLASSES: dict[str, type] = {
     "prefix_lm": PrefixLM,
     "copy": Copy,
 }
-# What the options of a class are called, beside tokens that are found in the tokenizer.
+# Names of a class's options, beside tokens that are found in the tokenizer.
 TOKENS = {"sentinels", "mask", "ends"}
 # UL2's seven denoisers (Tay et al. 2022, table 1), equally likely, with the mode tags of its released model: regular
 # (R), sequential (S) and extreme (X).

@@ -134,7 +134,7 @@ class Denoising:
         most = min(masked, kept + 1)
         if len(spans) > most:
             spans = [*spans[: most - 1], sum(spans[most - 1 :])]
-        # How many of the tokens that stay stand before each span.
+        # Numbers of the tokens that stay before each span.
         gaps = random.permutation(kept + 1)[: len(spans)].tolist()
         source: list[int] = []
         start, before = 0, 0

@@ -22,7 +22,7 @@ SHORTEST = 16  # tokens that a source counts at least, because its target and th
 # Share of an accelerator's free memory that a batch may take by the estimate below, and how many times as long as its
 # source a target may be for that.
 SHARE, LONGER = 0.5, 2
-# What a driver, and torch's allocator of a CPU's memory, say beside what accelerate knows.
+# Words of a driver, and of torch's allocator of a CPU's memory, beside those that accelerate knows.
 OUT_OF_MEMORY = ("CUDA error: out of memory", "HIP error: out of memory", "not enough memory", "std::bad_alloc")
 
 

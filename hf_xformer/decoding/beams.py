@@ -164,10 +164,22 @@ def best_candidates(
     rows = running.tokens.flatten(0, 1)
     own = live.logits(rows).log_softmax(dim=-1)  # (S * n, V)
     log_probs = own if processors is None else processors(rows, own.clone() if with_scores else own)
-    size = own.shape[1]
-    total = log_probs.view(*running.scores.shape, size) + running.scores[:, :, None]
+    total = log_probs.view(*running.scores.shape, -1) + running.scores[:, :, None]
     scores, index = total.flatten(1).topk(rules.candidates)
-    parents, chosen = index // size, index % size
+    return continuations(running, scores, index, own, with_scores)
+
+
+def continuations(
+    running: Hypotheses, scores: torch.Tensor, index: torch.Tensor, own: torch.Tensor, with_scores: bool
+) -> tuple[Hypotheses, torch.Tensor]:
+    """
+    Returns hypotheses that go on by a token, and the beams (S, k) that they continue.
+
+    Args:
+        scores, index: Those of the continuations, (S, k), and their places among a source's n * V.
+        own: Log-probabilities by the model (S * n, V).
+    """
+    parents, chosen = index // own.shape[1], index % own.shape[1]
     continued = running.choose(parents)
     added = own.view(len(index), -1).gather(1, index) if with_scores else 0.0
     candidates = Hypotheses(

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What texts are told to be: tokens that they begin with, that they hold, or that they consist of."""
+"""Texts that are told their tokens: to begin with them, to hold them, or to consist of them."""
 
 from collections.abc import Sequence
 from functools import cached_property

@@ -17,11 +17,11 @@ import torch
 from transformers import GenerationConfig
 
 from ..errors import ArgumentError
-from .beams import NEVER, Hypotheses, Rules, assembled, rules_of
+from .beams import NEVER, Hypotheses, Rules, assembled, continuations, rules_of
 from .live_batch import LiveBatch
 
 
-# What each token that is missing takes from the score of a text that ends at the greatest length without it.
+# Taken from the score of a text that ends at the greatest length, for each token that is missing.
 MISSING = 1.0e6
 
 
@@ -192,7 +192,7 @@ class Candidate(NamedTuple):
 @dataclass(frozen=True)
 class Shared:
     """
-    How the candidates of a source are shared out.
+    Candidates of a source, shared out.
 
     Args:
         kept: Numbers of the n candidates that go on.
@@ -285,17 +285,7 @@ def all_candidates(
     scores, order = (
         total.flatten(1).gather(1, places).masked_fill(is_none, 2 * NEVER).sort(descending=True, stable=True)
     )
-    places = places.gather(1, order)
-    parents, chosen_tokens = places // size, places % size
-    continued = running.choose(parents)
-    added = own.view(len(index), -1).gather(1, places) if with_scores else 0.0
-    candidates = Hypotheses(
-        tokens=torch.cat([continued.tokens, chosen_tokens[:, :, None]], dim=2),
-        scores=scores,
-        log_probs=continued.log_probs + added,
-        lengths=continued.lengths + 1,
-    )
-    return candidates, parents
+    return continuations(running, scores, places.gather(1, order), own, with_scores)
 
 
 def rows_of(candidates: Hypotheses, parents: torch.Tensor, hits: torch.Tensor) -> list[list[Candidate]]:

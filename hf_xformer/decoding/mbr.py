@@ -69,7 +69,7 @@ class MinimumBayesRisk:
         ]
         scores = self.compare(sources, list(map(list, shares)))
         for row, named, share, score in zip(candidates, texts, shares, scores, strict=True):
-            # What is equal but for the last digits is equal.
+            # Utilities that differ in their last digits are equal.
             expected = (self.sign * score @ np.array(list(share.values()))).round(9)
             utilities = dict(zip(share, expected.tolist(), strict=True))
             known = [replace(each, utility=utilities[text]) for each, text in zip(row, named, strict=True)]

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run has been trained on, of each of its corpora."""
+"""Pairs and tokens that a run has been trained on, of each of its corpora."""
 
 from collections.abc import Sequence
 from typing import Any
