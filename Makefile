@@ -11,13 +11,14 @@ RUN := runs/g2p-quickstart
 CMUDICT := data/g2p
 BIBLE := data/bible
 DOCSTRINGS := data/docstrings
+DESCRIPTIONS := data/descriptions
 PRONASYL := data/pronasyl
 MULTI30K := data/multi30k
 # Half the time on processors that compute in bfloat16; others are slower for it.
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install install-test quickstart bible-data bible pretraining-data pretraining published reproduce-g2p reproduce-multi30k test test-distributed test-fast test-nightly test-slow test-versions test-wheel kills lint parity gpu-check mutants mutations docs clean
+.PHONY: help install install-test quickstart bible-data bible pretraining-data pretraining descriptions-data languages published reproduce-g2p reproduce-multi30k test test-distributed test-fast test-nightly test-slow test-versions test-wheel kills lint parity gpu-check mutants mutations docs clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -73,6 +74,14 @@ pretraining-data: install  ## plain text and a small labelled set, from the docu
 
 pretraining: pretraining-data  ## pretraining and fine-tuning against training from scratch; a quarter of an hour on two cores
 	$(BIN)/python benchmarks/pretraining.py
+
+descriptions-data: install  ## one-line descriptions of Debian's packages in English, German, French and Italian
+	$(BIN)/python scripts/prepare_descriptions.py --output_dir $(DESCRIPTIONS)
+	$(BIN)/hf-xformer tokenizer --train_file $(DESCRIPTIONS)/train-*.jsonl --model_type bpe --vocab_size 6000 \
+		--added_tokens '<2de>' '<2fr>' '<2it>' --output_dir $(DESCRIPTIONS)/tokenizer --overwrite
+
+languages: descriptions-data  ## one model of three languages against a model of each; half an hour on two cores
+	$(BIN)/python benchmarks/languages.py $(if $(BF16),--bf16)
 
 # Recipes for the literature's data, which is not passed on here: DATA names the folder of the published files.
 published:

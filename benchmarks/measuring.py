@@ -37,3 +37,8 @@ def write_results(name: str, rows: list[dict] | dict, folder: Path = RESULTS, **
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": {**machine(), **about}, "rows": rows}, indent=2) + "\n")
     return path
+
+
+def stored(name: str, folder: Path = RESULTS) -> dict:
+    """Returns the figures of NAME.json in a folder, and what the machine was that gave them."""
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ Error rates of the quickstart's task by the methods that people ask for, at equa
 dropout, distillation, beams, minimum Bayes risk decoding.
 
   make quickstart                                          # prepares data/g2p
-  python benchmarks/methods.py data/g2p                    # three seeds: an hour and a half on two cores
+  python benchmarks/methods.py data/g2p --bf16             # three seeds: an hour and a half on two cores
   python benchmarks/methods.py data/g2p --seeds 0 --max_steps 20 --max_samples 100
 
 Every model sees as many pairs as the quickstart's, R-Drop's half as many twice. The test words are decoded greedily
@@ -15,16 +15,13 @@ of the same steps and samples are not made again.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from statistics import mean, stdev
 
-from measuring import RESULTS, write_results
+from measuring import RESULTS
+from verbs import Figures, evaluate, hf_xformer, print_table, recipe, train
 
 
-ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "configs/train/g2p-quickstart.yaml"
 STEPS = 2820  # of the quickstart
 METRICS = {"wrong_words": "wrong words", "per": "PER"}
@@ -49,12 +46,6 @@ DECODINGS = {
 TEACHER = "the recipe"
 
 
-def hf_xformer(*words: object) -> None:
-    """Runs a verb; what it says goes to stderr."""
-    command = [sys.executable, "-m", "hf_xformer", *map(str, words)]
-    subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
-
-
 class Bench:
     """
     Trainings and test sets in a folder.
@@ -62,10 +53,13 @@ class Bench:
     Args:
         data: Folder of the quickstart's rows and tokenizer.
         folder: Where everything goes.
+        steps: Of a training.
+        samples: Test words; None for all.
+        bf16: Whether to train in bfloat16.
     """
 
-    def __init__(self, data: Path, folder: Path, steps: int, samples: int | None):
-        self.folder, self.steps, self.samples = folder, steps, samples
+    def __init__(self, data: Path, folder: Path, steps: int, samples: int | None, bf16: bool):
+        self.folder, self.steps, self.samples, self.bf16 = folder, steps, samples, bf16
         self.data = {"": data.resolve()}
 
     def data_of(self, kind: str, seed: int) -> Path:
@@ -101,22 +95,16 @@ class Bench:
         options = dict(TRAININGS[name])
         data, share = self.data_of(options.pop("data", ""), seed), options.pop("share", 1)
         run = self.folder / "runs" / f"{name.replace(' ', '-')}-{seed}"
-        if run.exists():
-            return run
-        options |= {"max_steps": max(1, round(self.steps * share)), "seed": seed, "output_dir": run, "use_cpu": "true"}
-        options |= {"train_file": data / "train.jsonl", "tokenizer_name": data / "tokenizer"}
-        options |= {"eval_strategy": "no", "load_best_model_at_end": "false", "save_strategy": "no"}
-        options["validation_file"] = data / "validation.jsonl"
-        hf_xformer("train", ROOT / RECIPE, *(word for name, value in options.items() for word in (f"--{name}", value)))
+        options |= {"max_steps": max(1, round(self.steps * share)), "seed": seed, "bf16": self.bf16}
+        options |= {"train_file": str(data / "train.jsonl"), "tokenizer_name": str(data / "tokenizer")}
+        options |= {"validation_file": str(data / "validation.jsonl"), "eval_strategy": "no", "save_strategy": "no"}
+        train(recipe(RECIPE) | options | {"load_best_model_at_end": False}, run)
         return run
 
     def score(self, run: Path, data: Path, *decoding: str) -> dict[str, float]:
         """Returns the error rates of a run on the test words."""
-        out = self.folder / "scores.json"
         most = () if self.samples is None else ("--max_samples", self.samples)
-        words = ("--test_file", data / "test.jsonl", "--metrics", *METRICS, "--output_file", out)
-        hf_xformer("evaluate", run, *words, *decoding, *most)
-        found = json.loads(out.read_text(encoding="utf-8"))
+        found = evaluate(run, data / "test.jsonl", METRICS, *decoding, *most)
         return {name: found[name] for name in METRICS}
 
     def measure(self, name: str, seed: int) -> dict[str, float]:
@@ -124,18 +112,6 @@ class Bench:
         if name in DECODINGS:
             return self.score(self.train(TEACHER, seed), self.data[""], *DECODINGS[name])
         return self.score(self.train(name, seed), self.data_of(TRAININGS[name].get("data", ""), seed))
-
-
-def show(rows: list[dict]) -> None:
-    """Prints each method's mean over the seeds and their standard deviation."""
-    print(f"{'':34}" + "".join(f"{title:>20}" for title in METRICS.values()))
-    for name in dict.fromkeys(row["method"] for row in rows):
-        cells = []
-        for metric in METRICS:
-            found = [row[metric] for row in rows if row["method"] == name]
-            spread = f" ± {stdev(found):.2f}" if len(found) > 1 else ""
-            cells.append(f"{mean(found):.2f}{spread}")
-        print(f"{name:34}" + "".join(f"{cell:>20}" for cell in cells))
 
 
 def main() -> None:
@@ -146,21 +122,21 @@ def main() -> None:
     parser.add_argument("--max_steps", type=int, default=STEPS, help=f"of a training (default {STEPS})")
     parser.add_argument("--max_samples", type=int, help="test words (default: all)")
     parser.add_argument("--output_dir", type=Path, help="folder of the trainings, which are kept (default: not kept)")
+    parser.add_argument(
+        "--bf16", action="store_true", help="train in bfloat16: half the time on processors that have it"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
     args = parser.parse_args()
-    about = {"steps": args.max_steps, "samples": args.max_samples}
-    path, rows = args.results / "methods.json", []
-    if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        rows = earlier["rows"] if all(earlier["machine"].get(name) == value for name, value in about.items()) else []
+    figures = Figures("methods", args.results, steps=args.max_steps, samples=args.max_samples, bf16=args.bf16)
     with tempfile.TemporaryDirectory() as temporary:
-        bench = Bench(args.data, (args.output_dir or Path(temporary)).resolve(), args.max_steps, args.max_samples)
+        bench = Bench(
+            args.data, (args.output_dir or Path(temporary)).resolve(), args.max_steps, args.max_samples, args.bf16
+        )
         for seed in args.seeds:
             for name in args.methods or [*TRAININGS, *DECODINGS]:
-                if not any((row["method"], row["seed"]) == (name, seed) for row in rows):
-                    rows.append({"method": name, "seed": seed, **bench.measure(name, seed)})
-                    write_results("methods", rows, args.results, **about)
-    show(rows)
+                if not figures.has(method=name, seed=seed):
+                    figures.add(method=name, seed=seed, **bench.measure(name, seed))
+    print_table(figures.rows(), "method", METRICS)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 """
 Packed streams against packed rows in memory: speed of training, and memory of reading.
 
-  python benchmarks/streams.py                            # ten minutes on two cores
-  python benchmarks/streams.py --rows 5000000 --steps 0   # memory alone, over five million rows
+  python benchmarks/streams.py                            # a quarter of an hour on two cores
+  python benchmarks/streams.py --steps 0                  # memory alone, over five million rows
   python benchmarks/streams.py --rows 20000 --steps 20 --rounds 1 --d_model 64
 
 Speed: the same model is trained in turn on the first --train_rows of a file, tokenised beforehand, and on them as a
 stream, each run in a process of its own; its tokens a second are of the whole training, the first window included.
 Memory: one pass over --rows of a file is read, encoded and packed, and the process's memory is taken ten times on the
-way. Writes benchmarks/results/streams.json.
+way. Writes benchmarks/results/streams_speed.json and streams_memory.json.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def resident_mib() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of the file whose reading takes memory")
+    parser.add_argument("--rows", type=int, default=5_000_000, help="of the file whose reading takes memory")
     parser.add_argument("--train_rows", type=int, default=200_000, help="of the file that is trained on")
     parser.add_argument("--steps", type=int, default=150, help="of a training; 0 leaves the speed out")
     parser.add_argument("--rounds", type=int, default=3, help="trainings of each kind, in turn")
@@ -119,28 +119,32 @@ def main() -> None:
     if args.memory_of:
         print(json.dumps(memory(*map(Path, args.memory_of), args.rows)))
         return
-    results: dict[str, object] = {}
+    about = {each: getattr(args, each) for each in ("train_rows", "steps", "workers", "d_model")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_tokenizer(folder / "tokenizer")
-        write_pairs(folder / "train.jsonl", min(args.train_rows, args.rows))
-        rates: dict[bool, list[float]] = {False: [], True: []}
-        for number in range(args.rounds if args.steps else 0):
-            for streaming, found in rates.items():
-                found.append(speed(folder, args, streaming, number))
-                print(f"  {'stream' if streaming else 'memory':8}{found[-1]:12,.0f} tokens/s", flush=True)
         if args.steps:
-            ratios = [stream / kept for kept, stream in zip(rates[False], rates[True], strict=True)]
-            results |= {"memory": rates[False], "stream": rates[True], "ratio": round(statistics.median(ratios), 3)}
-            print(f"stream / memory: {results['ratio']} (wanted: 0.95 at least)")
+            write_pairs(folder / "train.jsonl", args.train_rows)
+            write_results("streams_speed", compare_speed(folder, args), max_tokens=MAX_TOKENS, **about)
         write_pairs(folder / "long.jsonl", args.rows)
         command = [sys.executable, __file__, "--rows", str(args.rows), "--memory_of"]
         command += [str(folder / "long.jsonl"), str(folder / "tokenizer")]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        results["mib"] = [round(each) for each in json.loads(printed.splitlines()[-1])]
-        print(f"MiB at every tenth of {args.rows:,} rows: {results['mib']}")
-    about = {each: getattr(args, each) for each in ("train_rows", "steps", "workers", "d_model")}
-    write_results("streams", results, max_tokens=MAX_TOKENS, file_rows=args.rows, **about)
+    mib = [round(each) for each in json.loads(printed.splitlines()[-1])]
+    print(f"MiB at every tenth of {args.rows:,} rows: {mib}")
+    write_results("streams_memory", {"rows": args.rows, "mib": mib})
+
+
+def compare_speed(folder: Path, args: argparse.Namespace) -> dict:
+    """Returns the tokens a second of all rounds, and the median of their ratios."""
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    for number in range(args.rounds):
+        for streaming, found in rates.items():
+            found.append(round(speed(folder, args, streaming, number), 1))
+            print(f"  {'stream' if streaming else 'memory':8}{found[-1]:12,.0f} tokens/s", flush=True)
+    ratio = statistics.median(stream / kept for kept, stream in zip(rates[False], rates[True], strict=True))
+    print(f"stream / memory: {ratio:.3f} (wanted: 0.95 at least)")
+    return {"memory": rates[False], "stream": rates[True], "ratio": round(ratio, 3)}
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ file. Under each is the command that gave its figures, the day and the machine.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from measuring import RESULTS
+from measuring import stored
 
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -26,10 +25,6 @@ OURS = "hf-xformer"
 TYPES = ("float32", "bfloat16")
 
 Cells = Iterable[str]
-
-
-def stored(name: str) -> dict:
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def markdown(head: Cells, rows: Iterable[Cells], *about: str) -> str:

@@ -1,0 +1,62 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Compares one model of several languages with a model of each pair alone, and prints chrF by pair.
+
+  make languages                                       # prepares the data, and runs this
+  python benchmarks/languages.py --bf16                # this alone, faster on processors that have bfloat16
+  python benchmarks/languages.py --max_steps 20        # a quick look
+
+configs/train/descriptions.yaml trains the model of all languages, and each of the others with one of its corpora and
+validation sets: equal models, tokenizer, steps and tokens a step, and of each run the checkpoint that was best in
+validation. Test texts are decoded with five beams. Trainings are kept in --output_dir, and go on from there.
+"""
+
+import argparse
+from pathlib import Path
+
+from measuring import RESULTS
+from verbs import Figures, evaluate, print_table, recipe, train
+
+
+RECIPE = "configs/train/descriptions.yaml"
+ALL = "all in one model"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data/descriptions"), help="folder of the prepared data")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
+    parser.add_argument("--max_steps", type=int, help="of a training, instead of those that the recipe has")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/languages"), help="default: %(default)s")
+    parser.add_argument(
+        "--bf16", action="store_true", help="train in bfloat16: half the time on processors that have it"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
+    args = parser.parse_args()
+    options = recipe(RECIPE) | {"bf16": args.bf16}
+    if args.max_steps is not None:
+        options |= {"max_steps": args.max_steps, "eval_steps": args.max_steps, "save_steps": args.max_steps}
+    corpora = {corpus["name"]: corpus for corpus in options["datasets"]}
+    figures = Figures("languages", args.results, steps=options["max_steps"], bf16=args.bf16)
+    for seed in args.seeds:
+        for model in (ALL, *corpora):
+            if not figures.has(model=model, seed=seed):
+                mine = list(corpora) if model == ALL else [model]
+                of = {"seed": seed, "datasets": [corpora[name] for name in mine]}
+                of["validation_sets"] = {name: options["validation_sets"][name] for name in mine}
+                run = args.output_dir / f"{model.replace(' ', '-')}-{seed}"
+                seconds = train(options | of, run)
+                scores = evaluate(run, args.data / "test.jsonl", ["chrf"], "--by", "{target_lang}", "--num_beams", 5)
+                figures.add(model=model, seed=seed, seconds=seconds, **{name: scores[f"chrf_{name}"] for name in mine})
+    pairs = [
+        {"model": f"{name}: {'all' if row['model'] == ALL else 'alone'}", "chrf": row[name]}
+        for name in corpora
+        for row in figures.rows()
+        if name in row
+    ]
+    print_table(pairs, "model", {"chrf": "chrF"})
+
+
+if __name__ == "__main__":
+    main()

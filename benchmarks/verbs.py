@@ -1,0 +1,92 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Trainings and evaluations in processes of their own, and the mean and spread of their figures over several seeds."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean, stdev
+
+import yaml
+from measuring import RESULTS, stored, write_results
+
+from hf_xformer.yaml_files import read_yaml_file
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def hf_xformer(*words: object) -> None:
+    """Runs a verb in the project's folder; what it says goes to stderr."""
+    command = [sys.executable, "-m", "hf_xformer", *map(str, words)]
+    subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
+
+
+def recipe(path: str) -> dict:
+    """Returns the options of a recipe, on the CPU."""
+    return read_yaml_file(ROOT / path) | {"use_cpu": True}
+
+
+def train(options: dict, output_dir: Path) -> float:
+    """Trains in a folder, unless a training has ended there; returns the seconds that it took."""
+    results = output_dir / "train_results.json"
+    if not results.exists():
+        output_dir.mkdir(parents=True, exist_ok=True)
+        path = output_dir.with_name(f"{output_dir.name}.yaml")
+        path.write_text(yaml.safe_dump(options | {"output_dir": str(output_dir.resolve())}))
+        hf_xformer("train", path)
+    return round(json.loads(results.read_text())["train_runtime"], 1)
+
+
+def evaluate(run: Path, test_file: Path, metrics: Iterable[str], *words: object) -> dict[str, float]:
+    """Returns what `hf-xformer evaluate` says of a run's texts for a test set, with more words of its command line."""
+    out = run.with_name(f"{run.name}.scores.json")
+    hf_xformer("evaluate", run, "--test_file", test_file, "--metrics", *metrics, "--output_file", out, *words)
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+class Figures:
+    """
+    Rows of figures, written whenever one is added. Those that were stored of the same settings are not measured again;
+    two processes may measure rows of different seeds at once.
+
+    Args:
+        name: Of the file, without `.json`.
+        about: Settings that all rows have in common.
+    """
+
+    def __init__(self, name: str, folder: Path = RESULTS, **about: object):
+        self.name, self.folder, self.about = name, folder, about
+
+    def rows(self) -> list[dict]:
+        """Returns the rows that there are."""
+        if not (self.folder / f"{self.name}.json").exists():
+            return []
+        earlier = stored(self.name, self.folder)
+        same = all(earlier["machine"].get(key, "") == value for key, value in self.about.items())
+        return earlier["rows"] if same else []
+
+    def has(self, **of: object) -> bool:
+        """Returns whether there is a row with these values."""
+        return any(of.items() <= row.items() for row in self.rows())
+
+    def add(self, **row: object) -> None:
+        write_results(self.name, [*self.rows(), row], self.folder, **self.about)
+        print(row, file=sys.stderr)
+
+
+def spread(values: Iterable[float], digits: int = 2) -> str:
+    """Returns the mean of values, and their standard deviation if there are several."""
+    values = list(values)
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{deviation}"
+
+
+def print_table(rows: list[dict], by: str, columns: dict[str, str]) -> None:
+    """Prints a line for each value of a key: the mean and spread of each column over its rows."""
+    print(f"{'':34}" + "".join(f"{title:>20}" for title in columns.values()))
+    for value in dict.fromkeys(row[by] for row in rows):
+        found = [row for row in rows if row[by] == value]
+        print(f"{value:34}" + "".join(f"{spread(row[name] for row in found):>20}" for name in columns))
