@@ -33,6 +33,7 @@ import transformers
 from ..data.bad_rows import say_once
 from ..data.reading import load_rows
 from ..data.sources import find_files
+from ..data.templates import check_target, language_fields
 from ..decoding import significance
 from ..decoding.metrics import METRICS, check_metrics, compute_metrics
 from ..decoding.predictions import is_predictions, read_predictions, write_predictions
@@ -90,12 +91,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_useless(args, parser)
     bad_rows = bad_rows_of(args)
     groups: Sequence[str] | None = None
+    languages: Sequence[str] | None = None
     if args.test_file:
         files = find_files(args.test_file, say_once)
         rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows, group=args.by)
         bad_rows.tell(say_once)
         sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
         groups = rows["group"][: args.max_samples] if args.by else None
+        languages, references = split_languages(args.target_column, references)
     else:
         sources, _, references = read_predictions(Path(args.systems[0]), args.max_samples)
     scoring = Scoring(args.sacrebleu_tokenize, args.unicode_form, args.comet_model, args.comet_python)
@@ -103,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(note, file=sys.stderr)
     if len(args.systems) > 1:
         significance.check_comparison(args.metrics, len(sources), args.bootstrap_samples)
-    systems = decode_all(args, sources, references)
+    systems = decode_all(args, sources, references, languages)
     results = [score(args, system, sources, references, scoring) | bad_rows.for_results() for system in systems]
     if groups is not None:
         for result, system in zip(results, systems, strict=True):
@@ -206,8 +209,32 @@ def check_useless(args: argparse.Namespace, parser: Parser) -> None:
                 raise ArgumentError(f"--{name} {why}")
 
 
-def decode_all(args: argparse.Namespace, sources: list[str], references: list[list[str]]) -> list[System]:
-    """Returns the systems with their predictions, each written as soon as it is there."""
+def split_languages(column: str, references: list[list[str]]) -> tuple[list[str] | None, list[list[str]]]:
+    """
+    Returns the words with which a template has the references of each row begin, and the references without them.
+
+    Returns:
+        None if the column has no languages.
+    """
+    if not language_fields(column):
+        return None, references
+    check_target(column)
+    words = [texts[0].split(maxsplit=1)[0] for texts in references]
+    bare = [
+        [text.removeprefix(word).lstrip() for text in texts] for word, texts in zip(words, references, strict=True)
+    ]
+    return words, bare
+
+
+def decode_all(
+    args: argparse.Namespace, sources: list[str], references: list[list[str]], languages: Sequence[str] | None
+) -> list[System]:
+    """
+    Returns the systems with their predictions, each written as soon as it is there.
+
+    Args:
+        languages: Word with which each text begins, and which is no part of it; None for texts without.
+    """
     read = {name: read_predictions(Path(name), args.max_samples) for name in args.systems if is_predictions(name)}
     for name, (its_sources, _, its_references) in read.items():
         if (its_sources, its_references) != (list(sources), list(references)):
@@ -224,9 +251,13 @@ def decode_all(args: argparse.Namespace, sources: list[str], references: list[li
             systems.append(System(names[name], read[name][1]))
             continue
         decoder = make_decoder(of_each[name])
+        if languages is not None:
+            decoder.languages.check_words(languages, args.target_column)
         start = time.perf_counter()
         report = decoder.new_report()
-        predictions = [best[0].text for best in decoder.decode(sources, progress=True, report=report)]
+        predictions = [
+            best[0].text for best in decoder.decode(sources, progress=True, report=report, prefixes=languages)
+        ]
         seconds = round(time.perf_counter() - start, 2)
         decoding = {"sources_truncated": report.cut.count, "decoding_seconds": seconds}
         systems.append(System(names[name], predictions, {**decoding, "decoding": record_of_decoding(args)}))

@@ -342,8 +342,10 @@ def make_decoder(args: argparse.Namespace, count: int | None = None) -> Decoder:
     for name in ("temperature", "top_k", "top_p", "epsilon_cutoff"):
         if getattr(args, name) is not None and not args.do_sample:
             raise ArgumentError(f"--{name} is for sampling: it needs --do_sample")
-    if (args.src_lang or args.tgt_lang) and language_fields(getattr(args, "source_column", "")):
-        raise ArgumentError(f"--source_column {args.source_column} has languages already: leave --tgt_lang out")
+    for option in ("source_column", "target_column"):
+        column = getattr(args, option, None) or ""
+        if (args.src_lang or args.tgt_lang) and language_fields(column):
+            raise ArgumentError(f"--{option} {column} has languages already: leave --tgt_lang out")
     options = generate_options(args)
     if args.mbr is not None:
         options["mbr"] = risk_of(args)

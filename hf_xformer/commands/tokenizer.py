@@ -24,11 +24,12 @@ from transformers import PreTrainedTokenizerFast
 
 from ..data.bad_rows import say_once
 from ..data.merges import read_merges, tokenizer_of_merges
+from ..data.pairs import first_reference
 from ..data.reading import load_named_rows, read_rows
 from ..data.round_trips import say_round_trip
 from ..data.rows import Row
 from ..data.sources import find_files
-from ..data.templates import language_fields
+from ..data.templates import check_target, language_fields
 from ..data.tokenizers import TRAINERS, train_tokenizer
 from ..errors import ArgumentError, one_line_errors
 from ..files import TARGET_TOKENIZER, check_output_folder, fill_folder
@@ -182,19 +183,21 @@ def check_output(folder: Path, overwrite: bool) -> None:
 
 def check_languages(args: argparse.Namespace, rows: Callable[[], Iterable[Row]]) -> None:
     """
-    Checks that the languages with which a template has sources begin become tokens.
+    Checks that the languages with which templates have texts begin become tokens.
 
     Raises:
         ArgumentError: Some are not among those that are to be added; the message has them all.
     """
-    if not language_fields(args.source_column):
-        return
-    first = sorted({row["source"].split(maxsplit=1)[0] for row in rows()} - set(args.added_tokens))
-    if first:
-        tokens = " ".join(f"'{token}'" for token in [*args.added_tokens, *first])
-        raise ArgumentError(
-            f"--source_column {args.source_column}: make the languages tokens: --added_tokens {tokens}"
-        )
+    for side, column in (("source", args.source_column), ("target", None if args.one_column else args.target_column)):
+        if column is None or not language_fields(column):
+            continue
+        if side == "target":
+            check_target(column)
+        texts = (first_reference(row[side]) for row in rows())
+        first = sorted({text.split(maxsplit=1)[0] for text in texts} - set(args.added_tokens))
+        if first:
+            tokens = " ".join(f"'{token}'" for token in [*args.added_tokens, *first])
+            raise ArgumentError(f"--{side}_column {column}: make the languages tokens: --added_tokens {tokens}")
 
 
 def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:

@@ -104,12 +104,18 @@ class PairEncoder:
 
 
 def check_languages(
-    rows: Dataset | IterableDataset, column: str, tokenizer: PreTrainedTokenizerBase, title: str
+    rows: Dataset | IterableDataset, columns: tuple[str, str | None], tokenize: PairTokenizer, title: str
 ) -> None:
-    """Checks that the languages which a template puts before the sources, of a stream the first, are tokens."""
-    if language_fields(column):
-        some = rows.take(STREAM_SAMPLE) if isinstance(rows, IterableDataset) else rows.select_columns("source")
-        check_tokens((row["source"] for row in some), column, tokenizer, title)
+    """
+    Checks that the languages which templates put before the texts, of a stream the first, are tokens.
+
+    Args:
+        columns: That of the sources and that of the targets, which an objective does without.
+    """
+    for side, column in zip(("source", "target"), columns, strict=True):
+        if column is not None and language_fields(column):
+            some = rows.take(STREAM_SAMPLE) if isinstance(rows, IterableDataset) else rows.select_columns(side)
+            check_tokens((first_reference(row[side]) for row in some), column, getattr(tokenize, side), title)
 
 
 def prepare_training(

@@ -3,7 +3,8 @@
 """
 Templates of texts: `<2{target_lang}> {source}` in the place of a column's name puts a language's token before a text.
 
-The fields of a template are names of columns, or paths through objects such as `translation.de`.
+The fields of a template are names of columns, or paths through objects such as `translation.de`. A template of targets
+has its language in the first word: `<2{target_lang}> {target}`.
 """
 
 import re
@@ -17,8 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import ArgumentError, DataError
 
 
-USUAL = "<2{target_lang}> {source}"
-TEMPLATE = "source_template"  # key in a tokenizer's own options, and so in its tokenizer_config.json
+USUAL, USUAL_TARGET = "<2{target_lang}> {source}", "<2{target_lang}> {target}"
+# Keys in a tokenizer's own options, and so in its tokenizer_config.json.
+TEMPLATES = {"source": "source_template", "target": "target_template"}
 # Last parts of the names of fields that hold languages.
 LANGUAGES = {
     "src_lang": ("source_lang", "src_lang"),
@@ -78,29 +80,56 @@ def words_with(template: str, fields: Iterable[str]) -> list[str]:
     return [word for word in template.split() if any(f"{{{field}}}" in word for field in fields)]
 
 
-def remember(columns: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Has a tokenizer, and what is saved of it, know the first of the sources' columns that has languages."""
+def remember(columns: Iterable[str], tokenizer: PreTrainedTokenizerBase, side: str = "source") -> None:
+    """
+    Has a tokenizer, and what is saved of it, know the first of a side's columns that has languages.
+
+    Raises:
+        ArgumentError: One of targets has them elsewhere than in its first word.
+    """
     for column in columns:
         if language_fields(column):
-            tokenizer.init_kwargs[TEMPLATE] = column
+            if side == "target":
+                check_target(column)
+            tokenizer.init_kwargs[TEMPLATES[side]] = column
             return
 
 
-def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
+def check_target(template: str) -> None:
+    """Refuses a template of targets whose languages are elsewhere than in the first word, by an ArgumentError."""
+    words = words_with(template, language_fields(template).values())
+    if words != template.split()[:1]:
+        raise ArgumentError(f"template of targets {template!r}: a language is its first word, as in {USUAL_TARGET!r}")
+
+
+def template_of(tokenizer: PreTrainedTokenizerBase, side: str = "source") -> str | None:
     """Returns the template of a tokenizer's languages: that of its training, or by the names of its tokens."""
-    if (known := tokenizer.init_kwargs.get(TEMPLATE)) is not None:
+    known = tokenizer.init_kwargs.get(TEMPLATES[side])
+    if known is not None or side == "target" or TEMPLATES["target"] in tokenizer.init_kwargs:
         return known
     is_usual = any(re.fullmatch(r"<2.+>", token) for token in tokenizer.get_added_vocab())
     return USUAL if is_usual else None
 
 
+def tokens_of(word: str, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Returns the tokens that a word of a template may become, with their ids."""
+    pattern = re.compile(re.sub(r"\\\{.*?\\\}", "(.+)", re.escape(word)))
+    return {token: i for token, i in tokenizer.get_added_vocab().items() if pattern.fullmatch(token)}
+
+
+def target_tags(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Returns the tokens of languages with which a tokenizer's targets began in training; none without a template."""
+    template = template_of(tokenizer, "target")
+    return {} if template is None else tokens_of(template.split()[0], tokenizer)
+
+
 def check_tokens(texts: Iterable[str], template: str, tokenizer: PreTrainedTokenizerBase, what: str) -> None:
     """
-    Checks that the languages with which sources begin are tokens.
+    Checks that the languages with which texts begin are tokens.
 
     Args:
-        texts: The sources.
-        template: That of the sources.
+        texts: Those of a side.
+        template: That of the side.
         what: Name of the rows, for the message.
 
     Raises:
@@ -117,6 +146,6 @@ def check_tokens(texts: Iterable[str], template: str, tokenizer: PreTrainedToken
     if wrong:
         others = f" and {len(wrong) - 1:,} other tokens of languages" if len(wrong) > 1 else ""
         raise DataError(
-            f"{what}: {wrong[0]}, with which the source of row {places[wrong[0]]:,} begins,{others} are not in the "
+            f"{what}: {wrong[0]}, with which the text of row {places[wrong[0]]:,} begins,{others} are not in the "
             f"tokenizer {tokenizer.name_or_path}: hf-xformer tokenizer --added_tokens '{wrong[0]}' makes it one"
         )

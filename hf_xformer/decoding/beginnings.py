@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts that are told their tokens: to begin with them, to hold them, or to consist of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation import LogitsProcessor
 
 from ..data.encoding import PLAIN_TEXT, TextEncoder
+from ..data.templates import target_tags
 from ..errors import ArgumentError
 from .forced_words import Word, Words
 from .lengths import LIBRARY_LENGTH, longest_target
@@ -29,6 +30,7 @@ class TargetEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: GenerationConfig):
         self.tokenizer, self.config = tokenizer, config
+        self.tags = target_tags(tokenizer)  # of languages: a text begins with one, which is not part of it
 
     @cached_property
     def encoder(self) -> TextEncoder:
@@ -65,7 +67,8 @@ class TargetEncoder:
                 f"prefix of {place.kind} {place.number:,} has {len(ids) - 1:,} tokens, and max_length {most:,} leaves "
                 f"none to go on: {shortened(prefix)}; give max_new_tokens"
             )
-        if (text := self.reads(ids)).strip() != prefix.strip():
+        tag = next(filter(prefix.startswith, self.tags), "")
+        if (text := self.reads(ids)).strip() != prefix.removeprefix(tag).strip():
             misread.add(place, f"has {shortened(prefix)} as {shortened(text)}")
         return ids
 
@@ -99,8 +102,20 @@ class TargetEncoder:
             wordless.add(place, f"became {shortened(lacking[0])}")
 
     def reads(self, tokens: list[int]) -> str:
-        """Returns the text of tokens."""
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        """Returns the text of tokens, without those of languages."""
+        return self.texts([tokens])[0]
+
+    def texts(self, sequences: Iterable[list[int]]) -> list[str]:
+        """Returns the texts of sequences of tokens, without those of languages."""
+        if self.tags:
+            tags = {*self.tags.values()}
+            sequences = [[token for token in tokens if token not in tags] for tokens in sequences]
+        return self.tokenizer.batch_decode(list(sequences), skip_special_tokens=True)
+
+    def told(self, tokens: list[int]) -> list[int]:
+        """Returns a text's tokens without that of a language which it was told, where not all texts are."""
+        is_told = self.config.forced_bos_token_id is None and tokens[:1] and tokens[0] in self.tags.values()
+        return tokens[1:] if is_told else tokens
 
 
 class AllowedTexts(LogitsProcessor):
@@ -129,13 +144,13 @@ class AllowedTexts(LogitsProcessor):
             for token in tokens:
                 node = node.setdefault(token, {})
             node |= {end: {} for end in ends}
-        self.count = len(set(texts))
+        self.count, self.encoder = len(set(texts)), encoder
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         allowed = torch.full_like(scores, -float("inf"))
         for row, tokens in enumerate(input_ids[:, 1:].tolist()):
             # A row that has ended, or that was never one of the texts, is left as it is: nobody goes by it.
-            index = list(self.follow(tokens)) or slice(None)
+            index = list(self.follow(self.encoder.told(tokens))) or slice(None)
             allowed[row, index] = scores[row, index]
         return allowed
 

@@ -351,7 +351,7 @@ class Decoder:
     def encode(self, place: Place, report: Report) -> list[int]:
         """Returns a text's tokens, cut to the limit."""
         (encoded,) = self.encoder([self.languages(place.text)])
-        if self.languages.lacks(place.text):
+        if self.languages.lacks(place):
             report.untold.add(place, "is")
         report.see(encoded.length, place)
         return encoded.ids
@@ -391,7 +391,7 @@ class Decoder:
             )
         if self.is_assisted and self.stops is not None:
             self.cut_at_stop(output, options.get("decoder_input_ids"))
-        texts = self.target.batch_decode(output.sequences, skip_special_tokens=True)
+        texts = self.targets.texts(output.sequences.tolist())
         hypotheses = [Hypothesis(text) for text in texts]
         if self.scores:
             width = 1 if (prompt := options.get("decoder_input_ids")) is None else prompt.shape[1]

@@ -1,24 +1,25 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Languages that are decoded from and into: tokens before sources, or what multilingual tokenizers have."""
+"""Languages that are decoded from and into: tokens before texts, or what multilingual tokenizers have."""
 
-import re
+from collections.abc import Iterable
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..checkpoints.languages import decoding_options, language_id, languages_of
-from ..data.templates import fields_of, fill, language_fields, template_of, words_with
+from ..data.templates import fields_of, fill, language_fields, template_of, tokens_of, words_with
 from ..errors import ArgumentError, did_you_mean
+from .tally import Place
 
 
 class Languages:
     """
     Puts the tokens of languages where a model was trained to find them.
 
-    A tokenizer that a training has written records the template of its sources, such as `<2{target_lang}> {source}`;
-    where it does not, that is the one of tokens such as `<2de>`. A multilingual one (mBART, M2M100, NLLB) has
-    languages of its own.
+    A tokenizer that a training has written records the template of its sources, such as `<2{target_lang}> {source}`,
+    or of its targets; where it does neither, that of the sources is the one of tokens such as `<2de>`. A multilingual
+    one (mBART, M2M100, NLLB) has languages of its own.
 
     Args:
         source, target: Tokenizers.
@@ -41,54 +42,102 @@ class Languages:
             if language is not None
         }
         self.options: dict[str, Any] = {}  # of `generate()`
-        self.template = template_of(source)
-        self.fields = {} if self.template is None else language_fields(self.template)
-        if self.fields:
-            self.text = self.with_tokens(source) if self.given else None
+        self.text: str | None = None  # template of a source with its languages in it
+        self.source = Template(template_of(source), source)
+        self.target = Template(template_of(target, "target"), target)
+        if self.source.fields or self.target.fields:
+            if self.given:
+                self.fill()
         elif self.given and languages_of(source):
             if src_lang is not None:
                 language_id(source, "src_lang", src_lang)
             if tgt_lang is not None:
                 self.options = decoding_options(target, language_id(target, "tgt_lang", tgt_lang))
-            self.text = None
         elif self.given:
             role, language = next(iter(self.given.items()))
             raise ArgumentError(
                 f"{role} {language}: the tokenizer knows no languages, and no template of sources, such as "
                 "'<2{target_lang}> {source}', that its model was trained with"
             )
-        else:
-            self.text = None
 
-    def with_tokens(self, source: PreTrainedTokenizerBase) -> str:
+    def fill(self) -> None:
         """
-        Returns the template with the languages in it, and one field that is left, for the text.
+        Puts the languages into the templates.
 
         Raises:
             ArgumentError: A language is missing, or not asked for, or has no token of its own.
         """
-        template = str(self.template)
-        for role in self.given.keys() ^ self.fields.keys():
+        templates = " and ".join(repr(each.text) for each in (self.source, self.target) if each.fields)
+        for role in self.given.keys() ^ (self.source.fields.keys() | self.target.fields.keys()):
             what = "is missing from" if role in self.given else "is wanted by"
-            raise ArgumentError(f"{role} {what} the template of sources that the model was trained with, {template!r}")
-        names = {field: self.given[role] for role, field in self.fields.items()}
-        added = source.get_added_vocab()
-        for word in words_with(template, self.fields.values()):
-            token = fill(word, names)
-            if token not in added:
-                pattern = re.compile(re.sub(r"\\\{.*?\\\}", "(.+)", re.escape(word)))
-                known = sorted(each for each in added if pattern.fullmatch(each))
-                near = did_you_mean(token, known) or f"; there are {', '.join(known[:20]) or 'none'}"
-                raise ArgumentError(f"the tokenizer has no token {token}{near}")
-        return fill(template, names | {field: "{}" for field in fields_of(template) if field not in names})
+            raise ArgumentError(f"{role} {what} the template that the model was trained with, {templates}")
+        if self.source.fields:
+            self.text = self.source.with_languages(self.given)
+        if self.target.fields:
+            first = self.target.with_languages(self.given).split()[0]
+            self.options = decoding_options(self.target.tokenizer, tokens_of(first, self.target.tokenizer)[first])
 
-    def lacks(self, text: str) -> bool:
-        """Returns whether a source that is taken as it is does not begin as those of the training."""
-        if self.text is not None or not self.fields:
+    def check_words(self, words: Iterable[str], column: str) -> None:
+        """
+        Checks words with which texts are to begin.
+
+        Args:
+            column: Where they are from, for the message.
+
+        Raises:
+            ArgumentError: The model was not trained with languages in its targets, or one has no token.
+        """
+        if not self.target.fields:
+            raise ArgumentError(f"--target_column {column}: the model was trained without languages in its targets")
+        for word in dict.fromkeys(words):
+            self.target.check_token(word, self.target.words[0])
+
+    def lacks(self, place: Place) -> bool:
+        """Returns whether a text is not told its language, as those of the training are."""
+        if self.given:
             return False
-        first = str(self.template).split()[0]
-        return re.match(re.sub(r"\\\{.*?\\\}", "(.+)", re.escape(first)), text) is None
+        told = ((self.source, place.text), (self.target, place.prefix))
+        return any(template.fields and not template.begins(text) for template, text in told)
 
     def __call__(self, text: str) -> str:
         """Returns a source with the tokens of its languages."""
         return text if self.text is None else self.text.replace("{}", text)
+
+
+class Template:
+    """
+    A template of texts, with languages in it or not.
+
+    Args:
+        text: The template; None if there is none.
+        tokenizer: That of the texts.
+    """
+
+    def __init__(self, text: str | None, tokenizer: PreTrainedTokenizerBase):
+        self.text, self.tokenizer = text or "", tokenizer
+        self.fields = language_fields(self.text)
+        self.words = words_with(self.text, self.fields.values())
+
+    def begins(self, text: str) -> bool:
+        """Returns whether a text begins as the template does, with the token of a language."""
+        first = self.text.split()[0]
+        return text.startswith(tuple(tokens_of(first, self.tokenizer)) if first in self.words else first)
+
+    def with_languages(self, given: dict[str, str]) -> str:
+        """
+        Returns the template with its languages in it, and one field that is left, for the text.
+
+        Raises:
+            ArgumentError: One has no token of its own.
+        """
+        names = {field: given[role] for role, field in self.fields.items()}
+        for word in self.words:
+            self.check_token(fill(word, names), word)
+        return fill(self.text, names | {field: "{}" for field in fields_of(self.text) if field not in names})
+
+    def check_token(self, token: str, word: str) -> None:
+        """Refuses what a word of the template has become, by an ArgumentError, if it is no token."""
+        known = sorted(tokens_of(word, self.tokenizer))
+        if token not in known:
+            near = did_you_mean(token, known) or f"; there are {', '.join(known[:20]) or 'none'}"
+            raise ArgumentError(f"the tokenizer has no token {token}{near}")

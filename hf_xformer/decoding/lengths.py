@@ -86,7 +86,7 @@ class Report:
         self.kept, self.cut, self.refused, self.unended = Tally(), Tally(), Tally(), Tally()
         self.misread = Tally()  # whose prefix the target's tokenizer reads as another text
         self.wordless = Tally()  # whose text ended before it had all of its words
-        self.untold = Tally()  # that do not say their language, as those of the training do
+        self.untold = Tally()  # that are told no language, as those of the training are
 
     def see(self, length: int, place: Place) -> None:
         """Counts a source of so many tokens if it is too long."""
@@ -128,7 +128,7 @@ class Report:
         if self.misread.count:
             lines.append(f"prefixes that the target's tokenizer changes: {self.misread.count:,}, of {self.misread}")
         if self.untold.count:
-            said = "sources without a token of a language, with which those of the training begin"
+            said = "texts without a token of a language, which those of the training, or their targets, begin with"
             lines.append(f"{said}: {self.untold.count:,}, {self.untold} (tgt_lang puts it there)")
         if self.wordless.count:
             lines.append(f"texts without all of their words: {self.wordless.count:,}, of {self.wordless}")

@@ -26,6 +26,7 @@ from transformers.trainer_utils import IntervalStrategy
 from ..checkpoints.foreign_code import read_description
 from ..checkpoints.saving import check_saveable
 from ..data.batches import EvaluationBatches
+from ..data.templates import language_fields
 from ..decoding.metrics import compute_metrics
 from ..decoding.scoring import DEFAULT_SCORING, Scoring
 from ..errors import ArgumentError
@@ -237,6 +238,7 @@ def check_evaluation_options(data_args: DataArguments, training_args: TrainingAr
     Raises:
         ArgumentError: Options contradict each other, or one is missing that another needs.
     """
+    check_languages(data_args)
     most, size = data_args.eval_max_tokens, training_args.per_device_eval_batch_size
     if most is not None:
         if not data_args.evaluates(training_args):
@@ -272,6 +274,24 @@ def check_evaluation_options(data_args: DataArguments, training_args: TrainingAr
         raise ArgumentError(
             f"--early_stopping_patience {patience} stops where evaluations no longer improve on the best: give "
             + " and ".join(missing)
+        )
+
+
+def check_languages(data_args: DataArguments) -> None:
+    """
+    Checks that a text which is generated for a metric knows its language.
+
+    Raises:
+        ArgumentError: Targets say it in their first word, which the Trainer's `generate()` is not told.
+    """
+    sets: Any = data_args.validation_sets if isinstance(data_args.validation_sets, dict) else {}
+    columns = [data_args.target_column, *(each.get("target_column", "") for each in sets.values())]
+    told = next(filter(language_fields, columns), None)
+    if data_args.metrics and told is not None:
+        raise ArgumentError(
+            f"--metrics {' '.join(data_args.metrics)}: the language in --target_column {told!r} is not told to the "
+            "texts that an evaluation generates: leave --metrics out, which keeps the loss, and score the model by "
+            "hf-xformer evaluate; or put the languages before the sources"
         )
 
 

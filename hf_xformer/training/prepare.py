@@ -175,7 +175,9 @@ def read_tokenizers(
     name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(name, model_args.target_tokenizer_name, model_args.trust_remote_code)
     choose_spelt_out(data_args.special_tokens_in_text, source, target)
-    remember([of_corpus.source_column for _, of_corpus in corpora_of(data_args)], source)
+    columns = [of_corpus.columns for _, of_corpus in corpora_of(data_args)]
+    remember([column for column, _ in columns], source)
+    remember([column for _, column in columns if column is not None], target, "target")
     return source, target, check_training(source, target, data_args.max_source_length, data_args.max_target_length)
 
 

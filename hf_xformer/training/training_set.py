@@ -142,7 +142,7 @@ def read_corpus(
     tokenize = tokenize.with_prefix(corpus.prefix)
     with naming_corpus(corpus, data_args):
         rows = first(read(data_args, "train", bad_rows, say, data_args.streaming), data_args.max_train_samples)
-        check_languages(rows, data_args.source_column, tokenize.source, title_of(corpus))
+        check_languages(rows, data_args.columns, tokenize, title_of(corpus))
         encode: Encode | None = None
         if data_args.endless:
             rows, encode = make_encoded(rows, data_args, tokenize, say)

@@ -45,7 +45,7 @@ def read_validation(
         bad = bad_rows.setdefault(title, BadRows(data_args.on_bad_row, None, of_set.unwanted_column))
         rows = read_set(of_set, bad, say)
         bad.tell(lambda line, title=title: say(f"{title}: {line}"))
-        check_languages(rows, of_set.source_column, tokenize.source, title)
+        check_languages(rows, of_set.columns, tokenize, title)
         if data_args.metrics:
             own: list[list[str]] = rows["target"][:]
             for note in check_metrics(data_args.metrics, own, scoring=scoring):

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from hf_xformer.data.bad_rows import BadRows
 from hf_xformer.data.reading import load_named_rows, load_rows, read_rows
-from hf_xformer.data.templates import TEMPLATE, check_tokens, language_fields, remember
+from hf_xformer.data.templates import TEMPLATES, check_tokens, language_fields, remember
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError, DataError
 
@@ -104,7 +104,7 @@ def test_tokens_of_languages_are_looked_for_and_the_template_is_kept_with_the_to
     check_tokens(["<2it> a"], "{text}", tokenizer, "train")  # which has no language
     remember(["source", TAGGED], tokenizer)
     tokenizer.save_pretrained(tmp_path)
-    assert AutoTokenizer.from_pretrained(tmp_path).init_kwargs[TEMPLATE] == TAGGED
+    assert AutoTokenizer.from_pretrained(tmp_path).init_kwargs[TEMPLATES["source"]] == TAGGED
     assert language_fields("<{a.source_lang}> <2{target_lang}> {text}") == {
         "src_lang": "a.source_lang",
         "tgt_lang": "target_lang",

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Languages that are decoded from and into, by tokens before sources."""
+"""Languages that are decoded from and into, by tokens before sources or targets."""
 
 import pytest
 from small_models import make_model
@@ -59,3 +59,67 @@ def test_both_languages_may_be_wanted_and_others_are_refused(model, tokenizer):
         decoder(tgt_lang="de")
     told = decoder(tgt_lang="de", src_lang="en")
     assert told.languages("s1") == "<2en> <2de> s1"
+
+
+TARGETS = "<2{target_lang}> {target}"
+
+
+@pytest.fixture
+def told(model, tokenizer):
+    """Makes decoders of a model whose targets begin with a language."""
+    remember([TARGETS], tokenizer, "target")
+    return lambda **options: Decoder(model, tokenizer, tokenizer, **options)
+
+
+def library_texts(model, tokenizer, texts: list[str], tag: str, **options) -> list[str]:
+    """Returns what the library's own loop makes of texts behind a token that it is told, without this token."""
+    forced = tokenizer.convert_tokens_to_ids(tag)
+    found = []
+    for text in texts:
+        ids = tokenizer([text], return_tensors="pt").input_ids
+        sequence = model.generate(ids, forced_bos_token_id=forced, **options)[0].tolist()
+        assert sequence[1] == forced
+        found.append(tokenizer.decode(sequence[2:], skip_special_tokens=True))
+    return found
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_language_is_the_first_token_of_each_target_and_no_part_of_its_text(model, tokenizer, told, beams):
+    texts, said = ["s1 s2 s3 s4", "s9"], []
+    expected = library_texts(model, tokenizer, texts, "<2en>", num_beams=beams)
+    assert [best[0].text for best in told(tgt_lang="en", num_beams=beams, say=said.append).decode(texts)] == expected
+    # Row by row too, as an evaluation tells it, among rows of other languages.
+    rows, prefixes = [text for text in texts for _ in range(2)], ["<2en>", "<2de>"] * 2
+    decoder = told(num_beams=beams, say=said.append)
+    assert [best[0].text for best in decoder.decode(rows, prefixes=prefixes)][::2] == expected and not said
+    assert (
+        not any("<2" in best[0].text for best in decoder.decode(texts)) and "without a token of a language" in said[0]
+    )
+
+
+def test_a_language_goes_with_prefixes_words_and_allowed_texts(model, tokenizer, told):
+    texts, said = ["s1 s2 s3 s4", "s9"], []
+
+    def decoded(prefixes=None, words=None, **options) -> list[str]:
+        decoder = told(say=said.append, **options)
+        return [best[0].text for best in decoder.decode(texts, prefixes=prefixes, force_words=words)]
+
+    assert all(text.startswith("s5 s6") for text in decoded(["s5 s6"] * 2, tgt_lang="de"))
+    assert decoded(["<2de> s5 s6"] * 2) == decoded(["s5 s6"] * 2, tgt_lang="de")
+    allowed = ["s7 s8", "s20"]
+    assert {*decoded(allowed=allowed, tgt_lang="de"), *decoded(["<2en>"] * 2, allowed=allowed)} <= {*allowed}
+    assert all("s30" in text for text in decoded(words=[["s30"]] * 2, tgt_lang="de", num_beams=4))
+    assert not said
+
+
+def test_a_language_elsewhere_in_a_target_is_refused(tokenizer):
+    with pytest.raises(ArgumentError, match="a language is its first word, as in '<2{target_lang}> {target}'"):
+        remember(["{target} <2{target_lang}>"], tokenizer, "target")
+
+
+def test_words_that_targets_never_began_with_are_refused(model, tokenizer, told):
+    decoder = Decoder(model, other := train_tokenizer((" ".join(SYMBOLS),), "symbol"), other)
+    with pytest.raises(ArgumentError, match="trained without languages in its targets"):
+        decoder.languages.check_words(["<2de>"], TARGETS)
+    with pytest.raises(ArgumentError, match="no token <2fr>; did you mean"):
+        told().languages.check_words(["<2de>", "<2fr>"], TARGETS)

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""One model of several languages: tokens before sources by a template, from training to scores of each pair."""
+"""One model of several languages: tokens before sources or targets, from training to scores of each pair."""
 
 import json
 from pathlib import Path
@@ -10,16 +10,22 @@ from small_runs import refused
 from transformers import AutoTokenizer
 
 from hf_xformer.commands import evaluate, train
-from hf_xformer.data.templates import TEMPLATE
+from hf_xformer.data.templates import TEMPLATES
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.decoding.decoder import Decoder
 
 
-TAGGED = "<2{target_lang}> {source}"
+TAGGED = {side: f"<2{{target_lang}}> {{{side}}}" for side in ("source", "target")}
+
+
+@pytest.fixture(params=TAGGED)
+def side(request) -> str:
+    """Side whose texts begin with a language."""
+    return request.param
 
 
 @pytest.fixture
-def languages(task, tmp_path) -> dict[str, str]:
+def languages(task, tmp_path, side) -> dict[str, str]:
     """Options of a run that spells words forwards or backwards, as the column `target_lang` says."""
     for split, path in (("train", task.train), ("validation", task.validation)):
         rows = []
@@ -31,35 +37,55 @@ def languages(task, tmp_path) -> dict[str, str]:
     tokenizer = train_tokenizer([" ".join("ABCDEFGH")], "symbol", added_tokens=["<2back>", "<2same>"])
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     files = {f"{split}_file": str(tmp_path / f"{split}.jsonl") for split in ("train", "validation")}
-    return files | {"tokenizer_name": str(tmp_path / "tokenizer"), "source_column": TAGGED}
+    return files | {"tokenizer_name": str(tmp_path / "tokenizer"), f"{side}_column": TAGGED[side]}
 
 
 @pytest.mark.parametrize("streaming", ["false", "true"])
 def test_a_language_without_a_token_is_refused_before_training(streaming, task, languages, tmp_path, capsys):
     options = languages | {"tokenizer_name": task.tokenizer, "streaming": streaming}
     line = refused(train, task.options(tmp_path / "run", **options), capsys)
-    assert "train: <2back>, with which the source of row 1 begins, and 1 other tokens of languages are not in" in line
+    assert "train: <2back>, with which the text of row 1 begins, and 1 other tokens of languages are not in" in line
     assert "--added_tokens '<2back>'" in line
 
 
-def test_a_run_keeps_the_template_with_its_tokenizer(task, languages, tmp_path):
+def test_a_run_keeps_the_template_with_its_tokenizer(side, task, languages, tmp_path):
     train.main(task.options(tmp_path / "run", **languages))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
-    assert tokenizer.init_kwargs[TEMPLATE] == TAGGED
+    assert [tokenizer.init_kwargs.get(TEMPLATES[each]) for each in TAGGED] == [
+        template if each == side else None for each, template in TAGGED.items()
+    ]
     said: list[str] = []
     decoder = Decoder.from_pretrained(str(tmp_path / "run"), device="cpu", tgt_lang="same", say=said.append)
-    assert decoder.languages("A B") == "<2same> A B" and len(list(decoder.decode(["A B"]))) == 1 and not said
+    assert decoder.languages("A B") == ("<2same> A B" if side == "source" else "A B")
+    assert len(list(decoder.decode(["A B"]))) == 1 and not said
+
+
+@pytest.mark.parametrize("side", ["target"], indirect=True)
+def test_texts_that_are_not_told_their_language_have_no_metric(task, languages, tmp_path, capsys):
+    options = languages | {"metrics": "exact_match", "eval_strategy": "epoch"}
+    line = refused(train, task.options(tmp_path / "run", **options), capsys)
+    assert "the language in --target_column '<2{target_lang}> {target}' is not told to the texts" in line
 
 
 @pytest.mark.nightly
-def test_one_model_learns_two_languages_and_is_told_which_to_write(task, languages, tmp_path, capsys):
+def test_one_model_learns_two_languages_and_is_told_which_to_write(side, task, languages, tmp_path, capsys):
     sizes = "d_model=64,encoder_layers=2,decoder_layers=2,encoder_ffn_dim=128,decoder_ffn_dim=128,dropout=0.0"
     options = {"config_overrides": sizes, "max_steps": 700, "per_device_train_batch_size": 32, "learning_rate": 3e-3}
     train.main(task.options(tmp_path / "run", **languages, **options))
     capsys.readouterr()
     # By heart: the words of the training, each once backwards and once as it is.
     words = ["--test_file", languages["train_file"], "--max_samples", "60", "--metrics", "exact_match"]
-    evaluate.main([str(tmp_path / "run"), *words, "--by", "{target_lang}", "--source_column", TAGGED])
+    evaluate.main([str(tmp_path / "run"), *words, "--by", "{target_lang}", f"--{side}_column", TAGGED[side]])
     results = json.loads(capsys.readouterr().out)
     assert results["samples_back"] == results["samples_same"] == 30
     assert results["exact_match_back"] > 80 and results["exact_match_same"] > 80
+    # Words of one language, which the command line says.
+    rows = [json.loads(line) for line in Path(languages["train_file"]).read_text().splitlines()[:60]]
+    told = {
+        lang: Decoder.from_pretrained(str(tmp_path / "run"), device="cpu", tgt_lang=lang) for lang in ("back", "same")
+    }
+    for language, decoder in told.items():
+        mine = [row for row in rows if row["target_lang"] == language]
+        texts = [best[0].text for best in decoder.decode([row["source"] for row in mine])]
+        right = sum(text == row["target"] for text, row in zip(texts, mine, strict=True)) / len(mine)
+        assert 100 * right == pytest.approx(results[f"exact_match_{language}"])
