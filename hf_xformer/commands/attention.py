@@ -19,9 +19,10 @@ from ..checkpoints.loading import load_model, load_tokenizers
 from ..checkpoints.vocabulary import check_vocabulary
 from ..data.pictures import picture_format
 from ..decoding.attention_maps import cross_attention, plot_attention
+from ..decoding.languages import Languages
 from ..errors import ArgumentError, one_line_errors
 from ..files import ATTENTION
-from .options import Parser, add_checkpoint, check_output_file, whole_number
+from .options import Parser, add_checkpoint, add_languages, check_output_file, whole_number
 
 
 @one_line_errors()
@@ -32,14 +33,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--target", help="target text (default: the model's own output)")
     parser.add_argument("--layer", type=whole_number(), help="decoder layer, from 1 (default: mean of all)")
     parser.add_argument("--head", type=whole_number(), help="attention head, from 1 (default: mean of all)")
+    add_languages(parser)
     parser.add_argument("--output", type=Path, default=Path(ATTENTION), help="PNG file (default attention.png)")
     args = parser.parse_args(argv)
     check_options(args)
     source, target = load_tokenizers(args.checkpoint, trust_remote_code=args.trust_remote_code)
     model = load_model(args.checkpoint, trust_remote_code=args.trust_remote_code, attn_implementation="eager")
     check_vocabulary(model.config, source, target)
+    languages = Languages(source, target, args.src_lang, args.tgt_lang)
     sides = (source, target, args.source, args.target)
-    weights, rows, columns = cross_attention(model, *sides, layer=args.layer, head=args.head)
+    weights, rows, columns = cross_attention(model, *sides, args.layer, args.head, languages)
     if not columns:
         raise ArgumentError(f"{args.checkpoint}: decodes {args.source!r} to nothing: there is no attention to draw")
     which = [f"{name} {number}" for name in ("layer", "head") if (number := getattr(args, name))]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ..data.pictures import can_plot
 from ..errors import ArgumentError, one_line_errors
-from .options import Parser, add_checkpoint, add_revision, choose_device, whole_number
+from .options import Parser, add_checkpoint, add_languages, add_revision, choose_device, whole_number
 
 
 BEAMS, TEXTS = 4, 3
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="most tokens of a source; longer ones are refused (default: those of the longest one in the training, as "
         "the tokenizer records it)",
     )
+    add_languages(parser)
     add_revision(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the accelerator, if there is one)")
     args = parser.parse_args(argv)
@@ -86,6 +87,8 @@ def run(args: argparse.Namespace) -> None:
         revision=args.revision,
         max_source_length=args.max_source_length,
         overlong="keep",
+        src_lang=args.src_lang,
+        tgt_lang=args.tgt_lang,
     )
     page = make_page(answers, title_of(args.checkpoint))
     try:

@@ -205,8 +205,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         help="longer sources: keep them whole as far as the model has positions, truncate them, or refuse them as an "
         "error (default keep, or truncate with --max_source_length); they are counted and said",
     )
-    for role, whose in (("src_lang", "sources"), ("tgt_lang", "targets")):
-        group.add_argument(f"--{role}", help=f"language of the {whose}, for a model that has tokens for languages")
+    add_languages(group)
     group.add_argument(
         "--stop_strings", nargs="+", metavar="TEXT", help="end a text behind the first of these that it has"
     )
@@ -235,6 +234,12 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compile the steps of decoding: up to a minute once, then faster; for thousands of texts",
     )
+
+
+def add_languages(parser: argparse._ActionsContainer) -> None:
+    """Adds the languages of the texts."""
+    for role, whose in (("src_lang", "sources"), ("tgt_lang", "targets")):
+        parser.add_argument(f"--{role}", help=f"language of the {whose}, for a model that has tokens for languages")
 
 
 def add_sampling_options(group: argparse._ActionsContainer) -> None:

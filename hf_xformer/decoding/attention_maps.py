@@ -12,6 +12,7 @@ from ..checkpoints.vocabulary import check_decoder_start
 from ..data.encoding import TextEncoder
 from ..data.pictures import save_picture
 from ..errors import ArgumentError
+from .languages import Languages
 from .lengths import longest_target, room
 
 
@@ -31,6 +32,7 @@ def cross_attention(
     target_text: str | None = None,
     layer: int | None = None,
     head: int | None = None,
+    languages: Languages | None = None,
 ) -> tuple[torch.Tensor, list[str], list[str]]:
     """
     Returns the attention of each target token to each source token, in the step that generates it.
@@ -40,6 +42,7 @@ def cross_attention(
         source, target: Tokenizers.
         target_text: Text to be forced on the model; by default the one that it decodes, greedily.
         layer, head: Numbers in the decoder, from 1; by default the mean over all.
+        languages: Those of the texts; none by default.
 
     Returns:
         Weights (T, S), each row a distribution, and the tokens of both sides.
@@ -50,15 +53,17 @@ def cross_attention(
     """
     check_decoder_start(model.config)
     model.eval()
-    input_ids = encode(TextEncoder(source), source_text, model.device)
+    languages = languages or Languages(source, target)
+    input_ids = encode(TextEncoder(source), languages(source_text), model.device)
     most = check_room(model, "source", input_ids)
     if target_text is None:
         length = min(longest_target(model.generation_config) or most, most)
         # The start token counts towards the length.
         options = {"num_beams": 1, "do_sample": False, "max_length": length + 1, "max_new_tokens": None}
+        options |= languages.options
         labels = model.generate(input_ids, **options)[:, 1:]  # type: ignore[operator]
     else:
-        labels = encode(TextEncoder(target, target=True), target_text, model.device)
+        labels = encode(TextEncoder(target, target=True), languages.begin(target_text), model.device)
     check_room(model, "target", labels)
     attentions = model(input_ids, labels=labels, output_attentions=True).cross_attentions
     weights = torch.stack(attentions)[:, 0].float().cpu()  # (layers, H, T, S)

@@ -43,6 +43,7 @@ class Languages:
         }
         self.options: dict[str, Any] = {}  # of `generate()`
         self.text: str | None = None  # template of a source with its languages in it
+        self.first = ""  # token of a language with which each target begins
         self.source = Template(template_of(source), source)
         self.target = Template(template_of(target, "target"), target)
         if self.source.fields or self.target.fields:
@@ -74,8 +75,9 @@ class Languages:
         if self.source.fields:
             self.text = self.source.with_languages(self.given)
         if self.target.fields:
-            first = self.target.with_languages(self.given).split()[0]
-            self.options = decoding_options(self.target.tokenizer, tokens_of(first, self.target.tokenizer)[first])
+            self.first = self.target.with_languages(self.given).split()[0]
+            tokens = tokens_of(self.first, self.target.tokenizer)
+            self.options = decoding_options(self.target.tokenizer, tokens[self.first])
 
     def check_words(self, words: Iterable[str], column: str) -> None:
         """
@@ -102,6 +104,10 @@ class Languages:
     def __call__(self, text: str) -> str:
         """Returns a source with the tokens of its languages."""
         return text if self.text is None else self.text.replace("{}", text)
+
+    def begin(self, text: str) -> str:
+        """Returns a target with the token of its language."""
+        return f"{self.first} {text}" if self.first else text
 
 
 class Template:

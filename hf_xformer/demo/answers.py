@@ -91,7 +91,7 @@ class Answers:
         """
         if not text.strip():
             raise ArgumentError("There is no text.")
-        (encoded,) = self.decoder.encoder([text])
+        (encoded,) = self.decoder.encoder([self.decoder.languages(text)])
         if encoded.length > self.most_tokens:
             raise ArgumentError(f"The text has {encoded.length:,} tokens, and {self.most_tokens:,} are the most here.")
         if not encoded.ids:
@@ -123,7 +123,8 @@ class Answers:
         if not can_plot():
             return None
         decoder = self.decoder
-        weights, rows, columns = cross_attention(decoder.model, decoder.source, decoder.target, source, target)
+        sides = (decoder.source, decoder.target, source, target)
+        weights, rows, columns = cross_attention(decoder.model, *sides, languages=decoder.languages)
         if not columns:
             raise ArgumentError("the best text is empty")
         return draw_attention(weights, rows, columns, TITLE)

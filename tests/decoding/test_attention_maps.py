@@ -10,7 +10,10 @@ from torch.testing import assert_close
 from transformers import AutoTokenizer
 
 from hf_xformer.commands import attention
+from hf_xformer.data.templates import remember
+from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.decoding.attention_maps import cross_attention
+from hf_xformer.decoding.languages import Languages
 from hf_xformer.hub.curves import collect_curves, plot_curves
 
 
@@ -53,6 +56,21 @@ def test_without_layer_and_head_it_is_their_mean_and_without_a_target_what_the_m
     assert_close(weights.sum(dim=-1), torch.ones(len(target)))
     said = model.generate(**tokenizer("A B C", return_tensors="pt"), max_new_tokens=100)[0, 1:]
     assert len(target) == len(said)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_language_stands_before_the_text_of_its_side(side):
+    tokenizer = train_tokenizer(["A B C G H"], "symbol", added_tokens=["<2de>", "<2en>"])
+    remember([f"<2{{target_lang}}> {{{side}}}"], tokenizer, side)
+    model = make_model(vocab_size=len(tokenizer))
+    model.set_attn_implementation("eager")
+    told = Languages(tokenizer, tokenizer, tgt_lang="en")
+    texts = ["<2en> A B" if side == "source" else "A B", "<2en> H G" if side == "target" else "H G"]
+    weights, *tokens = cross_attention(model, tokenizer, tokenizer, "A B", "H G", languages=told)
+    expected, *others = cross_attention(model, tokenizer, tokenizer, *texts)
+    assert_close(weights, expected)
+    assert tokens == others and "<2en>" in tokens[side == "target"] and "<2en>" not in tokens[side == "source"]
+    assert "<2en>" in cross_attention(model, tokenizer, tokenizer, "A B", languages=told)[1 + (side == "target")]
 
 
 def test_the_command_writes_a_picture_and_refuses_what_there_is_not(model, tokenizer, tmp_path, capsys):
