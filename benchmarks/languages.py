@@ -47,7 +47,8 @@ def main() -> None:
                 of["validation_sets"] = {name: options["validation_sets"][name] for name in mine}
                 run = args.output_dir / f"{model.replace(' ', '-')}-{seed}"
                 seconds = train(options | of, run)
-                scores = evaluate(run, args.data / "test.jsonl", ["chrf"], "--by", "{target_lang}", "--num_beams", 5)
+                words = ["--source_column", options["source_column"], "--by", "{target_lang}", "--num_beams", 5]
+                scores = evaluate(run, args.data / "test.jsonl", ["chrf"], *words)
                 figures.add(model=model, seed=seed, seconds=seconds, **{name: scores[f"chrf_{name}"] for name in mine})
     pairs = [
         {"model": f"{name}: {'all' if row['model'] == ALL else 'alone'}", "chrf": row[name]}

@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean, stdev
 
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -42,3 +44,10 @@ def write_results(name: str, rows: list[dict] | dict, folder: Path = RESULTS, **
 def stored(name: str, folder: Path = RESULTS) -> dict:
     """Returns the figures of NAME.json in a folder, and what the machine was that gave them."""
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def spread(values: Iterable[float], digits: int = 2) -> str:
+    """Returns the mean of values, and their standard deviation if there are several."""
+    values = list(values)
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{deviation}"

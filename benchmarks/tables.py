@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from measuring import stored
+from measuring import spread, stored
 
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -171,6 +171,64 @@ def long_text() -> str:
     return markdown([*head, "peak memory"], rows, measured(result, "long_text.py"), "one seed")
 
 
+def methods() -> str:
+    result = stored("methods")
+    head = [f"{result['machine']['steps']:,} steps", "wrong words, %", "PER, %"]
+    by = measured(result, "methods.py data/g2p --bf16")
+    return markdown(head, over_seeds(result["rows"], "method", ["wrong_words", "per"]), by, seeds_of(result["rows"]))
+
+
+def pretraining() -> str:
+    result = stored("pretraining")
+    before, after = (f"{result['machine'][name]:,}" for name in ("pretrain_steps", "finetune_steps"))
+    head = [f"{before} steps on plain text, {after} on pairs", "validation loss", "CER, %", "exact match, %"]
+    rows = over_seeds(result["rows"], "start", ["loss", "cer", "exact_match"])
+    return markdown(head, rows, "`make pretraining`: " + measured(result, "pretraining.py"), seeds_of(result["rows"]))
+
+
+def languages() -> str:
+    result = stored("languages")
+    rows = []
+    for language, name in {"de": "German", "fr": "French", "it": "Italian"}.items():
+        found = [row for row in result["rows"] if language in row]
+        alone, together = (
+            spread((row[language] for row in found if (row["model"] == language) is is_alone), 1)
+            for is_alone in (True, False)
+        )
+        rows.append([f"English to {name}", alone, together])
+    head = [f"chrF after {result['machine']['steps']:,} steps", "a model of the pair alone", "one model of all three"]
+    return markdown(
+        head, rows, "`make languages`: " + measured(result, "languages.py --bf16"), seeds_of(result["rows"])
+    )
+
+
+def streams() -> str:
+    speed, memory = stored("streams_speed"), stored("streams_memory")
+    kept, read = (speed["rows"][name] for name in ("memory", "stream"))
+    pairs = [f"{stream / rows:.2f}" for rows, stream in zip(kept, read, strict=True)]
+    mib = memory["rows"]["mib"]
+    rows = [
+        ["source and target tokens a second, rows in memory", ", ".join(f"{each:,.0f}" for each in kept)],
+        ["the same as a stream", ", ".join(f"{each:,.0f}" for each in read)],
+        ["stream / memory", f"{', '.join(pairs)}: {speed['rows']['ratio']:.2f}, the middle one"],
+        [f"memory of the reader, at each tenth of {memory['rows']['rows']:,} rows", f"{min(mib)} to {max(mib)} MiB"],
+    ]
+    return markdown(["packed training in turn", ""], rows, measured(speed, "streams.py"))
+
+
+def over_seeds(rows: list[dict], by: str, columns: Cells) -> Iterable[Cells]:
+    """Yields for each value of a key its mean and spread over the rows that have it, in several columns."""
+    for value in dict.fromkeys(row[by] for row in rows):
+        found = [row for row in rows if row[by] == value]
+        yield [value, *(spread(row[name] for row in found) for name in columns)]
+
+
+def seeds_of(rows: list[dict]) -> str:
+    """Returns in words how many seeds there are."""
+    count = len({row["seed"] for row in rows})
+    return f"{count} seeds, mean and standard deviation" if count > 1 else "one seed"
+
+
 def gpu_train_base() -> str:
     result = stored("gpu_train_base")
     ran = [row for row in result["rows"] if "failed" not in row]
@@ -265,6 +323,10 @@ TABLES: dict[str, Callable[[], str]] = {
         memory,
         long_input,
         long_text,
+        methods,
+        pretraining,
+        languages,
+        streams,
         gpu_train_base,
         gpu_decode,
         gpu_loss,

@@ -1,16 +1,15 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Trainings and evaluations in processes of their own, and the mean and spread of their figures over several seeds."""
+"""Trainings and evaluations in processes of their own, and their figures over several seeds."""
 
 import json
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import mean, stdev
 
 import yaml
-from measuring import RESULTS, stored, write_results
+from measuring import RESULTS, spread, stored, write_results
 
 from hf_xformer.yaml_files import read_yaml_file
 
@@ -75,13 +74,6 @@ class Figures:
     def add(self, **row: object) -> None:
         write_results(self.name, [*self.rows(), row], self.folder, **self.about)
         print(row, file=sys.stderr)
-
-
-def spread(values: Iterable[float], digits: int = 2) -> str:
-    """Returns the mean of values, and their standard deviation if there are several."""
-    values = list(values)
-    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{deviation}"
 
 
 def print_table(rows: list[dict], by: str, columns: dict[str, str]) -> None:
