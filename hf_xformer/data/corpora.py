@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Corpora that are read pass after pass while training, by several readers that share their rows."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from .batches import CORPUS
 Rows: TypeAlias = dict[str, list]  # columns, each with an item for every row
 Encode: TypeAlias = Callable[[Rows, np.random.Generator], Rows]
 BLOCK = 250  # rows that are read at once
+FIRST = 4  # rows by which it is seen how many pairs a row gives
 ORDER = 3  # purpose of a pass's random numbers; those of a window are for others
 
 
@@ -47,12 +49,14 @@ class Place(NamedTuple):
         first: Place of the reader's first row in this one.
         taken: Rows that it has taken of this one.
         longest_pass: Most that it has taken of a pass.
+        ahead: Pairs that it has given beyond those that were drawn.
     """
 
     number: int = 0
     first: int = 0
     taken: int = 0
     longest_pass: int = 0
+    ahead: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,9 +141,29 @@ class EndlessPairs:
             raise DataError(f"{self.corpus.name}: no training pair is left of all {self.place.longest_pass:,} rows")
         return pairs + encoded
 
+    def draw(self, wanted: int, random: np.random.Generator) -> list[Pair]:
+        """
+        Returns as many pairs as were drawn, of however many rows it takes. Those of the last rows may be more, and
+        then the next draws have fewer: so a corpus has its share of the pairs, whether its rows give many or none.
+
+        Raises:
+            DataError: As `take`.
+        """
+        missing, rows = wanted - self.place.ahead, 0
+        found: list[Pair] = []
+        while len(found) < missing:
+            short = missing - len(found)
+            # As many rows as it takes if they go on to give so many pairs.
+            more = math.ceil(short * rows / len(found)) if found else max(min(short, FIRST), rows)
+            found += self.take(min(more, BLOCK), random)
+            rows += min(more, BLOCK)
+        self.place = Place(*self.place[:-1], ahead=len(found) - missing)
+        return found
+
     def give_back(self, pairs: list[Pair]) -> None:
         """Takes back pairs that were not used; they are the next ones."""
         self.returned.extendleft(reversed(pairs))
+        self.place = Place(*self.place[:-1], ahead=0)
 
     def encode(self, rows: list[dict], random: np.random.Generator) -> list[Pair]:
         """Returns the pairs of rows."""
@@ -162,9 +186,9 @@ class EndlessPairs:
                 for values in zip(*mine.values(), strict=True):
                     found += 1
                     if found > skipped:
-                        self.place = Place(begin.number, begin.first, found, begin.longest_pass)
+                        self.place = Place(begin.number, begin.first, found, begin.longest_pass, self.place.ahead)
                         yield dict(zip(mine, values, strict=True))
-            self.place = Place(begin.number + 1, first, 0, max(begin.longest_pass, found))
+            self.place = Place(begin.number + 1, first, 0, max(begin.longest_pass, found), self.place.ahead)
             skipped = 0
             # Where there are fewer rows than readers, some have none in a pass.
             empty = 0 if found else empty + 1

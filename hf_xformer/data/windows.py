@@ -32,7 +32,7 @@ DRAWING, ENCODING, PLANNING = range(3)
 @dataclass(frozen=True)
 class Stage:
     """
-    Shares of the corpora in the rows that are drawn, for some steps.
+    Shares of the corpora in the pairs that are drawn, for some steps.
 
     Args:
         shares: One for each corpus; their sum is 1.
@@ -87,7 +87,7 @@ class Windows(IterableDataset, torch.utils.data.IterableDataset):
         corpora: What is read. A window of one corpus ends with a pass; of several, each has passes of its own.
         planner: [`OfCount`], [`PaddedWithin`] or [`PackedWithin`].
         seed: Seed of everything that is random.
-        stages: Which corpora the rows are drawn from, one stage after another.
+        stages: Which corpora the pairs are drawn from, one stage after another.
         accumulated: Batches of a process that make a step.
         pairs, batches: What a window has, unless a pass has fewer.
     """
@@ -176,7 +176,7 @@ class Window:
     Args:
         windows: What it is a window of.
         sources: The reader's share of every corpus.
-        reader: The reader's number. The corpora that rows are drawn from are the same for all.
+        reader: The reader's number. The corpora that pairs are drawn from are the same for all.
         number: The window's, of this reader.
     """
 
@@ -195,11 +195,12 @@ class Window:
             self.read_block()
 
     def read_block(self) -> None:
-        """Reads some rows, each from a corpus that is drawn for it."""
+        """Reads some pairs, each from a corpus that is drawn for it; of a corpus that is alone, some rows."""
         drawn = self.drawing.choice(len(self.sources), BLOCK, p=self.stage.shares)
         is_alone, ended = len(self.sources) == 1, False
         for source, wanted in zip(self.sources, np.bincount(drawn, minlength=len(self.sources)), strict=True):
-            found = source.take(int(wanted), self.encoding, within_pass=is_alone)
+            count = int(wanted)
+            found = source.take(count, self.encoding, True) if is_alone else source.draw(count, self.encoding)
             self.pairs += found
             self.tokens += np.array([pair.lengths for pair in found], dtype=np.int64).reshape(-1, 2).sum(axis=0)
             ended = is_alone and source.has_ended

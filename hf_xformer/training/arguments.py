@@ -108,7 +108,7 @@ class CorpusArguments:
         "Its name in stages, messages, logs and the model card. By default that of its first file or its dataset."
     )
     weight: float | None = option(
-        "How often its rows are drawn, against those of the others. All corpora have one, or none."
+        "How often its pairs are drawn, against those of the others. All corpora have one, or none."
     )
     prefix: str = option(
         "Text that is put before each of its sources, such as '<2de> ' or 'summarise: '. Texts that are decoded later "

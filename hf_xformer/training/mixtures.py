@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several corpora of a run: their options, checked, and the shares in which rows are drawn."""
+"""Several corpora of a run: their options, checked, and the shares in which pairs are drawn."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -114,7 +114,7 @@ def check_mixture(data_args: DataArguments, training_args: Seq2SeqTrainingArgume
             raise ArgumentError(f"--datasets: corpus {without[0]!r} has no weight, and others have: give all or none")
     ways = {"weight": weights, "--temperature": data_args.temperature, "--stages": stages}
     if len(given := [name for name, value in ways.items() if value]) > 1:
-        raise ArgumentError(f"{given[0]} and {given[1]}: both say how often rows are drawn: give one")
+        raise ArgumentError(f"{given[0]} and {given[1]}: both say how often pairs are drawn: give one")
     for corpus, of_corpus in corpora:
         with naming_corpus(corpus, of_corpus):
             check_chance(of_corpus)
@@ -156,7 +156,7 @@ def check_stages(stages: list[StageArguments], training_args: Seq2SeqTrainingArg
 
 def make_stages(data_args: DataArguments, sizes: Sequence[int | None]) -> list[Stage]:
     """
-    Returns the shares in which rows are drawn.
+    Returns the shares in which pairs are drawn.
 
     Args:
         sizes: The number of each corpus's pairs; None for a stream's.

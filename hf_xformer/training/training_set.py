@@ -8,6 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import TypeAlias
 
+import numpy as np
 from datasets import Dataset, IterableDataset
 from transformers import Seq2SeqTrainingArguments
 
@@ -189,7 +190,7 @@ def mix(
     Raises:
         ArgumentError: Nobody has said how many steps there are.
     """
-    sizes = [len(each.rows) if isinstance(each.rows, Dataset) else None for each in corpora]
+    sizes = [pairs_of(each) for each in corpora]
     accumulated = training_args.gradient_accumulation_steps
     if training_args.max_steps <= 0:
         lengths = [[list_lengths(each.rows, side).sum() for each in corpora] for side in ("input_ids", "labels")]
@@ -206,6 +207,21 @@ def mix(
     return Windows(corpora, planner, seed, stages, accumulated)
 
 
+def pairs_of(corpus: Corpus) -> int | None:
+    """
+    Returns how many pairs a corpus in memory has, about as many as some of its rows give where they are made while
+    training; None for a stream.
+    """
+    rows, encode = corpus.rows, corpus.encode
+    if not isinstance(rows, Dataset):
+        return None
+    if encode is None:
+        return len(rows)
+    some = rows.select(range(0, len(rows), -(-len(rows) // STREAM_SAMPLE)))
+    made = encode(some[:], np.random.default_rng(0))
+    return max(1, round(len(rows) * len(made["labels"]) / len(some)))
+
+
 def shares_in_words(stages: list[Stage], names: list[str]) -> list[str]:
     """Returns a line for each stage of a mixture, which says how often each corpus is drawn from."""
     lines, begin = [], 1
@@ -214,6 +230,6 @@ def shares_in_words(stages: list[Stage], names: list[str]) -> list[str]:
         drawn = [f"{share:.3g} of {name}" for name, share in zip(names, stage.shares, strict=True) if share]
         others = [name for name, share in zip(names, stage.shares, strict=True) if not share]
         none = f"; none of {' and '.join(others)}" if others else ""
-        lines.append(f"{steps}shares of the rows that are drawn: {', '.join(drawn)}{none}")
+        lines.append(f"{steps}shares of the pairs that are drawn: {', '.join(drawn)}{none}")
         begin = (stage.until_step or 0) + 1
     return lines

@@ -195,6 +195,27 @@ def test_a_mixture_has_its_shares_whatever_the_sizes(corpus, planner):
         assert abs(counts[0] - shares[0] * total) < 4 * np.sqrt(total * shares[0] * shares[1])
 
 
+def in_pieces(rows: Rows, random: np.random.Generator) -> Rows:
+    """Nine pairs of a row."""
+    return {side: [ids for ids in row for _ in range(9)] for side, row in encode(rows, random).items()}
+
+
+def rarely(rows: Rows, random: np.random.Generator) -> Rows:
+    """A pair of every ninth row."""
+    found = encode(rows, random)
+    return {
+        side: [found[side][place] for place, number in enumerate(rows["number"]) if number % 9 == 0] for side in found
+    }
+
+
+@pytest.mark.parametrize("encoder", [in_pieces, rarely])
+def test_shares_are_those_of_pairs_however_many_a_row_gives(encoder):
+    mixture = [streamed(300), Corpus(texts(900, first=10_000), encoder)]
+    counts = shares_of(islice(Windows(mixture, OfCount(10), 0, [Stage((0.3, 0.7))], pairs=500), 1000))
+    total = counts.sum()
+    assert abs(counts[0] - 0.3 * total) < 4 * np.sqrt(total * 0.3 * 0.7)
+
+
 def test_every_process_has_the_same_draws():
     mixture = [encoded(100), encoded(900, first=10_000)]
     whole = Windows(mixture, OfCount(500), 0, [Stage((0.5, 0.5))], pairs=500, batches=1)
@@ -227,6 +248,10 @@ RESUMED = {
     "stream": ([streamed], {}),
     "noise in memory": ([lambda: Corpus(texts(300), noisy)], {}),
     "mixture": ([lambda: streamed(500), lambda: encoded(300, first=10_000)], {"stages": [Stage((0.5, 0.5))]}),
+    "pieces": (
+        [lambda: Corpus(texts(300), in_pieces), lambda: Corpus(texts(300, first=10_000), rarely)],
+        {"stages": [Stage((0.5, 0.5), 70), Stage((0.1, 0.9))]},
+    ),
     "stages": (
         [lambda: streamed(500), lambda: streamed(700, shards=2, first=10_000)],
         {"stages": [Stage((1.0, 0.0), 13), Stage((0.0, 1.0), 14), Stage((0.3, 0.7))], "accumulated": 2},
@@ -246,7 +271,7 @@ def test_a_reader_goes_on_from_the_position_of_a_batch(corpora, more, taken):
 
     positions: list = []
     unbroken = list(islice(share(), 125))
-    positions = [[0, 0, 99, 99, *[0] * 4 * len(corpora)], unbroken[taken - 1].position]
+    positions = [[0, 0, 99, 99, *[0] * 5 * len(corpora)], unbroken[taken - 1].position]
     resumed = list(islice(share(), 125))
     before = unbroken[taken - 1].position[3]
     assert resumed[taken:] == unbroken[taken:]

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from small_runs import SMALL, nightly, refused, run, weights
 
 from hf_xformer.commands import train
+from hf_xformer.data.corpora import Corpus
 from hf_xformer.training.mixtures import make_stages
 from hf_xformer.training.recipe import parse_run
+from hf_xformer.training.training_set import pairs_of
 
 
 SIZES = {"small": 16, "large": 144}  # one to nine
@@ -61,7 +64,7 @@ def test_corpora_are_drawn_by_their_weights_and_counted(more, task, corpora, tmp
     datasets = mixture(corpora, {"weight": 1}, large={"prefix": "A "})
     train.main(options(task, tmp_path / "run", datasets, max_steps=60, **PACKED, **more))
     said, found = capsys.readouterr().out, record(tmp_path / "run")
-    assert "shares of the rows that are drawn: 0.5 of small, 0.5 of large" in said
+    assert "shares of the pairs that are drawn: 0.5 of small, 0.5 of large" in said
     small, large = found["corpora"]
     total = small["pairs"] + large["pairs"]
     assert total == results(tmp_path / "run")["train_samples"]
@@ -114,6 +117,15 @@ def test_the_temperature_is_the_power_of_sizes(task, corpora, tmp_path):
     assert shares() == pytest.approx((0.1, 0.9))
     assert shares(temperature=2) == pytest.approx((0.25, 0.75))
     assert shares(temperature=1e9) == pytest.approx((0.5, 0.5))
+
+
+def test_the_pairs_of_texts_are_counted_by_some_of_them():
+    def pieces(rows: dict, random) -> dict:
+        return {side: [[1]] * 3 * len(rows["source"]) for side in ("input_ids", "labels")}
+
+    texts = Dataset.from_dict({"source": ["a"] * 250})
+    assert pairs_of(Corpus(texts, pieces)) == 750
+    assert pairs_of(Corpus(texts.to_iterable_dataset(), pieces)) is None
 
 
 LINES = {
