@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Error rates of the quickstart's task by the methods that people ask for, at equal tokens: R-Drop, Muon, averages, BPE
-dropout, distillation, beams, minimum Bayes risk decoding.
+dropout, distillation, beams, minimum Bayes risk decoding. With --ablation, by parts of the model and of the recipe.
 
   make quickstart                                          # prepares data/g2p
   python benchmarks/methods.py data/g2p --bf16             # three seeds: an hour and a half on two cores
+  python benchmarks/methods.py data/g2p --bf16 --ablation  # two hours more
   python benchmarks/methods.py data/g2p --seeds 0 --max_steps 20 --max_samples 100
 
 Every model sees as many pairs as the quickstart's, R-Drop's half as many twice. The test words are decoded greedily
@@ -25,7 +26,10 @@ from verbs import Figures, evaluate, hf_xformer, print_table, recipe, train
 RECIPE = "configs/train/g2p-quickstart.yaml"
 STEPS = 2820  # of the quickstart
 METRICS = {"wrong_words": "wrong words", "per": "PER"}
-THIN = {"config_overrides": "dropout=0.1,initializer_range=0.05"}
+MODEL = {"dropout": 0.0, "initializer_range": 0.05}  # the recipe's own fields
+THIN = {"config_overrides": MODEL | {"dropout": 0.1}}
+# Two matrices of 576 have as many parameters as the model's three of 384.
+WIDER = {"encoder_ffn_dim": 576, "decoder_ffn_dim": 576}
 # Trainings: options beside the recipe's, by name. "data" and "share" of the steps are ours.
 TRAININGS: dict[str, dict] = {
     "the recipe": {},
@@ -37,6 +41,25 @@ TRAININGS: dict[str, dict] = {
     "subwords, BPE dropout": {"data": "subwords", "bpe_dropout": 0.1},
     "distilled": {"data": "distilled"},
 }
+# One thing other than in the recipe, whose model has rotary positions, RMSNorm before each sublayer and a gated SiLU.
+ABLATION: dict[str, dict] = {"the recipe": {}} | {
+    name: {"config_overrides": MODEL | fields}
+    for name, fields in {
+        "sinusoidal positions": {"position_embedding_type": "sinusoidal"},
+        "learned positions": {"position_embedding_type": "learned"},
+        "relative positions": {"position_embedding_type": "relative"},
+        "no positions": {"position_embedding_type": "none"},
+        "norms behind the sublayers": {"norm_position": "post"},
+        "norms before and behind": {"norm_position": "sandwich"},
+        "LayerNorm": {"norm_type": "layernorm"},
+        "ReLU, not gated": {"activation_function": "relu", "gated_ffn": False, **WIDER},
+        "label smoothing of 0.1": {"label_smoothing": 0.1},
+        "dropout of 0.1": {"dropout": 0.1},
+        "1 decoder layer, 3 of the encoder": {"encoder_layers": 3, "decoder_layers": 1},
+        "1 encoder layer, 3 of the decoder": {"encoder_layers": 1, "decoder_layers": 3},
+    }.items()
+}
+ABLATION |= {"padded": {"packing": False}}
 # Ways to decode with the recipe's own model: options of `hf-xformer evaluate`.
 DECODINGS = {
     "the recipe, 5 beams": ["--num_beams", "5"],
@@ -67,8 +90,9 @@ class Bench:
         name = f"{kind}-{seed}" if kind == "distilled" else kind
         if name not in self.data:
             made = self.folder / "data" / name
-            made.mkdir(parents=True)
-            (self.distil if kind == "distilled" else self.join)(made, seed)
+            made.mkdir(parents=True, exist_ok=True)
+            if not (made / "tokenizer").exists():  # which is made last
+                (self.distil if kind == "distilled" else self.join)(made, seed)
             self.data[name] = made
         return self.data[name]
 
@@ -92,7 +116,7 @@ class Bench:
 
     def train(self, name: str, seed: int) -> Path:
         """Returns the folder of a training, which is done if need be."""
-        options = dict(TRAININGS[name])
+        options = dict((TRAININGS | ABLATION)[name])
         data, share = self.data_of(options.pop("data", ""), seed), options.pop("share", 1)
         run = self.folder / "runs" / f"{name.replace(' ', '-')}-{seed}"
         options |= {"max_steps": max(1, round(self.steps * share)), "seed": seed, "bf16": self.bf16}
@@ -111,14 +135,16 @@ class Bench:
         """Returns the error rates of one method."""
         if name in DECODINGS:
             return self.score(self.train(TEACHER, seed), self.data[""], *DECODINGS[name])
-        return self.score(self.train(name, seed), self.data_of(TRAININGS[name].get("data", ""), seed))
+        kind = TRAININGS.get(name, {}).get("data", "")
+        return self.score(self.train(name, seed), self.data_of(kind, seed))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the quickstart's rows and tokenizer")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--methods", nargs="+", choices=[*TRAININGS, *DECODINGS], metavar="NAME", help="default: all")
+    parser.add_argument("--ablation", action="store_true", help="parts of model and recipe, in place of the methods")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all of the methods, or of the parts")
     parser.add_argument("--max_steps", type=int, default=STEPS, help=f"of a training (default {STEPS})")
     parser.add_argument("--max_samples", type=int, help="test words (default: all)")
     parser.add_argument("--output_dir", type=Path, help="folder of the trainings, which are kept (default: not kept)")
@@ -127,13 +153,22 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
     args = parser.parse_args()
-    figures = Figures("methods", args.results, steps=args.max_steps, samples=args.max_samples, bf16=args.bf16)
+    known = list(ABLATION) if args.ablation else [*TRAININGS, *DECODINGS]
+    if unknown := {*(args.methods or ())} - {*known}:
+        parser.error(f"no such method: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    figures = Figures(
+        "ablation" if args.ablation else "methods",
+        args.results,
+        steps=args.max_steps,
+        samples=args.max_samples,
+        bf16=args.bf16,
+    )
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(
             args.data, (args.output_dir or Path(temporary)).resolve(), args.max_steps, args.max_samples, args.bf16
         )
         for seed in args.seeds:
-            for name in args.methods or [*TRAININGS, *DECODINGS]:
+            for name in args.methods or known:
                 if not figures.has(method=name, seed=seed):
                     figures.add(method=name, seed=seed, **bench.measure(name, seed))
     print_table(figures.rows(), "method", METRICS)
