@@ -14,7 +14,8 @@ The first two put a teacher's outputs in place of the references (sequence-level
 sources for target texts that have none (back-translation, Sennrich et al. 2016), with a model of the other direction:
 --train_file has targets, and each row the synthetic source, behind the tag, and the real target.
 
-Rows say which side is synthetic, and by which checkpoint. Train on them with hf-xformer train student.yaml
+Rows say which side is synthetic, and by which checkpoint. Texts that the greatest length cut off are left out: a model
+that learns from them would end its own too early. Train on the rows with hf-xformer train student.yaml
 --train_file distilled.jsonl. If it is stopped, start the same command again: it continues where it was.
 """
 
@@ -202,12 +203,13 @@ def decode(decoder: Decoder, texts: Sequence[str], done: int, partial: Path, cou
     with open(partial, "a", encoding="utf-8", buffering=1) as output:
         decoded = decoder.decode(left, progress=True, first=done + 1)
         for text, hypotheses in zip(left, decoded, strict=True):
-            row = {"text": text, "hypotheses": [[each.text, each.per_token] for each in hypotheses[:count]]}
+            kept = [[each.text, each.per_token, each.ended] for each in hypotheses[:count]]
+            row = {"text": text, "hypotheses": kept}
             output.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def read_kept(partial: Path) -> Iterator[tuple[str, list[tuple[str, float | None]]]]:
-    """Yields each text with its hypotheses and their scores."""
+def read_kept(partial: Path) -> Iterator[tuple[str, list[tuple[str, float | None, bool]]]]:
+    """Yields each text with its hypotheses, their scores and whether they ended by themselves."""
     with open(partial, encoding="utf-8") as lines:
         next(lines)  # has the options
         for line in lines:
@@ -221,15 +223,15 @@ class Written:
     def __init__(self, args: argparse.Namespace):
         self.direction, self.tag, self.least = args.direction, args.tag, args.min_score
         self.checkpoint, self.pairs = shown(args.checkpoint), 0
-        self.unlikely, self.empty, self.repeated = Tally(), Tally(), 0
+        self.unlikely, self.empty, self.unended, self.repeated = Tally(), Tally(), Tally(), 0
 
-    def rows(self, decoded: Iterator[tuple[str, list[tuple[str, float | None]]]]) -> Iterator[dict]:
+    def rows(self, decoded: Iterator[tuple[str, list[tuple[str, float | None, bool]]]]) -> Iterator[dict]:
         """Yields the rows of texts with their hypotheses."""
         real, synthetic = SIDES[self.direction]
         for place, (text, hypotheses) in enumerate(decoded, 1):
             seen: set[str] = set()
-            for written, score in hypotheses:
-                if not self.keeps(Place(place, text, real), written, score, seen):
+            for written, score, ended in hypotheses:
+                if not self.keeps(Place(place, text, real), written, score, ended, seen):
                     continue
                 seen.add(written)
                 self.pairs += 1
@@ -238,10 +240,12 @@ class Written:
                 made = {"synthetic": synthetic, "checkpoint": self.checkpoint}
                 yield {"source": sides["source"], "target": sides["target"]} | made | scored
 
-    def keeps(self, place: Place, written: str, score: float | None, seen: set[str]) -> bool:
+    def keeps(self, place: Place, written: str, score: float | None, ended: bool, seen: set[str]) -> bool:
         """Returns whether a text becomes a row, and counts it otherwise."""
         if not written.strip():
             self.empty.add(place, "is")
+        elif not ended:
+            self.unended.add(place, f"became {shortened(written)}")
         elif self.least is not None and score is not None and score < self.least:
             self.unlikely.add(place, f"became {shortened(written)} ({score:.2f} a token)")
         elif written in seen:
@@ -255,6 +259,9 @@ class Written:
         lines = []
         if count := self.empty.count:
             lines.append(f"left out {count:,} empty text{'s' * (count > 1)}, of {self.empty}")
+        if count := self.unended.count:
+            texts = f"{count:,} text{'s' * (count > 1)}"
+            lines.append(f"left out {texts} cut off at the greatest length, --max_new_tokens, of {self.unended}")
         if count := self.unlikely.count:
             texts = f"{count:,} text{'s' * (count > 1)}"
             lines.append(f"left out {texts} below --min_score {self.least:g}, of {self.unlikely}")

@@ -3,7 +3,7 @@
 """Decodes texts in batches of similar length with `generate()`, and returns them in order."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from .lengths import Report, SourceLengths, longest_target, room, within_positio
 from .log_probabilities import lengths_of, log_probabilities
 from .options import candidates_of, check_assistant, check_hypotheses, check_options, drafts_of, load_assistant
 from .search import Search, is_implemented
-from .stopping import StopTexts, end_tokens, is_one_of, own_stop_strings, padding
+from .stopping import StopTexts, ended_by_themselves, own_stop_strings
 from .tally import Place, checked_text, numbered
 
 
@@ -52,12 +52,14 @@ class Hypothesis:
         score: The natural logarithm of its probability, end token included, if it was asked for.
         length: Its tokens, end token included, if the score was asked for.
         utility: What minimum Bayes risk decoding sorts by, the highest first.
+        ended: Whether it ended by itself, and not at the greatest length.
     """
 
     text: str
     score: float | None = None
     length: int | None = None
     utility: float | None = None
+    ended: bool = True
 
     @property
     def per_token(self) -> float | None:
@@ -392,15 +394,17 @@ class Decoder:
         if self.is_assisted and self.stops is not None:
             self.cut_at_stop(output, options.get("decoder_input_ids"))
         texts = self.targets.texts(output.sequences.tolist())
-        hypotheses = [Hypothesis(text) for text in texts]
+        width = 1 if (prompt := options.get("decoder_input_ids")) is None else prompt.shape[1]
+        ended = ended_by_themselves(output.sequences, width, self.config, self.stops)
+        hypotheses = [Hypothesis(text, ended=by_itself) for text, by_itself in zip(texts, ended, strict=True)]
         if self.scores:
-            width = 1 if (prompt := options.get("decoder_input_ids")) is None else prompt.shape[1]
             lengths = lengths_of(output.sequences[:, width:], self.config)
-            hypotheses = list(map(Hypothesis, texts, self.log_probabilities(output), lengths))
-        unended = self.out_of_positions(output.sequences)
-        width = len(hypotheses) // len(sources)
-        starts = range(0, len(hypotheses), width)
-        return [(hypotheses[i : i + width], any(unended[i : i + width])) for i in starts]
+            scored = zip(hypotheses, self.log_probabilities(output), lengths, strict=True)
+            hypotheses = [replace(each, score=score, length=length) for each, score, length in scored]
+        is_at_end = self.positions is not None and output.sequences.shape[1] > self.positions
+        count = len(hypotheses) // len(sources)
+        of_each = [hypotheses[i : i + count] for i in range(0, len(hypotheses), count)]
+        return [(some, is_at_end and not all(each.ended for each in some)) for some in of_each]
 
     def cut_at_stop(self, output, prompt: torch.Tensor | None) -> None:
         """Cuts a text, and its logits, where a stop string ends: of a draft several tokens are taken at a time."""
@@ -418,13 +422,6 @@ class Decoder:
         if self.searches:
             return output.log_probabilities.tolist()
         return log_probabilities(self.model, output, self.config, self.options.get("stopping_criteria") or [])
-
-    def out_of_positions(self, sequences: torch.Tensor) -> list[bool]:
-        """Returns for each sequence whether it ended at the model's last position and not by itself."""
-        if self.positions is None or sequences.shape[1] <= self.positions:
-            return [False] * len(sequences)
-        ended = is_one_of(sequences[:, 1:], end_tokens(self.config)).any(dim=-1)
-        return (~ended & (sequences[:, -1] != padding(self.config))).tolist()
 
 
 def risk_of(mbr: "str | MinimumBayesRisk | None") -> "MinimumBayesRisk | None":

@@ -48,6 +48,24 @@ class StopTexts(StoppingCriteria):
         return torch.tensor([any(each in text for each in self.strings) for text in texts], device=input_ids.device)
 
 
+def ended_by_themselves(
+    sequences: torch.Tensor, width: int, config: GenerationConfig, stops: StopTexts | None = None
+) -> list[bool]:
+    """
+    Returns for each sequence whether it ended by an end token or a string, and not at the greatest length.
+
+    Args:
+        width: Tokens of its prompt.
+        config: What `generate()` went by.
+    """
+    tokens = sequences[:, width:]
+    most = config.max_new_tokens or (config.max_length or 0) - width
+    if config.forced_eos_token_id is not None and tokens.shape[1] == most:
+        tokens = tokens[:, :-1]  # the last one is an end token in any case
+    ended = is_one_of(tokens, end_tokens(config)).any(dim=-1) | (sequences[:, -1] == padding(config))
+    return (ended if stops is None else ended | stops(sequences)).tolist()
+
+
 @contextmanager
 def own_stop_strings(config: GenerationConfig, options: dict) -> Iterator[dict]:
     """Yields options without `stop_strings`, which `StopTexts` looks for; the model's config has none meanwhile."""

@@ -3,6 +3,7 @@
 """Distillation and back-translation: a model's texts as a training set, written once, whole, and resumed."""
 
 import json
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -23,8 +24,9 @@ def teacher(tmp_path_factory):
     tokenizer = train_tokenizer(["A B C D E F G H"], "symbol")
     tokenizer.save_pretrained(folder)
     model = make_model(vocab_size=len(tokenizer))
-    # Texts of two symbols or more, as a trained model would write them.
-    model.generation_config.update(max_length=8, min_length=3, suppress_tokens=[0, 2, 3])
+    # Texts of two symbols or more that end, as a trained model would write them.
+    likely_ends = [[[1], 6.0]]
+    model.generation_config.update(max_length=8, min_length=3, suppress_tokens=[0, 2, 3], sequence_bias=likely_ends)
     model.save_pretrained(folder)
     return folder
 
@@ -65,7 +67,7 @@ def test_every_source_has_what_the_teacher_generates(teacher, data, tmp_path):
 def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_file(teacher, data, tmp_path, capsys):
     whole = run(teacher, data, tmp_path / "whole.jsonl")
     first = json.dumps(distill.order(distill_arguments(teacher, data)))
-    rows = [json.dumps({"text": row["source"], "hypotheses": [[row["target"], None]]}) for row in whole[:8]]
+    rows = [json.dumps({"text": row["source"], "hypotheses": [[row["target"], None, True]]}) for row in whole[:8]]
     begun = [first, *rows[:7], rows[7][:9]]  # the last line is half there
     (tmp_path / "broken.jsonl.partial").write_text("\n".join(begun))
     assert run(teacher, data, tmp_path / "broken.jsonl") == whole
@@ -93,7 +95,10 @@ def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on
     assert output.read_text() == "mine\n"
     output.unlink()
     partial = tmp_path / "distilled.jsonl.partial"
-    begun = [distill.order(distill_arguments(teacher, data)), {"text": "B A N A N A", "hypotheses": [["", None]]}]
+    begun = [
+        distill.order(distill_arguments(teacher, data)),
+        {"text": "B A N A N A", "hypotheses": [["", None, True]]},
+    ]
     partial.write_text("".join(json.dumps(line) + "\n" for line in begun))
     assert "begun with other data: its text 1" in refused(distill, command, capsys)
     partial.write_text(json.dumps({"checkpoint": "another"}) + "\n")
@@ -146,9 +151,29 @@ def test_unlikely_texts_are_left_out_and_counted(teacher, data, tmp_path, capsys
     assert f"{len(kept)} pairs in " in said
 
 
+def test_texts_without_an_end_are_left_out_and_counted(teacher, data, tmp_path, capsys):
+    words = ["--do_sample", "--n_best", "4"]
+    whole = run(teacher, data, tmp_path / "whole.jsonl", *words)
+    capsys.readouterr()
+    ended = run(teacher, data, tmp_path / "ended.jsonl", *words, "--max_new_tokens", "3")
+    # Two symbols and an end.
+    assert {len(row["target"].split()) for row in ended} == {2} < {len(row["target"].split()) for row in whole}
+    said = capsys.readouterr().out
+    assert " cut off at the greatest length, --max_new_tokens, of source" in said
+    shutil.copytree(teacher, forcing := tmp_path / teacher.name)
+    config = json.loads((forcing / "generation_config.json").read_text()) | {"forced_eos_token_id": 1}
+    (forcing / "generation_config.json").write_text(json.dumps(config))
+    forced = run(forcing, data, tmp_path / "forced.jsonl", *words, "--max_new_tokens", "4")
+    assert {len(row["target"].split()) for row in forced} == {2}  # the fourth token ends a text in any case
+
+
 def test_empty_texts_and_those_of_another_hypothesis_are_left_out_and_counted():
     written = distill.Written(Namespace(direction="backward", tag=None, min_score=None, checkpoint="user/model"))
-    decoded = [("one", [["a", None], ["b", None], ["a", None]]), ("two", [[" ", None]]), ("three", [["c", -0.123456]])]
+    decoded = [
+        ("one", [["a", None, True], ["b", None, True], ["a", None, True]]),
+        ("two", [[" ", None, True]]),
+        ("three", [["c", -0.123456, True]]),
+    ]
     rows = [(row["source"], row["target"], row.get("score")) for row in written.rows(iter(decoded))]
     assert rows == [("a", "one", None), ("b", "one", None), ("c", "three", -0.1235)] and written.pairs == 3
     empty, repeated = written.lines()
