@@ -26,6 +26,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "mask_ratio": (lambda value: is_number(value) and 0 <= value <= 1, "a number in [0, 1]"),
     "deletion": (lambda value: is_number(value) and 0 <= value < 1, "a number in [0, 1)"),
     "permute_sentences": (lambda value: isinstance(value, bool), "true or false"),
+    "random_roll": (lambda value: isinstance(value, bool), "true or false"),
     "weight": (lambda value: is_number(value) and 0 < value < math.inf, "a number above 0"),
     "tag": (lambda value: isinstance(value, str) and bool(value), "a token"),
     "sentinels": (lambda value: isinstance(value, str) and "{}" in value, f"a name with {{}}, such as {SENTINEL}"),
@@ -50,7 +51,7 @@ UL2 = (
     {"name": "span_corruption", "noise_density": 0.5, "mean_span": 64.0, "tag": "[NLG]"},
 )
 NAMES = (*CLASSES, "ul2", "mixture")
-SENTENCE_END = re.compile(r"[.!?…。！？؟।][.!?…。！？؟।\"'”’»)\]]*")
+SENTENCE_END = re.compile(r"(.*\w)?[.!?…。！？؟।][.!?…。！？؟।\"'”’»)\]]*")
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ class Denoiser:
 
     @property
     def words(self) -> str:
-        """The name with all options, those that have their defaults too."""
+        """The name with all options, those that have their defaults too unless these are off."""
         defaults = inspect.signature(CLASSES[self.name]).parameters
         values = {option: self.options.get(option, defaults[option].default) for option in options_of(self.name)}
+        values = {option: value for option, value in values.items() if value or defaults[option].default is not False}
         values |= {} if self.tag is None else {"tag": self.tag}
         listed = ", ".join(
             f"{option} {value:g}" if is_number(value) else f"{option} {value}" for option, value in values.items()
@@ -179,7 +181,7 @@ def make_objective(
     Returns an objective with the tokens of a tokenizer, and the ids of those that are its own.
 
     Args:
-        say: Is told which tags the tokenizer lacks.
+        say: Is told which tags, or ends of sentences, the tokenizer lacks.
 
     Raises:
         ArgumentError: The tokenizer lacks tokens; the message says how to make one that has them.
@@ -206,6 +208,10 @@ def make_objective(
                 "makes one that has"
             )
         given["denoising"] = {"mask": tokenizer.mask_token_id, "ends": sentence_ends(tokenizer)}
+        if not given["denoising"]["ends"]:
+            say(
+                f"{where}: no token of {title_of(tokenizer, 'source')} ends a sentence, so that none changes its place"
+            )
     made = tuple(CLASSES[each.name](**given[each.name], **each.options) for each in options.denoisers)
     if len(made) == 1 and options.denoisers[0].tag is None:
         return made[0], own
@@ -228,10 +234,9 @@ def sentinels_of(vocabulary: Mapping[str, int], names: str) -> tuple[int, ...]:
 
 
 def sentence_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Returns the ids of tokens that end a sentence: full stops, and the like of other scripts."""
-    short = [(token, number) for token, number in tokenizer.get_vocab().items() if len(token) <= 12]
+    """Returns the ids of tokens that end a sentence: full stops and the like of any script, also at a word's end."""
     return frozenset(
         number
-        for token, number in short
+        for token, number in tokenizer.get_vocab().items()
         if SENTENCE_END.fullmatch(str(tokenizer.convert_tokens_to_string([token])).strip())
     )

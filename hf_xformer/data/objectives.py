@@ -47,28 +47,41 @@ class SpanCorruption:
 
     Numbers are those of T5's `random_spans_noise_mask`. Of `length` tokens `round(length * noise_density)` are noise,
     in `round(noise / mean_span)` spans, at least one of each. Spans of text and of noise take turns, text first, and
-    all ways to cut either into so many spans are equally likely.
+    all ways to cut either into so many spans are equally likely. So noise ends every text, and of a short one it is
+    all at the end.
 
     Args:
         sentinels: Ids, of which the first ones are used in order.
         noise_density: Share of the tokens that is noise.
         mean_span: Tokens of a span on average; infinite for one span, which ends the text.
+        random_roll: Whether all spans then move on by a random number of tokens, from the end to the beginning, as
+            with T5's option of this name: any place is noise as often as any other.
     """
 
     sentinels: tuple[int, ...]
     noise_density: float = 0.15
     mean_span: float = 3.0
+    random_roll: bool = False
 
     def __call__(self, ids: Ids, random: np.random.Generator) -> SourceAndTarget:
         noise, spans = self.noise_of(len(ids))
-        kept = random_lengths(len(ids) - noise, spans, random)
+        kept, lost = random_lengths(len(ids) - noise, spans, random), random_lengths(noise, spans, random)
+        is_noise = np.repeat(
+            [False, True] * spans, [length for both in zip(kept, lost, strict=True) for length in both]
+        )
+        if self.random_roll:
+            is_noise = np.roll(is_noise, random.integers(len(ids)))
+        borders = [0, *(np.flatnonzero(np.diff(is_noise)) + 1).tolist(), len(ids)]
+        sentinels = iter(self.sentinels)
         source: list[int] = []
         target: list[int] = []
-        start = 0
-        for sentinel, text, span in zip(self.sentinels, kept, random_lengths(noise, spans, random), strict=False):
-            source += [*ids[start : start + text], sentinel]
-            target += [sentinel, *ids[start + text : start + text + span]]
-            start += text + span
+        for start, end in pairwise(borders):
+            if is_noise[start]:
+                sentinel = next(sentinels)
+                source.append(sentinel)
+                target += [sentinel, *ids[start:end]]
+            else:
+                source += ids[start:end]
         return source, target
 
     def noise_of(self, length: int) -> tuple[int, int]:
@@ -78,6 +91,7 @@ class SpanCorruption:
 
     def most(self, length: int) -> tuple[int, int] | None:
         noise, spans = self.noise_of(length)
+        spans += self.random_roll and noise > 1  # one that is moved over the end is two
         return None if spans > len(self.sentinels) else (length - noise + spans, noise + spans)
 
 

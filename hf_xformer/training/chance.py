@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training rows that chance makes anew whenever they are read: an objective's pairs of texts, and noise in pairs."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -14,7 +15,7 @@ from ..data.corpora import Encode
 from ..data.encoding import TextEncoder
 from ..data.noise import make_source_noise
 from ..data.objective_options import ObjectiveOptions, make_objective, read_objective
-from ..data.objectives import longest_text
+from ..data.objectives import Objective, SpanCorruption, longest_text
 from ..data.pairs import PairTokenizer
 from ..data.random_pairs import NoisyPairs, ObjectivePairs
 from ..data.subwords import BpeDropout, Regularisation, UnigramSampling
@@ -130,12 +131,24 @@ def say_chance(
             f"--objective: texts of more than {encode.longest:,} tokens become several pieces of like length; "
             f"{len(made['labels']):,} pairs of the first {len(texts):,} texts"
         )
+        if count := single_spans(encode.objective, made["labels"]):
+            say(
+                f"--objective: {count:,} of {len(made['labels']):,} pairs have one span, which ends their text; "
+                "random_roll: true has it anywhere"
+            )
         title = f"--objective {read_objective(data_args.objective or '').words}"
     else:
         title = ", ".join(f"--{name} {value}" for name, value in recorded_chance(data_args)["noise"].items())
     if made["labels"]:
         source, target = (shown(tokenize.source, made["input_ids"][0]), shown(tokenize.target, made["labels"][0]))
         say(f"{title}, for example: {source} to {target}")
+
+
+def single_spans(objective: Objective, targets: Sequence[Sequence[int]]) -> int:
+    """Returns of how many texts T5's span corruption takes the end alone, though spans of a length are asked for."""
+    if not isinstance(objective, SpanCorruption) or objective.random_roll or objective.mean_span == math.inf:
+        return 0
+    return sum(sum(token in objective.sentinels for token in target) == 1 for target in targets)
 
 
 def shown(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:

@@ -104,6 +104,16 @@ def test_sentences_end_with_their_stops(tokenizer):
     assert {".", "!", "?"} <= set(ends) and not {"a", ",", "-"} & set(ends)
 
 
+def test_a_sentence_may_end_within_a_token_and_a_tokenizer_without_ends_is_said():
+    texts = ["He ran away. Did she, e-mail? Yes!"]
+    words = train_tokenizer(texts, "symbol", mask_token=True)
+    ends = words.convert_ids_to_tokens(sorted(sentence_ends(words)))
+    assert sorted(ends) == ["!", ".", "?", "Yes!", "away.", "e-mail?"]
+    said: list[str] = []
+    make_objective(read_objective("denoising"), train_tokenizer(["a b"], "symbol", mask_token=True), said.append)
+    assert len(said) == 1 and "no token of the source tokenizer" in said[0] and "ends a sentence" in said[0]
+
+
 WRONG = {
     "no such objective": ("span_coruption", "did you mean span_corruption?"),
     "no name": ({"noise_density": 0.1}, "--objective: name None is none of its choices"),

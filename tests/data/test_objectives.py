@@ -87,6 +87,35 @@ def test_no_density_loses_a_token(ids, seed, density, mean):
     )
 
 
+@two_hundred
+@given(texts, seeds, st.floats(0.05, 0.95), st.floats(1, 80))
+def test_rolled_spans_lose_no_token_either(ids, seed, density, mean):
+    corrupt = SpanCorruption(tuple(range(1000, 1400)), density, mean, random_roll=True)
+    source, target = corrupt(ids, np.random.default_rng(seed))
+    spans, text = {token: [] for token in source if token >= 1000}, []
+    for token in target:
+        if token >= 1000:
+            last = token
+        else:
+            spans[last].append(token)
+    for token in source:
+        text += spans.get(token, [token])
+    assert text == ids and list(spans) == list(range(1000, 1000 + len(spans)))
+    most = corrupt.most(len(ids))
+    assert most is not None and len(source) <= most[0] and len(target) <= most[1]
+
+
+@pytest.mark.parametrize("roll", [False, True])
+def test_a_short_text_has_its_noise_at_its_end_or_anywhere_alike(roll):
+    random, corrupt = np.random.default_rng(0), SpanCorruption(SENTINELS, random_roll=roll)
+    counts = Counter(token for _ in range(5000) for token in corrupt(range(1, 21), random)[1])
+    found = [counts[token] for token in range(1, 21)]
+    if roll:
+        assert all(abs(count - 750) < 4 * math.sqrt(5000 * 0.15 * 0.85) for count in found)
+    else:
+        assert found == [0] * 17 + [5000] * 3
+
+
 def test_all_ways_to_cut_are_equally_likely():
     random = np.random.default_rng(0)
     counts = Counter(tuple(random_lengths(6, 3, random)) for _ in range(10_000))
