@@ -31,6 +31,7 @@ from ..data.bad_rows import say_once
 from ..data.formats import read_lines
 from ..data.reading import load_rows
 from ..data.sources import find_files
+from ..data.templates import takes_apart
 from ..decoding.decoder import Decoder
 from ..decoding.tally import Place, Tally, shortened
 from ..errors import ArgumentError, one_line_errors
@@ -148,8 +149,8 @@ def say_tag(args: argparse.Namespace) -> None:
     if args.student_tokenizer is None:
         return
     tokenizer = load_tokenizer(args.student_tokenizer, args.trust_remote_code)
-    tokens = tokenizer.tokenize(args.tag)
-    if len(tokens) != 1 or tokens[0] == tokenizer.unk_token:
+    if takes_apart(tokenizer, args.tag):
+        tokens = tokenizer.tokenize(args.tag)
         made = f"hf-xformer tokenizer --added_tokens '{args.tag}' makes it one"
         print(f"--tag {args.tag}: {args.student_tokenizer} reads it as {' '.join(tokens)}; {made}", file=sys.stderr)
 

@@ -3,7 +3,7 @@
 """Noise in sources: words that are lost, and texts in another case."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,13 @@ class SourceNoise:
             stays[untagged[random.integers(len(untagged))]] = True
         lost = {place for place in untagged if not stays[place]}
         return " ".join(word for place, word in enumerate(words) if place not in lost) if lost else text
+
+    def idle(self, texts: Sequence[str]) -> dict[str, int]:
+        """Returns by option how many texts stay as they are, whatever is drawn."""
+        words = [[word for word in text.split() if not self.has_tag(word)] for text in texts]
+        of_one = sum(len(each) < 2 for each in words) if self.word_dropout else 0
+        caseless = [all(change(word) == word for change in CASES for word in each) for each in words]
+        return {"source_word_dropout": of_one, "case_noise": sum(caseless) if self.case_noise else 0}
 
     def has_tag(self, word: str) -> bool:
         return self.tags is not None and self.tags.search(word) is not None

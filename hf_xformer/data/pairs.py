@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns pairs of texts into pairs of token ids, which the Trainer reads."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -13,14 +15,17 @@ from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import DataError
-from .encoding import SpeltOut, TextEncoder, title_of
+from .encoding import SpeltOut, TextEncoder, special_names, title_of
 from .round_trips import say_round_trip
 from .row_datasets import expand_references
-from .templates import check_tokens, language_fields
+from .templates import check_tokens, language_fields, takes_apart
 
 
 # Targets of the training set that are encoded and decoded to see what comes back, and how many of a stream.
 SAMPLE, STREAM_SAMPLE = 1000, 100
+TAG = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]")
+TAGS = re.compile(rf"(({TAG.pattern})\s*)+")  # with which a text begins, such as "<bt> <2de>"
+SAID = 3  # tags that are said
 # Columns that say something of a row, and are not for the model.
 NOTES = ["overlong", "spelt_out"]
 
@@ -116,6 +121,25 @@ def check_languages(
         if column is not None and language_fields(column):
             some = rows.take(STREAM_SAMPLE) if isinstance(rows, IterableDataset) else rows.select_columns(side)
             check_tokens((first_reference(row[side]) for row in some), column, getattr(tokenize, side), title)
+
+
+def say_split_tags(rows: Dataset | IterableDataset, tokenize: PairTokenizer, say: Callable) -> None:
+    """Says which tags before sources, such as `<bt>`, are not tokens; of a stream the first rows are looked at."""
+    if isinstance(rows, Dataset):
+        tables = rows.select_columns("source").with_format("arrow").iter(10_000)
+        sources = (text for table in tables for text in table["source"].to_pylist())
+    else:
+        sources = (row["source"] for row in rows.take(STREAM_SAMPLE))
+    begun = (TAGS.match(tokenize.prefix + text) for text in sources)
+    counts = Counter(tag for found in begun if found is not None for tag in set(TAG.findall(found[0])))
+    tokenizer, known = tokenize.source, special_names(tokenize.source)
+    split = [tag for tag, _ in counts.most_common() if tag not in known and takes_apart(tokenizer, tag)]
+    for tag in split[:SAID]:
+        begin = f"{counts[tag]:,} sources begin" if counts[tag] > 1 else "1 source begins"
+        say(
+            f"{begin} with {tag}, which {title_of(tokenizer, 'source')} takes apart, "
+            f"{' '.join(tokenizer.tokenize(tag))}: hf-xformer tokenizer --added_tokens '{tag}' makes it one token"
+        )
 
 
 def prepare_training(

@@ -141,11 +141,15 @@ def check_tokens(texts: Iterable[str], template: str, tokenizer: PreTrainedToken
     places: dict[str, int] = {}
     for number, text in enumerate(texts, 1):
         places.setdefault(text.split(maxsplit=1)[0], number)
-    unknown = tokenizer.unk_token
-    wrong = [token for token in places if len(names := tokenizer.tokenize(token)) != 1 or names[0] == unknown]
-    if wrong:
+    if wrong := [token for token in places if takes_apart(tokenizer, token)]:
         others = f" and {len(wrong) - 1:,} other tokens of languages" if len(wrong) > 1 else ""
         raise DataError(
             f"{what}: {wrong[0]}, with which the text of row {places[wrong[0]]:,} begins,{others} are not in the "
             f"tokenizer {tokenizer.name_or_path}: hf-xformer tokenizer --added_tokens '{wrong[0]}' makes it one"
         )
+
+
+def takes_apart(tokenizer: PreTrainedTokenizerBase, word: str) -> bool:
+    """Tells whether a word is not one token of a tokenizer."""
+    tokens = tokenizer.tokenize(word)
+    return len(tokens) != 1 or tokens[0] == tokenizer.unk_token

@@ -3,7 +3,7 @@
 """Training rows that chance makes anew whenever they are read: an objective's pairs of texts, and noise in pairs."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -131,17 +131,26 @@ def say_chance(
             f"--objective: texts of more than {encode.longest:,} tokens become several pieces of like length; "
             f"{len(made['labels']):,} pairs of the first {len(texts):,} texts"
         )
-        if count := single_spans(encode.objective, made["labels"]):
-            say(
-                f"--objective: {count:,} of {len(made['labels']):,} pairs have one span, which ends their text; "
-                "random_roll: true has it anywhere"
-            )
         title = f"--objective {read_objective(data_args.objective or '').words}"
     else:
         title = ", ".join(f"--{name} {value}" for name, value in recorded_chance(data_args)["noise"].items())
+    for line in remarks(encode, columns["source"], made["labels"]):
+        say(line)
     if made["labels"]:
         source, target = (shown(tokenize.source, made["input_ids"][0]), shown(tokenize.target, made["labels"][0]))
         say(f"{title}, for example: {source} to {target}")
+
+
+def remarks(encode: Encode, sources: Sequence[str], targets: Sequence[Sequence[int]]) -> Iterator[str]:
+    """Yields what an objective or noise does to the first texts, where nobody would expect it of its options."""
+    if isinstance(encode, ObjectivePairs) and (count := single_spans(encode.objective, targets)):
+        where = f"{count:,} of {len(targets):,} pairs have one span, which ends their text"
+        yield f"--objective: {where}; random_roll: true has it anywhere"
+    if isinstance(encode, NoisyPairs) and encode.noise is not None:
+        for option, count in encode.noise.idle(sources).items():
+            if 2 * count > len(sources):
+                why = "have a single word" if option == "source_word_dropout" else "have no letters of two cases"
+                yield f"--{option} does nothing to {count:,} of the first {len(sources):,} sources, which {why}"
 
 
 def single_spans(objective: Objective, targets: Sequence[Sequence[int]]) -> int:

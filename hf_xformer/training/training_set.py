@@ -32,6 +32,7 @@ from ..data.pairs import (
     longest_source,
     prepare_stream,
     prepare_training,
+    say_split_tags,
 )
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
@@ -144,6 +145,8 @@ def read_corpus(
     with naming_corpus(corpus, data_args):
         rows = first(read(data_args, "train", bad_rows, say, data_args.streaming), data_args.max_train_samples)
         check_languages(rows, data_args.columns, tokenize, title_of(corpus))
+        if data_args.objective is None:
+            say_split_tags(rows, tokenize, say)
         encode: Encode | None = None
         if data_args.endless:
             rows, encode = make_encoded(rows, data_args, tokenize, say)

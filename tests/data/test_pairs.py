@@ -7,7 +7,15 @@ import pytest
 from datasets import Dataset
 from small_tokenizers import SHAPES, letters
 
-from hf_xformer.data.pairs import STREAM_SAMPLE, PairEncoder, PairTokenizer, prepare_stream, prepare_training
+from hf_xformer.data.pairs import (
+    STREAM_SAMPLE,
+    PairEncoder,
+    PairTokenizer,
+    prepare_stream,
+    prepare_training,
+    say_split_tags,
+)
+from hf_xformer.data.tokenizers import train_tokenizer
 
 
 def test_a_training_says_what_spells_out_special_tokens_and_what_does_not_come_back():
@@ -50,3 +58,23 @@ def test_a_stream_is_encoded_as_rows_in_memory(overlong):
     texts = prepare_stream(rows.to_iterable_dataset(), tokenize, overlong, lambda line: None)
     found = PairEncoder(tokenize, overlong)(next(iter(texts.iter(10))), np.random.default_rng())
     assert found == {side: whole[side][:] for side in ("input_ids", "labels")}
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["in memory", "stream"])
+def test_tags_that_a_tokenizer_takes_apart_are_said(is_stream):
+    tokenizer = train_tokenizer(["a word"], "char", added_tokens=["<2de>"])
+    texts = ["<2de> <bt> word", "<bt><noise> a", "</s> a", "a <word> [a]", "< word>"]
+    rows = Dataset.from_dict({"source": texts})
+
+    def said(prefix: str) -> list[str]:
+        lines: list[str] = []
+        tokenize = PairTokenizer(tokenizer, tokenizer, 9, 9).with_prefix(prefix)
+        say_split_tags(rows.to_iterable_dataset() if is_stream else rows, tokenize, lines.append)
+        return lines
+
+    bt, noise = said("")
+    assert bt.startswith("2 sources begin with <bt>, which the source tokenizer takes apart, <")
+    assert bt.endswith("hf-xformer tokenizer --added_tokens '<bt>' makes it one token")
+    assert noise.startswith("1 source begins with <noise>,")
+    assert [line.split(",")[0] for line in said("[sum] ")][0] == "5 sources begin with [sum]"
+    assert said("summarise: ") == []

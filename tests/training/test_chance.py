@@ -17,7 +17,7 @@ from hf_xformer.commands import tokenizer, train
 from hf_xformer.data.pairs import PairTokenizer
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.training.arguments import DataArguments
-from hf_xformer.training.chance import evaluated_objective, recorded_chance
+from hf_xformer.training.chance import evaluated_objective, make_encoder, recorded_chance, say_chance
 
 
 SENTENCE = "the quick brown fox jumps over a lazy dog while seven wizards quickly boxed jumping foxes at night"
@@ -199,6 +199,29 @@ def test_an_evaluation_of_texts_has_no_noise():
     options = DataArguments(objective="copy", bpe_dropout=0.5)
     pairs = evaluated_objective(rows, options, PairTokenizer(source, source, 99, 99))
     assert pairs["input_ids"] == [source(SENTENCE)["input_ids"]] * 20
+
+
+def test_what_changes_nothing_is_said():
+    tokenizer = train_tokenizer(["何 か 言 A a"], "char", sentinels=9)
+    tokenize = PairTokenizer(tokenizer, tokenizer, 30, 30)
+
+    def said(texts: list[str], **options) -> list[str]:
+        lines: list[str] = []
+        data_args = DataArguments(max_source_length=30, max_target_length=30, **options)
+        rows = [{"source": text, "target": text} for text in texts]
+        say_chance(data_args, rows, tokenize, make_encoder(data_args, tokenize, lines.append), lines.append)
+        return [line for line in lines if "does nothing" in line or "one span" in line]
+
+    noise = {"source_word_dropout": 0.1, "case_noise": 0.1}
+    words, case = said(["何か言", "何か", "a A"], **noise)
+    assert words == "--source_word_dropout does nothing to 2 of the first 3 sources, which have a single word"
+    assert case == "--case_noise does nothing to 2 of the first 3 sources, which have no letters of two cases"
+    assert said(["a A", "a A", "何か"], **noise) == []
+    short = ["a" * 20, "a" * 29]
+    assert said(short, objective="span_corruption") == [
+        "--objective: 2 of 2 pairs have one span, which ends their text; random_roll: true has it anywhere"
+    ]
+    assert said(short, objective={"name": "span_corruption", "random_roll": True}) == []
 
 
 def test_a_power_of_zero_is_sampling_and_no_dropout_is_none():
