@@ -124,6 +124,8 @@ class Decoder:
         self.languages = Languages(source, target, src_lang, tgt_lang)
         options |= self.languages.options
         self.config = check_options(model, options)
+        options |= (language := self.languages.own(self.config, say))
+        self.config.update(**language)
         if self.mbr is not None:
             self.config.num_return_sequences = options["num_return_sequences"] = candidates_of(self.config)
             self.scores = self.scores or not self.config.do_sample

@@ -161,7 +161,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
             validation, metrics = read_validation(data_args, training_args, plan, tokenize, target, bad_rows, say)
 
     model = make_trained(model_args, config, plan, adapter, output_dir, start, finished, say)
-    fit_generation(model, data_args, training_args, say)
+    fit_generation(model, target, data_args, training_args, say)
     collator = make_collator(source, model, model_args, data_args, training_args)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)
     end = (finished, best, bad_rows)
