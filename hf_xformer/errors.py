@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -93,6 +93,22 @@ def blame(where: str, *kinds: type[Exception]) -> Iterator[None]:
         raise ArgumentError(f"{where}: {first_line(error)}") from error
 
 
+@contextmanager
+def naming(title: str) -> Iterator[None]:
+    """Has an input error begin with the name of what it is about, such as one of several corpora, if there is one."""
+    try:
+        yield
+    except InputError as error:
+        if not title:
+            raise
+        raise type(error)(f"{title}: {error}") from error
+
+
+def say_of(say: Callable, title: str, line: str) -> None:
+    """Says a line of what has a name."""
+    say(f"{title}: {line}")
+
+
 def refuse_misspelt(words: Iterable[str], known: Iterable[str]) -> None:
     """
     Looks at the options on a command line before anything else is said of it.
@@ -121,7 +137,8 @@ def is_value(word: str) -> bool:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns "; did you mean X?" with the known name that is most like a misspelt one; nothing if none is."""
-    near = get_close_matches(name, list(known), n=1)
+    known = list(known)
+    near = [each for each in known if each.casefold() == name.casefold()] or get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

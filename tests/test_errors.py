@@ -92,6 +92,10 @@ def test_values_are_not_taken_for_options():
     refuse_misspelt(["-", "-1", "-.5", "--output_dir", "x=1", "- two words", "--", "--nothing"], KNOWN)
 
 
+def test_another_case_is_understood():
+    assert did_you_mean("<2DE>", ["<2fr>", "<2de>"]) == "; did you mean <2de>?"
+
+
 @given(st.sampled_from(KNOWN[:2]), st.data())
 def test_one_slip_of_the_finger_is_understood(name, data):
     place = data.draw(st.integers(2, len(name) - 1))

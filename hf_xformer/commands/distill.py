@@ -31,7 +31,7 @@ from ..data.bad_rows import say_once
 from ..data.formats import read_lines
 from ..data.reading import load_rows
 from ..data.sources import find_files
-from ..data.templates import takes_apart
+from ..data.templates import fields_of, takes_apart
 from ..decoding.decoder import Decoder
 from ..decoding.tally import Place, Tally, shortened
 from ..errors import ArgumentError, one_line_errors
@@ -136,6 +136,11 @@ def check_options(args: argparse.Namespace) -> None:
         raise ArgumentError(f"--tag {args.tag!r}: give one token, without spaces")
     if args.student_tokenizer is not None and args.tag is None:
         raise ArgumentError("--student_tokenizer is asked for the token of --tag, which is missing")
+    if args.direction == "backward" and fields_of(args.target_column):
+        raise ArgumentError(
+            f"--target_column {args.target_column}: rows would have it in their targets; give the name of a column "
+            "and, where the model wants a language, --tgt_lang: a file of each language"
+        )
     check_n_best(args)
     check_comet(args)
     check_output_file("--output_file", args.output_file, args.train_file)

@@ -29,7 +29,7 @@ from ..data.reading import load_named_rows, read_rows
 from ..data.round_trips import say_round_trip
 from ..data.rows import Row
 from ..data.sources import find_files
-from ..data.templates import check_target, language_fields
+from ..data.templates import check_target, fields_of, language_fields, tags_of
 from ..data.tokenizers import TRAINERS, train_tokenizer
 from ..errors import ArgumentError, one_line_errors
 from ..files import TARGET_TOKENIZER, check_output_folder, fill_folder
@@ -74,7 +74,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for side, folder in folders.items():
         texts = list(texts_of(islice(rows(), SAMPLE_ROWS), side))
         print(f"{folder}: {description(trained[side], texts)}")
-        say_round_trip(str(folder), trained[side], texts, print, target=side != "source")
+        # Tokens before a text are not part of it, and take the space behind them along.
+        bare = [without_first(text, args.added_tokens) for text in texts]
+        say_round_trip(str(folder), trained[side], bare, print, target=side != "source")
 
 
 def maker(args: argparse.Namespace) -> Callable[[Iterable[str]], PreTrainedTokenizerFast]:
@@ -183,21 +185,30 @@ def check_output(folder: Path, overwrite: bool) -> None:
 
 def check_languages(args: argparse.Namespace, rows: Callable[[], Iterable[Row]]) -> None:
     """
-    Checks that the languages with which templates have texts begin become tokens.
+    Checks that the languages and other tags with which templates have texts begin become tokens.
 
     Raises:
         ArgumentError: Some are not among those that are to be added; the message has them all.
     """
     for side, column in (("source", args.source_column), ("target", None if args.one_column else args.target_column)):
-        if column is None or not language_fields(column):
+        if column is None or not fields_of(column):
             continue
-        if side == "target":
+        if side == "target" and language_fields(column):
             check_target(column)
         texts = (first_reference(row[side]) for row in rows())
-        first = sorted({text.split(maxsplit=1)[0] for text in texts} - set(args.added_tokens))
+        first = sorted(tags_of(column, texts).keys() - set(args.added_tokens))
         if first:
             tokens = " ".join(f"'{token}'" for token in [*args.added_tokens, *first])
-            raise ArgumentError(f"--{side}_column {column}: make the languages tokens: --added_tokens {tokens}")
+            raise ArgumentError(
+                f"--{side}_column {column}: make what texts begin with tokens: --added_tokens {tokens}"
+            )
+
+
+def without_first(text: str, tokens: Sequence[str]) -> str:
+    """Returns a text without those of the tokens that it begins with."""
+    while token := next((each for each in tokens if text.startswith(each)), None):
+        text = text[len(token) :].lstrip()
+    return text
 
 
 def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:

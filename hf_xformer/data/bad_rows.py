@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from ..errors import DataError
@@ -30,6 +31,14 @@ class Fault(NamedTuple):
     reason: str
     detail: str = ""
     remedy: str = ""
+
+
+class Counts(NamedTuple):
+    """The numbers of rows that were read, of those that could not be, and of bad ones by their reason."""
+
+    rows: int
+    unreadable: int
+    by_reason: Counter[str]
 
 
 class BadRows:
@@ -98,12 +107,37 @@ class BadRows:
         line = f"left out {self.share()} (--on_bad_row skip): {self.by_reason()}; the first: {self.examples[0]}"
         return "; ".join(filter(None, (line, self.remedy())))
 
-    def remedy(self) -> str:
-        """Returns what helps if all rows that could be read are bad for one reason, such as the name of a column."""
-        reasons = [reason for reason in self.counts if self.remedies.get(reason)]
-        affected = sum(self.counts[reason] for reason in reasons)
+    def remedy(self, since: Counts | None = None) -> str:
+        """
+        Returns what helps if all rows that could be read are bad for one reason, such as the name of a column.
+
+        Args:
+            since: The counts before the first of these rows.
+        """
+        before = since or Counts(0, 0, Counter())
+        counts = self.counts - before.by_reason
+        reasons = [reason for reason in counts if self.remedies.get(reason)]
         is_one = len({self.remedies[reason] for reason in reasons}) == 1
-        return self.remedies[reasons[0]] if is_one and affected == self.rows - self.unreadable else ""
+        readable = (self.rows - before.rows) - (self.unreadable - before.unreadable)
+        return self.remedies[reasons[0]] if is_one and sum(counts[each] for each in reasons) == readable else ""
+
+    def until_now(self) -> Counts:
+        """Returns the counts of the rows that were read."""
+        return Counts(self.rows, self.unreadable, self.counts.copy())
+
+    def check_file(self, path: str, since: Counts) -> None:
+        """
+        Refuses a file none of whose rows is left, for they lack a column: it would be left out whole.
+
+        Args:
+            since: The counts before the file was read.
+
+        Raises:
+            DataError: It is one of those.
+        """
+        if self.policy == "skip" and (remedy := self.remedy(since)):
+            reasons = listed(dict((self.counts - since.by_reason).most_common()))
+            raise DataError(f"{path}: none of its rows is left: {reasons}; {remedy}")
 
     def tell(self, say: Callable) -> None:
         """Says what was left out, if anything was."""
@@ -163,7 +197,7 @@ class BadRowsOfStream(BadRows):
         if self.policy == "error":
             raise DataError(self.refusal())
         if str(self.total).strip("0") == "1":  # 1, 10, 100, ...
-            say_once(f"so far {self.line_or_refuse()}")
+            say_first_time(f"so far {self.line_or_refuse()}")
 
 
 def listed(counts: Mapping[str, int]) -> str:
@@ -177,3 +211,9 @@ def say_once(line: str) -> None:
     worker = None if loading is None else loading.get_worker_info()
     if os.environ.get("RANK", "0") == "0" and (worker is None or worker.id == 0):
         print(line, file=sys.stderr)
+
+
+@cache
+def say_first_time(line: str) -> None:
+    """Says a line as `say_once` does, unless an earlier pass over a stream has said the same."""
+    say_once(line)

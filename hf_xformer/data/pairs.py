@@ -18,13 +18,12 @@ from ..errors import DataError
 from .encoding import SpeltOut, TextEncoder, special_names, title_of
 from .round_trips import say_round_trip
 from .row_datasets import expand_references
-from .templates import check_tokens, language_fields, takes_apart
+from .templates import TAG, check_tokens, fields_of, language_fields, takes_apart
 
 
 # Targets of the training set that are encoded and decoded to see what comes back, and how many of a stream.
 SAMPLE, STREAM_SAMPLE = 1000, 100
-TAG = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]")
-TAGS = re.compile(rf"(({TAG.pattern})\s*)+")  # with which a text begins, such as "<bt> <2de>"
+TAGS = re.compile(rf"(?:(?:{TAG})\s*)+")  # with which a text begins, such as "<bt> <2de>"
 SAID = 3  # tags that are said
 # Columns that say something of a row, and are not for the model.
 NOTES = ["overlong", "spelt_out"]
@@ -108,6 +107,12 @@ class PairEncoder:
         return {side: list(compress(found[side], kept)) for side in ("input_ids", "labels")}
 
 
+def template_of_texts(column: str, prefix: str) -> str:
+    """Returns the template of texts that stand in a column, and have a text put before them."""
+    literal = prefix.replace("{", "{{").replace("}", "}}")
+    return literal + (column if fields_of(column) else "{text}")
+
+
 def check_languages(
     rows: Dataset | IterableDataset, columns: tuple[str, str | None], tokenize: PairTokenizer, title: str
 ) -> None:
@@ -120,7 +125,9 @@ def check_languages(
     for side, column in zip(("source", "target"), columns, strict=True):
         if column is not None and language_fields(column):
             some = rows.take(STREAM_SAMPLE) if isinstance(rows, IterableDataset) else rows.select_columns(side)
-            check_tokens((first_reference(row[side]) for row in some), column, getattr(tokenize, side), title)
+            prefix = tokenize.prefix if side == "source" else ""
+            texts = (prefix + first_reference(row[side]) for row in some)
+            check_tokens(texts, template_of_texts(column, prefix), getattr(tokenize, side), title)
 
 
 def say_split_tags(rows: Dataset | IterableDataset, tokenize: PairTokenizer, say: Callable) -> None:
@@ -131,7 +138,7 @@ def say_split_tags(rows: Dataset | IterableDataset, tokenize: PairTokenizer, say
     else:
         sources = (row["source"] for row in rows.take(STREAM_SAMPLE))
     begun = (TAGS.match(tokenize.prefix + text) for text in sources)
-    counts = Counter(tag for found in begun if found is not None for tag in set(TAG.findall(found[0])))
+    counts = Counter(tag for found in begun if found is not None for tag in set(re.findall(TAG, found[0])))
     tokenizer, known = tokenize.source, special_names(tokenize.source)
     split = [tag for tag, _ in counts.most_common() if tag not in known and takes_apart(tokenizer, tag)]
     for tag in split[:SAID]:

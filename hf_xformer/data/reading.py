@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets import Dataset, IterableDataset
 
 from ..files import content_of
-from .bad_rows import BadRows, BadRowsOfStream, say_once
+from .bad_rows import BadRows, BadRowsOfStream, say_first_time, say_once
 from .foreign import Foreign, load_foreign_rows
 from .formats import TABLE_READERS, format_of
 from .row_datasets import store_rows, stream_rows
@@ -61,7 +61,12 @@ def good_rows_of(paths: list[Path], columns: Columns, bad_rows: BadRows) -> Iter
             for name, column in (("source", columns.source), ("target", columns.target))
         )
         columns = Columns(source or "source", target, columns.group)
-    yield from good_rows(open_records(paths, columns), columns, bad_rows)
+    are_tables = all(format_of(path) in TABLE_READERS for path in paths)
+    for part in [[path] for path in paths] if are_tables else [paths]:
+        before = bad_rows.until_now()
+        yield from good_rows(open_records(part, columns), columns, bad_rows)
+        if len(paths) > 1:
+            bad_rows.check_file(str(part[0]), before)
 
 
 def load_rows(
@@ -141,4 +146,4 @@ def generate_pass(files: tuple[str, ...], columns: Columns, bad_rows: BadRowsOfS
     """Reads rows for one pass of a stream, at whose end it says what was left out."""
     counted = bad_rows.of_stream()
     yield from read_rows(files, columns.source, columns.target, counted, columns.group)
-    counted.tell(say_once)
+    counted.tell(say_first_time)

@@ -21,6 +21,10 @@ from ..errors import ArgumentError, DataError
 USUAL, USUAL_TARGET = "<2{target_lang}> {source}", "<2{target_lang}> {target}"
 # Keys in a tokenizer's own options, and so in its tokenizer_config.json.
 TEMPLATES = {"source": "source_template", "target": "target_template"}
+# Words that people write to be one token: >>de<<, <2de>, [NLU], __de__.
+TAG = r">>[^<>\s]+<<|<[^<>\s]+>|\[[^\s\[\]]+\]|__\S+?__"
+PRIVATE = 0xE000  # the first of the characters that no text has; they stand for the fields of a template
+MOST = 20  # tokens that a message names
 # Last parts of the names of fields that hold languages.
 LANGUAGES = {
     "src_lang": ("source_lang", "src_lang"),
@@ -123,9 +127,44 @@ def target_tags(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {} if template is None else tokens_of(template.split()[0], tokenizer)
 
 
+def tags_of(template: str, texts: Iterable[str]) -> dict[str, int]:
+    """
+    Returns what a template puts before texts that is to be a token, and the first text that begins with it.
+
+    These are tags such as `<bt>`, 0 for those that all texts have, and a word with a language that comes first.
+
+    Args:
+        texts: Texts of the template; they say which languages there are.
+    """
+    marks = {name: chr(PRIVATE + number) for number, name in enumerate(language_fields(template).values())}
+    beginning = ""
+    for literal, name, _, _ in Formatter().parse(template):
+        beginning += literal
+        if name not in marks:  # here the text begins
+            break
+        beginning += marks[name]
+    with_language = f"[{''.join(marks.values())}]" if marks else "(?!)"
+    first = re.match(rf"\S*{with_language}\S*", beginning)
+    tags = re.findall(TAG, beginning) or ([first[0]] if first else [])
+    found = {tag: 0 for tag in tags if not re.search(with_language, tag)}
+    if len(found) == len(tags):
+        return found
+    pattern = re.escape(beginning)
+    for mark in marks.values():
+        group = f"language{ord(mark)}"
+        pattern = pattern.replace(mark, f"(?P<{group}>.+?)", 1).replace(mark, f"(?P={group})")
+    begins = re.compile(pattern)
+    for number, text in enumerate(texts, 1):
+        if (match := begins.match(text)) is not None:
+            languages = {int(group.removeprefix("language")): value for group, value in match.groupdict().items()}
+            for tag in tags:
+                found.setdefault(tag.translate(languages), number)
+    return found
+
+
 def check_tokens(texts: Iterable[str], template: str, tokenizer: PreTrainedTokenizerBase, what: str) -> None:
     """
-    Checks that the languages with which texts begin are tokens.
+    Checks that languages and other tags with which texts begin are tokens.
 
     Args:
         texts: Those of a side.
@@ -135,17 +174,15 @@ def check_tokens(texts: Iterable[str], template: str, tokenizer: PreTrainedToken
     Raises:
         DataError: The tokenizer takes one apart, or does not know it.
     """
-    first = words_with(template, language_fields(template).values())[:1]
-    if not first or not template.startswith(first[0]):
-        return
-    places: dict[str, int] = {}
-    for number, text in enumerate(texts, 1):
-        places.setdefault(text.split(maxsplit=1)[0], number)
-    if wrong := [token for token in places if takes_apart(tokenizer, token)]:
-        others = f" and {len(wrong) - 1:,} other tokens of languages" if len(wrong) > 1 else ""
+    places = tags_of(template, texts)
+    wrong = [tag for tag in places if takes_apart(tokenizer, tag)]
+    if wrong:
+        row = f" (row {places[wrong[0]]:,} is the first)" if places[wrong[0]] else ""
+        others = f" and {len(wrong) - MOST:,} more" if len(wrong) > MOST else ""
         raise DataError(
-            f"{what}: {wrong[0]}, with which the text of row {places[wrong[0]]:,} begins,{others} are not in the "
-            f"tokenizer {tokenizer.name_or_path}: hf-xformer tokenizer --added_tokens '{wrong[0]}' makes it one"
+            f"{what}: texts begin with {', '.join(wrong[:MOST])}{others}{row}, and the tokenizer "
+            f"{tokenizer.name_or_path} has no such token{'s' * (len(wrong) > 1)}: hf-xformer tokenizer --added_tokens "
+            f"{' '.join(map(repr, wrong[:MOST]))} makes {'it one' if len(wrong) == 1 else 'each of them one'}"
         )
 
 

@@ -33,7 +33,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from ..errors import ArgumentError, DataError
+from ..errors import ArgumentError, DataError, naming
 
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
@@ -86,8 +86,10 @@ def train_tokenizer(
     if added_tokens:  # which nothing has to be learned of
         spelt = re.compile("|".join(rf"{re.escape(token)}\s*" for token in added_tokens))
         texts = (spelt.sub("", text) for text in texts)
-    learnt = vocab_size - len(added_tokens) - sentinels - mask_token
-    tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), learnt, min_frequency)
+    added = len(added_tokens) + sentinels + mask_token
+    learnt = vocab_size - added
+    with naming(f"--vocab_size {vocab_size} leaves {learnt} beside {added} added tokens" if added else ""):
+        tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), learnt, min_frequency)
     return finish(tokenizer, max_length, added_tokens, sentinels, mask_token)
 
 

@@ -30,6 +30,7 @@ class TargetEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: GenerationConfig):
         self.tokenizer, self.config = tokenizer, config
+        self.allowed: AllowedTexts | None = None  # of which prefixes have to be beginnings
         self.tags = target_tags(tokenizer)  # of languages: a text begins with one, which is not part of it
 
     @cached_property
@@ -52,7 +53,7 @@ class TargetEncoder:
             misread: Counts prefixes that the tokenizer gives back as others.
 
         Raises:
-            ArgumentError: It leaves no room for a text, or no token says how texts start.
+            ArgumentError: It leaves no room for a text, begins none that is allowed, or no token says how texts start.
         """
         prefix, config = place.prefix, self.config
         if not prefix.strip():
@@ -66,6 +67,11 @@ class TargetEncoder:
             raise ArgumentError(
                 f"prefix of {place.kind} {place.number:,} has {len(ids) - 1:,} tokens, and max_length {most:,} leaves "
                 f"none to go on: {shortened(prefix)}; give max_new_tokens"
+            )
+        if self.allowed is not None and not self.allowed.follow(self.told(ids[1:])):
+            raise ArgumentError(
+                f"prefix of {place.kind} {place.number:,}, to the end of a token, begins none of the allowed texts: "
+                f"{shortened(prefix)}"
             )
         tag = next(filter(prefix.startswith, self.tags), "")
         if (text := self.reads(ids)).strip() != prefix.removeprefix(tag).strip():
@@ -139,6 +145,7 @@ class AllowedTexts(LogitsProcessor):
             tokens = encoder(text)
             if not text.strip() or len(tokens) >= most:
                 limit = f"has {len(tokens):,} tokens, and the longest text {most:,} with its end: give max_new_tokens"
+                limit += f" of {len(tokens) + 1:,} or more"
                 raise ArgumentError(f"allowed text {number:,} {limit if text.strip() else 'is empty'}")
             node = self.tree
             for token in tokens:
@@ -149,7 +156,7 @@ class AllowedTexts(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         allowed = torch.full_like(scores, -float("inf"))
         for row, tokens in enumerate(input_ids[:, 1:].tolist()):
-            # A row that has ended, or that was never one of the texts, is left as it is: nobody goes by it.
+            # A row that has ended is left as it is: nobody goes by it.
             index = list(self.follow(self.encoder.told(tokens))) or slice(None)
             allowed[row, index] = scores[row, index]
         return allowed

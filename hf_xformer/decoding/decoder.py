@@ -124,15 +124,13 @@ class Decoder:
         self.languages = Languages(source, target, src_lang, tgt_lang)
         options |= self.languages.options
         self.config = check_options(model, options)
-        options |= (language := self.languages.own(self.config, say))
-        self.config.update(**language)
         if self.mbr is not None:
             self.config.num_return_sequences = options["num_return_sequences"] = candidates_of(self.config)
             self.scores = self.scores or not self.config.do_sample
         self.options = options | {"return_dict_in_generate": True}
         self.targets = TargetEncoder(target, self.config)
         if allowed is not None:
-            own = AllowedTexts(list(allowed), self.targets)
+            own = self.targets.allowed = AllowedTexts(list(allowed), self.targets)
             self.options["logits_processor"] = LogitsProcessorList([*(options.get("logits_processor") or ()), own])
             check_hypotheses(self.config, own.count)
         if compile:
@@ -269,7 +267,7 @@ class Decoder:
         if prefixes is not None and self.options.get("decoder_input_ids") is not None:
             raise ArgumentError("prefixes do not go with decoder_input_ids: leave one of them out")
         if force_words is not None:
-            check_force_words(self.config, self.searches)
+            check_force_words(self.config, self.searches, self.targets.allowed is not None)
         places = numbered(texts, prefixes, force_words, kind, first)
         with tqdm(desc="Decoding", unit=" texts", disable=None if progress else True) as bar:
             for window in windows(places, self.read_ahead, self.first_window):

@@ -88,17 +88,20 @@ class Words:
         return [word for number, word in enumerate(self.words) if number not in progress.held]
 
 
-def check_force_words(config: GenerationConfig, searches: bool) -> None:
+def check_force_words(config: GenerationConfig, searches: bool, is_told: bool = False) -> None:
     """
     Checks that a decoder can look for texts that hold words.
 
     Args:
         config: What it goes by.
         searches: Whether its beam search is the package's own.
+        is_told: Whether there is a list of allowed texts.
 
     Raises:
-        ArgumentError: It has no beams, samples, or leaves the search to the library.
+        ArgumentError: It has no beams, samples, leaves the search to the library, or has a list that may lack words.
     """
+    if is_told:
+        raise ArgumentError("force_words does not go with allowed: leave texts without the words out of the list")
     if (config.num_beams or 1) < 2:
         raise ArgumentError("force_words needs num_beams of 2 or more, better as many as a text has tokens of words")
     if config.do_sample:

@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Languages that are decoded from and into: tokens before texts, or what multilingual tokenizers have."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from ..checkpoints.languages import decoding_options, is_told, language_id, languages_of, own_language
-from ..data.encoding import title_of
+from ..checkpoints.languages import decoding_options, language_id, languages_of
 from ..data.templates import fields_of, fill, language_fields, template_of, tokens_of, words_with
 from ..errors import ArgumentError, did_you_mean
 from .tally import Place
@@ -79,18 +78,6 @@ class Languages:
             self.first = self.target.with_languages(self.given).split()[0]
             tokens = tokens_of(self.first, self.target.tokenizer)
             self.options = decoding_options(self.target.tokenizer, tokens[self.first])
-
-    def own(self, config: GenerationConfig, say: Callable[[str], object]) -> dict[str, int]:
-        """
-        Returns the option of `generate()` for the language that a multilingual tokenizer itself gives to targets,
-        where nothing else says which one; if it gives none, this is said.
-        """
-        target = self.target.tokenizer
-        if is_told(target, config):
-            return {}
-        if not (found := own_language(target, config)):
-            say(f"{title_of(target, 'target')} has several languages, and nothing says which one: give tgt_lang")
-        return found
 
     def check_words(self, words: Iterable[str], column: str) -> None:
         """

@@ -129,7 +129,7 @@ class Report:
             lines.append(f"prefixes that the target's tokenizer changes: {self.misread.count:,}, of {self.misread}")
         if self.untold.count:
             said = "texts without a token of a language, which those of the training, or their targets, begin with"
-            lines.append(f"{said}: {self.untold.count:,}, {self.untold} (tgt_lang puts it there)")
+            lines.append(f"{said}: {self.untold.count:,}, {self.untold} (tgt_lang puts it there, or source_column)")
         if self.wordless.count:
             lines.append(f"texts without all of their words: {self.wordless.count:,}, of {self.wordless}")
         return lines

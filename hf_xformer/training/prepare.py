@@ -28,9 +28,9 @@ from ..data.bad_rows import BadRows
 from ..data.batches import EvaluationBatches
 from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, without_logits
 from ..data.encoding import choose_spelt_out
-from ..data.pairs import PairTokenizer
+from ..data.pairs import PairTokenizer, template_of_texts
 from ..data.probing import check_training
-from ..data.templates import remember
+from ..data.templates import check_tokens, remember
 from ..files import read_json
 from ..models import XformerConfig
 from .adapter_options import check_fit
@@ -48,7 +48,7 @@ from .evaluation import (
 from .exact import check_exact
 from .fingerprint import recipe_of
 from .launch import tensor_parallel_size
-from .mixtures import corpora_of
+from .mixtures import corpora_of, title_of
 from .option_checks import check_options
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .parts import check_parts, freeze
@@ -59,7 +59,7 @@ from .resume import SavedState, Start, check_resumable, find_start, without_lost
 from .rotation import place_of_best
 from .trainer_options import settings
 from .training_set import TrainingSet, policies, read_training
-from .validation import read_validation
+from .validation import read_validation, sets_of
 
 
 if TYPE_CHECKING:  # PEFT is an extra
@@ -155,13 +155,14 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     bad_rows = policies(data_args, plan.evaluates)
     with training_args.main_process_first(desc="reading and tokenising"):
         known = trained_before(model_args, source, state if recipe.changed else None)
-        train_set = read_training(data_args, training_args, plan, tokenize, known, bad_rows, say)
+        # The validation set first: it is small, and what is wrong with it should not be found behind hours of reading.
         validation, metrics = (None, None)
         if plan.evaluates:
             validation, metrics = read_validation(data_args, training_args, plan, tokenize, target, bad_rows, say)
+        train_set = read_training(data_args, training_args, plan, tokenize, known, bad_rows, say)
 
     model = make_trained(model_args, config, plan, adapter, output_dir, start, finished, say)
-    fit_generation(model, target, data_args, training_args, say)
+    fit_generation(model, data_args, training_args, say)
     collator = make_collator(source, model, model_args, data_args, training_args)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)
     end = (finished, best, bad_rows)
@@ -178,7 +179,21 @@ def read_tokenizers(
     columns = [of_corpus.columns for _, of_corpus in corpora_of(data_args)]
     remember([column for column, _ in columns], source)
     remember([column for _, column in columns if column is not None], target, "target")
+    check_tags(data_args, source, target)
     return source, target, check_training(source, target, data_args.max_source_length, data_args.max_target_length)
+
+
+def check_tags(data_args: DataArguments, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> None:
+    """Checks that tags which a recipe puts before all texts of a corpus or of a validation set are tokens."""
+    corpora = [(title_of(corpus, options), options, corpus.prefix) for corpus, options in corpora_of(data_args)]
+    sets = [
+        (f"validation set {name!r}" if name else "validation", options, prefix)
+        for name, options, prefix in sets_of(data_args)
+    ]
+    for title, options, prefix in [*corpora, *sets]:
+        check_tokens((), template_of_texts(options.source_column, prefix), source, title)
+        if options.objective is None:
+            check_tokens((), template_of_texts(options.target_column, ""), target, title)
 
 
 def trained_before(model_args: ModelArguments, source: PreTrainedTokenizerBase, state: SavedState | None) -> int:

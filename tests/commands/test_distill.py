@@ -205,6 +205,10 @@ def test_samples_of_a_run_that_was_cut_off_are_those_of_an_unbroken_one(mbr, tea
     [
         (["--tag", "<bt>"], "--tag is put before synthetic sources"),
         (["--direction", "backward", "--tag", "two words"], "--tag 'two words': give one token"),
+        (
+            ["--direction", "backward", "--target_column", "<2{source_lang}> {target}"],
+            "--target_column <2{source_lang}> {target}: rows would have it in their targets",
+        ),
         (["--student_tokenizer", "x"], "--student_tokenizer is asked for the token of --tag, which is missing"),
         (["--direction", "sideways"], "there are forward, backward"),
         (["--min_score", "1"], "--min_score: must be a number at most 0, got 1"),

@@ -97,6 +97,16 @@ def refused(capsys, *arguments) -> str:
         ('{"source": "a", "target": "b"}\n{"source":\n', [], "rows.jsonl:2: invalid JSON"),
         ("", [], "the file is empty"),
         ('{"source": "a", "target": "b"}\n', ["--vocab_size", "100"], "vocab_size 100 is too small"),
+        (
+            '{"source": "a", "target": "b"}\n',
+            ["--vocab_size", "300", "--sentinels", "100"],
+            "--vocab_size 300 leaves 200 beside 100 added tokens",
+        ),
+        (
+            '{"source": "a", "target": "b"}\n',
+            ["--source_column", "<bt> {source}"],
+            "make what texts begin with tokens: --added_tokens '<bt>'",
+        ),
         ('{"source": "a", "target": "b"}\n', ["--model_type", "unigram"], "vocab_size 8000 is too large"),
         ('{"source": "a", "target": ""}\n', ["--separate"], "rows.jsonl:1: empty target"),
         ('{"source": "a", "target": "b"}\n', ["--model_type", "words"], "'words' is none of its choices; there are "),
@@ -139,9 +149,10 @@ def test_tokens_of_languages_are_entries_or_are_asked_for(tmp_path, output, caps
     words += ["--source_column", "<2{target_lang}> {source}", "--added_tokens", "<2B>"]
     with pytest.raises(SystemExit):
         run(*words)
-    assert "make the languages tokens: --added_tokens '<2B>' '<2E>' '<2K>'" in capsys.readouterr().err
+    assert "make what texts begin with tokens: --added_tokens '<2B>' '<2E>' '<2K>'" in capsys.readouterr().err
     assert not output.exists()
     run(*words, "<2E>", "<2K>")
+    assert "come back as others" not in capsys.readouterr().out  # the tokens before a source are not part of it
     tokenizer = AutoTokenizer.from_pretrained(output)
     for token in ("<2B>", "<2E>", "<2K>"):
         ids = tokenizer(f"{token} K U B")["input_ids"]

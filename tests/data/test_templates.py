@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from hf_xformer.data.bad_rows import BadRows
 from hf_xformer.data.reading import load_named_rows, load_rows, read_rows
-from hf_xformer.data.templates import TEMPLATES, check_tokens, language_fields, remember
+from hf_xformer.data.templates import TEMPLATES, check_tokens, language_fields, remember, tags_of
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError, DataError
 
@@ -99,9 +99,13 @@ def test_tokens_of_languages_are_looked_for_and_the_template_is_kept_with_the_to
         # The space behind it belongs to it.
         assert tokenizer(text)["input_ids"] == [tag, *tokenizer(text.partition(" ")[2])["input_ids"]]
     check_tokens(SOURCES, TAGGED, tokenizer, "train")
-    with pytest.raises(DataError, match="train: <2it>, with .* row 3 begins, and 1 other token.*-added"):
+    with pytest.raises(
+        DataError, match=r"train: texts begin with <2it>, <2es> \(row 3 is the first\).*-added.*'<2it>' '<2es>'"
+    ):
         check_tokens([*SOURCES, "<2it> a", "<2es> b"], TAGGED, tokenizer, "train")
     check_tokens(["<2it> a"], "{text}", tokenizer, "train")  # which has no language
+    with pytest.raises(DataError, match=r"begin with <bt>, and the tokenizer .*'<bt>' makes it one"):
+        check_tokens((), "<bt> <2{target_lang}> {text}", tokenizer, "train")
     remember(["source", TAGGED], tokenizer)
     tokenizer.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).init_kwargs[TEMPLATES["source"]] == TAGGED
@@ -109,3 +113,25 @@ def test_tokens_of_languages_are_looked_for_and_the_template_is_kept_with_the_to
         "src_lang": "a.source_lang",
         "tgt_lang": "target_lang",
     }
+
+
+@pytest.mark.parametrize(
+    ("template", "texts", "tags"),
+    [
+        ("{text}", ["<2de> a"], {}),
+        ("<bt> {text}", ["<2de> a"], {"<bt>": 0}),
+        ("[S2S]{text} <2de>", [], {"[S2S]": 0}),
+        (">>{target_lang}<< {text}", [">>de<< a", ">>fr<< <x>", ">>de<< b"], {">>de<<": 1, ">>fr<<": 2}),
+        (
+            "<bt> <2{target_lang}> <of_{source_lang}> {text}",
+            ["<bt> <2de> <of_en> a"],
+            {"<bt>": 0, "<2de>": 1, "<of_en>": 1},
+        ),
+        ("<{a.tgt_lang}><{a.tgt_lang}>{text}", ["<de><de>a"], {"<de>": 1}),
+        ("{target_lang}: {text}", ["de: a"], {"de:": 1}),
+        ("translate to {target_lang}: {text}", ["translate to de: a"], {}),  # words
+        ("{{x}} (2) {text}", ["{x} (2) a"], {}),
+    ],
+)
+def test_what_is_to_be_a_token_before_texts(template, texts, tags):
+    assert tags_of(template, texts) == tags

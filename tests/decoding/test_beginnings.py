@@ -100,6 +100,9 @@ def test_a_prefix_and_allowed_texts_go_together(model, tokenizer):
     decoder = Decoder(model, tokenizer, tokenizer, allowed=ALLOWED)
     found = [best.text for best, *_ in decoder.decode(TEXTS[:3], prefixes=["s1 s2 s3", "s4", "s30"])]
     assert found[0] == "s1 s2 s3" and found[1] in ("s4 s5", "s4 s6") and found[2] == "s30 s31 s32"
+    for prefix in ("s9", "s2", "s1 s2 s3 s4"):  # which would leave the allowed texts behind
+        with pytest.raises(ArgumentError, match=f"prefix of source 1.* begins none of the allowed texts: '{prefix}'"):
+            list(decoder.decode(TEXTS[:1], prefixes=[prefix]))
 
 
 def test_what_leaves_no_text_or_not_one_prefix_a_source_is_refused(model, tokenizer):

@@ -92,6 +92,7 @@ def test_a_text_that_ends_too_early_for_its_words_is_said(model, tokenizer):
     [
         ({}, [["s1"]], "force_words needs num_beams of 2 or more"),
         ({"num_beams": 2, "do_sample": True}, [["s1"]], "force_words does not go with sampling"),
+        ({"num_beams": 2, "allowed": ["s1", "s2"]}, [["s3"]], "force_words does not go with allowed"),
         ({"num_beams": 2}, [["s1", " "]], "word 2 of source 1 is empty"),
         ({"num_beams": 2}, [[7]], "word 1 of source 1 is 7, and a text is wanted"),
         ({"num_beams": 2}, ["s1"], "words of source 1 are 's1', and a list is wanted"),

@@ -44,8 +44,8 @@ def languages(task, tmp_path, side) -> dict[str, str]:
 def test_a_language_without_a_token_is_refused_before_training(streaming, task, languages, tmp_path, capsys):
     options = languages | {"tokenizer_name": task.tokenizer, "streaming": streaming}
     line = refused(train, task.options(tmp_path / "run", **options), capsys)
-    assert "train: <2back>, with which the text of row 1 begins, and 1 other tokens of languages are not in" in line
-    assert "--added_tokens '<2back>'" in line
+    assert "validation: texts begin with <2back>, <2same> (row 1 is the first), and the tokenizer" in line
+    assert "--added_tokens '<2back>' '<2same>'" in line
 
 
 def test_a_run_keeps_the_template_with_its_tokenizer(side, task, languages, tmp_path):
