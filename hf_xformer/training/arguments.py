@@ -264,7 +264,9 @@ class DataArguments:
         "--per_device_eval_batch_size rows. By default that of --max_tokens, if there is one and "
         "--per_device_eval_batch_size is left at its default."
     )
-    max_train_samples: int | None = option("Number of rows to train on, the first ones; all by default.")
+    max_train_samples: int | None = option(
+        "Number of rows to train on, the first ones; in each of several corpora. All by default."
+    )
     max_eval_samples: int | None = option("Number of rows to evaluate on, the first ones; all by default.")
     preprocessing_num_workers: int | None = option("Number of processes that tokenise; one by default.")
     change_recipe: bool = option(

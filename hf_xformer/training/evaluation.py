@@ -24,7 +24,6 @@ from transformers import (
 from transformers.trainer_utils import IntervalStrategy
 
 from ..checkpoints.foreign_code import read_description
-from ..checkpoints.languages import own_language
 from ..checkpoints.saving import check_saveable
 from ..data.batches import EvaluationBatches
 from ..data.templates import language_fields
@@ -55,16 +54,11 @@ ONE_SET = {"": slice(None)}
 
 
 def fit_generation(
-    model: Any,
-    target: PreTrainedTokenizerBase,
-    data_args: DataArguments,
-    training_args: Seq2SeqTrainingArguments,
-    say: Callable,
+    model: Any, data_args: DataArguments, training_args: Seq2SeqTrainingArguments, say: Callable
 ) -> None:
     """
     Gives a model the generation config that a run evaluates with, and saves: `--generation_config` or its own, of the
-    run's length, with the language of its targets, and without fields that an evaluation or that length cannot have,
-    which are said.
+    run's length, and without fields that an evaluation or that length cannot have, which are said.
     """
     source: Any = training_args.generation_config
     if source is not None:
@@ -76,9 +70,6 @@ def fit_generation(
         setattr(config, name, EVALUATED[name])
     if changed:
         say(f"an evaluation scores one text of each source, by search: {describe_dropped(changed)}")
-    if language := own_language(target, config):
-        config.update(**language)
-        say(f"generated texts begin with the language of the targets, {target.tgt_lang}")  # type: ignore[attr-defined]
     config.max_length = length = generation_length(data_args, training_args)
     # A token that starts the decoder counts in lengths, and is not new.
     most = {"min_length": length, "min_new_tokens": length - 1}

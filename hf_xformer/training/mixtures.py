@@ -3,8 +3,8 @@
 """Several corpora of a run: their options, checked, and the shares in which pairs are drawn."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,17 @@ from typing import Any
 from transformers import Seq2SeqTrainingArguments
 
 from ..data.windows import Stage
-from ..errors import ArgumentError, InputError, did_you_mean
+from ..errors import ArgumentError, did_you_mean, naming
 from ..yaml_files import read_yaml
 from .arguments import CorpusArguments, DataArguments, StageArguments
 from .chance import check_chance
-from .schema import read_mapping
+from .schema import options, read_mapping
 
 
 # Options of a corpus that a recipe has as well, of which it gives the default.
 SHARED = tuple(each.name for each in fields(CorpusArguments) if hasattr(DataArguments, each.name))
 OWN = ("train_file", "dataset_name", "dataset_config_name")  # of them, those that say what the corpus is
+OF_DATASETS = ("dataset_config_name", "train_split")  # which files do not have
 
 
 def corpora_of(data_args: DataArguments) -> list[tuple[CorpusArguments, DataArguments]]:
@@ -36,10 +37,18 @@ def corpora_of(data_args: DataArguments) -> list[tuple[CorpusArguments, DataArgu
     found = []
     for number, content in enumerate(mappings("datasets", data_args.datasets), start=1):
         corpus = read_mapping(CorpusArguments, content, f"--datasets, corpus {content.get('name') or number}")
-        data = corpus.dataset_name or (corpus.train_file or [None])[0]
-        if (corpus.train_file is None) == (corpus.dataset_name is None):
-            raise ArgumentError(f"--datasets, corpus {corpus.name or number}: give either train_file or dataset_name")
-        corpus = replace(corpus, name=corpus.name or Path(data).name.partition(".")[0])
+        where = f"--datasets, corpus {corpus.name or number}"
+        if bool(corpus.train_file) == bool(corpus.dataset_name):
+            raise ArgumentError(f"{where}: give either train_file or dataset_name")
+        data = corpus.dataset_name or (corpus.train_file or [""])[0]
+        if corpus.train_file and (useless := [each for each in OF_DATASETS if getattr(corpus, each)]):
+            raise ArgumentError(f"{where}: {useless[0]} does nothing with train_file: it is for dataset_name")
+        # A hidden file, or a folder such as "..", has nothing before its first dot.
+        corpus = replace(corpus, name=corpus.name or Path(data).name.lstrip(".").partition(".")[0] or data)
+        if not str(corpus.name).isprintable() or set(str(corpus.name)) & set("|`"):
+            raise ArgumentError(
+                f"{where}: a name is one line without | and `, as tables and logs have it: {corpus.name!r}"
+            )
         given = {name: getattr(corpus, name) for name in SHARED}
         given = {name: value for name, value in given.items() if name in OWN or value is not None}
         # Metrics are those of the validation sets, which are no corpora.
@@ -64,7 +73,7 @@ def mappings(option: str, value: Any) -> list[dict]:
         except ArgumentError as error:
             raise ArgumentError(f"--{option}: {error}") from error
     if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
-        raise ArgumentError(f"--{option}: expected a list of mappings, got {value!r:.80}")
+        raise ArgumentError(f"--{option}: expected {options()[option].expected}, got {value!r:.80}")
     return value
 
 
@@ -177,8 +186,9 @@ def make_stages(data_args: DataArguments, sizes: Sequence[int | None]) -> list[S
 
 def shares(weights: Sequence[float]) -> tuple[float, ...]:
     """Returns weights that add up to 1."""
-    total = math.fsum(weights)
-    return tuple(weight / total for weight in weights)
+    # The sum of huge weights could be infinite.
+    scaled = [weight / max(weights) for weight in weights]
+    return tuple(weight / math.fsum(scaled) for weight in scaled)
 
 
 def title_of(corpus: CorpusArguments, data_args: DataArguments | None = None) -> str:
@@ -190,12 +200,6 @@ def title_of(corpus: CorpusArguments, data_args: DataArguments | None = None) ->
     return data if corpus.name is None else f"{title} ({data})"
 
 
-@contextmanager
-def naming_corpus(corpus: CorpusArguments, data_args: DataArguments) -> Iterator[None]:
+def naming_corpus(corpus: CorpusArguments, data_args: DataArguments) -> AbstractContextManager[None]:
     """Has an error about one of several corpora begin with its name."""
-    try:
-        yield
-    except InputError as error:
-        if corpus.name is None:
-            raise
-        raise type(error)(f"{title_of(corpus, data_args)}: {error}") from error
+    return naming("" if corpus.name is None else title_of(corpus, data_args))

@@ -28,7 +28,7 @@ from .adapter_options import adapter_options
 from .arguments import CHECKPOINTING, DataArguments, ModelArguments
 from .chance import check_chance
 from .launch import OPTIMIZER_SHARDED, TENSOR_PARALLEL, WHOLE, layout, tensor_parallel_size
-from .mixtures import check_mixture, corpora_of
+from .mixtures import check_mixture, corpora_of, naming_corpus
 from .muon import MUON
 from .optimizers import optimizer_name
 from .schedules import check_schedule
@@ -84,11 +84,11 @@ def check_options(
     check_attention_name(model_args, training_args)
     check_adapters(model_args, training_args)
     check_mixture(data_args, training_args)
-    for arguments in (model_args, data_args, *(each for _, each in corpora_of(data_args)), training_args):
-        for name, (is_possible, words) in RANGES.items():
-            value = getattr(arguments, name, None)
-            if value is not None and not is_possible(value):
-                raise ArgumentError(f"--{name} must be {words}, got {value}")
+    for arguments in (model_args, data_args, training_args):
+        check_ranges(arguments)
+    for corpus, of_corpus in corpora_of(data_args):
+        with naming_corpus(corpus, of_corpus):
+            check_ranges(of_corpus)
     if model_args.ema_decay is not None and layout(training_args) not in (WHOLE, OPTIMIZER_SHARDED):
         raise ArgumentError(f"--ema_decay averages whole weights, which {layout(training_args)} divides")
     check_optimizing(model_args, training_args)
@@ -101,6 +101,14 @@ def check_options(
     check_compiler(training_args)
     check_checkpointing(training_args)
     check_trainer_options(data_args, training_args)
+
+
+def check_ranges(arguments: ModelArguments | DataArguments | Seq2SeqTrainingArguments) -> None:
+    """Refuses numbers that an option cannot have."""
+    for name, (is_possible, words) in RANGES.items():
+        value = getattr(arguments, name, None)
+        if value is not None and not is_possible(value):
+            raise ArgumentError(f"--{name} must be {words}, got {value}")
 
 
 def check_sources(
@@ -120,6 +128,11 @@ def check_sources(
         (
             [data_args.train_file, data_args.dataset_name, data_args.datasets].count(None) != 2,
             "give either --train_file, --dataset_name or --datasets",
+        ),
+        (
+            data_args.dataset_config_name is not None and data_args.train_file is not None,
+            f"--dataset_config_name {data_args.dataset_config_name} does nothing with --train_file: it is for "
+            "--dataset_name",
         ),
         (
             base is not None and Path(base).resolve() == Path(output_dir).resolve(),

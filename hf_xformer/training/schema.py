@@ -41,6 +41,11 @@ MORE_TYPES = {"resume_from_checkpoint": ("boolean",), "fsdp": ("boolean",), "opt
 
 # Dataclasses of the mappings in lists.
 MAPPINGS: dict[str, type] = {"datasets": CorpusArguments, "stages": StageArguments}
+# Such lists, for messages that refuse something else.
+EXAMPLES = {
+    "datasets": "[{name: news, train_file: news.tsv}, {name: ours, train_file: ours.jsonl}]",
+    "stages": "[{until_step: 1000, weights: {news: 1}}, {weights: {news: 1, ours: 1}}]",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Option:
         group: "model", "data" or "training", which is the library's `Seq2SeqTrainingArguments`.
         types: JSON's names of the types that it takes; none if it takes an object of Python's alone.
         of: The dataclass of an array's items, which are mappings; None if they are texts.
+        example: A value, for the message that refuses another.
         choices: The texts that it takes, if not all.
         default: The same on every machine.
     """
@@ -63,6 +69,13 @@ class Option:
     default: Any
     help: str
     of: type | None = None
+    example: str = ""
+
+    @property
+    def expected(self) -> str:
+        """What a value has to be, in words, with the example if there is one."""
+        article = "a " if self.types[:1] == ("array",) else ""
+        return article + self.type + (f", such as {self.example}" if self.example else "")
 
     @property
     def items(self) -> str:
@@ -87,7 +100,7 @@ class Option:
         kind = JSON_TYPES.get(type(value), "")
         if kind in self.types:
             if kind == "array" and not all(JSON_TYPES.get(type(item)) == self.items for item in value):
-                raise ArgumentError(f"expected a list of {WORDS[self.items]}s, got {value!r:.80}")
+                raise ArgumentError(f"expected {self.expected}, got {value!r:.80}")
             if self.choices and kind == "string" and value not in self.choices:
                 raise ArgumentError(wrong_choice(value, self.choices))
             return value
@@ -100,7 +113,7 @@ class Option:
         if kind == "number" and "integer" in self.types and value.is_integer():
             return int(value)
         advice = f"; write it as a text: '{value}'" if "string" in self.types and kind in ("integer", "number") else ""
-        raise ArgumentError(f"expected {self.type}, got {value!r:.80}{advice}")
+        raise ArgumentError(f"expected {self.expected}, got {value!r:.80}{advice}")
 
 
 def unquoted(text: str) -> bool | int | float | str:
@@ -146,7 +159,8 @@ def make_option(group: str, each: Field, hint: Any) -> Option:
     default = RUN_DEFAULTS.get(each.name, default.value if isinstance(default, Enum) else default)
     # argparse wants a percent sign twice.
     help = " ".join(each.metadata.get("help", "").replace("%%", "%").split())
-    return Option(each.name, group, tuple(dict.fromkeys(kinds)), choices, default, help, MAPPINGS.get(each.name))
+    more = (MAPPINGS.get(each.name), EXAMPLES.get(each.name, ""))
+    return Option(each.name, group, tuple(dict.fromkeys(kinds)), choices, default, help, *more)
 
 
 def accepted(hint: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:

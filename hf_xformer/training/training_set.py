@@ -37,7 +37,7 @@ from ..data.pairs import (
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
 from ..data.windows import Stage, Windows
-from ..errors import ArgumentError
+from ..errors import ArgumentError, say_of
 from .arguments import CorpusArguments, DataArguments
 from .chance import make_encoder, say_chance
 from .launch import data_parallel_size
@@ -165,11 +165,6 @@ def make_encoded(
     encode = make_encoder(data_args, tokenize, say)
     say_chance(data_args, list(islice(texts, STREAM_SAMPLE)), tokenize, encode, say)
     return texts, encode
-
-
-def say_of(say: Callable, title: str, line: str) -> None:
-    """Says a line of one of several corpora."""
-    say(f"{title}: {line}")
 
 
 def planner_of(data_args: DataArguments, training_args: Seq2SeqTrainingArguments, plan: Plan) -> Planner:

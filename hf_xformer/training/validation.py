@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments
@@ -15,6 +16,7 @@ from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
 from ..decoding.metrics import check_metrics
 from ..decoding.scoring import Scoring
+from ..errors import naming, say_of
 from .arguments import DataArguments
 from .chance import evaluated_objective
 from .evaluation import GenerationMetrics
@@ -41,22 +43,25 @@ def read_validation(
     references: list[list[str]] = []
     tokenised: dict[str, Dataset] = {}
     for name, of_set, prefix in sets_of(data_args):
-        title = f"validation set {name}" if name else "validation"
-        bad = bad_rows.setdefault(title, BadRows(data_args.on_bad_row, None, of_set.unwanted_column))
-        rows = read_set(of_set, bad, say)
-        bad.tell(lambda line, title=title: say(f"{title}: {line}"))
-        check_languages(rows, of_set.columns, tokenize, title)
-        if data_args.metrics:
-            own: list[list[str]] = rows["target"][:]
-            for note in check_metrics(data_args.metrics, own, scoring=scoring):
-                say(f"{title}: {note}" if name else note)
-            references += own
-        if data_args.objective is None:
+        title = f"validation set {name!r}" if name else ""
+        tell = partial(say_of, say, title) if name else say
+        with naming(title):
+            bad = bad_rows.setdefault(title or "validation", BadRows(of_set.on_bad_row, None, of_set.unwanted_column))
+            rows = read_set(of_set, bad, tell)
+            bad.tell(partial(say_of, say, title or "validation"))
             prefixed = tokenize.with_prefix(prefix)
-            tokenised[name] = prepare_evaluation(rows, prefixed, data_args.preprocessing_num_workers, say)
-        else:
-            tokenised[name] = evaluated_objective(rows, of_set, tokenize)
-            say(f"{title}: {len(rows):,} texts, of which {len(tokenised[name]):,} pairs are made, always the same")
+            check_languages(rows, of_set.columns, prefixed, "validation")
+            if data_args.metrics:
+                own: list[list[str]] = rows["target"][:]
+                for note in check_metrics(data_args.metrics, own, scoring=scoring):
+                    tell(note)
+                references += own
+            if data_args.objective is None:
+                tokenised[name] = prepare_evaluation(rows, prefixed, data_args.preprocessing_num_workers, tell)
+            else:
+                tokenised[name] = evaluated_objective(rows, of_set, tokenize)
+                made = f"of which {len(tokenised[name]):,} pairs are made, always the same"
+                say(f"{title or 'validation'}: {len(rows):,} texts, {made}")
     batches = EvaluationBatches(
         concatenate_datasets(list(tokenised.values())),
         plan.eval_rows,

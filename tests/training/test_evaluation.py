@@ -10,14 +10,11 @@ import pytest
 import torch
 from small_models import make_model
 from small_runs import refused, run, weights
-from small_tokenizers import letters
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     DataCollatorForSeq2Seq,
     GenerationConfig,
-    MBartTokenizer,
-    NllbTokenizer,
     Seq2SeqTrainingArguments,
 )
 
@@ -125,26 +122,6 @@ def test_a_best_checkpoint_that_is_not_the_last_is_evaluated(task, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "source", "target", "option"),
-    [
-        (MBartTokenizer, "en_XX", "ro_RO", "decoder_start_token_id"),
-        (NllbTokenizer, "eng_Latn", "fra_Latn", "forced_bos_token_id"),
-    ],
-)
-def test_generated_texts_have_the_language_of_the_targets(kind, source, target, option, tmp_path):
-    """As the tokenizer of a multilingual model says it; else an evaluation would score texts of any language."""
-    model, said = make_model(), []
-    arguments = DataArguments(max_target_length=20), Seq2SeqTrainingArguments(tmp_path / "run")
-    fit_generation(model, kind(src_lang=source, tgt_lang=target), *arguments, said.append)
-    tokenizer = kind(src_lang=source, tgt_lang=target)
-    assert getattr(model.generation_config, option) == tokenizer.convert_tokens_to_ids(target)
-    assert said == [f"generated texts begin with the language of the targets, {target}"]
-    said.clear()
-    fit_generation(model, tokenizer, *arguments, said.append)
-    assert said == []
-
-
-@pytest.mark.parametrize(
     ("given", "kept"),
     [
         ({"min_length": 56, "min_new_tokens": 55}, {}),
@@ -157,8 +134,7 @@ def test_a_bases_least_length_above_the_runs_is_left_out_and_said(given, kept, t
     """Else all texts would be of full length, and the checkpoint of the run refused by every verb."""
     model, said = make_model(), []
     model.generation_config = GenerationConfig(**given)
-    arguments = DataArguments(max_target_length=20), Seq2SeqTrainingArguments(tmp_path / "run")
-    fit_generation(model, letters(), *arguments, said.append)
+    fit_generation(model, DataArguments(max_target_length=20), Seq2SeqTrainingArguments(tmp_path / "run"), said.append)
     model.save_pretrained(tmp_path / "model")
     saved = json.loads((tmp_path / "model/generation_config.json").read_text())
     assert {name: saved[name] for name in given if saved.get(name) is not None} == kept and saved["max_length"] == 21

@@ -13,7 +13,8 @@ from small_runs import SMALL, nightly, refused, run, weights
 
 from hf_xformer.commands import train
 from hf_xformer.data.corpora import Corpus
-from hf_xformer.training.mixtures import make_stages
+from hf_xformer.training.arguments import DataArguments
+from hf_xformer.training.mixtures import corpora_of, make_stages, shares
 from hf_xformer.training.recipe import parse_run
 from hf_xformer.training.training_set import pairs_of
 
@@ -109,14 +110,14 @@ def test_a_stopped_mixture_goes_on_as_an_unbroken_one_through_its_stages(kind, t
 
 
 def test_the_temperature_is_the_power_of_sizes(task, corpora, tmp_path):
-    def shares(**more) -> tuple:
+    def shares_of(**more) -> tuple:
         _, data_args, _ = parse_run(options(task, tmp_path / "run", mixture(corpora), **more), "")
         (stage,) = make_stages(data_args, list(SIZES.values()))
         return stage.shares
 
-    assert shares() == pytest.approx((0.1, 0.9))
-    assert shares(temperature=2) == pytest.approx((0.25, 0.75))
-    assert shares(temperature=1e9) == pytest.approx((0.5, 0.5))
+    assert shares_of() == pytest.approx((0.1, 0.9))
+    assert shares_of(temperature=2) == pytest.approx((0.25, 0.75))
+    assert shares_of(temperature=1e9) == pytest.approx((0.5, 0.5))
 
 
 def test_the_pairs_of_texts_are_counted_by_some_of_them():
@@ -126,6 +127,22 @@ def test_the_pairs_of_texts_are_counted_by_some_of_them():
     texts = Dataset.from_dict({"source": ["a"] * 250})
     assert pairs_of(Corpus(texts, pieces)) == 750
     assert pairs_of(Corpus(texts.to_iterable_dataset(), pieces)) is None
+
+
+def test_huge_weights_have_shares_too():
+    assert shares([1.5e308, 1.5e308, 0]) == (0.5, 0.5, 0)
+
+
+def test_what_is_no_list_of_corpora_is_refused_with_one_that_is(task, tmp_path, capsys):
+    for given in ('["a.jsonl", "b.jsonl"]', '{"a": {"train_file": "a.jsonl"}}', "[]"):
+        line = refused(train, options(task, tmp_path / "run", given), capsys)
+        assert "--datasets: expected a list of mappings" in line and "[{name: news, train_file: news.tsv}" in line
+
+
+def test_a_corpus_without_a_name_is_called_by_its_file():
+    files = ["news.de.tsv.gz", ".hidden.jsonl", "..", "a/parts"]
+    found = corpora_of(DataArguments(datasets=[{"train_file": [file]} for file in files]))
+    assert [corpus.name for corpus, _ in found] == ["news", "hidden", "..", "parts"]
 
 
 LINES = {
@@ -167,7 +184,15 @@ LINES = {
     "empty": ({"small": {"train_file": ["/dev/null"]}}, {}, "/dev/null"),
     "overlong": ({}, {"max_source_length": 2, "overlong": "drop"}, "no training pair is left"),
     "uneven": ({"small": {"max_length_ratio": 1.01}}, {}, None),
-    "ratio": ({"small": {"max_length_ratio": 0.5}}, {}, "--max_length_ratio must be above 1, got 0.5"),
+    "ratio": ({"small": {"max_length_ratio": 0.5}}, {}, "): --max_length_ratio must be above 1, got 0.5"),
+    "noise": ({"small": {"case_noise": -1}}, {}, "corpus 'small' ("),
+    "tag": ({"small": {"prefix": "<2de> "}}, {}, "): texts begin with <2de>, and the tokenizer"),
+    "tag of a column": ({"small": {"source_column": "<bt> {source}"}}, {}, "): texts begin with <bt>, and the tok"),
+    "tag of targets": ({"small": {"target_column": "<bt> {target}"}}, {}, "): texts begin with <bt>, and the tok"),
+    "split of files": ({"small": {"train_split": "test"}}, {}, "corpus small: train_split does nothing with train_"),
+    "no files": ({"small": {"train_file": []}}, {}, "corpus small: give either train_file or dataset_name"),
+    "name": ({"small": {"name": "a|b"}}, {}, "corpus a|b: a name is one line without"),
+    "case of a name": ({}, {"stages": [{"weights": {"Small": 1}}]}, "no corpus 'Small'; did you mean small?"),
 }
 
 

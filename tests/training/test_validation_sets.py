@@ -153,7 +153,7 @@ def test_a_set_has_a_prefix_and_columns_of_its_own(sets, task, tmp_path):
         ({"news": []}, "--validation_sets news: give validation_file, a file or a list of files"),
         ({"news": {"prefx": "x"}}, "--validation_sets news: unknown option 'prefx'; did you mean prefix"),
         ({"news": {"prefix": "x"}}, "--validation_sets news: give validation_file"),
-        ({"news": 3}, "--validation_sets news: validation_file: expected list of texts, got 3"),
+        ({"news": 3}, "--validation_sets news: validation_file: expected a list of texts, got 3"),
         ("{}", "names no set"),
     ],
 )
@@ -171,6 +171,10 @@ WRONG = {
     "the wrong direction": (
         {"metric_for_best_model": "eval_short_per", "greater_is_better": "true"},
         "the smaller value of per is the better one: leave it out",
+    ),
+    "a tag that is no token": (
+        {"validation_sets": '{"tagged": {"validation_file": "x.jsonl", "prefix": "<2de> "}}'},
+        "validation set 'tagged': texts begin with <2de>, and the tokenizer",
     ),
     "two kinds": (
         {"validation_file": "x.jsonl"},
