@@ -55,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         source, target = load_tokenizers(args.tokenizer, args.target_tokenizer, args.trust_remote_code)
     overlap, other_bad = None, BadRows("skip")  # the test set as it is
     if args.against:
-        overlap = Overlap(read(args.against, args, other_bad))
+        overlap = Overlap(read(args.against, against_columns(args), other_bad))
     statistics, bad = Statistics(source, target, overlap), BadRows("skip", args.max_length_ratio)
-    rows = read(args.file, args, bad)
+    rows = read(args.file, Columns(args.source_column, args.target_column), bad)
     while batch := list(islice(rows, BATCH)):
         statistics.add(batch)
 
@@ -87,6 +87,9 @@ def make_parser() -> Parser:
         metavar="FILE",
         help="a test set, of which FILE should hold nothing: count what it holds",
     )
+    for side in SIDES:
+        option = f"--against_{side}_column"
+        parser.add_argument(option, metavar="NAME", help=f"its {side}s' column (default that of FILE)")
     parser.add_argument("--tokenizer", help="folder or Hub name: count tokens, and characters that it does not know")
     parser.add_argument("--target_tokenizer", help="the target's, if it has its own elsewhere")
     add_trust(parser)
@@ -105,6 +108,9 @@ def make_parser() -> Parser:
 
 
 def check_options(args: argparse.Namespace) -> None:
+    for side in SIDES:
+        if getattr(args, f"against_{side}_column") is not None and not args.against:
+            raise ArgumentError(f"--against_{side}_column does nothing without --against")
     if args.target_tokenizer is not None and args.tokenizer is None:
         raise ArgumentError(f"--target_tokenizer {args.target_tokenizer}: give the source's with --tokenizer too")
     if args.plot is not None:
@@ -114,14 +120,20 @@ def check_options(args: argparse.Namespace) -> None:
     check_output_file("--output_file", args.output_file, inputs, outputs=[args.plot])
 
 
-def read(files: Sequence[str], args: argparse.Namespace, bad: BadRows) -> Iterator[Row]:
+def against_columns(args: argparse.Namespace) -> Columns:
+    """Returns the columns of the test set, which are those of the data unless others are given."""
+    given = ((getattr(args, f"against_{side}_column"), getattr(args, f"{side}_column")) for side in SIDES)
+    return Columns(*(of_test or of_data for of_test, of_data in given))
+
+
+def read(files: Sequence[str], columns: Columns, bad: BadRows) -> Iterator[Row]:
     """
     Yields rows, and shows meanwhile how many.
 
     Raises:
         DataError: There are none, not even bad ones, which this verb shows; or all lack a column.
     """
-    rows = good_rows_of(find_files(files, say_once), Columns(args.source_column, args.target_column), bad)
+    rows = good_rows_of(find_files(files, say_once), columns, bad)
     yield from tqdm(rows, desc=f"Reading {Path(files[0]).name}", unit=" rows", disable=None)
     if bad.remedy():
         raise DataError(bad.refusal(skip=""))

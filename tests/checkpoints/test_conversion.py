@@ -431,13 +431,5 @@ def test_languages_are_set_in_tokenizer_and_generation(
     assert to_id in read and from_id not in read
     generated = model.generate(torch.tensor([read]), **told.languages.options, max_new_tokens=3)
     assert generated[0, place] == from_id and len(list(told.decode(["A"]))) == 1
-    # Without another word the tokenizer's own.
-    converted.tgt_lang, said = source, []
-    model.generation_config.forced_bos_token_id = model.generation_config.decoder_start_token_id = None
-    own = Decoder(model, converted, converted, max_new_tokens=3, say=said.append)
-    assert list(own.options.values()).count(to_id) == 1 and said == []
-    converted.tgt_lang = None
-    Decoder(model, converted, converted, max_new_tokens=3, say=said.append)
-    assert len(said) == 1 and "has several languages, and nothing says which one: give tgt_lang" in said[0]
     with pytest.raises(ArgumentError, match="xx_YY: the tokenizer has no such language"):
         Decoder(model, converted, converted, tgt_lang="xx_YY")

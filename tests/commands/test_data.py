@@ -108,6 +108,13 @@ def test_what_stands_in_a_test_set_too_is_told(rows, tmp_path, capsys):
     assert report["targets"]["here"] == 120
 
 
+def test_a_test_set_may_have_columns_of_other_names(rows, tmp_path, capsys):
+    test = tmp_path / "test.jsonl"
+    test.write_text('{"from": "C A T", "target": "other than others"}\n')
+    said = run(capsys, rows, "--against", test, "--against_source_column", "from")
+    assert "sources  1 of 1 (100.00 %) there, 60 of 240" in said
+
+
 # Targets that one kind of tokenizer or one language suits, and what is proposed for them.
 SENTENCES = {
     "Chinese": "我喜欢{}狗。",
@@ -190,6 +197,7 @@ def test_the_picture_is_one(rows, tokenizer, capsys):
         (["rows.jsonl", "--plot", "a.png", "--output_file", "{}/../a.png"], "another output has this name already"),
         (["none.jsonl"], "none.jsonl"),
         (["rows.jsonl", "--against", "none.jsonl"], "none.jsonl"),
+        (["rows.jsonl", "--against_source_column", "from"], "--against_source_column does nothing without --against"),
         (["rows.jsonl", "--target_column", "tgt"], "--target_column gives the name of another"),
         (["empty.csv"], "empty.csv: there are no rows"),
     ],
