@@ -128,6 +128,16 @@ RULES = (
         "split_batches would cut batches that were made for each process: leave it out",
     ),
     # What would do nothing.
+    Rule(
+        "dataloader_drop_last",
+        lambda data, trainer: trainer.dataloader_drop_last and (data.endless or data.plans_batches),
+        "does nothing to batches that this package makes, of which none is left out: leave it out",
+    ),
+    Rule(
+        "length_column_name",
+        given("length_column_name", "length"),
+        "does nothing, for lengths are counted as the data are read: leave it out",
+    ),
     Rule("sortish_sampler", given("sortish_sampler"), "does nothing; --group_by_length is on by default"),
     Rule("do_predict", given("do_predict"), "does nothing: hf-xformer evaluate tests a trained model"),
     Rule(

@@ -28,6 +28,8 @@ REFUSALS = {
     "save_strategy ": ({**EVALUATION, "save_strategy": "best"}, "best needs --metric_for_best_model"),
     "auto_find_batch_size": ({"auto_find_batch_size": "true"}, "halve --max_tokens"),
     "accelerator_config": ({"accelerator_config": '{"split_batches": true}'}, "split_batches would cut"),
+    "dataloader_drop_last ": ({"dataloader_drop_last": "true", "max_tokens": 64}, "does nothing to batches"),
+    "length_column_name": ({"length_column_name": "size"}, "lengths are counted"),
     "sortish_sampler": ({"sortish_sampler": "true"}, "does nothing"),
     "do_predict": ({"do_predict": "true"}, "hf-xformer evaluate"),
     "do_eval": ({"do_eval": "true"}, "--validation_file"),
