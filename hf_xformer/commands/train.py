@@ -68,7 +68,7 @@ from ..training.rotation import (
     rotate,
     without_word_of_the_best,
 )
-from ..training.schedules import check_fits, steps_of_epochs
+from ..training.schedules import check_fits, steps_of_epochs, unended_warmup
 from ..training.throughput import log_throughput, results_of_end, results_of_training, seconds_of, sums_in
 
 
@@ -139,8 +139,10 @@ def make_trainer(
     if run.validation is not None:
         average_over_tokens(trainer, run.validation)
     if run.finished is None:
-        if given.max_steps <= 0:
-            check_fits(given, steps_of_epochs(given, len(run.train)))
+        steps = given.max_steps if given.max_steps > 0 else steps_of_epochs(given, len(run.train))
+        check_fits(given, steps)
+        if line := unended_warmup(given, steps):
+            trainer.accelerator.print(line)
         keep_positions(trainer, run.train, None if run.recipe.changed else run.start.state)
         log_throughput(trainer, trainer.accelerator.print, passes_of(model_args), names_of(data_args))
     return trainer

@@ -15,6 +15,11 @@ from .launch import data_parallel_size
 
 # Arguments of schedules that count steps.
 STEPS = ("num_decay_steps", "num_stable_steps", "timescale")
+# Schedules that pass over a warm-up, and those that have one.
+WITH_WARMUP = {
+    SchedulerType.CONSTANT: "constant_with_warmup has one",
+    SchedulerType.REDUCE_ON_PLATEAU: "leave it out",
+}
 
 
 def check_schedule(training_args: TrainingArguments) -> None:
@@ -34,6 +39,8 @@ def check_schedule(training_args: TrainingArguments) -> None:
     is_wsd = training_args.lr_scheduler_type == SchedulerType.WARMUP_STABLE_DECAY
     if is_wsd and "num_decay_steps" not in kwargs:
         raise ArgumentError(f"{where}: give num_decay_steps, the steps in which the rate falls at the end")
+    if (advice := WITH_WARMUP.get(SchedulerType(training_args.lr_scheduler_type))) and training_args.warmup_steps:
+        raise ArgumentError(f"--warmup_steps {training_args.warmup_steps:g} does nothing with {where}: {advice}")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=training_args.learning_rate)
     with blame(where, TypeError, ValueError):
         warmup = training_args.get_warmup_steps(100)
@@ -60,6 +67,18 @@ def check_fits(training_args: TrainingArguments, steps: int) -> None:
         parts = f"{warmup:,} of warm-up, {'' if stable is None else f'{stable:,} between, '}{decay:,} of decay"
         advice = "; leave num_stable_steps out: all steps between are stable" if stable is not None else ""
         raise ArgumentError(f"{described(training_args)}: the run has {steps:,} steps, its parts {parts}{advice}")
+
+
+def unended_warmup(training_args: TrainingArguments, steps: int) -> str:
+    """Returns what to say of a run that ends before its learning rate is the one that was asked for, if it does."""
+    warmup = training_args.get_warmup_steps(steps)
+    if warmup < max(steps, 2):
+        return ""
+    reached = training_args.learning_rate * (steps - 1) / warmup
+    return (
+        f"the run ends in its warm-up: {warmup:,} steps of it, and {steps:,} steps in all, so that the learning rate "
+        f"only reaches {reached:.3g}"
+    )
 
 
 def described(training_args: TrainingArguments) -> str:

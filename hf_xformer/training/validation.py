@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The validation sets of a run: read, tokenised, and laid behind one another in batches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments
@@ -21,6 +22,7 @@ from .arguments import DataArguments
 from .chance import evaluated_objective
 from .evaluation import GenerationMetrics
 from .launch import data_parallel_size
+from .mixtures import corpora_of
 from .plan import Plan
 
 
@@ -47,6 +49,8 @@ def read_validation(
         tell = partial(say_of, say, title) if name else say
         with naming(title):
             bad = bad_rows.setdefault(title or "validation", BadRows(of_set.on_bad_row, None, of_set.unwanted_column))
+            for file in trained_on(of_set.validation_file or (), data_args):
+                tell(f"{file} is a training file too: its scores say nothing of texts that the model has not seen")
             rows = read_set(of_set, bad, tell)
             bad.tell(partial(say_of, say, title or "validation"))
             prefixed = tokenize.with_prefix(prefix)
@@ -85,6 +89,12 @@ def sets_of(data_args: DataArguments) -> Iterator[tuple[str, DataArguments, str]
     for name, given in data_args.validation_sets.items():
         own = {option: value for option, value in given.items() if option != "prefix"}
         yield name, replace(data_args, validation_sets=None, **own), given.get("prefix", "")
+
+
+def trained_on(files: Sequence[str], data_args: DataArguments) -> list[str]:
+    """Returns the files that a run trains on too."""
+    training = {Path(file).resolve() for _, corpus in corpora_of(data_args) for file in corpus.train_file or ()}
+    return [file for file in files if Path(file).resolve() in training]
 
 
 def read_set(data_args: DataArguments, bad_rows: BadRows, say: Callable) -> Dataset:

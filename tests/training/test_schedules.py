@@ -8,8 +8,11 @@ import math
 import pytest
 import torch
 from small_runs import SMALL, refused, stop_after, weights
+from transformers import Seq2SeqTrainingArguments
 
 from hf_xformer.commands import train
+from hf_xformer.errors import ArgumentError
+from hf_xformer.training.schedules import check_schedule
 
 
 def rates(folder) -> dict[int, float]:
@@ -107,3 +110,21 @@ def test_the_steps_of_epochs_are_the_trainers(task, tmp_path):
     options = {"lr_scheduler_type": WSD, "gradient_accumulation_steps": 3, **EPOCHS}
     train.main(task.options(tmp_path, **options, lr_scheduler_kwargs='{"num_decay_steps": 14}'))
     assert json.loads((tmp_path / "trainer_state.json").read_text())["global_step"] == 14
+
+
+@pytest.mark.parametrize(("warmup", "is_said"), [(0, False), (1, False), (5, False), (6, True), (60, True)])
+def test_a_run_that_ends_in_its_warm_up_says_so(warmup, is_said, task, tmp_path, capsys):
+    options = {"warmup_steps": warmup, "logging_steps": 1, "max_steps": 6, "lr_scheduler_type": "inverse_sqrt"}
+    train.main(task.options(tmp_path / "run", **options))
+    said = [line for line in capsys.readouterr().out.splitlines() if "ends in its warm-up" in line]
+    assert len(said) == is_said
+    if said:
+        assert float(said[0].rpartition(" ")[2]) == pytest.approx(max(rates(tmp_path / "run").values()), rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["constant", "reduce_lr_on_plateau"])
+def test_a_warm_up_that_a_schedule_passes_over_is_refused(name, tmp_path):
+    evaluating = {"eval_strategy": "steps", "eval_steps": 2}
+    arguments = Seq2SeqTrainingArguments(tmp_path, lr_scheduler_type=name, warmup_steps=3, **evaluating)
+    with pytest.raises(ArgumentError, match=f"--warmup_steps 3 does nothing with --lr_scheduler_type {name}"):
+        check_schedule(arguments)

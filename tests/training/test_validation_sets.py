@@ -204,3 +204,10 @@ def test_another_file_for_a_set_is_another_recipe_where_it_chooses_the_best(sets
     line = refused(train, task.options(tmp_path / "run", **options, validation_sets=json.dumps(swapped)), capsys)
     assert "was trained with validation_sets" in line
     train.main(task.options(tmp_path / "run", **options, validation_sets=json.dumps(moved)))
+
+
+def test_a_set_that_is_trained_on_is_said(sets, task, tmp_path, capsys):
+    found = json.dumps({"seen": task.train, "unseen": sets["short"]})
+    train.main(task.options(tmp_path / "run", validation_file=None, metrics=None, validation_sets=found))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "is a training file too" in line]
+    assert line.startswith(f"validation set 'seen': {task.train} is a training file too")
