@@ -163,7 +163,8 @@ def make_ours(args: argparse.Namespace, layers: int, length: int, folder: Path) 
     from hf_xformer import XformerConfig, XformerForSeq2SeqLM
     from hf_xformer.data.tokenizers import train_tokenizer
 
-    tokenizer = train_tokenizer(vocabulary(args.data), "symbol")
+    words = vocabulary(args.data)
+    tokenizer = train_tokenizer(words, "symbol", vocab_size=2 * len(words))  # room for all of them
     config = XformerConfig(
         **{"vocab_size": len(tokenizer), "d_model": WIDTH, "encoder_layers": layers, "decoder_layers": layers},
         **{"encoder_attention_heads": HEADS, "decoder_attention_heads": HEADS, "gated_ffn": False},
