@@ -19,6 +19,7 @@ from ..data.objectives import Objective, SpanCorruption, longest_text
 from ..data.pairs import PairTokenizer
 from ..data.random_pairs import NoisyPairs, ObjectivePairs
 from ..data.subwords import BpeDropout, Regularisation, UnigramSampling
+from ..data.templates import language_fields, tokens_of, words_with
 from ..errors import ArgumentError
 from .arguments import DataArguments
 
@@ -84,6 +85,8 @@ def make_encoder(data_args: DataArguments, tokenize: PairTokenizer, say: Callabl
     regularisations = make_regularisations(data_args, source, target)
     options = objective_of(data_args)
     if options is None:
+        if data_args.source_word_dropout:
+            check_kept(data_args.source_column, source)
         noise = make_source_noise(source, data_args.source_word_dropout, data_args.case_noise)
         return NoisyPairs(tokenize, data_args.overlong, noise, *regularisations)
     if source is not target:
@@ -102,6 +105,24 @@ def make_encoder(data_args: DataArguments, tokenize: PairTokenizer, say: Callabl
             f"--max_target_length {data_args.max_target_length}"
         )
     return ObjectivePairs(source, objective, longest, own, regularisations[0])
+
+
+def check_kept(column: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Checks that no word is left out that says a source's language.
+
+    Args:
+        column: Of the sources, which may be a template.
+
+    Raises:
+        ArgumentError: It has a language in a word that is no token of its own, such as "to {target_lang}: {source}".
+    """
+    for word in words_with(column, language_fields(column).values()):
+        if not tokens_of(word, tokenizer):
+            raise ArgumentError(
+                f"--source_word_dropout would leave out the language {word!r} of --source_column {column!r} too, as "
+                "any word that is no added token: write it as one, such as <2{target_lang}>"
+            )
 
 
 def make_regularisations(

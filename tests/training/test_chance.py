@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from hf_xformer.commands import tokenizer, train
 from hf_xformer.data.pairs import PairTokenizer
 from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.errors import ArgumentError
 from hf_xformer.training.arguments import DataArguments
 from hf_xformer.training.chance import evaluated_objective, make_encoder, recorded_chance, say_chance
 
@@ -199,6 +200,16 @@ def test_an_evaluation_of_texts_has_no_noise():
     options = DataArguments(objective="copy", bpe_dropout=0.5)
     pairs = evaluated_objective(rows, options, PairTokenizer(source, source, 99, 99))
     assert pairs["input_ids"] == [source(SENTENCE)["input_ids"]] * 20
+
+
+def test_a_language_is_not_left_out_as_a_word():
+    tokenizer = train_tokenizer(["a b"], "symbol", added_tokens=["<2de>"])
+    tokenize = PairTokenizer(tokenizer, tokenizer, 9, 9)
+    for column in ("source", "<2{target_lang}> {source}", "news: {source}"):
+        make_encoder(DataArguments(source_word_dropout=0.1, source_column=column), tokenize, print)
+    options = DataArguments(source_word_dropout=0.1, source_column="to {target_lang}: {source}")
+    with pytest.raises(ArgumentError, match="--source_word_dropout would leave out the language '{target_lang}:'"):
+        make_encoder(options, tokenize, print)
 
 
 def test_what_changes_nothing_is_said():
