@@ -28,7 +28,15 @@ from .forced_words import Words, check_force_words
 from .languages import Languages
 from .lengths import Report, SourceLengths, longest_target, room, within_positions
 from .log_probabilities import lengths_of, log_probabilities
-from .options import candidates_of, check_assistant, check_hypotheses, check_options, drafts_of, load_assistant
+from .options import (
+    candidates_of,
+    check_assistant,
+    check_hypotheses,
+    check_options,
+    drafts_of,
+    load_assistant,
+    with_own_length,
+)
 from .search import Search, is_implemented
 from .stopping import StopTexts, ended_by_themselves, own_stop_strings
 from .tally import Place, checked_text, numbered
@@ -122,7 +130,7 @@ class Decoder:
         self.mbr = risk_of(mbr)
         self.model, self.source, self.target, self.scores, self.say = model.eval(), source, target, scores, say
         self.languages = Languages(source, target, src_lang, tgt_lang)
-        options |= self.languages.options
+        options = with_own_length(options | self.languages.options)
         self.config = check_options(model, options)
         if self.mbr is not None:
             self.config.num_return_sequences = options["num_return_sequences"] = candidates_of(self.config)

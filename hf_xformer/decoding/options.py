@@ -30,6 +30,16 @@ WARPERS = {
 DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
 
 
+def with_own_length(options: dict) -> dict:
+    """
+    Returns options in which a greatest length that is given takes the place of the checkpoint's by the other name: of
+    two the library takes the new tokens, whichever was given, and warns at every batch.
+    """
+    names = ("max_new_tokens", "max_length")
+    given = [name for name in names if options.get(name) is not None]
+    return options if len(given) != 1 else options | {name: None for name in names if name not in given}
+
+
 def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
     """
     Checks the values of `generate()`'s options as the library does, before anything is decoded.

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Decoder`: scores against one forward, the end of the positions, stop strings, assistants, odd tokenizers."""
 
+import logging
 import re
 from copy import deepcopy
 
@@ -250,6 +251,21 @@ def test_options_that_no_encoder_decoder_has_are_refused_when_a_model_is_loaded(
 def test_a_stop_string_that_is_empty_or_no_string_is_refused(stops, model, tokenizer):
     with pytest.raises(ArgumentError, match="stop_strings has"):
         Decoder(model, tokenizer, tokenizer, stop_strings=stops)
+
+
+@pytest.mark.parametrize("more", [{}, {"num_beams": 2}, {"do_sample": True}], ids=["greedy", "beams", "samples"])
+@pytest.mark.parametrize(("given", "own"), [("max_new_tokens", "max_length"), ("max_length", "max_new_tokens")])
+def test_a_length_that_is_given_takes_the_place_of_the_checkpoints_without_a_word(
+    given, own, more, model, tokenizer, caplog
+):
+    lengths = {"max_new_tokens": 3, "max_length": 4}  # which counts the start token
+    model.generation_config.update(suppress_tokens=[0, 1, 2, 3], eos_token_id=1, max_length=None)
+    model.generation_config.update(**{own: lengths[own] + 4})
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    decoder = Decoder(model, tokenizer, tokenizer, batch_size=1, **{given: lengths[given]}, **more)
+    assert [len(best.text.split()) for best, *_ in decoder.decode(TEXTS)] == [3] * len(TEXTS)
+    logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert not caplog.messages
 
 
 def test_from_pretrained_finds_both_tokenizers(tokenizer, tmp_path):
