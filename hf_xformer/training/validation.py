@@ -55,6 +55,7 @@ def read_validation(
             bad.tell(partial(say_of, say, title or "validation"))
             prefixed = tokenize.with_prefix(prefix)
             check_languages(rows, of_set.columns, prefixed, "validation")
+            say_untold(rows, prefix, data_args, tell)
             if data_args.metrics:
                 own: list[list[str]] = rows["target"][:]
                 for note in check_metrics(data_args.metrics, own, scoring=scoring):
@@ -89,6 +90,20 @@ def sets_of(data_args: DataArguments) -> Iterator[tuple[str, DataArguments, str]
     for name, given in data_args.validation_sets.items():
         own = {option: value for option, value in given.items() if option != "prefix"}
         yield name, replace(data_args, validation_sets=None, **own), given.get("prefix", "")
+
+
+def say_untold(rows: Dataset, prefix: str, data_args: DataArguments, say: Callable) -> None:
+    """Says how many sources of a set begin with no prefix, where all sources of the training begin with one."""
+    prefixes = {corpus.prefix for corpus, _ in corpora_of(data_args)}
+    if "" in prefixes or prefix in prefixes:
+        return
+    untold = [text for text in rows["source"][:] if not (prefix + text).startswith(tuple(prefixes))]
+    if untold:
+        say(
+            f"{len(untold):,} of {len(rows):,} sources begin with no prefix of the training's, "
+            f"{', '.join(map(repr, sorted(prefixes)))}: a set of --validation_sets may have one; the first: "
+            f"{untold[0][:60]!r}"
+        )
 
 
 def trained_on(files: Sequence[str], data_args: DataArguments) -> list[str]:

@@ -211,3 +211,23 @@ def test_a_set_that_is_trained_on_is_said(sets, task, tmp_path, capsys):
     train.main(task.options(tmp_path / "run", validation_file=None, metrics=None, validation_sets=found))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "is a training file too" in line]
     assert line.startswith(f"validation set 'seen': {task.train} is a training file too")
+
+
+def test_sources_without_the_prefix_of_the_training_are_said(sets, task, tmp_path, capsys):
+    rows = [json.loads(line) for line in Path(sets["short"]).read_text().splitlines()]
+    baked = "".join(json.dumps(row | {"source": f"A {row['source']}"}) + "\n" for row in rows)
+    (tmp_path / "baked.jsonl").write_text(baked)
+    found = {"plain": sets["short"], "told": {"validation_file": sets["short"], "prefix": "A "}}
+    found |= {"baked": str(tmp_path / "baked.jsonl")}
+
+    def said(**corpus) -> list[str]:
+        corpora = json.dumps([{"train_file": task.train, **corpus}])
+        given = {"train_file": None, "datasets": corpora, "validation_sets": json.dumps(found)}
+        train.main(task.options(tmp_path / "run", **given, resume_from_checkpoint="false"))
+        return [line for line in capsys.readouterr().out.splitlines() if "begin with no prefix" in line]
+
+    (line,) = said(prefix="A ")
+    without = [row["source"] for row in rows if not row["source"].startswith("A ")]
+    assert line.startswith(f"validation set 'plain': {len(without)} of {len(rows)} sources begin with no prefix")
+    assert repr(without[0]) in line
+    assert said() == []
