@@ -39,7 +39,7 @@ from .options import (
 )
 from .search import Search, is_implemented
 from .stopping import StopTexts, ended_by_themselves, own_stop_strings
-from .tally import Place, checked_text, numbered
+from .tally import Place, checked_text, numbered, shortened
 
 
 if TYPE_CHECKING:
@@ -306,6 +306,8 @@ class Decoder:
                 results[i] = hypotheses
                 self.targets.check_words(places[i], [each.text for each in hypotheses], report.wordless)
                 out_of_positions += [i] * unended
+                if not (unended or hypotheses[0].ended or self.config.max_new_tokens):
+                    report.cut_off.add(places[i], f"became {shortened(hypotheses[0].text)}")
             bar.update(len(chosen))
             while given in results:
                 yield results.pop(given)

@@ -86,6 +86,7 @@ class Report:
         self.kept, self.cut, self.refused, self.unended = Tally(), Tally(), Tally(), Tally()
         self.misread = Tally()  # whose prefix the target's tokenizer reads as another text
         self.wordless = Tally()  # whose text ended before it had all of its words
+        self.cut_off = Tally()  # whose text ended at the model's own `max_length`
         self.untold = Tally()  # that are told no language, as those of the training are
 
     def see(self, length: int, place: Place) -> None:
@@ -125,6 +126,12 @@ class Report:
             )
             where = f"ended at the model's {self.positions:,} positions, without an end token"
             lines.append(f"{where}: {texts}: {self.unended}")
+        if self.cut_off.count:
+            texts = (
+                f"the texts of {self.cut_off.count:,} sources" if self.cut_off.count > 1 else "the text of 1 source"
+            )
+            where = "cut off at the generation config's max_length, without an end token"
+            lines.append(f"{where}: {texts}: {self.cut_off} (max_new_tokens says another length)")
         if self.misread.count:
             lines.append(f"prefixes that the target's tokenizer changes: {self.misread.count:,}, of {self.misread}")
         if self.untold.count:

@@ -30,7 +30,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def model():
     made = make_model()
-    made.generation_config.update(eos_token_id=ENDS, max_length=9)
+    made.generation_config.update(eos_token_id=ENDS, max_new_tokens=8)
     return made
 
 

@@ -32,7 +32,7 @@ def tokenizer():
 @pytest.fixture
 def model():
     made = make_model()
-    made.generation_config.update(eos_token_id=ENDS, max_length=9)
+    made.generation_config.update(eos_token_id=ENDS, max_new_tokens=8)
     return made
 
 
@@ -145,6 +145,20 @@ def test_without_a_recorded_length_there_is_nothing_to_go_by(overlong, model, to
     Decoder(model, tokenizer, tokenizer, overlong=overlong, max_source_length=9)
     learned = make_model(position_embedding_type="learned", max_position_embeddings=8)
     assert Decoder(learned, tokenizer, tokenizer, overlong=overlong).lengths.limit == 8
+
+
+def test_texts_that_the_models_own_length_cuts_off_are_said(model, tokenizer):
+    said: list[str] = []
+    tokens = {"eos_token_id": [1, *range(5, 30)], "pad_token_id": 0, "decoder_start_token_id": 2}
+    model.generation_config = GenerationConfig(max_length=9, **tokens)
+    texts = list(Decoder(model, tokenizer, tokenizer, say=said.append).decode(TEXTS))
+    count = sum(not best.ended for best, *_ in texts)
+    assert 0 < count < len(TEXTS)
+    (line,) = said
+    assert line.startswith("cut off at the generation config's max_length, without an end token: ")
+    assert f"{count} source" in line
+    asked = Decoder(model, tokenizer, tokenizer, max_new_tokens=8, say=said.append)
+    assert list(asked.decode(TEXTS)) == texts and len(said) == 1
 
 
 def test_a_decoder_says_of_each_call_what_that_call_did(model, tokenizer):

@@ -53,7 +53,7 @@ def tokenizer(task):
 @pytest.fixture(scope="module")
 def model(tokenizer):
     model = make_model(vocab_size=len(tokenizer))
-    model.generation_config.max_length = 9
+    model.generation_config.max_new_tokens = 8
     return model
 
 
