@@ -306,7 +306,8 @@ class Decoder:
                 results[i] = hypotheses
                 self.targets.check_words(places[i], [each.text for each in hypotheses], report.wordless)
                 out_of_positions += [i] * unended
-                if not (unended or hypotheses[0].ended or self.config.max_new_tokens):
+                is_asked = self.config.max_new_tokens or self.options.get("max_length")
+                if not (unended or is_asked or hypotheses[0].ended):
                     report.cut_off.add(places[i], f"became {shortened(hypotheses[0].text)}")
             bar.update(len(chosen))
             while given in results:
