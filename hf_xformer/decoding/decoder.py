@@ -306,8 +306,7 @@ class Decoder:
                 results[i] = hypotheses
                 self.targets.check_words(places[i], [each.text for each in hypotheses], report.wordless)
                 out_of_positions += [i] * unended
-                is_asked = self.config.max_new_tokens or self.options.get("max_length")
-                if not (unended or is_asked or hypotheses[0].ended):
+                if not (unended or hypotheses[0].ended or self.config.max_new_tokens or self.options.get("max_length")):
                     report.cut_off.add(places[i], f"became {shortened(hypotheses[0].text)}")
             bar.update(len(chosen))
             while given in results:
