@@ -300,13 +300,13 @@ class Decoder:
         bar.update(len(results))
         prompts = {i: self.targets.prompt(places[i], report.misread) for i in encoded}
         words = {i: self.targets.words(places[i]) for i in encoded}
-        given, out_of_positions = 0, []
+        given, out_of_positions, is_asked = 0, [], self.config.max_new_tokens or self.options.get("max_length")
         for chosen, decoded in self.decode_batches(encoded, prompts, words):
             for i, (hypotheses, unended) in zip(chosen, decoded, strict=True):
                 results[i] = hypotheses
                 self.targets.check_words(places[i], [each.text for each in hypotheses], report.wordless)
                 out_of_positions += [i] * unended
-                if not (unended or hypotheses[0].ended or self.config.max_new_tokens or self.options.get("max_length")):
+                if not (unended or is_asked or hypotheses[0].ended):
                     report.cut_off.add(places[i], f"became {shortened(hypotheses[0].text)}")
             bar.update(len(chosen))
             while given in results:
