@@ -55,7 +55,8 @@ def test_a_run_keeps_the_template_with_its_tokenizer(side, task, languages, tmp_
         template if each == side else None for each, template in TAGGED.items()
     ]
     said: list[str] = []
-    decoder = Decoder.from_pretrained(str(tmp_path / "run"), device="cpu", tgt_lang="same", say=said.append)
+    options = {"device": "cpu", "tgt_lang": "same", "max_new_tokens": 8, "say": said.append}
+    decoder = Decoder.from_pretrained(str(tmp_path / "run"), **options)
     assert decoder.languages("A B") == ("<2same> A B" if side == "source" else "A B")
     assert len(list(decoder.decode(["A B"]))) == 1 and not said
 
