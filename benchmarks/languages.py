@@ -27,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/descriptions"), help="folder of the prepared data")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
+    parser.add_argument("--models", nargs="+", help=f"such as de; by default {ALL!r} and each language")
     parser.add_argument("--max_steps", type=int, help="of a training, instead of those that the recipe has")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/languages"), help="default: %(default)s")
     parser.add_argument(
@@ -38,9 +39,11 @@ def main() -> None:
     if args.max_steps is not None:
         options |= {"max_steps": args.max_steps, "eval_steps": args.max_steps, "save_steps": args.max_steps}
     corpora = {corpus["name"]: corpus for corpus in options["datasets"]}
+    if unknown := {*(args.models or ())} - {ALL, *corpora}:
+        parser.error(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join((ALL, *corpora))}")
     figures = Figures("languages", args.results, steps=options["max_steps"], bf16=args.bf16)
     for seed in args.seeds:
-        for model in (ALL, *corpora):
+        for model in args.models or (ALL, *corpora):
             if not figures.has(model=model, seed=seed):
                 mine = list(corpora) if model == ALL else [model]
                 of = {"seed": seed, "datasets": [corpora[name] for name in mine]}

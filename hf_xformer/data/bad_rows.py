@@ -6,7 +6,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any, NamedTuple
 
 from ..errors import DataError
@@ -64,6 +63,7 @@ class BadRows:
         self.examples: list[str] = []  # the first, each with its place
         self.first = ""  # place and reason of the first, without anything that stands in it
         self.remedies: dict[str, str] = {}  # by reason
+        self.said: set[str] = set()  # lines that a pass over a stream has said
 
     def __reduce__(self) -> tuple:
         return type(self), self.rules
@@ -74,7 +74,9 @@ class BadRows:
 
     def of_stream(self) -> "BadRowsOfStream":
         """Returns one of the same policy for rows that are read while they are used."""
-        return BadRowsOfStream(*self.rules)
+        found = BadRowsOfStream(*self.rules)
+        found.said = self.said
+        return found
 
     @property
     def total(self) -> int:
@@ -197,7 +199,13 @@ class BadRowsOfStream(BadRows):
         if self.policy == "error":
             raise DataError(self.refusal())
         if str(self.total).strip("0") == "1":  # 1, 10, 100, ...
-            say_first_time(f"so far {self.line_or_refuse()}")
+            self.say_first_time(f"so far {self.line_or_refuse()}")
+
+    def say_first_time(self, line: str) -> None:
+        """Says a line as `say_once` does, unless an earlier pass over the stream has said the same."""
+        if line not in self.said:
+            self.said.add(line)
+            say_once(line)
 
 
 def listed(counts: Mapping[str, int]) -> str:
@@ -211,9 +219,3 @@ def say_once(line: str) -> None:
     worker = None if loading is None else loading.get_worker_info()
     if os.environ.get("RANK", "0") == "0" and (worker is None or worker.id == 0):
         print(line, file=sys.stderr)
-
-
-@cache
-def say_first_time(line: str) -> None:
-    """Says a line as `say_once` does, unless an earlier pass over a stream has said the same."""
-    say_once(line)

@@ -16,7 +16,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError
 from ..files import content_of
-from .bad_rows import BadRows, BadRowsOfStream, say_first_time
+from .bad_rows import BadRows, BadRowsOfStream
 from .row_datasets import store_rows, stream_rows
 from .rows import Columns, Row, checked_at_end, good_rows
 
@@ -139,7 +139,7 @@ def stream_foreign_rows(
         )
         where = place if dataset.num_shards == 1 else f"{place}, shard {shard + 1} of {dataset.num_shards}"
         yield from good_rows(placed(dataset, records, where), columns, counted)
-    counted.tell(say_first_time)
+    counted.tell(counted.say_first_time)
 
 
 def placed(dataset: Dataset | IterableDataset, records: Iterable[dict], place: str) -> Iterator[tuple[str, dict]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets import Dataset, IterableDataset
 
 from ..files import content_of
-from .bad_rows import BadRows, BadRowsOfStream, say_first_time, say_once
+from .bad_rows import BadRows, BadRowsOfStream, say_once
 from .foreign import Foreign, load_foreign_rows
 from .formats import TABLE_READERS, format_of
 from .row_datasets import store_rows, stream_rows
@@ -146,4 +146,4 @@ def generate_pass(files: tuple[str, ...], columns: Columns, bad_rows: BadRowsOfS
     """Reads rows for one pass of a stream, at whose end it says what was left out."""
     counted = bad_rows.of_stream()
     yield from read_rows(files, columns.source, columns.target, counted, columns.group)
-    counted.tell(say_first_time)
+    counted.tell(counted.say_first_time)
