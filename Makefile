@@ -72,7 +72,7 @@ pretraining-data: install  ## plain text and a small labelled set, from the docu
 	$(BIN)/hf-xformer tokenizer --train_file $(DOCSTRINGS)/text.txt --one_column --vocab_size 4000 --sentinels 20 \
 		--mask_token --output_dir $(DOCSTRINGS)/tokenizer --overwrite
 
-pretraining: pretraining-data  ## pretraining and fine-tuning against training from scratch; a quarter of an hour on two cores
+pretraining: pretraining-data  ## pretraining and fine-tuning against training from scratch; an hour on two cores
 	$(BIN)/python benchmarks/pretraining.py
 
 descriptions-data: install  ## one-line descriptions of Debian's packages in English, German, French and Italian
@@ -80,7 +80,7 @@ descriptions-data: install  ## one-line descriptions of Debian's packages in Eng
 	$(BIN)/hf-xformer tokenizer --train_file $(DESCRIPTIONS)/train-*.jsonl --model_type bpe --vocab_size 6000 \
 		--added_tokens '<2de>' '<2fr>' '<2it>' --output_dir $(DESCRIPTIONS)/tokenizer --overwrite
 
-languages: descriptions-data  ## one model of three languages against a model of each; half an hour on two cores
+languages: descriptions-data  ## one model of three languages against a model of each; an hour and more on two cores
 	$(BIN)/python benchmarks/languages.py $(if $(BF16),--bf16)
 
 # Recipes for the literature's data, which is not passed on here: DATA names the folder of the published files.

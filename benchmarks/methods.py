@@ -5,8 +5,8 @@ Error rates of the quickstart's task by the methods that people ask for, at equa
 dropout, distillation, beams, minimum Bayes risk decoding. With --ablation, by parts of the model and of the recipe.
 
   make quickstart                                          # prepares data/g2p
-  python benchmarks/methods.py data/g2p --bf16             # three seeds: an hour and a half on two cores
-  python benchmarks/methods.py data/g2p --bf16 --ablation  # two hours more
+  python benchmarks/methods.py data/g2p --bf16             # three seeds: some four hours on two cores
+  python benchmarks/methods.py data/g2p --bf16 --ablation  # as long again
   python benchmarks/methods.py data/g2p --seeds 0 --max_steps 20 --max_samples 100
 
 Every model sees as many pairs as the quickstart's, R-Drop's half as many twice. The test words are decoded greedily

@@ -41,7 +41,7 @@ MORE_TYPES = {"resume_from_checkpoint": ("boolean",), "fsdp": ("boolean",), "opt
 
 # Dataclasses of the mappings in lists.
 MAPPINGS: dict[str, type] = {"datasets": CorpusArguments, "stages": StageArguments}
-# Such lists, for messages that refuse something else.
+# Examples of these lists, for messages that refuse something else.
 EXAMPLES = {
     "datasets": "[{name: news, train_file: news.tsv}, {name: ours, train_file: ours.jsonl}]",
     "stages": "[{until_step: 1000, weights: {news: 1}}, {weights: {news: 1, ours: 1}}]",
@@ -73,7 +73,7 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """What a value has to be, in words, with the example if there is one."""
+        """Kind of value that is wanted, in words, with the example if there is one."""
         article = "a " if self.types[:1] == ("array",) else ""
         return article + self.type + (f", such as {self.example}" if self.example else "")
 
