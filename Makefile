@@ -14,6 +14,8 @@ DOCSTRINGS := data/docstrings
 DESCRIPTIONS := data/descriptions
 PRONASYL := data/pronasyl
 MULTI30K := data/multi30k
+# Of the recipes for published test sets: each is a training of hours.
+SEEDS ?= 0
 # Half the time on processors that compute in bfloat16; others are slower for it.
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
@@ -91,19 +93,15 @@ reproduce-g2p: published install  ## the pronunciation recipe on the literature'
 	$(BIN)/python scripts/prepare_pronasyl.py --data $(DATA) --output_dir $(PRONASYL)
 	$(BIN)/hf-xformer tokenizer --train_file $(PRONASYL)/train.jsonl --model_type symbol \
 		--output_dir $(PRONASYL)/tokenizer --overwrite
-	$(BIN)/hf-xformer train --config_file configs/accelerate/cpu.yaml configs/train/g2p-pronasyl.yaml $(BF16)
-	$(BIN)/hf-xformer evaluate runs/g2p-pronasyl --test_file $(PRONASYL)/test.jsonl --metrics per wrong_words \
-		--num_beams 5 --output_file runs/g2p-pronasyl/test_results.json
-	$(BIN)/hf-xformer card runs/g2p-pronasyl
+	$(BIN)/python benchmarks/published.py g2p --seeds $(SEEDS) $(if $(BF16),--bf16)
+	$(BIN)/hf-xformer card runs/g2p-pronasyl-$(firstword $(SEEDS))
 
 reproduce-multi30k: published install  ## the translation recipe on Multi30k, DATA=DIR: hours on two cores
 	$(BIN)/python scripts/prepare_multi30k.py --data $(DATA) --output_dir $(MULTI30K)
 	$(BIN)/hf-xformer tokenizer --train_file $(MULTI30K)/train.jsonl --merges $(MULTI30K)/code \
 		--output_dir $(MULTI30K)/tokenizer --overwrite
-	$(BIN)/hf-xformer train --config_file configs/accelerate/cpu.yaml configs/train/multi30k-en-de.yaml $(BF16)
-	$(BIN)/hf-xformer evaluate runs/multi30k-en-de --test_file $(MULTI30K)/test.jsonl --metrics sacrebleu chrf \
-		--sacrebleu_tokenize none --num_beams 5 --output_file runs/multi30k-en-de/test_results.json
-	$(BIN)/hf-xformer card runs/multi30k-en-de
+	$(BIN)/python benchmarks/published.py multi30k --seeds $(SEEDS) $(if $(BF16),--bf16) $(if $(RAW),--raw $(RAW))
+	$(BIN)/hf-xformer card runs/multi30k-en-de-$(firstword $(SEEDS))
 
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 

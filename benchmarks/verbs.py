@@ -39,9 +39,17 @@ def train(options: dict, output_dir: Path) -> float:
     return round(json.loads(results.read_text())["train_runtime"], 1)
 
 
-def evaluate(run: Path, test_file: Path, metrics: Iterable[str], *words: object) -> dict[str, float]:
-    """Returns what `hf-xformer evaluate` says of a run's texts for a test set, with more words of its command line."""
-    out = run.with_name(f"{run.name}.scores.json")
+def evaluate(
+    run: Path, test_file: Path, metrics: Iterable[str], *words: object, out: Path | None = None
+) -> dict[str, float]:
+    """
+    Returns what `hf-xformer evaluate` says of a run's texts for a test set.
+
+    Args:
+        words: More of its command line.
+        out: File for the scores; None for one beside the run.
+    """
+    out = out or run.with_name(f"{run.name}.scores.json")
     hf_xformer("evaluate", run, "--test_file", test_file, "--metrics", *metrics, "--output_file", out, *words)
     return json.loads(out.read_text(encoding="utf-8"))
 

@@ -1,0 +1,130 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Trains the recipe of a test set that others have measured on, and prints its scores beside the published ones.
+
+  make reproduce-g2p DATA=g2p-pronasyl SEEDS="0 1 2"             # prepares the data, and runs this
+  make reproduce-multi30k DATA=multi30k-en-de SEEDS="0 1 2"
+  python benchmarks/published.py g2p --max_steps 20 --max_samples 100 --results build/tried
+
+A run that was stopped goes on from its last checkpoint in --output_dir, and seeds that are in
+benchmarks/results/published_TASK.json are not trained again. Every model decodes the test set greedily and with five
+beams. --raw adds what its German scores against the sentences as people wrote them: Moses's rules join words and
+punctuation again (pip install sacremoses), and sacreBLEU cuts both in its own way and ignores case, which the model
+was not given. The references, joined so themselves, reach BLEU 99.9.
+"""
+
+import argparse
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from measuring import RESULTS
+from verbs import Figures, evaluate, hf_xformer, print_table
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    A recipe, and how its models are scored.
+
+    Args:
+        recipe: Of configs/train.
+        data: Folder of the prepared rows.
+        metrics: Their titles by their names.
+        words: More of `hf-xformer evaluate`'s command line.
+        published: Figures of others, for the printed table.
+    """
+
+    recipe: str
+    data: Path
+    metrics: dict[str, str]
+    words: tuple[str, ...]
+    published: str
+
+
+TASKS = {
+    "g2p": Task(
+        "g2p-pronasyl",
+        Path("data/pronasyl"),
+        {"wrong_words": "wrong words", "per": "PER"},
+        (),
+        "wrong words 20.6 (g2p-seq2seq), 19.91 with PER 4.16 (the same, measured by Cisco)",
+    ),
+    "multi30k": Task(
+        "multi30k-en-de",
+        Path("data/multi30k"),
+        {"sacrebleu": "BLEU", "chrf": "chrF"},
+        ("--sacrebleu_tokenize", "none"),
+        "BLEU 41.02 (Wu et al. 2021)",
+    ),
+}
+DECODINGS: dict[str, tuple[str, ...]] = {"greedy": (), "5 beams": ("--num_beams", "5")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
+    parser.add_argument("--max_steps", type=int, help="of a training, instead of as many as the recipe has")
+    parser.add_argument("--max_samples", type=int, help="rows of the test set (default: all)")
+    parser.add_argument("--raw", type=Path, help="German test sentences as they were written, one a line, or .gz")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs"), help="default: %(default)s")
+    parser.add_argument(
+        "--bf16", action="store_true", help="train in bfloat16: half the time on processors that have it"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
+    args = parser.parse_args()
+    if args.raw is not None and args.task != "multi30k":
+        parser.error(f"--raw is for multi30k; {args.task} has phonemes")
+    task = TASKS[args.task]
+    steps = () if args.max_steps is None else ("--max_steps", args.max_steps)
+    most = () if args.max_samples is None else ("--max_samples", args.max_samples)
+    figures = Figures(
+        f"published_{args.task}", args.results, steps=args.max_steps, samples=args.max_samples, bf16=args.bf16
+    )
+    for seed in args.seeds:
+        if all(figures.has(decoding=decoding, seed=seed) for decoding in DECODINGS):
+            continue
+        run = args.output_dir / f"{task.recipe}-{seed}"
+        chosen = ("--seed", seed, "--output_dir", run, "--bf16", args.bf16, *steps)
+        hf_xformer("train", f"configs/train/{task.recipe}.yaml", *chosen)
+        record = json.loads((run / "run.json").read_text())
+        of_run = {name: record[name] for name in ("parameters", "steps", "seconds", "weights_of_step")}
+        for decoding, words in DECODINGS.items():
+            texts = run.with_name(f"{run.name}.{decoding.replace(' ', '-')}.jsonl")
+            more = (*task.words, *words, *most, "--predictions_file", texts)
+            # The card of a run has the scores that are in its folder: in the end those of the beams.
+            found = evaluate(run, task.data / "test.jsonl", task.metrics, *more, out=run / "test_results.json")
+            scores = {name: round(found[name], 2) for name in task.metrics}
+            if args.raw is not None:
+                scores |= raw_scores(texts, args.raw)
+            figures.add(decoding=decoding, seed=seed, **scores, **of_run)
+    print_table(figures.rows(), "decoding", task.metrics)
+    print(f"published: {task.published}")
+
+
+def raw_scores(texts: Path, references: Path) -> dict[str, object]:
+    """Returns BLEU and chrF of the predictions in a file against sentences as they were written, with signatures."""
+    from sacrebleu.metrics import BLEU, CHRF
+    from sacremoses import MosesDetokenizer
+
+    moses = MosesDetokenizer(lang="de")
+    rows = map(json.loads, texts.read_text(encoding="utf-8").splitlines())
+    joined = [moses.detokenize(row["prediction"].split()) for row in rows]
+    expected = read_lines(references)[: len(joined)]
+    found: dict[str, object] = {}
+    for name, metric in {"raw_bleu": BLEU(lowercase=True), "raw_chrf": CHRF(lowercase=True)}.items():
+        score = metric.corpus_score(joined, [expected])
+        found |= {name: round(score.score, 2), f"{name}_signature": str(metric.get_signature())}
+    return found
+
+
+def read_lines(path: Path) -> list[str]:
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
+
+
+if __name__ == "__main__":
+    main()
