@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.formats import check_file, read_lines
-from ..decoding.decoder import Decoder, Hypothesis
+from ..decoding.decoder import Decoder
+from ..decoding.hypotheses import Hypothesis
 from ..decoding.tally import Place, Tally
 from ..errors import ArgumentError, one_line_errors
 from ..files import open_whole

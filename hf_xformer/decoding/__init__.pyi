@@ -1,6 +1,7 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-from .decoder import Decoder, Hypothesis
+from .decoder import Decoder
+from .hypotheses import Hypothesis
 from .mbr import MinimumBayesRisk
 from .search import Search
 

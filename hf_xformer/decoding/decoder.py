@@ -3,7 +3,7 @@
 """Decodes texts in batches of similar length with `generate()`, and returns them in order."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from .batches import FIRST_WINDOW, LAST_WINDOW, BatchSize, is_out_of_memory, win
 from .beginnings import AllowedTexts, TargetEncoder
 from .compiling import check_compiling, compiled
 from .forced_words import Words, check_force_words
+from .hypotheses import Hypothesis
 from .languages import Languages
 from .lengths import Report, SourceLengths, longest_target, room, within_positions
 from .log_probabilities import lengths_of, log_probabilities
@@ -48,31 +49,6 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 KEPT_LOGITS = 64  # sources at a time where the library keeps the logits of every step
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """
-    A decoded text.
-
-    Args:
-        text: The text.
-        score: The natural logarithm of its probability, end token included, if it was asked for.
-        length: Its tokens, end token included, if the score was asked for.
-        utility: What minimum Bayes risk decoding sorts by, the highest first.
-        ended: Whether it ended by itself, and not at the greatest length.
-    """
-
-    text: str
-    score: float | None = None
-    length: int | None = None
-    utility: float | None = None
-    ended: bool = True
-
-    @property
-    def per_token(self) -> float | None:
-        """Mean of the logarithms of its tokens' probabilities."""
-        return None if self.score is None else self.score / max(1, self.length or 0)
 
 
 class Decoder:

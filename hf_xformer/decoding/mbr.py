@@ -10,19 +10,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from sacrebleu.metrics import CHRF
 from sacrebleu.metrics.base import Metric
 
+from .hypotheses import Hypothesis
 from .metrics import METRICS, check_metric_names
 from .scorers import run_comet
 from .scoring import DEFAULT_SCORING, Scoring, in_form
-
-
-if TYPE_CHECKING:
-    from .decoder import Hypothesis
 
 
 # sacreBLEU's options for a figure of one sentence, where its own would be those of a corpus.
@@ -54,8 +50,8 @@ class MinimumBayesRisk:
             run_comet(scoring.comet_python, scoring.comet_model)
 
     def sort(
-        self, sources: Sequence[str], candidates: Sequence[Sequence["Hypothesis"]], by_probability: bool = False
-    ) -> Iterator[list["Hypothesis"]]:
+        self, sources: Sequence[str], candidates: Sequence[Sequence[Hypothesis]], by_probability: bool = False
+    ) -> Iterator[list[Hypothesis]]:
         """
         Yields each source's candidates with their utilities, the best first.
 

@@ -11,7 +11,8 @@ from transformers import GenerationConfig
 
 from ..data.pictures import can_plot
 from ..decoding.attention_maps import cross_attention, draw_attention
-from ..decoding.decoder import Decoder, Hypothesis
+from ..decoding.decoder import Decoder
+from ..decoding.hypotheses import Hypothesis
 from ..errors import ArgumentError, InputError, one_line
 
 

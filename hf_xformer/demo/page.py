@@ -8,7 +8,7 @@ from functools import partial
 
 import gradio as gr
 
-from ..decoding.decoder import Hypothesis
+from ..decoding.hypotheses import Hypothesis
 from ..errors import ArgumentError
 from .answers import Answers, described
 

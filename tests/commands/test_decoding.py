@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 
 from hf_xformer.checkpoints.loading import load_model, load_tokenizers
 from hf_xformer.commands import evaluate, generate
-from hf_xformer.decoding.decoder import Decoder, Hypothesis
+from hf_xformer.decoding.decoder import Decoder
+from hf_xformer.decoding.hypotheses import Hypothesis
 from hf_xformer.decoding.metrics import compute_metrics
 
 

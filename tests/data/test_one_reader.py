@@ -26,7 +26,7 @@ from hf_xformer.data import sources
 from hf_xformer.data.bad_rows import BadRows
 from hf_xformer.data.formats import read_lines
 from hf_xformer.data.reading import read_rows
-from hf_xformer.decoding.decoder import Hypothesis
+from hf_xformer.decoding.hypotheses import Hypothesis
 from hf_xformer.decoding.tally import Tally
 from hf_xformer.errors import InputError
 from hf_xformer.training.arguments import DataArguments

@@ -15,7 +15,8 @@ from sacrebleu.metrics.chrf import CHRF
 from small_models import make_model
 
 from hf_xformer.data.tokenizers import train_tokenizer
-from hf_xformer.decoding.decoder import Decoder, Hypothesis
+from hf_xformer.decoding.decoder import Decoder
+from hf_xformer.decoding.hypotheses import Hypothesis
 from hf_xformer.decoding.mbr import MinimumBayesRisk
 from hf_xformer.decoding.scoring import Scoring
 from hf_xformer.errors import ArgumentError
