@@ -5,6 +5,7 @@ Shows what a file of data is, and which options follow from it: bad rows, length
 
   hf-xformer data train.jsonl
   hf-xformer data train.de.gz train.en.gz --tokenizer tokenizer --against test.de test.en --plot lengths.png
+  hf-xformer data corpus.txt --one_column                      # plain text, of which an objective makes pairs
 
 It reads the file once, as training does, and keeps none of it in memory. Lengths are exact. Duplicates and overlap are
 exact for a million and a quarter of a million texts, and estimated from a share of them beyond that, which is said.
@@ -40,7 +41,7 @@ from ..data.sources import find_files
 from ..data.statistics import SIDES, Statistics
 from ..errors import ArgumentError, DataError, one_line_errors
 from ..files import TARGET_TOKENIZER, write_json, write_text
-from .options import Parser, add_columns, add_trust, check_output_file, number
+from .options import Parser, add_columns, add_one_column, add_trust, check_output_file, columns_of, number
 
 
 BATCH = 1000
@@ -49,15 +50,17 @@ BATCH = 1000
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
+    columns = columns_of(args)
     check_options(args)
     source = target = None
     if args.tokenizer is not None:
         source, target = load_tokenizers(args.tokenizer, args.target_tokenizer, args.trust_remote_code)
     overlap, other_bad = None, BadRows("skip")  # the test set as it is
     if args.against:
-        overlap = Overlap(read(args.against, against_columns(args), other_bad))
-    statistics, bad = Statistics(source, target, overlap), BadRows("skip", args.max_length_ratio)
-    rows = read(args.file, Columns(args.source_column, args.target_column), bad)
+        overlap = Overlap(read(args.against, against_columns(args), other_bad), one_column=args.one_column)
+    statistics = Statistics(source, target, overlap, args.one_column)
+    bad = BadRows("skip", args.max_length_ratio)
+    rows = read(args.file, columns, bad)
     while batch := list(islice(rows, BATCH)):
         statistics.add(batch)
 
@@ -81,6 +84,7 @@ def make_parser() -> Parser:
         "file", nargs="+", metavar="FILE", help="data files, a folder of them, or two text files, source first"
     )
     add_columns(parser, policy=False)
+    add_one_column(parser)
     parser.add_argument(
         "--against",
         nargs="+",
@@ -122,8 +126,8 @@ def check_options(args: argparse.Namespace) -> None:
 
 def against_columns(args: argparse.Namespace) -> Columns:
     """Returns the columns of the test set, which are those of the data unless others are given."""
-    given = ((getattr(args, f"against_{side}_column"), getattr(args, f"{side}_column")) for side in SIDES)
-    return Columns(*(of_test or of_data for of_test, of_data in given))
+    columns = columns_of(args)
+    return Columns(args.against_source_column or columns.source, args.against_target_column or columns.target)
 
 
 def read(files: Sequence[str], columns: Columns, bad: BadRows) -> Iterator[Row]:

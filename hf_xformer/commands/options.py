@@ -17,6 +17,7 @@ from accelerate.utils import set_seed  # the library's own would import PEFT, wh
 from ..checkpoints.quantization import QUANTIZATIONS
 from ..data.bad_rows import POLICIES, SHORTEST, BadRows
 from ..data.formats import TABLE_READERS, format_of, read_lines
+from ..data.rows import Columns
 from ..data.templates import language_fields
 from ..decoding.decoder import Decoder
 from ..decoding.lengths import OVERLONG
@@ -24,6 +25,10 @@ from ..decoding.scoring import COMET_MODEL, Scoring
 from ..errors import ArgumentError, blame, refuse_misspelt, wrong_choice
 from ..files import kept_path
 from ..hub.privacy import shown
+
+
+# Of the verbs that read texts: options that mean something where there are targets.
+OF_TARGETS = ("target_column", "max_length_ratio", "separate", "target_tokenizer", "against_target_column")
 
 
 class Parser(argparse.ArgumentParser):
@@ -141,6 +146,25 @@ def add_columns(
             help=f"a pair is a bad row if one side has more than R times the characters of the other, of which fewer "
             f"than {SHORTEST} count as {SHORTEST} (default: any lengths)",
         )
+
+
+def add_one_column(parser: argparse._ActionsContainer) -> None:
+    """Adds the option for plain text."""
+    parser.add_argument(
+        "--one_column",
+        action="store_true",
+        help="read texts without targets, for a recipe's objective: --source_column of tables, or one plain-text file",
+    )
+
+
+def columns_of(args: argparse.Namespace) -> Columns:
+    """Returns the columns that are read; raises ArgumentError for options of targets where there are none."""
+    if not args.one_column:
+        return Columns(args.source_column, args.target_column)
+    for option in OF_TARGETS:
+        if getattr(args, option, None) not in (None, False, "target"):
+            raise ArgumentError(f"--{option} does nothing with --one_column, which has no targets: leave one out")
+    return Columns(args.source_column, None)
 
 
 def bad_rows_of(args: argparse.Namespace) -> BadRows:

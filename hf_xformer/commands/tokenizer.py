@@ -33,7 +33,7 @@ from ..data.templates import check_target, fields_of, language_fields, tags_of
 from ..data.tokenizers import TRAINERS, train_tokenizer
 from ..errors import ArgumentError, one_line_errors
 from ..files import TARGET_TOKENIZER, check_output_folder, fill_folder
-from .options import Parser, add_columns, add_overwrite, bad_rows_of, whole_number
+from .options import Parser, add_columns, add_one_column, add_overwrite, bad_rows_of, columns_of, whole_number
 
 
 # Options by which a tokenizer is trained.
@@ -57,8 +57,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.separate:
         folders = {"source": args.output_dir, "target": args.output_dir / TARGET_TOKENIZER}
     check_output(args.output_dir, args.overwrite)
-    if args.one_column and args.separate:
-        raise ArgumentError("--separate: --one_column has no targets to train a second tokenizer on: leave one out")
 
     make = maker(args)
     rows = row_opener(args)
@@ -111,11 +109,7 @@ def make_parser() -> Parser:
     data.add_argument("--dataset_config_name", help="its configuration, if it has several")
     data.add_argument("--train_split", default="train", help="its split (default train)")
     add_columns(data)
-    data.add_argument(
-        "--one_column",
-        action="store_true",
-        help="read texts without targets, for a recipe's objective: --source_column of tables, or one plain-text file",
-    )
+    add_one_column(data)
 
     kind = parser.add_argument_group("tokenizer")
     kind.add_argument("--model_type", choices=list(TRAINERS), default="bpe", help="see below (default bpe)")
@@ -190,7 +184,8 @@ def check_languages(args: argparse.Namespace, rows: Callable[[], Iterable[Row]])
     Raises:
         ArgumentError: Some are not among those that are to be added; the message has them all.
     """
-    for side, column in (("source", args.source_column), ("target", None if args.one_column else args.target_column)):
+    columns = columns_of(args)
+    for side, column in (("source", columns.source), ("target", columns.target)):
         if column is None or not fields_of(column):
             continue
         if side == "target" and language_fields(column):
@@ -214,15 +209,15 @@ def without_first(text: str, tokens: Sequence[str]) -> str:
 def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:
     """Returns a function that reads the rows from the start: they are read twice and may not fit in memory."""
     bad_rows = bad_rows_of(args)
-    columns = {"source_column": args.source_column, "target_column": None if args.one_column else args.target_column}
+    columns = columns_of(args)
     if args.train_file:
         files = find_files(args.train_file, say_once)
-        for _ in read_rows(files, **columns, bad_rows=bad_rows):  # all are counted before training begins
+        for _ in read_rows(files, columns.source, columns.target, bad_rows):  # all are counted before training begins
             pass
         bad_rows.tell(say_once)
-        return lambda: read_rows(files, **columns, bad_rows=bad_rows.fresh())
+        return lambda: read_rows(files, columns.source, columns.target, bad_rows.fresh())
     name, config = args.dataset_name, args.dataset_config_name
-    dataset = load_named_rows(name, config, args.train_split, **columns, bad_rows=bad_rows)
+    dataset = load_named_rows(name, config, args.train_split, columns.source, columns.target, bad_rows=bad_rows)
     bad_rows.tell(say_once)
     return lambda: dataset
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .scripts import TOKENIZERS
-from .statistics import SIDES, Lengths, Side, Statistics
-from .tokenizers import SPECIALS
+from .statistics import Lengths, Side, Statistics
+from .tokenizers import SENTINEL, SPECIALS
 
 
 # A list of symbols has few of them, each many times.
@@ -19,6 +19,8 @@ VOCABULARIES = ((20_000, 2000), (500_000, 8000), (5_000_000, 16_000))
 LARGEST_VOCABULARY = 32_000
 # Pairs that make a steady step for a first training.
 PAIRS_A_STEP = 64
+# Passes over plain text, of which an objective makes other pairs each time.
+PASSES = 10
 # A length ratio that more than this share of pairs exceed is no sign of an error in them; so many times it is.
 FEW, WILD = 0.005, 3
 # Folders of the tokenizers that are to be trained: for both sides or the sources, and for targets of another kind.
@@ -65,7 +67,7 @@ def tokenizer_options(statistics: Statistics) -> list[TokenizerOptions]:
     """Returns the tokenizer to train, for both sides, or one for each if they are of different kinds."""
     kinds = {side: text_kind(each) for side, each in statistics.sides.items()}
     if len(set(kinds.values())) == 1:
-        return [options_for(statistics, SIDES, kinds["source"])]
+        return [options_for(statistics, tuple(kinds), kinds["source"])]
     return [options_for(statistics, (side,), kind) for side, kind in kinds.items()]
 
 
@@ -74,13 +76,14 @@ def options_for(statistics: Statistics, sides: tuple[str, ...], kind: str) -> To
     if kind == "bpe":
         size = next((size for most, size in VOCABULARIES if statistics.pairs <= most), LARGEST_VOCABULARY)
         return TokenizerOptions(sides, kind, size, f"a rule of thumb for {statistics.pairs:,} pairs")
+    specials = len(SPECIALS) + statistics.one_column  # the objective's mask
     if kind == "char":
-        why = f"{len(characters):,} characters and {len(SPECIALS)} special tokens"
-        return TokenizerOptions(sides, kind, len(characters) + len(SPECIALS), why)
+        why = f"{len(characters):,} characters and {specials} special tokens"
+        return TokenizerOptions(sides, kind, len(characters) + specials, why)
     characters -= {character for character in characters if character.isspace()}
     symbols = set[str]().union(*(statistics.sides[side].words or () for side in sides))
-    why = f"{len(symbols):,} symbols, their characters and {len(SPECIALS)} special tokens"
-    return TokenizerOptions(sides, kind, len(symbols | characters) + len(SPECIALS), why)
+    why = f"{len(symbols):,} symbols, their characters and {specials} special tokens"
+    return TokenizerOptions(sides, kind, len(symbols | characters) + specials, why)
 
 
 def token_lengths(side: Side, kind: str) -> tuple[Lengths, int] | None:
@@ -116,7 +119,7 @@ def rounded_up(length: int, step: int = 8) -> int:
 def length_options(statistics: Statistics, coverage: float) -> list[Option]:
     """Returns the limits of both sides and the batches that hold such texts."""
     limits = length_limits(statistics, coverage)
-    if len(limits) < len(SIDES):
+    if len(limits) < len(statistics.sides):
         return []
     options, means = [], []
     for name, limit in limits.items():
@@ -126,12 +129,19 @@ def length_options(statistics: Statistics, coverage: float) -> list[Option]:
         whole = "all" if not cut else f"{floored(100 * (1 - cut / counted.total))} %, all but {cut:,},"
         options.append(Option(f"max_{name}_length", limit, f"{whole} of the {name}s are left whole"))
         means.append(counted.mean + more)
+    if statistics.one_column:
+        options.append(
+            Option("max_target_length", limits["source"], "no objective makes a target longer than its text")
+        )
     least = max(4 * max(limits.values()), min(PAIRS_A_STEP, statistics.pairs) * max(means), 1024)
     tokens = 2 ** (int(least) - 1).bit_length()
     options.append(Option("packing", True))
     held = round(tokens / max(means))
     why = f"about {held:,} pairs a step" if held < statistics.pairs else "all pairs in one step"
     options.append(Option("max_tokens", tokens, why))
+    if statistics.one_column:
+        steps = max(1, round(PASSES * statistics.pairs / held))
+        options.append(Option("max_steps", steps, f"about {PASSES} passes over the texts"))
     return options
 
 
@@ -159,7 +169,20 @@ def row_options(statistics: Statistics, bad: int, given: float | None = None) ->
     return options
 
 
+def objective_options(statistics: Statistics) -> list[Option]:
+    """Returns the objective that makes pairs of texts without targets, one for which the tokenizer has the tokens."""
+    if not statistics.one_column:
+        return []
+    name, tokenizer = "denoising", None if statistics.tokenize is None else statistics.tokenize.source
+    if tokenizer is not None and tokenizer.mask_token_id is None:
+        name = "span_corruption" if SENTINEL.format(0) in tokenizer.get_vocab() else "prefix_lm"
+    return [Option("objective", name, "one of several")]
+
+
 def metric_options(statistics: Statistics) -> list[Option]:
+    """Returns the metrics that suit the targets; none where an objective makes them."""
+    if statistics.one_column:
+        return []
     target = statistics.sides["target"]
     kind, script = text_kind(target), target.script()
     options = [Option("metrics", METRICS[kind])]
@@ -184,6 +207,7 @@ def recipe_options(
         return row_options(statistics, bad, given_ratio)
     return [
         *row_options(statistics, bad, given_ratio),
+        *objective_options(statistics),
         *length_options(statistics, coverage),
         *metric_options(statistics),
     ]

@@ -18,6 +18,8 @@ from .text_forms import one_space_apart
 
 # Hashes that are kept of one kind, some 200 bytes each.
 ROOM = 2**20
+# Texts that two files may share.
+KINDS = ("pairs", "sources", "targets")
 
 
 class Sampled:
@@ -82,6 +84,16 @@ class Repeats(Sampled):
             "estimated_from": 1 / self.factor,
         }
 
+    def report_of_texts(self) -> dict[str, Any]:
+        """Returns the same of texts without targets."""
+        found = self.report()
+        return {
+            "distinct_texts": found["distinct_pairs"],
+            "repeated_texts": found["repeated_pairs"],
+            "repeated_text_example": self.repeated_pair and shown(self.repeated_pair[0]),
+            "estimated_from": found["estimated_from"],
+        }
+
 
 def number_of_targets(known: int | Counter[int]) -> int:
     return 1 if isinstance(known, int) else len(known)
@@ -124,29 +136,37 @@ class Shared(Sampled):
 
 
 class Overlap:
-    """Pairs, sources and targets that stand in another file too."""
+    """
+    Pairs, sources and targets that stand in another file too; of rows without targets the sources.
 
-    def __init__(self, rows: Iterable[Row], room: int = ROOM // 4):
-        self.shared = {kind: Shared(room) for kind in ("pairs", "sources", "targets")}
+    Args:
+        rows: The other file's.
+        one_column: Whether they have no targets.
+    """
+
+    def __init__(self, rows: Iterable[Row], room: int = ROOM // 4, one_column: bool = False):
+        self.shared = {kind: Shared(room) for kind in (("sources",) if one_column else KINDS)}
         self.rows = 0
         for row in rows:
             self.rows += 1
             for source, target in pairs_of(row):
-                for kind, key in keys_of(key_of(source), key_of(target)).items():
-                    self.shared[kind].add_other(key)
+                keys = keys_of(key_of(source), key_of(target))
+                for kind, shared in self.shared.items():
+                    shared.add_other(keys[kind])
 
     def look_up(self, source: str, target: str, source_key: int, target_key: int) -> None:
         texts = {"pairs": [source, target], "sources": source, "targets": target}
-        for kind, key in keys_of(source_key, target_key).items():
-            self.shared[kind].look_up(key, texts[kind])
+        keys = keys_of(source_key, target_key)
+        for kind, shared in self.shared.items():
+            shared.look_up(keys[kind], texts[kind])
 
     def report(self) -> dict[str, Any]:
         return {kind: each.report() for kind, each in self.shared.items()}
 
 
 def pairs_of(row: Row) -> Iterator[tuple[str, str]]:
-    """Yields a pair for each reference of a row."""
-    return ((row["source"], target) for target in row["target"])
+    """Yields a pair for each reference of a row; a text without a target is one with an empty target."""
+    return ((row["source"], target) for target in row.get("target", [""]))
 
 
 def key_of(text: str) -> int:

@@ -59,13 +59,13 @@ def plot_lengths(sides: "dict[str, Side]", limits: dict[str, int], path: Path) -
     """
     from matplotlib.figure import Figure
 
-    units = list(sides["source"].lengths)
+    units, counted = list(sides["source"].lengths), "pairs" if len(sides) > 1 else "texts"
     figure = Figure(figsize=(10, 1 + 2.4 * len(units)), layout="constrained")
     for row, unit in zip(figure.subplots(len(units), len(sides), squeeze=False), units, strict=True):
         for axes, side in zip(row, sides, strict=True):
             lengths = sides[side].lengths[unit]
             draw_histogram(axes, lengths)
-            axes.set(xlabel=f"{side}, {unit}", ylabel="pairs" if axes is row[0] else "")
+            axes.set(xlabel=f"{side}, {unit}", ylabel=counted if axes is row[0] else "")
             axes.axvline(
                 lengths.percentile(50), color="black", linestyle=":", label=f"median {lengths.percentile(50)}"
             )

@@ -8,8 +8,9 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from .advice import Option, TokenizerOptions, tokenizer_options
+from .advice import Option, tokenizer_options
 from .bad_rows import listed
+from .duplicates import KINDS
 from .statistics import PERCENTILES, SIDES, Lengths, Statistics
 
 
@@ -42,22 +43,22 @@ def report_lines(report: dict[str, Any], statistics: Statistics, options: list[O
     if "tokens" not in statistics.sides["source"].lengths:
         yield ""
         yield "# A tokenizer for these texts"
-        yield from tokenizer_commands(report, tokenizer_options(statistics))
+        yield from tokenizer_commands(report, statistics)
 
 
 def counts_by_topic(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields what was counted, each with its topic; what has none belongs to the topic before."""
-    several = report["rows_with_several_references"]
-    more = f"; {report['pairs']:,} pairs, for {several:,} rows have several references" if several else ""
+    several, count = report.get("rows_with_several_references", 0), report.get("pairs", report["rows"])
+    more = f"; {count:,} pairs, for {several:,} rows have several references" if several else ""
     yield "rows", f"{report['rows']:,}{more}"
     yield from bad_row_counts("bad rows", report["bad_rows"])
-    if not report["pairs"]:
+    if not count:
         return
-    yield from duplicate_counts(report["duplicates"], report["pairs"])
+    yield from duplicate_counts(report["duplicates"], count)
     if "against" in report:
         yield from overlap_counts(report["against"])
     for side in SIDES:
-        if unknown := report[side].get("unknown_tokens"):
+        if unknown := report.get(side, {}).get("unknown_tokens"):
             text = f"{unknown['count']:,} of the {side}s' tokens ({unknown['percent']:g} %)"
             where = f", in {unknown['texts']:,} texts: {listed(unknown['most_frequent'])}"
             yield "unknown", text + (where if unknown["count"] else "")
@@ -72,20 +73,23 @@ def bad_row_counts(topic: str, bad: dict[str, Any]) -> Iterator[tuple[str, str]]
         yield "", example
 
 
-def duplicate_counts(duplicates: dict[str, Any], pairs: int) -> Iterator[tuple[str, str]]:
-    about = sample_note(duplicates)
-    repeated, several = duplicates["repeated_pairs"], duplicates["sources_with_several_targets"]
-    first = f", first {duplicates['repeated_pair_example']}" if repeated else ""
-    yield "duplicates", f"{repeated:,} of {pairs:,} pairs repeat an earlier one{about}{first}"
-    first = f", first {duplicates['several_targets_example']}" if several else ""
-    yield "", f"{several:,} sources have several targets{about}{first}"
+def duplicate_counts(duplicates: dict[str, Any], count: int) -> Iterator[tuple[str, str]]:
+    about, what = sample_note(duplicates), "pair" if "repeated_pairs" in duplicates else "text"
+    repeated = duplicates[f"repeated_{what}s"]
+    first = f", first {duplicates[f'repeated_{what}_example']}" if repeated else ""
+    yield "duplicates", f"{repeated:,} of {count:,} {what}s repeat an earlier one{about}{first}"
+    if what == "pair":
+        several = duplicates["sources_with_several_targets"]
+        first = f", first {duplicates['several_targets_example']}" if several else ""
+        yield "", f"{several:,} sources have several targets{about}{first}"
 
 
 def overlap_counts(against: dict[str, Any]) -> Iterator[tuple[str, str]]:
     names = " ".join(against["files"])
-    yield "against", f"{names}: {against['rows']:,} rows; what stands in both, counted in pairs:"
+    counted = ", counted in pairs" if "pairs" in against else ""
+    yield "against", f"{names}: {against['rows']:,} rows; what stands in both{counted}:"
     yield from bad_row_counts("bad there", against["bad_rows"]) if against["bad_rows"]["reasons"] else ()
-    for kind in ("pairs", "sources", "targets"):
+    for kind in filter(against.__contains__, KINDS):
         each = against[kind]
         first = f", first {each['example']}" if each["example"] else ""
         there, here = (with_percent(each[place], each[f"of_{place}"]) for place in ("there", "here"))
@@ -105,10 +109,12 @@ def with_percent(count: int, total: int) -> str:
 def length_table(statistics: Statistics) -> Iterator[str]:
     heads = ["mean", *(f"{percent:g} %" for percent in PERCENTILES), "longest"]
     yield f"{'lengths':20}" + "".join(f"{head:>9}" for head in heads)
-    for side in SIDES:
-        for unit, each in statistics.sides[side].lengths.items():
+    for side, texts in statistics.sides.items():
+        for unit, each in texts.lengths.items():
             values = [f"{each.mean:,.1f}", *(f"{each.percentile(p):,}" for p in PERCENTILES), f"{each.largest:,}"]
             yield f"{side + ' ' + unit:20}" + "".join(f"{value:>9}" for value in values)
+    if statistics.one_column:
+        return
     ratios = statistics.ratios
     tenths = [ratios.mean, *map(ratios.percentile, PERCENTILES), ratios.largest]
     yield f"{'longer : shorter':20}" + "".join(f"{each / 10:>9,.1f}" for each in tenths)
@@ -116,10 +122,10 @@ def length_table(statistics: Statistics) -> Iterator[str]:
 
 def length_bars(statistics: Statistics, block: str) -> Iterator[str]:
     """Yields histograms of both sides, in tokens or else in characters."""
-    for side in SIDES:
-        unit, lengths = [*statistics.sides[side].lengths.items()][-1]
+    for side, texts in statistics.sides.items():
+        unit, lengths = [*texts.lengths.items()][-1]
         if unit == "words":
-            unit, lengths = "characters", statistics.sides[side].lengths["characters"]
+            unit, lengths = "characters", texts.lengths["characters"]
         yield f"\n{side}s by {unit}"
         yield from histogram(lengths, block)
 
@@ -151,7 +157,7 @@ def quoted_value(value: Any) -> str:
     return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in text)
 
 
-def tokenizer_commands(report: dict[str, Any], trained: list[TokenizerOptions]) -> Iterator[str]:
+def tokenizer_commands(report: dict[str, Any], statistics: Statistics) -> Iterator[str]:
     """Yields the commands that train the tokenizer, or one for each side."""
     data = ["--train_file", *map(shlex.quote, report["files"])]
     for side in SIDES:
@@ -160,7 +166,8 @@ def tokenizer_commands(report: dict[str, Any], trained: list[TokenizerOptions]) 
     for name in ("on_bad_row", "max_length_ratio"):  # without them it would refuse what the recipe leaves out
         if (value := report["recipe"].get(name)) is not None:
             data += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
-    for each in trained:
+    own = ["--one_column", "--mask_token"] if statistics.one_column else []
+    for each in (trained := tokenizer_options(statistics)):
         kind = ["--model_type", each.model_type, "--vocab_size", str(each.vocab_size)]
-        own = [] if len(each.sides) > 1 else ["--separate"]
+        own = own if len(trained) == 1 else ["--separate"]
         yield " ".join(["hf-xformer tokenizer", *data, *kind, *own, "--output_dir", each.folder, f" # {each.why}"])

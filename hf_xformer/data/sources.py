@@ -38,7 +38,7 @@ def open_records(paths: list[Path], columns: Columns) -> Records:
             raise DataError(
                 f"{names}: unknown extension {paths[0].suffix!r}; a single file must be {', '.join(TABLE_READERS)} "
                 "(.gz may follow, except after .parquet), plain text comes as two files, source and target; texts "
-                "without targets are for `hf-xformer tokenizer --one_column` and a recipe's `objective`"
+                "without targets are for --one_column of `hf-xformer tokenizer` and `data`, and a recipe's `objective`"
             )
         case number, with_target:
             wanted = "tables or two plain-text files" if with_target else "tables or one file of sources"

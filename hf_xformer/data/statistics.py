@@ -228,6 +228,7 @@ class Statistics:
     Args:
         source_tokenizer, target_tokenizer: Both or none.
         overlap: The other file, if there is one.
+        one_column: Whether rows have sources alone, as plain text for an objective.
     """
 
     def __init__(
@@ -235,7 +236,9 @@ class Statistics:
         source_tokenizer: PreTrainedTokenizerBase | None = None,
         target_tokenizer: PreTrainedTokenizerBase | None = None,
         overlap: Overlap | None = None,
+        one_column: bool = False,
     ):
+        self.one_column = one_column
         self.tokenize = None
         self.specials: re.Pattern | None = None
         if source_tokenizer is not None and target_tokenizer is not None:
@@ -244,38 +247,39 @@ class Statistics:
             self.specials = (
                 re.compile("|".join(map(re.escape, sorted(spelt, key=len, reverse=True)))) if spelt else None
             )
-        self.sides = {"source": Side(source_tokenizer), "target": Side(target_tokenizer)}
+        self.sides = {"source": Side(source_tokenizer)} | ({} if one_column else {"target": Side(target_tokenizer)})
         self.rows = self.pairs = self.several_references = 0
         self.ratios = Lengths()  # of lengths as --max_length_ratio has them, in tenths, rounded up
         self.unusual, self.repeats, self.overlap = Unusual(), Repeats(), overlap
 
     def add(self, rows: list[Row]) -> None:
         self.rows += len(rows)
-        self.several_references += sum(len(row["target"]) > 1 for row in rows)
+        self.several_references += sum(len(row.get("target", ())) > 1 for row in rows)
         pairs = [pair for row in rows for pair in pairs_of(row)]
         for source, target in pairs:
             self.add_pair(source, target)
         if self.tokenize is not None and pairs:
             sources, targets = map(list, zip(*pairs, strict=True))
             encoded = self.tokenize({"source": sources, "target": targets})
-            for side, texts, name in zip(SIDES, (sources, targets), ("input_ids", "labels"), strict=True):
-                for text, ids in zip(texts, encoded[name], strict=True):
-                    self.sides[side].add_tokens(text, ids)
+            columns = ((sources, encoded["input_ids"]), (targets, encoded["labels"]))
+            for side, (texts, tokens) in zip(self.sides.values(), columns, strict=False):
+                for text, ids in zip(texts, tokens, strict=True):
+                    side.add_tokens(text, ids)
 
     def add_pair(self, source: str, target: str) -> None:
         self.pairs += 1
         forms = [composed(text) for text in (source, target)]
-        for side, text, form in zip(SIDES, (source, target), forms, strict=True):
-            self.sides[side].add(text, form)
         keys = [key_of(form) for form in forms]
         self.repeats.add(source, target, *keys)
         if self.overlap is not None:
             self.overlap.look_up(source, target, *keys)
-        shorter, longer = sorted(max(len(text.strip()), SHORTEST) for text in (source, target))
-        self.ratios.add(-(-10 * longer // shorter))
-        if source == target:
-            self.unusual.add("targets: equal to the source", source)
-        for side, text in zip(SIDES, (source, target), strict=True):
+        if not self.one_column:
+            shorter, longer = sorted(max(len(text.strip()), SHORTEST) for text in (source, target))
+            self.ratios.add(-(-10 * longer // shorter))
+            if source == target:
+                self.unusual.add("targets: equal to the source", source)
+        for side, text, form in zip(self.sides, (source, target), forms, strict=False):
+            self.sides[side].add(text, form)
             for kind, is_unusual in UNUSUAL_TEXT.items():
                 if is_unusual(text):
                     self.unusual.add(f"{side}s: {kind}", text)
@@ -284,13 +288,17 @@ class Statistics:
 
     def report(self) -> dict[str, Any]:
         """Returns everything as JSON."""
+        sides = {side: each.report() for side, each in self.sides.items()}
+        unusual = self.unusual.report()
+        if self.one_column:
+            return {"rows": self.rows, **sides, "unusual": unusual, "duplicates": self.repeats.report_of_texts()}
         ratios = {f"{percent:g}": self.ratios.percentile(percent) / 10 for percent in PERCENTILES}
         return {
             "rows": self.rows,
             "rows_with_several_references": self.several_references,
             "pairs": self.pairs,
-            **{side: each.report() for side, each in self.sides.items()},
+            **sides,
             "length_ratio": {"percentiles": ratios, "max": self.ratios.largest / 10},
-            "unusual": self.unusual.report(),
+            "unusual": unusual,
             "duplicates": self.repeats.report(),
         }

@@ -115,6 +115,67 @@ def test_a_test_set_may_have_columns_of_other_names(rows, tmp_path, capsys):
     assert "sources  1 of 1 (100.00 %) there, 60 of 240" in said
 
 
+PLAIN = ["The cat sat. It slept!", "A dog  ran.", "A dog ran.", "\u0041\u030a is a letter.", "Birds fly south."]
+
+
+@pytest.fixture
+def plain(rows):
+    path = rows.with_name("corpus.txt")
+    path.write_text("".join(f"{text}\n" for text in PLAIN * 20))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("entries", "objective"),
+    [
+        (None, "denoising"),
+        ({"mask_token": True}, "denoising"),
+        ({"sentinels": 9}, "span_corruption"),
+        ({}, "prefix_lm"),
+    ],
+)
+def test_plain_text_has_one_side_and_an_objective_that_its_tokenizer_has_the_tokens_for(
+    plain, capsys, entries, objective
+):
+    words = [plain, "--one_column"]
+    if entries is not None:
+        train_tokenizer(PLAIN, "bpe", vocab_size=400, **entries).save_pretrained(plain.parent / "tokenizer")
+        words += ["--tokenizer", "tokenizer"]
+    said = run(capsys, *words)
+    assert said.startswith(
+        "rows        100\nbad rows    0 of 100\nduplicates  96 of 100 texts repeat an earlier one, "
+    )
+    assert "target" not in said.partition("# Options")[0] and "longer : shorter" not in said
+    assert "20 sources: not in Unicode's normal form C" in said
+    report = json.loads(run(capsys, *words, "--format", "json"))
+    assert report["duplicates"]["repeated_texts"] == 96 and not {"target", "pairs", "length_ratio"} & report.keys()
+    assert report["recipe"]["objective"] == objective
+    if entries is None:
+        (command,) = (line for line in said.splitlines() if line.startswith("hf-xformer tokenizer "))
+        tokenizer_command.main(shlex.split(command, comments=True)[2:])
+        return
+    more = "config_name: x\noutput_dir: y\nuse_cpu: true\n"
+    options = said[said.index("# Options of a recipe") :].partition("\n\n")[0]
+    (plain.parent / "recipe.yaml").write_text(f"{options}\n{more}")
+    model, data_args, trainer = parse_run([str(plain.parent / "recipe.yaml")], "")
+    check_options(model, data_args, trainer)
+    assert data_args.objective == objective and trainer.max_steps == report["recipe"]["max_steps"] > 0
+    assert data_args.max_source_length == data_args.max_target_length >= report["source"]["tokens"]["max"]
+
+
+def test_texts_of_a_table_and_of_another_file_are_compared(plain, capsys):
+    table = plain.with_name("held-out.jsonl")
+    table.write_text('{"text": "A dog ran."}\n{"text": "New."}\n')
+    said = run(capsys, plain, "--one_column", "--against", table, "--against_source_column", "text", "--plot", "a.png")
+    assert "held-out.jsonl: 2 rows; what stands in both:\n" in said
+    assert "  sources  1 of 2 (50.00 %) there, 40 of 100 (40.00 %) here, first 'A dog  ran.'\n" in said.replace(
+        '"', "'"
+    )
+    assert "pairs" not in said.partition("# Options")[0] and (plain.parent / "a.png").read_bytes().startswith(
+        b"\x89PNG"
+    )
+
+
 # Targets that one kind of tokenizer or one language suits, and what is proposed for them.
 SENTENCES = {
     "Chinese": "我喜欢{}狗。",
@@ -200,6 +261,18 @@ def test_the_picture_is_one(rows, tokenizer, capsys):
         (["rows.jsonl", "--against_source_column", "from"], "--against_source_column does nothing without --against"),
         (["rows.jsonl", "--target_column", "tgt"], "--target_column gives the name of another"),
         (["empty.csv"], "empty.csv: there are no rows"),
+        *(
+            (["a.txt", "--one_column", f"--{option}", value], f"--{option} does nothing with --one_column")
+            for option, value in [
+                ("target_column", "tgt"),
+                ("max_length_ratio", "3"),
+                ("against_target_column", "tgt"),
+            ]
+        ),
+        (
+            ["a.txt", "--one_column", "--tokenizer", "t", "--target_tokenizer", "t"],
+            "--target_tokenizer does nothing with --one_column, which has no targets: leave one out",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line(rows, capsys, words, said):

@@ -105,6 +105,19 @@ def test_beyond_the_room_counts_are_estimated_from_what_fits():
     assert shared.report()["here"] == pytest.approx(10_000, rel=0.2)
 
 
+@given(st.lists(TEXTS, min_size=1, max_size=40))
+def test_of_texts_without_targets_the_sources_alone_are_counted(texts):
+    overlap = Overlap([{"source": text} for text in texts[:3]], one_column=True)
+    statistics = Statistics(overlap=overlap, one_column=True)
+    statistics.add([{"source": text} for text in texts])
+    of_pairs, report = statistics_of([(text, "x") for text in texts]).report(), statistics.report()
+    compared = [one_space_apart(text) for text in texts]
+    assert report["duplicates"]["repeated_texts"] == len(texts) - len(set(compared))
+    assert report["duplicates"]["distinct_texts"] == len(set(compared)) and report["source"] == of_pairs["source"]
+    shared = overlap.report()
+    assert shared.keys() == {"sources"} and shared["sources"]["here"] == sum(text in compared[:3] for text in compared)
+
+
 @given(PAIRS)
 def test_tokens_are_the_tokenizers_and_unknown_characters_those_outside_its_vocabulary(pairs):
     tokenizer = train_tokenizer(["a b"], "char")

@@ -191,7 +191,7 @@ def test_a_tokenizer_with_sentinels_is_trained_on_texts_alone(texts, tmp_path, c
         assert made.convert_tokens_to_ids("<extra_id_2>") in ids
         assert made.decode(ids, skip_special_tokens=True) == "a  dog"
     line = f"--train_file {texts.folder / 'texts.txt'} --one_column --separate --output_dir {tmp_path / 'x'}"
-    assert "--one_column has no targets" in refused(tokenizer, line.split(), capsys)
+    assert "--separate does nothing with --one_column" in refused(tokenizer, line.split(), capsys)
 
 
 def test_an_evaluation_of_texts_has_no_noise():
