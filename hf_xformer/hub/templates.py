@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Filling in the package's template of a card, in which no value can become Markdown, HTML or code."""
 
+import json
 import re
 from typing import Any
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import htmlsafe_json_dumps
 
 from ..files import CARD_TEMPLATE, packaged, read_text
 
@@ -55,8 +55,9 @@ def address(value: Any) -> Written:
 
 
 def quoted(value: Any) -> Written:
-    """Returns a text as Python and JSON write it, in double quotes."""
-    return Written(htmlsafe_json_dumps(str(value)))
+    """Returns a text as Python writes it, in double quotes; characters that nobody would see are escaped."""
+    text = json.dumps(str(value), ensure_ascii=False)
+    return Written("".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text))
 
 
 def card_template() -> jinja2.Template:

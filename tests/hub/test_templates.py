@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text from data, from files' names and from records is text in a card, whatever it spells."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from hypothesis import example, given
+from hypothesis import strategies as st
 from small_records import FACTS, make_record
 
 from hf_xformer.commands import card
 from hf_xformer.hub.card import facts_of, read_facts, render
-from hf_xformer.hub.templates import address, cell, code, plain, prose
+from hf_xformer.hub.templates import address, cell, code, plain, prose, quoted
 
 
 INJECTIONS = [
@@ -49,6 +52,15 @@ def card_of(folder: Path, name: str = "user/model", tested: dict | None = None, 
     (folder / "test_results.json").write_text(json.dumps(tested or {}))
     (folder / "eval_results.json").write_text(json.dumps({"eval_loss": 1.25}))
     return str(render(folder, facts_of(json.loads((folder / "run.json").read_text())), name))
+
+
+@given(st.text(st.characters()))
+@example("<2de> Größe, \U0001f600 & 'so' \"on\"")
+@example("\x7f\u2028\u202e\U000e0001\\")
+def test_a_text_in_the_code_of_a_card_is_the_text(text):
+    written = quoted(text)
+    assert ast.literal_eval(written) == text and written.isprintable()
+    assert "\\" in written or '"' in text or written == f'"{text}"'  # nobody has to read escapes of what can be seen
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
