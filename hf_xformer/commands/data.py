@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.against:
         overlap = Overlap(read(args.against, against_columns(args), other_bad), one_column=args.one_column)
     statistics = Statistics(source, target, overlap, args.one_column)
-    bad = BadRows("skip", args.max_length_ratio)
+    bad = BadRows("skip", args.max_length_ratio, args.target_column if args.one_column else None)
     rows = read(args.file, columns, bad)
     while batch := list(islice(rows, BATCH)):
         statistics.add(batch)

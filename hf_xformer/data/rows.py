@@ -59,12 +59,14 @@ class Columns:
 
 def good_rows(records: Iterable[tuple[str, dict | Fault]], columns: Columns, bad_rows: BadRows) -> Iterator[Row]:
     """Yields the rows in records, and counts those that have none."""
+    # A text of which an objective makes targets may stand in a column that is called so.
+    other = None if bad_rows.unwanted in (columns.source, *fields_of(columns.source)) else bad_rows.unwanted
     for place, record in records:
         bad_rows.rows += 1
         bad_rows.unreadable += isinstance(record, Fault)
         row = record if isinstance(record, Fault) else to_row(record, columns)
         if not isinstance(row, Fault):
-            row = uneven(row, bad_rows.max_length_ratio) or unwanted(record, bad_rows.unwanted) or row
+            row = uneven(row, bad_rows.max_length_ratio) or unwanted(record, other) or row
         if isinstance(row, Fault):
             bad_rows.add(place, *row)
         else:

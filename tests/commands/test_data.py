@@ -163,6 +163,14 @@ def test_plain_text_has_one_side_and_an_objective_that_its_tokenizer_has_the_tok
     assert data_args.max_source_length == data_args.max_target_length >= report["source"]["tokens"]["max"]
 
 
+def test_a_table_with_targets_is_no_plain_text_unless_they_are_the_texts(rows, capsys):
+    rows.write_text("".join(json.dumps({"source": "A", "target": text}) + "\n" for text in PLAIN))
+    assert "5 bad rows" in (said := refused(data, [str(rows), "--one_column"], capsys))
+    assert "5 a target in 'target'" in said and "--objective makes targets itself" in said
+    said = run(capsys, rows, "--one_column", "--source_column", "target")
+    assert said.startswith("rows        5\nbad rows    0 of 5\n") and "\nsource_column: target\n" in said
+
+
 def test_texts_of_a_table_and_of_another_file_are_compared(plain, capsys):
     table = plain.with_name("held-out.jsonl")
     table.write_text('{"text": "A dog ran."}\n{"text": "New."}\n')

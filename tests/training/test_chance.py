@@ -167,6 +167,16 @@ def test_an_objective_is_refused_on_pairs_and_pairs_are_wanted_without_one(texts
     assert "texts.txt: unknown extension" in said and "a recipe's `objective`" in said
 
 
+def test_an_objective_may_be_for_the_targets_of_pairs(texts, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"source": "A", "target": f"the cat {n}"}) + "\n" for n in range(40)))
+    options = {"objective": "copy", "train_file": path, "validation_file": path, "source_column": "target"}
+    for name, more in {"memory": {}, "stream": {"streaming": "true"}}.items():
+        words = {**options, **more, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 1, "save_strategy": "no"}
+        train.main(texts.options(tmp_path / name, **words))
+        assert json.loads((tmp_path / name / "run.json").read_text())["steps"] == 1
+
+
 UNFIT = {
     "no merges": ({"bpe_dropout": 0.1}, "--bpe_dropout 0.1: the source tokenizer"),
     "no sentinels": ({"objective": "ul2"}, "hf-xformer tokenizer --sentinels 100 makes one"),
