@@ -5,7 +5,7 @@ Trains the recipe of a test set that others have measured on, and prints its sco
 
   make reproduce-g2p DATA=g2p-pronasyl SEEDS="0 1 2"             # prepares the data, and runs this
   make reproduce-multi30k DATA=multi30k-en-de SEEDS="0 1 2"
-  python benchmarks/published.py g2p --max_steps 20 --max_samples 100 --results build/tried
+  python benchmarks/published.py g2p --max_steps 20 --max_samples 100 --results build/tried --output_dir build/tried
 
 A run that was stopped goes on from its last checkpoint in --output_dir, and seeds that are in
 benchmarks/results/published_TASK.json are not trained again. Every model decodes the test set greedily and with five
@@ -78,6 +78,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.raw is not None and args.task != "multi30k":
         parser.error(f"--raw is for multi30k; {args.task} has phonemes")
+    if args.raw is not None and not args.raw.is_file():
+        parser.error(f"--raw {args.raw}: there is no such file")
     task = TASKS[args.task]
     steps = () if args.max_steps is None else ("--max_steps", args.max_steps)
     most = () if args.max_samples is None else ("--max_samples", args.max_samples)
@@ -87,12 +89,14 @@ def main() -> None:
     for seed in args.seeds:
         if all(figures.has(decoding=decoding, seed=seed) for decoding in DECODINGS):
             continue
-        run = args.output_dir / f"{task.recipe}-{seed}"
+        run = args.output_dir.resolve() / f"{task.recipe}-{seed}"
         chosen = ("--seed", seed, "--output_dir", run, "--bf16", args.bf16, *steps)
         hf_xformer("train", f"configs/train/{task.recipe}.yaml", *chosen)
         record = json.loads((run / "run.json").read_text())
         of_run = {name: record[name] for name in ("parameters", "steps", "seconds", "weights_of_step")}
         for decoding, words in DECODINGS.items():
+            if figures.has(decoding=decoding, seed=seed):
+                continue
             texts = run.with_name(f"{run.name}.{decoding.replace(' ', '-')}.jsonl")
             more = (*task.words, *words, *most, "--predictions_file", texts)
             # The card of a run has the scores that are in its folder: in the end those of the beams.

@@ -140,7 +140,7 @@ def length_options(statistics: Statistics, coverage: float) -> list[Option]:
     why = f"about {held:,} pairs a step" if held < statistics.pairs else "all pairs in one step"
     options.append(Option("max_tokens", tokens, why))
     if statistics.one_column:
-        steps = max(1, round(PASSES * statistics.pairs / held))
+        steps = max(1, round(PASSES * statistics.pairs / min(held, statistics.pairs)))
         options.append(Option("max_steps", steps, f"about {PASSES} passes over the texts"))
     return options
 
