@@ -88,6 +88,7 @@ def main() -> None:
     )
     for seed in args.seeds:
         if all(figures.has(decoding=decoding, seed=seed) for decoding in DECODINGS):
+            print(f"seed {seed}: scores are stored, {'--raw adds nothing' if args.raw else 'nothing is trained'}")
             continue
         run = args.output_dir.resolve() / f"{task.recipe}-{seed}"
         chosen = ("--seed", seed, "--output_dir", run, "--bf16", args.bf16, *steps)

@@ -27,7 +27,7 @@ from ..files import kept_path
 from ..hub.privacy import shown
 
 
-# Of the verbs that read texts: options that mean something where there are targets.
+# Options of the verbs that read texts which mean something only where there are targets.
 OF_TARGETS = ("target_column", "max_length_ratio", "separate", "target_tokenizer", "against_target_column")
 
 

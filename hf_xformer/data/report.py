@@ -166,8 +166,8 @@ def tokenizer_commands(report: dict[str, Any], statistics: Statistics) -> Iterat
     for name in ("on_bad_row", "max_length_ratio"):  # without them it would refuse what the recipe leaves out
         if (value := report["recipe"].get(name)) is not None:
             data += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
-    own = ["--one_column", "--mask_token"] if statistics.one_column else []
-    for each in (trained := tokenizer_options(statistics)):
+    trained = tokenizer_options(statistics)
+    own = ["--separate"] if len(trained) > 1 else ["--one_column", "--mask_token"] if statistics.one_column else []
+    for each in trained:
         kind = ["--model_type", each.model_type, "--vocab_size", str(each.vocab_size)]
-        own = own if len(trained) == 1 else ["--separate"]
         yield " ".join(["hf-xformer tokenizer", *data, *kind, *own, "--output_dir", each.folder, f" # {each.why}"])
