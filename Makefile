@@ -93,15 +93,13 @@ reproduce-g2p: published install  ## the pronunciation recipe on the literature'
 	$(BIN)/python scripts/prepare_pronasyl.py --data $(DATA) --output_dir $(PRONASYL)
 	$(BIN)/hf-xformer tokenizer --train_file $(PRONASYL)/train.jsonl --model_type symbol \
 		--output_dir $(PRONASYL)/tokenizer --overwrite
-	$(BIN)/python benchmarks/published.py g2p --seeds $(SEEDS) $(if $(BF16),--bf16)
-	$(BIN)/hf-xformer card runs/g2p-pronasyl-$(firstword $(SEEDS))
+	$(BIN)/python benchmarks/recipes.py g2p-pronasyl --seeds $(SEEDS) $(if $(BF16),--bf16)
 
 reproduce-multi30k: published install  ## the translation recipe on Multi30k, DATA=DIR: hours on two cores
 	$(BIN)/python scripts/prepare_multi30k.py --data $(DATA) --output_dir $(MULTI30K)
 	$(BIN)/hf-xformer tokenizer --train_file $(MULTI30K)/train.jsonl --merges $(MULTI30K)/code \
 		--output_dir $(MULTI30K)/tokenizer --overwrite
-	$(BIN)/python benchmarks/published.py multi30k --seeds $(SEEDS) $(if $(BF16),--bf16) $(if $(RAW),--raw $(RAW))
-	$(BIN)/hf-xformer card runs/multi30k-en-de-$(firstword $(SEEDS))
+	$(BIN)/python benchmarks/recipes.py multi30k-en-de --seeds $(SEEDS) $(if $(BF16),--bf16) $(if $(RAW),--raw $(RAW))
 
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 

@@ -15,7 +15,8 @@ the wall clock, starts included, but for the validation that JoeyNMT wants befor
 checkpoint at that minute, lowercased and tokenised as the files are, with 5 beams of the toolkit's own.
 
 --tune trains with several learning rates and prints BLEU on the validation set; the best of each toolkit is in RATES.
-Prints a table and writes benchmarks/results/toolkits.json.
+Rows are written as they come into benchmarks/results/toolkits.json (toolkits_tuned.json with --tune, both with _bf16
+with --bf16), and those that are there are not measured again.
 """
 
 import argparse
@@ -32,7 +33,8 @@ from pathlib import Path
 
 import yaml
 from decode_cli import SIDES, vocabulary
-from measuring import RESULTS, write_results
+from measuring import RESULTS
+from verbs import Figures
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -309,11 +311,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
     args = parser.parse_args()
     kits = {JoeyNMT.name: (JoeyNMT, args.joey), Eole.name: (Eole, args.eole), Ours.name: (Ours, None)}
-    split, rows = "valid" if args.tune else "test.2016", []
+    split = "valid" if args.tune else "test.2016"
+    figures = Figures(f"toolkits{'_tuned' * args.tune}{'_bf16' * args.bf16}", args.results)
     for name, (kind, python) in kits.items():
         if kind is not Ours and python is None:
             continue
         for rate in GRID if args.tune else (RATES[name],):
+            if all(figures.has(toolkit=name, rate=rate, minutes=minute) for minute in args.minutes):
+                continue
             folder = args.output_dir.resolve() / f"{name}-{rate:g}{'-bf16' * args.bf16}"
             shutil.rmtree(folder, ignore_errors=True)
             own = () if python is None else (python.resolve(),)
@@ -321,15 +326,12 @@ def main() -> None:
             for row in toolkit.train(args.minutes):
                 texts = toolkit.translate(row.pop("checkpoint"), toolkit.data / f"{split}.{SIDES[0]}")
                 score = bleu(texts, toolkit.data / f"{split}.{SIDES[1]}")
-                rows.append({"toolkit": name, "rate": rate, **row, "bleu": score})
-                print(rows[-1], flush=True)
+                figures.add(toolkit=name, rate=rate, **row, bleu=score)
     print(f"\nBLEU on the {NAMES[split]}")
-    for row in rows:
+    for row in figures.rows():
         speed = f"{row['target_tokens_per_second']:,} target tokens/s"
         when = f"{row['minutes']:6g} min{row['updates']:7,} updates"
         print(f"{row['toolkit']:12}{row['rate']:8g}{when}  {speed}  {row['bleu']}")
-    if not args.tune:
-        print(write_results(f"toolkits{'_bf16' * args.bf16}", rows, args.results))
 
 
 if __name__ == "__main__":

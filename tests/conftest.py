@@ -56,6 +56,21 @@ PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
 )
 
+# DeepSpeed's processes on a CPU exchange gradients through files of 69 MB here, and leave them behind.
+SHARED_MEMORY, EXCHANGED = Path("/dev/shm"), "deepspeed_allreduce_buffer_*"
+BEFORE = pytest.StashKey[set[Path]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[BEFORE] = {*SHARED_MEMORY.glob(EXCHANGED)}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Deletes what this run's DeepSpeed has left, once all workers have ended."""
+    if not hasattr(session.config, "workerinput"):
+        for path in {*SHARED_MEMORY.glob(EXCHANGED)} - session.config.stash[BEFORE]:
+            path.unlink(missing_ok=True)
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

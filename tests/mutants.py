@@ -29,6 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 MUTANTS = faults_of_attention.MUTANTS + faults_of_layers.MUTANTS
 
 
+MARKS = "not distributed and not nightly and not gpu"
+
+
 class Outcome(NamedTuple):
     mutant: Mutant
     caught_by: str | None
@@ -54,7 +57,19 @@ def plant(mutant: Mutant, folder: Path) -> None:
 
 
 def run_tests(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "--no-header", "-p", "no:cacheprovider", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--tb=no",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        MARKS,
+        *options,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 

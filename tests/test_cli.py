@@ -64,6 +64,7 @@ def test_a_verb_that_there_is_not_gets_the_nearest_one(words, said, capsys):
     assert stop.value.code == 2 and capsys.readouterr().err == f"error: {said}\n"
 
 
+@pytest.mark.slow
 def test_the_command_and_the_module_are_the_same():
     module = hf_xformer("info", "--help")
     assert module.returncode == 0 and module.stdout.startswith("usage: hf-xformer info ")

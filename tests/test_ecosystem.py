@@ -146,6 +146,7 @@ def said_by(code: str, *words, before: Path | None = None) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["", "import peft"], ids=["before-peft", "after-peft"])
 def test_peft_knows_the_layers_whichever_is_imported_first(first):
     assert said_by(first + TARGETS) == "q_proj,v_proj q_proj,v_proj k_proj,v_proj,down_proj down_proj"

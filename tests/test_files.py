@@ -82,6 +82,7 @@ def test_permissions_are_those_of_the_earlier_file_or_as_usual(tmp_path):
     assert stat.S_IMODE(old.stat().st_mode) == 0o640 and new.stat().st_mode == usual.stat().st_mode
 
 
+@pytest.mark.slow
 def test_links_are_followed_and_devices_are_written_to(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "link.txt").symlink_to(tmp_path / "there/file.txt")

@@ -101,6 +101,7 @@ def test_whatever_a_part_has_started_is_ended_and_nothing_else():
         assert other.wait() < 0
 
 
+@pytest.mark.slow
 def test_parts_without_their_packages_are_left_out_and_the_wheels_to_bring_named(tmp_path, monkeypatch):
     """A program that cannot import ruamel.yaml runs no tests that need it; the benchmarks do not."""
     check = importlib.import_module("gpu_check")

@@ -43,6 +43,7 @@ def test_a_command_refuses_them_and_a_program_does_not(command, tmp_path):
     assert ran.stdout == "imported\n" and "does not run with" not in ran.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("importer", ["hf-xformer", "-m", "program.py"])
 def test_garbage_is_collected_once_the_package_is_imported(importer):
     """A program's own objects are not taken out of the collection."""

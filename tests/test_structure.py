@@ -179,6 +179,7 @@ def test_names_that_other_programs_are_written_against_can_be_imported(package):
     assert set(CONTRACT[package]) <= set(dir(module))
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_the_models_and_nothing_else():
     code = "import sys, hf_xformer; print(*sorted(sys.modules))"
     loaded = python("-c", code).stdout.split()

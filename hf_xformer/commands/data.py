@@ -41,7 +41,17 @@ from ..data.sources import find_files
 from ..data.statistics import SIDES, Statistics
 from ..errors import ArgumentError, DataError, one_line_errors
 from ..files import TARGET_TOKENIZER, write_json, write_text
-from .options import Parser, add_columns, add_one_column, add_trust, check_output_file, columns_of, number
+from .options import (
+    Parser,
+    add_columns,
+    add_one_column,
+    add_trust,
+    bad_rows_of,
+    check_one_column,
+    check_output_file,
+    columns_of,
+    number,
+)
 
 
 BATCH = 1000
@@ -50,8 +60,9 @@ BATCH = 1000
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
-    columns = columns_of(args)
+    check_one_column(args)
     check_options(args)
+    columns = columns_of(args)
     source = target = None
     if args.tokenizer is not None:
         source, target = load_tokenizers(args.tokenizer, args.target_tokenizer, args.trust_remote_code)
@@ -59,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.against:
         overlap = Overlap(read(args.against, against_columns(args), other_bad), one_column=args.one_column)
     statistics = Statistics(source, target, overlap, args.one_column)
-    bad = BadRows("skip", args.max_length_ratio, args.target_column if args.one_column else None)
+    bad = bad_rows_of(args, "skip")
     rows = read(args.file, columns, bad)
     while batch := list(islice(rows, BATCH)):
         statistics.add(batch)

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import set_seed  # the library's own would import PEFT, which takes a second or more
 
 from ..checkpoints.quantization import QUANTIZATIONS
-from ..data.bad_rows import POLICIES, SHORTEST, BadRows
+from ..data.bad_rows import POLICIES, SHORTEST, BadRows, Unwanted
 from ..data.formats import TABLE_READERS, format_of, read_lines
 from ..data.rows import Columns
 from ..data.templates import language_fields
@@ -157,19 +157,27 @@ def add_one_column(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def columns_of(args: argparse.Namespace) -> Columns:
-    """Returns the columns that are read; raises ArgumentError for options of targets where there are none."""
-    if not args.one_column:
-        return Columns(args.source_column, args.target_column)
-    for option in OF_TARGETS:
+def check_one_column(args: argparse.Namespace) -> None:
+    """Raises ArgumentError for options of targets where there are none."""
+    for option in OF_TARGETS if args.one_column else ():
         if getattr(args, option, None) not in (None, False, "target"):
             raise ArgumentError(f"--{option} does nothing with --one_column, which has no targets: leave one out")
-    return Columns(args.source_column, None)
 
 
-def bad_rows_of(args: argparse.Namespace) -> BadRows:
-    """Returns what the options of [`add_columns`] make of bad rows."""
-    return BadRows(args.on_bad_row, getattr(args, "max_length_ratio", None))
+def columns_of(args: argparse.Namespace) -> Columns:
+    """Returns the columns that are read."""
+    return Columns(args.source_column, None if args.one_column else args.target_column)
+
+
+def bad_rows_of(args: argparse.Namespace, policy: str | None = None) -> BadRows:
+    """
+    Returns what the options of [`add_columns`] and [`add_one_column`] make of bad rows.
+
+    Args:
+        policy: The verb's own, if the user does not decide.
+    """
+    other = Unwanted(args.target_column, "--one_column") if getattr(args, "one_column", False) else None
+    return BadRows(policy or args.on_bad_row, getattr(args, "max_length_ratio", None), other)
 
 
 def add_overwrite(parser: argparse._ActionsContainer, text: str) -> None:

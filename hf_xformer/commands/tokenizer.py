@@ -33,7 +33,16 @@ from ..data.templates import check_target, fields_of, language_fields, tags_of
 from ..data.tokenizers import TRAINERS, train_tokenizer
 from ..errors import ArgumentError, one_line_errors
 from ..files import TARGET_TOKENIZER, check_output_folder, fill_folder
-from .options import Parser, add_columns, add_one_column, add_overwrite, bad_rows_of, columns_of, whole_number
+from .options import (
+    Parser,
+    add_columns,
+    add_one_column,
+    add_overwrite,
+    bad_rows_of,
+    check_one_column,
+    columns_of,
+    whole_number,
+)
 
 
 # Options by which a tokenizer is trained.
@@ -208,8 +217,8 @@ def without_first(text: str, tokens: Sequence[str]) -> str:
 
 def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:
     """Returns a function that reads the rows from the start: they are read twice and may not fit in memory."""
-    bad_rows = bad_rows_of(args)
-    columns = columns_of(args)
+    check_one_column(args)
+    bad_rows, columns = bad_rows_of(args), columns_of(args)
     if args.train_file:
         files = find_files(args.train_file, say_once)
         for _ in read_rows(files, columns.source, columns.target, bad_rows):  # all are counted before training begins

@@ -137,7 +137,8 @@ def length_options(statistics: Statistics, coverage: float) -> list[Option]:
     tokens = 2 ** (int(least) - 1).bit_length()
     options.append(Option("packing", True))
     held = round(tokens / max(means))
-    why = f"about {held:,} pairs a step" if held < statistics.pairs else "all pairs in one step"
+    units = "texts" if statistics.one_column else "pairs"
+    why = f"about {held:,} {units} a step" if held < statistics.pairs else f"all {units} in one step"
     options.append(Option("max_tokens", tokens, why))
     if statistics.one_column:
         steps = max(1, round(PASSES * statistics.pairs / min(held, statistics.pairs)))
@@ -173,10 +174,14 @@ def objective_options(statistics: Statistics) -> list[Option]:
     """Returns the objective that makes pairs of texts without targets, one for which the tokenizer has the tokens."""
     if not statistics.one_column:
         return []
-    name, tokenizer = "denoising", None if statistics.tokenize is None else statistics.tokenize.source
-    if tokenizer is not None and tokenizer.mask_token_id is None:
-        name = "span_corruption" if SENTINEL.format(0) in tokenizer.get_vocab() else "prefix_lm"
-    return [Option("objective", name, "one of several")]
+    if statistics.tokenize is None:
+        return [Option("objective", "denoising", "for a tokenizer with a mask token")]
+    tokenizer = statistics.tokenize.source
+    if tokenizer.mask_token_id is not None:
+        return [Option("objective", "denoising", "the tokenizer has a mask token")]
+    if SENTINEL.format(0) in tokenizer.get_vocab():
+        return [Option("objective", "span_corruption", "the tokenizer has sentinels and no mask token")]
+    return [Option("objective", "prefix_lm", "the tokenizer has neither a mask token nor sentinels")]
 
 
 def metric_options(statistics: Statistics) -> list[Option]:

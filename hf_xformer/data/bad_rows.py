@@ -40,6 +40,13 @@ class Counts(NamedTuple):
     by_reason: Counter[str]
 
 
+class Unwanted(NamedTuple):
+    """A column of targets, and the option for texts that have none."""
+
+    column: str
+    option: str
+
+
 class BadRows:
     """
     The bad rows that readers meet; `line_or_refuse` says what becomes of them.
@@ -50,10 +57,12 @@ class BadRows:
         policy: "error" refuses the data after all of it has been read; "skip" leaves bad rows out.
         max_length_ratio: How many times longer than the other one side of a pair may be, in characters; a text of
             fewer than `SHORTEST` counts as `SHORTEST`. None for any.
-        unwanted: Name of a field that makes a row bad: the target, where targets are made of texts.
+        unwanted: A column that makes a row bad; None if none does.
     """
 
-    def __init__(self, policy: str = "error", max_length_ratio: float | None = None, unwanted: str | None = None):
+    def __init__(
+        self, policy: str = "error", max_length_ratio: float | None = None, unwanted: "Unwanted | None" = None
+    ):
         if policy not in POLICIES:
             raise ValueError(f"policy {policy!r}: there are {', '.join(POLICIES)}")
         self.policy, self.max_length_ratio, self.unwanted = self.rules = policy, max_length_ratio, unwanted

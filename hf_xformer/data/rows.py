@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import DataError, did_you_mean
-from .bad_rows import SHORTEST, BadRows, Fault
+from .bad_rows import SHORTEST, BadRows, Fault, Unwanted
 from .formats import shown
 from .templates import fields_of, filled
 from .text_forms import is_blank
@@ -60,13 +60,15 @@ class Columns:
 def good_rows(records: Iterable[tuple[str, dict | Fault]], columns: Columns, bad_rows: BadRows) -> Iterator[Row]:
     """Yields the rows in records, and counts those that have none."""
     # A text of which an objective makes targets may stand in a column that is called so.
-    other = None if bad_rows.unwanted in (columns.source, *fields_of(columns.source)) else bad_rows.unwanted
+    other = bad_rows.unwanted
+    if other is not None and other.column in (columns.source, *fields_of(columns.source)):
+        other = None
     for place, record in records:
         bad_rows.rows += 1
         bad_rows.unreadable += isinstance(record, Fault)
         row = record if isinstance(record, Fault) else to_row(record, columns)
         if not isinstance(row, Fault):
-            row = uneven(row, bad_rows.max_length_ratio) or unwanted(record, other) or row
+            row = uneven(row, bad_rows.max_length_ratio) or with_target(record, other) or row
         if isinstance(row, Fault):
             bad_rows.add(place, *row)
         else:
@@ -125,12 +127,12 @@ def uneven(row: Row, most: float | None) -> Fault | None:
     return None
 
 
-def unwanted(record: dict | Fault, column: str | None) -> Fault | None:
-    """Returns what is wrong with a record that has a target where targets are made of texts."""
-    if column is None or isinstance(record, Fault) or isinstance(target := field_of(record, column), Fault):
+def with_target(record: dict | Fault, other: Unwanted | None) -> Fault | None:
+    """Returns what is wrong with a record that has a target where none should be."""
+    if other is None or isinstance(record, Fault) or isinstance(target := field_of(record, other.column), Fault):
         return None
-    remedy = "--objective makes targets itself: leave it out to learn these, or take them out of the file"
-    return Fault(f"a target in {column!r}", shown(target), remedy)
+    remedy = f"{other.option} is for texts without targets: leave it out to use these, or take them out of the file"
+    return Fault(f"a target in {other.column!r}", shown(target), remedy)
 
 
 def field_of(record: dict, column: str) -> Any:

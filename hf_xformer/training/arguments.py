@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ..data.bad_rows import POLICIES, SHORTEST
+from ..data.bad_rows import POLICIES, SHORTEST, Unwanted
 
 
 # The Trainer's option that keeps only the layers' inputs; up to 5.22 by the name that is deprecated since.
@@ -307,9 +307,9 @@ class DataArguments:
         return self.source_column, self.target_column if self.objective is None else None
 
     @property
-    def unwanted_column(self) -> str | None:
-        """Name of the column that makes a row bad where an objective makes the targets."""
-        return self.target_column if self.objective is not None else None
+    def unwanted(self) -> Unwanted | None:
+        """The column that makes a row bad where an objective makes the targets."""
+        return Unwanted(self.target_column, "--objective") if self.objective is not None else None
 
     @property
     def drawn(self) -> list[str]:

@@ -51,11 +51,11 @@ TrainingSet: TypeAlias = Dataset | LengthGroupedDataset | BatchedDataset | Windo
 def policies(data_args: DataArguments, evaluates: bool) -> dict[str, BadRows]:
     """Returns what becomes of the bad rows of every corpus and split that a run reads, by their titles."""
     found = {
-        title_of(corpus): BadRows(of_corpus.on_bad_row, of_corpus.max_length_ratio, of_corpus.unwanted_column)
+        title_of(corpus): BadRows(of_corpus.on_bad_row, of_corpus.max_length_ratio, of_corpus.unwanted)
         for corpus, of_corpus in corpora_of(data_args)
     }
     # A validation set is measured as it is: only what is no pair of texts is left out.
-    of_validation = BadRows(data_args.on_bad_row, None, data_args.unwanted_column)
+    of_validation = BadRows(data_args.on_bad_row, None, data_args.unwanted)
     return found | ({"validation": of_validation} if evaluates else {})
 
 

@@ -48,7 +48,7 @@ def read_validation(
         title = f"validation set {name!r}" if name else ""
         tell = partial(say_of, say, title) if name else say
         with naming(title):
-            bad = bad_rows.setdefault(title or "validation", BadRows(of_set.on_bad_row, None, of_set.unwanted_column))
+            bad = bad_rows.setdefault(title or "validation", BadRows(of_set.on_bad_row, None, of_set.unwanted))
             for file in trained_on(of_set.validation_file or (), data_args):
                 tell(f"{file} is a training file too: its scores say nothing of texts that the model has not seen")
             rows = read_set(of_set, bad, tell)

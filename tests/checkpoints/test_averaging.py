@@ -33,6 +33,7 @@ def tensors(folder, name="model.safetensors") -> dict[str, torch.Tensor]:
     return dict(sorted(load_file(folder / name).items()))
 
 
+@pytest.mark.slow
 def test_the_result_is_the_average_of_the_weights_after_every_step(options, task, tmp_path):
     train.main(options(tmp_path / "plain", save_steps=1, eval_strategy="no", validation_file=None))
     train.main(options(tmp_path / "averaged", ema_decay=0.5))

@@ -113,6 +113,7 @@ def test_every_verb_is_tried():
     assert {line.split()[0] for line in (*LINES, *DATASETS, LOOK)} == set(VERBS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_code_of_another_model_is_refused_with_its_files(line, places, capsys):
     change(places["model"] / "config.json", model_type="planted", auto_map=AUTO_MAP)

@@ -66,6 +66,7 @@ def count_of_graphs(overrides) -> int:
     return 2 + any(layer_type != "full_attention" for layer_type in overrides.get("decoder_layer_types", []))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "backend"),
     [pytest.param(CONFIGS[name], backend, marks=marks, id=f"{name}-{backend}") for name, backend, marks in GRAPHS],
@@ -77,6 +78,7 @@ def test_one_graph_of_forward_and_backward_gives_the_plain_gradients(overrides, 
     assert_close(gradients(compiled), gradients(plain), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @modern_and_slow_others
 def test_decoding_steps_of_all_lengths_in_one_bucket_share_one_graph_and_decode_as_plain_ones(overrides):
     model, plain = (make_model(**overrides, tie_word_embeddings=False) for _ in range(2))

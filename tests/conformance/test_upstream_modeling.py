@@ -97,10 +97,12 @@ class WithoutRotaryPositions(UpstreamTests):
     test_model_rope_scaling_from_config_2_yarn = skip_rope_scaling
 
 
+@pytest.mark.slow
 class VanillaXformerTest(WithoutRotaryPositions, unittest.TestCase):
     overrides = VANILLA
 
 
+@pytest.mark.slow
 class RelativeXformerTest(WithoutRotaryPositions, unittest.TestCase):
     overrides = RELATIVE
 

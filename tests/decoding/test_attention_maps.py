@@ -73,6 +73,7 @@ def test_a_language_stands_before_the_text_of_its_side(side):
     assert "<2en>" in cross_attention(model, tokenizer, tokenizer, "A B", languages=told)[1 + (side == "target")]
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_picture_and_refuses_what_there_is_not(model, tokenizer, tmp_path, capsys):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

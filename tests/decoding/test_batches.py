@@ -79,6 +79,7 @@ def test_the_first_results_are_there_before_most_texts_are_read_and_before_their
     assert [first, *results] == list(whole.decode(texts))
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=30), st.sampled_from([1, 3]), st.sampled_from([2, 16, 512]))
 def test_a_result_depends_on_its_text_alone(model, tokenizer, lengths, beams, fitting):
     random = Random(sum(lengths))

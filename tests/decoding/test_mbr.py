@@ -128,6 +128,7 @@ def test_what_gives_one_candidate_or_no_metric_is_refused(tokenizer):
             Decoder(model, tokenizer, tokenizer, **options)
 
 
+@pytest.mark.slow
 def test_comet_scores_each_pair_with_its_source(tmp_path, monkeypatch):
     (tmp_path / "comet.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

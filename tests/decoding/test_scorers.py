@@ -18,6 +18,7 @@ def stand_in(tmp_path, monkeypatch):
     return Scoring(comet_model="some/model")
 
 
+@pytest.mark.slow
 def test_comets_rows_have_sources_and_the_best_reference_counts(stand_in):
     figures = compute_metrics(["comet"], ["ab", "xy"], [["c", "ab"], ["x"]], ["s", "t"], stand_in)
     assert figures["comet"] == pytest.approx(100 * (1 + 0.5) / 2)

@@ -61,6 +61,7 @@ def test_tokens_and_scores_are_those_of_the_librarys_cache(search, padding_side)
     assert_equal(decode(model, True, **options), decode(model, False, **options))
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_model_and_search_decode_alike(data):
     positions = data.draw(st.sampled_from(POSITIONS))

@@ -159,6 +159,7 @@ def test_training_on_labels_has_no_logits_and_the_loss_and_gradients_of_logits(o
     assert_close(without.loss, reference / (17 if items is None else 50))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_in_one_graph_it_has_the_gradients_of_the_plain_loss(backend):
     torch.compiler.reset()

@@ -158,6 +158,7 @@ def test_a_graph_of_packed_rows_is_refused_where_pairs_would_mix(backend):
         torch.compile(model, backend="eager", fullgraph=True)(**pack(make_batch(), [[0, 1, 2]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["graph", "flex"])
 def test_rows_longer_than_the_positions_are_no_matter_where_rows_stay_whole(how, plain_flex_attention):
     torch.compiler.reset()

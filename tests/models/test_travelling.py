@@ -65,6 +65,7 @@ for name in sys.argv[3:]:
 """
 
 
+@pytest.mark.slow
 def test_a_checkpoint_loads_decodes_and_saves_where_only_torch_and_transformers_are(bare, checkpoints):
     with pytest.raises(AssertionError, match="No module named 'hf_xformer'"):
         bare.run("import hf_xformer")
@@ -102,6 +103,7 @@ for model in (remote, local, remote):
 """
 
 
+@pytest.mark.slow
 def test_code_from_a_checkpoint_and_the_package_live_in_one_process(checkpoints):
     ran = python("-c", BOTH, checkpoints / VISITED[-1])
     assert ran.returncode == 0, ran.stderr
@@ -162,6 +164,7 @@ assert type(model) is divided
 """
 
 
+@pytest.mark.slow
 def test_a_model_that_fsdp_divided_is_saved_as_a_whole_one_with_its_code(tmp_path):
     ran = python("-c", DIVIDED, tmp_path, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
     assert ran.returncode == 0, ran.stderr

@@ -197,6 +197,7 @@ def of_lengths():
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches())
 @example((3, torch.tensor([[0, 1, 0, 0]]), torch.tensor([[0, 0, 1]])))
@@ -327,6 +328,7 @@ def test_a_step_of_training_waits_for_nothing_and_makes_no_mask(overrides, side,
     assert largest.elements <= mask.numel() * SIZES["vocab_size"] < 700 * 700
 
 
+@pytest.mark.slow
 def test_one_graph_serves_padded_rows_of_one_shape_whatever_their_lengths_and_sides(varlen, monkeypatch):
     torch.compiler.reset()
     monkeypatch.setattr(varlen_xformer, "varlen_attn", lambda q, k, v, *args, **kwargs: q + k.mean() + v.mean())

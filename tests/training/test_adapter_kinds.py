@@ -67,6 +67,7 @@ def assert_verbs_read(run: Path, base: Path, kind: str, capsys) -> None:
     assert f"of {base.resolve()}: look into that" in line and ("hf-xformer merge" in line) == (kind in MERGED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains_saves_loads_and_decodes_as_it_was_trained(
     kind, options, task, base, tmp_path, monkeypatch, capsys

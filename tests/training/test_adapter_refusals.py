@@ -100,6 +100,7 @@ def test_adapters_that_do_not_fit_are_one_line(case, task, bases, tmp_path, caps
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_prompt_takes_positions_of_the_source_alone_and_a_prefix_those_of_the_target(task, bases, tmp_path):
     for content, side in ((PROMPTS, "source"), (PREFIX, "target")):
         other = {"source": "target", "target": "source"}[side]

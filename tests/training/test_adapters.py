@@ -166,6 +166,7 @@ RESUMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -214,6 +215,7 @@ def test_the_best_checkpoints_adapters_are_what_a_run_ends_with(options, tmp_pat
     assert_equal(adapter_weights(tmp_path), adapter_weights(best))
 
 
+@pytest.mark.slow
 def test_averages_are_of_the_adapters_after_every_step(options, tmp_path):
     train.main(options(tmp_path / "plain", save_strategy="steps", save_steps=1))
     train.main(options(tmp_path / "averaged", ema_decay=0.5, **SAVING))
@@ -255,6 +257,7 @@ def test_a_step_on_packed_rows_is_one_on_padded_rows(options, tmp_path):
         assert_close(two[name], one[name], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_checkpointed_activations_train_the_same_adapters(options, tmp_path):
     train.main(options(tmp_path / "plain"))
     plain = adapter_weights(tmp_path / "plain")

@@ -162,7 +162,7 @@ def test_an_objective_is_refused_on_pairs_and_pairs_are_wanted_without_one(texts
         said = refused(
             train, texts.options(tmp_path, objective="copy", train_file=texts.folder / "pairs.jsonl", **more), capsys
         )
-        assert "pairs.jsonl:1: a target in 'target': " in said and "--objective makes targets itself" in said
+        assert "pairs.jsonl:1: a target in 'target': " in said and "--objective is for texts without targets" in said
     said = refused(train, texts.options(tmp_path), capsys)
     assert "texts.txt: unknown extension" in said and "a recipe's `objective`" in said
 

@@ -16,6 +16,7 @@ CONFIGS = sorted((ROOT / "configs/accelerate").glob("*.yaml"))
 BATCH = Batch(rows=7, source=88, target=56)
 
 
+@pytest.mark.slow
 def test_a_source_may_be_longer_than_the_decoders_positions(capsys):
     """Rotary positions that change with the length end in a decoder's cache, and nowhere in an encoder."""
     rope = ROOT / "configs/model/modern-base.json"
@@ -89,6 +90,7 @@ def test_the_arithmetic_is_six_products_a_weight_and_token(config):
     assert count(config, batch, "float32").flops == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.slow
 def test_half_precision_and_checkpointing_take_less(config, counted):
     mixed, half = (count(config, BATCH, arithmetic) for arithmetic in ("autocast", "bfloat16"))
     assert half.activations < mixed.activations < counted.activations and half.parameters == counted.parameters
@@ -116,6 +118,7 @@ def test_sharding_further_takes_less_on_each_device(counted):
     assert states["multi-gpu"] == (8 + 4 + 8) * counted.parameters
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_line_a_configuration_and_days(capsys):
     options = ["--config_name", str(ROOT / "configs/model/tiny.json"), "--num_processes", "4"]
     options += ["--train_tokens", "1e16", "--max_source_length", "64", "--max_target_length", "32"]

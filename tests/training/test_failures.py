@@ -69,6 +69,7 @@ def test_a_row_of_a_stream_that_cannot_be_read_is_one_line_with_its_place(worker
     assert not (tmp_path / "early").exists()
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_is_named(task, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "file/logs"))

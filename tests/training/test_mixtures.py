@@ -60,6 +60,7 @@ DROPPING = SMALL.replace("dropout=0.0", "dropout=0.2")
 KINDS = {"in memory": {}, "streamed": {"streaming": "true", "r_drop": 0.1, "config_overrides": DROPPING}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", KINDS.values(), ids=KINDS)
 def test_corpora_are_drawn_by_their_weights_and_counted(more, task, corpora, tmp_path, capsys):
     datasets = mixture(corpora, {"weight": 1}, large={"prefix": "A "})
@@ -94,6 +95,7 @@ RESUMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["packed stream", *nightly("in memory")])
 def test_a_stopped_mixture_goes_on_as_an_unbroken_one_through_its_stages(kind, task, corpora, tmp_path):
     more = {"max_steps": 15, "save_strategy": "steps", "save_steps": 8, "config_overrides": DROPPING}

@@ -201,6 +201,7 @@ def test_the_clock_of_this_machine_decides_nothing(hours, tmp_path, monkeypatch)
     take_here(tmp_path / "dead")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("age", [-7200, 7200])
 def test_a_machine_whose_clock_was_set_is_watched_before_it_is_called_dead(age, tmp_path, monkeypatch):
     monkeypatch.setattr(output_lock, "LOOK", 1.5)
@@ -220,6 +221,7 @@ def touch_again(path: Path, age: float) -> None:
         os.utime(path, (time.time() - age,) * 2)
 
 
+@pytest.mark.slow
 def test_a_lock_file_without_content_is_a_process_that_nobody_can_ask(tmp_path, monkeypatch):
     """As a power cut may leave it."""
     monkeypatch.setattr(output_lock, "LOOK", 0.3)
@@ -304,6 +306,7 @@ def test_all_processes_of_a_refused_start_end_with_one_line(task, tmp_path):
     assert f"process {process.pid} on " in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"train_file": "no-such.jsonl"}], ids=["done", "refused"])
 def test_main_gives_the_folder_back(changes, task, tmp_path, monkeypatch):
     seen = []

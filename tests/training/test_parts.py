@@ -122,6 +122,7 @@ def test_wrong_parts_are_one_line_before_the_data_are_read(changes, said, task, 
 SAVING = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "weight_decay": 0.1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "said"),
     [({}, "this run trains 26: another --freeze?"), ({"ema_decay": 0.5}, "not the averages of this run's model")],
@@ -150,6 +151,7 @@ def test_frozen_parts_stay_as_they_were_and_a_resumed_run_ends_alike(more, said,
     assert "--resume_from_checkpoint false starts anew" in line
 
 
+@pytest.mark.slow
 def test_parts_train_at_their_own_rates_as_with_torch_alone(task, tmp_path):
     """At the first step AdamW moves every weight by the learning rate, whatever its gradient."""
     options = {"max_steps": 1, "learning_rate": 1e-3, "lr_scheduler_type": "constant", "weight_decay": 0.0}
@@ -166,6 +168,7 @@ def test_parts_train_at_their_own_rates_as_with_torch_alone(task, tmp_path):
         torch.testing.assert_close(parts[name] - weight, factor * (plain[name] - weight), atol=2e-8, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_rates_of_parts_resume_and_change_on_the_way(task, tmp_path):
     options = {**SAVING, "lr_multipliers": '{"encoder": 0.1, "decoder.layers.0": 2}', "logging_steps": 1}
     out = tmp_path / "run"

@@ -93,6 +93,7 @@ def test_an_evaluation_has_each_row_once(task):
     assert len(collate(PAIRS)["labels"]) == len(collate([PAIRS[:2], PAIRS[2:]])["labels"]) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"max_tokens": 40, "packing": "true"}, *nightly({})])
 def test_a_run_resumes_to_the_bit_and_counts_each_pair_once(more, task, tmp_path, capsys):
     options = {"r_drop": 2.0, "config_overrides": SMALL.replace("dropout=0.0", "dropout=0.2"), **more}

@@ -37,6 +37,7 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_recipe_has_the_rates_of_the_formula_and_resumes_to_the_bit(name, task, tmp_path):
     kwargs, formula = SCHEDULES[name]
@@ -53,6 +54,7 @@ def test_a_recipe_has_the_rates_of_the_formula_and_resumes_to_the_bit(name, task
     assert torch.equal(weights(out), unbroken)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_before_its_decay(task, tmp_path):
     """The use of a plateau: train longer, with the checkpoints that there are."""
     options = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": '{"num_decay_steps": 4}'}

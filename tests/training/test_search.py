@@ -12,6 +12,7 @@ from small_runs import SMALL, train_results
 from hf_xformer.commands import train
 
 
+@pytest.mark.slow
 def test_the_search_of_the_documents_finds_the_best_of_two_runs(task, tmp_path, repository, monkeypatch):
     optuna = pytest.importorskip("optuna")
     page = (repository / "docs/recipes.md").read_text()

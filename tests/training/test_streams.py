@@ -45,6 +45,7 @@ def test_a_stream_trains_on_the_pairs_of_the_rows_in_memory(kind, task, tmp_path
     assert stream["train_loss"] == pytest.approx(memory["train_loss"], rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_stopped_stream_goes_on_with_the_pairs_of_an_unbroken_one_in_its_second_pass(task, tmp_path):
     options = {"streaming": "true", "packing": "true", "max_tokens": 64, "dataloader_num_workers": 2}
     options |= {"max_steps": 45, "save_strategy": "steps", "save_steps": 30}

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hf_xformer.commands import train
 
 
+@pytest.mark.slow
 def test_tensorboard_has_the_losses_of_the_run(task, tmp_path):
     options = {"report_to": "tensorboard", "validation_file": task.validation, "eval_strategy": "epoch"}
     train.main(task.options(tmp_path / "run", **options))

@@ -259,6 +259,7 @@ def test_metrics_do_not_meet_minus_100_nor_count_repeated_rows(task):
     assert "sacrebleu_signature" not in scores
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_started_again_trains_no_further(task, tmp_path, capsys):
     """It ends in the middle of an epoch, where the Trainer by itself would take one more step."""
     evaluation = {"validation_file": task.validation, "metrics": "per", "lr_scheduler_type": "constant"}
@@ -366,6 +367,7 @@ def test_epochs_of_planned_batches_evaluate_generate_and_end(options, task, tmp_
     assert size in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_packed_run_that_stopped_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(task, tmp_path):
     options = {"packing": "true", "max_steps": 45, "save_strategy": "steps", "save_steps": 9, "max_tokens": 64}
     train.main(task.options(tmp_path / "unbroken", **options))

@@ -1,14 +1,16 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Trains the recipe of a test set that others have measured on, and prints its scores beside the published ones.
+Trains a recipe once for each seed, scores its models on the recipe's test set, and prints a row for each decoding.
 
   make reproduce-g2p DATA=g2p-pronasyl SEEDS="0 1 2"             # prepares the data, and runs this
   make reproduce-multi30k DATA=multi30k-en-de SEEDS="0 1 2"
-  python benchmarks/published.py g2p --max_steps 20 --max_samples 100 --results build/tried --output_dir build/tried
+  python benchmarks/recipes.py g2p-quickstart --seeds 0 1 2      # with the data of `make quickstart`
+  python benchmarks/recipes.py g2p-pronasyl --max_steps 20 --max_samples 100 --results build/tried \
+    --output_dir build/tried
 
-A run that was stopped goes on from its last checkpoint in --output_dir, and seeds that are in
-benchmarks/results/published_TASK.json are not trained again. Every model decodes the test set greedily and with five
+A run that was stopped goes on from its last checkpoint in --output_dir, and seeds that are
+in benchmarks/results/recipe_NAME.json are not trained again. Every model decodes the test set greedily and with five
 beams. --raw adds what its German scores against the sentences as people wrote them: Moses's rules join words and
 punctuation again (pip install sacremoses), and sacreBLEU cuts both in its own way and ignores case, which the model
 was not given. The references, joined so themselves, reach BLEU 99.9.
@@ -27,37 +29,36 @@ from verbs import Figures, evaluate, hf_xformer, print_table
 @dataclass(frozen=True)
 class Task:
     """
-    A recipe, and how its models are scored.
+    A recipe's test set, and how its models are scored.
 
     Args:
-        recipe: Of configs/train.
         data: Folder of the prepared rows.
         metrics: Their titles by their names.
         words: More of `hf-xformer evaluate`'s command line.
         published: Figures of others, for the printed table.
     """
 
-    recipe: str
     data: Path
     metrics: dict[str, str]
-    words: tuple[str, ...]
-    published: str
+    words: tuple[str, ...] = ()
+    published: str = ""
 
 
+PRONUNCIATION = {"wrong_words": "wrong words", "per": "PER"}
+RAW = {"raw_bleu": "BLEU, raw text", "raw_chrf": "chrF, raw text"}
+# By the name of the recipe in configs/train.
 TASKS = {
-    "g2p": Task(
-        "g2p-pronasyl",
+    "g2p-quickstart": Task(Path("data/g2p"), PRONUNCIATION),
+    "g2p-pronasyl": Task(
         Path("data/pronasyl"),
-        {"wrong_words": "wrong words", "per": "PER"},
-        (),
-        "wrong words 20.6 (g2p-seq2seq), 19.91 with PER 4.16 (the same, measured by Cisco)",
+        PRONUNCIATION,
+        published="wrong words 20.6 (g2p-seq2seq), 19.91 with PER 4.16 (the same, measured by Cisco)",
     ),
-    "multi30k": Task(
-        "multi30k-en-de",
+    "multi30k-en-de": Task(
         Path("data/multi30k"),
         {"sacrebleu": "BLEU", "chrf": "chrF"},
         ("--sacrebleu_tokenize", "none"),
-        "BLEU 41.02 (Wu et al. 2021)",
+        published="BLEU 41.02 (Wu et al. 2021)",
     ),
 }
 DECODINGS: dict[str, tuple[str, ...]] = {"greedy": (), "5 beams": ("--num_beams", "5")}
@@ -65,7 +66,7 @@ DECODINGS: dict[str, tuple[str, ...]] = {"greedy": (), "5 beams": ("--num_beams"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("recipe", choices=TASKS, help="of configs/train")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     parser.add_argument("--max_steps", type=int, help="of a training, instead of as many as the recipe has")
     parser.add_argument("--max_samples", type=int, help="rows of the test set (default: all)")
@@ -76,25 +77,26 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
     args = parser.parse_args()
-    if args.raw is not None and args.task != "multi30k":
-        parser.error(f"--raw is for multi30k; {args.task} has phonemes")
+    if args.raw is not None and args.recipe != "multi30k-en-de":
+        parser.error(f"--raw is for multi30k-en-de; {args.recipe} has phonemes")
     if args.raw is not None and not args.raw.is_file():
         parser.error(f"--raw {args.raw}: there is no such file")
-    task = TASKS[args.task]
+    task = TASKS[args.recipe]
     steps = () if args.max_steps is None else ("--max_steps", args.max_steps)
     most = () if args.max_samples is None else ("--max_samples", args.max_samples)
     figures = Figures(
-        f"published_{args.task}", args.results, steps=args.max_steps, samples=args.max_samples, bf16=args.bf16
+        f"recipe_{args.recipe}", args.results, steps=args.max_steps, samples=args.max_samples, bf16=args.bf16
     )
     for seed in args.seeds:
         if all(figures.has(decoding=decoding, seed=seed) for decoding in DECODINGS):
             print(f"seed {seed}: scores are stored, {'--raw adds nothing' if args.raw else 'nothing is trained'}")
             continue
-        run = args.output_dir.resolve() / f"{task.recipe}-{seed}"
+        run = args.output_dir.resolve() / f"{args.recipe}-{seed}"
         chosen = ("--seed", seed, "--output_dir", run, "--bf16", args.bf16, *steps)
-        hf_xformer("train", f"configs/train/{task.recipe}.yaml", *chosen)
+        hf_xformer("train", f"configs/train/{args.recipe}.yaml", *chosen)
         record = json.loads((run / "run.json").read_text())
         of_run = {name: record[name] for name in ("parameters", "steps", "seconds", "weights_of_step")}
+        of_run["hardware"] = record["hardware"]["name"]
         for decoding, words in DECODINGS.items():
             if figures.has(decoding=decoding, seed=seed):
                 continue
@@ -106,8 +108,11 @@ def main() -> None:
             if args.raw is not None:
                 scores |= raw_scores(texts, args.raw)
             figures.add(decoding=decoding, seed=seed, **scores, **of_run)
-    print_table(figures.rows(), "decoding", task.metrics)
-    print(f"published: {task.published}")
+        hf_xformer("card", run)
+    rows = figures.rows()
+    print_table(rows, "decoding", task.metrics | (RAW if all(RAW.keys() <= row.keys() for row in rows) else {}))
+    if task.published:
+        print(f"published: {task.published}")
 
 
 def raw_scores(texts: Path, references: Path) -> dict[str, object]:
@@ -116,7 +121,7 @@ def raw_scores(texts: Path, references: Path) -> dict[str, object]:
     from sacremoses import MosesDetokenizer
 
     moses = MosesDetokenizer(lang="de")
-    rows = map(json.loads, texts.read_text(encoding="utf-8").splitlines())
+    rows = map(json.loads, read_lines(texts))
     joined = [moses.detokenize(row["prediction"].split()) for row in rows]
     expected = read_lines(references)[: len(joined)]
     found: dict[str, object] = {}
@@ -127,8 +132,10 @@ def raw_scores(texts: Path, references: Path) -> dict[str, object]:
 
 
 def read_lines(path: Path) -> list[str]:
+    """Returns the lines of a file, which may be compressed; only a line feed ends one."""
     content = path.read_bytes()
-    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    return text.removesuffix("\n").split("\n")
 
 
 if __name__ == "__main__":
