@@ -5,7 +5,7 @@ Compares one model of several languages with a model of each pair alone, and pri
 
   make languages                                       # prepares the data, and runs this
   python benchmarks/languages.py --bf16                # this alone, faster on processors that have bfloat16
-  python benchmarks/languages.py --max_steps 20        # a quick look
+  python benchmarks/languages.py --max_steps 20 --results build/tried --output_dir build/tried   # a quick look
 
 configs/train/descriptions.yaml trains the model of all languages, and each of the others with one of its corpora and
 validation sets: equal models, tokenizer, steps and tokens a step, and of each run the checkpoint that was best in

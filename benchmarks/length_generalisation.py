@@ -4,7 +4,7 @@
 Texts longer than any in training, by the kind of positions: reversed, copied and sorted symbols.
 
   python benchmarks/length_generalisation.py                         # three seeds: three hours on two cores
-  python benchmarks/length_generalisation.py --seeds 0 --max_steps 20
+  python benchmarks/length_generalisation.py --seeds 0 --max_steps 20 --results build/tried --output_dir build/tried
 
 A model is trained for each task, kind of positions and seed, on texts of 1 to 40 of 32 symbols, and tested on up to
 120; all have equal sizes, texts and steps. Scores are the shares of texts that are right in every symbol, decoded

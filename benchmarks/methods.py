@@ -7,11 +7,11 @@ dropout, distillation, beams, minimum Bayes risk decoding. With --ablation, by p
   make quickstart                                          # prepares data/g2p
   python benchmarks/methods.py data/g2p --bf16             # three seeds: some four hours on two cores
   python benchmarks/methods.py data/g2p --bf16 --ablation  # as long again
-  python benchmarks/methods.py data/g2p --seeds 0 --max_steps 20 --max_samples 100
+  python benchmarks/methods.py data/g2p --seeds 0 --max_steps 20 --max_samples 100 --results build/tried
 
 Every model sees as many pairs as the quickstart's, R-Drop's half as many twice. The test words are decoded greedily
-where nothing else is said. Rows are written as they come into benchmarks/results/methods.json, and those that it has
-of the same steps and samples are not made again.
+where nothing else is said. Rows are written as they come into methods.json (ablation.json) in --results, and those
+that it has are not made again; rows of other steps or samples want another folder.
 """
 
 import argparse

@@ -4,12 +4,12 @@
 Compares pretraining and fine-tuning with training from scratch on a small labelled set, and prints a table.
 
   python benchmarks/pretraining.py                                   # once `make pretraining-data` has been there
-  python benchmarks/pretraining.py --seeds 0 --pretrain_steps 300    # a quick look
+  python benchmarks/pretraining.py --seeds 0 --pretrain_steps 300 --results build/tried --output_dir build/tried
 
 For each seed configs/train/pretrain.yaml trains a model on plain text. configs/train/finetune.yaml then goes on with
 it, and starts from random weights of the same model too: the same pairs, steps and options. Scores are of the test
 set, decoded greedily; the loss is that of the validation set. Rows are written as they come into
-benchmarks/results/pretraining.json, and those that it has of the same steps are not made again.
+benchmarks/results/pretraining.json, and those that it has are not made again; other steps want another --results.
 """
 
 import argparse

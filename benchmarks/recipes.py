@@ -45,6 +45,7 @@ class Task:
 
 
 PRONUNCIATION = {"wrong_words": "wrong words", "per": "PER"}
+LEAST = 95  # BLEU of a test set's targets, joined by Moses's rules, against themselves as people wrote them
 RAW = {"raw_bleu": "BLEU, raw text", "raw_chrf": "chrF, raw text"}
 # By the name of the recipe in configs/train.
 TASKS = {
@@ -82,6 +83,8 @@ def main() -> None:
     if args.raw is not None and not args.raw.is_file():
         parser.error(f"--raw {args.raw}: there is no such file")
     task = TASKS[args.recipe]
+    if args.raw is not None:
+        check_raw(task.data / "test.jsonl", args.raw)
     steps = () if args.max_steps is None else ("--max_steps", args.max_steps)
     most = () if args.max_samples is None else ("--max_samples", args.max_samples)
     figures = Figures(
@@ -95,7 +98,7 @@ def main() -> None:
         chosen = ("--seed", seed, "--output_dir", run, "--bf16", args.bf16, *steps)
         hf_xformer("train", f"configs/train/{args.recipe}.yaml", *chosen)
         record = json.loads((run / "run.json").read_text())
-        of_run = {name: record[name] for name in ("parameters", "steps", "seconds", "weights_of_step")}
+        of_run = {name: record[name] for name in ("parameters", "steps", "seconds", "weights_of_step", "commit")}
         of_run["hardware"] = record["hardware"]["name"]
         for decoding, words in DECODINGS.items():
             if figures.has(decoding=decoding, seed=seed):
@@ -115,14 +118,37 @@ def main() -> None:
         print(f"published: {task.published}")
 
 
-def raw_scores(texts: Path, references: Path) -> dict[str, object]:
-    """Returns BLEU and chrF of the predictions in a file against sentences as they were written, with signatures."""
-    from sacrebleu.metrics import BLEU, CHRF
+def check_raw(test_file: Path, raw: Path) -> None:
+    """
+    Checks, before anything is trained, that sentences as they were written are those of a test set.
+
+    Raises:
+        SystemExit: There are not as many, or others.
+    """
+    from sacrebleu import corpus_bleu
+
+    joined = detokenized([json.loads(line)["target"] for line in read_lines(test_file)])
+    written = read_lines(raw)
+    if len(written) != len(joined):
+        raise SystemExit(f"--raw {raw}: {len(written):,} lines, where {test_file} has {len(joined):,} rows")
+    score = corpus_bleu(joined, [written], lowercase=True).score
+    if score < LEAST:
+        raise SystemExit(f"--raw {raw}: the targets of {test_file} reach BLEU {score:.1f} against it: of another set?")
+
+
+def detokenized(texts: list[str]) -> list[str]:
+    """Returns German texts with words and punctuation joined by Moses's rules."""
     from sacremoses import MosesDetokenizer
 
     moses = MosesDetokenizer(lang="de")
-    rows = map(json.loads, read_lines(texts))
-    joined = [moses.detokenize(row["prediction"].split()) for row in rows]
+    return [moses.detokenize(text.split()) for text in texts]
+
+
+def raw_scores(texts: Path, references: Path) -> dict[str, object]:
+    """Returns BLEU and chrF of the predictions in a file against sentences as they were written, with signatures."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    joined = detokenized([json.loads(line)["prediction"] for line in read_lines(texts)])
     expected = read_lines(references)[: len(joined)]
     found: dict[str, object] = {}
     for name, metric in {"raw_bleu": BLEU(lowercase=True), "raw_chrf": CHRF(lowercase=True)}.items():

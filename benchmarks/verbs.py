@@ -29,14 +29,29 @@ def recipe(path: str) -> dict:
 
 
 def train(options: dict, output_dir: Path) -> float:
-    """Trains in a folder, unless a training has ended there; returns the seconds that it took."""
-    results = output_dir / "train_results.json"
+    """
+    Trains in a folder, unless a training with the same options has ended there; returns the seconds that it took.
+
+    Raises:
+        SystemExit: One with other options has ended there.
+    """
+    results, path = output_dir / "train_results.json", output_dir.with_name(f"{output_dir.name}.yaml")
+    options = options | {"output_dir": str(output_dir.resolve())}
     if not results.exists():
         output_dir.mkdir(parents=True, exist_ok=True)
-        path = output_dir.with_name(f"{output_dir.name}.yaml")
-        path.write_text(yaml.safe_dump(options | {"output_dir": str(output_dir.resolve())}))
+        path.write_text(yaml.safe_dump(options))
         hf_xformer("train", path)
+    earlier = yaml.safe_load(path.read_text()) if path.exists() else {}
+    if other := differences(earlier, yaml.safe_load(yaml.safe_dump(options))):
+        raise SystemExit(f"{output_dir} holds a training with other options: {other}: delete it, or give another")
     return round(json.loads(results.read_text())["train_runtime"], 1)
+
+
+def differences(earlier: dict, wanted: dict) -> str:
+    """Returns in words which values are others than those that are wanted; wherever a folder is."""
+    names = sorted((earlier.keys() | wanted.keys()) - {"output_dir"})
+    pairs = [(name, earlier.get(name), wanted.get(name)) for name in names]
+    return ", ".join(f"{name} {was!r}, not {now!r}" for name, was, now in pairs if was != now)
 
 
 def evaluate(
@@ -56,24 +71,29 @@ def evaluate(
 
 class Figures:
     """
-    Rows of figures, written whenever one is added. Those that were stored of the same settings are not measured again;
-    two processes may measure rows of different seeds at once.
+    Rows of figures, written whenever one is added. Those that are stored are not measured again; two processes may
+    measure rows of different seeds at once.
 
     Args:
         name: Of the file, without `.json`.
         about: Settings that all rows have in common.
+
+    Raises:
+        SystemExit: Rows with other settings are stored, which would be lost.
     """
 
     def __init__(self, name: str, folder: Path = RESULTS, **about: object):
         self.name, self.folder, self.about = name, folder, about
+        self.path = folder / f"{name}.json"
+        if not self.path.exists():
+            return
+        machine = stored(name, folder)["machine"]
+        if other := differences({key: machine.get(key, "unknown") for key in about}, about):
+            raise SystemExit(f"{self.path} has rows with {other}: give another --results")
 
     def rows(self) -> list[dict]:
         """Returns the rows that there are."""
-        if not (self.folder / f"{self.name}.json").exists():
-            return []
-        earlier = stored(self.name, self.folder)
-        same = all(earlier["machine"].get(key, "") == value for key, value in self.about.items())
-        return earlier["rows"] if same else []
+        return stored(self.name, self.folder)["rows"] if self.path.exists() else []
 
     def has(self, **of: object) -> bool:
         """Returns whether there is a row with these values."""

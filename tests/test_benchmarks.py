@@ -1,0 +1,70 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Trainings and figures that benchmarks take up again: only those with the same options and settings."""
+
+import json
+
+import pytest
+import yaml
+from small_runs import ROOT
+
+
+pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks/verbs.py").exists(), reason="no benchmarks beside the tests")
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+@pytest.fixture
+def verbs():
+    import verbs
+
+    return verbs
+
+
+def test_a_training_with_other_options_is_not_taken_for_this_one(verbs, tmp_path):
+    run, options = tmp_path / "copy-rope-0", {"max_steps": 20, "seed": 0, "config_overrides": {"dropout": 0.0}}
+    run.mkdir()
+    (run / "train_results.json").write_text(json.dumps({"train_runtime": 12.34}))
+    run.with_name("copy-rope-0.yaml").write_text(yaml.safe_dump(options | {"output_dir": "elsewhere"}))
+    assert verbs.train(options, run) == 12.3
+    with pytest.raises(SystemExit, match="other options: max_steps 20, not 2000: delete it"):
+        verbs.train(options | {"max_steps": 2000}, run)
+    with pytest.raises(SystemExit, match="bf16 None, not True"):
+        verbs.train(options | {"bf16": True}, run)
+
+
+def test_figures_of_other_settings_are_not_written_over(verbs, tmp_path):
+    figures = verbs.Figures("methods", tmp_path, steps=2820, samples=None)
+    figures.add(method="Muon", seed=0, per=7.2)
+    figures.add(method="Muon", seed=1, per=7.3)
+    again = verbs.Figures("methods", tmp_path, steps=2820, samples=None)
+    assert again.has(method="Muon", seed=1) and not again.has(method="Muon", seed=2)
+    stored = (tmp_path / "methods.json").read_text()
+    with pytest.raises(SystemExit, match="rows with steps 2820, not 20: give another --results"):
+        verbs.Figures("methods", tmp_path, steps=20, samples=None)
+    assert (tmp_path / "methods.json").read_text() == stored
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (["Ein Mann, der schläft.", "Zwei Hunde."], None),
+        (["Zwei Hunde.", "Ein Mann, der schläft."], "BLEU .* against it: of another set"),
+        (["Ein Mann, der schläft."], "1 lines, where .* has 2 rows"),
+    ],
+)
+def test_sentences_of_another_test_set_are_refused_before_anything_is_trained(written, said, tmp_path):
+    pytest.importorskip("sacremoses")
+    from recipes import check_raw
+
+    targets, test, raw = ["ein mann , der schläft .", "zwei hunde ."], tmp_path / "test.jsonl", tmp_path / "raw.de"
+    test.write_text("".join(json.dumps({"source": "a", "target": target}) + "\n" for target in targets))
+    raw.write_text("".join(f"{line}\n" for line in written))
+    if said is None:
+        check_raw(test, raw)
+        return
+    with pytest.raises(SystemExit, match=said):
+        check_raw(test, raw)
