@@ -36,6 +36,7 @@ from ..data.sources import find_files
 from ..data.templates import check_target, language_fields
 from ..decoding import significance
 from ..decoding.metrics import METRICS, check_metrics, compute_metrics
+from ..decoding.options import search_of
 from ..decoding.predictions import is_predictions, read_predictions, write_predictions
 from ..decoding.scoring import NFC, TOKENIZERS, UNICODE_FORMS, Scoring, describe_form, nearest
 from ..errors import ArgumentError, one_line_errors
@@ -259,8 +260,9 @@ def decode_all(
             best[0].text for best in decoder.decode(sources, progress=True, report=report, prefixes=languages)
         ]
         seconds = round(time.perf_counter() - start, 2)
-        decoding = {"sources_truncated": report.cut.count, "decoding_seconds": seconds}
-        systems.append(System(names[name], predictions, {**decoding, "decoding": record_of_decoding(args)}))
+        decoding: dict[str, Any] = {"sources_truncated": report.cut.count, "decoding_seconds": seconds}
+        decoding["decoding"] = search_of(decoder.config) | record_of_decoding(args)
+        systems.append(System(names[name], predictions, decoding))
         if name in files:
             write_predictions(files[name], sources, predictions, references)
     return systems

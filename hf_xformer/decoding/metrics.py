@@ -23,6 +23,7 @@ from .scoring import (
     Scoring,
     checked_references,
     describe_form,
+    describe_repeats,
     in_form,
     signature,
     streams,
@@ -335,8 +336,9 @@ def check_metrics(
     for name in dict.fromkeys(names):
         METRICS[name].make_scorer(rows, **METRICS[name].options(scoring, sources))
         notes += [f"{name}: {note}" for note in METRICS[name].notes(scoring, script)]
-    note = describe_form(scoring.unicode_form, "references", references)
-    return notes if note is None else [*notes, note]
+    repeats = None if sources is None else describe_repeats(sources, references)
+    form = describe_form(scoring.unicode_form, "references", references)
+    return [*notes, *(note for note in (repeats, form) if note is not None)]
 
 
 def compute_metrics(

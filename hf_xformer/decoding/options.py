@@ -26,6 +26,15 @@ WARPERS = {
     "epsilon_cutoff": EpsilonLogitsWarper,
 }
 
+# Options of search that a checkpoint may have values of its own for, and the values that do nothing.
+SEARCH: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
+BEAMS: dict[str, Any] = {"length_penalty": 1.0, "early_stopping": False}
+
 # Options that draft texts, which the model checks.
 DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
 
@@ -68,6 +77,12 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
     check_prompt_tuning(model, config, options)
     check_drafts(config, options)
     return config
+
+
+def search_of(config: GenerationConfig) -> dict[str, Any]:
+    """Returns the options by which a config searches otherwise than greedily, or than beams do by default."""
+    neutral = SEARCH | (BEAMS if (config.num_beams or 1) > 1 else {})
+    return {name: value for name in neutral if (value := getattr(config, name)) not in (None, neutral[name])}
 
 
 def candidates_of(config: GenerationConfig) -> int:

@@ -98,6 +98,24 @@ def describe_form(unicode_form: str, what: str, rows: Sequence[Sequence[str]]) -
     )
 
 
+def describe_repeats(sources: Sequence[str], references: Sequence[Sequence[str]]) -> str | None:
+    """Returns how many rows repeat the source of an earlier row with other references; None for no row."""
+    seen: dict[str, list[Sequence[str]]] = {}
+    repeated = []
+    for number, (source, row) in enumerate(zip(sources, references, strict=True), start=1):
+        earlier = seen.setdefault(source, [])
+        if earlier and row not in earlier:
+            repeated.append((number, source))
+        earlier.append(row)
+    if not repeated:
+        return None
+    number, source = repeated[0]
+    return (
+        f"{len(repeated):,} of {len(sources):,} rows repeat a source with other references, first row {number}: "
+        f"{source!r:.60}; each is scored by its own alone; of targets in one row, as a list, any is right"
+    )
+
+
 def nearest(prediction: str, references: Sequence[str], unicode_form: str = NFC) -> tuple[str, bool]:
     """Returns the reference that takes the fewest edits of characters, and whether it takes none."""
     (text,) = in_form(unicode_form, [prediction])

@@ -58,7 +58,7 @@ def read_validation(
             say_untold(rows, prefix, data_args, tell)
             if data_args.metrics:
                 own: list[list[str]] = rows["target"][:]
-                for note in check_metrics(data_args.metrics, own, scoring=scoring):
+                for note in check_metrics(data_args.metrics, own, rows["source"][:], scoring):
                     tell(note)
                 references += own
             if data_args.objective is None:

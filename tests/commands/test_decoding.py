@@ -4,6 +4,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from hf_xformer.commands import evaluate, generate
 from hf_xformer.decoding.decoder import Decoder
 from hf_xformer.decoding.hypotheses import Hypothesis
 from hf_xformer.decoding.metrics import compute_metrics
+from hf_xformer.files import AVERAGES
 
 
 SOURCES = ["A B C", "D", "", "H G F E D C B A", "B B"]
@@ -170,6 +172,46 @@ def test_evaluation_equals_metrics_of_the_decoded_texts(task, checkpoint, tmp_pa
     assert results["samples"] == len(rows) == 21 and results["sacrebleu_signature"].startswith("nrefs:1")
     printed = capsys.readouterr().out
     assert all(row["source"] in printed for row in rows[::7])
+
+
+@pytest.mark.parametrize(
+    ("own", "words", "recorded"),
+    [
+        ({"length_penalty": 0.5, "early_stopping": True}, [], {}),
+        ({"num_beams": 3, "length_penalty": 0.5}, [], {"num_beams": 3, "length_penalty": 0.5}),
+        (
+            {"num_beams": 3, "length_penalty": 0.5},
+            ["--length_penalty", "1.0"],
+            {"num_beams": 3, "length_penalty": 1.0},
+        ),
+        ({"no_repeat_ngram_size": 2}, ["--num_beams", "2"], {"no_repeat_ngram_size": 2, "num_beams": 2}),
+    ],
+)
+def test_the_results_of_an_evaluation_have_the_checkpoints_own_search(
+    own, words, recorded, checkpoint, task, tmp_path
+):
+    folder, out = tmp_path / "checkpoint", tmp_path / "results.json"
+    shutil.copytree(checkpoint, folder)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    evaluate.main(
+        [str(folder), "--test_file", task.validation, "--metrics", "per", "--max_samples", "2", *words]
+        + ["--output_file", str(out)]
+    )
+    assert json.loads(out.read_text())["decoding"] == recorded
+
+
+def test_averages_beside_the_weights_of_a_step_are_said_and_not_decoded_with(checkpoint, lines, tmp_path, capsys):
+    folder = tmp_path / "checkpoint-5"
+    shutil.copytree(checkpoint, folder)
+    printed = {}
+    for name in ("without", "with"):
+        generate.main([str(folder), "--input", str(lines)])
+        printed[name], said = capsys.readouterr()
+        assert ("its weights are those of the step, not the averages" in said) == (name == "with")
+        averages = {key: torch.zeros_like(each) for key, each in load_file(folder / "model.safetensors").items()}
+        save_file(averages, folder / AVERAGES)
+    assert printed["with"] == printed["without"]
 
 
 def test_the_results_of_an_evaluation_have_the_bad_rows_that_it_left_out(checkpoint, tmp_path, capsys):

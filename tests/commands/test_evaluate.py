@@ -61,6 +61,19 @@ def test_one_file_is_scored_as_when_it_was_decoded(systems, capsys):
     assert "DOG     D AA G      D AA G     right" in printed and "BIRD    B D         B ER D" in printed
 
 
+def test_a_word_whose_pronunciations_stand_in_several_rows_is_said(tmp_path, capsys):
+    rows = [("CAT", ["K AE T"]), ("DOG", ["D AO G"]), ("DOG", ["D AA G"]), ("CAT", ["K AE T"]), ("DOG", ["D AO G"])]
+    for name, content in {"rows": rows, "words": [("CAT", ["K AE T"]), ("DOG", ["D AO G", "D AA G"])]}.items():
+        sources, references = zip(*content, strict=True)
+        predictions = ["K AE T" if source == "CAT" else "D AO G" for source in sources]
+        write_predictions(tmp_path / f"{name}.jsonl", sources, predictions, references)
+        evaluate.main([str(tmp_path / f"{name}.jsonl"), "--metrics", "wrong_words"])
+        results, said = capsys.readouterr()
+        assert json.loads(results)["wrong_words"] == (20 if name == "rows" else 0)
+        expected = "1 of 5 rows repeat a source with other references, first row 3: 'DOG'; each is scored by its own"
+        assert (expected in said) == (name == "rows") and ("repeat" in said) == (name == "rows")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
