@@ -40,7 +40,7 @@ from ..decoding.options import search_of
 from ..decoding.predictions import is_predictions, read_predictions, write_predictions
 from ..decoding.scoring import NFC, TOKENIZERS, UNICODE_FORMS, Scoring, describe_form, nearest
 from ..errors import ArgumentError, one_line_errors
-from ..files import write_json
+from ..files import RECORD, read_json, write_json
 from ..hub.privacy import shown
 from .options import (
     GENERATE_OPTIONS,
@@ -95,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     languages: Sequence[str] | None = None
     if args.test_file:
         files = find_files(args.test_file, say_once)
+        for name in args.systems:
+            say_seen(name, [*args.test_file, *files])
         rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows, group=args.by)
         bad_rows.tell(say_once)
         sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
@@ -225,6 +227,20 @@ def split_languages(column: str, references: list[list[str]]) -> tuple[list[str]
         [text.removeprefix(word).lstrip() for text in texts] for word, texts in zip(words, references, strict=True)
     ]
     return words, bare
+
+
+def say_seen(checkpoint: str, files: Sequence[str | Path]) -> None:
+    """Says whether a test set's files are called as those that the run of a checkpoint has seen, by its record."""
+    folder = Path(checkpoint)
+    record = read_json((folder.parent if folder.name.startswith("checkpoint-") else folder) / RECORD)
+    validation = [record.get("evaluated_on", ""), *record.get("evaluated_sets", {}).values()]
+    for seen, how in (
+        ([record.get("trained_on", "")], "was trained on"),
+        (validation, "was validated on, and may have been chosen by,"),
+    ):
+        named = {name for names in seen for name in names.split(", ")}
+        if same := next((name for name in map(shown, files) if name in named), None):
+            print(f"{shown(checkpoint)} {how} {same}, or a file called so: no test of unseen texts", file=sys.stderr)
 
 
 def decode_all(

@@ -121,7 +121,8 @@ class SacreBleu(TextMetric):
         else:
             why = f"--sacrebleu_tokenize {tokenize}"
         check_tokenizer(tokenize, why)
-        return BLEU(tokenize=tokenize, **options)
+        # Without a tokenizer of its own, it is to score tokenised texts, of which it warns.
+        return BLEU(**{"tokenize": tokenize, "force": tokenize == "none", **options})
 
 
 class ChrF(TextMetric):

@@ -201,6 +201,21 @@ def test_the_results_of_an_evaluation_have_the_checkpoints_own_search(
     assert json.loads(out.read_text())["decoding"] == recorded
 
 
+@pytest.mark.parametrize("name", ["run", "run/checkpoint-5"])
+def test_a_test_set_that_the_run_has_seen_is_said(name, checkpoint, task, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / name
+    shutil.copytree(checkpoint, folder)
+    for name in ("train", "validation", "test"):
+        shutil.copy(task.validation, f"{name}.jsonl")
+    record = {"trained_on": "more.jsonl, train.jsonl", "evaluated_on": "validation.jsonl", "evaluated_sets": {}}
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    for name, seen in {"train": "trained on", "validation": "may have been chosen by", "test": None}.items():
+        evaluate.main([str(folder), "--test_file", f"{name}.jsonl", "--metrics", "per", "--max_samples", "2"])
+        lines = [line for line in capsys.readouterr().err.splitlines() if "no test of unseen texts" in line]
+        assert len(lines) == (seen is not None) and all(seen in line and f"{name}.jsonl" in line for line in lines)
+
+
 def test_averages_beside_the_weights_of_a_step_are_said_and_not_decoded_with(checkpoint, lines, tmp_path, capsys):
     folder = tmp_path / "checkpoint-5"
     shutil.copytree(checkpoint, folder)

@@ -40,6 +40,16 @@ def test_chinese_scores_what_sacrebleus_own_chinese_tokenizer_gives():
     assert compute_metrics(["sacrebleu"], predictions, references)["sacrebleu"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("tokenizer", ["13a", "none"])
+def test_sacrebleus_warning_of_tokenised_text_is_for_those_who_did_not_ask_for_it(tokenizer, caplog):
+    texts = [f"number {number} ends so ." for number in range(150)]
+    figures = compute_metrics(["sacrebleu"], texts, texts, scoring=Scoring(tokenizer))
+    expected = sacrebleu.metrics.BLEU(tokenize=tokenizer, force=True)
+    assert figures["sacrebleu"] == expected.corpus_score(texts, [texts]).score
+    assert f"tok:{tokenizer}|" in figures["sacrebleu_signature"]
+    assert ("forgot to detokenize" in caplog.text) == (tokenizer == "13a")
+
+
 @pytest.mark.parametrize(
     ("text", "name", "given", "said"),
     [
