@@ -18,12 +18,13 @@ was not given. The references, joined so themselves, reach BLEU 99.9.
 
 import argparse
 import gzip
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from measuring import RESULTS
-from verbs import Figures, evaluate, hf_xformer, print_table
+from verbs import Figures, evaluate, hf_xformer, print_table, recipe
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def main() -> None:
     figures = Figures(
         f"recipe_{args.recipe}", args.results, steps=args.max_steps, samples=args.max_samples, bf16=args.bf16
     )
+    version = version_of(args.recipe)
+    check_versions(figures, version)
     for seed in args.seeds:
         if all(figures.has(decoding=decoding, seed=seed) for decoding in DECODINGS):
             print(f"seed {seed}: scores are stored, {'--raw adds nothing' if args.raw else 'nothing is trained'}")
@@ -99,7 +102,7 @@ def main() -> None:
         hf_xformer("train", f"configs/train/{args.recipe}.yaml", *chosen)
         record = json.loads((run / "run.json").read_text())
         of_run = {name: record[name] for name in ("parameters", "steps", "seconds", "weights_of_step", "commit")}
-        of_run["hardware"] = record["hardware"]["name"]
+        of_run |= {"hardware": record["hardware"]["name"], "recipe": version}
         for decoding, words in DECODINGS.items():
             if figures.has(decoding=decoding, seed=seed):
                 continue
@@ -116,6 +119,25 @@ def main() -> None:
     print_table(rows, "decoding", task.metrics | (RAW if all(RAW.keys() <= row.keys() for row in rows) else {}))
     if task.published:
         print(f"published: {task.published}")
+
+
+def version_of(name: str) -> str:
+    """Returns the beginning of a hash of a recipe's options."""
+    return hashlib.sha256(json.dumps(recipe(f"configs/train/{name}.yaml"), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def check_versions(figures: Figures, version: str) -> None:
+    """
+    Checks that no mean will be over models of two versions of a recipe.
+
+    Raises:
+        SystemExit: Scores of another version are stored.
+    """
+    if other := sorted({row["seed"] for row in figures.rows() if row.get("recipe", version) != version}):
+        raise SystemExit(
+            f"{figures.path} has seeds {', '.join(map(str, other))} of another version of the recipe: delete these "
+            "rows, or give another --results"
+        )
 
 
 def check_raw(test_file: Path, raw: Path) -> None:

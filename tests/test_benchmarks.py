@@ -68,3 +68,17 @@ def test_sentences_of_another_test_set_are_refused_before_anything_is_trained(wr
         return
     with pytest.raises(SystemExit, match=said):
         check_raw(test, raw)
+
+
+def test_a_mean_is_not_over_two_versions_of_a_recipe(verbs, tmp_path):
+    from recipes import check_versions, version_of
+
+    versions = {name: version_of(name) for name in ("g2p-quickstart", "g2p-pronasyl")}
+    assert len(set(versions.values())) == 2 and versions["g2p-pronasyl"] == version_of("g2p-pronasyl")
+    figures = verbs.Figures("recipe_g2p-pronasyl", tmp_path)
+    for seed in (0, 1):
+        figures.add(decoding="greedy", seed=seed, recipe=versions["g2p-pronasyl"])
+        check_versions(figures, versions["g2p-pronasyl"])
+    figures.add(decoding="greedy", seed=2, recipe=versions["g2p-quickstart"])
+    with pytest.raises(SystemExit, match="has seeds 2 of another version of the recipe: delete"):
+        check_versions(figures, versions["g2p-pronasyl"])
