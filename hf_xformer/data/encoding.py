@@ -132,6 +132,10 @@ class TextEncoder:
             return True
         return self.unknown in inside and str(self.tokenizer.unk_token) in text
 
+    def unknown_in(self, ids: list[int]) -> int:
+        """Returns how many of a text's tokens are unknown ones."""
+        return 0 if self.unknown is None else self.frame.inside(ids).count(self.unknown)
+
     def is_literal(self, ids: list[int], split: list[int]) -> bool:
         """Returns True if a text has lost its special tokens, and none of its tags, by being split."""
         before, after = self.frame.inside(ids), self.frame.inside(split)

@@ -347,6 +347,8 @@ class Decoder:
         if self.languages.lacks(place):
             report.untold.add(place, "is")
         report.see(encoded.length, place)
+        if unknown := self.encoder.unknown_in(encoded.ids):
+            report.unknown.add(place, f"has {unknown:,} of {len(encoded.ids):,}")
         return encoded.ids
 
     @torch.inference_mode()

@@ -84,6 +84,7 @@ class Report:
     def __init__(self, sources: SourceLengths, positions: int | None):
         self.sources, self.positions = sources, positions
         self.kept, self.cut, self.refused, self.unended = Tally(), Tally(), Tally(), Tally()
+        self.unknown = Tally()  # of which the tokenizer does not know all
         self.misread = Tally()  # whose prefix the target's tokenizer reads as another text
         self.wordless = Tally()  # whose text ended before it had all of its words
         self.cut_off = Tally()  # whose text ended at the model's own `max_length`
@@ -132,6 +133,8 @@ class Report:
             )
             where = "cut off at the generation config's max_length, without an end token"
             lines.append(f"{where}: {texts}: {self.cut_off} (max_new_tokens says another length)")
+        if self.unknown.count:
+            lines.append(f"read with unknown tokens in place of text: {self.unknown.count:,}, {self.unknown}")
         if self.misread.count:
             lines.append(f"prefixes that the target's tokenizer changes: {self.misread.count:,}, of {self.misread}")
         if self.untold.count:

@@ -161,6 +161,15 @@ def test_texts_that_the_models_own_length_cuts_off_are_said(model, tokenizer):
     assert list(asked.decode(TEXTS)) == texts and len(said) == 1
 
 
+def test_what_the_tokenizer_does_not_know_of_a_source_is_said(model, tokenizer):
+    said: list[str] = []
+    decoder = Decoder(model, tokenizer, tokenizer, say=said.append, max_new_tokens=3)
+    list(decoder.decode(["s1 s2", "s3", ""]))
+    assert said == []
+    list(decoder.decode(["s1 s2", "X s2 Y", "s3", "Ä"], kind="line"))
+    assert said == ["read with unknown tokens in place of text: 2, lines 2, 4; the first has 2 of 4: 'X s2 Y'"]
+
+
 def test_a_decoder_says_of_each_call_what_that_call_did(model, tokenizer):
     said: list[str] = []
     decoder = Decoder(model, tokenizer, tokenizer, max_source_length=4, overlong="keep", say=said.append)
