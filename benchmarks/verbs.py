@@ -48,10 +48,19 @@ def train(options: dict, output_dir: Path) -> float:
 
 
 def differences(earlier: dict, wanted: dict) -> str:
-    """Returns in words which values are others than those that are wanted; wherever a folder is."""
+    """Returns in words which values are others than those that are wanted, wherever folders have been moved to."""
     names = sorted((earlier.keys() | wanted.keys()) - {"output_dir"})
     pairs = [(name, earlier.get(name), wanted.get(name)) for name in names]
-    return ", ".join(f"{name} {was!r}, not {now!r}" for name, was, now in pairs if was != now)
+    return ", ".join(f"{name} {was!r}, not {now!r}" for name, was, now in pairs if placeless(was) != placeless(now))
+
+
+def placeless(value: object) -> object:
+    """Returns a value in which absolute paths are reduced to a file and its folder."""
+    if isinstance(value, dict):
+        return {name: placeless(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [placeless(each) for each in value]
+    return Path(value).parts[-2:] if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def evaluate(

@@ -32,6 +32,11 @@ def test_a_training_with_other_options_is_not_taken_for_this_one(verbs, tmp_path
     assert verbs.train(options, run) == 12.3
     with pytest.raises(SystemExit, match="other options: max_steps 20, not 2000: delete it"):
         verbs.train(options | {"max_steps": 2000}, run)
+    options["train_file"] = ["/earlier/data/g2p/train.jsonl"]
+    run.with_name("copy-rope-0.yaml").write_text(yaml.safe_dump(options))
+    assert verbs.train(options | {"train_file": ["/moved/g2p/train.jsonl"]}, run) == 12.3
+    with pytest.raises(SystemExit, match=r"train_file .*, not \['/moved/subwords/train.jsonl'\]: delete"):
+        verbs.train(options | {"train_file": ["/moved/subwords/train.jsonl"]}, run)
     with pytest.raises(SystemExit, match="bf16 None, not True"):
         verbs.train(options | {"bf16": True}, run)
 
