@@ -16,6 +16,8 @@ PRONASYL := data/pronasyl
 MULTI30K := data/multi30k
 # Of the recipes for published test sets: each is a training of hours.
 SEEDS ?= 0
+# Where their scores are written: seeds that are there, as in benchmarks/results, are not trained again.
+RESULTS ?= runs
 # Half the time on processors that compute in bfloat16; others are slower for it.
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
@@ -93,13 +95,14 @@ reproduce-g2p: published install  ## the pronunciation recipe on the literature'
 	$(BIN)/python scripts/prepare_pronasyl.py --data $(DATA) --output_dir $(PRONASYL)
 	$(BIN)/hf-xformer tokenizer --train_file $(PRONASYL)/train.jsonl --model_type symbol \
 		--output_dir $(PRONASYL)/tokenizer --overwrite
-	$(BIN)/python benchmarks/recipes.py g2p-pronasyl --seeds $(SEEDS) $(if $(BF16),--bf16)
+	$(BIN)/python benchmarks/recipes.py g2p-pronasyl --seeds $(SEEDS) --results $(RESULTS) $(if $(BF16),--bf16)
 
 reproduce-multi30k: published install  ## the translation recipe on Multi30k, DATA=DIR: hours on two cores
 	$(BIN)/python scripts/prepare_multi30k.py --data $(DATA) --output_dir $(MULTI30K)
 	$(BIN)/hf-xformer tokenizer --train_file $(MULTI30K)/train.jsonl --merges $(MULTI30K)/code \
 		--output_dir $(MULTI30K)/tokenizer --overwrite
-	$(BIN)/python benchmarks/recipes.py multi30k-en-de --seeds $(SEEDS) $(if $(BF16),--bf16) $(if $(RAW),--raw $(RAW))
+	$(BIN)/python benchmarks/recipes.py multi30k-en-de --seeds $(SEEDS) --results $(RESULTS) $(if $(BF16),--bf16) \
+		$(if $(RAW),--raw $(RAW))
 
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 

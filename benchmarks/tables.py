@@ -3,7 +3,7 @@
 """
 Tables of the documents, from the figures in benchmarks/results: nobody types them.
 
-  python benchmarks/tables.py            # writes them into docs/*.md
+  python benchmarks/tables.py            # writes them into README.md and docs/*.md
   python benchmarks/tables.py --check    # says which are not those of the stored figures
 
 A table stands between `<!-- table NAME -->` and `<!-- end of table -->` on a page, and NAME is a function of this
@@ -18,11 +18,12 @@ from pathlib import Path
 from measuring import spread, stored
 
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end of table -->\n)", re.DOTALL)
 STOCK = ("BART", "Marian", "T5", "T5Gemma")
 OURS = "hf-xformer"
 TYPES = ("float32", "bfloat16")
+PRONUNCIATION = {"wrong_words": "wrong words, %", "per": "PER, %"}
 
 Cells = Iterable[str]
 
@@ -49,13 +50,27 @@ def best_stock(rates: dict[str, float], ending: str = "") -> tuple[str, float]:
     return max(((name, rates[name + ending]) for name in STOCK if name + ending in rates), key=lambda pair: pair[1])
 
 
+STEPS = {
+    "train_step_base": "a step of 32 pairs of 4 to 64 tokens, 6+6 layers, d_model 512",
+    "train_step_base_bf16": "the same in bfloat16, eager attention",
+}
+
+
+def train_steps() -> str:
+    return train_table(STEPS, "the second row also with `--bf16 --attn_implementation eager`")
+
+
 def train_speed() -> str:
-    cases = {
-        "train_step_base": "a step of 32 pairs of 4 to 64 tokens, 6+6 layers, d_model 512",
-        "train_step_base_bf16": "the same in bfloat16, eager attention",
+    cases = STEPS | {
         "train_e2e_multi30k_like": "whole trainings of texts as long as Multi30k's, 3+3 layers, d_model 256",
         "train_e2e_cmudict": "whole trainings of CMUdict's words, 3+3 layers, d_model 256, 64 entries",
     }
+    others = "the others by `python benchmarks/train_e2e.py`"
+    return train_table(cases, "the second row also with `--bf16 --attn_implementation eager`", others)
+
+
+def train_table(cases: dict[str, str], *about: str) -> str:
+    """Returns the speeds of cases, which are titles of rows by their files' names."""
     rows = []
     for name, title in cases.items():
         rates = stored(name)["rows"]
@@ -67,8 +82,7 @@ def train_speed() -> str:
         ["useful tokens per second on two cores", "best stock model", "ours, padded", "ours, packed"],
         rows,
         measured(stored("train_step_base"), "train_step.py base"),
-        "the second row also with `--bf16 --attn_implementation eager`",
-        "the others by `python benchmarks/train_e2e.py`",
+        *about,
     )
 
 
@@ -171,11 +185,74 @@ def long_text() -> str:
     return markdown([*head, "peak memory"], rows, measured(result, "long_text.py"), "one seed")
 
 
+def recipe_quickstart() -> str:
+    return recipe("g2p-quickstart", PRONUNCIATION, "recipes.py g2p-quickstart")
+
+
+def recipe_pronasyl() -> str:
+    return recipe("g2p-pronasyl", PRONUNCIATION, "recipes.py g2p-pronasyl", "`make reproduce-g2p`: ")
+
+
+def recipe_multi30k() -> str:
+    metrics = {"sacrebleu": "BLEU", "chrf": "chrF", "raw_bleu": "BLEU, raw text", "raw_chrf": "chrF, raw text"}
+    return recipe("multi30k-en-de", metrics, "recipes.py multi30k-en-de", "`make reproduce-multi30k`: ")
+
+
+def recipe(name: str, metrics: dict[str, str], command: str, made: str = "") -> str:
+    """Returns the scores of a recipe's models by their decoding: mean and spread over the seeds, and those of each."""
+    result = stored(f"recipe_{name}")
+    found = result["rows"]
+    rows = []
+    for decoding, *means in over_seeds(found, "decoding", metrics):
+        first = [f"{row[next(iter(metrics))]:.2f}" for row in found if row["decoding"] == decoding]
+        rows.append([decoding, *means, ", ".join(first)] if len(first) > 1 else [decoding, *means])
+    head = [f"{found[0]['parameters'] / 1e6:.2f} M parameters, {found[0]['steps']:,} steps", *metrics.values()]
+    if len(rows[0]) > len(head):
+        head.append(f"{head[1]} of each seed")
+    seconds = {row["seed"]: row["seconds"] for row in found}.values()
+    took = f"a training took {min(seconds) / 60:,.0f} to {max(seconds) / 60:,.0f} min on {found[0]['hardware']}"
+    bf16 = " --bf16" * result["machine"]["bf16"]
+    return markdown(head, rows, made + measured(result, command + bf16), took, seeds_of(found))
+
+
+def ablation() -> str:
+    result = stored("ablation")
+    head = [f"{result['machine']['steps']:,} steps", *PRONUNCIATION.values()]
+    by = measured(result, "methods.py data/g2p --bf16 --ablation")
+    return markdown(head, over_seeds(result["rows"], "method", PRONUNCIATION), by, seeds_of(result["rows"]))
+
+
+def length_generalisation() -> str:
+    result = stored("length_generalisation")
+    lengths = ("1 to 40", "41 to 60", "61 to 80", "81 to 120")
+    rows = []
+    for task in dict.fromkeys(row["task"] for row in result["rows"]):
+        of_task = [row for row in result["rows"] if row["task"] == task]
+        rows += [[task, *cells] for cells in over_seeds(of_task, "positions", lengths)]
+    head = ["task", "positions", *(f"{length} symbols, %" for length in lengths)]
+    return markdown(head, rows, measured(result, "length_generalisation.py"), seeds_of(result["rows"]))
+
+
+def toolkits() -> str:
+    rows, results = [], [stored("toolkits"), stored("toolkits_bf16")]
+    for result, dtype in zip(results, TYPES, strict=True):
+        times = sorted({row["minutes"] for row in result["rows"]})
+        for name in dict.fromkeys(row["toolkit"] for row in result["rows"]):
+            found = {row["minutes"]: row for row in result["rows"] if row["toolkit"] == name}
+            last = found[times[-1]]
+            speed, updates = (f"{last[key]:,}" for key in ("target_tokens_per_second", "updates"))
+            rows.append([f"{name}, {dtype}", speed, updates, *(f"{found[minute]['bleu']:.1f}" for minute in times)])
+    head = [f"{times[-1]:g} minutes of training", "target tokens/s", "updates"]
+    head += [f"BLEU after {minute:g} min" for minute in times]
+    command = "toolkits.py --data multi30k-en-de-bpe --joey ../joey-env --eole ../eole-env"
+    return markdown(head, rows, measured(results[0], command), "bfloat16 also with `--bf16`", "one seed")
+
+
 def methods() -> str:
     result = stored("methods")
-    head = [f"{result['machine']['steps']:,} steps", "wrong words, %", "PER, %"]
+    head = [f"{result['machine']['steps']:,} steps", *PRONUNCIATION.values()]
     by = measured(result, "methods.py data/g2p --bf16")
-    return markdown(head, over_seeds(result["rows"], "method", ["wrong_words", "per"]), by, seeds_of(result["rows"]))
+    return markdown(head, over_seeds(result["rows"], "method", PRONUNCIATION), by, seeds_of(result["rows"]))
 
 
 def pretraining() -> str:
@@ -317,12 +394,19 @@ TABLES: dict[str, Callable[[], str]] = {
     each.__name__: each
     for each in (
         train_speed,
+        train_steps,
         decode_base,
         decode_memory,
         decode_cli,
         memory,
         long_input,
         long_text,
+        recipe_quickstart,
+        recipe_pronasyl,
+        recipe_multi30k,
+        ablation,
+        length_generalisation,
+        toolkits,
         methods,
         pretraining,
         languages,
@@ -347,7 +431,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a table is another")
     args = parser.parse_args()
     stale = []
-    for path in sorted(DOCS.glob("*.md")):
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         page = path.read_text(encoding="utf-8")
         if filled(page) == page:
             continue

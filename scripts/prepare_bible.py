@@ -12,7 +12,7 @@ that one of the two lacks. Whole books are held out, because neighbouring chapte
 about a twentieth of the text for validation and as much for testing.
 
   python scripts/prepare_bible.py --output_dir data/bible
-  python scripts/prepare_bible.py --output_dir data/verses --unit verse
+  python scripts/prepare_bible.py --output_dir data/verses --unit verse --numbers
   python scripts/prepare_bible.py --output_dir data/bible --kjv sword-text-kjv_14.3-1_all.deb \\
     --web sword-text-web_426.0-1_all.deb    # without apt-get, but with dpkg-deb, which unpacks them
 """
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--unit", choices=("chapter", "verse"), default="chapter", help="what a row is (default: %(default)s)"
     )
+    parser.add_argument("--numbers", action="store_true", help="begin each verse with its number, as in print")
     for option, package in PACKAGES.items():
         parser.add_argument(
             f"--{option}", type=Path, metavar="FILE.deb", help=f"the package {package}, instead of downloading it"
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             read_package(getattr(args, option) or fetch(package, option, args.cache_dir), package)
             for option, package in PACKAGES.items()
         ]
-        rows = make_rows(*(edition.verses for edition in editions), args.unit)
+        rows = make_rows(*(edition.verses for edition in editions), args.unit, args.numbers)
         write(args.output_dir, rows, args.unit, editions)
 
 
@@ -171,9 +172,15 @@ def clean(markup: str) -> str:
 
 
 def make_rows(
-    sources: dict[Reference, str], targets: dict[Reference, str], unit: str = "chapter"
+    sources: dict[Reference, str], targets: dict[Reference, str], unit: str = "chapter", numbers: bool = False
 ) -> dict[str, list[dict]]:
-    """Returns the rows of each split, in the order of the sources, of the verses that both sides have."""
+    """
+    Returns the rows of each split, in the order of the sources, of the verses that both sides have.
+
+    Args:
+        unit: "chapter" or "verse".
+        numbers: Whether each verse begins with its number.
+    """
     passages: dict[tuple[str, str], list[Reference]] = {}
     for reference in sources:
         if reference in targets:
@@ -182,7 +189,10 @@ def make_rows(
             passages.setdefault((split_of(book), passage), []).append(reference)
     rows: dict[str, list[dict]] = {split: [] for split in SPLITS}
     for (split, passage), verses in passages.items():
-        source, target = (" ".join(text[verse] for verse in verses) for text in (sources, targets))
+        source, target = (
+            " ".join(f"{verse[2]} {text[verse]}" if numbers else text[verse] for verse in verses)
+            for text in (sources, targets)
+        )
         rows[split].append({"source": source, "target": target, "reference": passage})
     if empty := [split for split in SPLITS if not rows[split]]:
         raise PreparationError(f"the two packages have no verse in common to be put into {' or '.join(empty)}")

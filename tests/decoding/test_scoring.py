@@ -2,7 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts are compared in one Unicode form, whatever the metric, and the nearest reference is found in it."""
 
+import math
+from collections import Counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hf_xformer.decoding.metrics import GREATER_IS_BETTER, check_metrics, compute_metrics
 from hf_xformer.decoding.scoring import Scoring, nearest
@@ -32,3 +37,30 @@ def test_the_matching_or_the_nearest_reference_is_found():
     assert nearest("K AE T", ["D AO G", "K AE T"]) == ("K AE T", True)
     assert nearest("K AE T S", ["D AO G", "K AE T", "K AH T"]) == ("K AE T", False)
     assert nearest(DECOMPOSED[0], ["tea", COMPOSED[0]]) == (COMPOSED[0], True)
+
+
+SENTENCES = st.lists(st.sampled_from(["a", "b", "the", ".", "@-@", "&apos;s"]), min_size=4, max_size=9).map(" ".join)
+
+
+def papineni(texts: list[str], references: list[str]) -> float:
+    """Returns BLEU-4 of tokenised texts as Papineni et al. 2002 define it, without smoothing."""
+
+    def grams(text: str, n: int) -> Counter:
+        words = text.split()
+        return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+
+    precisions = []
+    for n in range(1, 5):
+        pairs = [(grams(text, n), grams(reference, n)) for text, reference in zip(texts, references, strict=True)]
+        matched = sum((text & reference).total() for text, reference in pairs)
+        precisions.append(matched / sum(text.total() for text, _ in pairs))
+    lengths = [sum(len(text.split()) for text in each) for each in (texts, references)]
+    brevity = min(1.0, math.exp(1 - lengths[1] / lengths[0]))
+    return 100 * brevity * math.prod(precisions) ** 0.25
+
+
+@given(st.lists(st.tuples(SENTENCES, SENTENCES), min_size=1, max_size=5))
+def test_bleu_of_words_as_they_stand_is_the_published_formula(pairs):
+    texts, references = [list(each) for each in zip(*pairs, ("the a b a .", "the a b a ."), strict=True)]
+    found = compute_metrics(["sacrebleu"], texts, references, scoring=Scoring(sacrebleu_tokenize="none"))
+    assert found["sacrebleu"] == pytest.approx(papineni(texts, references))

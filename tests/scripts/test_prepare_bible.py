@@ -151,6 +151,8 @@ def test_a_verse_that_one_side_lacks_is_in_neither_and_the_others_are_joined_in_
     verses = prepare.make_rows(sources | held_out, held_out | targets, "verse")["train"]
     assert [row["reference"] for row in verses] == [f"Genesis 1:{verse}" for verse in kept]
     assert verses[0] == {"source": "s2", "target": "t2", "reference": "Genesis 1:2"}
+    (row,) = prepare.make_rows(sources | held_out, held_out | targets, numbers=True)["train"]
+    assert row["source"] == " ".join(f"{verse} s{verse}" for verse in kept) and "2 t2 3 t3 4 t4 6" in row["target"]
 
 
 def test_whole_books_are_held_out_about_a_twentieth_of_the_text_for_each_purpose(prepare):
