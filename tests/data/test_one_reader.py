@@ -20,6 +20,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 from hf_xformer.commands import distill, evaluate, generate, tokenizer
 from hf_xformer.data import sources
@@ -69,6 +70,8 @@ def evaluated(file: Path, policy: str) -> list[dict]:
     found = []
 
     class Mute:
+        config = GenerationConfig()
+
         def new_report(self):
             return SimpleNamespace(cut=Tally())
 
