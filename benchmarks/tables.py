@@ -210,7 +210,8 @@ def recipe(name: str, metrics: dict[str, str], command: str, made: str = "") -> 
     if len(rows[0]) > len(head):
         head.append(f"{head[1]} of each seed")
     seconds = {row["seed"]: row["seconds"] for row in found}.values()
-    took = f"a training took {min(seconds) / 60:,.0f} to {max(seconds) / 60:,.0f} min on {found[0]['hardware']}"
+    minutes = dict.fromkeys(f"{each / 60:,.0f}" for each in (min(seconds), max(seconds)))
+    took = f"a training took {' to '.join(minutes)} min on {found[0]['hardware']}"
     bf16 = " --bf16" * result["machine"]["bf16"]
     return markdown(head, rows, made + measured(result, command + bf16), took, seeds_of(found))
 
