@@ -9,11 +9,11 @@ Trains a recipe once for each seed, scores its models on the recipe's test set, 
   python benchmarks/recipes.py g2p-pronasyl --max_steps 20 --max_samples 100 --results build/tried \
     --output_dir build/tried
 
-A run that was stopped goes on from its last checkpoint in --output_dir, and seeds that are
-in benchmarks/results/recipe_NAME.json are not trained again. Every model decodes the test set greedily and with five
-beams. --raw adds what its German scores against the sentences as people wrote them: Moses's rules join words and
-punctuation again (pip install sacremoses), and sacreBLEU cuts both in its own way and ignores case, which the model
-was not given. The references, joined so themselves, reach BLEU 99.9.
+A run that was stopped goes on from its last checkpoint in --output_dir, and seeds that are in recipe_NAME.json of
+--results are not trained again. Every model decodes the test set greedily and with five beams. --raw adds what its
+German scores against the sentences as people wrote them: Moses's rules join words and punctuation again (pip install
+sacremoses), and sacreBLEU cuts both in its own way and ignores case, which the model was not given. The references,
+joined so themselves, reach BLEU 99.9.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import gzip
 import hashlib
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from measuring import RESULTS
@@ -46,8 +47,8 @@ class Task:
 
 
 PRONUNCIATION = {"wrong_words": "wrong words", "per": "PER"}
-LEAST = 95  # BLEU of a test set's targets, joined by Moses's rules, against themselves as people wrote them
 RAW = {"raw_bleu": "BLEU, raw text", "raw_chrf": "chrF, raw text"}
+LEAST = 95  # BLEU of a test set's targets, joined by Moses's rules, against themselves as people wrote them
 # By the name of the recipe in configs/train.
 TASKS = {
     "g2p-quickstart": Task(Path("data/g2p"), PRONUNCIATION),
@@ -83,6 +84,8 @@ def main() -> None:
         parser.error(f"--raw is for multi30k-en-de; {args.recipe} has phonemes")
     if args.raw is not None and not args.raw.is_file():
         parser.error(f"--raw {args.raw}: there is no such file")
+    if args.raw is not None and find_spec("sacremoses") is None:
+        parser.error("--raw joins words by sacremoses, which is missing: pip install -c constraints.txt sacremoses")
     task = TASKS[args.recipe]
     if args.raw is not None:
         check_raw(task.data / "test.jsonl", args.raw)

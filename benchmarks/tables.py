@@ -202,6 +202,7 @@ def recipe(name: str, metrics: dict[str, str], command: str, made: str = "") -> 
     """Returns the scores of a recipe's models by their decoding: mean and spread over the seeds, and those of each."""
     result = stored(f"recipe_{name}")
     found = result["rows"]
+    metrics = {name: title for name, title in metrics.items() if all(name in row for row in found)}
     rows = []
     for decoding, *means in over_seeds(found, "decoding", metrics):
         first = [f"{row[next(iter(metrics))]:.2f}" for row in found if row["decoding"] == decoding]
@@ -214,13 +215,6 @@ def recipe(name: str, metrics: dict[str, str], command: str, made: str = "") -> 
     took = f"a training took {' to '.join(minutes)} min on {found[0]['hardware']}"
     bf16 = " --bf16" * result["machine"]["bf16"]
     return markdown(head, rows, made + measured(result, command + bf16), took, seeds_of(found))
-
-
-def ablation() -> str:
-    result = stored("ablation")
-    head = [f"{result['machine']['steps']:,} steps", *PRONUNCIATION.values()]
-    by = measured(result, "methods.py data/g2p --bf16 --ablation")
-    return markdown(head, over_seeds(result["rows"], "method", PRONUNCIATION), by, seeds_of(result["rows"]))
 
 
 def length_generalisation() -> str:
@@ -250,10 +244,19 @@ def toolkits() -> str:
 
 
 def methods() -> str:
-    result = stored("methods")
+    return by_method("methods", "methods.py data/g2p --bf16")
+
+
+def ablation() -> str:
+    return by_method("ablation", "methods.py data/g2p --bf16 --ablation")
+
+
+def by_method(name: str, command: str) -> str:
+    """Returns the error rates of the quickstart's task by the method."""
+    result = stored(name)
     head = [f"{result['machine']['steps']:,} steps", *PRONUNCIATION.values()]
-    by = measured(result, "methods.py data/g2p --bf16")
-    return markdown(head, over_seeds(result["rows"], "method", PRONUNCIATION), by, seeds_of(result["rows"]))
+    rows = over_seeds(result["rows"], "method", PRONUNCIATION)
+    return markdown(head, rows, measured(result, command), seeds_of(result["rows"]))
 
 
 def pretraining() -> str:

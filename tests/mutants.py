@@ -27,8 +27,8 @@ from mutant import Mutant
 
 ROOT = Path(__file__).resolve().parent.parent
 MUTANTS = faults_of_attention.MUTANTS + faults_of_layers.MUTANTS
-
-
+PYTEST = ("-m", "pytest", "-q", "--tb=no", "--no-header", "-p", "no:cacheprovider")
+# The slow tests too: some properties are held by these alone.
 MARKS = "not distributed and not nightly and not gpu"
 
 
@@ -57,19 +57,7 @@ def plant(mutant: Mutant, folder: Path) -> None:
 
 
 def run_tests(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "--tb=no",
-        "--no-header",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        MARKS,
-        *options,
-    ]
+    command = [sys.executable, *PYTEST, "-m", MARKS, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
