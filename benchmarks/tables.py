@@ -78,12 +78,8 @@ def train_table(cases: dict[str, str], *about: str) -> str:
         packed = rates[f"{OURS}, packed"]
         ours = f"{packed:,.0f}: {packed / best:.2f} times"
         rows.append([title, f"{best:,.0f} ({stock})", f"{rates[OURS]:,.0f}", ours])
-    return markdown(
-        ["useful tokens per second on two cores", "best stock model", "ours, padded", "ours, packed"],
-        rows,
-        measured(stored("train_step_base"), "train_step.py base"),
-        *about,
-    )
+    head = ["useful tokens per second on two cores", "best stock model", "ours, padded", "ours, packed"]
+    return markdown(head, rows, measured(stored("train_step_base"), "train_step.py base"), *about)
 
 
 def decode_base() -> str:
@@ -186,19 +182,19 @@ def long_text() -> str:
 
 
 def recipe_quickstart() -> str:
-    return recipe("g2p-quickstart", PRONUNCIATION, "recipes.py g2p-quickstart")
+    return recipe("g2p-quickstart", PRONUNCIATION)
 
 
 def recipe_pronasyl() -> str:
-    return recipe("g2p-pronasyl", PRONUNCIATION, "recipes.py g2p-pronasyl", "`make reproduce-g2p`: ")
+    return recipe("g2p-pronasyl", PRONUNCIATION, "`make reproduce-g2p`: ")
 
 
 def recipe_multi30k() -> str:
     metrics = {"sacrebleu": "BLEU", "chrf": "chrF", "raw_bleu": "BLEU, raw text", "raw_chrf": "chrF, raw text"}
-    return recipe("multi30k-en-de", metrics, "recipes.py multi30k-en-de", "`make reproduce-multi30k`: ")
+    return recipe("multi30k-en-de", metrics, "`make reproduce-multi30k`: ")
 
 
-def recipe(name: str, metrics: dict[str, str], command: str, made: str = "") -> str:
+def recipe(name: str, metrics: dict[str, str], made: str = "") -> str:
     """Returns the scores of a recipe's models by their decoding: mean and spread over the seeds, and those of each."""
     result = stored(f"recipe_{name}")
     found = result["rows"]
@@ -213,8 +209,8 @@ def recipe(name: str, metrics: dict[str, str], command: str, made: str = "") -> 
     seconds = {row["seed"]: row["seconds"] for row in found}.values()
     minutes = dict.fromkeys(f"{each / 60:,.0f}" for each in (min(seconds), max(seconds)))
     took = f"a training took {' to '.join(minutes)} min on {found[0]['hardware']}"
-    bf16 = " --bf16" * result["machine"]["bf16"]
-    return markdown(head, rows, made + measured(result, command + bf16), took, seeds_of(found))
+    command = f"recipes.py {name}{' --bf16' * result['machine']['bf16']}"
+    return markdown(head, rows, made + measured(result, command), took, seeds_of(found))
 
 
 def length_generalisation() -> str:
