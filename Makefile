@@ -25,7 +25,7 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: help install install-test quickstart bible-data bible pretraining-data pretraining descriptions-data languages published reproduce-g2p reproduce-multi30k test test-distributed test-fast test-nightly test-slow test-versions test-wheel kills lint parity gpu-check mutants mutations docs clean
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 28
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-bible: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bible]'
+	@touch $@
+
+$(VENV)/.installed-raw: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt sacremoses
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
@@ -97,7 +101,7 @@ reproduce-g2p: published install  ## the pronunciation recipe on the literature'
 		--output_dir $(PRONASYL)/tokenizer --overwrite
 	$(BIN)/python benchmarks/recipes.py g2p-pronasyl --seeds $(SEEDS) --results $(RESULTS) $(if $(BF16),--bf16)
 
-reproduce-multi30k: published install  ## the translation recipe on Multi30k, DATA=DIR: hours on two cores
+reproduce-multi30k: published install $(if $(RAW),$(VENV)/.installed-raw)  ## the translation recipe on Multi30k, DATA=DIR: hours on two cores
 	$(BIN)/python scripts/prepare_multi30k.py --data $(DATA) --output_dir $(MULTI30K)
 	$(BIN)/hf-xformer tokenizer --train_file $(MULTI30K)/train.jsonl --merges $(MULTI30K)/code \
 		--output_dir $(MULTI30K)/tokenizer --overwrite

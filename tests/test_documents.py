@@ -146,6 +146,13 @@ def test_examples_of_a_verbs_help_parse(verb, hooks):
         check_command(command, hooks)
 
 
+def test_make_help_lists_every_target_that_has_a_sentence():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    told = re.findall(r"^([^\s:#]+):.*## ", makefile, flags=re.MULTILINE)
+    shown = subprocess.run(["make", "--silent", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^make (\S+) {2}", shown, flags=re.MULTILINE) == told
+
+
 def check_command(words: list[str], hooks) -> None:
     """Asserts that a command's program, verb, options and files exist."""
     match words:
