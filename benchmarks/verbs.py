@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
-from measuring import RESULTS, spread, stored, write_results
+from measuring import RESULTS, machine, spread, stored, write_results
 
 from hf_xformer.yaml_files import read_yaml_file
 
@@ -96,8 +96,8 @@ class Figures:
         self.path = folder / f"{name}.json"
         if not self.path.exists():
             return
-        machine = stored(name, folder)["machine"]
-        if other := differences({key: machine.get(key, "unknown") for key in about}, about):
+        earlier = stored(name, folder)["machine"]
+        if other := differences({key: earlier.get(key, "unknown") for key in about}, about):
             raise SystemExit(f"{self.path} has rows with {other}: give another --results")
 
     def rows(self) -> list[dict]:
@@ -109,7 +109,11 @@ class Figures:
         return any(of.items() <= row.items() for row in self.rows())
 
     def add(self, **row: object) -> None:
-        write_results(self.name, [*self.rows(), row], self.folder, **self.about)
+        """Adds a row. The date becomes that of the first and the last."""
+        today = machine()["date"]
+        first = stored(self.name, self.folder)["machine"]["date"].partition(" to ")[0] if self.path.exists() else today
+        date = today if first == today else f"{first} to {today}"
+        write_results(self.name, [*self.rows(), row], self.folder, **self.about, date=date)
         print(row, file=sys.stderr)
 
 

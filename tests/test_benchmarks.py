@@ -41,6 +41,15 @@ def test_a_training_with_other_options_is_not_taken_for_this_one(verbs, tmp_path
         verbs.train(options | {"bf16": True}, run)
 
 
+def test_figures_of_several_days_have_the_first_and_the_last(verbs, tmp_path, monkeypatch):
+    figures = verbs.Figures("methods", tmp_path)
+    for day in ("2026-11-01", "2026-11-01", "2026-11-03", "2026-11-09"):
+        monkeypatch.setattr("time.strftime", lambda form, day=day: day)
+        figures.add(method="Muon", per=7.2)
+        (stored,) = [json.loads(each.read_text())["machine"]["date"] for each in tmp_path.iterdir()]
+        assert stored == (day if day == "2026-11-01" else f"2026-11-01 to {day}")
+
+
 def test_figures_of_other_settings_are_not_written_over(verbs, tmp_path):
     figures = verbs.Figures("methods", tmp_path, steps=2820, samples=None)
     figures.add(method="Muon", seed=0, per=7.2)

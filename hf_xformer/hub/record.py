@@ -187,7 +187,9 @@ def hardware(trainer: Trainer) -> dict:
     processes = trainer.args.world_size
     if trainer.args.device.type == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return {"kind": "cpu", "count": cores, "name": f"{cores} cores of {processor_name()}"}
+        used = min(cores, processes * torch.get_num_threads())
+        share = f"{cores} cores" if used == cores else f"{used} of {cores} cores"
+        return {"kind": "cpu", "count": used, "name": f"{share} of {processor_name()}"}
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else trainer.args.device.type
     return {"kind": "gpu", "count": processes, "name": f"{processes} {name}"}
 

@@ -3,12 +3,14 @@
 """A card is filled from the run's own files and says what nobody has said yet."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from small_runs import ROOT, refused
@@ -49,6 +51,8 @@ def test_a_run_records_what_a_card_says_of_it(run, task):
     # Nobody else has this machine's folders.
     assert (record["trained_on"], record["evaluated_on"]) == ("train.jsonl", "validation.jsonl")
     assert record["steps"] == 6 and record["hardware"]["kind"] == "cpu" and 0 < record["seconds"] < 600
+    # The cores that it computed on, which may be fewer than there are.
+    assert record["hardware"]["count"] == min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
     assert record["versions"].keys() == {"transformers", "torch", "accelerate", "datasets"}
 
 
