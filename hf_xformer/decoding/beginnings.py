@@ -118,6 +118,12 @@ class TargetEncoder:
             sequences = [[token for token in tokens if token not in tags] for tokens in sequences]
         return self.tokenizer.batch_decode(list(sequences), skip_special_tokens=True)
 
+    def unknown_in(self, tokens: list[int]) -> int:
+        """Returns how many tokens are unknown ones, where the tokenizer has one of their own."""
+        tokenizer = self.tokenizer
+        others = {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
+        return 0 if tokenizer.unk_token_id in others else tokens.count(tokenizer.unk_token_id)
+
     def told(self, tokens: list[int]) -> list[int]:
         """Returns a text's tokens without that of a language which it was told, where not all texts are."""
         is_told = self.config.forced_bos_token_id is None and tokens[:1] and tokens[0] in self.tags.values()

@@ -289,6 +289,8 @@ class Decoder:
                 out_of_positions += [i] * unended
                 if not (unended or is_asked or hypotheses[0].ended):
                     report.cut_off.add(places[i], f"became {shortened(hypotheses[0].text)}")
+                if unknown := hypotheses[0].unknown:
+                    report.unwritten.add(places[i], f"lost {unknown:,} and became {shortened(hypotheses[0].text)}")
             bar.update(len(chosen))
             while given in results:
                 yield results.pop(given)
@@ -386,10 +388,12 @@ class Decoder:
             )
         if self.is_assisted and self.stops is not None:
             self.cut_at_stop(output, options.get("decoder_input_ids"))
-        texts = self.targets.texts(output.sequences.tolist())
+        sequences = output.sequences.tolist()
+        texts, unknown = self.targets.texts(sequences), map(self.targets.unknown_in, sequences)
         width = 1 if (prompt := options.get("decoder_input_ids")) is None else prompt.shape[1]
         ended = ended_by_themselves(output.sequences, width, self.config, self.stops)
-        hypotheses = [Hypothesis(text, ended=by_itself) for text, by_itself in zip(texts, ended, strict=True)]
+        found = zip(texts, ended, unknown, strict=True)
+        hypotheses = [Hypothesis(text, ended=by_itself, unknown=lost) for text, by_itself, lost in found]
         if self.scores:
             lengths = lengths_of(output.sequences[:, width:], self.config)
             scored = zip(hypotheses, self.log_probabilities(output), lengths, strict=True)

@@ -16,6 +16,7 @@ class Hypothesis:
         length: Its tokens, end token included, if the score was asked for.
         utility: What minimum Bayes risk decoding sorts by, the highest first.
         ended: Whether it ended by itself, and not at the greatest length.
+        unknown: Its unknown tokens, which the text is without.
     """
 
     text: str
@@ -23,6 +24,7 @@ class Hypothesis:
     length: int | None = None
     utility: float | None = None
     ended: bool = True
+    unknown: int = 0
 
     @property
     def per_token(self) -> float | None:

@@ -85,6 +85,7 @@ class Report:
         self.sources, self.positions = sources, positions
         self.kept, self.cut, self.refused, self.unended = Tally(), Tally(), Tally(), Tally()
         self.unknown = Tally()  # of which the tokenizer does not know all
+        self.unwritten = Tally()  # whose text is without its unknown tokens
         self.misread = Tally()  # whose prefix the target's tokenizer reads as another text
         self.wordless = Tally()  # whose text ended before it had all of its words
         self.cut_off = Tally()  # whose text ended at the model's own `max_length`
@@ -135,6 +136,8 @@ class Report:
             lines.append(f"{where}: {texts}: {self.cut_off} (max_new_tokens says another length)")
         if self.unknown.count:
             lines.append(f"read with unknown tokens in place of text: {self.unknown.count:,}, {self.unknown}")
+        if self.unwritten.count:
+            lines.append(f"texts without their unknown tokens: {self.unwritten.count:,}, of {self.unwritten}")
         if self.misread.count:
             lines.append(f"prefixes that the target's tokenizer changes: {self.misread.count:,}, of {self.misread}")
         if self.untold.count:
