@@ -12,11 +12,10 @@ validation sets: equal models, tokenizer, steps and tokens a step, and of each r
 validation. Test texts are decoded with five beams. Trainings are kept in --output_dir, and go on from there.
 """
 
-import argparse
 from pathlib import Path
 
-from measuring import RESULTS
-from verbs import Figures, evaluate, print_table, recipe, train
+from tabulating import print_table
+from verbs import Figures, comparison_parser, deciding, evaluate, read_recipe, train
 
 
 RECIPE = "configs/train/descriptions.yaml"
@@ -24,24 +23,19 @@ ALL = "all in one model"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = comparison_parser(__doc__, seeds=[0], output_dir="runs/languages")
     parser.add_argument("--data", type=Path, default=Path("data/descriptions"), help="folder of the prepared data")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     parser.add_argument("--models", nargs="+", help=f"such as de; by default {ALL!r} and each language")
     parser.add_argument("--max_steps", type=int, help="of a training, instead of those that the recipe has")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/languages"), help="default: %(default)s")
-    parser.add_argument(
-        "--bf16", action="store_true", help="train in bfloat16: half the time on processors that have it"
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
     args = parser.parse_args()
-    options = recipe(RECIPE) | {"bf16": args.bf16}
+    options = read_recipe(RECIPE) | {"bf16": args.bf16}
     if args.max_steps is not None:
         options |= {"max_steps": args.max_steps, "eval_steps": args.max_steps, "save_steps": args.max_steps}
     corpora = {corpus["name"]: corpus for corpus in options["datasets"]}
     if unknown := {*(args.models or ())} - {ALL, *corpora}:
         parser.error(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join((ALL, *corpora))}")
-    figures = Figures("languages", args.results, steps=options["max_steps"], bf16=args.bf16)
+    about = {"steps": options["max_steps"], "bf16": args.bf16}
+    figures = Figures("languages", deciding(RECIPE), args.results, **about)
     for seed in args.seeds:
         for model in args.models or (ALL, *corpora):
             if not figures.has(model=model, seed=seed):

@@ -37,8 +37,9 @@ def write_results(name: str, rows: list[dict] | dict, folder: Path = RESULTS, **
     """
     path = folder / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": {**machine(), **about}, "rows": rows}, indent=2) + "\n")
-    return path
+    unfinished = path.with_suffix(".partial")
+    unfinished.write_text(json.dumps({"machine": {**machine(), **about}, "rows": rows}, indent=2) + "\n")
+    return unfinished.replace(path)
 
 
 def stored(name: str, folder: Path = RESULTS) -> dict:

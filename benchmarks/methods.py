@@ -1,7 +1,7 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Error rates of the quickstart's task by the methods that people ask for, at equal tokens: R-Drop, Muon, averages, BPE
+Error rates of the quickstart's task by the methods that people ask for, at equal pairs: R-Drop, Muon, averages, BPE
 dropout, distillation, beams, minimum Bayes risk decoding. With --ablation, by parts of the model and of the recipe.
 
   make quickstart                                          # prepares data/g2p
@@ -9,24 +9,25 @@ dropout, distillation, beams, minimum Bayes risk decoding. With --ablation, by p
   python benchmarks/methods.py data/g2p --bf16 --ablation  # as long again
   python benchmarks/methods.py data/g2p --seeds 0 --max_steps 20 --max_samples 100 --results build/tried
 
-Every model sees as many pairs as the quickstart's, R-Drop's half as many twice. The test words are decoded greedily
-where nothing else is said. Rows are written as they come into methods.json (ablation.json) in --results, and those
-that it has are not made again; rows of other steps or samples want another folder.
+Every model sees as many pairs as the quickstart's, R-Drop's half as many twice; a distilled one has a teacher, whose
+training does not count. Methods and defaults are chosen by these figures, so they are of the validation words, decoded
+greedily where nothing else is said: the test words are for what was chosen. Rows are written as they come into
+methods.json (ablation.json) in --results, and those that it has are not made again.
 """
 
-import argparse
 import json
-import tempfile
+from functools import partial
 from pathlib import Path
 
-from measuring import RESULTS
-from verbs import Figures, evaluate, hf_xformer, print_table, recipe, train
+from tabulating import PRONUNCIATION, print_table
+from verbs import Figures, comparison_parser, deciding, evaluate, hf_xformer, read_recipe, train
+
+from hf_xformer.files import fill_folder
 
 
 RECIPE = "configs/train/g2p-quickstart.yaml"
-STEPS = 2820  # of the quickstart
-METRICS = {"wrong_words": "wrong words", "per": "PER"}
-MODEL = {"dropout": 0.0, "initializer_range": 0.05}  # the recipe's own fields
+STEPS = 2820  # of the quickstart, in three epochs
+MODEL = read_recipe(RECIPE)["config_overrides"]
 THIN = {"config_overrides": MODEL | {"dropout": 0.1}}
 # Two matrices of 576 have as many parameters as the model's three of 384.
 WIDER = {"encoder_ffn_dim": 576, "decoder_ffn_dim": 576}
@@ -41,7 +42,8 @@ TRAININGS: dict[str, dict] = {
     "subwords, BPE dropout": {"data": "subwords", "bpe_dropout": 0.1},
     "distilled": {"data": "distilled"},
 }
-# One thing other than in the recipe, whose model has rotary positions, RMSNorm before each sublayer and a gated SiLU.
+# One thing other than in the recipe, at the recipe's learning rate. Its model has rotary positions, RMSNorm before
+# each sublayer and a gated SiLU.
 ABLATION: dict[str, dict] = {"the recipe": {}} | {
     name: {"config_overrides": MODEL | fields}
     for name, fields in {
@@ -71,13 +73,13 @@ TEACHER = "the recipe"
 
 class Bench:
     """
-    Trainings and test sets in a folder.
+    Trainings and their data in a folder.
 
     Args:
         data: Folder of the quickstart's rows and tokenizer.
         folder: Where everything goes.
         steps: Of a training.
-        samples: Test words; None for all.
+        samples: Words that are scored; None for all.
         bf16: Whether to train in bfloat16.
     """
 
@@ -90,15 +92,15 @@ class Bench:
         name = f"{kind}-{seed}" if kind == "distilled" else kind
         if name not in self.data:
             made = self.folder / "data" / name
-            made.mkdir(parents=True, exist_ok=True)
-            if not (made / "tokenizer").exists():  # which is made last
-                (self.distil if kind == "distilled" else self.join)(made, seed)
+            if not made.exists():
+                fill = self.distil if kind == "distilled" else self.join
+                fill_folder(made, partial(fill, seed))
             self.data[name] = made
         return self.data[name]
 
-    def join(self, made: Path, seed: int) -> None:
+    def join(self, seed: int, made: Path) -> None:
         """Writes rows whose sources are whole words, and a tokenizer of subwords."""
-        for split in ("train", "validation", "test"):
+        for split in ("train", "validation"):
             lines = (self.data[""] / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
             rows = [json.loads(line) for line in lines]
             joined = [{**row, "source": row["source"].replace(" ", "")} for row in rows]
@@ -106,12 +108,12 @@ class Bench:
         train = ("--train_file", made / "train.jsonl", "--model_type", "bpe", "--vocab_size", 600)
         hf_xformer("tokenizer", *train, "--output_dir", made / "tokenizer")
 
-    def distil(self, made: Path, seed: int) -> None:
+    def distil(self, seed: int, made: Path) -> None:
         """Writes the training words with the pronunciations of the recipe's own model."""
         teacher = self.train(TEACHER, seed)
         out = ("--output_file", made / "train.jsonl", "--num_beams", 5)
         hf_xformer("distill", teacher, "--train_file", self.data[""] / "train.jsonl", *out)
-        for name in ("validation.jsonl", "test.jsonl", "tokenizer"):
+        for name in ("validation.jsonl", "tokenizer"):
             (made / name).symlink_to(self.data[""] / name)
 
     def train(self, name: str, seed: int) -> Path:
@@ -122,17 +124,19 @@ class Bench:
         options |= {"max_steps": max(1, round(self.steps * share)), "seed": seed, "bf16": self.bf16}
         options |= {"train_file": str(data / "train.jsonl"), "tokenizer_name": str(data / "tokenizer")}
         options |= {"validation_file": str(data / "validation.jsonl"), "eval_strategy": "no", "save_strategy": "no"}
-        train(recipe(RECIPE) | options | {"load_best_model_at_end": False}, run)
+        train(read_recipe(RECIPE) | options | {"load_best_model_at_end": False}, run)
         return run
 
     def score(self, run: Path, data: Path, *decoding: str) -> dict[str, float]:
-        """Returns the error rates of a run on the test words."""
+        """Returns the error rates of a run on the validation words, its parameters and its seconds."""
         most = () if self.samples is None else ("--max_samples", self.samples)
-        found = evaluate(run, data / "test.jsonl", METRICS, *decoding, *most)
-        return {name: found[name] for name in METRICS}
+        found = evaluate(run, data / "validation.jsonl", PRONUNCIATION, *decoding, *most)
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        scores = {name: round(found[name], 3) for name in PRONUNCIATION}
+        return scores | {"parameters": record["parameters"], "seconds": round(record["seconds"], 1)}
 
     def measure(self, name: str, seed: int) -> dict[str, float]:
-        """Returns the error rates of one method."""
+        """Returns the figures of one method."""
         if name in DECODINGS:
             return self.score(self.train(TEACHER, seed), self.data[""], *DECODINGS[name])
         kind = TRAININGS.get(name, {}).get("data", "")
@@ -140,38 +144,25 @@ class Bench:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = comparison_parser(__doc__, seeds=[0, 1, 2], output_dir="runs/methods")
     parser.add_argument("data", type=Path, help="folder of the quickstart's rows and tokenizer")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--ablation", action="store_true", help="parts of model and recipe, in place of the methods")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all of the methods, or of the parts")
     parser.add_argument("--max_steps", type=int, default=STEPS, help=f"of a training (default {STEPS})")
-    parser.add_argument("--max_samples", type=int, help="test words (default: all)")
-    parser.add_argument("--output_dir", type=Path, help="folder of the trainings, which are kept (default: not kept)")
-    parser.add_argument(
-        "--bf16", action="store_true", help="train in bfloat16: half the time on processors that have it"
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
+    parser.add_argument("--max_samples", type=int, help="validation words (default: all)")
     args = parser.parse_args()
     known = list(ABLATION) if args.ablation else [*TRAININGS, *DECODINGS]
     if unknown := {*(args.methods or ())} - {*known}:
         parser.error(f"no such method: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    figures = Figures(
-        "ablation" if args.ablation else "methods",
-        args.results,
-        steps=args.max_steps,
-        samples=args.max_samples,
-        bf16=args.bf16,
-    )
-    with tempfile.TemporaryDirectory() as temporary:
-        bench = Bench(
-            args.data, (args.output_dir or Path(temporary)).resolve(), args.max_steps, args.max_samples, args.bf16
-        )
-        for seed in args.seeds:
-            for name in args.methods or known:
-                if not figures.has(method=name, seed=seed):
-                    figures.add(method=name, seed=seed, **bench.measure(name, seed))
-    print_table(figures.rows(), "method", METRICS)
+    about = {"steps": args.max_steps, "samples": args.max_samples, "bf16": args.bf16}
+    name = "ablation" if args.ablation else "methods"
+    figures = Figures(name, deciding(RECIPE), args.results, **about)
+    bench = Bench(args.data, args.output_dir.resolve(), args.max_steps, args.max_samples, args.bf16)
+    for seed in args.seeds:
+        for method in args.methods or known:
+            if not figures.has(method=method, seed=seed):
+                figures.add(method=method, seed=seed, **bench.measure(method, seed))
+    print_table(figures.rows(), "method", PRONUNCIATION)
 
 
 if __name__ == "__main__":

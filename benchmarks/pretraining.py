@@ -12,12 +12,11 @@ set, decoded greedily; the loss is that of the validation set. Rows are written 
 benchmarks/results/pretraining.json, and those that it has are not made again; other steps want another --results.
 """
 
-import argparse
 import json
 from pathlib import Path
 
-from measuring import RESULTS
-from verbs import Figures, evaluate, print_table, recipe, train
+from tabulating import print_table
+from verbs import Figures, comparison_parser, deciding, evaluate, read_recipe, train
 
 
 PRETRAIN, FINETUNE = "configs/train/pretrain.yaml", "configs/train/finetune.yaml"
@@ -26,24 +25,23 @@ PRETRAINED, SCRATCH = "pretrained", "from scratch"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = comparison_parser(__doc__, seeds=[0, 1, 2], output_dir="runs/pretraining")
     parser.add_argument("--data", type=Path, default=Path("data/docstrings"), help="folder of the prepared data")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--objective", help="of pretraining, instead of that which the recipe has")
     parser.add_argument("--pretrain_steps", type=int, help=f"instead of those that {PRETRAIN} has")
     parser.add_argument("--finetune_steps", type=int, help=f"instead of those that {FINETUNE} has")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/pretraining"), help="default: %(default)s")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
     args = parser.parse_args()
     pretraining, finetuning = (
-        recipe(path) | ({} if steps is None else {"max_steps": steps})
+        read_recipe(path) | ({} if steps is None else {"max_steps": steps})
         for path, steps in ((PRETRAIN, args.pretrain_steps), (FINETUNE, args.finetune_steps))
     )
     pretraining |= {"objective": args.objective or pretraining["objective"], "save_strategy": "no"}
     pretraining |= {"train_file": str(args.data / "text.txt"), "tokenizer_name": str(args.data / "tokenizer")}
     finetuning |= {f"{name}_file": str(args.data / f"{name}.jsonl") for name in ("train", "validation")}
+    pretraining, finetuning = (options | {"bf16": args.bf16} for options in (pretraining, finetuning))
     steps = {"pretrain_steps": pretraining["max_steps"], "finetune_steps": finetuning["max_steps"]}
-    figures = Figures("pretraining", args.results, **steps)
+    settings = [deciding(path) for path in (PRETRAIN, FINETUNE)]
+    figures = Figures("pretraining", settings, args.results, **steps, bf16=args.bf16)
     for seed in args.seeds:
         for start in (f"{PRETRAINED} by {pretraining['objective']}", SCRATCH):
             if not figures.has(start=start, seed=seed):

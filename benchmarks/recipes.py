@@ -10,22 +10,21 @@ Trains a recipe once for each seed, scores its models on the recipe's test set, 
     --output_dir build/tried
 
 A run that was stopped goes on from its last checkpoint in --output_dir, and seeds that are in recipe_NAME.json of
---results are not trained again. Every model decodes the test set greedily and with five beams. --raw adds what its
-German scores against the sentences as people wrote them: Moses's rules join words and punctuation again (pip install
-sacremoses), and sacreBLEU cuts both in its own way and ignores case, which the model was not given. The references,
-joined so themselves, reach BLEU 99.9.
+--results are not trained again. Every model decodes the test set greedily and with five beams. Losses and scores of
+the training go to logs/ of --results. --raw adds scores of the German against the sentences as people wrote them:
+Moses's rules join words and punctuation again (pip install sacremoses), and sacreBLEU cuts both in its own way and
+ignores case, which the model was not given. The references, joined so themselves, reach BLEU 99.9.
 """
 
 import argparse
 import gzip
-import hashlib
 import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from measuring import RESULTS
-from verbs import Figures, evaluate, hf_xformer, print_table, recipe
+from tabulating import PRONUNCIATION, TRANSLATION, print_table
+from verbs import ROOT, Figures, comparison_parser, deciding, evaluate, hf_xformer
 
 
 @dataclass(frozen=True)
@@ -34,32 +33,31 @@ class Task:
     A recipe's test set, and how its models are scored.
 
     Args:
-        data: Folder of the prepared rows.
-        metrics: Their titles by their names.
-        words: More of `hf-xformer evaluate`'s command line.
+        test_file: Its rows, in the project's folder.
+        metrics: Titles of columns by the names of metrics.
+        options: Further options of `hf-xformer evaluate`.
         published: Figures of others, for the printed table.
     """
 
-    data: Path
+    test_file: str
     metrics: dict[str, str]
-    words: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     published: str = ""
 
 
-PRONUNCIATION = {"wrong_words": "wrong words", "per": "PER"}
-RAW = {"raw_bleu": "BLEU, raw text", "raw_chrf": "chrF, raw text"}
-LEAST = 95  # BLEU of a test set's targets, joined by Moses's rules, against themselves as people wrote them
+LEAST_BLEU = 95  # of a test set's targets, joined by Moses's rules, against themselves as people wrote them
+EXAMPLES = 5  # texts that are kept beside the scores
 # By the name of the recipe in configs/train.
 TASKS = {
-    "g2p-quickstart": Task(Path("data/g2p"), PRONUNCIATION),
+    "g2p-quickstart": Task("data/g2p/test.jsonl", PRONUNCIATION),
     "g2p-pronasyl": Task(
-        Path("data/pronasyl"),
+        "data/pronasyl/test.jsonl",
         PRONUNCIATION,
         published="wrong words 20.6 (g2p-seq2seq), 19.91 with PER 4.16 (the same, measured by Cisco)",
     ),
     "multi30k-en-de": Task(
-        Path("data/multi30k"),
-        {"sacrebleu": "BLEU", "chrf": "chrF"},
+        "data/multi30k/test.jsonl",
+        TRANSLATION,
         ("--sacrebleu_tokenize", "none"),
         published="BLEU 41.02 (Wu et al. 2021)",
     ),
@@ -68,17 +66,37 @@ DECODINGS: dict[str, tuple[str, ...]] = {"greedy": (), "5 beams": ("--num_beams"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args = arguments()
+    task, path = TASKS[args.recipe], f"configs/train/{args.recipe}.yaml"
+    if args.raw is not None:
+        check_raw(ROOT / task.test_file, args.raw)
+    name, about = f"recipe_{args.recipe}", {"steps": args.max_steps, "samples": args.max_samples, "bf16": args.bf16}
+    figures = Figures(name, deciding(path), args.results, **about)
+    for seed in args.seeds:
+        left = [decoding for decoding in DECODINGS if not figures.has(decoding=decoding, seed=seed)]
+        if not left:
+            print(f"seed {seed}: scores are stored, {'--raw adds nothing' if args.raw else 'nothing is trained'}")
+            continue
+        run = args.output_dir.resolve() / f"{args.recipe}-{seed}"
+        steps = () if args.max_steps is None else ("--max_steps", args.max_steps)
+        hf_xformer("train", path, "--seed", seed, "--output_dir", run, "--bf16", args.bf16, *steps)
+        keep_log(run, args.results / f"logs/{name}-{seed}.jsonl")
+        for decoding in left:
+            scores = score(task, run, decoding, args.max_samples, args.raw)
+            figures.add(decoding=decoding, seed=seed, **scores, **recorded(run))
+        hf_xformer("card", run)
+    print_table(figures.rows(), "decoding", task.metrics)
+    if task.published:
+        print(f"published: {task.published}")
+
+
+def arguments() -> argparse.Namespace:
+    """Returns the command line's arguments; those of --raw are looked at before anything is trained."""
+    parser = comparison_parser(__doc__, seeds=[0], output_dir="runs")
     parser.add_argument("recipe", choices=TASKS, help="of configs/train")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     parser.add_argument("--max_steps", type=int, help="of a training, instead of as many as the recipe has")
     parser.add_argument("--max_samples", type=int, help="rows of the test set (default: all)")
     parser.add_argument("--raw", type=Path, help="German test sentences as they were written, one a line, or .gz")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs"), help="default: %(default)s")
-    parser.add_argument(
-        "--bf16", action="store_true", help="train in bfloat16: half the time on processors that have it"
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
     args = parser.parse_args()
     if args.raw is not None and args.recipe != "multi30k-en-de":
         parser.error(f"--raw is for multi30k-en-de; {args.recipe} has phonemes")
@@ -86,61 +104,36 @@ def main() -> None:
         parser.error(f"--raw {args.raw}: there is no such file")
     if args.raw is not None and find_spec("sacremoses") is None:
         parser.error("--raw joins words by sacremoses, which is missing: pip install -c constraints.txt sacremoses")
-    task = TASKS[args.recipe]
-    if args.raw is not None:
-        check_raw(task.data / "test.jsonl", args.raw)
-    steps = () if args.max_steps is None else ("--max_steps", args.max_steps)
-    most = () if args.max_samples is None else ("--max_samples", args.max_samples)
-    figures = Figures(
-        f"recipe_{args.recipe}", args.results, steps=args.max_steps, samples=args.max_samples, bf16=args.bf16
-    )
-    version = version_of(args.recipe)
-    check_versions(figures, version)
-    for seed in args.seeds:
-        if all(figures.has(decoding=decoding, seed=seed) for decoding in DECODINGS):
-            print(f"seed {seed}: scores are stored, {'--raw adds nothing' if args.raw else 'nothing is trained'}")
-            continue
-        run = args.output_dir.resolve() / f"{args.recipe}-{seed}"
-        chosen = ("--seed", seed, "--output_dir", run, "--bf16", args.bf16, *steps)
-        hf_xformer("train", f"configs/train/{args.recipe}.yaml", *chosen)
-        record = json.loads((run / "run.json").read_text())
-        of_run = {name: record[name] for name in ("parameters", "steps", "seconds", "weights_of_step", "commit")}
-        of_run |= {"hardware": record["hardware"]["name"], "recipe": version}
-        for decoding, words in DECODINGS.items():
-            if figures.has(decoding=decoding, seed=seed):
-                continue
-            texts = run.with_name(f"{run.name}.{decoding.replace(' ', '-')}.jsonl")
-            more = (*task.words, *words, *most, "--predictions_file", texts)
-            # The card of a run has the scores that are in its folder: in the end those of the beams.
-            found = evaluate(run, task.data / "test.jsonl", task.metrics, *more, out=run / "test_results.json")
-            scores = {name: round(found[name], 2) for name in task.metrics}
-            if args.raw is not None:
-                scores |= raw_scores(texts, args.raw)
-            figures.add(decoding=decoding, seed=seed, **scores, **of_run)
-        hf_xformer("card", run)
-    rows = figures.rows()
-    print_table(rows, "decoding", task.metrics | (RAW if all(RAW.keys() <= row.keys() for row in rows) else {}))
-    if task.published:
-        print(f"published: {task.published}")
+    return args
 
 
-def version_of(name: str) -> str:
-    """Returns the beginning of a hash of a recipe's options."""
-    return hashlib.sha256(json.dumps(recipe(f"configs/train/{name}.yaml"), sort_keys=True).encode()).hexdigest()[:8]
+def keep_log(run: Path, path: Path) -> None:
+    """Writes a line for each step at which a run said its loss or scores."""
+    history = json.loads((run / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in history), encoding="utf-8")
 
 
-def check_versions(figures: Figures, version: str) -> None:
-    """
-    Checks that no mean will be over models of two versions of a recipe.
+def recorded(run: Path) -> dict[str, object]:
+    """Returns the size, length, hours, hardware and commit that a run has recorded."""
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    names = ("parameters", "steps", "seconds", "weights_of_step", "commit")
+    return {name: record[name] for name in names} | {"hardware": record["hardware"]["name"]}
 
-    Raises:
-        SystemExit: Scores of another version are stored.
-    """
-    if other := sorted({row["seed"] for row in figures.rows() if row.get("recipe", version) != version}):
-        raise SystemExit(
-            f"{figures.path} has seeds {', '.join(map(str, other))} of another version of the recipe: delete these "
-            "rows, or give another --results"
-        )
+
+def score(task: Task, run: Path, decoding: str, samples: int | None, raw: Path | None) -> dict[str, object]:
+    """Returns a model's scores on the test set, their signatures, and its first texts."""
+    texts = run.with_name(f"{run.name}.{decoding.replace(' ', '-')}.jsonl")
+    options = (*task.options, *DECODINGS[decoding], "--predictions_file", texts)
+    options += () if samples is None else ("--max_samples", samples)
+    metrics = [name for name in task.metrics if not name.startswith("raw_")]
+    # The card of a run has the scores that are in its folder: in the end those of the beams.
+    found = evaluate(run, ROOT / task.test_file, metrics, *options, out=run / "test_results.json")
+    scores = {name: round(found[name], 2) for name in metrics}
+    scores |= {key: found[key] for name in metrics if (key := f"{name}_signature") in found}
+    if raw is not None:
+        scores |= raw_scores(texts, raw)
+    return scores | {"examples": [json.loads(line) for line in read_lines(texts)[:EXAMPLES]]}
 
 
 def check_raw(test_file: Path, raw: Path) -> None:
@@ -157,7 +150,7 @@ def check_raw(test_file: Path, raw: Path) -> None:
     if len(written) != len(joined):
         raise SystemExit(f"--raw {raw}: {len(written):,} lines, where {test_file} has {len(joined):,} rows")
     score = corpus_bleu(joined, [written], lowercase=True).score
-    if score < LEAST:
+    if score < LEAST_BLEU:
         raise SystemExit(f"--raw {raw}: the targets of {test_file} reach BLEU {score:.1f} against it: of another set?")
 
 

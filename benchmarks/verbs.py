@@ -2,14 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainings and evaluations in processes of their own, and their figures over several seeds."""
 
+import argparse
+import hashlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import yaml
-from measuring import RESULTS, machine, spread, stored, write_results
+from measuring import RESULTS, machine, stored, write_results
 
 from hf_xformer.yaml_files import read_yaml_file
 
@@ -23,7 +28,21 @@ def hf_xformer(*words: object) -> None:
     subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
 
 
-def recipe(path: str) -> dict:
+def comparison_parser(description: str | None, seeds: list[int], output_dir: str) -> argparse.ArgumentParser:
+    """Returns a parser with the options of every comparison of trainings; the arguments are defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    said = " ".join(map(str, seeds))
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds, help=f"default: {said}")
+    bf16 = "train in bfloat16: half the time on processors that have it"
+    parser.add_argument("--bf16", action="store_true", help=bf16)
+    kept = "folder of the trainings, which are kept (default: %(default)s)"
+    parser.add_argument("--output_dir", type=Path, default=Path(output_dir), help=kept)
+    results = "folder of the JSON (default: the documents' results)"
+    parser.add_argument("--results", type=Path, default=RESULTS, help=results)
+    return parser
+
+
+def read_recipe(path: str) -> dict:
     """Returns the options of a recipe, on the CPU."""
     return read_yaml_file(ROOT / path) | {"use_cpu": True}
 
@@ -80,25 +99,27 @@ def evaluate(
 
 class Figures:
     """
-    Rows of figures, written whenever one is added. Those that are stored are not measured again; two processes may
-    measure rows of different seeds at once.
+    Rows of figures, written whenever one is added. Those that are stored are not measured again; several processes may
+    add rows at once.
 
     Args:
         name: Of the file, without `.json`.
-        about: Settings that all rows have in common.
+        settings: All that the figures depend on and that is not in a row: a recipe, constants.
+        about: Those of the settings that a reader wants to see beside the rows.
 
     Raises:
-        SystemExit: Rows with other settings are stored, which would be lost.
+        SystemExit: Rows with other settings are stored, with which these would be mixed.
     """
 
-    def __init__(self, name: str, folder: Path = RESULTS, **about: object):
-        self.name, self.folder, self.about = name, folder, about
+    def __init__(self, name: str, settings: object, folder: Path = RESULTS, **about: object):
+        self.name, self.folder = name, folder
+        self.about = {**about, "version": version_of([settings, about])}
         self.path = folder / f"{name}.json"
         if not self.path.exists():
             return
         earlier = stored(name, folder)["machine"]
-        if other := differences({key: earlier.get(key, "unknown") for key in about}, about):
-            raise SystemExit(f"{self.path} has rows with {other}: give another --results")
+        if other := differences({key: earlier.get(key, "unknown") for key in self.about}, self.about):
+            raise SystemExit(f"{self.path} has rows with {other}: delete it, or give another --results")
 
     def rows(self) -> list[dict]:
         """Returns the rows that there are."""
@@ -109,17 +130,36 @@ class Figures:
         return any(of.items() <= row.items() for row in self.rows())
 
     def add(self, **row: object) -> None:
-        """Adds a row. The date becomes that of the first and the last."""
-        today = machine()["date"]
-        first = stored(self.name, self.folder)["machine"]["date"].partition(" to ")[0] if self.path.exists() else today
-        date = today if first == today else f"{first} to {today}"
-        write_results(self.name, [*self.rows(), row], self.folder, **self.about, date=date)
+        """Adds a row, with its day and the threads that it was measured with."""
+        now = machine()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with only_writer(self.folder):
+            rows = [*self.rows(), row | {"date": now["date"], "threads": now["threads"]}]
+            write_results(self.name, rows, self.folder, **self.about)
         print(row, file=sys.stderr)
 
 
-def print_table(rows: list[dict], by: str, columns: dict[str, str]) -> None:
-    """Prints a line for each value of a key: the mean and spread of each column over its rows."""
-    print(f"{'':34}" + "".join(f"{title:>20}" for title in columns.values()))
-    for value in dict.fromkeys(row[by] for row in rows):
-        found = [row for row in rows if row[by] == value]
-        print(f"{value:34}" + "".join(f"{spread(row[name] for row in found):>20}" for name in columns))
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Waits until no other process is in this block for the same folder, and keeps others out."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        flock(handle, LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def version_of(settings: object) -> str:
+    """Returns the beginning of a hash of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def deciding(path: str) -> dict:
+    """Returns those options of a recipe that decide its weights, with the content of the model's configuration."""
+    from hf_xformer.training.fingerprint import NEUTRAL  # which takes seconds to import
+
+    kept = {name: value for name, value in read_recipe(path).items() if name not in NEUTRAL}
+    if config := kept.get("config_name"):
+        kept["config_name"] = json.loads((ROOT / config).read_text(encoding="utf-8"))
+    return kept

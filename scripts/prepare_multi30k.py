@@ -13,7 +13,7 @@ split or preprocessing are not comparable.
 
 from collections.abc import Sequence
 
-from _prepare import Published, folders, is_prepared, read_published
+from _prepare import Published, folders, read_published
 
 from hf_xformer.errors import one_line_errors
 from hf_xformer.files import write_json_lines, write_text
@@ -43,8 +43,6 @@ FILES = {
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     data, output_dir = folders(argv, __doc__)
-    if is_prepared(output_dir):
-        return
     found = read_published(data, FILES, ORIGIN)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_text(output_dir / MERGES, "\n".join(found[MERGES]) + "\n")
@@ -59,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def joined(line: str) -> str:
-    """Returns a text whose words subword-nmt has cut as it was before."""
-    return " ".join(line.replace("@@ ", "").split())
+    """Returns a text whose words subword-nmt has cut as it was before; one that was cut off may end within a word."""
+    return " ".join(f"{line} ".replace("@@ ", "").split())
 
 
 if __name__ == "__main__":

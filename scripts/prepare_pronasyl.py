@@ -14,7 +14,7 @@ word, becomes it, and is not trained on.
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from _prepare import Published, folders, is_prepared, read_published
+from _prepare import Published, folders, read_published
 
 from hf_xformer.errors import one_line_errors
 from hf_xformer.files import write_json_lines
@@ -37,8 +37,6 @@ Rows = list[dict]
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     data, output_dir = folders(argv, __doc__)
-    if is_prepared(output_dir):
-        return
     found = read_published(data, FILES, ORIGIN)
     splits: dict[str, Rows] = {"train": [], "validation": [], "test": rows_of(found[TEST])}
     for row in rows_of(found[TRAIN]):

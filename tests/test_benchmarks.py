@@ -3,6 +3,9 @@
 """Trainings and figures that benchmarks take up again: only those with the same options and settings."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -41,25 +44,93 @@ def test_a_training_with_other_options_is_not_taken_for_this_one(verbs, tmp_path
         verbs.train(options | {"bf16": True}, run)
 
 
-def test_figures_of_several_days_have_the_first_and_the_last(verbs, tmp_path, monkeypatch):
-    figures = verbs.Figures("methods", tmp_path)
-    for day in ("2026-11-01", "2026-11-01", "2026-11-03", "2026-11-09"):
-        monkeypatch.setattr("time.strftime", lambda form, day=day: day)
-        figures.add(method="Muon", per=7.2)
-        (stored,) = [json.loads(each.read_text())["machine"]["date"] for each in tmp_path.iterdir()]
-        assert stored == (day if day == "2026-11-01" else f"2026-11-01 to {day}")
-
-
 def test_figures_of_other_settings_are_not_written_over(verbs, tmp_path):
-    figures = verbs.Figures("methods", tmp_path, steps=2820, samples=None)
+    figures = verbs.Figures("methods", "a recipe", tmp_path, steps=2820, samples=None)
     figures.add(method="Muon", seed=0, per=7.2)
     figures.add(method="Muon", seed=1, per=7.3)
-    again = verbs.Figures("methods", tmp_path, steps=2820, samples=None)
+    again = verbs.Figures("methods", "a recipe", tmp_path, steps=2820, samples=None)
     assert again.has(method="Muon", seed=1) and not again.has(method="Muon", seed=2)
     stored = (tmp_path / "methods.json").read_text()
-    with pytest.raises(SystemExit, match="rows with steps 2820, not 20: give another --results"):
-        verbs.Figures("methods", tmp_path, steps=20, samples=None)
+    with pytest.raises(SystemExit, match="rows with steps 2820, not 20, .*: delete it, or give another --results"):
+        verbs.Figures("methods", "a recipe", tmp_path, steps=20, samples=None)
+    with pytest.raises(SystemExit, match="rows with version '.*', not '.*': delete it"):
+        verbs.Figures("methods", "a recipe with another rate", tmp_path, steps=2820, samples=None)
     assert (tmp_path / "methods.json").read_text() == stored
+
+
+def test_what_decides_the_weights_makes_another_version_of_a_recipe(verbs, tmp_path, monkeypatch):
+    monkeypatch.setattr(verbs, "ROOT", tmp_path)
+    options = {"config_name": "tiny.json", "learning_rate": 1e-3, "logging_steps": 10, "output_dir": "runs/a"}
+
+    def version(recipe: dict, d_model: int = 64) -> str:
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        (tmp_path / "tiny.json").write_text(json.dumps({"d_model": d_model}))
+        return verbs.version_of(verbs.deciding("recipe.yaml"))
+
+    first = version(options)
+    assert version(options | {"logging_steps": 50, "output_dir": "runs/b", "card_facts": "facts.yaml"}) == first
+    assert len({first, version(options | {"learning_rate": 2e-3}), version(options, d_model=128)}) == 3
+
+
+def test_rows_of_several_processes_are_all_kept(verbs, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from verbs import Figures\n"
+        "figures = Figures('methods', 'a recipe', Path(sys.argv[1]))\n"
+        "for number in range(15): figures.add(process=sys.argv[2], number=number)"
+    )
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)])}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    running = [subprocess.Popen([*command, name], env=path, stderr=subprocess.DEVNULL) for name in "ab"]
+    assert [each.wait(120) for each in running] == [0, 0]
+    rows = verbs.Figures("methods", "a recipe", tmp_path).rows()
+    assert sorted((row["process"], row["number"]) for row in rows) == [(name, i) for name in "ab" for i in range(15)]
+
+
+def test_a_table_says_all_days_and_threads_of_its_rows(verbs, tmp_path, monkeypatch):
+    from tabulating import measured
+
+    figures = verbs.Figures("methods", "a recipe", tmp_path)
+    said = []
+    for day, threads in (("2026-11-03", 1), ("2026-11-01", 1), ("2026-11-09", 2)):
+        machine = verbs.machine() | {"date": day, "threads": threads, "cores": 2, "torch": "2.13.0+cpu"}
+        monkeypatch.setattr(verbs, "machine", lambda machine=machine: machine)
+        monkeypatch.setattr("measuring.machine", verbs.machine)
+        figures.add(method="Muon", per=7.2)
+        said.append(measured(json.loads(figures.path.read_text()), "methods.py").partition(", torch")[0])
+    assert said == [
+        "`python benchmarks/methods.py`, 2026-11-03, 1 of 2 cores",
+        "`python benchmarks/methods.py`, 2026-11-01 to 2026-11-03, 1 of 2 cores",
+        "`python benchmarks/methods.py`, 2026-11-01 to 2026-11-09, 1 or 2 of 2 cores",
+    ]
+
+
+def test_toolkits_train_models_of_one_size():
+    read = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "benchmarks/toolkits").glob("*.yaml")}
+    joey, eole, ours = (read[name] for name in ("joeynmt", "eole", "hf-xformer"))
+    stack, fields = joey["model"]["encoder"], ours["config_overrides"]
+    sizes = [
+        (stack["num_layers"], stack["hidden_size"], stack["num_heads"], stack["ff_size"], stack["dropout"]),
+        (*(eole["model"][name] for name in ("layers", "hidden_size", "heads", "transformer_ff")), 0.3),
+        (3, *(fields[name] for name in ("d_model", "encoder_attention_heads", "encoder_ffn_dim", "dropout"))),
+    ]
+    assert len(set(sizes)) == 1 and eole["training"]["dropout"] == [fields["activation_dropout"]] == [0.3]
+    trainings = [joey["training"], eole["training"], fields | ours]
+    assert {each["label_smoothing"] for each in trainings} == {0.1}
+    assert {joey["training"]["learning_rate_warmup"], *(each["warmup_steps"] for each in trainings[1:])} == {400}
+
+
+def test_toolkits_are_compared_by_what_was_best_on_the_validation_set(verbs, tmp_path, capsys):
+    from toolkits import Choice, Eole, JoeyNMT, best, tried
+
+    figures = verbs.Figures("toolkits_tuned", "settings", tmp_path)
+    for choice, score in zip(tried(figures, Eole), (20.1, 22.3, 21.0, 21.9), strict=True):
+        figures.add(toolkit="eole", rate=choice.rate, tokens=choice.tokens, bleu=score)
+    assert (choice.rate, choice.tokens) == (2e-3, 4000)  # the last: more tokens, with the best rate
+    assert best(tmp_path, Eole, bf16=True) == Choice(2e-3, 2000, bf16=True)
+    figures.add(toolkit="eole", rate=4e-3, tokens=4000, bleu=30)
+    assert "eole is best at 0.004, an end of" in (best(tmp_path, Eole, bf16=False), capsys.readouterr().err)[1]
+    with pytest.raises(SystemExit, match="has no row of JoeyNMT: run this with --tune first"):
+        best(tmp_path, JoeyNMT, bf16=False)
 
 
 @pytest.mark.parametrize(
@@ -82,17 +153,3 @@ def test_sentences_of_another_test_set_are_refused_before_anything_is_trained(wr
         return
     with pytest.raises(SystemExit, match=said):
         check_raw(test, raw)
-
-
-def test_a_mean_is_not_over_two_versions_of_a_recipe(verbs, tmp_path):
-    from recipes import check_versions, version_of
-
-    versions = {name: version_of(name) for name in ("g2p-quickstart", "g2p-pronasyl")}
-    assert len(set(versions.values())) == 2 and versions["g2p-pronasyl"] == version_of("g2p-pronasyl")
-    figures = verbs.Figures("recipe_g2p-pronasyl", tmp_path)
-    for seed in (0, 1):
-        figures.add(decoding="greedy", seed=seed, recipe=versions["g2p-pronasyl"])
-        check_versions(figures, versions["g2p-pronasyl"])
-    figures.add(decoding="greedy", seed=2, recipe=versions["g2p-quickstart"])
-    with pytest.raises(SystemExit, match="has seeds 2 of another version of the recipe: delete"):
-        check_versions(figures, versions["g2p-pronasyl"])

@@ -28,7 +28,7 @@ def prepare(name, tmp_path, change=None):
     """Runs a script on small files, of which it knows the digests; `change` is a file that is another one."""
     script = load_script(name)
     data = tmp_path / "published"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     for file, content in CONTENTS[name].items():
         lines = content.count("\n")
         script.FILES[file] = script.Published(lines, hashlib.sha256(content.encode()).hexdigest())
@@ -66,6 +66,15 @@ def test_a_file_of_another_split_is_refused(name, tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: ") and f"{file} is not the published file: it has" in said and "https://" in said
     assert not (tmp_path / "rows").exists()
+
+
+@scripts
+def test_a_file_of_another_split_is_refused_though_rows_are_there(name, tmp_path):
+    rows = prepare(name, tmp_path)
+    (tmp_path / "rows/train.jsonl").write_text("")  # as an earlier version of the script, or another one, left it
+    with pytest.raises(SystemExit):
+        prepare(name, tmp_path, change=next(file for file in CONTENTS[name] if "test" in file))
+    assert prepare(name, tmp_path) == rows
 
 
 @scripts

@@ -1,0 +1,190 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of what models have learnt."""
+
+from measuring import RESULTS, spread, stored
+from tabulating import PRONUNCIATION, TRANSLATION, TYPES, markdown, measured, over_seeds, seeds_of, table
+
+
+# By recipe: the test set, a metric with its title, and the best published figure of a single model.
+PUBLISHED = {
+    "multi30k-en-de": (
+        "English to German, Multi30k, test of 2016",
+        ("sacrebleu", "BLEU"),
+        "41.02 ([Wu et al. 2021](https://github.com/LividWo/Revisit-MMT))",
+    ),
+    "g2p-pronasyl": (
+        "pronunciations of English words, CMUdict, PRONASYL 2007",
+        ("wrong_words", "wrong words, %"),
+        "19.91 ([g2p-seq2seq](https://github.com/cmusphinx/g2p-seq2seq), measured by Cisco)",
+    ),
+}
+
+
+@table
+def published() -> str:
+    """Returns the scores of those recipes for published test sets that have been trained, with five beams."""
+    rows, hours = [], []
+    for name, (task, (metric, title), others) in PUBLISHED.items():
+        if not (RESULTS / f"recipe_{name}.json").exists():
+            continue
+        found = [row for row in stored(f"recipe_{name}")["rows"] if row["decoding"] == "5 beams"]
+        size = f"{found[0]['parameters'] / 1e6:.1f} M"
+        rows.append([task, title, others, spread(row[metric] for row in found), size, str(len(found))])
+        hours += [row["seconds"] / 3600 for row in found]
+    head = ["test set", "score", "published", "hf-xformer", "parameters", "seeds"]
+    span = " to ".join(dict.fromkeys(f"{each:.1f}" for each in (min(hours), max(hours))))
+    return markdown(
+        head, rows, f"Single models with 5 beams, trained from scratch in {span} hours on one core of a CPU"
+    )
+
+
+@table
+def recipe_quickstart() -> str:
+    return recipe_scores("g2p-quickstart", PRONUNCIATION)
+
+
+@table
+def recipe_pronasyl() -> str:
+    return recipe_scores("g2p-pronasyl", PRONUNCIATION, by="`make reproduce-g2p`: ")
+
+
+@table
+def recipe_multi30k() -> str:
+    return recipe_scores("multi30k-en-de", TRANSLATION, by="`make reproduce-multi30k`: ")
+
+
+@table
+def examples_pronasyl() -> str:
+    return examples("g2p-pronasyl")
+
+
+@table
+def examples_multi30k() -> str:
+    return examples("multi30k-en-de")
+
+
+def recipe_scores(name: str, metrics: dict[str, str], by: str = "") -> str:
+    """Returns the scores of a recipe's models by their decoding: mean and spread over the seeds, and those of each."""
+    result = stored(f"recipe_{name}")
+    found = result["rows"]
+    metrics = {metric: title for metric, title in metrics.items() if all(metric in row for row in found)}
+    first, *_ = metrics
+    rows = []
+    for decoding, *means in over_seeds(found, "decoding", metrics):
+        of_each = ", ".join(f"{row[first]:.2f}" for row in found if row["decoding"] == decoding)
+        rows.append([decoding, *means, of_each])
+    parameters, steps = found[0]["parameters"], found[0]["steps"]
+    head = [f"{parameters / 1e6:.2f} M parameters, {steps:,} steps", *metrics.values()]
+    if len({row["seed"] for row in found}) > 1:
+        head.append(f"{metrics[first]}, each seed")
+    rows = [row[: len(head)] for row in rows]
+    seconds = {row["seed"]: row["seconds"] for row in found}.values()
+    minutes = dict.fromkeys(f"{each / 60:,.0f}" for each in (min(seconds), max(seconds)))
+    hardware = " and ".join(dict.fromkeys(row["hardware"] for row in found))
+    took = f"a training took {' to '.join(minutes)} min on {hardware}"
+    command = f"recipes.py {name}{' --bf16' * result['machine']['bf16']}"
+    command += " --raw test_2016_flickr.de.gz" * ("raw_bleu" in metrics)
+    about = [by + measured(result, command), took, seeds_of(found)]
+    signatures = {title: found[0].get(f"{metric}_signature") for metric, title in metrics.items()}
+    about += [f"{title} `{signature}`" for title, signature in signatures.items() if signature]
+    return markdown(head, rows, *about)
+
+
+def examples(name: str) -> str:
+    """Returns the first texts that the first model of a recipe wrote with beams, beside the references."""
+    row = next(row for row in stored(f"recipe_{name}")["rows"] if row["decoding"] != "greedy")
+    rows = [[each["source"], " / ".join(each["references"]), each["prediction"]] for each in row["examples"]]
+    return markdown(["source", "reference", "model"], rows, f"The first of the test set, seed {row['seed']}, 5 beams")
+
+
+@table
+def methods() -> str:
+    return by_method("methods", "methods.py data/g2p --bf16")
+
+
+@table
+def ablation() -> str:
+    return by_method("ablation", "methods.py data/g2p --bf16 --ablation")
+
+
+def by_method(name: str, command: str) -> str:
+    """Returns the error rates of the quickstart's task by the method."""
+    result = stored(name)
+    head = [f"{result['machine']['steps']:,} steps, validation words", "parameters", *PRONUNCIATION.values()]
+    sizes = {row["method"]: f"{row['parameters'] / 1e6:.2f} M" for row in result["rows"]}
+    rows = over_seeds(result["rows"], "method", PRONUNCIATION)
+    with_sizes = [[method, sizes[method], *means] for method, *means in rows]
+    return markdown(head, with_sizes, measured(result, command), seeds_of(result["rows"]))
+
+
+@table
+def length_generalisation() -> str:
+    result = stored("length_generalisation")
+    lengths, rows = [name for name in result["rows"][0] if " to " in name], []
+    for task in dict.fromkeys(row["task"] for row in result["rows"]):
+        of_task = [row for row in result["rows"] if row["task"] == task]
+        rows += [[task, *cells] for cells in over_seeds(of_task, "positions", lengths)]
+    head = ["task", "positions", *(f"{length} symbols, %" for length in lengths)]
+    return markdown(head, rows, measured(result, "length_generalisation.py --bf16"), seeds_of(result["rows"]))
+
+
+@table
+def toolkits() -> str:
+    rows, results = [], [stored("toolkits"), stored("toolkits_bf16")]
+    for result, dtype in zip(results, TYPES, strict=True):
+        times = sorted({row["minutes"] for row in result["rows"]})
+        for name in dict.fromkeys(row["toolkit"] for row in result["rows"]):
+            found = {row["minutes"]: row for row in result["rows"] if row["toolkit"] == name}
+            last = found[times[-1]]
+            speed, updates = (f"{last[key]:,}" for key in ("target_tokens_per_second", "updates"))
+            tuned = f"{last['rate']:g}, {last['tokens']:,}"
+            scores = (f"{found[minute]['bleu']:.1f}" for minute in times)
+            rows.append([f"{name} {last['version']}, {dtype}", tuned, speed, updates, *scores])
+    head = [f"{times[-1]:g} minutes of training", "rate, tokens", "target tokens/s", "updates"]
+    head += [f"BLEU after {minute:g} min" for minute in times]
+    command = "toolkits.py --data multi30k-en-de-bpe --joey ../joey-env --eole ../eole-env"
+    return markdown(head, rows, measured(results[0], command), "bfloat16 also with `--bf16`", "one seed")
+
+
+@table
+def long_text() -> str:
+    result = stored("long_text")
+    names = {"full": "full attention", "block": "blocks of 256, shifted; windows of 256 in the decoder"}
+    rows = [
+        [
+            names[row["model"]],
+            f"{row['validation_loss']:.3f}",
+            f"{row['training_seconds']:,.0f} s",
+            f"{row['peak_memory_mib']:,} MiB",
+        ]
+        for row in result["rows"]
+    ]
+    head = [f"{result['rows'][0]['steps']} steps of a chapter each", "validation loss per byte", "training"]
+    return markdown([*head, "peak memory"], rows, measured(result, "long_text.py"), "one seed")
+
+
+@table
+def pretraining() -> str:
+    result = stored("pretraining")
+    before, after = (f"{result['machine'][name]:,}" for name in ("pretrain_steps", "finetune_steps"))
+    head = [f"{before} steps on plain text, {after} on pairs", "validation loss", "CER, %", "exact match, %"]
+    rows = over_seeds(result["rows"], "start", ["loss", "cer", "exact_match"])
+    return markdown(head, rows, "`make pretraining`: " + measured(result, "pretraining.py"), seeds_of(result["rows"]))
+
+
+@table
+def languages() -> str:
+    result = stored("languages")
+    rows = []
+    for language, name in {"de": "German", "fr": "French", "it": "Italian"}.items():
+        found = [row for row in result["rows"] if language in row]
+        alone, together = (
+            spread((row[language] for row in found if (row["model"] == language) is is_alone), 1)
+            for is_alone in (True, False)
+        )
+        rows.append([f"English to {name}", alone, together])
+    head = [f"chrF after {result['machine']['steps']:,} steps", "a model of the pair alone", "one model of all three"]
+    return markdown(
+        head, rows, "`make languages`: " + measured(result, "languages.py --bf16"), seeds_of(result["rows"])
+    )

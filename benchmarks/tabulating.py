@@ -1,0 +1,80 @@
+# Copyright 2026 The hf-xformer authors
+# SPDX-License-Identifier: Apache-2.0
+"""Figures as tables, printed or in Markdown: means over seeds, titles, and below them what gave the figures."""
+
+from collections.abc import Callable, Iterable
+
+from measuring import spread
+
+
+PRONUNCIATION = {"wrong_words": "wrong words, %", "per": "PER, %"}
+TRANSLATION = {"sacrebleu": "BLEU", "chrf": "chrF", "raw_bleu": "BLEU, raw text", "raw_chrf": "chrF, raw text"}
+TYPES = ("float32", "bfloat16")
+
+TABLES: dict[str, Callable[[], str]] = {}
+
+Cells = Iterable[str]
+
+
+def table(make: Callable[[], str]) -> Callable[[], str]:
+    """Makes a function a table of the documents, by its name."""
+    TABLES[make.__name__] = make
+    return make
+
+
+def markdown(head: Cells, rows: Iterable[Cells], *about: str) -> str:
+    """Returns a table in Markdown, with a paragraph below it on what gave it."""
+    head = list(head)
+    lines = "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+    return f"\n{lines}\n\n{'; '.join(about)}.\n\n"
+
+
+def measured(result: dict, command: str) -> str:
+    """Returns in words by which command, when and on which machine figures were taken."""
+    machine = result["machine"]
+    flags = {"avx512_bf16": "bfloat16", "avx512_vnni": "VNNI"}
+    has = [flags[flag] for flag in machine.get("processor", ()) if flag in flags]
+    where = machine.get("card") or cores_of(result) + (f" with {' and '.join(has)}" if has else "")
+    libraries = f"torch {machine['torch'].partition('+')[0]}, transformers {machine['transformers']}"
+    return f"`python benchmarks/{command}`, {days_of(result)}, {where}, {libraries}"
+
+
+def days_of(result: dict) -> str:
+    """Returns the day of figures, or the first and the last."""
+    days = sorted(each_of(result, "date"))
+    return " to ".join(dict.fromkeys((days[0], days[-1])))
+
+
+def cores_of(result: dict) -> str:
+    """Returns in words how many cores figures were taken on."""
+    cores = result["machine"]["cores"]
+    threads = each_of(result, "threads") - {None} or {cores}
+    return f"{cores} cores" if threads == {cores} else f"{' or '.join(map(str, sorted(threads)))} of {cores} cores"
+
+
+def each_of(result: dict, name: str) -> set:
+    """Returns the values of a key of the rows, or that of the machine where no row has it."""
+    rows = result["rows"]
+    found = {row[name] for row in rows if name in row} if isinstance(rows, list) else set()
+    return found or {result["machine"].get(name)}
+
+
+def over_seeds(rows: list[dict], by: str, columns: Cells) -> Iterable[Cells]:
+    """Yields for each value of a key its mean and spread over the rows that have it, in several columns."""
+    for value in dict.fromkeys(row[by] for row in rows):
+        found = [row for row in rows if row[by] == value]
+        yield [value, *(spread(row[name] for row in found) for name in columns)]
+
+
+def seeds_of(rows: list[dict]) -> str:
+    """Returns in words how many seeds there are."""
+    count = len({row["seed"] for row in rows})
+    return f"{count} seeds, mean and standard deviation" if count > 1 else "one seed"
+
+
+def print_table(rows: list[dict], by: str, columns: dict[str, str]) -> None:
+    """Prints a line for each value of a key: the mean and spread over its rows of each column that all rows have."""
+    columns = {name: title for name, title in columns.items() if all(name in row for row in rows)}
+    print(f"{'':34}" + "".join(f"{title:>20}" for title in columns.values()))
+    for value, *cells in over_seeds(rows, by, columns):
+        print(f"{value:34}" + "".join(f"{cell:>20}" for cell in cells))
