@@ -7,9 +7,10 @@ Writes a run's model card, README.md, from what training and evaluation have rec
   hf-xformer card runs/de-en --card_facts my-facts.yaml --example "Guten Morgen"
 
 Training writes a first card. This one also has the scores of hf-xformer evaluate, if they were written to the folder
-with --output_file FOLDER/test_results.json, and a picture of the attention over an example. What only people know,
-such as licences and limits, comes from --card_facts, a YAML file such as model_cards/g2p-quickstart.yaml. What is
-missing there is marked in the card, and hf-xformer push refuses a card with marks.
+with --output_file FOLDER/test_results.json, and what the model makes of an example, with a picture of its attention.
+What only people know, such as licences and limits, comes from --card_facts, a YAML file such as
+model_cards/g2p-quickstart.yaml. What is missing there is marked in the card, and hf-xformer push refuses a card with
+marks.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 from ..checkpoints.loading import check_path, load_model, load_tokenizers
 from ..data.pictures import can_plot
 from ..decoding.attention_maps import cross_attention, plot_attention
+from ..decoding.decoder import Decoder
 from ..errors import ArgumentError, one_line_errors
 from ..files import ATTENTION, CARD, CURVES, RECORD, TRAINER_STATE, read_json, read_text
 from ..hub.card import CardFacts, check_unedited, facts_of, problems_of, read_facts, render, write_card
@@ -44,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     render(args.checkpoint, facts, str(args.checkpoint))
     if not args.overwrite:
         check_unedited(args.checkpoint)
-    draw(args.checkpoint, facts, args.trust_remote_code)
-    write_card(args.checkpoint, facts, args.overwrite)
+    written = show(args.checkpoint, facts, args.trust_remote_code)
+    write_card(args.checkpoint, facts, args.overwrite, written)
     card = args.checkpoint / CARD
     try:
         for problem in problems_of(read_text(card), {*gather(args.checkpoint).files, CARD}):
@@ -61,17 +63,20 @@ def choose_facts(args: argparse.Namespace) -> CardFacts:
     return facts if args.example is None else replace(facts, example=args.example)
 
 
-def draw(folder: Path, facts: CardFacts, trust_remote_code: bool) -> None:
-    """Draws the curves of the Trainer's log, and what the model looks at in the example."""
+def show(folder: Path, facts: CardFacts, trust_remote_code: bool) -> str | None:
+    """Returns what the model writes for the example; draws what it looks at there, and the curves of the run's log."""
     if not can_plot():
         print("without pictures: pip install 'hf-xformer[plot]'")
-        return
-    if history := read_json(folder / TRAINER_STATE).get("log_history"):
+    elif history := read_json(folder / TRAINER_STATE).get("log_history"):
         plot_curves(history, folder / CURVES)
-    if facts.example:
-        source, target = load_tokenizers(str(folder), trust_remote_code=trust_remote_code)
-        model = load_model(str(folder), trust_remote_code=trust_remote_code, attn_implementation="eager")
+    if not facts.example:
+        return None
+    source, target = load_tokenizers(str(folder), trust_remote_code=trust_remote_code)
+    model = load_model(str(folder), trust_remote_code=trust_remote_code, attn_implementation="eager")
+    ((best, *_),) = Decoder(model, source, target).decode([facts.example])
+    if not best.text:
+        raise ArgumentError(f"{folder}: the model says nothing to the example {facts.example!r}")
+    if can_plot():
         weights, rows, columns = cross_attention(model, source, target, facts.example)
-        if not columns:
-            raise ArgumentError(f"{folder}: the model says nothing to the example {facts.example!r}")
         plot_attention(weights, rows, columns, folder / ATTENTION, "mean of all layers and heads")
+    return best.text

@@ -179,6 +179,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
     if not run:
         raise ArgumentError(f"{folder}: no {RECORD} there, which training writes, to fill a card from")
     try:
+        example = run.get("example") or {}
         evaluated_on = {"validation": run["evaluated_on"], "test": ", ".join(tested.get("test_file", []))}
         evaluated_on |= {split_of(name): files for name, files in run.get("evaluated_sets", {}).items()}
         scores, footprint = scores_of(folder), Footprint.of(run, facts)
@@ -187,6 +188,9 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             name=name,
             title=name.rpartition("/")[2],
             facts=facts,
+            written=example["text"]
+            if (example := run.get("example")) and example["source"] == facts.example
+            else None,
             run=run,
             scores=scores,
             evaluated_on=evaluated_on,
@@ -277,16 +281,21 @@ def named(name: str) -> str:
     return str(quoted(name))
 
 
-def write_card(folder: Path, facts: CardFacts, overwrite: bool = False) -> None:
+def write_card(folder: Path, facts: CardFacts, overwrite: bool = False, written: str | None = None) -> None:
     """
     Writes the card, and its digest to the record: a card that people change later is not overwritten.
+
+    Args:
+        written: Text that the model wrote for the facts' example, for the record.
 
     Raises:
         ArgumentError: The card was changed by hand, and `overwrite` is off.
     """
-    card = render(folder, facts, str(folder))
     if not overwrite:
         check_unedited(folder)
+    if written is not None:
+        update_record(folder, {"example": {"source": facts.example, "text": written}})
+    card = render(folder, facts, str(folder))
     write_text(folder / CARD, str(card))
     written = digest((folder / CARD).read_bytes())
     update_record(folder, {"facts": vars(facts), "card_name": str(folder), "card_sha256": written})

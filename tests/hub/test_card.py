@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,9 @@ def test_the_command_draws_the_example_and_writes_the_card(run, tmp_path, capsys
     card.main([str(run), "--card_facts", str(facts), "--example", "A B C"])
     text = (run / "README.md").read_text()
     assert (run / "attention.png").exists() and "(attention.png)" in text and '"A B C"' in text
+    (written,) = pipeline("seq2seq", model=str(run))("A B C")
+    assert f"\nThe model writes `{written['generated_text']}`.\n" in text
+    assert "The model writes" not in str(render(run, replace(read_facts(facts), example="A B"), str(run)))
     assert problems_of(text, published(run)) == [] and "is not filled in" not in capsys.readouterr().out
     card.main([str(run)])  # with the facts that it was given, and no mark of a change by hand
     assert (run / "README.md").read_text() == text
