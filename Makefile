@@ -67,13 +67,14 @@ quickstart: install  ## train a 1M-parameter model to pronounce words, in under 
 	$(BIN)/hf-xformer card $(RUN)
 	@echo "checkpoint: $(RUN)    its card, with curves and scores: $(RUN)/README.md    hf-xformer info $(RUN)"
 
-bible-data: $(VENV)/.installed-bible  ## chapters of two English Bibles as pairs of long texts, from Debian's packages
-	$(BIN)/python scripts/prepare_bible.py --output_dir $(BIBLE)
+bible-data: $(VENV)/.installed-bible  ## verses and chapters of two English Bibles as pairs, from Debian's packages
+	$(BIN)/python scripts/prepare_bible.py --output_dir $(BIBLE)/verses --verses 1 --numbers
+	$(BIN)/python scripts/prepare_bible.py --output_dir $(BIBLE)/chapters --numbers
+	$(BIN)/hf-xformer tokenizer --train_file $(BIBLE)/verses/train.jsonl --model_type bpe --vocab_size 4000 \
+		--max_length 4096 --output_dir $(BIBLE)/tokenizer --overwrite
 
-bible: bible-data  ## full against block attention on whole chapters: loss, seconds, memory; over an hour on two cores
-	$(BIN)/hf-xformer tokenizer --train_file $(BIBLE)/train.jsonl --model_type bpe --vocab_size 260 \
-		--max_length 16384 --output_dir $(BIBLE)/tokenizer --overwrite
-	$(BIN)/python benchmarks/long_text.py
+bible: bible-data  ## full against block attention on whole chapters, three seeds: hours on two cores
+	$(BIN)/python benchmarks/long_text.py $(if $(BF16),--bf16)
 
 pretraining-data: install  ## plain text and a small labelled set, from the documentation strings of Python's libraries
 	$(BIN)/python scripts/prepare_docstrings.py --output_dir $(DOCSTRINGS)

@@ -1,83 +1,110 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Trains the recipe of whole Bible chapters with full and with block attention, and prints what each costs and learns.
+Full against block attention on whole chapters: the recipe configs/train/bible.yaml with each, at equal steps and at
+equal time.
 
-  python benchmarks/long_text.py                 # as `make bible` does, once it has data and tokenizer
-  python benchmarks/long_text.py --seeds 1 2     # two runs of each show how much is chance
-  python benchmarks/long_text.py --max_steps 3 --models full
+  make bible                                    # prepares the data, and runs this with --bf16 where it is fast
+  python benchmarks/long_text.py --seeds 0 --max_steps 20 --max_samples 4 --results build/tried
 
-Both are trained on the CPU by scripts/train.py, with the same options but for the model, each in a process of its own
-and one after the other, so that its peak of resident memory is its own. The loss is that of the validation chapters,
-per byte; the seconds are those of the training steps alone. The last line divides the means over the seeds.
+First both train for a few steps in turn, on a machine that must be idle. A full model of equal time has as many steps
+as these seconds allow, in both stages; trainings themselves may run beside other work. The test chapters are decoded
+greedily, and scored beside the sources as they are. Trainings are kept in --output_dir, rows are written into
+benchmarks/results/long_text.json (long_text_speed.json) as they come; a run that was stopped goes on from there.
 """
 
-import argparse
 import json
-import sys
-import tempfile
+import re
 from pathlib import Path
 from statistics import mean
 
-from costs import peak_of_command
-from measuring import write_results
+from tabulating import print_table
+from verbs import ROOT, Figures, comparison_parser, deciding, evaluate, hf_xformer, read_recipe, train
 
 
 RECIPE = "configs/train/bible.yaml"
-MODELS = {"full": "configs/model/bible-full.json", "block": "configs/model/bible-block.json"}
-MEASURES = {"validation_loss": ".4f", "training_seconds": ".1f", "peak_memory_mib": ".0f"}
+TEST = ROOT / "data/bible/chapters/test.jsonl"
+METRICS = {"chrf": "chrF", "sacrebleu": "BLEU"}
+COLUMNS = {"loss": "validation loss", **METRICS, "in_order": "verses in order, %"}
+BLOCKS, FULL, EQUAL_TIME = "blocks", "full attention", "full attention, the time of blocks"
+BLOCK_FIELDS = ("encoder_layer_types", "decoder_layer_types", "block_size", "block_shift", "num_global_tokens")
+TIMED_STEPS, ROUNDS = 24, 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--max_steps", type=int, help=f"steps of each run, instead of those that {RECIPE} has")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run of each model for each (default: 0)")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: both")
+    parser = comparison_parser(__doc__, seeds=[0, 1, 2], output_dir="runs/long_text")
+    parser.add_argument("--max_steps", type=int, help="of a training, instead of as many as the recipe has")
+    parser.add_argument("--max_samples", type=int, help="chapters of the test set (default: all)")
     args = parser.parse_args()
-    rows = []
+    runs, bf16 = args.output_dir.resolve(), {"bf16": args.bf16}
+    speed = Figures("long_text_speed", deciding(RECIPE), args.results, **bf16)
+    for number in range(ROUNDS):
+        for model in (BLOCKS, FULL):
+            if not speed.has(model=model, round=number):
+                unseen = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+                options = options_of(model, TIMED_STEPS) | unseen | bf16
+                seconds = train(options, runs / f"timed-{model.replace(' ', '-')}-{number}")
+                speed.add(model=model, round=number, steps=TIMED_STEPS, seconds=seconds)
+    quickest = {
+        model: min(row["seconds"] for row in speed.rows() if row["model"] == model) for model in (BLOCKS, FULL)
+    }
+    steps = args.max_steps or read_recipe(RECIPE)["max_steps"]
+    steps_of = {BLOCKS: steps, FULL: steps, EQUAL_TIME: max(2, round(steps * quickest[BLOCKS] / quickest[FULL]))}
+    figures = Figures("long_text", deciding(RECIPE), args.results, steps=steps, samples=args.max_samples, **bf16)
+    copied = scores_of_sources(args.max_samples)
     for seed in args.seeds:
-        for model in args.models:
-            rows.append(train(model, seed, args.max_steps))
-            print(rows[-1], file=sys.stderr)
-    print_table(rows)
-    print(f"written to {write_results('long_text', rows)}")
+        for model, count in steps_of.items():
+            if figures.has(model=model, seed=seed):
+                continue
+            run = runs / f"{model.replace(',', '').replace(' ', '-')}-{seed}"
+            if model == BLOCKS and args.max_steps is None:  # whose card is that of the recipe
+                hf_xformer("train", RECIPE, "--seed", seed, "--output_dir", run, "--bf16", args.bf16)
+            else:
+                train(options_of(model, count) | {"seed": seed} | bf16, run)
+            figures.add(model=model, seed=seed, steps=count, **score(run, args.max_samples), **copied)
+            if model == BLOCKS:
+                hf_xformer("card", run)
+    print_table(figures.rows(), "model", {"steps": "steps", **COLUMNS})
 
 
-def train(model: str, seed: int, max_steps: int | None) -> dict:
-    """The figures of one run. What it says goes to stderr."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = {"config_name": MODELS[model], "output_dir": folder, "seed": seed, "use_cpu": "true"}
-        if max_steps is not None:
-            options["max_steps"] = max_steps
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        memory = peak_of_command(sys.executable, "scripts/train.py", RECIPE, *words)
-        found = {
-            name: json.loads(Path(folder, f"{name}.json").read_text())
-            for name in ("trainer_state", "train_results", "eval_results")
-        }
-    return {
-        "model": model,
-        "seed": seed,
-        "steps": found["trainer_state"]["global_step"],
-        "validation_loss": round(found["eval_results"]["eval_loss"], 4),
-        "training_seconds": round(found["train_results"]["train_runtime"], 1),
-        "peak_memory_mib": round(memory / 2**20),
-    }
+def score(run: Path, samples: int | None) -> dict[str, object]:
+    """Returns a model's validation loss, its scores on the test chapters, and the beginning of the first one."""
+    loss = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))["eval_loss"]
+    texts = run / "test_predictions.jsonl"
+    most = () if samples is None else ("--max_samples", samples)
+    found = evaluate(run, TEST, METRICS, "--predictions_file", texts, *most, out=run / "test_results.json")
+    rows = [json.loads(line) for line in texts.read_text(encoding="utf-8").splitlines()]
+    in_order = [re.findall(r"\d+", row["source"]) == re.findall(r"\d+", row["prediction"]) for row in rows]
+    first = rows[0]
+    example = {name: beginning(text) for name, text in first.items() if isinstance(text, str)}
+    example["references"] = [beginning(text) for text in first["references"]]
+    scores = {name: round(found[name], 2) for name in METRICS}
+    return {"loss": round(loss, 4), **scores, "in_order": round(100 * mean(in_order), 2), "examples": [example]}
 
 
-def print_table(rows: list[dict]) -> None:
-    """A line a run, and the ratio of the models where there are both."""
-    print(f"{'model':14}{'seed':>6}{'steps':>7}" + "".join(f"{name:>20}" for name in MEASURES))
-    for row in rows:
-        figures = "".join(f"{row[name]:20{form}}" for name, form in MEASURES.items())
-        print(f"{row['model']:14}{row['seed']:6}{row['steps']:7}{figures}")
-    means = {
-        model: {name: mean(row[name] for row in rows if row["model"] == model) for name in MEASURES}
-        for model in {row["model"] for row in rows}
-    }
-    if len(means) == len(MODELS):
-        ratios = "".join(f"{means['block'][name] / means['full'][name]:20.3f}" for name in MEASURES)
-        print(f"{'block / full':27}{ratios}")
+def beginning(text: str) -> str:
+    """Returns the first 400 characters of a text, to the end of a word."""
+    return text if len(text) <= 400 else f"{text[:400].rpartition(' ')[0]} …"
+
+
+def options_of(model: str, steps: int) -> dict:
+    """Returns the recipe of a model, whose first stage is as large a part of the steps as the recipe's."""
+    options = read_recipe(RECIPE)
+    first, *others = options["stages"]
+    first = first | {"until_step": max(1, round(first["until_step"] * steps / options["max_steps"]))}
+    if model != BLOCKS:
+        fields = options["config_overrides"]
+        options["config_overrides"] = {name: fields[name] for name in fields if name not in BLOCK_FIELDS}
+    return options | {"max_steps": steps, "stages": [first, *others]}
+
+
+def scores_of_sources(samples: int | None) -> dict[str, float]:
+    """Returns the scores of the test set's sources against its targets."""
+    from hf_xformer.decoding.metrics import compute_metrics
+
+    rows = [json.loads(line) for line in TEST.read_text(encoding="utf-8").splitlines()[:samples]]
+    found = compute_metrics(list(METRICS), [row["source"] for row in rows], [[row["target"]] for row in rows])
+    return {f"source_{name}": round(found[name], 2) for name in METRICS}
 
 
 if __name__ == "__main__":

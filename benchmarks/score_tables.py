@@ -56,12 +56,12 @@ def recipe_multi30k() -> str:
 
 @table
 def examples_pronasyl() -> str:
-    return examples("g2p-pronasyl")
+    return examples("recipe_g2p-pronasyl", "the first of the test set, 5 beams", decoding="5 beams")
 
 
 @table
 def examples_multi30k() -> str:
-    return examples("multi30k-en-de")
+    return examples("recipe_multi30k-en-de", "the first of the test set, 5 beams", decoding="5 beams")
 
 
 def recipe_scores(name: str, metrics: dict[str, str], by: str = "") -> str:
@@ -91,11 +91,11 @@ def recipe_scores(name: str, metrics: dict[str, str], by: str = "") -> str:
     return markdown(head, rows, *about)
 
 
-def examples(name: str) -> str:
-    """Returns the first texts that the first model of a recipe wrote with beams, beside the references."""
-    row = next(row for row in stored(f"recipe_{name}")["rows"] if row["decoding"] != "greedy")
+def examples(name: str, about: str, **of: object) -> str:
+    """Returns the texts that are kept in the first row with some values, beside their references."""
+    row = next(row for row in stored(name)["rows"] if of.items() <= row.items())
     rows = [[each["source"], " / ".join(each["references"]), each["prediction"]] for each in row["examples"]]
-    return markdown(["source", "reference", "model"], rows, f"The first of the test set, seed {row['seed']}, 5 beams")
+    return markdown(["source", "reference", "model"], rows, f"Seed {row['seed']}", about)
 
 
 @table
@@ -150,18 +150,28 @@ def toolkits() -> str:
 @table
 def long_text() -> str:
     result = stored("long_text")
-    names = {"full": "full attention", "block": "blocks of 256, shifted; windows of 256 in the decoder"}
-    rows = [
-        [
-            names[row["model"]],
-            f"{row['validation_loss']:.3f}",
-            f"{row['training_seconds']:,.0f} s",
-            f"{row['peak_memory_mib']:,} MiB",
-        ]
-        for row in result["rows"]
-    ]
-    head = [f"{result['rows'][0]['steps']} steps of a chapter each", "validation loss per byte", "training"]
-    return markdown([*head, "peak memory"], rows, measured(result, "long_text.py"), "one seed")
+    columns = {"loss": "validation loss", "chrf": "chrF", "sacrebleu": "BLEU", "in_order": "verses in order, %"}
+    steps = {row["model"]: f"{row['steps']:,}" for row in result["rows"]}
+    rows = [[model, steps[model], *means] for model, *means in over_seeds(result["rows"], "model", columns)]
+    copied = (f"{result['rows'][0][f'source_{name}']:.2f}" for name in ("chrf", "sacrebleu"))
+    rows.append(["the sources as they are", "", "", *copied, ""])
+    by = "`make bible`: " + measured(result, "long_text.py --bf16")
+    return markdown(["chapters of the Bible", "steps", *columns.values()], rows, by, seeds_of(result["rows"]))
+
+
+@table
+def examples_long_text() -> str:
+    return examples("long_text", "the beginning of the first test chapter, decoded greedily", model="blocks")
+
+
+@table
+def long_text_speed() -> str:
+    result = stored("long_text_speed")
+    steps = [row | {"step": row["seconds"] / row["steps"]} for row in result["rows"]]
+    models = dict.fromkeys(row["model"] for row in steps)
+    rows = [[model, f"{min(row['step'] for row in steps if row['model'] == model):.2f}"] for model in models]
+    by = measured(result, "long_text.py --bf16")
+    return markdown(["chapters of the Bible", "seconds a step"], rows, by, "in turn, the quickest of two rounds")
 
 
 @table

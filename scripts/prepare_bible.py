@@ -11,9 +11,9 @@ of that are put beside the rows. Notes, headings and the names of speakers are l
 that one of the two lacks. Whole books are held out, because neighbouring chapters tell one story in the same words:
 about a twentieth of the text for validation and as much for testing.
 
-  python scripts/prepare_bible.py --output_dir data/bible
-  python scripts/prepare_bible.py --output_dir data/verses --unit verse --numbers
-  python scripts/prepare_bible.py --output_dir data/bible --kjv sword-text-kjv_14.3-1_all.deb \\
+  python scripts/prepare_bible.py --output_dir data/bible/chapters --numbers
+  python scripts/prepare_bible.py --output_dir data/bible/verses --verses 1 --numbers
+  python scripts/prepare_bible.py --output_dir data/bible/chapters --kjv sword-text-kjv_14.3-1_all.deb \\
     --web sword-text-web_426.0-1_all.deb    # without apt-get, but with dpkg-deb, which unpacks them
 """
 
@@ -70,9 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for train, validation and test.jsonl")
-    parser.add_argument(
-        "--unit", choices=("chapter", "verse"), default="chapter", help="what a row is (default: %(default)s)"
-    )
+    parser.add_argument("--verses", type=int, metavar="N", help="at most N verses a row (default: whole chapters)")
     parser.add_argument("--numbers", action="store_true", help="begin each verse with its number, as in print")
     for option, package in PACKAGES.items():
         parser.add_argument(
@@ -82,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--cache_dir", type=Path, default=".cache/bible", help="where downloads are kept (default: %(default)s)"
     )
     args = parser.parse_args(argv)
+    if args.verses is not None and args.verses < 1:
+        parser.error(f"--verses {args.verses}: a row has one verse at least")
     if is_prepared(args.output_dir):
         return
     with one_line_errors():
@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             read_package(getattr(args, option) or fetch(package, option, args.cache_dir), package)
             for option, package in PACKAGES.items()
         ]
-        rows = make_rows(*(edition.verses for edition in editions), args.unit, args.numbers)
-        write(args.output_dir, rows, args.unit, editions)
+        rows = make_rows(*(edition.verses for edition in editions), args.verses, args.numbers)
+        write(args.output_dir, rows, editions)
 
 
 def fetch(package: str, option: str, cache: Path) -> Path:
@@ -172,28 +172,29 @@ def clean(markup: str) -> str:
 
 
 def make_rows(
-    sources: dict[Reference, str], targets: dict[Reference, str], unit: str = "chapter", numbers: bool = False
+    sources: dict[Reference, str], targets: dict[Reference, str], most: int | None = None, numbers: bool = False
 ) -> dict[str, list[dict]]:
     """
     Returns the rows of each split, in the order of the sources, of the verses that both sides have.
 
     Args:
-        unit: "chapter" or "verse".
+        most: Verses of a row at most; None for whole chapters.
         numbers: Whether each verse begins with its number.
     """
-    passages: dict[tuple[str, str], list[Reference]] = {}
+    passages: dict[tuple[str, int, int], list[Reference]] = {}
     for reference in sources:
         if reference in targets:
             book, chapter, verse = reference
-            passage = f"{book} {chapter}" if unit == "chapter" else f"{book} {chapter}:{verse}"
-            passages.setdefault((split_of(book), passage), []).append(reference)
+            passages.setdefault((book, chapter, 0 if most is None else (verse - 1) // most), []).append(reference)
     rows: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    for (split, passage), verses in passages.items():
+    for (book, chapter, _), verses in passages.items():
         source, target = (
             " ".join(f"{verse[2]} {text[verse]}" if numbers else text[verse] for verse in verses)
             for text in (sources, targets)
         )
-        rows[split].append({"source": source, "target": target, "reference": passage})
+        span = "-".join(dict.fromkeys(str(verse) for _, _, verse in (verses[0], verses[-1])))
+        passage = f"{book} {chapter}" if most is None else f"{book} {chapter}:{span}"
+        rows[split_of(book)].append({"source": source, "target": target, "reference": passage})
     if empty := [split for split in SPLITS if not rows[split]]:
         raise PreparationError(f"the two packages have no verse in common to be put into {' or '.join(empty)}")
     return rows
@@ -203,7 +204,7 @@ def split_of(book: str) -> str:
     return next((split for split, books in HELD_OUT.items() if book in books), "train")
 
 
-def write(folder: Path, rows: dict[str, list[dict]], unit: str, editions: Sequence[Edition]) -> None:
+def write(folder: Path, rows: dict[str, list[dict]], editions: Sequence[Edition]) -> None:
     """Writes the licences and the rows, and says what they are."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "LICENSE", "\n".join(edition.copyright for edition in editions))
@@ -211,7 +212,7 @@ def write(folder: Path, rows: dict[str, list[dict]], unit: str, editions: Sequen
         path = folder / f"{split}.jsonl"
         write_json_lines(path, passages)
         sizes = (f"{side} {described([len(row[side]) for row in passages])}" for side in ("source", "target"))
-        print(f"{path}: {len(passages):,} {unit}s, {' and '.join(sizes)} characters")
+        print(f"{path}: {len(passages):,} rows, {' and '.join(sizes)} characters")
     for edition, other in zip(editions, reversed(editions), strict=True):
         alone = [reference for reference in edition.verses if reference not in other.verses]
         books = ", ".join(dict.fromkeys(book for book, _, _ in alone)) or "none"

@@ -15,7 +15,6 @@ from pysword.books import BibleStructure
 from pysword.canons import canons
 from small_runs import load_script
 
-from hf_xformer import XformerConfig
 from hf_xformer.data.reading import read_rows
 from hf_xformer.training.recipe import parse_run
 
@@ -148,9 +147,12 @@ def test_a_verse_that_one_side_lacks_is_in_neither_and_the_others_are_joined_in_
             "reference": "Genesis 1",
         }
     ]
-    verses = prepare.make_rows(sources | held_out, held_out | targets, "verse")["train"]
+    verses = prepare.make_rows(sources | held_out, held_out | targets, most=1)["train"]
     assert [row["reference"] for row in verses] == [f"Genesis 1:{verse}" for verse in kept]
     assert verses[0] == {"source": "s2", "target": "t2", "reference": "Genesis 1:2"}
+    passages = prepare.make_rows(sources | held_out, held_out | targets, most=4)["train"]
+    assert [row["reference"] for row in passages] == ["Genesis 1:2-4", "Genesis 1:6-8", "Genesis 1:9-11"]
+    assert " ".join(row["source"] for row in passages) == rows["train"][0]["source"]
     (row,) = prepare.make_rows(sources | held_out, held_out | targets, numbers=True)["train"]
     assert row["source"] == " ".join(f"{verse} s{verse}" for verse in kept) and "2 t2 3 t3 4 t4 6" in row["target"]
 
@@ -186,15 +188,15 @@ def test_two_packages_become_rows_that_the_data_reader_takes(prepare, packages, 
     assert {path.name for path in folder.iterdir()} == {"LICENSE", *(f"{split}.jsonl" for split in rows)}
 
     printed = capsys.readouterr().out
-    assert "train.jsonl: 3 chapters, source 31 (longest 53)" in printed
+    assert "train.jsonl: 3 rows, source 31 (longest 53)" in printed
     assert "King James Version: verses that the other lacks, left out: 1 (Luke)\n" in printed
     assert "World English Bible: verses that the other lacks, left out: 1 (Tobit)\n" in printed
     assert "licence: Public Domain;" in printed
 
 
 @needs_dpkg
-def test_verses_may_be_the_unit(prepare, packages, tmp_path):
-    run(prepare, tmp_path, packages, "--unit", "verse")
+def test_rows_may_be_single_verses(prepare, packages, tmp_path):
+    run(prepare, tmp_path, packages, "--verses", "1")
     references = [row["reference"] for row in rows_in(tmp_path)["train"]]
     assert references == ["Genesis 1:1", "Genesis 1:2", "Genesis 2:1", "Luke 17:37"]
 
@@ -289,17 +291,16 @@ def test_packages_that_leave_a_split_empty_are_refused(prepare, packages, tmp_pa
 
 
 def test_the_recipe_is_understood_and_its_models_differ_in_their_attention_alone(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository / "benchmarks")
+    from long_text import BLOCK_FIELDS, BLOCKS, EQUAL_TIME, FULL, RECIPE, options_of
+
     monkeypatch.chdir(repository)
-    model_args, data_args, training_args = parse_run(["configs/train/bible.yaml"], "")
-    full, block = (
-        XformerConfig.from_json_file(f"configs/model/bible-{name}.json").to_dict() for name in ("full", "block")
-    )
-    assert model_args.config_name == "configs/model/bible-block.json"
-    assert {name for name in full if full[name] != block[name]} == {
-        "encoder_layer_types",
-        "decoder_layer_types",
-        "block_size",
-        "num_global_tokens",
-    }
-    assert data_args.max_source_length == data_args.max_target_length == full["max_position_embeddings"]
+    _, data_args, training_args = parse_run([RECIPE], "")
+    steps = training_args.max_steps
+    blocks, full, short = (options_of(*each) for each in ((BLOCKS, steps), (FULL, steps), (EQUAL_TIME, steps // 2)))
+    fields, others = blocks.pop("config_overrides"), full.pop("config_overrides")
+    assert blocks == full and {name: fields[name] for name in fields if name not in BLOCK_FIELDS} == others
+    assert set(BLOCK_FIELDS) <= fields.keys()
+    assert short["stages"][0]["until_step"] * 2 == blocks["stages"][0]["until_step"]
+    assert data_args.max_source_length == data_args.max_target_length == fields["max_position_embeddings"]
     assert not training_args.predict_with_generate
