@@ -73,10 +73,10 @@ def show(folder: Path, facts: CardFacts, trust_remote_code: bool) -> str | None:
         return None
     source, target = load_tokenizers(str(folder), trust_remote_code=trust_remote_code)
     model = load_model(str(folder), trust_remote_code=trust_remote_code, attn_implementation="eager")
+    weights, rows, columns = cross_attention(model, source, target, facts.example)
     ((best, *_),) = Decoder(model, source, target).decode([facts.example])
-    if not best.text:
+    if not (columns and best.text):
         raise ArgumentError(f"{folder}: the model says nothing to the example {facts.example!r}")
     if can_plot():
-        weights, rows, columns = cross_attention(model, source, target, facts.example)
         plot_attention(weights, rows, columns, folder / ATTENTION, "mean of all layers and heads")
     return best.text

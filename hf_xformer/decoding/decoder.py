@@ -388,10 +388,10 @@ class Decoder:
             )
         if self.is_assisted and self.stops is not None:
             self.cut_at_stop(output, options.get("decoder_input_ids"))
-        sequences = output.sequences.tolist()
-        texts, unknown = self.targets.texts(sequences), map(self.targets.unknown_in, sequences)
+        texts = self.targets.texts(output.sequences.tolist())
         width = 1 if (prompt := options.get("decoder_input_ids")) is None else prompt.shape[1]
         ended = ended_by_themselves(output.sequences, width, self.config, self.stops)
+        unknown = map(self.targets.unknown_in, output.sequences[:, width:].tolist())
         found = zip(texts, ended, unknown, strict=True)
         hypotheses = [Hypothesis(text, ended=by_itself, unknown=lost) for text, by_itself, lost in found]
         if self.scores:

@@ -123,7 +123,7 @@ def test_batches_are_halved_where_memory_ends_which_is_said_once(error, batch_si
         assert list(decoder.decode(texts)) == plain
     finally:
         hook.remove()
-    (line,) = said
+    (line,) = [each for each in said if "memory" in each]  # a random model may write unknown tokens, too
     assert re.fullmatch(r"memory ended with \d+ sources of \d+ tokens: batches are halved", line)
     assert [size > 11 for size in sizes] == sorted((size > 11 for size in sizes), reverse=True)
 

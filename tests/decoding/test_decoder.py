@@ -172,14 +172,12 @@ def test_what_the_tokenizer_does_not_know_of_a_source_is_said(model, tokenizer):
 
 def test_a_text_that_lost_unknown_tokens_is_said(model, tokenizer):
     said: list[str] = []
-    first, other = (tokenizer.convert_tokens_to_ids(token) for token in ("s1", "s2"))
-    told = {"decoder_input_ids": torch.tensor([[2, first, tokenizer.unk_token_id, other]]), "max_new_tokens": 1}
+    told = {"forced_bos_token_id": tokenizer.unk_token_id, "max_new_tokens": 2}
     decoder = Decoder(model, tokenizer, tokenizer, say=said.append, **told)
     ((best,), (nothing,)) = decoder.decode(["s1", ""], kind="line")
-    assert best.text.startswith("s1 s2") and (best.unknown, nothing.unknown) == (1, 0)
-    assert said == [
-        f"texts without their unknown tokens: 1, of line 1; the first lost 1 and became {best.text!r}: 's1'"
-    ]
+    assert best.unknown in (1, 2) and len(best.text.split()) == 2 - best.unknown and nothing.unknown == 0
+    lost = f"the first lost {best.unknown} and became {best.text!r}: 's1'"
+    assert said == [f"texts without their unknown tokens: 1, of line 1; {lost}"]
 
 
 def test_a_decoder_says_of_each_call_what_that_call_did(model, tokenizer):
