@@ -16,7 +16,7 @@ PRONASYL := data/pronasyl
 MULTI30K := data/multi30k
 # Of the recipes for published test sets: each is a training of hours.
 SEEDS ?= 0
-# Where their scores are written: seeds that are there, as in benchmarks/results, are not trained again.
+# Where scores of trainings are written: those that are there, as in benchmarks/results, are not made again.
 RESULTS ?= runs
 # Half the time on processors that compute in bfloat16; others are slower for it.
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
@@ -74,7 +74,7 @@ bible-data: $(VENV)/.installed-bible  ## verses and chapters of two English Bibl
 		--max_length 4096 --output_dir $(BIBLE)/tokenizer --overwrite
 
 bible: bible-data  ## full against block attention on whole chapters, three seeds: hours on two cores
-	$(BIN)/python benchmarks/long_text.py $(if $(BF16),--bf16)
+	$(BIN)/python benchmarks/long_text.py --results $(RESULTS) $(if $(BF16),--bf16)
 
 pretraining-data: install  ## plain text and a small labelled set, from the documentation strings of Python's libraries
 	$(BIN)/python scripts/prepare_docstrings.py --output_dir $(DOCSTRINGS)
@@ -82,7 +82,7 @@ pretraining-data: install  ## plain text and a small labelled set, from the docu
 		--mask_token --output_dir $(DOCSTRINGS)/tokenizer --overwrite
 
 pretraining: pretraining-data  ## pretraining and fine-tuning against training from scratch; an hour on two cores
-	$(BIN)/python benchmarks/pretraining.py
+	$(BIN)/python benchmarks/pretraining.py --results $(RESULTS)
 
 descriptions-data: install  ## one-line descriptions of Debian's packages in English, German, French and Italian
 	$(BIN)/python scripts/prepare_descriptions.py --output_dir $(DESCRIPTIONS)
@@ -90,7 +90,7 @@ descriptions-data: install  ## one-line descriptions of Debian's packages in Eng
 		--added_tokens '<2de>' '<2fr>' '<2it>' --output_dir $(DESCRIPTIONS)/tokenizer --overwrite
 
 languages: descriptions-data  ## one model of three languages against a model of each; an hour and more on two cores
-	$(BIN)/python benchmarks/languages.py $(if $(BF16),--bf16)
+	$(BIN)/python benchmarks/languages.py --results $(RESULTS) $(if $(BF16),--bf16)
 
 # Recipes for the literature's data, which is not passed on here: DATA names the folder of the published files.
 published:

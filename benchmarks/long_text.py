@@ -58,7 +58,8 @@ def main() -> None:
                 continue
             run = runs / f"{model.replace(',', '').replace(' ', '-')}-{seed}"
             if model == BLOCKS and args.max_steps is None:  # whose card is that of the recipe
-                hf_xformer("train", RECIPE, "--seed", seed, "--output_dir", run, "--bf16", args.bf16)
+                words = ("--seed", seed, "--output_dir", run, "--bf16", args.bf16, "--use_cpu", True)
+                hf_xformer("train", RECIPE, *words)
             else:
                 train(options_of(model, count) | {"seed": seed} | bf16, run)
             figures.add(model=model, seed=seed, steps=count, **score(run, args.max_samples), **copied)

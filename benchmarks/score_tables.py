@@ -24,7 +24,7 @@ PUBLISHED = {
 @table
 def published() -> str:
     """Returns the scores of those recipes for published test sets that have been trained, with five beams."""
-    rows, hours = [], []
+    rows, hours, hardware = [], [], {}
     for name, (task, (metric, title), others) in PUBLISHED.items():
         if not (RESULTS / f"recipe_{name}.json").exists():
             continue
@@ -32,10 +32,11 @@ def published() -> str:
         size = f"{found[0]['parameters'] / 1e6:.1f} M"
         rows.append([task, title, others, spread(row[metric] for row in found), size, str(len(found))])
         hours += [row["seconds"] / 3600 for row in found]
+        hardware |= dict.fromkeys(row["hardware"] for row in found)
     head = ["test set", "score", "published", "hf-xformer", "parameters", "seeds"]
     span = " to ".join(dict.fromkeys(f"{each:.1f}" for each in (min(hours), max(hours))))
     return markdown(
-        head, rows, f"Single models with 5 beams, trained from scratch in {span} hours on one core of a CPU"
+        head, rows, f"Single models, 5 beams, trained from scratch in {span} hours on {', '.join(hardware)}"
     )
 
 

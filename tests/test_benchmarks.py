@@ -110,10 +110,22 @@ def test_toolkits_train_models_of_one_size():
     stack, fields = joey["model"]["encoder"], ours["config_overrides"]
     sizes = [
         (stack["num_layers"], stack["hidden_size"], stack["num_heads"], stack["ff_size"], stack["dropout"]),
-        (*(eole["model"][name] for name in ("layers", "hidden_size", "heads", "transformer_ff")), 0.3),
-        (3, *(fields[name] for name in ("d_model", "encoder_attention_heads", "encoder_ffn_dim", "dropout"))),
+        (
+            *(eole["model"][name] for name in ("layers", "hidden_size", "heads", "transformer_ff")),
+            *eole["training"]["dropout"],
+        ),
+        *(
+            (
+                fields[f"{side}_layers"],
+                fields["d_model"],
+                fields[f"{side}_attention_heads"],
+                fields[f"{side}_ffn_dim"],
+                fields["dropout"],
+            )
+            for side in ("encoder", "decoder")
+        ),
     ]
-    assert len(set(sizes)) == 1 and eole["training"]["dropout"] == [fields["activation_dropout"]] == [0.3]
+    assert len(set(sizes)) == 1 and fields["activation_dropout"] == fields["dropout"]
     trainings = [joey["training"], eole["training"], fields | ours]
     assert {each["label_smoothing"] for each in trainings} == {0.1}
     assert {joey["training"]["learning_rate_warmup"], *(each["warmup_steps"] for each in trainings[1:])} == {400}

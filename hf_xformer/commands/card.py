@@ -8,8 +8,8 @@ Writes a run's model card, README.md, from what training and evaluation have rec
 
 Training writes a first card. This one also has the scores of hf-xformer evaluate, if they were written to the folder
 with --output_file FOLDER/test_results.json, and what the model makes of an example, with a picture of its attention.
-What only people know, such as licences and limits, comes from --card_facts, a YAML file such as
-model_cards/g2p-quickstart.yaml. What is missing there is marked in the card, and hf-xformer push refuses a card with
+Licences, limits and all else that only people know come from --card_facts, a YAML file such as
+model_cards/g2p-quickstart.yaml. Facts that it lacks are marked in the card, and hf-xformer push refuses a card with
 marks.
 """
 
@@ -73,6 +73,7 @@ def show(folder: Path, facts: CardFacts, trust_remote_code: bool) -> str | None:
         return None
     source, target = load_tokenizers(str(folder), trust_remote_code=trust_remote_code)
     model = load_model(str(folder), trust_remote_code=trust_remote_code, attn_implementation="eager")
+    # Without a picture too: an example that is too long is refused, where a decoder would cut it.
     weights, rows, columns = cross_attention(model, source, target, facts.example)
     ((best, *_),) = Decoder(model, source, target).decode([facts.example])
     if not (columns and best.text):
