@@ -9,8 +9,8 @@ equal time.
 
 First both train for a few steps in turn, on a machine that must be idle. A full model of equal time has as many steps
 as these seconds allow, in both stages; trainings themselves may run beside other work. The test chapters are decoded
-greedily, and scored beside the sources as they are. Trainings are kept in --output_dir, rows are written into
-benchmarks/results/long_text.json (long_text_speed.json) as they come; a run that was stopped goes on from there.
+greedily, and scored beside the sources as they are. Trainings are kept in --output_dir, rows are written as they come
+into long_text.json (long_text_speed.json) of --results; a run that was stopped goes on from there.
 """
 
 import json

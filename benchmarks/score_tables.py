@@ -35,9 +35,8 @@ def published() -> str:
         hardware |= dict.fromkeys(row["hardware"] for row in found)
     head = ["test set", "score", "published", "hf-xformer", "parameters", "seeds"]
     span = " to ".join(dict.fromkeys(f"{each:.1f}" for each in (min(hours), max(hours))))
-    return markdown(
-        head, rows, f"Single models, 5 beams, trained from scratch in {span} hours on {', '.join(hardware)}"
-    )
+    where = ", ".join(hardware)
+    return markdown(head, rows, f"Single models, 5 beams, trained from scratch in {span} hours on {where}")
 
 
 @table
