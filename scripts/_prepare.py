@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Helpers of the scripts that prepare data: the names of the splits, other programs, and rows written whole."""
+"""Helpers of the scripts that prepare data: the names of the splits, rows already there, and other programs."""
 
 import argparse
 import hashlib
@@ -10,21 +10,57 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_xformer.errors import InputError
+from hf_xformer.files import read_json, write_json
 
 
 SPLITS = ("train", "validation", "test")
+FILES = [f"{split}.jsonl" for split in SPLITS]
+ORIGIN = "origin.json"
+Options = dict[str, bool | int | str | list[str] | None]
 
 
 class PreparationError(InputError):
     """Data that cannot be prepared; the message is one line for the user."""
 
 
-def is_prepared(folder: Path) -> bool:
-    """Returns whether all splits are there, and says so if they are."""
-    if not all((folder / f"{split}.jsonl").exists() for split in SPLITS):
+def is_prepared(folder: Path, options: Options, files: Sequence[str] = FILES) -> bool:
+    """
+    Returns whether a folder holds rows of these options, and says so if it does.
+
+    Args:
+        options: Of the command line, those that decide what is in the rows.
+        files: Names of the files that are there when all are.
+
+    Raises:
+        PreparationError: The folder holds rows of other options, by what `write_origin` has left there.
+    """
+    if not all((folder / name).exists() for name in files):
         return False
-    print(f"{folder} already holds {', '.join(SPLITS)}; delete them to prepare them anew")
+    path = folder / ORIGIN
+    held = read_json(path).get("options", options) if path.exists() else options
+    if held != options:
+        raise PreparationError(
+            f"{folder} holds rows made {worded(held)}, and these would be made {worded(options)}: delete its "
+            f"{', '.join(files)}, or take another --output_dir"
+        )
+    print(f"{folder} already holds {', '.join(files)}; delete them to prepare them anew")
     return True
+
+
+def write_origin(folder: Path, options: Options, **about: object) -> None:
+    """Writes the options that decide what is in the rows, which are to follow, and what else they are made from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / ORIGIN, {"options": options, **about})
+
+
+def worded(options: Options) -> str:
+    """Returns options as they are typed, such as "with --verses 1 --numbers"."""
+    words = []
+    for name, value in options.items():
+        if value:
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words.append(" ".join([f"--{name}", *map(str, values)]))
+    return f"with {' '.join(words)}" if words else "without options"
 
 
 def run(command: Sequence[str | Path], what: str, folder: Path | None = None) -> str:

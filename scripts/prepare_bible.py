@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from _prepare import SPLITS, PreparationError, is_prepared, run
+from _prepare import SPLITS, PreparationError, is_prepared, run, write_origin
 
 from hf_xformer.errors import one_line_errors
 from hf_xformer.files import write_json_lines, write_text
@@ -82,9 +82,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.verses is not None and args.verses < 1:
         parser.error(f"--verses {args.verses}: a row has one verse at least")
-    if is_prepared(args.output_dir):
-        return
+    options = {"verses": args.verses, "numbers": args.numbers}
     with one_line_errors():
+        if is_prepared(args.output_dir, options):
+            return
         if importlib.util.find_spec("pysword") is None:
             raise PreparationError("SWORD modules are read with pysword, which is missing: pip install -e '.[bible]'")
         editions = [
@@ -92,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for option, package in PACKAGES.items()
         ]
         rows = make_rows(*(edition.verses for edition in editions), args.verses, args.numbers)
+        write_origin(args.output_dir, options)
         write(args.output_dir, rows, editions)
 
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for train, validation and test.jsonl")
     parser.add_argument("--wheel", type=Path, help=f"the wheel of {PACKAGE}, instead of downloading it")
     args = parser.parse_args(argv)
-    if is_prepared(args.output_dir):
+    if is_prepared(args.output_dir, {}):
         return
     with one_line_errors():
         with tempfile.TemporaryDirectory() as folder:

@@ -28,10 +28,10 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from _prepare import PreparationError
+from _prepare import PreparationError, is_prepared, write_origin
 
 from hf_xformer.errors import one_line_errors
-from hf_xformer.files import write_json, write_json_lines, write_whole
+from hf_xformer.files import write_json_lines, write_whole
 
 
 MIRROR, SUITE = "http://deb.debian.org/debian", "bookworm"
@@ -56,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--cache_dir", type=Path, default=".cache/descriptions", help="where downloads are kept (default: %(default)s)"
     )
     args = parser.parse_args(argv)
-    if (args.output_dir / "test.jsonl").exists():
-        print(f"{args.output_dir} already holds test.jsonl; delete it to prepare the rows anew")
-        return
+    options = {"languages": args.languages, "suite": args.suite}
     with one_line_errors():
+        if is_prepared(args.output_dir, options, ["test.jsonl"]):
+            return
         names = [ENGLISH, *(f"Translation-{language}.bz2" for language in args.languages)]
         folder = f"{args.mirror}/dists/{args.suite}/main/i18n"
         files = {name: fetch(f"{folder}/{name}", args.cache_dir / args.suite / name) for name in names}
@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             language: rows_of(sources, descriptions(files[name]), language)
             for language, name in zip(args.languages, names[1:], strict=True)
         }
-        write(args.output_dir, rows)
         digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-        write_json(args.output_dir / "origin.json", {"folder": folder, "sha256": digests})
+        write_origin(args.output_dir, options, address=folder, sha256=digests)
+        write(args.output_dir, rows)
 
 
 def fetch(address: str, path: Path) -> Path:

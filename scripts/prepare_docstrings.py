@@ -9,7 +9,7 @@ number of bytes or none", "target": "Return the number of bytes, or None."}: cas
 A sentence's SHA-256 decides where it goes, and one that differs in case and punctuation alone counts as the same.
 
 Files are parsed and not run. The strings have the licences of their libraries (Python's PSF licence, BSD, Apache 2.0)
-and depend on the versions that are installed, which `versions.json` says.
+and depend on the versions that are installed, which `origin.json` says.
 
   python scripts/prepare_docstrings.py --output_dir data/docstrings
 """
@@ -25,10 +25,10 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from _prepare import SPLITS, PreparationError, is_prepared
+from _prepare import SPLITS, PreparationError, is_prepared, write_origin
 
 from hf_xformer.errors import one_line_errors
-from hf_xformer.files import write_json, write_json_lines, write_text
+from hf_xformer.files import write_json_lines, write_text
 
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "numpy", "pandas", "pyarrow")
@@ -49,15 +49,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--source", type=Path, nargs="+", help="folders of Python files, instead of the installed Python and libraries"
     )
     args = parser.parse_args(argv)
-    if is_prepared(args.output_dir):
-        return
+    options = {"source": args.source and [str(folder) for folder in args.source]}
     with one_line_errors():
+        if is_prepared(args.output_dir, options):
+            return
         sentences = sorted(sentences_of(args.source or installed()), key=digest)
         if not sentences:
             raise PreparationError("no documentation strings with sentences in these folders")
-        write(args.output_dir, sentences)
         versions = {} if args.source else {name: metadata.version(name) for name in LIBRARIES if find_spec(name)}
-        write_json(args.output_dir / "versions.json", {"python": platform.python_version(), **versions})
+        write_origin(args.output_dir, options, versions={"python": platform.python_version(), **versions})
+        write(args.output_dir, sentences)
 
 
 def installed() -> list[Path]:

@@ -185,7 +185,8 @@ def test_two_packages_become_rows_that_the_data_reader_takes(prepare, packages, 
     read = list(read_rows([folder / "train.jsonl"]))
     assert [(row["source"], *row["target"]) for row in read] == list(expected.values())
     assert (folder / "LICENSE").read_text() == "sword-text-kjv: public domain\n\nsword-text-web: public domain\n"
-    assert {path.name for path in folder.iterdir()} == {"LICENSE", *(f"{split}.jsonl" for split in rows)}
+    files = {f"{split}.jsonl" for split in rows}
+    assert {path.name for path in folder.iterdir()} == {"LICENSE", "origin.json", *files}
 
     printed = capsys.readouterr().out
     assert "train.jsonl: 3 rows, source 31 (longest 53)" in printed
@@ -208,6 +209,9 @@ def test_a_complete_folder_is_left_alone_and_a_broken_off_one_is_completed(prepa
     run(prepare, tmp_path, {"kjv": "none.deb"})
     assert (tmp_path / "train.jsonl").read_text() == "mine\n"
     assert "already holds" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(prepare, tmp_path, packages, "--verses", "1", "--numbers")
+    assert "rows made without options, and these would be made with --verses 1 --numbers" in capsys.readouterr().err
 
     (tmp_path / "test.jsonl").unlink()
     run(prepare, tmp_path, packages)

@@ -65,6 +65,9 @@ def test_pairs_are_joined_and_no_text_is_in_two_splits_of_any_language(prepare, 
     assert origin["sha256"]["Translation-de.bz2"] == hashlib.sha256(content).hexdigest()
     prepare.main(words)
     assert "already holds" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        prepare.main([*words, "--languages", "de"])
+    assert "made with --languages de fr it --suite bookworm, and" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

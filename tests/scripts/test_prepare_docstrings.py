@@ -71,7 +71,8 @@ def test_both_recipes_run_and_no_sentence_is_in_two_files(prepare, tmp_path, mon
     write_modules(tmp_path / "modules")
     monkeypatch.setattr(prepare, "SHARES", {"validation": range(50), "test": range(50, 100), "train": range(100, 300)})
     data = tmp_path / "data/docstrings"
-    prepare.main(["--output_dir", str(data), "--source", str(tmp_path / "modules")])
+    words = ["--output_dir", str(data), "--source", str(tmp_path / "modules")]
+    prepare.main(words)
     texts = (data / "text.txt").read_text().splitlines()
     targets = [
         json.loads(line)["target"]
@@ -79,8 +80,11 @@ def test_both_recipes_run_and_no_sentence_is_in_two_files(prepare, tmp_path, mon
         for line in (data / f"{split}.jsonl").read_text().splitlines()
     ]
     assert len(texts) + len(targets) == len({*texts, *targets}) == 8 * 8 * 8 + 3
-    prepare.main(["--output_dir", str(data)])
+    prepare.main(words)
     assert "already holds" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        prepare.main(words[:2])
+    assert "would be made without options" in capsys.readouterr().err
 
     monkeypatch.chdir(tmp_path)
     words = f"--train_file {data / 'text.txt'} --one_column --vocab_size 400 --mask_token"
