@@ -114,10 +114,10 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorde
 test: install-test  ## the tests of every push, installing what they need
 	$(PYTEST) -m 'not nightly and not gpu'
 
-test-fast: install-test  ## of them those that take seconds each, a few minutes in all
+test-fast: install-test  ## of them those that take less than a second each, under four minutes in all
 	$(PYTEST)
 
-test-slow: install-test  ## of them the rest: several processes, killed and resumed runs, compilation
+test-slow: install-test  ## of them the rest: trainings, several processes, killed and resumed runs, compilation
 	$(PYTEST) -m '(slow or distributed) and not nightly and not gpu'
 
 test-distributed: install-test  ## two processes each: data parallel, ZeRO, tensor parallel, killed, two machines

@@ -72,6 +72,7 @@ def test_what_decides_the_weights_makes_another_version_of_a_recipe(verbs, tmp_p
     assert len({first, version(options | {"learning_rate": 2e-3}), version(options, d_model=128)}) == 3
 
 
+@pytest.mark.slow
 def test_rows_of_several_processes_are_all_kept(verbs, tmp_path):
     code = (
         "import sys; from pathlib import Path; from verbs import Figures\n"

@@ -65,6 +65,7 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", with_blocks("python"))
 def test_python_blocks_run(path, tmp_path, monkeypatch, capsys):
     """In their order, with an untrained model where the reader has a trained one; prints are as their comments say."""
@@ -296,6 +297,7 @@ def messages_of_the_package() -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_the_errors_that_a_document_explains_are_those_of_the_package():
     """Of a message in the first column, `...`, N and M stand for what is filled in."""
     messages = messages_of_the_package()

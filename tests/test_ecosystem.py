@@ -152,6 +152,7 @@ def test_peft_knows_the_layers_whichever_is_imported_first(first):
     assert said_by(first + TARGETS) == "q_proj,v_proj q_proj,v_proj k_proj,v_proj,down_proj down_proj"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["raise RuntimeError('broken')", "", "utils = None"])
 def test_a_peft_that_is_broken_stops_nobody_who_does_without(content, tmp_path):
     (tmp_path / "peft").mkdir()
@@ -159,6 +160,7 @@ def test_a_peft_that_is_broken_stops_nobody_who_does_without(content, tmp_path):
     assert said_by(WITHOUT_PEFT, tmp_path / "model", before=tmp_path) == "XformerForSeq2SeqLM"
 
 
+@pytest.mark.slow
 def test_a_peft_without_our_tables_is_imported_all_the_same(tmp_path):
     (tmp_path / "peft/utils").mkdir(parents=True)
     (tmp_path / "peft/__init__.py").write_text("from .utils import constants")

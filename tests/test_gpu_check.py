@@ -55,6 +55,7 @@ def test_packed_rows_of_the_benchmark_have_hardly_any_padding():
     assert "labels" in batches["packed"]["packing"]["sizes"] and "labels" not in batches["fixed"]["packing"]["sizes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "compiled"), [("padded", ""), ("packed", ""), pytest.param("fixed", "whole", marks=pytest.mark.slow)]
 )

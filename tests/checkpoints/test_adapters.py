@@ -53,6 +53,7 @@ def adapter(task, base, tmp_path_factory) -> Path:
     return train_adapter(task, base, tmp_path_factory.mktemp("adapter") / "run")
 
 
+@pytest.mark.slow
 def test_an_adapter_finds_its_model_from_another_folder(options, base, tmp_path, monkeypatch):
     monkeypatch.chdir(base.parent)
     train.main(options(tmp_path / "run", model_name_or_path=base.name))
@@ -65,6 +66,7 @@ def test_an_adapter_finds_its_model_from_another_folder(options, base, tmp_path,
 LAYERS = {"default": {}, "all-linear": {"lora_target_modules": "all-linear"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
 def test_every_way_of_loading_gives_the_logits_of_the_trained_model(layers, options, base, tmp_path, monkeypatch):
     trained = train_and_keep(monkeypatch, options(tmp_path / "run", **layers))
@@ -79,6 +81,7 @@ def test_every_way_of_loading_gives_the_logits_of_the_trained_model(layers, opti
     assert merged.state_dict().keys() == load_model(str(base)).state_dict().keys()
 
 
+@pytest.mark.slow
 def test_two_vocabularies_and_their_tokenizers_come_along(task, tmp_path, monkeypatch):
     source = tmp_path / "tokenizer"
     train_tokenizer(["A B C D E F G H"], "symbol").save_pretrained(source)
@@ -95,6 +98,7 @@ def test_two_vocabularies_and_their_tokenizers_come_along(task, tmp_path, monkey
     assert torch.equal(logits(AutoPeftModelForSeq2SeqLM.from_pretrained(tmp_path / "run")), expected)
 
 
+@pytest.mark.slow
 def test_adapters_decode_as_in_training_and_merged_as_apart(task, adapter, tmp_path, capsys):
     merge.main([str(adapter), str(tmp_path / "merged")])
     words = tmp_path / "words.txt"

@@ -51,6 +51,7 @@ def test_the_result_is_the_average_of_the_weights_after_every_step(options, task
     assert torch.equal(weights(tmp_path / "averaged/checkpoint-6"), weights(tmp_path / "plain/checkpoint-6"))
 
 
+@pytest.mark.slow
 def test_evaluation_is_of_the_averages(options, tmp_path):
     train.main(options(tmp_path / "plain"))
     train.main(options(tmp_path / "averaged", ema_decay=0.9))
@@ -61,6 +62,7 @@ def test_evaluation_is_of_the_averages(options, tmp_path):
     assert last[0] == pytest.approx(at_end, abs=1e-6) and at_end != pytest.approx(plain, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoints_averages_are_what_a_run_ends_with(options, tmp_path):
     best = {"load_best_model_at_end": "true", "metric_for_best_model": "loss", "learning_rate": 0.3}
     train.main(options(tmp_path, ema_decay=0.5, **best))
@@ -70,6 +72,7 @@ def test_the_best_checkpoints_averages_are_what_a_run_ends_with(options, tmp_pat
     assert all(torch.equal(found[name], averages[name]) for name in found)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_averages_of_an_unbroken_one(options, tmp_path):
     train.main(options(tmp_path / "unbroken", ema_decay=0.9))
     shutil.copytree(tmp_path / "unbroken", tmp_path / "broken")
@@ -83,6 +86,7 @@ def test_a_resumed_run_has_the_averages_of_an_unbroken_one(options, tmp_path):
     assert torch.equal(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
 
 
+@pytest.mark.slow
 def test_averages_that_a_checkpoint_does_not_have_are_missed(options, tmp_path, capsys):
     train.main(options(tmp_path))
     shutil.rmtree(tmp_path / "checkpoint-6")
@@ -92,6 +96,7 @@ def test_averages_that_a_checkpoint_does_not_have_are_missed(options, tmp_path, 
     assert (tmp_path / "checkpoint-4").exists()
 
 
+@pytest.mark.slow
 def test_a_run_with_averages_does_not_end_with_the_weights_by_mistake(options, tmp_path, capsys):
     train.main(options(tmp_path, ema_decay=0.9))
     averages = weights(tmp_path)
@@ -100,6 +105,7 @@ def test_a_run_with_averages_does_not_end_with_the_weights_by_mistake(options, t
     assert torch.equal(weights(tmp_path), averages)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_cut_off_before_its_averages_is_passed_over(options, tmp_path, capsys):
     train.main(options(tmp_path, ema_decay=0.9))
     whole = weights(tmp_path)
@@ -115,6 +121,7 @@ def test_a_decay_that_is_none_is_refused(decay, options, tmp_path, capsys):
     assert f"got {float(decay)}" in refused(train, options(tmp_path, ema_decay=decay), capsys)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_averaged_weight_by_weight(options, tmp_path, capsys):
     train.main(options(tmp_path / "run"))
     average.main([str(tmp_path / "run"), "--last", "2", "--output_dir", str(tmp_path / "mean")])
@@ -128,6 +135,7 @@ def test_checkpoints_are_averaged_weight_by_weight(options, tmp_path, capsys):
     assert "checkpoint-4, checkpoint-6" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_averages_that_cannot_be_are_refused(options, tmp_path, capsys):
     train.main(options(tmp_path / "run"))
     capsys.readouterr()

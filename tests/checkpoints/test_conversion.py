@@ -221,6 +221,7 @@ def load(folder, **options):
     return model, AutoTokenizer.from_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_a_converted_folder_loads_and_decodes_as_the_stock_one(checkpoint, tmp_path, capsys):
     out = tmp_path / "out"
     convert.main([str(checkpoint), str(out)])
@@ -399,6 +400,7 @@ MULTILINGUAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "make_tokenizer", "source", "target", "start", "place"), MULTILINGUAL.values(), ids=MULTILINGUAL
 )

@@ -100,6 +100,7 @@ def marian_tokenizer(folder, separate: bool) -> MarianTokenizer:
     return MarianTokenizer(pieces, pieces, str(folder / "source.json"), **target)
 
 
+@pytest.mark.slow
 def test_a_marian_tokenizer_may_hold_two_vocabularies(tmp_path):
     one, two = (marian_tokenizer(tmp_path, separate) for separate in (False, True))
     assert tokens_of(one, 13, "target") == ["</s>", "<unk>", "▁", *"ABCDEFGH", "<pad>", "<unused_0>"]

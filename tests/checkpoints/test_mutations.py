@@ -26,6 +26,7 @@ from hf_xformer.models.configuration_xformer import LEFT_OUT
 anew = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @anew
 @given(changed_configs())
 def test_a_changed_config_loads_the_same_model_or_is_refused_by_every_way_of_loading(tmp_path, changed):
@@ -35,6 +36,7 @@ def test_a_changed_config_loads_the_same_model_or_is_refused_by_every_way_of_loa
     judge(original(kind), folder, through_the_library)
 
 
+@pytest.mark.slow
 @anew
 @given(changed_weights())
 def test_a_changed_weight_file_loads_the_same_model_or_is_refused(tmp_path, changed):
@@ -43,6 +45,7 @@ def test_a_changed_weight_file_loads_the_same_model_or_is_refused(tmp_path, chan
     judge(before, before.copy(tmp_path, {"model.safetensors": data}))
 
 
+@pytest.mark.slow
 @anew
 @given(changed_indices())
 def test_a_changed_index_loads_the_same_model_or_is_refused(tmp_path, changed):

@@ -139,6 +139,7 @@ broken_files = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(broken_files)
 @example(with_header(b"[" * 100_000))
 @example((2**63).to_bytes(8, "little") + b"{}")

@@ -237,6 +237,7 @@ def test_what_is_printed_can_be_kept(rows, capsys):
     assert json.loads((rows.parent / "report.json").read_text()) == json.loads(said)
 
 
+@pytest.mark.slow
 def test_the_picture_is_one(rows, tokenizer, capsys):
     run(capsys, rows, "--plot", "lengths.png", "--tokenizer", tokenizer)
     assert (rows.parent / "lengths.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

@@ -49,6 +49,7 @@ def alone(checkpoint, source: str, **options):
     return model, tokenizer, output
 
 
+@pytest.mark.slow
 def test_lines_come_back_in_order_as_if_decoded_alone(checkpoint, lines, capsys):
     generate.main([str(checkpoint), "--input", str(lines), "--batch_size", "2"])
     printed = capsys.readouterr().out.split("\n")[:-1]
@@ -113,6 +114,7 @@ def test_overlong_sources_of_a_file_are_refused_before_earlier_lines_are_printed
         assert ("standard input is read as it comes" in said) == (not words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 3}], ids=["greedy", "beams"])
 def test_scores_are_the_log_probabilities_up_to_the_end_token(options, checkpoint):
     sources = [source for source in SOURCES if source]

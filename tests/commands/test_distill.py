@@ -115,6 +115,7 @@ def lines_of(data: Path, side: str) -> list[str]:
     return [json.loads(line)[side] for line in data.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_backward_texts_become_sources_behind_their_tag_of_real_targets(teacher, data, tmp_path, capsys):
     forward = run(teacher, data, tmp_path / "forward.jsonl", "--num_beams", "2")
     assert {row["synthetic"] for row in forward} == {"target"} and {row["checkpoint"] for row in forward} == {
@@ -151,6 +152,7 @@ def test_unlikely_texts_are_left_out_and_counted(teacher, data, tmp_path, capsys
     assert f"{len(kept)} pairs in " in said
 
 
+@pytest.mark.slow
 def test_texts_without_an_end_are_left_out_and_counted(teacher, data, tmp_path, capsys):
     words = ["--do_sample", "--n_best", "4"]
     whole = run(teacher, data, tmp_path / "whole.jsonl", *words)
@@ -181,6 +183,7 @@ def test_empty_texts_and_those_of_another_hypothesis_are_left_out_and_counted():
     assert repeated == "left out 1 text that is another hypothesis too of the same target"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mbr", [[], ["--mbr", "--num_return_sequences", "5"]], ids=["samples", "mbr"])
 def test_samples_of_a_run_that_was_cut_off_are_those_of_an_unbroken_one(mbr, teacher, data, tmp_path, monkeypatch):
     monkeypatch.setattr(distill, "KEPT", 6)

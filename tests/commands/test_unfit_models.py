@@ -104,6 +104,7 @@ def refusal(line: str, models: Path, name: str, folder: Path, capsys) -> str:
     return refused(import_module(f"hf_xformer.commands.{verb}"), words, capsys)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_records_the_longest_source_that_it_was_trained_on(models, task):
     tokenizer = AutoTokenizer.from_pretrained(models / "short")
     rows = [json.loads(line) for line in Path(task.train).read_text().splitlines()]

@@ -106,6 +106,7 @@ def test_nothing_breaks_the_graph_of_a_decoding_step_with_a_cache_that_grows(ove
         assert (explained.graph_count, explained.graph_break_count) == (1, 0)
 
 
+@pytest.mark.slow
 @configs
 def test_the_exported_forward_is_the_forward(overrides):
     model = make_model(**overrides)

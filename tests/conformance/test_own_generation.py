@@ -225,6 +225,7 @@ def test_without_a_source_generation_starts_from_the_bos_token():
     assert torch.equal(model.generate(**ENDLESS, max_new_tokens=5), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0])
 def test_enough_beams_find_the_best_of_all_sequences(length_penalty):
     words, steps = 6, 3

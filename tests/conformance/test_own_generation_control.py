@@ -195,6 +195,7 @@ def test_an_accepted_draft_ends_at_the_end_token():
         assert torch.equal(output, free[:, :8])
 
 
+@pytest.mark.slow
 def test_assisted_sampling_follows_the_distribution_of_the_model():
     model, ids = make_model(vocab_size=6, use_final_logits_bias=True), torch.tensor([[5, 3, 4]])
     # Its only draft is accepted as often as the model would have drawn it, and replaced by the others' share else.

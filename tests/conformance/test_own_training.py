@@ -95,6 +95,7 @@ def test_a_small_model_learns_a_batch_by_heart_and_generates_it(overrides):
     assert torch.equal(generated[:, 1:], expected)
 
 
+@pytest.mark.slow
 def test_the_stock_trainer_learns_alike_with_checkpointed_gradients_and_nearly_so_in_bfloat16(tmp_path):
     batch = make_batch()
     rows = [{name: tensor[row] for name, tensor in batch.items()} for row in range(3)]

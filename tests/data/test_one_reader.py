@@ -126,6 +126,7 @@ files = given(
 )
 
 
+@pytest.mark.slow
 @SOME
 @example(".tsv", '"open\ty\nb"\tz\n', "error")
 @example(".csv", "null,5\nNA,1e5\n", "error")

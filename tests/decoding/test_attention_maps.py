@@ -44,6 +44,7 @@ def test_a_row_is_where_the_model_looks_when_it_makes_that_token(model, tokenize
         prefix.append(token)
 
 
+@pytest.mark.slow
 def test_without_layer_and_head_it_is_their_mean_and_without_a_target_what_the_model_says(model, tokenizer):
     weights, *_ = cross_attention(model, tokenizer, tokenizer, "A B C", "H G")
     each = [

@@ -39,6 +39,7 @@ def make_texts(count: int, longest: int = 9) -> list[str]:
     return [" ".join(random.choices(SYMBOLS, k=random.randint(1, longest))) for _ in range(count)]
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=200), st.integers(1, 8), st.none() | st.integers(1, 70))
 def test_batches_hold_every_source_once_within_the_budget_and_the_first_comes_first(lengths, beams, sources):
     size = BatchSize(sources, beams, CPU)
@@ -102,6 +103,7 @@ OUT_OF_MEMORY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "batch_size"),
     [*((error, 40) for error in OUT_OF_MEMORY), (OUT_OF_MEMORY[0], None)],

@@ -202,6 +202,7 @@ def test_a_list_with_a_long_source_is_refused_before_any_is_decoded(model, token
         next(decoder.decode(["s1", "", *[TEXTS[0]] * 2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("pad", [None, "end"])
 def test_padding_by_the_end_token_changes_no_score(pad, beams, model, tokenizer):
@@ -251,6 +252,7 @@ def test_an_assistant_by_its_name_drafts_and_changes_nothing_but_with_other_toke
         Decoder(model, tokenizer, tokenizer, assistant_model=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_an_assistant_does_not_write_beyond_a_stop_string(tokenizer):
     model = make_model()
     model.generation_config.update(eos_token_id=[1], max_length=14)

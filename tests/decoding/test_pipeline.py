@@ -97,6 +97,7 @@ def test_what_is_no_text_and_an_option_that_there_is_not_are_refused(decode):
         decode("A", num_beems=3)
 
 
+@pytest.mark.slow
 def test_objects_in_place_of_names_stop_strings_and_an_assistant(decode, checkpoint, tmp_path):
     model, (source, target) = load_model(checkpoint), load_tokenizers(checkpoint)
     source.name_or_path = ""

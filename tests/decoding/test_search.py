@@ -110,6 +110,7 @@ def check_equal(model, options: dict) -> None:
     torch.testing.assert_close(found.log_probabilities, wanted, atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["rope-pre", *nightly(*(name for name in VARIANTS if name != "rope-pre"))])
 @given(options=cases())
 def test_tokens_and_scores_are_those_of_the_librarys_loop(variant, options):

@@ -46,6 +46,7 @@ def run(tmp_path_factory, task) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_records_what_a_card_says_of_it(run, task):
     record = json.loads((run / "run.json").read_text())
     assert record["recipe"] == "recipe.yaml" and record["commit"] is None and record["options"] == "--seed 7"
@@ -90,6 +91,7 @@ def test_a_run_that_goes_on_keeps_no_scores_of_earlier_weights(run, tmp_path, ca
     assert (tmp_path / "previous-1/test_results.json").exists() and "earlier weights" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_finished_run_looked_at_again_keeps_its_record(run):
     before = json.loads((run / "run.json").read_text())
     train.main([str(run.parent / "recipe.yaml"), "--seed", "7"])
@@ -137,6 +139,7 @@ def test_every_shipped_recipe_has_facts():
     assert {path.stem for path in (ROOT / "configs/train").glob("*.yaml")} == {path.stem for path in SHIPPED}
 
 
+@pytest.mark.slow
 def test_the_command_draws_the_example_and_writes_the_card(run, tmp_path, capsys):
     facts = tmp_path / "facts.yaml"
     facts.write_text(yaml.safe_dump(dict.fromkeys(REQUIRED, "known") | {"language": "en", "license": "mit"}))

@@ -17,6 +17,7 @@ SOURCES = [torch.randint(5, 53, (1, 3 + n), generator=torch.Generator().manual_s
 FEW = ("rope-pre", "learned-pre", "rope-pre-blocks")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [*FEW, *nightly(*(name for name in VARIANTS if name not in FEW))])
 def test_the_tokens_are_those_of_greedy_search(variant):
     model = make_model(**VARIANTS[variant])

@@ -67,6 +67,7 @@ def test_float16_does_not_overflow_over_many_tokens_of_one_label():
     assert grad.isfinite().all() and grad[1].abs().max() > 1
 
 
+@pytest.mark.slow
 def test_float16_keeps_the_small_gradients_of_many_tokens():
     """Of a mean over so many tokens each would be below what float16 can hold."""
     torch.manual_seed(0)

@@ -118,6 +118,7 @@ GRAPHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "backend"),
     [

@@ -125,6 +125,7 @@ def test_a_wheel_that_is_missing_broken_or_another_is_refused(prepare, tmp_path,
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_a_failed_download_says_why_and_what_else_to_do(prepare, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     error = refused(prepare, capsys, "--output_dir", tmp_path / "g2p")

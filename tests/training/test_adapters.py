@@ -76,6 +76,7 @@ def test_a_run_trains_adapters_alone_and_writes_them_with_all_that_they_need(opt
     assert f"(LoRA) of 768 of them to\n{base.name}, which it needs" in text and "[to fill in: limits]" in text
 
 
+@pytest.mark.slow
 def test_adapters_and_their_base_may_be_moved(options, task, base, adapter, tmp_path, capsys):
     old, new = tmp_path / "old", tmp_path / "new"
     shutil.copytree(base, old / "base")
@@ -122,6 +123,7 @@ def test_adapters_learn_another_task(task, tmp_path):
     assert json.loads((tmp_path / "lora/eval_results.json").read_text())["eval_exact_match"] > 90
 
 
+@pytest.mark.slow
 def test_how_a_run_decodes_is_kept_beside_its_adapters(options, base, tmp_path):
     train.main(options(tmp_path, max_target_length=10, **SAVING))
     assert load_model(str(base)).generation_config.max_length == 13
@@ -129,6 +131,7 @@ def test_how_a_run_decodes_is_kept_beside_its_adapters(options, base, tmp_path):
         assert load_model(str(folder)).generation_config.max_length == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["BART", "T5", "Pegasus"])
 def test_adapters_of_a_stock_model_get_the_layers_that_peft_has_for_it(name, task, tmp_path, capsys):
     AutoTokenizer.from_pretrained(task.tokenizer).save_pretrained(tmp_path / "stock")
@@ -146,6 +149,7 @@ def test_adapters_of_a_stock_model_get_the_layers_that_peft_has_for_it(name, tas
     assert (apart - logits(stock)).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_half_precision_model_is_trained_and_merged_in_full_precision(options, base, tmp_path, monkeypatch):
     shutil.copytree(base, tmp_path / "half")
     AutoModelForSeq2SeqLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
@@ -191,6 +195,7 @@ def test_a_stopped_run_ends_with_the_adapters_of_an_unbroken_one(more, options, 
     assert json.loads(one)["eval_loss"] == json.loads(two)["eval_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"ema_decay": 0.5}, RESUMED["best"]], ids=["plain", "averages", "best"])
 def test_a_finished_run_that_is_started_again_only_evaluates(more, options, tmp_path, capsys):
     more = {**EVALUATION, **SAVING, "learning_rate": 0.1, "config_overrides": "label_smoothing=0.2", **more}
@@ -206,6 +211,7 @@ def test_a_finished_run_that_is_started_again_only_evaluates(more, options, tmp_
     load_model(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_best_checkpoints_adapters_are_what_a_run_ends_with(options, tmp_path):
     # Nothing is ever right, and the first checkpoint as good as any.
     more = {"load_best_model_at_end": "true", "metric_for_best_model": "exact_match", "metrics": "exact_match"}
@@ -239,6 +245,7 @@ COMBINATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", COMBINATIONS, ids=",".join)
 def test_adapters_train_with_the_other_options_of_a_recipe(more, options, tmp_path):
     train.main(options(tmp_path, max_steps=30, max_train_samples=8, **{**EVALUATION, "eval_steps": 15}, **more))
@@ -358,6 +365,7 @@ def test_adapters_of_another_model_and_whole_models_are_refused(options, base, a
     assert "holds a run without an adapter, this one is with" in line
 
 
+@pytest.mark.slow
 def test_the_same_layers_in_other_words_are_the_same_run(options, tmp_path, capsys):
     train.main(options(tmp_path, max_steps=3, **SAVING))
     (tmp_path / "recipe.yaml").write_text("lora_target_modules: [v_proj, q_proj]\nlora_alpha: 16\n")
@@ -374,6 +382,7 @@ def test_an_adapter_is_no_model_to_train_or_average(options, adapter, tmp_path, 
     assert not (tmp_path / "run").exists() and not (tmp_path / "mean").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_misses_a_weight_of_its_checkpoint(options, tmp_path, capsys):
     train.main(options(tmp_path, **SAVING))
     shutil.rmtree(tmp_path / "checkpoint-6")
@@ -385,6 +394,7 @@ def test_a_resumed_run_misses_a_weight_of_its_checkpoint(options, tmp_path, caps
     assert f"checkpoint-3: {WEIGHTS}: not the weights of this run's model: missing: {name}" in line
 
 
+@pytest.mark.slow
 def test_a_merged_model_trains_on(options, adapter, tmp_path):
     merge.main([str(adapter), str(tmp_path / "merged")])
     train.main(options(tmp_path / "all", model_name_or_path=tmp_path / "merged", lora_rank=None))

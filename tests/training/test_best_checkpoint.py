@@ -73,6 +73,7 @@ def moved(run: Path, folder: Path) -> None:
         path.write_text(path.read_text().replace(str(run), str(folder)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gone", "NaN", *nightly("cut off")])
 def test_a_best_checkpoint_that_is_lost_is_said_and_not_taken(kind, with_best, task, tmp_path, capfd):
     moved(with_best, tmp_path / "run")
@@ -108,6 +109,7 @@ def test_a_best_checkpoint_that_is_damaged_while_the_run_goes_on_ends_it_in_one_
     assert (tmp_path / "checkpoint-6").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [160, 16], ids=["within an epoch", "also at ends of epochs"])
 def test_the_best_evaluation_is_saved_whatever_the_interval_of_saving(rows, task, tmp_path, capsys):
     """A learning rate that makes the loss rise and fall."""

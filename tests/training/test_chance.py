@@ -86,6 +86,7 @@ def test_a_resumed_run_ends_as_an_unbroken_one(name, texts, tmp_path):
     assert not torch.equal(weights(tmp_path / "unbroken"), weights(tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_the_record_and_the_card_say_the_objective_and_the_tokenizer_stays_as_it_was(texts, tmp_path, capsys):
     options = {
         "objective": '{"name": "span_corruption", "noise_density": 0.3}',
@@ -114,6 +115,7 @@ def test_the_record_and_the_card_say_the_objective_and_the_tokenizer_stays_as_it
     assert own == given and json.loads(own)["model"]["dropout"] is None
 
 
+@pytest.mark.slow
 def test_another_objective_is_another_recipe_and_other_spelling_is_not(texts, tmp_path, capsys):
     train.main(texts.options(tmp_path, objective="span_corruption", max_steps=3))
     same = '{"name": "span_corruption", "mean_span": 3}'
@@ -167,6 +169,7 @@ def test_an_objective_is_refused_on_pairs_and_pairs_are_wanted_without_one(texts
     assert "texts.txt: unknown extension" in said and "a recipe's `objective`" in said
 
 
+@pytest.mark.slow
 def test_an_objective_may_be_for_the_targets_of_pairs(texts, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"source": "A", "target": f"the cat {n}"}) + "\n" for n in range(40)))

@@ -87,6 +87,7 @@ def train_plainly(checkpoint: Path, batches: list[dict], changes: dict) -> torch
     return weights(checkpoint.parent / "plain")
 
 
+@pytest.mark.slow
 def test_changed_numbers_are_in_force_as_in_a_plain_loop_of_torch(stopped, task, capsys, monkeypatch):
     words = task.options(stopped, **{**BEFORE, **AFTER, "save_steps": 5, "change_recipe": "true"})
     run = prepared(words, monkeypatch)
@@ -115,6 +116,7 @@ def test_changed_numbers_are_in_force_as_in_a_plain_loop_of_torch(stopped, task,
     assert "steps 11 to 15 with learning_rate 0.001, from 16 with 0.01" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_changed_seed_draws_other_dropouts(stopped, task, tmp_path):
     shutil.copytree(stopped, tmp_path / "other")
     for folder, seed in ((stopped, 7), (tmp_path / "other", 8)):
@@ -123,6 +125,7 @@ def test_a_changed_seed_draws_other_dropouts(stopped, task, tmp_path):
     assert log(stopped, "loss")[11] != log(tmp_path / "other", "loss")[11]
 
 
+@pytest.mark.slow
 def test_data_batches_and_loss_change_on_the_way(stopped, task, capsys):
     more = {"packing": "true", "gradient_accumulation_steps": 2, "max_train_samples": 100, "bf16": "true"}
     more |= {"config_overrides": f"{SMALL},label_smoothing=0.1", "neftune_noise_alpha": 1}
@@ -166,6 +169,7 @@ def test_a_finished_run_that_is_evaluated_on_other_data_says_so(finished, task, 
     assert now["optimisation"] == record["optimisation"]
 
 
+@pytest.mark.slow
 def test_a_run_of_a_constant_rate_is_lengthened_without_a_word(task, tmp_path, capsys):
     options = {"lr_scheduler_type": "constant", "save_strategy": "steps", "save_steps": 2}
     train.main(task.options(tmp_path, **options, max_steps=2))
@@ -176,6 +180,7 @@ def test_a_run_of_a_constant_rate_is_lengthened_without_a_word(task, tmp_path, c
     assert torch.equal(weights(tmp_path), weights(tmp_path / "once"))
 
 
+@pytest.mark.slow
 def test_scores_of_another_kind_are_not_compared_with_the_best_until_now(task, tmp_path):
     best = {"load_best_model_at_end": "true", "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps"}
     best |= {"save_steps": 2, "validation_file": task.validation, "metrics": "per"}
@@ -189,6 +194,7 @@ def test_scores_of_another_kind_are_not_compared_with_the_best_until_now(task, t
     assert change["changes"]["metric_for_best_model"] == ["loss", "per"]
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_build_that_chose_by_wer_is_refused_with_both_meanings(task, tmp_path, capsys):
     """There `wer` was the share of wrong rows, and a recipe had the bare name."""
     best = {"load_best_model_at_end": "true", "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps"}
@@ -224,6 +230,7 @@ def test_the_best_until_now_goes_on_counting_unless_scores_are_of_another_kind(c
     assert said.startswith(line) if other else said == ""
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_evaluated_otherwise_and_keeps_its_best(task, tmp_path, capsys):
     best = {"load_best_model_at_end": "true", "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps"}
     best |= {"save_steps": 2, "validation_file": task.validation, "metrics": "per"}

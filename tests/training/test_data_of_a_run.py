@@ -67,6 +67,7 @@ def test_the_record_of_a_run_says_which_bad_rows_it_left_out(task, tmp_path, cap
     assert record_of(tmp_path / "bad") == expected
 
 
+@pytest.mark.slow
 def test_the_record_of_a_bad_row_has_nothing_that_stands_in_it(task, tmp_path):
     bad = json.dumps({"source": [SECRET, "Jane Doe"], "target": "A"})
     (tmp_path / "a.jsonl").write_text(f"{bad}\n" + Path(task.train).read_text())
@@ -76,6 +77,7 @@ def test_the_record_of_a_bad_row_has_nothing_that_stands_in_it(task, tmp_path):
         assert SECRET.encode() not in path.read_bytes() and b"Jane" not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_the_record_of_a_stream_says_that_it_has_no_numbers(task, tmp_path, capsys):
     options = {"streaming": "true", "on_bad_row": "skip", "max_steps": 2}
     train.main(task.options(tmp_path, **options))

@@ -42,6 +42,7 @@ def stopped(unbroken: Path, folder: Path, step: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorded", [True, False], ids=["as it is", "without a record of the steps"])
 def test_a_run_is_not_at_its_end_before_the_trainers_last_step(recorded, unbroken, task, tmp_path, capsys):
     assert steps(unbroken) == [2, 4, 5]
@@ -103,6 +104,7 @@ def test_epochs_of_another_number_of_steps_are_refused(changes, unbroken, task, 
         assert "--num_train_epochs 1.4 does not say" in line and "--max_steps, above 4, with --change_recipe" in line
 
 
+@pytest.mark.slow
 def test_a_changed_run_goes_on_by_steps_alone(unbroken, task, tmp_path, capsys):
     folder = stopped(unbroken, tmp_path / "run", 2)
     changed = {**EPOCHS, "gradient_accumulation_steps": 1}

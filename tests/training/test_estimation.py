@@ -41,6 +41,7 @@ def counted(config):
     return count(config, BATCH, "float32")
 
 
+@pytest.mark.slow
 def test_what_is_counted_on_few_layers_is_what_all_of_them_take(config, counted):
     flops, _, highest = run_without_memory(config, BATCH, "float32")
     assert counted.flops == pytest.approx(3 * flops, rel=1e-3)  # every second layer has half a block more
@@ -48,6 +49,7 @@ def test_what_is_counted_on_few_layers_is_what_all_of_them_take(config, counted)
     assert counted.parameters == XformerForSeq2SeqLM(config).num_parameters()
 
 
+@pytest.mark.slow
 def test_activations_are_those_that_autograd_keeps(config):
     """Counted once more by torch's own hooks, on a model that has memory."""
     config = XformerConfig(**{**config.to_dict(), "dropout": 0.0, "encoder_layer_types": None})
@@ -73,6 +75,7 @@ def test_activations_are_those_that_autograd_keeps(config):
     assert kept <= highest < 1.5 * kept
 
 
+@pytest.mark.slow
 def test_the_arithmetic_is_six_products_a_weight_and_token(config):
     """Twice forward and four times backward, of the tokens that meet the weight; attention itself is little here."""
     config = XformerConfig(**{**config.to_dict(), "encoder_layer_types": None, "d_model": 256, "vocab_size": 3000})

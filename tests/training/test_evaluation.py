@@ -53,6 +53,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.slow
 def test_no_batches_change_the_loss_and_the_metrics(task, tmp_path, capsys):
     """The learning rate is zero, so that the weights are the same though training has other batches."""
     data = str(tmp_path / "validation.jsonl")
@@ -78,6 +79,7 @@ def test_no_batches_change_the_loss_and_the_metrics(task, tmp_path, capsys):
         assert samples == pytest.approx(8, abs=0.001 * results["eval_runtime"])
 
 
+@pytest.mark.slow
 def test_the_trainers_label_smoothing_is_a_mean_over_labels_too(task, tmp_path):
     fixed = {"max_steps": 1, "learning_rate": 0.0, "validation_file": task.validation, "label_smoothing_factor": 0.1}
     losses = []
@@ -102,6 +104,7 @@ def test_two_processes_evaluate_as_one_does(task, tmp_path):
 EVALUATING = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"ema_decay": 0.5}], ids=["plain", "averages"])
 def test_the_last_step_is_evaluated_once(more, task, tmp_path):
     train.main(task.options(tmp_path, validation_file=task.validation, metrics="per", **EVALUATING, **more))
@@ -112,6 +115,7 @@ def test_the_last_step_is_evaluated_once(more, task, tmp_path):
         assert last["eval_loss"] == pytest.approx(mean_loss(tmp_path, task.validation), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_that_is_not_the_last_is_evaluated(task, tmp_path):
     """So large a learning rate makes the model worse and worse."""
     best = {"load_best_model_at_end": "true", "learning_rate": 30, "lr_scheduler_type": "constant"}
@@ -172,6 +176,7 @@ def test_options_of_an_evaluation_that_cannot_be_are_one_line(changes, said, tas
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_stops_where_evaluations_no_longer_improve_killed_or_not(task, tmp_path, capsys):
     """Nothing is learnt, so that the first evaluation stays the best."""
     options = {"validation_file": task.validation, **STOPPING, "learning_rate": 0.0, "max_steps": 30}
@@ -193,6 +198,7 @@ def test_a_run_stops_where_evaluations_no_longer_improve_killed_or_not(task, tmp
         assert torch.equal(weights(broken), weights(tmp_path / "unbroken"))
 
 
+@pytest.mark.slow
 def test_patience_may_be_given_where_a_run_resumes_without(task, tmp_path):
     options = {"validation_file": task.validation, **STOPPING, "learning_rate": 0.0}
     train.main(task.options(tmp_path, **{**options, "early_stopping_patience": None, "max_steps": 3}))

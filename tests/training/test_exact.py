@@ -76,6 +76,7 @@ def run_of_epochs(task, tmp_path_factory) -> tuple[Path, dict]:
     return folder, options
 
 
+@pytest.mark.slow
 def test_a_checkpoint_at_the_end_of_an_epoch_holds_its_evaluation_and_every_checkpoint_its_losses(run_of_epochs):
     folder, _ = run_of_epochs
     assert [entry["step"] for entry in history(folder) if "loss" in entry] == [10, 20, 30, 40]

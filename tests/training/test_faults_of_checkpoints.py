@@ -345,6 +345,7 @@ TRAINED = {
 TOLD = ("schedule gone", "weights NaN", "state null")  # at every push; the others are passed over by the tests above
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*TOLD, *nightly(*sorted(set(TRAINED) - set(TOLD)))])
 def test_a_run_whose_checkpoint_was_passed_over_ends_with_the_same_bits(kind, stopped, task, tmp_path, capfd):
     checkpoint, (name, fault) = stopped.copy(tmp_path / "run"), TRAINED[kind]
@@ -358,6 +359,7 @@ def test_a_run_whose_checkpoint_was_passed_over_ends_with_the_same_bits(kind, st
     assert [path.name for path in (tmp_path / "run/previous-1").iterdir()] == ["checkpoint-4"]
 
 
+@pytest.mark.slow
 def test_what_a_run_does_not_go_on_from_may_be_damaged_without_a_word(stopped, task, tmp_path, capfd):
     """The run has tokenizer and code from elsewhere, and does not read folders of another name."""
     checkpoint = stopped.copy(tmp_path / "run")

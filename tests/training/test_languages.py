@@ -48,6 +48,7 @@ def test_a_language_without_a_token_is_refused_before_training(streaming, task, 
     assert "--added_tokens '<2back>' '<2same>'" in line
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_template_with_its_tokenizer(side, task, languages, tmp_path):
     train.main(task.options(tmp_path / "run", **languages))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")

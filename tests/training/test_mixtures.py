@@ -82,6 +82,7 @@ def test_corpora_are_drawn_by_their_weights_and_counted(more, task, corpora, tmp
     assert history(tmp_path / "run")[-2]["tokens_of_small"] == tokens
 
 
+@pytest.mark.slow
 def test_a_list_of_one_corpus_is_counted_too(task, corpora, tmp_path):
     datasets = mixture({"large": corpora["large"]}, {"streaming": True})
     train.main(options(task, tmp_path / "run", datasets, max_steps=3))
@@ -219,6 +220,7 @@ def test_a_corpus_without_pairs_is_named_with_its_file(task, corpora, tmp_path, 
     )
 
 
+@pytest.mark.slow
 def test_everything_that_decides_what_is_drawn_is_in_the_recipe_of_a_run(task, corpora, tmp_path, capsys):
     run_options = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
     datasets = {
@@ -235,6 +237,7 @@ def test_everything_that_decides_what_is_drawn_is_in_the_recipe_of_a_run(task, c
         assert said in line
 
 
+@pytest.mark.slow
 def test_a_corpus_of_texts_and_one_of_pairs_go_together(task, corpora, tmp_path, capsys):
     texts = [json.dumps({"source": json.loads(line)["source"]}) for line in corpora["large"].read_text().splitlines()]
     corpora["large"].write_text("\n".join(texts) + "\n")

@@ -80,6 +80,7 @@ def test_a_state_that_is_loaded_is_that_of_both_parts(tmp_path):
         assert torch.equal(one, two)
 
 
+@pytest.mark.slow
 def test_a_run_with_muon_resumes_to_the_bit(task, tmp_path):
     dropout = SMALL.replace("dropout=0.0", "dropout=0.1")
     options = {**SAVING, "optim": "muon", "lr_multipliers": "encoder=0.5", "config_overrides": dropout}

@@ -113,6 +113,7 @@ def start_with_others(folder: Path, barrier, answers) -> None:
     release_locks()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 1, 3], ids=["in a new folder", "after a dead one", "after three"])
 @pytest.mark.parametrize("attempt", range(4))
 def test_of_several_that_start_at_the_same_instant_exactly_one_wins(attempt, left, tmp_path):

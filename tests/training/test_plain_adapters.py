@@ -28,6 +28,7 @@ def decoded(model) -> list[list[list[int]]]:
     return [model.generate(**source, max_new_tokens=6, do_sample=False, **way).tolist() for way in ways]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapters_train_save_load_and_decode_in_the_stock_trainer(kind, tmp_path):
     # Full attention in the decoder, which prefixes need.

@@ -120,6 +120,7 @@ def test_metrics_are_of_generated_text_where_there_is_an_evaluation(task, tmp_pa
     assert not make_plan(*parse_run(task.options(tmp_path), "")).evaluates
 
 
+@pytest.mark.slow
 def test_the_start_and_the_record_say_what_was_decided(task, tmp_path, capsys):
     train.main(task.options(tmp_path, bf16="true", packing="true"))
     said = capsys.readouterr().out

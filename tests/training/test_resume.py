@@ -79,6 +79,7 @@ def test_false_in_a_recipe_starts_anew(saved, task, tmp_path):
     assert (tmp_path / "run/previous-1/checkpoint-6").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"resume_from_checkpoint": "false"}, {"max_steps": 9, "change_recipe": "true"}])
 def test_a_run_killed_before_it_wrote_its_record_is_not_described_by_an_earlier_one(
     more, saved, task, tmp_path, monkeypatch, capsys

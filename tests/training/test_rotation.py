@@ -86,6 +86,7 @@ def test_what_is_left_of_a_deletion_and_cannot_be_deleted_is_said(tmp_path, caps
     assert said.startswith(f"WARNING: {left}, ") and said.endswith(f" {left}/part: Permission denied\n")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_it_deleted_its_last_surplus_does_so_when_started_again(task, tmp_path):
     train.main(task.options(tmp_path, **SAVING, save_total_limit=2))
     assert steps(tmp_path) == [4, 6]
@@ -128,6 +129,7 @@ def listing(folder: Path) -> dict[str, tuple]:
     }
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_does_not_change_what_stays(task, tmp_path):
     """Checkpoints of the hour before look newer than those after it."""
     options = {**SAVING, "save_steps": 1, "save_total_limit": 2}
@@ -140,6 +142,7 @@ def test_a_clock_that_is_set_back_does_not_change_what_stays(task, tmp_path):
     assert steps(tmp_path) == [5, 6]
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_stays_with_a_limit_of_one_and_the_run_can_be_started_again(
     stopped, evaluated, task, tmp_path, capsys
 ):
@@ -152,6 +155,7 @@ def test_the_best_checkpoint_stays_with_a_limit_of_one_and_the_run_can_be_starte
     assert "checkpoint-2 is the end of this run" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_copied_and_a_renamed_folder_never_meet_their_old_path(stopped, evaluated, task, tmp_path, capfd):
     old, copy, renamed = tmp_path / "old", tmp_path / "copy", tmp_path / "renamed"
     shutil.copytree(stopped, old)
@@ -194,6 +198,7 @@ def test_a_run_that_goes_on_from_another_folder_takes_the_best_checkpoint_along(
     assert f"copied {stopped / 'checkpoint-2'}, the best checkpoint" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_that_is_gone_is_said_or_refused(stopped, evaluated, task, tmp_path, capsys):
     shutil.copytree(stopped, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoint-2")

@@ -108,6 +108,7 @@ def test_a_schedule_that_cannot_be_is_one_line_before_the_first_step(changes, sa
     assert said in line and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_steps_of_epochs_are_the_trainers(task, tmp_path):
     options = {"lr_scheduler_type": WSD, "gradient_accumulation_steps": 3, **EPOCHS}
     train.main(task.options(tmp_path, **options, lr_scheduler_kwargs='{"num_decay_steps": 14}'))

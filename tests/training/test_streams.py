@@ -33,6 +33,7 @@ def results(folder: Path) -> dict:
     return json.loads((folder / "train_results.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["packed", *nightly(*list(BATCHES)[1:])])
 def test_a_stream_trains_on_the_pairs_of_the_rows_in_memory(kind, task, tmp_path):
     """In another order, and so almost with their loss."""
@@ -59,6 +60,7 @@ def test_a_stopped_stream_goes_on_with_the_pairs_of_an_unbroken_one_in_its_secon
     assert [each[1] for each in state["stateful_callbacks"]["reader_positions"]] == [0, 1]  # of each worker
 
 
+@pytest.mark.slow
 def test_a_stream_with_separate_tokenizers(task, tmp_path):
     source, target = tmp_path / "tokenizer", tmp_path / "tokenizer/target_tokenizer"
     train_tokenizer(["A B C D E F G H"], "symbol").save_pretrained(source)

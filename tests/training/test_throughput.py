@@ -91,6 +91,7 @@ def test_the_peak_of_a_cpu_is_measured_once_and_moves_no_random_state():
     assert peak_of(torch.device("mps"), "bf16") is None
 
 
+@pytest.mark.slow
 def test_an_unknown_peak_is_said_and_leaves_the_other_rates(task, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("hf_xformer.training.throughput.peak_of", lambda *args: None)
     train.main(task.options(tmp_path))
@@ -109,6 +110,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", BATCHES.values(), ids=BATCHES)
 def test_an_epochs_counts_are_those_of_the_data_and_rates_are_counts_over_the_time(more, task, tmp_path):
     train.main(task.options(tmp_path, max_steps=-1, num_train_epochs=1, **more))
@@ -128,6 +130,7 @@ def test_an_epochs_counts_are_those_of_the_data_and_rates_are_counts_over_the_ti
     assert results["train_loss"] == pytest.approx((losses * steps).sum() / steps.sum(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_runs_losses_counts_and_time_are_those_of_all_its_starts(task, tmp_path):
     """Steps are logged, saved and evaluated in intervals that do not fit each other."""
     intervals = {"logging_steps": 4, "save_strategy": "steps", "save_steps": 3, "packing": "true", "max_steps": 10}
@@ -156,6 +159,7 @@ def test_a_resumed_runs_losses_counts_and_time_are_those_of_all_its_starts(task,
     assert histories[0] == histories[1]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_counts_is_said(task, tmp_path, capsys):
     options = task.options(tmp_path, save_strategy="steps", save_steps=3)
     train.main(options)
@@ -203,6 +207,7 @@ def test_no_seconds_of_training_divide_nothing_by_zero():
     assert throughput.of_run(float("nan"), 0)["train_steps_per_second"] == 0
 
 
+@pytest.mark.slow
 def test_a_stream_is_counted(task, tmp_path):
     train.main(task.options(tmp_path, streaming="true", max_steps=5))
     assert train_results(tmp_path)["train_samples"] == 5 * 8

@@ -60,6 +60,7 @@ def test_an_option_that_would_break_the_run_is_refused_before_the_data_are_read(
     assert line.startswith(f"error: --{name.strip()} ") and said in line
 
 
+@pytest.mark.slow
 def test_options_that_are_set_are_said_and_the_evaluation_is_as_without_them(task, tmp_path, capsys):
     unfit = {"num_return_sequences": 3, "return_dict_in_generate": True, "do_sample": True, "temperature": 0.7}
     GenerationConfig(**unfit).to_json_file(tmp_path / "generation.json")

@@ -150,6 +150,7 @@ def test_bad_data_is_one_line_with_its_place(text, said, task, tmp_path, capsys)
     assert said in refused(train, task.options(tmp_path / "run", train_file=data, overlong="drop"), capsys)
 
 
+@pytest.mark.slow
 def test_a_recipe_is_overridden_by_the_command_line_and_refuses_unknown_keys(task, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     words = task.options(tmp_path / "run")
@@ -177,6 +178,7 @@ def test_an_unknown_field_in_a_configuration_file_is_refused(task, tmp_path, cap
     assert "no field d_modle" in refused(train, task.options(tmp_path / "run", config_name=config), capsys)
 
 
+@pytest.mark.slow
 def test_another_runs_folder_is_refused_and_left_alone(task, tmp_path, capsys):
     train.main(task.options(tmp_path))
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
@@ -188,6 +190,7 @@ def test_another_runs_folder_is_refused_and_left_alone(task, tmp_path, capsys):
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_cut_off_is_passed_over(task, tmp_path, capsys):
     options = task.options(tmp_path, save_strategy="steps", save_steps=3)
     train.main(options)
@@ -198,6 +201,7 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(task, tmp_path, capsys):
     assert "passing over" in said and f"resuming from {tmp_path / 'checkpoint-3'}" in said
 
 
+@pytest.mark.slow
 def test_starting_anew_moves_the_earlier_checkpoints_aside(task, tmp_path, capsys):
     options = task.options(tmp_path, save_strategy="steps", save_steps=3)
     train.main(options)
@@ -206,6 +210,7 @@ def test_starting_anew_moves_the_earlier_checkpoints_aside(task, tmp_path, capsy
     assert (tmp_path / "checkpoint-6").is_dir()
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_an_existing_model(task, tmp_path):
     train.main(task.options(tmp_path / "first"))
     existing = {"config_name": None, "config_overrides": None, "tokenizer_name": None}
@@ -227,6 +232,7 @@ def test_a_source_tokenizer_that_would_change_the_models_start_token_is_refused(
     assert "the source tokenizer" in said and "`bos_token_id`" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overlong", "kept"), [("truncate", 160), ("drop", None)])
 def test_overlong_rows_are_counted_aloud(overlong, kept, task, tmp_path, capsys):
     rows = [json.loads(line) for line in Path(task.train).read_text().splitlines()]
@@ -276,6 +282,7 @@ def test_a_finished_run_that_is_started_again_trains_no_further(task, tmp_path, 
         assert "is the end of this run" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_overrides_win_over_the_tokenizers_tokens(task, tmp_path):
     overrides = f"{SMALL},vocab_size=20,decoder_start_token_id=0,norm_eps=1e-5"
     overrides += ",rope_parameters={rope_theta: 5e3, rope_type: default}"
@@ -285,6 +292,7 @@ def test_overrides_win_over_the_tokenizers_tokens(task, tmp_path):
     assert config["rope_parameters"]["rope_theta"] == 5000
 
 
+@pytest.mark.slow
 def test_training_is_in_full_precision_from_a_half_precision_checkpoint(task, tmp_path):
     train.main(task.options(tmp_path / "first"))
     half = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "first", dtype=torch.bfloat16)
@@ -315,6 +323,7 @@ def test_one_step_does_not_depend_on_gradient_accumulation(tmp_path):
     torch.testing.assert_close(updates[4], updates[1], atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_label_smoothing_trains_on_the_smoothed_loss(task, tmp_path):
     losses = []
     for smoothing in (0.0, 0.5):
@@ -329,6 +338,7 @@ def first_loss(folder: Path) -> float:
     return json.loads((folder / "trainer_state.json").read_text())["log_history"][0]["loss"]
 
 
+@pytest.mark.slow
 def test_a_step_on_packed_rows_is_one_on_padded_rows(task, tmp_path):
     """All rows at once, so that both have the same; several batches would be other ones."""
     whole = {"max_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 160}
@@ -339,6 +349,7 @@ def test_a_step_on_packed_rows_is_one_on_padded_rows(task, tmp_path):
     torch.testing.assert_close(weights(tmp_path / "packed"), weights(tmp_path / "padded"), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -417,6 +428,7 @@ def test_short_texts_in_bfloat16_on_a_cpu_get_eager_attention(options, chosen, t
     assert made[0].config._attn_implementation == chosen
 
 
+@pytest.mark.slow
 def test_a_dataset_folder_and_tensorboard(task, tmp_path):
     folder = tmp_path / "dataset"
     folder.mkdir()

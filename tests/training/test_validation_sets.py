@@ -40,6 +40,7 @@ def evaluations(folder: Path) -> list[dict]:
 FIXED = {"metrics": "per"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"eval_max_tokens": 30}, *nightly({}, {"label_smoothing_factor": 0.1})])
 def test_each_set_has_the_scores_that_it_has_alone(more, sets, task, tmp_path):
     train.main(task.options(tmp_path / "both", **FIXED, validation_sets=json.dumps(sets), **more))
@@ -71,6 +72,7 @@ EVALUATING = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps
 BEST = {**EVALUATING, "load_best_model_at_end": "true", "metrics": "per"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("best", ["eval_short_per", *nightly("long-ones_loss", "per")])
 def test_the_best_model_is_that_of_one_set_or_of_the_mean_and_a_resumed_run_agrees(best, sets, task, tmp_path):
     recipe = tmp_path / "recipe.yaml"
@@ -90,12 +92,14 @@ def test_the_best_model_is_that_of_one_set_or_of_the_mean_and_a_resumed_run_agre
     assert {entry["step"]: entry[f"eval_{name}"] for entry in evaluations(out)} == scores
 
 
+@pytest.mark.slow
 def test_a_set_that_no_longer_improves_stops_the_run(sets, task, tmp_path):
     more = {**BEST, "metric_for_best_model": "short_loss", "early_stopping_patience": 2, "learning_rate": 0.0}
     train.main(task.options(tmp_path / "run", **{**more, "max_steps": 30}, validation_sets=json.dumps(sets)))
     assert [entry["step"] for entry in evaluations(tmp_path / "run")] == [3, 6, 9]
 
 
+@pytest.mark.slow
 def test_record_card_and_curves_have_every_set(sets, task, tmp_path):
     train.main(task.options(tmp_path / "run", **{**BEST, "validation_sets": json.dumps(sets)}))
     record = json.loads((tmp_path / "run/run.json").read_text())
@@ -129,6 +133,7 @@ def test_names_of_scores():
     assert parse_sets(mapping) == {"a": {"validation_file": ["x.jsonl"]}, "b": {"validation_file": ["y.jsonl"]}}
 
 
+@pytest.mark.slow
 def test_a_set_has_a_prefix_and_columns_of_its_own(sets, task, tmp_path):
     rows = [json.loads(line) for line in Path(sets["short"]).read_text().splitlines()]
     for name, keys in {"baked": ("source", "target"), "named": ("from", "to")}.items():
@@ -195,6 +200,7 @@ def test_a_file_that_is_missing_is_named_by_its_path(task, tmp_path, capsys):
     assert "nowhere.jsonl" in refused(train, task.options(tmp_path / "run", **options), capsys)
 
 
+@pytest.mark.slow
 def test_another_file_for_a_set_is_another_recipe_where_it_chooses_the_best(sets, task, tmp_path, capsys):
     options = {**BEST, "max_steps": 6, "metric_for_best_model": "short_loss"}
     train.main(task.options(tmp_path / "run", **options, validation_sets=json.dumps(sets)))
@@ -206,6 +212,7 @@ def test_another_file_for_a_set_is_another_recipe_where_it_chooses_the_best(sets
     train.main(task.options(tmp_path / "run", **options, validation_sets=json.dumps(moved)))
 
 
+@pytest.mark.slow
 def test_a_set_that_is_trained_on_is_said(sets, task, tmp_path, capsys):
     found = json.dumps({"seen": task.train, "unseen": sets["short"]})
     train.main(task.options(tmp_path / "run", validation_file=None, metrics=None, validation_sets=found))
@@ -213,6 +220,7 @@ def test_a_set_that_is_trained_on_is_said(sets, task, tmp_path, capsys):
     assert line.startswith(f"validation set 'seen': {task.train} is a training file too")
 
 
+@pytest.mark.slow
 def test_sources_without_the_prefix_of_the_training_are_said(sets, task, tmp_path, capsys):
     rows = [json.loads(line) for line in Path(sets["short"]).read_text().splitlines()]
     baked = "".join(json.dumps(row | {"source": f"A {row['source']}"}) + "\n" for row in rows)
