@@ -30,7 +30,7 @@ def train_speed() -> str:
         "train_e2e_multi30k_like": "whole trainings of texts as long as Multi30k's, 3+3 layers, d_model 256",
         "train_e2e_cmudict": "whole trainings of CMUdict's words, 3+3 layers, d_model 256, 64 entries",
     }
-    others = "the others by `python benchmarks/train_e2e.py`"
+    others = "the others by `python benchmarks/train_e2e.py multi30k-like` and `cmudict`"
     return train_table(cases, "the second row also with `--bf16 --attn_implementation eager`", others)
 
 
@@ -89,7 +89,10 @@ def decode_cli() -> str:
         ],
     ]
     head = ["the whole command, start included", "", "`hf-xformer generate`"]
-    by = [measured(commits, "decode_cli.py commits"), "the last row by `python benchmarks/decode_cli.py eole`"]
+    by = [
+        measured(commits, "decode_cli.py commits --old OLD --checkpoint RUN --input FILE"),
+        "the last row by `python benchmarks/decode_cli.py eole --eole PROGRAM --data DIR`",
+    ]
     return markdown(head, rows, *by)
 
 

@@ -15,9 +15,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .decoding.pipeline import Seq2SeqPipeline
 from .models import XformerConfig, XformerEncoderModel, XformerForSeq2SeqLM, XformerModel, XformerPreTrainedModel
+from .version import __version__ as __version__
 
-
-__version__ = "0.1.0"
 
 # PEFT's tables, by the middle of their names -> the layers that its adapters change by default.
 ADAPTER_TARGETS = {

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
-from .errors import ArgumentError, InputError, did_you_mean, one_line_errors
+from .errors import ArgumentError, InputError, did_you_mean, missing_extra, one_line_errors
 from .files import find, packaged
 from .libraries import begin_importing, end_importing
 from .yaml_files import read_yaml_file
@@ -44,12 +44,6 @@ VERBS = {
 }
 # Options of `accelerate launch` that `hf-xformer train` passes on to it.
 LAUNCH_OPTIONS = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")
-# Packages that not everybody needs, and the extras that install them.
-EXTRAS = {
-    **dict.fromkeys(("datasets", "pyarrow", "evaluate", "sacrebleu", "rapidfuzz"), "train"),
-    "ctranslate2": "export",
-    "peft": "peft",
-}
 USAGE = """\
 usage: {program} VERB [...]        {program} VERB --help explains one; {program} --version
 
@@ -101,11 +95,9 @@ def choose_verb(words: list[str]) -> Callable[[list[str]], None] | None:
     try:
         return importlib.import_module(f"hf_xformer.commands.{name}").main
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        if (needed := missing_extra(error)) is None:
             raise
-        extra = EXTRAS[package]
-        raise ArgumentError(f"{PROGRAM} {name} needs {package}: pip install 'hf-xformer[{extra}]'") from error
+        raise ArgumentError(f"{PROGRAM} {name} {needed}") from error
     finally:
         end_importing()
 

@@ -32,6 +32,12 @@ class LaunchError(InputError):
 
 # A command prints these as a line. Any other error is a bug of ours and keeps its traceback.
 INPUT_ERRORS = (InputError, OSError)
+# Packages that not everybody needs, and the extras that install them.
+EXTRAS = {
+    **dict.fromkeys(("datasets", "pyarrow", "evaluate", "sacrebleu", "rapidfuzz"), "train"),
+    "ctranslate2": "export",
+    "peft": "peft",
+}
 
 
 @contextmanager
@@ -42,12 +48,14 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     For a block, `with one_line_errors(): ...`, or a whole function, `@one_line_errors()`. With HF_XFORMER_DEBUG=1 in
     the environment the traceback comes first.
     """
-    known = kinds or INPUT_ERRORS
+    known: tuple[type[Exception], ...] = (ModuleNotFoundError, *(kinds or INPUT_ERRORS))
     try:
         yield
     except BrokenPipeError:  # the reader of our output has left, as `head` does; the command line sees to it
         raise
     except known as error:
+        if isinstance(error, ModuleNotFoundError) and missing_extra(error) is None:
+            raise
         if os.environ.get("HF_XFORMER_DEBUG") == "1":
             traceback.print_exc()
         # One of several processes speaks for all that meet the same error.
@@ -56,8 +64,16 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
         raise SystemExit(2) from error
 
 
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """Returns which package is missing, and what installs it; None if it is no package of `EXTRAS`."""
+    package = (error.name or "").partition(".")[0]
+    return f"needs {package}: pip install 'hf-xformer[{EXTRAS[package]}]'" if package in EXTRAS else None
+
+
 def one_line(error: BaseException) -> str:
     """Returns the whole message of an error on one line; a system error's is its file and what happened to it."""
+    if isinstance(error, ModuleNotFoundError) and (needed := missing_extra(error)) is not None:
+        return f"this {needed}"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -31,13 +31,17 @@ class BareEnvironment:
                     link.symlink_to(each.locate_file(top))
 
     def run(self, code: str, *argv: str | Path, **environment: str) -> str:
-        """What the code printed. -S leaves out the folder where the rest is installed, -c's own folder is empty."""
+        """What the code printed."""
+        finished = self.finish(code, *argv, **environment)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        return finished.stdout
+
+    def finish(self, code: str, *argv: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The process. -S leaves out the folder where the rest is installed, -c's own folder is empty."""
         command = [sys.executable, "-S", "-c", code, *map(str, argv)]
         own = {"PYTHONPATH": str(self.site), "HF_HOME": str(self.folder / "home"), "HF_HUB_OFFLINE": "1"}
         environment = {**os.environ, **own, "OMP_NUM_THREADS": "1", **environment}
-        finished = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
-        assert finished.returncode == 0, finished.stdout + finished.stderr
-        return finished.stdout
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
 
 
 def with_requirements(packages: tuple[str, ...]) -> list[Distribution]:

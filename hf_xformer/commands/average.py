@@ -18,9 +18,14 @@ from ..checkpoints.averaging import average_checkpoints
 from ..checkpoints.loading import check_path, load_tokenizers
 from ..checkpoints.saving import save_checkpoint
 from ..errors import ArgumentError, one_line_errors
-from ..files import check_output_folder, checkpoints_of
+from ..files import check_output_folder, checkpoints_of, write_json
+from ..hub.privacy import shown
 from ..training.resume import whole
+from ..version import __version__
 from .options import Parser, add_trust, whole_number
+
+
+AVERAGED = "averaged.json"  # says of which checkpoints a model is the average
 
 
 @one_line_errors()
@@ -34,11 +39,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = choose(args.checkpoints, args.last)
     check_output_folder(args.output_dir, "--output_dir", in_use="give another")
     source, target = load_tokenizers(names[-1], trust_remote_code=args.trust_remote_code)
+    for name in names[:-1]:
+        check_same_tokens(name, names[-1], (source, target), args.trust_remote_code)
     # The last one first, whose generation config the result takes over.
     model = average_checkpoints(names[::-1], args.trust_remote_code)
     save_checkpoint(args.output_dir, model, source, target)
+    write_json(args.output_dir / AVERAGED, {"checkpoints": list(map(shown, names)), "hf_xformer": __version__})
     averaged = ", ".join(Path(name).name for name in names)
     print(f"{args.output_dir}: the average of {len(names)} checkpoints: {averaged}")
+
+
+def check_same_tokens(name: str, last: str, tokenizers: Sequence, trust_remote_code: bool) -> None:
+    """Raises ArgumentError if a checkpoint has other tokens than the last one, whose tokenizers the average gets."""
+    for side, own, other in zip(
+        ("source", "target"), load_tokenizers(name, trust_remote_code=trust_remote_code), tokenizers, strict=True
+    ):
+        if own.get_vocab() != other.get_vocab():
+            raise ArgumentError(
+                f"{name}: its {side} tokens are not those of {last}: no average has a meaning for them"
+            )
 
 
 def choose(names: list[str], last: int | None) -> list[str]:

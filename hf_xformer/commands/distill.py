@@ -37,6 +37,7 @@ from ..decoding.tally import Place, Tally, shortened
 from ..errors import ArgumentError, one_line_errors
 from ..files import write_json_lines, write_text, write_whole
 from ..hub.privacy import shown
+from ..training.fingerprint import weights_of
 from .options import (
     Parser,
     add_checkpoint,
@@ -167,7 +168,8 @@ def order(args: argparse.Namespace) -> dict:
     chosen += ["batch_size"] if args.do_sample else []  # those of a batch are sampled together
     chosen += ["comet_model"] if args.mbr == "comet" else []
     allowed = None if args.allowed is None else list(read_lines(args.allowed))
-    more = {"scores": args.min_score is not None, "allowed": allowed}
+    content = {name: weights_of(path) for name in ("checkpoint", "assistant_model") if (path := getattr(args, name))}
+    more = {"content": content, "scores": args.min_score is not None, "allowed": allowed}
     return {name: getattr(args, name) for name in chosen} | length_options(args) | generate_options(args) | more
 
 

@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,14 @@ from ..data.reading import load_rows
 from ..data.sources import find_files
 from ..data.templates import check_target, language_fields
 from ..decoding import significance
-from ..decoding.metrics import METRICS, check_metrics, compute_metrics
-from ..decoding.options import search_of
+from ..decoding.metrics import METRICS, TOKENIZERS, check_metrics, compute_metrics
 from ..decoding.predictions import is_predictions, read_predictions, write_predictions
-from ..decoding.scoring import NFC, TOKENIZERS, UNICODE_FORMS, Scoring, describe_form, nearest
+from ..decoding.scorers import nearest
+from ..decoding.scoring import NFC, UNICODE_FORMS, Scoring, describe_form
 from ..errors import ArgumentError, one_line_errors
-from ..files import RECORD, read_json, write_json
+from ..files import CONFIG, RECORD, TEST_RESULTS, read_json, write_json
 from ..hub.privacy import shown
+from ..version import __version__
 from .options import (
     GENERATE_OPTIONS,
     Parser,
@@ -54,12 +56,14 @@ from .options import (
     length_options,
     make_decoder,
     record_of_decoding,
+    record_of_loading,
     whole_number,
 )
 
 
 # Options that say how a test file is read, and how systems decode.
-OF_TEST_FILE = ("source_column", "target_column", "on_bad_row", "by")
+COLUMNS = ("source_column", "target_column")
+OF_TEST_FILE = (*COLUMNS, "on_bad_row", "by")
 DECODING = (
     *GENERATE_OPTIONS,
     "allowed",
@@ -113,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = [score(args, system, sources, references, scoring) | bad_rows.for_results() for system in systems]
     if groups is not None:
         for result, system in zip(results, systems, strict=True):
-            result |= score_groups(args, groups, system.predictions, references, sources, scoring)
+            of_all = {name: result[f"{name}_signature"] for name in args.metrics}
+            result |= score_groups(args, groups, system.predictions, references, sources, scoring, of_all)
     content: dict[str, Any] = results[0]
     if len(systems) > 1:
         texts = [(system.name, system.predictions) for system in systems]
@@ -182,6 +187,7 @@ def check_options(args: argparse.Namespace) -> None:
     for number, path in enumerate(files):
         check_output_file("--predictions_file", path, inputs, outputs=files[:number])
     check_output_file("--output_file", args.output_file, inputs, outputs=files)
+    check_results_of_card(args.output_file, args.systems)
     if files and len(files) != len(decoded):
         raise ArgumentError(f"--predictions_file: {len(files)} files for {len(decoded)} checkpoints to decode with")
     places = [Path(name).resolve() for name in args.systems]
@@ -189,6 +195,24 @@ def check_options(args: argparse.Namespace) -> None:
         raise ArgumentError(f"{doubled[-1]}: it would be compared with itself")
     if not args.test_file and not is_predictions(args.systems[0]):
         raise ArgumentError(f"--test_file is missing, which {args.systems[0]} is to decode")
+
+
+def check_results_of_card(path: Path | None, systems: Sequence[str]) -> None:
+    """
+    Checks that the results which a checkpoint's card will show are that checkpoint's.
+
+    Raises:
+        ArgumentError: They are of another one, or of several systems.
+    """
+    if path is None or path.name != TEST_RESULTS or not (path.parent / CONFIG).exists():
+        return
+    of = "of several systems" if len(systems) > 1 else f"of {systems[0]}"
+    own = len(systems) == 1 and (is_predictions(systems[0]) or Path(systems[0]).resolve() == path.parent.resolve())
+    if not own:
+        raise ArgumentError(
+            f"--output_file {path}: the card of {path.parent} shows these scores as its own, and they are {of}: give "
+            "another name"
+        )
 
 
 def check_useless(args: argparse.Namespace, parser: Parser) -> None:
@@ -235,12 +259,16 @@ def say_seen(checkpoint: str, files: Sequence[str | Path]) -> None:
     record = read_json((folder.parent if folder.name.startswith("checkpoint-") else folder) / RECORD)
     validation = [record.get("evaluated_on", ""), *record.get("evaluated_sets", {}).values()]
     for seen, how in (
-        ([record.get("trained_on", "")], "was trained on"),
+        (record.get("train_files", [record.get("trained_on", "")]), "was trained on"),
         (validation, "was validated on, and may have been chosen by,"),
     ):
         named = {name for names in seen for name in names.split(", ")}
-        if same := next((name for name in map(shown, files) if name in named), None):
-            print(f"{shown(checkpoint)} {how} {same}, or a file called so: no test of unseen texts", file=sys.stderr)
+        # A data set is a folder, all of whose files count.
+        for each in files:
+            if same := next((name for name in (shown(each), shown(Path(each).parent)) if name in named), None):
+                said = f"{same}, or {'a folder' if same != shown(each) else 'a file'} called so"
+                print(f"{shown(checkpoint)} {how} {said}: no test of unseen texts", file=sys.stderr)
+                break
 
 
 def decode_all(
@@ -276,8 +304,9 @@ def decode_all(
             best[0].text for best in decoder.decode(sources, progress=True, report=report, prefixes=languages)
         ]
         seconds = round(time.perf_counter() - start, 2)
-        decoding: dict[str, Any] = {"sources_truncated": report.cut.count, "decoding_seconds": seconds}
-        decoding["decoding"] = search_of(decoder.config) | record_of_decoding(args)
+        decoding: dict[str, Any] = {"sources_truncated": report.cut.count, "texts_cut_off": report.without_end}
+        decoding |= {"decoding_seconds": seconds, "decoding": record_of_decoding(args, decoder)}
+        decoding |= record_of_loading(args, decoder) | length_options(args)
         systems.append(System(names[name], predictions, decoding))
         if name in files:
             write_predictions(files[name], sources, predictions, references)
@@ -321,10 +350,11 @@ def score(
         "samples": len(sources),
         **({"max_samples": args.max_samples} if args.max_samples else {}),
         **system.decoding,
-        **length_options(args),
-        **({"quantization": args.quantization} if args.quantization and system.decoding else {}),
         "checkpoint": system.name,
         "test_file": list(map(shown, args.test_file or [])),
+        **{name: column for name in COLUMNS if (column := getattr(args, name)) != name.removesuffix("_column")},
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "hf_xformer": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
@@ -337,8 +367,14 @@ def score_groups(
     references: Sequence[list[str]],
     sources: Sequence[str],
     scoring: Scoring,
+    of_all: dict[str, Any],
 ) -> dict[str, Any]:
-    """Returns the figures of the rows of each group, under the names of metric and group, and their numbers."""
+    """
+    Returns the figures of the rows of each group, under the names of metric and group, and their numbers.
+
+    Args:
+        of_all: The signatures of the figures of all rows, by metric.
+    """
     figures: dict[str, Any] = {}
     for group in sorted(set(groups)):
         places = [place for place, each in enumerate(groups) if each == group]
@@ -346,6 +382,9 @@ def score_groups(
         scores = compute_metrics(args.metrics, texts, [references[place] for place in places], read, scoring)
         figures[f"samples_{group}"] = len(places)
         figures |= {f"{name}_{group}": round(float(scores[name]), 4) for name in args.metrics}
+        signatures = {name: scores[f"{name}_signature"] for name in args.metrics}
+        # A group may be split into words, or into characters, otherwise than the whole.
+        figures |= {f"{name}_{group}_signature": each for name, each in signatures.items() if each != of_all[name]}
     return figures
 
 

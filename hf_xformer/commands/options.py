@@ -21,6 +21,7 @@ from ..data.rows import Columns
 from ..data.templates import language_fields
 from ..decoding.decoder import Decoder
 from ..decoding.lengths import OVERLONG
+from ..decoding.options import search_of
 from ..decoding.scoring import COMET_MODEL, Scoring
 from ..errors import ArgumentError, blame, refuse_misspelt, wrong_choice
 from ..files import kept_path
@@ -354,10 +355,24 @@ def generate_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name, None)) is not None}
 
 
-def record_of_decoding(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns the options that were given of how texts are decoded, as they are kept."""
+def record_of_decoding(args: argparse.Namespace, decoder: Decoder) -> dict[str, Any]:
+    """Returns how a decoder decides on its texts: by the options that were given, and by those of the checkpoint."""
     allowed = getattr(args, "allowed", None)
-    return generate_options(args) | ({} if allowed is None else {"allowed": shown(allowed)})
+    kept = (
+        search_of(decoder.config) | generate_options(args) | ({} if allowed is None else {"allowed": shown(allowed)})
+    )
+    if decoder.config.do_sample:  # samples follow from the seed and the batches
+        kept |= {"seed": args.seed} | ({"batch_size": args.batch_size} if args.batch_size else {})
+    return kept
+
+
+def record_of_loading(args: argparse.Namespace, decoder: Decoder) -> dict[str, Any]:
+    """Returns how a decoder's model was loaded and what it computes on."""
+    kept: dict[str, Any] = {
+        "dtype": str(decoder.model.dtype).removeprefix("torch."),
+        "device": decoder.model.device.type,
+    }
+    return kept | {name: value for name in ("revision", "quantization", "compile") if (value := getattr(args, name))}
 
 
 def length_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -24,11 +24,12 @@ from transformers.trainer_utils import HubStrategy
 
 from ..checkpoints.averaging import load_averages
 from ..data.pictures import can_plot
+from ..data.sources import find_files
 from ..errors import blame, one_line_errors
 from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER, with_nulls
 from ..hub.card import CardFacts, facts_of, read_facts, why_kept, write_card
 from ..hub.curves import plot_curves
-from ..hub.privacy import cleaned, hide_secrets
+from ..hub.privacy import cleaned, hide_secrets, shown
 from ..hub.record import listed, make_record, update_record
 from ..hub.repository import RunPublisher, check_pushing
 from ..training.adapter_state import AllocateRanks, SaveWholeAdapter, is_saved_in_part
@@ -287,6 +288,8 @@ def record_of(
     if data_args.datasets is not None:
         record |= corpora_for_record(trainer, data_args)
     more = {
+        "train_files": train_files(data_args),
+        "signatures": getattr(trainer.compute_metrics, "signatures", {}),
         "weights_of_step": trainer.state.global_step if best is None else best,
         "stopped_early": has_stopped_early(trainer.state, data_args),
         "decisions": asdict(run.plan),
@@ -308,6 +311,14 @@ def evaluated_on(data_args: DataArguments) -> dict[str, Any]:
         }
     sets = {name: listed(files) for name, files in data_args.validation_files.items()}
     return {"evaluated_on": f"the mean of {' and '.join(sets)}", "evaluated_sets": sets}
+
+
+def train_files(data_args: DataArguments) -> list[str]:
+    """Returns the files that a run was trained on, as others may see them; of a data set, its name."""
+    corpora = [corpus for _, corpus in corpora_of(data_args)]
+    files: list[str | Path] = [file for corpus in corpora for file in find_files(corpus.train_file or ())]
+    files += [corpus.dataset_name for corpus in corpora if corpus.dataset_name]
+    return list(dict.fromkeys(map(shown, files)))
 
 
 def count_bad_rows(run: Run, data_args: DataArguments) -> dict[str, Any]:

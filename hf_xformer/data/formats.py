@@ -17,9 +17,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-import pyarrow
-import pyarrow.parquet
-
 from ..errors import DataError, first_line
 from .bad_rows import Fault
 
@@ -280,6 +277,8 @@ def check_names(place: str, names: Sequence[str]) -> None:
 
 def read_parquet(path: Path, columns: ByOption) -> Records:
     """Reads a Parquet file, a batch at a time."""
+    import pyarrow.parquet  # which only the extra `train` installs
+
     check_file(path)
     number = 1
     try:

@@ -1,7 +1,8 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Prints COMET's scores of the rows on standard input, a JSON list; without rows it only looks for package and model.
+Prints COMET's scores of the rows on standard input, a JSON list, with the package's version; without rows it only
+looks for package and model.
 
 `PYTHON comet_worker.py MODEL` runs in the environment that has `unbabel-comet`, and imports nothing of ours: that
 package wants older libraries than this one.
@@ -10,6 +11,7 @@ package wants older libraries than this one.
 import json
 import os
 import sys
+from importlib import metadata
 
 
 def main() -> None:
@@ -24,7 +26,15 @@ def main() -> None:
 
         model = load_from_checkpoint(path)
         scores = model.predict(rows, batch_size=8, gpus=min(1, torch.cuda.device_count())).scores
-    print(json.dumps([float(score) for score in scores]))
+    print(json.dumps({"scores": [float(score) for score in scores], "version": version()}))
+
+
+def version() -> str:
+    """Returns the package's version, by which scores of one model differ."""
+    try:
+        return metadata.version("unbabel-comet")
+    except metadata.PackageNotFoundError:  # a copy of its source
+        return "unknown"
 
 
 if __name__ == "__main__":

@@ -287,8 +287,9 @@ class Decoder:
                 results[i] = hypotheses
                 self.targets.check_words(places[i], [each.text for each in hypotheses], report.wordless)
                 out_of_positions += [i] * unended
-                if not (unended or is_asked or hypotheses[0].ended):
-                    report.cut_off.add(places[i], f"became {shortened(hypotheses[0].text)}")
+                if not (unended or hypotheses[0].ended):
+                    cut_off = report.as_asked if is_asked else report.cut_off
+                    cut_off.add(places[i], f"became {shortened(hypotheses[0].text)}")
                 if unknown := hypotheses[0].unknown:
                     report.unwritten.add(places[i], f"lost {unknown:,} and became {shortened(hypotheses[0].text)}")
             bar.update(len(chosen))

@@ -89,7 +89,13 @@ class Report:
         self.misread = Tally()  # whose prefix the target's tokenizer reads as another text
         self.wordless = Tally()  # whose text ended before it had all of its words
         self.cut_off = Tally()  # whose text ended at the model's own `max_length`
+        self.as_asked = Tally()  # or at the length that was asked for
         self.untold = Tally()  # that are told no language, as those of the training are
+
+    @property
+    def without_end(self) -> int:
+        """Texts that some length has ended."""
+        return self.cut_off.count + self.as_asked.count + self.unended.count
 
     def see(self, length: int, place: Place) -> None:
         """Counts a source of so many tokens if it is too long."""

@@ -93,7 +93,7 @@ class MinimumBayesRisk:
             for text in row
             for reference in row
         ]
-        scores = iter(run_comet(self.scoring.comet_python, self.scoring.comet_model, json.dumps(rows)))
+        scores = iter(run_comet(self.scoring.comet_python, self.scoring.comet_model, json.dumps(rows))["scores"])
         for row in texts:
             yield 100 * np.array([[next(scores) for _ in row] for _ in row])
 

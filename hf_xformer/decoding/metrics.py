@@ -274,6 +274,7 @@ class CometScore(TextMetric):
         return Comet(**options)
 
 
+TOKENIZERS = tuple(BLEU.TOKENIZERS)  # of BLEU, by sacreBLEU's names
 METRICS: dict[str, type[TextMetric]] = {
     "sacrebleu": SacreBleu,
     "chrf": ChrF,

@@ -26,14 +26,23 @@ WARPERS = {
     "epsilon_cutoff": EpsilonLogitsWarper,
 }
 
-# Options of search that a checkpoint may have values of its own for, and the values that do nothing.
+# Options by which texts become others, that a checkpoint may have values of its own for, and the values that do
+# nothing: of every search, of beams, and of sampling, whose `top_k` is the library's if nobody gives one.
 SEARCH: dict[str, Any] = {
     "do_sample": False,
     "num_beams": 1,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "guidance_scale"), 1.0),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"), 0),
+    **dict.fromkeys(("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "stop_strings")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "max_time")),
+    **dict.fromkeys(("watermarking_config", "renormalize_logits", "remove_invalid_values"), False),
 }
 BEAMS: dict[str, Any] = {"length_penalty": 1.0, "early_stopping": False}
+SAMPLING: dict[str, Any] = {
+    **dict.fromkeys(("temperature", "top_p", "typical_p"), 1.0),
+    **dict.fromkeys(("epsilon_cutoff", "eta_cutoff"), 0.0),
+    **dict.fromkeys(("top_k", "min_p", "top_h")),
+}
 
 # Options that draft texts, which the model checks.
 DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
@@ -80,9 +89,12 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
 
 
 def search_of(config: GenerationConfig) -> dict[str, Any]:
-    """Returns the options by which a config searches otherwise than greedily, or than beams do by default."""
-    neutral = SEARCH | (BEAMS if (config.num_beams or 1) > 1 else {})
-    return {name: value for name in neutral if (value := getattr(config, name)) not in (None, neutral[name])}
+    """Returns the options by which a config writes other texts than greedily, or than beams do by default."""
+    neutral = SEARCH | (BEAMS if (config.num_beams or 1) > 1 else {}) | (SAMPLING if config.do_sample else {})
+    found = config.to_dict()
+    given = {name: value for name in neutral if (value := found.get(name)) not in (None, neutral[name])}
+    # The keys of a mapping may be tuples of tokens, which JSON has not.
+    return {name: str(value) if isinstance(value, dict) else value for name, value in given.items()}
 
 
 def candidates_of(config: GenerationConfig) -> int:

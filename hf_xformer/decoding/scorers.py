@@ -16,6 +16,7 @@ from sacrebleu.metrics.base import Metric, Score
 
 from ..errors import ArgumentError
 from . import comet_worker
+from .scoring import NFC, in_form
 
 
 class Ratio(Metric):
@@ -99,11 +100,12 @@ class Comet(Ratio):
     def __init__(self, sources: Sequence[str], model: str, python: str | None):
         super().__init__("comet")
         self.sources, self.model, self.python = sources, model, python
-        run_comet_once(self.python, self.model)
+        self.version = run_comet_once(self.python, self.model)["version"]
 
     def get_signature(self):
         named = super().get_signature()
         named.update("model", self.model)
+        named.update("comet", self.version)  # beside sacreBLEU's own
         return named
 
     def parts(self, prediction: str, references: list[str]) -> tuple[float, float]:
@@ -116,13 +118,14 @@ class Comet(Ratio):
                 self.sources, hypotheses, self._cache_references(references), strict=True
             )
         ]
-        scores = iter(run_comet_once(self.python, self.model, json.dumps([each for row in rows for each in row])))
+        found = run_comet_once(self.python, self.model, json.dumps([each for row in rows for each in row]))
+        scores = iter(found["scores"])
         return [[max(next(scores) for _ in row), 1.0] for row in rows]
 
 
-def run_comet(python: str | None, model: str, rows: str = "") -> list[float]:
+def run_comet(python: str | None, model: str, rows: str = "") -> dict[str, Any]:
     """
-    Returns COMET's scores of rows, a JSON list; without rows it only looks for the package and the model.
+    Returns COMET's `scores` of rows, a JSON list, and its `version`; without rows it only looks for package and model.
 
     Args:
         python: Program of the environment that has the package; this one by default.
@@ -154,3 +157,10 @@ def run_comet(python: str | None, model: str, rows: str = "") -> list[float]:
 
 
 run_comet_once = cache(run_comet)  # a metric's rows are scored for the figure and again for its significance
+
+
+def nearest(prediction: str, references: Sequence[str], unicode_form: str = NFC) -> tuple[str, bool]:
+    """Returns the reference that takes the fewest edits of characters, and whether it takes none."""
+    (text,) = in_form(unicode_form, [prediction])
+    distances = [Levenshtein.distance(text, each) for each in in_form(unicode_form, references)]
+    return references[distances.index(min(distances))], min(distances) == 0

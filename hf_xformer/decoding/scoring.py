@@ -6,18 +6,16 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
-
-from rapidfuzz.distance import Levenshtein
-from sacrebleu.metrics import BLEU
-from sacrebleu.metrics.base import Metric
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, DataError
 
 
+if TYPE_CHECKING:  # what decodes and scores nothing does without the extra `train`
+    from sacrebleu.metrics.base import Metric
+
 NFC = "NFC"
 UNICODE_FORMS = (NFC, "NFKC", "none")
-TOKENIZERS = tuple(BLEU.TOKENIZERS)
 COMET_MODEL = "Unbabel/wmt22-comet-da"
 
 
@@ -27,7 +25,7 @@ class Scoring:
     Options of comparing texts.
 
     Args:
-        sacrebleu_tokenize: One of `TOKENIZERS`; by default it follows from the references' script.
+        sacrebleu_tokenize: One of `metrics.TOKENIZERS`; by default it follows from the references' script.
         unicode_form: One of `UNICODE_FORMS`; in NFC an é of one character equals one of two.
         comet_model: Name on the Hub, or a checkpoint file.
         comet_python: Program of the environment that has COMET; this one by default.
@@ -72,7 +70,7 @@ def streams(references: list[list[str]]) -> list[list[str]]:
     return [list(stream) for stream in zip_longest(*references)]
 
 
-def signature(scorer: Metric, unicode_form: str) -> str:
+def signature(scorer: "Metric", unicode_form: str) -> str:
     """Returns a scorer's signature with the Unicode form; its version stays at the end."""
     named = scorer.get_signature()
     named.update("unicode", unicode_form.lower())
@@ -114,10 +112,3 @@ def describe_repeats(sources: Sequence[str], references: Sequence[Sequence[str]]
         f"{len(repeated):,} of {len(sources):,} rows repeat a source with other references, first row {number}: "
         f"{source!r:.60}; each is scored by its own alone; of targets in one row, as a list, any is right"
     )
-
-
-def nearest(prediction: str, references: Sequence[str], unicode_form: str = NFC) -> tuple[str, bool]:
-    """Returns the reference that takes the fewest edits of characters, and whether it takes none."""
-    (text,) = in_form(unicode_form, [prediction])
-    distances = [Levenshtein.distance(text, each) for each in in_form(unicode_form, references)]
-    return references[distances.index(min(distances))], min(distances) == 0

@@ -180,7 +180,9 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
         raise ArgumentError(f"{folder}: no {RECORD} there, which training writes, to fill a card from")
     try:
         example = run.get("example") or {}
-        evaluated_on = {"validation": run["evaluated_on"], "test": ", ".join(tested.get("test_file", []))}
+        first_rows = f", its first {tested['max_samples']:,} rows" if tested.get("max_samples") else ""
+        files = ", ".join(tested.get("test_file", []))
+        evaluated_on = {"validation": run["evaluated_on"], "test": files + first_rows}
         evaluated_on |= {split_of(name): files for name, files in run.get("evaluated_sets", {}).items()}
         scores, footprint = scores_of(folder), Footprint.of(run, facts)
         text = card_template().render(
@@ -194,10 +196,10 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             run=run,
             scores=scores,
             evaluated_on=evaluated_on,
-            signatures={each: tested[each] for each in tested if each.endswith("_signature")},
+            signatures={f"validation {name}_signature": each for name, each in run.get("signatures", {}).items()}
+            | {each: tested[each] for each in tested if each.endswith("_signature")},
             has_wrong_words=any("wrong_words" in values for values in scores.values()),
-            decoding=tested.get("decoding") or {},
-            first_rows=f", its first {tested['max_samples']:,} rows" if tested.get("max_samples") else "",
+            decoded=how_decoded(tested),
             has_code=(folder / CONFIG).exists() and run["is_xformer"],
             has_target=(folder / TARGET_TOKENIZER).is_dir(),
             pictures=[each for each in (CURVES, ATTENTION) if (folder / each).exists()],
@@ -209,6 +211,25 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             f"{folder / RECORD}: not what this version writes: {error}; start the run again"
         ) from error
     return ModelCard(text)
+
+
+def how_decoded(tested: dict) -> str:
+    """Returns in words how the texts came about that were tested, by their results."""
+    if "sources_truncated" not in tested:
+        return (
+            f"The texts were read from {tested.get('checkpoint', 'a file')}: how they were decoded is not on record."
+        )
+    words = ", ".join(f"{option} {value}" for option, value in (tested.get("decoding") or {}).items())
+    said = f"The test set was decoded {f'with {words}' if words else 'as the generation config says'}"
+    if tested.get("quantization"):
+        said += f", with weights in {tested['quantization']}"
+    for name, what in (
+        ("sources_truncated", "sources were cut"),
+        ("texts_cut_off", "texts ended without an end token"),
+    ):
+        if count := tested.get(name):
+            said += f"; {count:,} of {tested['samples']:,} {what}"
+    return f"{said}."
 
 
 @dataclass(frozen=True)
@@ -354,13 +375,16 @@ def hub_results(folder: Path, facts: CardFacts) -> list[EvalResultEntry]:
         return []
     tested, scores = read_json(folder / TEST_RESULTS), scores_of(folder)
     split = "test" if "test" in scores else "validation"
+    rows = f"the first {tested['max_samples']:,} rows" if tested.get("max_samples") else ""
     return [
         EvalResultEntry(
             dataset_id=facts.dataset_id,
             task_id=metric,
             value=round(value, 4),
-            date=read_json(folder / RECORD)["date"],
-            notes=tested.get(f"{metric}_signature") if split == "test" else f"on the {split} split",
+            date=(tested.get("date") if split == "test" else None) or read_json(folder / RECORD)["date"],
+            notes="; ".join(filter(None, (tested.get(f"{metric}_signature"), rows))) or None
+            if split == "test"
+            else f"on the {split} split",
         )
         for metric, value in scores.get(split, {}).items()
     ]

@@ -16,6 +16,7 @@ from transformers import Trainer
 from ..checkpoints.adapters import KINDS
 from ..files import RECORD, read_json, write_json
 from ..models import XformerConfig
+from ..version import __version__
 from .privacy import NAMED_SECRET, cleaned, secret_in, shown
 
 
@@ -61,7 +62,7 @@ RECORDED = {
     *("predict_with_generate", "generation_max_length", "generation_num_beams", "generation_config"),
     *("sacrebleu_tokenize", "unicode_form"),
 }
-PACKAGES = ("transformers", "torch", "accelerate", "datasets")
+PACKAGES = ("transformers", "torch", "accelerate", "datasets", "tokenizers")
 # Options of the Trainer that stand in a card, given or not.
 OPTIMISATION = ("optim", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
 
@@ -115,7 +116,7 @@ def make_record(
         "optimisation": {name: plain(getattr(args, name)) for name in OPTIMISATION},
         "seconds": round(seconds, 1),
         "hardware": hardware(trainer),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"hf-xformer": __version__} | {name: metadata.version(name) for name in PACKAGES},
     }
     return cleaned(record)
 

@@ -113,6 +113,7 @@ class GenerationMetrics:
     ):
         self.names, self.tokenizer, self.references, self.places = names, tokenizer, references, places
         self.scoring, self.sets = scoring, sets
+        self.signatures: dict[str, str] = {}  # of the figures of the last evaluation
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         predictions = np.asarray(prediction.predictions)[self.places]
@@ -123,6 +124,8 @@ class GenerationMetrics:
         for name, part in self.sets.items():
             scores = compute_metrics(self.names, texts[part], self.references[part], scoring=self.scoring)
             of_sets[name] = {metric: score for metric, score in scores.items() if not isinstance(score, str)}
+            kept = {metric: scores[f"{metric}_signature"] for metric in of_sets[name]}
+            self.signatures |= {f"{name}_{metric}" if name else metric: str(each) for metric, each in kept.items()}
         return join_scores(of_sets)
 
 

@@ -3,10 +3,12 @@
 """Looking on at what a Trainer gives its model, and adding to what it logs, from outside of the stock classes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerState
+from transformers.trainer_pt_utils import LabelSmoother
 
 
 IGNORED = -100  # as a label: no loss is wanted there
@@ -43,7 +45,8 @@ def observe_smoothing(trainer: Trainer, observer: Callable[[torch.Tensor, torch.
     """
     Has an observer called with labels and loss wherever the Trainer's own label smoothing computes the loss.
 
-    The smoothing takes the labels away before the model is called. In evaluation the loss is a mean over the labels.
+    The smoothing takes the labels away before the model is called. In evaluation the loss is a mean over the labels,
+    and without smoothing, as that of a model which smooths by itself: runs that smooth differently can be compared.
 
     Returns:
         False if the Trainer does not smooth labels.
@@ -52,11 +55,14 @@ def observe_smoothing(trainer: Trainer, observer: Callable[[torch.Tensor, torch.
     smooth = observed_trainer.label_smoother
     if smooth is None:
         return False
+    # Without smoothing, unless it is observed already and sees to that itself.
+    unsmoothed = replace(smooth, epsilon=0.0) if isinstance(smooth, LabelSmoother) else smooth
 
     def observed(output, labels, shift_labels: bool = False, num_items_in_batch=None) -> torch.Tensor:
-        if not torch.is_grad_enabled():
-            num_items_in_batch = None
-        loss = smooth(output, labels, shift_labels=shift_labels, num_items_in_batch=num_items_in_batch)
+        if torch.is_grad_enabled():
+            loss = smooth(output, labels, shift_labels=shift_labels, num_items_in_batch=num_items_in_batch)
+        else:
+            loss = unsmoothed(output, labels, shift_labels=shift_labels)
         observer(labels, loss)
         return loss
 

@@ -21,8 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.trainer_utils import IntervalStrategy
 
 from ..checkpoints.adapters import base_of, check_peft
-from ..decoding.metrics import check_metric_names
-from ..decoding.scoring import TOKENIZERS
+from ..decoding.metrics import TOKENIZERS, check_metric_names
 from ..errors import ArgumentError, blame, did_you_mean, wrong_choice
 from .adapter_options import adapter_options
 from .arguments import CHECKPOINTING, DataArguments, ModelArguments

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The validation sets of a run: read, tokenised, and laid behind one another in batches."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..data.sources import find_files
 from ..decoding.metrics import check_metrics
 from ..decoding.scoring import Scoring
 from ..errors import naming, say_of
+from ..files import content_of
 from .arguments import DataArguments
 from .chance import evaluated_objective
 from .evaluation import GenerationMetrics
@@ -49,8 +50,8 @@ def read_validation(
         tell = partial(say_of, say, title) if name else say
         with naming(title):
             bad = bad_rows.setdefault(title or "validation", BadRows(of_set.on_bad_row, None, of_set.unwanted))
-            for file in trained_on(of_set.validation_file or (), data_args):
-                tell(f"{file} is a training file too: its scores say nothing of texts that the model has not seen")
+            for seen in trained_on(of_set, data_args):
+                tell(f"{seen} too: its scores say nothing of texts that the model has not seen")
             rows = read_set(of_set, bad, tell)
             bad.tell(partial(say_of, say, title or "validation"))
             prefixed = tokenize.with_prefix(prefix)
@@ -106,10 +107,30 @@ def say_untold(rows: Dataset, prefix: str, data_args: DataArguments, say: Callab
         )
 
 
-def trained_on(files: Sequence[str], data_args: DataArguments) -> list[str]:
-    """Returns the files that a run trains on too."""
-    training = {Path(file).resolve() for _, corpus in corpora_of(data_args) for file in corpus.train_file or ()}
-    return [file for file in files if Path(file).resolve() in training]
+def trained_on(of_set: DataArguments, data_args: DataArguments) -> list[str]:
+    """
+    Returns in words which files, or which split, of a validation set a run trains on too, by their content.
+
+    Args:
+        of_set: Options of a run that has this set alone.
+    """
+    corpora = [corpus for _, corpus in corpora_of(data_args)]
+    if of_set.validation_file is None:
+        name, config, split = of_set.dataset_name, of_set.dataset_config_name, of_set.validation_split
+        same = [each for each in corpora if (each.dataset_name, each.dataset_config_name) == (name, config)]
+        return (
+            [f"the split {split} of {name} is trained on"] if any(each.train_split == split for each in same) else []
+        )
+    training = [Path(file) for corpus in corpora for file in find_files(corpus.train_file or ())]
+    files = find_files(of_set.validation_file)
+    return [f"{file} is a training file" for file in files if any(is_same(Path(file), other) for other in training)]
+
+
+def is_same(file: Path, other: Path) -> bool:
+    """Returns whether two files are one, or have the same content."""
+    if file.resolve() == other.resolve():
+        return True
+    return file.stat().st_size == other.stat().st_size and content_of(file) == content_of(other)
 
 
 def read_set(data_args: DataArguments, bad_rows: BadRows, say: Callable) -> Dataset:

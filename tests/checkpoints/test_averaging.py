@@ -4,6 +4,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,6 +134,8 @@ def test_checkpoints_are_averaged_weight_by_weight(options, tmp_path, capsys):
     AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "mean")
     assert (tmp_path / "mean/tokenizer.json").exists() and has_code(tmp_path / "mean")
     assert "checkpoint-4, checkpoint-6" in capsys.readouterr().out
+    record = json.loads((tmp_path / "mean/averaged.json").read_text())
+    assert [Path(each).name for each in record["checkpoints"]] == ["checkpoint-4", "checkpoint-6"]
 
 
 @pytest.mark.slow
@@ -148,6 +151,12 @@ def test_averages_that_cannot_be_are_refused(options, tmp_path, capsys):
     make_model(vocab_size=9, eos_token_id=1).save_pretrained(other)
     line = refused(average, [other, tmp_path / "run/checkpoint-6", *out], capsys)
     assert "`d_model` is 32" in line and "it is 16" in line and str(other) in line
+    swapped = shutil.copytree(tmp_path / "run/checkpoint-4", tmp_path / "swapped")
+    tokenizer = json.loads((swapped / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["Z"] = tokenizer["model"]["vocab"].pop("A")
+    (swapped / "tokenizer.json").write_text(json.dumps(tokenizer))
+    line = refused(average, [swapped, tmp_path / "run/checkpoint-6", *out], capsys)
+    assert f"{swapped}: its source tokens are not those of {tmp_path}/run/checkpoint-6" in line
     assert "--last 3 is for the folder of one run" in refused(average, [other, other, "--last", 3, *out], capsys)
     (tmp_path / "run/checkpoint-2/trainer_state.json").unlink()
     assert "2 checkpoints, --last 3" in refused(average, [tmp_path / "run", "--last", 3, *out], capsys)

@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from small_models import make_model
 from small_runs import refused
 
@@ -108,6 +109,12 @@ def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on
     (tmp_path / "allowed.txt").write_text("A\n")
     for more in (["--min_score", -1], ["--allowed", tmp_path / "allowed.txt"], ["--revision", "main"]):
         assert "begun with other options" in refused(distill, [*command, *more], capsys)
+    other = shutil.copytree(teacher, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    save_file({name: each + 1 for name, each in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    begun[0]["checkpoint"] = str(other)  # whose weights have been replaced
+    partial.write_text("".join(json.dumps(line) + "\n" for line in begun))
+    assert "begun with other options" in refused(distill, [other, *command[1:]], capsys)
     assert "--num_beams: must be 1 or more, got 0" in refused(distill, [*command, "--num_beams", 0], capsys)
 
 

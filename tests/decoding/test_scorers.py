@@ -23,6 +23,7 @@ def test_comets_rows_have_sources_and_the_best_reference_counts(stand_in):
     figures = compute_metrics(["comet"], ["ab", "xy"], [["c", "ab"], ["x"]], ["s", "t"], stand_in)
     assert figures["comet"] == pytest.approx(100 * (1 + 0.5) / 2)
     assert "nrefs:var" in figures["comet_signature"] and "some/model" in figures["comet_signature"]
+    assert "|comet:unknown|" in figures["comet_signature"]  # the stand-in is no package that has a version
 
 
 def test_comet_is_looked_for_before_anything_is_decoded(stand_in):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_xformer.decoding.metrics import GREATER_IS_BETTER, check_metrics, compute_metrics
-from hf_xformer.decoding.scoring import Scoring, nearest
+from hf_xformer.decoding.scorers import nearest
+from hf_xformer.decoding.scoring import Scoring
 
 
 DECOMPOSED = ["cafe\u0301", "\u1112\u1161\u11ab\u1100\u116e\u11a8", "A\u030angstro\u0308m"]

@@ -55,7 +55,9 @@ def test_a_run_records_what_a_card_says_of_it(run, task):
     assert record["steps"] == 6 and record["hardware"]["kind"] == "cpu" and 0 < record["seconds"] < 600
     # The cores that it computed on, which may be fewer than there are.
     assert record["hardware"]["count"] == min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
-    assert record["versions"].keys() == {"transformers", "torch", "accelerate", "datasets"}
+    libraries = {"transformers", "torch", "accelerate", "datasets", "tokenizers"}
+    assert record["versions"].keys() == {"hf-xformer", *libraries}
+    assert record["train_files"] == ["train.jsonl"] and record["signatures"].keys() == {"per"}
 
 
 def test_the_card_has_the_runs_figures_and_marks_what_no_file_says(run):

@@ -14,6 +14,8 @@ from hf_xformer.commands import train
 from hf_xformer.errors import ArgumentError
 from hf_xformer.hub.card import scores_of
 from hf_xformer.hub.curves import collect_curves, set_and_metric
+from hf_xformer.training.arguments import DataArguments
+from hf_xformer.training.validation import trained_on
 from hf_xformer.training.validation_sets import metric_of, parse_sets, score_names
 
 
@@ -214,10 +216,32 @@ def test_another_file_for_a_set_is_another_recipe_where_it_chooses_the_best(sets
 
 @pytest.mark.slow
 def test_a_set_that_is_trained_on_is_said(sets, task, tmp_path, capsys):
-    found = json.dumps({"seen": task.train, "unseen": sets["short"]})
-    train.main(task.options(tmp_path / "run", validation_file=None, metrics=None, validation_sets=found))
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "is a training file too" in line]
-    assert line.startswith(f"validation set 'seen': {task.train} is a training file too")
+    shutil.copy(task.train, tmp_path / "copied.jsonl")
+    found = {"seen": task.train, "unseen": sets["short"], "copied": str(tmp_path / "copied.jsonl")}
+    options = {"validation_file": None, "metrics": None, "validation_sets": json.dumps(found)}
+    train.main(task.options(tmp_path / "run", **options))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "is a training file too" in line]
+    assert [line.partition(":")[0] for line in lines] == ["validation set 'seen'", "validation set 'copied'"]
+    assert lines[0].startswith(f"validation set 'seen': {task.train} is a training file too")
+
+
+def test_files_and_splits_that_are_trained_on_are_found_wherever_they_lie(task, tmp_path):
+    (tmp_path / "parts").mkdir()
+    for name, file in (("1", task.train), ("2", task.validation)):
+        shutil.copy(file, tmp_path / f"parts/{name}.jsonl")
+    folder, part = str(tmp_path / "parts"), str(tmp_path / "parts/2.jsonl")
+
+    def said(**options) -> list[str]:
+        args = DataArguments(**options)
+        return trained_on(args, args)
+
+    assert said(train_file=[folder], validation_file=[part]) == [f"{part} is a training file"]
+    assert said(train_file=[folder], validation_file=[task.validation]) == [f"{task.validation} is a training file"]
+    assert said(train_file=[task.train], validation_file=[folder]) == [f"{folder}/1.jsonl is a training file"]
+    assert not said(train_file=[task.train], validation_file=[part])
+    splits = {"dataset_name": "some/words", "train_split": "train"}
+    assert said(**splits, validation_split="train") == ["the split train of some/words is trained on"]
+    assert not said(**splits, validation_split="validation")
 
 
 @pytest.mark.slow
