@@ -18,6 +18,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 from transformers.trainer_utils import SchedulerType
 
@@ -26,7 +27,7 @@ from ..data.encoding import READ, SPELT_OUT
 from ..data.formats import format_of
 from ..data.sources import find_files
 from ..errors import DataError, InputError
-from ..files import CONFIG, content_of
+from ..files import ADAPTER_WEIGHTS, CONFIG, content_of
 from .arguments import DataArguments, ModelArguments
 from .chance import objective_of
 from .launch import layout, precision
@@ -303,9 +304,12 @@ def weights_of(name_or_path: str | None) -> str | None:
         return None
     folder = Path(name_or_path)
     if folder.is_dir():
-        files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-        return content_of(*files)
-    cached = try_to_load_from_cache(name_or_path, CONFIG)
+        found = (sorted(folder.glob(name)) for name in ("model*.safetensors", "pytorch_model*.bin", ADAPTER_WEIGHTS))
+        return content_of(*next(filter(None, found), []))
+    try:
+        cached = try_to_load_from_cache(name_or_path, CONFIG)
+    except HFValidationError:  # no name on the Hub: what loads the model says so
+        return name_or_path
     return f"{name_or_path}, commit {Path(cached).parent.name}" if isinstance(cached, str) else name_or_path
 
 
