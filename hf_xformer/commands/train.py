@@ -289,6 +289,7 @@ def record_of(
         record |= corpora_for_record(trainer, data_args)
     more = {
         "train_files": train_files(data_args),
+        "content": content_of(run.recipe.options),
         "signatures": getattr(trainer.compute_metrics, "signatures", {}),
         "weights_of_step": trainer.state.global_step if best is None else best,
         "stopped_early": has_stopped_early(trainer.state, data_args),
@@ -311,6 +312,12 @@ def evaluated_on(data_args: DataArguments) -> dict[str, Any]:
         }
     sets = {name: listed(files) for name, files in data_args.validation_files.items()}
     return {"evaluated_on": f"the mean of {' and '.join(sets)}", "evaluated_sets": sets}
+
+
+def content_of(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Returns the commits of what a recipe has from the Hub; of a base model in a folder the digest of its weights."""
+    names = ("model_name_or_path", "dataset_revision")
+    return {name: recipe[name] for name in names if recipe.get(name) is not None}
 
 
 def train_files(data_args: DataArguments) -> list[str]:
