@@ -114,7 +114,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorde
 test: install-test  ## the tests of every push, installing what they need
 	$(PYTEST) -m 'not nightly and not gpu'
 
-test-fast: install-test  ## of them those that take less than a second each, under four minutes in all
+test-fast: install-test  ## of them those of less than a second, under four minutes in all
 	$(PYTEST)
 
 test-slow: install-test  ## of them the rest: trainings, several processes, killed and resumed runs, compilation

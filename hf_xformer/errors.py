@@ -73,7 +73,7 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
 def one_line(error: BaseException) -> str:
     """Returns the whole message of an error on one line; a system error's is its file and what happened to it."""
     if isinstance(error, ModuleNotFoundError) and (needed := missing_extra(error)) is not None:
-        return f"this {needed}"
+        return f"what was asked for {needed}"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -41,6 +41,7 @@ OPTIMIZER_SHARDS = "optimizer_shards"  # the optimizer's parts under tensor para
 RECORD = "run.json"
 ERROR_LOG = "error.log"  # traceback of the error that ended a run
 TRAIN_RESULTS, EVAL_RESULTS, TEST_RESULTS = "train_results.json", "eval_results.json", "test_results.json"
+AVERAGED = "averaged.json"  # of which checkpoints a model is the average
 ALL_RESULTS = "all_results.json"  # the first two in one, by the Trainer
 CARD, CURVES, ATTENTION = "README.md", "curves.png", "attention.png"
 PUSHED = ".published.json"  # hashes of the files that were pushed from the folder, by repository

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--source", type=Path, nargs="+", help="folders of Python files, instead of the installed Python and libraries"
     )
     args = parser.parse_args(argv)
-    options = {"source": args.source and [str(folder) for folder in args.source]}
+    options = {"source": args.source and [str(folder.resolve()) for folder in args.source]}
     with one_line_errors():
         if is_prepared(args.output_dir, options):
             return

@@ -18,14 +18,11 @@ from ..checkpoints.averaging import average_checkpoints
 from ..checkpoints.loading import check_path, load_tokenizers
 from ..checkpoints.saving import save_checkpoint
 from ..errors import ArgumentError, one_line_errors
-from ..files import check_output_folder, checkpoints_of, write_json
+from ..files import AVERAGED, check_output_folder, checkpoints_of, write_json
 from ..hub.privacy import shown
 from ..training.resume import whole
 from ..version import __version__
 from .options import Parser, add_trust, whole_number
-
-
-AVERAGED = "averaged.json"  # says of which checkpoints a model is the average
 
 
 @one_line_errors()

@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.do_sample:  # those that are sampled together are drawn together
         done -= done % KEPT if done < len(texts) else 0
     decoder = make_decoder(args, args.n_best)
+    count_done(partial, order(args), texts)  # one on the Hub may have moved on, and is here now
     decoder.first_window = decoder.read_ahead = KEPT
     decoder.seed = args.seed
     begin(partial, order(args), done)
@@ -168,7 +169,7 @@ def order(args: argparse.Namespace) -> dict:
     chosen += ["batch_size"] if args.do_sample else []  # those of a batch are sampled together
     chosen += ["comet_model"] if args.mbr == "comet" else []
     allowed = None if args.allowed is None else list(read_lines(args.allowed))
-    content = {name: weights_of(path) for name in ("checkpoint", "assistant_model") if (path := getattr(args, name))}
+    content = {"checkpoint": weights_of(args.checkpoint, args.revision), "assistant": weights_of(args.assistant_model)}
     more = {"content": content, "scores": args.min_score is not None, "allowed": allowed}
     return {name: getattr(args, name) for name in chosen} | length_options(args) | generate_options(args) | more
 
@@ -188,7 +189,7 @@ def count_done(partial: Path, wanted: dict, texts: Sequence[str]) -> int:
         begun, done = json.loads(first), [json.loads(row)["text"] for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise ArgumentError(f"{partial} is not of a distillation: remove it") from error
-    if begun != wanted:
+    if {"content": wanted["content"]} | begun != wanted:  # an earlier build did not write it
         raise ArgumentError(f"{partial} was begun with other options, {first.decode()}: give those or remove it")
     for i, text in enumerate(done):
         if texts[i : i + 1] != [text]:

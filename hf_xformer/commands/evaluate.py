@@ -36,12 +36,13 @@ from ..data.reading import load_rows
 from ..data.sources import find_files
 from ..data.templates import check_target, language_fields
 from ..decoding import significance
+from ..decoding.lengths import longest_target
 from ..decoding.metrics import METRICS, TOKENIZERS, check_metrics, compute_metrics
 from ..decoding.predictions import is_predictions, read_predictions, write_predictions
 from ..decoding.scorers import nearest
 from ..decoding.scoring import NFC, UNICODE_FORMS, Scoring, describe_form
 from ..errors import ArgumentError, one_line_errors
-from ..files import CONFIG, RECORD, TEST_RESULTS, read_json, write_json
+from ..files import RECORD, TEST_RESULTS, read_json, write_json
 from ..hub.privacy import shown
 from ..version import __version__
 from .options import (
@@ -204,7 +205,7 @@ def check_results_of_card(path: Path | None, systems: Sequence[str]) -> None:
     Raises:
         ArgumentError: They are of another one, or of several systems.
     """
-    if path is None or path.name != TEST_RESULTS or not (path.parent / CONFIG).exists():
+    if path is None or path.name != TEST_RESULTS or not (path.parent / RECORD).exists():
         return
     of = "of several systems" if len(systems) > 1 else f"of {systems[0]}"
     own = len(systems) == 1 and (is_predictions(systems[0]) or Path(systems[0]).resolve() == path.parent.resolve())
@@ -263,12 +264,12 @@ def say_seen(checkpoint: str, files: Sequence[str | Path]) -> None:
         (validation, "was validated on, and may have been chosen by,"),
     ):
         named = {name for names in seen for name in names.split(", ")}
-        # A data set is a folder, all of whose files count.
-        for each in files:
-            if same := next((name for name in (shown(each), shown(Path(each).parent)) if name in named), None):
-                said = f"{same}, or {'a folder' if same != shown(each) else 'a file'} called so"
-                print(f"{shown(checkpoint)} {how} {said}: no test of unseen texts", file=sys.stderr)
-                break
+        # Of a folder that was given for training all files are.
+        folders = {*record.get("train_files", ())} if how == "was trained on" else set()
+        seen_here = (each for each in files if shown(each) in named or shown(Path(each).parent) in folders)
+        if (same := next(seen_here, None)) is not None:
+            said = f"{shown(checkpoint)} {how} {shown(same)}, or a file called so: no test of unseen texts"
+            print(said, file=sys.stderr)
 
 
 def decode_all(
@@ -306,7 +307,8 @@ def decode_all(
         seconds = round(time.perf_counter() - start, 2)
         decoding: dict[str, Any] = {"sources_truncated": report.cut.count, "texts_cut_off": report.without_end}
         decoding |= {"decoding_seconds": seconds, "decoding": record_of_decoding(args, decoder)}
-        decoding |= record_of_loading(args, decoder) | length_options(args)
+        decoding |= {"longest_text": longest_target(decoder.config)} | length_options(args)
+        decoding |= record_of_loading(args, decoder)
         systems.append(System(names[name], predictions, decoding))
         if name in files:
             write_predictions(files[name], sources, predictions, references)

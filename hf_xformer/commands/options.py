@@ -368,11 +368,11 @@ def record_of_decoding(args: argparse.Namespace, decoder: Decoder) -> dict[str, 
 
 def record_of_loading(args: argparse.Namespace, decoder: Decoder) -> dict[str, Any]:
     """Returns how a decoder's model was loaded and what it computes on."""
-    kept: dict[str, Any] = {
-        "dtype": str(decoder.model.dtype).removeprefix("torch."),
-        "device": decoder.model.device.type,
-    }
-    return kept | {name: value for name in ("revision", "quantization", "compile") if (value := getattr(args, name))}
+    model = decoder.model
+    given = {name: getattr(args, name) for name in ("revision", "quantization", "compile")}
+    given |= {"commit": getattr(model.config, "_commit_hash", None)}  # of one on the Hub
+    kept = {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
+    return kept | {name: value for name, value in given.items() if value}
 
 
 def length_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from transformers.trainer_utils import HubStrategy
 
 from ..checkpoints.averaging import load_averages
 from ..data.pictures import can_plot
-from ..data.sources import find_files
 from ..errors import blame, one_line_errors
 from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER, with_nulls
 from ..hub.card import CardFacts, facts_of, read_facts, why_kept, write_card
@@ -71,6 +70,7 @@ from ..training.rotation import (
 )
 from ..training.schedules import check_fits, steps_of_epochs, unended_warmup
 from ..training.throughput import log_throughput, results_of_end, results_of_training, seconds_of, sums_in
+from ..training.validation import split_name
 
 
 @locks_released()
@@ -270,7 +270,7 @@ def record_of(
     data_args: DataArguments,
 ) -> dict:
     """Returns what is to be written of a run; of a finished one that has a record, its evaluation alone."""
-    evaluated = evaluated_on(data_args)
+    evaluated = evaluated_on(data_args) | {"signatures": getattr(trainer.compute_metrics, "signatures", {})}
     if run.finished is not None and Path(trainer.args.output_dir, RECORD).exists():
         return {} if run.validation is None else evaluated
     recipe, words = split_command_line(argv)
@@ -289,8 +289,7 @@ def record_of(
         record |= corpora_for_record(trainer, data_args)
     more = {
         "train_files": train_files(data_args),
-        "content": content_of(run.recipe.options),
-        "signatures": getattr(trainer.compute_metrics, "signatures", {}),
+        "commits": commits_of(run.recipe.options),
         "weights_of_step": trainer.state.global_step if best is None else best,
         "stopped_early": has_stopped_early(trainer.state, data_args),
         "decisions": asdict(run.plan),
@@ -314,17 +313,19 @@ def evaluated_on(data_args: DataArguments) -> dict[str, Any]:
     return {"evaluated_on": f"the mean of {' and '.join(sets)}", "evaluated_sets": sets}
 
 
-def content_of(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Returns the commits of what a recipe has from the Hub; of a base model in a folder the digest of its weights."""
+def commits_of(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Returns the commits of model and data that a recipe has from the Hub; of a model in a folder, its digest."""
     names = ("model_name_or_path", "dataset_revision")
     return {name: recipe[name] for name in names if recipe.get(name) is not None}
 
 
 def train_files(data_args: DataArguments) -> list[str]:
-    """Returns the files that a run was trained on, as others may see them; of a data set, its name."""
-    corpora = [corpus for _, corpus in corpora_of(data_args)]
-    files: list[str | Path] = [file for corpus in corpora for file in find_files(corpus.train_file or ())]
-    files += [corpus.dataset_name for corpus in corpora if corpus.dataset_name]
+    """Returns the files and folders that a run was trained on, as others may see them; of a data set, its split's."""
+    files: list[str | Path] = []
+    for _, corpus in corpora_of(data_args):
+        files += corpus.train_file or ()
+        if corpus.dataset_name and Path(corpus.dataset_name).is_dir():
+            files += sorted(Path(corpus.dataset_name).rglob(f"*{split_name(corpus.train_split)}*"))
     return list(dict.fromkeys(map(shown, files)))
 
 

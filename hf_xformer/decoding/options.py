@@ -93,8 +93,9 @@ def search_of(config: GenerationConfig) -> dict[str, Any]:
     neutral = SEARCH | (BEAMS if (config.num_beams or 1) > 1 else {}) | (SAMPLING if config.do_sample else {})
     found = config.to_dict()
     given = {name: value for name in neutral if (value := found.get(name)) not in (None, neutral[name])}
-    # The keys of a mapping may be tuples of tokens, which JSON has not.
-    return {name: str(value) if isinstance(value, dict) else value for name, value in given.items()}
+    # A mapping may have tuples of tokens for keys, and an object anything: neither is JSON.
+    plain = (bool, int, float, str, list)
+    return {name: value if isinstance(value, plain) else str(value) for name, value in given.items()}
 
 
 def candidates_of(config: GenerationConfig) -> int:

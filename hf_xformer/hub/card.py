@@ -180,13 +180,14 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
         raise ArgumentError(f"{folder}: no {RECORD} there, which training writes, to fill a card from")
     try:
         example = run.get("example") or {}
-        first_rows = f", its first {tested['max_samples']:,} rows" if tested.get("max_samples") else ""
-        files = ", ".join(tested.get("test_file", []))
-        evaluated_on = {"validation": run["evaluated_on"], "test": files + first_rows}
+        files = ", ".join(tested.get("test_file", [])) or tested.get("checkpoint", "")  # or of predictions
+        evaluated_on = {"validation": run["evaluated_on"], "test": files}
         evaluated_on |= {split_of(name): files for name, files in run.get("evaluated_sets", {}).items()}
         scores, footprint = scores_of(folder), Footprint.of(run, facts)
+        first_rows = f", its first {tested['max_samples']:,} rows" if tested.get("max_samples") else ""
+        named_sets = evaluated_on | {"test": files + first_rows}
         text = card_template().render(
-            card_data=Written(metadata_of(run, facts, name, scores, evaluated_on, footprint).to_yaml()),
+            card_data=Written(metadata_of(run, facts, name, scores, named_sets, footprint).to_yaml()),
             name=name,
             title=name.rpartition("/")[2],
             facts=facts,
@@ -200,6 +201,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             | {each: tested[each] for each in tested if each.endswith("_signature")},
             has_wrong_words=any("wrong_words" in values for values in scores.values()),
             decoded=how_decoded(tested),
+            first_rows=first_rows,
             has_code=(folder / CONFIG).exists() and run["is_xformer"],
             has_target=(folder / TARGET_TOKENIZER).is_dir(),
             pictures=[each for each in (CURVES, ATTENTION) if (folder / each).exists()],
@@ -221,8 +223,8 @@ def how_decoded(tested: dict) -> str:
         )
     words = ", ".join(f"{option} {value}" for option, value in (tested.get("decoding") or {}).items())
     said = f"The test set was decoded {f'with {words}' if words else 'as the generation config says'}"
-    if tested.get("quantization"):
-        said += f", with weights in {tested['quantization']}"
+    if (weights := tested.get("quantization") or tested.get("dtype", "float32")) != "float32":
+        said += f", with weights in {weights}"
     for name, what in (
         ("sources_truncated", "sources were cut"),
         ("texts_cut_off", "texts ended without an end token"),

@@ -27,7 +27,7 @@ from ..data.encoding import READ, SPELT_OUT
 from ..data.formats import format_of
 from ..data.sources import find_files
 from ..errors import DataError, InputError
-from ..files import ADAPTER_WEIGHTS, CONFIG, content_of
+from ..files import CONFIG, content_of
 from .arguments import DataArguments, ModelArguments
 from .chance import objective_of
 from .launch import layout, precision
@@ -96,6 +96,7 @@ CONDITIONAL = EVALUATING | {
     *("max_steps", "num_train_epochs", "per_device_train_batch_size", "average_tokens_across_devices"),
     *("dataset_revision", "dataloader_num_workers"),
 }
+ADAPTER = "adapter_[cm]o*"  # its weights and its options, in which its base is
 DEVICE = "device"  # name of its kind in a recipe: cpu or cuda
 # Schedules that know nothing of a run's length, if the warm-up is a number of steps.
 ENDLESS = (SchedulerType.CONSTANT_WITH_WARMUP, SchedulerType.INVERSE_SQRT)
@@ -248,6 +249,9 @@ def digests_of(
         if found["metric_for_best_model"] in ("wer", "eval_wer"):
             # Checkpoints of earlier builds have figures of that name which are the share of wrong rows.
             found["metric_for_best_model"] = "wer, edits per word (wrong_words is the share of wrong rows)"
+        if training_args.label_smoothing_factor and found["metric_for_best_model"] in (None, "loss", "eval_loss"):
+            # In checkpoints of earlier builds it was smoothed, and larger.
+            found["metric_for_best_model"] = "loss, without smoothing"
         found["validation_file"] = files_of(data_args.validation_file)
         if data_args.validation_sets is not None:
             found["validation_sets"] = {
@@ -298,16 +302,16 @@ def files_of(files: list[str] | None) -> list[str] | None:
     return [f"{format_of(file)} of {content_of(file)}" for file in find_files(files)]
 
 
-def weights_of(name_or_path: str | None) -> str | None:
-    """Returns the content of the weights that a run begins with, or name and commit of a model on the Hub."""
+def weights_of(name_or_path: str | None, revision: str | None = None) -> str | None:
+    """Returns the content of a model's weights, or its name and commit on the Hub; of an adapter with its options."""
     if name_or_path is None:
         return None
     folder = Path(name_or_path)
     if folder.is_dir():
-        found = (sorted(folder.glob(name)) for name in ("model*.safetensors", "pytorch_model*.bin", ADAPTER_WEIGHTS))
+        found = (sorted(folder.glob(name)) for name in ("model*.safetensors", "pytorch_model*.bin", ADAPTER))
         return content_of(*next(filter(None, found), []))
     try:
-        cached = try_to_load_from_cache(name_or_path, CONFIG)
+        cached = try_to_load_from_cache(name_or_path, CONFIG, revision=revision)
     except HFValidationError:  # no name on the Hub: what loads the model says so
         return name_or_path
     return f"{name_or_path}, commit {Path(cached).parent.name}" if isinstance(cached, str) else name_or_path

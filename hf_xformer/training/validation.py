@@ -118,12 +118,16 @@ def trained_on(of_set: DataArguments, data_args: DataArguments) -> list[str]:
     if of_set.validation_file is None:
         name, config, split = of_set.dataset_name, of_set.dataset_config_name, of_set.validation_split
         same = [each for each in corpora if (each.dataset_name, each.dataset_config_name) == (name, config)]
-        return (
-            [f"the split {split} of {name} is trained on"] if any(each.train_split == split for each in same) else []
-        )
+        seen = {split_name(each.train_split) for each in same}
+        return [f"the split {split} of {name} is trained on"] if split_name(split) in seen else []
     training = [Path(file) for corpus in corpora for file in find_files(corpus.train_file or ())]
     files = find_files(of_set.validation_file)
     return [f"{file} is a training file" for file in files if any(is_same(Path(file), other) for other in training)]
+
+
+def split_name(split: str) -> str:
+    """Returns a split without the part of it that is taken: "train" of "train[:10%]"."""
+    return split.partition("[")[0]
 
 
 def is_same(file: Path, other: Path) -> bool:

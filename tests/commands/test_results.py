@@ -83,21 +83,26 @@ def test_the_checkpoints_own_way_to_decode_is_in_the_results(checkpoint, test_fi
 
 
 def test_texts_without_an_end_are_counted_whoever_gave_the_length(checkpoint, test_file, capsys):
-    assert results(checkpoint, test_file)["texts_cut_off"] == 5  # a random model ends no text
+    found = results(checkpoint, test_file)
+    assert found["texts_cut_off"] == 5 and found["longest_text"] == 8  # a random model ends no text
     assert "cut off at the generation config's max_length" in capsys.readouterr().err
-    assert results(checkpoint, test_file, "--max_new_tokens", 4)["texts_cut_off"] == 5
+    found = results(checkpoint, test_file, "--max_new_tokens", 4)
+    assert found["texts_cut_off"] == 5 and found["longest_text"] == 4
+    allowed = test_file.with_name("allowed.txt")
+    allowed.write_text("C D C D\nD C D C\n")  # of which each ends
+    assert results(checkpoint, test_file, "--allowed", allowed)["texts_cut_off"] == 0
 
 
 def test_a_card_gets_no_scores_of_another_model(checkpoint, test_file, tmp_path, capsys):
     own, other = (shutil.copytree(checkpoint, tmp_path / name) for name in ("own", "other"))
     words = ["--test_file", test_file, "--metrics", "per", "--output_file", own / "test_results.json"]
+    evaluate.main([str(other), *map(str, words)])  # a folder without a card
+    (own / "run.json").write_text("{}")
     for systems, of in (([other], str(other)), ([own, other], "several systems")):
         line = refused(evaluate, [*systems, *words], capsys)
         assert f"the card of {own} shows these scores as its own, and they are of {of}" in line
     evaluate.main([str(own), *map(str, words)])
     assert json.loads((own / "test_results.json").read_text())["checkpoint"] == "own"
-    # Of another model, where no card is.
-    evaluate.main([str(other), *map(str, words[:-1]), str(tmp_path / "test_results.json")])
 
 
 def test_a_card_says_what_was_decoded_and_how(checkpoint, test_file, tmp_path):

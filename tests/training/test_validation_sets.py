@@ -241,6 +241,7 @@ def test_files_and_splits_that_are_trained_on_are_found_wherever_they_lie(task, 
     assert not said(train_file=[task.train], validation_file=[part])
     splits = {"dataset_name": "some/words", "train_split": "train"}
     assert said(**splits, validation_split="train") == ["the split train of some/words is trained on"]
+    assert said(**splits | {"train_split": "train[:10%]"}, validation_split="train[90%:]")
     assert not said(**splits, validation_split="validation")
 
 
