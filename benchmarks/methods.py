@@ -62,6 +62,11 @@ ABLATION: dict[str, dict] = {"the recipe": {}} | {
     }.items()
 }
 ABLATION |= {"padded": {"packing": False}}
+# As many pairs in other batches than 128, and the same share of them for the warm-up.
+ABLATION |= {
+    f"batches of {size}": {"per_device_train_batch_size": size, "share": 128 / size, "warmup_steps": 200 * 128 // size}
+    for size in (32, 512)
+}
 # Ways to decode with the recipe's own model: options of `hf-xformer evaluate`.
 DECODINGS = {
     "the recipe, 5 beams": ["--num_beams", "5"],
