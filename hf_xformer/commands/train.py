@@ -320,7 +320,7 @@ def commits_of(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def train_files(data_args: DataArguments) -> list[str]:
-    """Returns the files and folders that a run was trained on, as others may see them; none of a data set on the Hub."""
+    """Returns the files and folders of a training, as others may see them; none of a data set on the Hub."""
     files: list[str | Path] = []
     for _, corpus in corpora_of(data_args):
         files += corpus.train_file or ()
