@@ -144,6 +144,7 @@ def broken(adapter: Path, folder: Path) -> dict[str, torch.Tensor]:
     return adapter_weights(folder)
 
 
+@pytest.mark.slow
 def test_a_weight_that_does_not_fit_is_refused_with_its_name(task, adapter, tmp_path, capsys):
     weights = broken(adapter, tmp_path / "broken")
     name = sorted(weights)[3]

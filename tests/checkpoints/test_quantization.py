@@ -130,6 +130,7 @@ def test_layers_of_other_sizes_have_8_bits_which_is_said(checkpoint):
     assert any(isinstance(layer, Int4Linear) for layer in model.modules())
 
 
+@pytest.mark.slow
 @bits
 def test_the_commands_decode_in_so_many_bits(name, checkpoint, tmp_path, capsys):
     model = make_uneven_model(**WIDE)

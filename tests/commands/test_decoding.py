@@ -96,6 +96,7 @@ def test_overlong_sources_are_refused_by_their_line_before_any_is_decoded(checkp
     assert printed == ""
 
 
+@pytest.mark.slow
 def test_overlong_sources_of_a_file_are_refused_before_earlier_lines_are_printed_and_a_stream_says_so(
     checkpoint, tmp_path, monkeypatch, capsys
 ):

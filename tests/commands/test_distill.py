@@ -147,6 +147,7 @@ def test_backward_texts_become_sources_behind_their_tag_of_real_targets(teacher,
     assert [row["target"] for row in pairs] == [text for text in lines_of(data, "target") if text]
 
 
+@pytest.mark.slow
 def test_unlikely_texts_are_left_out_and_counted(teacher, data, tmp_path, capsys):
     words = ["--num_beams", "4", "--n_best", "3"]
     every = run(teacher, data, tmp_path / "all.jsonl", *words, "--min_score", "-99")

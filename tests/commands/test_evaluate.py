@@ -167,6 +167,7 @@ def test_files_of_predictions_are_read_as_other_data_are(systems, tmp_path):
     assert read_predictions(tmp_path / "c.jsonl.gz", 2)[0] == SOURCES[:2]
 
 
+@pytest.mark.slow
 def test_rows_of_each_group_are_scored_under_its_name(checkpoint_of_tags, capsys):
     model, test = checkpoint_of_tags
     words = [str(model), "--test_file", str(test), "--metrics", "per", "chrf", "--by", "{source_lang}-{target_lang}"]

@@ -16,6 +16,7 @@ from transformers import CompileConfig
 from hf_xformer.models.versions_xformer import CACHE
 
 
+pytestmark = pytest.mark.slow  # every test compiles
 SMALL = {"encoder_layers": 1, "decoder_layers": 1}
 STATIC = {"cache_implementation": "static"}
 # More than the 16 tokens that a cache has room for at first.
@@ -77,10 +78,7 @@ def test_steps_with_a_cache_of_one_shape_write_what_plain_ones_do(overrides, cal
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name == "rope-post-gqa" else pytest.mark.nightly)
-        for name in VARIANTS
-    ],
+    [pytest.param(name, marks=() if name == "rope-post-gqa" else pytest.mark.nightly) for name in VARIANTS],
 )
 def test_sources_and_targets_of_ten_lengths_and_any_number_of_rows_share_one_graph(name):
     model, counter = make_model(**VARIANTS[name]), Counter()
@@ -95,7 +93,6 @@ def test_sources_and_targets_of_ten_lengths_and_any_number_of_rows_share_one_gra
     assert counter.graphs == 2
 
 
-@pytest.mark.slow
 def test_compiled_steps_of_batches_in_turn_write_what_plain_ones_do():
     """By the real compiler, which freezes weights: a cache taken for one would be the first batch's for ever."""
     model = make_model(**SMALL, num_key_value_heads=2, qk_norm=True)
@@ -129,7 +126,6 @@ CHANGES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

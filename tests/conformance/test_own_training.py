@@ -73,6 +73,7 @@ def test_autocast_in_bfloat16_is_near_full_precision(overrides):
     assert all(grad.dtype == torch.float32 and grad.isfinite().all() for grad in gradients(model).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [{}, VANILLA], ids=["modern", "vanilla"])
 def test_a_small_model_learns_a_batch_by_heart_and_generates_it(overrides):
     sizes = {"encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0, "initializer_range": 0.05}
@@ -124,6 +125,7 @@ TIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", TIES.values(), ids=TIES)
 def test_the_stock_trainer_misses_no_weight_that_is_saved_once(overrides, tmp_path):
     batch = make_batch()

@@ -88,6 +88,7 @@ def test_the_order_depends_on_the_seed_and_on_nothing_else(corpus):
 READERS = {"fewer shards than readers": 1, "as many": 4, "no multiple": 6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", READERS.values(), ids=READERS)
 def test_processes_and_workers_share_the_rows_of_every_pass(shards):
     """Two processes of two workers, which take batches of their share in turn."""

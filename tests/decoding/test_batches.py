@@ -64,6 +64,7 @@ def test_windows_grow_from_few_texts_to_many_and_keep_their_order(count, last):
     assert whole == [min(FIRST_WINDOW * 2**i, last) for i in range(len(whole))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_the_first_results_are_there_before_most_texts_are_read_and_before_their_neighbours_are_decoded(
     beams, model, tokenizer, monkeypatch

@@ -29,6 +29,7 @@ def model():
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 2}], ids=["greedy", "beams"])
 def test_texts_and_scores_are_those_of_plain_decoding(model, tokenizer, options):
     options |= {"batch_size": 3, "scores": True}

@@ -38,6 +38,7 @@ def answers(checkpoint, said):
     return Answers(str(checkpoint), 4, 3, said.append)
 
 
+@pytest.mark.slow
 def test_drafts_are_left_out_where_there_are_beams_and_kept_where_there_are_none(answers, said, checkpoint):
     (line,) = said
     assert line.endswith("prompt_lookup_num_tokens 2 of its generation config is left out: drafts need --num_beams 1")

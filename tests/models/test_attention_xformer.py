@@ -130,6 +130,7 @@ def test_flash_attention_has_the_windows_of_each_stack(flash):
     assert flash.windows == {(False, (2, 2)), (True, (1, 1)), (False, (-1, -1))}
 
 
+@pytest.mark.slow
 def test_flash_attention_generates_over_three_windows_what_eager_does(flash):
     model = make_model(**VARIANTS["windows"], attn_implementation="eager")
     prefix = torch.tensor([[2, 14, 31, 8, 9, 22, 40], [0, 0, 2, 40, 9, 5, 7], [0, 0, 0, 0, 0, 2, 11]])

@@ -94,6 +94,7 @@ def rows_of(texts: list[list[int]], padding: int) -> torch.Tensor:
     return torch.tensor([row + [0] * (width - len(row)) for row in rows])
 
 
+@pytest.mark.slow
 @given(rows=st.lists(lengths, min_size=1, max_size=3), padding=st.integers(0, 2))
 @settings(max_examples=100, deadline=None)
 def test_every_token_attends_in_one_group_to_all_of_its_segment_and_comes_back(rows, padding):

@@ -202,6 +202,7 @@ def test_rows_may_be_single_verses(prepare, packages, tmp_path):
     assert references == ["Genesis 1:1", "Genesis 1:2", "Genesis 2:1", "Luke 17:37"]
 
 
+@pytest.mark.slow
 @needs_dpkg
 def test_a_complete_folder_is_left_alone_and_a_broken_off_one_is_completed(prepare, packages, tmp_path, capsys):
     run(prepare, tmp_path, packages)
@@ -227,6 +228,7 @@ def put_apt_get(folder, monkeypatch, script):
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
+@pytest.mark.slow
 @needs_dpkg
 def test_packages_are_downloaded_once_into_the_cache(prepare, packages, tmp_path, monkeypatch):
     here = packages["kjv"].parent

@@ -34,6 +34,7 @@ def test_checkpoints_that_no_run_could_go_on_from_are_refused_before_training(ch
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_of_weights_alone_never_start_a_run_anew(task, tmp_path, capsys):
     saving = {"save_strategy": "steps", "save_steps": 3}
     options = {"save_only_model": "true", "resume_from_checkpoint": "false", **saving}
@@ -93,6 +94,7 @@ def test_a_best_checkpoint_that_is_lost_is_said_and_not_taken(kind, with_best, t
     assert all(torch.equal(found[name], last[name]) for name in last)
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_that_is_damaged_while_the_run_goes_on_ends_it_in_one_line(
     task, tmp_path, capsys, monkeypatch
 ):

@@ -136,6 +136,7 @@ def test_data_batches_and_loss_change_on_the_way(stopped, task, capsys):
     assert json.loads((stopped / "config.json").read_text())["label_smoothing"] == 0.1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_a_record_is_resumed_with_a_word_and_this_starts_numbers(stopped, task, capsys):
     state = stopped / "checkpoint-10/trainer_state.json"
     content = json.loads(state.read_text())
@@ -160,6 +161,7 @@ def test_a_finished_run_is_not_started_again_with_another_recipe(more, finished,
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_evaluated_on_other_data_says_so(finished, task, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     record = json.loads((tmp_path / "run/run.json").read_text())

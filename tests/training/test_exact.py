@@ -86,6 +86,7 @@ def test_a_checkpoint_at_the_end_of_an_epoch_holds_its_evaluation_and_every_chec
         assert history(folder / f"checkpoint-{step}") == upto
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [20, 30, 40])
 def test_a_run_resumed_from_any_of_its_checkpoints_ends_as_it_did(step, run_of_epochs, task, tmp_path):
     folder, options = run_of_epochs
@@ -100,6 +101,7 @@ def test_a_run_resumed_from_any_of_its_checkpoints_ends_as_it_did(step, run_of_e
         assert results[0][name] == results[1][name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [None, '{"train_loss": 5.0, "epoch": 2.0}', '{"train_lo'], ids=str)
 def test_a_run_that_was_killed_before_it_wrote_its_results_has_them_when_it_is_started_again(
     text, run_of_epochs, task, tmp_path

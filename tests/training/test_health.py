@@ -57,6 +57,7 @@ def test_a_restart_meets_the_same_again_and_says_so(task, tmp_path, capsys):
     assert first == again and "a restart resumes there, and would meet this again" in again
 
 
+@pytest.mark.slow
 def test_a_training_whose_gradients_vanish_is_warned_of(task, tmp_path, capsys):
     """Weights of 1e18 are finite, and norms bring what they compute to zero."""
     changes = {"learning_rate": 1e20, "optim": "sgd", "max_grad_norm": 0, "max_steps": 3}

@@ -173,6 +173,7 @@ def test_a_copy_of_a_live_folder_is_free(tmp_path):
             take_here(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_another_machine_is_refused_while_it_lives_and_its_folder_is_free_after_a_silence(tmp_path, monkeypatch):
     monkeypatch.setattr(output_lock, "LOOK", 0.5)
     with held(tmp_path, elsewhere=True) as process:
