@@ -43,7 +43,8 @@ def is_prepared(folder: Path, options: Options, files: Sequence[str] = FILES) ->
             f"{folder} holds rows made {worded(held)}, and these would be made {worded(options)}: delete its "
             f"{', '.join(files)}, or take another --output_dir"
         )
-    print(f"{folder} already holds {', '.join(files)}; delete them to prepare them anew")
+    unknown = "" if path.exists() or not options else " (by which options is not on record)"
+    print(f"{folder} already holds {', '.join(files)}{unknown}; delete them to prepare them anew")
     return True
 
 

@@ -31,7 +31,7 @@ class BareEnvironment:
                     link.symlink_to(each.locate_file(top))
 
     def run(self, code: str, *argv: str | Path, **environment: str) -> str:
-        """What the code printed."""
+        """Returns what the code printed."""
         finished = self.finish(code, *argv, **environment)
         assert finished.returncode == 0, finished.stdout + finished.stderr
         return finished.stdout

@@ -264,7 +264,7 @@ def say_seen(checkpoint: str, files: Sequence[str | Path]) -> None:
         (validation, "was validated on, and may have been chosen by,"),
     ):
         named = {name for names in seen for name in names.split(", ")}
-        # Of a folder that was given for training all files are.
+        # A folder that was given for training stands for all of its files.
         folders = {*record.get("train_files", ())} if how == "was trained on" else set()
         seen_here = (each for each in files if shown(each) in named or shown(Path(each).parent) in folders)
         if (same := next(seen_here, None)) is not None:

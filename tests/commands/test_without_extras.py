@@ -56,7 +56,7 @@ def checkpoint(task, bare):
         (["convert", "bart", "converted"], "converted"),
         (["average", "checkpoint", "same", "--output_dir", "mean"], "mean: the average of 2 checkpoints"),
         (["push", "checkpoint", "you/it", "--dry_run"], "model.safetensors"),
-        # What needs more says so in a line.
+        # Verbs and options that need an extra say so in a line.
         (
             ["generate", "checkpoint", "--input", "in.txt", "--mbr", "--num_beams", "2"],
             "what was asked for needs sacrebleu: ",
