@@ -191,9 +191,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             name=name,
             title=name.rpartition("/")[2],
             facts=facts,
-            written=example["text"]
-            if (example := run.get("example")) and example["source"] == facts.example
-            else None,
+            written=example.get("text") if example.get("source") == facts.example else None,
             run=run,
             scores=scores,
             evaluated_on=evaluated_on,
@@ -375,18 +373,19 @@ def hub_results(folder: Path, facts: CardFacts) -> list[EvalResultEntry]:
     """
     if facts.dataset_id is None:
         return []
-    tested, scores = read_json(folder / TEST_RESULTS), scores_of(folder)
-    split = "test" if "test" in scores else "validation"
-    rows = f"the first {tested['max_samples']:,} rows" if tested.get("max_samples") else ""
+    tested, scores, date = read_json(folder / TEST_RESULTS), scores_of(folder), read_json(folder / RECORD)["date"]
+    split, notes = "validation", {}
+    if "test" in scores:
+        split, date = "test", tested.get("date", date)
+        rows = f"the first {tested['max_samples']:,} rows" if tested.get("max_samples") else ""
+        notes = {each: "; ".join(filter(None, (tested.get(f"{each}_signature"), rows))) for each in scores[split]}
     return [
         EvalResultEntry(
             dataset_id=facts.dataset_id,
             task_id=metric,
             value=round(value, 4),
-            date=(tested.get("date") if split == "test" else None) or read_json(folder / RECORD)["date"],
-            notes="; ".join(filter(None, (tested.get(f"{metric}_signature"), rows))) or None
-            if split == "test"
-            else f"on the {split} split",
+            date=date,
+            notes=notes.get(metric, f"on the {split} split") or None,
         )
         for metric, value in scores.get(split, {}).items()
     ]
