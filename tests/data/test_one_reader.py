@@ -73,7 +73,7 @@ def evaluated(file: Path, policy: str) -> list[dict]:
         config = GenerationConfig()
 
         def new_report(self):
-            return SimpleNamespace(cut=Tally())
+            return SimpleNamespace(cut=Tally(), without_end=0)
 
         def decode(self, sources, **options):
             found.extend({"source": source} for source in sources)
