@@ -7,16 +7,17 @@ equal time.
   make bible                                    # prepares the data, and runs this with --bf16 where it is fast
   python benchmarks/long_text.py --seeds 0 --max_steps 20 --max_samples 4 --results build/tried
 
-First both train for a few steps in turn, on a machine that must be idle. A full model of equal time has as many steps
-as these seconds allow, in both stages; trainings themselves may run beside other work. The test chapters are decoded
-greedily, and scored beside the sources as they are. Trainings are kept in --output_dir, rows are written as they come
-into long_text.json (long_text_speed.json) of --results; a run that was stopped goes on from there.
+First both train for a few steps and for some more, in turn, on a machine that must be idle: the difference is what
+steps take once they run. A full model of equal time has as many steps as these seconds allow, in both stages; the
+trainings themselves may run beside other work. The test chapters are decoded greedily, and scored beside the sources
+as they are. Trainings are kept in --output_dir, rows are written as they come into long_text.json
+(long_text_speed.json) of --results; a run that was stopped goes on from there.
 """
 
 import json
 import re
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 from tabulating import print_table
 from verbs import ROOT, Figures, comparison_parser, deciding, evaluate, hf_xformer, read_recipe, train
@@ -28,7 +29,7 @@ METRICS = {"chrf": "chrF", "sacrebleu": "BLEU"}
 COLUMNS = {"loss": "validation loss", **METRICS, "in_order": "verses in order, %"}
 BLOCKS, FULL, EQUAL_TIME = "blocks", "full attention", "full attention, the time of blocks"
 BLOCK_FIELDS = ("encoder_layer_types", "decoder_layer_types", "block_size", "block_shift", "num_global_tokens")
-TIMED_STEPS, ROUNDS = 24, 2
+TIMED_STEPS, ROUNDS = (12, 60), 3
 
 
 def main() -> None:
@@ -41,20 +42,16 @@ def main() -> None:
     for number in range(ROUNDS):
         for model in (BLOCKS, FULL):
             if not speed.has(model=model, round=number):
-                unseen = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
-                options = options_of(model, TIMED_STEPS) | unseen | bf16
-                seconds = train(options, runs / f"timed-{model.replace(' ', '-')}-{number}")
-                speed.add(model=model, round=number, steps=TIMED_STEPS, seconds=seconds)
-    quickest = {
-        model: min(row["seconds"] for row in speed.rows() if row["model"] == model) for model in (BLOCKS, FULL)
-    }
+                few, more = (timed(model, steps, runs, number, bf16) for steps in TIMED_STEPS)
+                speed.add(model=model, round=number, step=round((more - few) / (TIMED_STEPS[1] - TIMED_STEPS[0]), 3))
+    ratio = median(blocks / full for blocks, full in seconds_a_step(speed.rows()))
     steps = args.max_steps or read_recipe(RECIPE)["max_steps"]
-    steps_of = {BLOCKS: steps, FULL: steps, EQUAL_TIME: max(2, round(steps * quickest[BLOCKS] / quickest[FULL]))}
+    steps_of = {BLOCKS: steps, FULL: steps, EQUAL_TIME: max(2, round(steps * ratio))}
     figures = Figures("long_text", deciding(RECIPE), args.results, steps=steps, samples=args.max_samples, **bf16)
     copied = scores_of_sources(args.max_samples)
     for seed in args.seeds:
         for model, count in steps_of.items():
-            if figures.has(model=model, seed=seed):
+            if figures.has(model=model, seed=seed, steps=count):
                 continue
             run = runs / f"{model.replace(',', '').replace(' ', '-')}-{seed}"
             if model == BLOCKS and args.max_steps is None:  # whose card is that of the recipe
@@ -66,6 +63,18 @@ def main() -> None:
             if model == BLOCKS:
                 hf_xformer("card", run)
     print_table(figures.rows(), "model", {"steps": "steps", **COLUMNS})
+
+
+def timed(model: str, steps: int, runs: Path, number: int, bf16: dict) -> float:
+    """Returns the seconds of a training of so many steps, in both stages."""
+    unseen = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    return train(options_of(model, steps) | unseen | bf16, runs / f"timed-{model.replace(' ', '-')}-{steps}-{number}")
+
+
+def seconds_a_step(rows: list[dict]) -> list[tuple[float, float]]:
+    """Returns the seconds of a step of each round, with blocks and with full attention."""
+    step = {(row["model"], row["round"]): row["step"] for row in rows}
+    return [(step[BLOCKS, number], step[FULL, number]) for number in range(ROUNDS)]
 
 
 def score(run: Path, samples: int | None) -> dict[str, object]:
@@ -89,14 +98,15 @@ def beginning(text: str) -> str:
 
 
 def options_of(model: str, steps: int) -> dict:
-    """Returns the recipe of a model, whose first stage is as large a part of the steps as the recipe's."""
+    """Returns the recipe of a model, whose first stage and warm-up are as large a part of all steps as there."""
     options = read_recipe(RECIPE)
-    first, *others = options["stages"]
-    first = first | {"until_step": max(1, round(first["until_step"] * steps / options["max_steps"]))}
+    share, (first, *others) = steps / options["max_steps"], options["stages"]
+    first = first | {"until_step": max(1, round(first["until_step"] * share))}
     if model != BLOCKS:
         fields = options["config_overrides"]
         options["config_overrides"] = {name: fields[name] for name in fields if name not in BLOCK_FIELDS}
-    return options | {"max_steps": steps, "stages": [first, *others]}
+    warmup = round(options["warmup_steps"] * share)
+    return options | {"max_steps": steps, "warmup_steps": warmup, "stages": [first, *others]}
 
 
 def scores_of_sources(samples: int | None) -> dict[str, float]:

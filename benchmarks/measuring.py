@@ -47,8 +47,13 @@ def stored(name: str, folder: Path = RESULTS) -> dict:
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def spread(values: Iterable[float], digits: int = 2) -> str:
-    """Returns the mean of values, and their standard deviation if there are several."""
+def spread(values: Iterable[float], digits: int = 2, sign: str = "") -> str:
+    """
+    Returns the mean of values, and their standard deviation if there are several.
+
+    Args:
+        sign: "+" for one in front of a mean that is not negative, too.
+    """
     values = list(values)
     deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{deviation}"
+    return f"{mean(values):{sign}.{digits}f}{deviation}"

@@ -42,13 +42,14 @@ TRAININGS: dict[str, dict] = {
     "subwords, BPE dropout": {"data": "subwords", "bpe_dropout": 0.1},
     "distilled": {"data": "distilled"},
 }
-# One thing other than in the recipe, at the recipe's learning rate. Its model has rotary positions, RMSNorm before
-# each sublayer and a gated SiLU.
+# One thing other than in the recipe, at the recipe's learning rate where nothing else is said. Its model has rotary
+# positions, RMSNorm before each sublayer and a gated SiLU.
 ABLATION: dict[str, dict] = {"the recipe": {}} | {
     name: {"config_overrides": MODEL | fields}
     for name, fields in {
         "sinusoidal positions": {"position_embedding_type": "sinusoidal"},
-        "learned positions": {"position_embedding_type": "learned"},
+        # As many as the longest word may need: more would count as parameters, and nothing would train them.
+        "learned positions": {"position_embedding_type": "learned", "max_position_embeddings": 64},
         "relative positions": {"position_embedding_type": "relative"},
         "no positions": {"position_embedding_type": "none"},
         "norms behind the sublayers": {"norm_position": "post"},
@@ -61,10 +62,21 @@ ABLATION: dict[str, dict] = {"the recipe": {}} | {
         "1 encoder layer, 3 of the decoder": {"encoder_layers": 1, "decoder_layers": 3},
     }.items()
 }
-ABLATION |= {"padded": {"packing": False}}
-# As many pairs in other batches than 128, and the same share of them for the warm-up.
+RATE = read_recipe(RECIPE)["learning_rate"]
+POST = "norms behind the sublayers"
 ABLATION |= {
-    f"batches of {size}": {"per_device_train_batch_size": size, "share": 128 / size, "warmup_steps": 200 * 128 // size}
+    f"{POST}, half the rate": {**ABLATION[POST], "learning_rate": RATE / 2},
+    "padded": {"packing": False, "group_by_length": False},
+    "padded, of like lengths": {"packing": False, "group_by_length": True},
+}
+# As many pairs in other batches than 128, the same share of them for the warm-up, and a rate that goes with the root.
+ABLATION |= {
+    f"batches of {size}": {
+        "per_device_train_batch_size": size,
+        "share": 128 / size,
+        "warmup_steps": 200 * 128 // size,
+        "learning_rate": RATE * (size / 128) ** 0.5,
+    }
     for size in (32, 512)
 }
 # Ways to decode with the recipe's own model: options of `hf-xformer evaluate`.

@@ -5,20 +5,21 @@ The same minutes on the same cores: JoeyNMT, eole and hf-xformer train a model o
 
   python -m venv ../joey-env && ../joey-env/bin/pip install torch==2.13.0 joeynmt==2.3.0 importlib_metadata
   python -m venv ../eole-env && ../eole-env/bin/pip install torch==2.13.0 'eole==0.6.*' aiohttp
-  python benchmarks/toolkits.py --data multi30k-en-de-bpe --joey ../joey-env --eole ../eole-env --tune --minutes 3
+  python benchmarks/toolkits.py --data multi30k-en-de-bpe --joey ../joey-env --eole ../eole-env --tune
   python benchmarks/toolkits.py --data multi30k-en-de-bpe --joey ../joey-env --eole ../eole-env --minutes 10 30
 
 The model has 3+3 layers, d_model 256, sinusoidal positions, LayerNorm before the sublayers, ReLU, one matrix for the
-embeddings of both sides and the output, and the published files' own subwords as its vocabulary: benchmarks/toolkits
-has it for each toolkit. All train with Adam, and hf-xformer with Muon too. Batches are of so many tokens a side as
-each toolkit counts them: eole of like lengths and JoeyNMT as they come, both with padding, hf-xformer packed. Minutes
-are of the wall clock, starts and checkpoints included. BLEU is of the newest checkpoint at that minute, lowercased and
+embeddings of both sides and the output, the published files' own subwords as its vocabulary, and weights that begin
+alike: benchmarks/toolkits has it for each toolkit. JoeyNMT drops attention weights too, and cannot do without. All
+train with Adam, and hf-xformer with Muon too. Batches are of so many tokens a side as each toolkit counts them: eole
+of like lengths and JoeyNMT as they come, both with padding, hf-xformer packed. Minutes are of the wall clock, starts
+and checkpoints included. BLEU is of the newest checkpoint at that minute, one of every twenty updates, lowercased and
 tokenised as the files are, with 5 beams of the toolkit's own.
 
---tune tries learning rates for each toolkit, and then larger batches with the best of them, by BLEU on the validation
-set; other runs take the best of them. Nothing else may run on the machine meanwhile. Rows are written into
-benchmarks/results/toolkits.json (toolkits_tuned.json with --tune, toolkits_bf16.json with --bf16), and those that are
-there are not measured again.
+--tune tries learning rates for each toolkit, and then smaller and larger batches with the best of them, by BLEU on the
+validation set after five minutes; other runs take the best of them, those with --bf16 too. Nothing else may run on the
+machine meanwhile. Rows are written into benchmarks/results/toolkits.json (toolkits_tuned.json with --tune,
+toolkits_bf16.json with --bf16), and those that are there are not measured again.
 """
 
 import argparse
@@ -50,8 +51,9 @@ from prepare_multi30k import FILES, ORIGIN, joined  # noqa: E402
 
 
 CONFIGS = Path(__file__).with_suffix("")
-WARMUP, WIDTH, LONGEST, BEAMS = 400, 256, 100, 5
-RATES, TOKENS = (1e-3, 2e-3, 4e-3), (2000, 4000)  # that are tried
+WARMUP, WIDTH, LONGEST, BEAMS = 200, 256, 100, 5
+RATES, TOKENS = (1e-3, 2e-3, 4e-3), (1000, 2000, 4000)  # that are tried
+FIRST_TOKENS = 2000  # with which the rates are
 SETS = {True: ("valid", "validation set"), False: ("test.2016", "test set of 2016")}  # by whether it is to tune
 
 
@@ -101,6 +103,10 @@ class Toolkit(ABC):
         """Returns the finished checkpoints, by their updates."""
 
     @abstractmethod
+    def delete_old(self) -> None:
+        """Deletes old checkpoints, if the toolkit keeps them all."""
+
+    @abstractmethod
     def translate(self, checkpoint: Path, source: Path) -> list[str]:
         """Returns what a checkpoint makes of the lines of a file."""
 
@@ -148,13 +154,14 @@ class Toolkit(ABC):
         """
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 1))
+            self.delete_old()
             if process.poll() is not None:
                 log = self.folder / "log"
                 raise SystemExit(f"{self.name} ended by itself: {log}:\n{log.read_text()[-2000:]}")
 
     def kept(self, minute: float) -> dict:
         """
-        Copies the newest checkpoint, which the toolkit will delete.
+        Copies the newest checkpoint, which the toolkit will delete; returns how many seconds old it is, too.
 
         Raises:
             SystemExit: There is none yet.
@@ -163,10 +170,11 @@ class Toolkit(ABC):
         if not saved:
             raise SystemExit(f"{self.name} saved nothing in {minute:g} minutes; its log is {log}")
         newest, copy = saved[max(saved)], self.folder / f"at-{minute:g}"
+        age = round(time.time() - newest.stat().st_mtime)
         (shutil.copytree if newest.is_dir() else shutil.copy)(newest, copy)
         speeds = [float(each.replace(",", "")) for each in re.findall(self.rates, log.read_text())]
         speed = round(statistics.median(speeds))
-        return {"updates": max(saved), "checkpoint": copy, "target_tokens_per_second": speed}
+        return {"updates": max(saved), "checkpoint": copy, "age": age, "target_tokens_per_second": speed}
 
 
 class JoeyNMT(Toolkit):
@@ -193,6 +201,11 @@ class JoeyNMT(Toolkit):
         # The newest may be half written.
         found = {int(path.stem): path for path in self.run.glob("*.ckpt") if path.stem.isdigit()}
         return {updates: path for updates, path in found.items() if time.time() - path.stat().st_mtime > 1}
+
+    def delete_old(self) -> None:
+        saved = self.checkpoints()
+        for updates in sorted(saved)[:-2]:
+            saved[updates].unlink()
 
     def translate(self, checkpoint: Path, source: Path) -> list[str]:
         config = yaml.safe_load((self.folder / "train.yaml").read_text(encoding="utf-8"))
@@ -234,6 +247,9 @@ class Eole(Toolkit):
             if any(time.time() - each.stat().st_mtime > 1 for each in path.glob("*.safetensors"))
         }
 
+    def delete_old(self) -> None:
+        pass  # it deletes them itself
+
     def translate(self, checkpoint: Path, source: Path) -> list[str]:
         out, program = checkpoint.with_suffix(".out"), str(self.python / "bin/eole")
         command = [program, "predict", "-model_path", str(checkpoint), "-src", str(source), "-output", str(out)]
@@ -244,7 +260,7 @@ class Eole(Toolkit):
 
 class Ours(Toolkit):
     name, package, config = "hf-xformer", "hf-xformer", "hf-xformer.yaml"
-    optimizer = "adamw_torch"
+    optimizer = "adamw_torch_fused"  # the Trainer's default
     rates = r"'target_tokens_per_second': '?([\d.,]+)"
 
     def __init__(self, data: Path, folder: Path, python: Path):
@@ -273,6 +289,9 @@ class Ours(Toolkit):
         found = {int(path.name.removeprefix("checkpoint-")): path for path in self.run.glob("checkpoint-*")}
         return {updates: path for updates, path in found.items() if (path / "trainer_state.json").exists()}
 
+    def delete_old(self) -> None:
+        pass  # it deletes them itself
+
     def translate(self, checkpoint: Path, source: Path) -> list[str]:
         command = [sys.executable, "-m", "hf_xformer", "generate", str(checkpoint), "--input", str(source)]
         command += ["--num_beams", str(BEAMS), "--max_new_tokens", str(LONGEST)]
@@ -289,7 +308,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the published files")
     parser.add_argument("--joey", type=Path, help="virtual environment of JoeyNMT; without it, it is left out")
     parser.add_argument("--eole", type=Path, help="virtual environment of eole; without it, it is left out")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[10, 30], help="default: 10 30")
+    parser.add_argument("--minutes", type=float, nargs="+", help="default: 10 30, and 5 with --tune")
     parser.add_argument("--tune", action="store_true", help="try learning rates and batches, on the validation set")
     parser.add_argument("--bf16", action="store_true", help="eole and hf-xformer in bfloat16, which JoeyNMT has not")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/toolkits"), help="default: %(default)s")
@@ -303,16 +322,18 @@ def main() -> None:
     read_published(args.data, FILES, ORIGIN)
     here = Path(sys.prefix)
     kits = {JoeyNMT: args.joey, Eole: args.eole, Ours: here, OursWithMuon: here}
-    settings = [(CONFIGS / kind.config).read_text(encoding="utf-8") for kind in kits]
+    configs = [(CONFIGS / kind.config).read_text(encoding="utf-8") for kind in kits]
     name = "toolkits_tuned" if args.tune else "toolkits_bf16" if args.bf16 else "toolkits"
-    figures = Figures(name, settings, args.results, threads=machine()["threads"])
+    minutes = args.minutes or ([5] if args.tune else [10, 30])
+    about = {"threads": machine()["threads"]} | ({"minutes": minutes} if args.tune else {})
+    figures = Figures(name, [configs, WARMUP, LONGEST, BEAMS], args.results, **about)
     split, title = SETS[args.tune]
     for kind, python in kits.items():
         if python is None:
             continue
         for choice in tried(figures, kind) if args.tune else [best(args.results, kind, args.bf16)]:
             of = {"toolkit": kind.name, "rate": choice.rate, "tokens": choice.tokens}
-            left = [each for each in args.minutes if not figures.has(**of, minutes=each)]
+            left = [each for each in minutes if not figures.has(**of, minutes=each)]
             if not left:
                 continue
             folder = args.output_dir.resolve() / f"{kind.name}-{choice.rate:g}-{choice.tokens}{'-bf16' * args.bf16}"
@@ -329,13 +350,14 @@ def main() -> None:
 
 
 def tried(figures: Figures, kind: type[Toolkit]) -> Iterator[Choice]:
-    """Yields each rate with the least tokens, and then more tokens with the best rate."""
+    """Yields each rate with as many tokens, and then other tokens with the best rate."""
     for rate in RATES:
-        yield Choice(rate, TOKENS[0], bf16=False)
-    rows = [row for row in figures.rows() if row["toolkit"] == kind.name and row["tokens"] == TOKENS[0]]
+        yield Choice(rate, FIRST_TOKENS, bf16=False)
+    rows = [row for row in figures.rows() if row["toolkit"] == kind.name and row["tokens"] == FIRST_TOKENS]
     rate = max(rows, key=lambda row: row["bleu"])["rate"]
-    for tokens in TOKENS[1:]:
-        yield Choice(rate, tokens, bf16=False)
+    for tokens in TOKENS:
+        if tokens != FIRST_TOKENS:
+            yield Choice(rate, tokens, bf16=False)
 
 
 def best(results: Path, kind: type[Toolkit], bf16: bool) -> Choice:
@@ -343,16 +365,19 @@ def best(results: Path, kind: type[Toolkit], bf16: bool) -> Choice:
     Returns the settings by which a toolkit was best on the validation set.
 
     Raises:
-        SystemExit: It has not been tuned.
+        SystemExit: It has not been tuned, or not to the end.
     """
     path = results / "toolkits_tuned.json"
     rows = stored(path.stem, results)["rows"] if path.exists() else []
     mine = [row for row in rows if row["toolkit"] == kind.name]
     if not mine:
         raise SystemExit(f"{path} has no row of {kind.name}: run this with --tune first")
+    if len(mine) < (all_tried := len(RATES) + len(TOKENS) - 1):
+        raise SystemExit(f"{path} has {len(mine)} of {all_tried} trainings of {kind.name}: finish --tune first")
     row = max(mine, key=lambda row: row["bleu"])
-    if row["rate"] in (min(RATES), max(RATES)):
-        print(f"{kind.name} is best at {row['rate']:g}, an end of {json.dumps(RATES)}", file=sys.stderr)
+    for name, values in {"rate": RATES, "tokens": TOKENS}.items():
+        if row[name] in (min(values), max(values)):
+            print(f"{kind.name} is best at {row[name]:g} {name}, an end of {json.dumps(values)}", file=sys.stderr)
     return Choice(row["rate"], row["tokens"], bf16)
 
 

@@ -105,7 +105,9 @@ def test_a_table_says_all_days_and_threads_of_its_rows(verbs, tmp_path, monkeypa
     ]
 
 
-def test_toolkits_train_models_of_one_size():
+def test_toolkits_train_models_of_one_size_that_begin_alike():
+    from toolkits import WARMUP, WIDTH
+
     read = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "benchmarks/toolkits").glob("*.yaml")}
     joey, eole, ours = (read[name] for name in ("joeynmt", "eole", "hf-xformer"))
     stack, fields = joey["model"]["encoder"], ours["config_overrides"]
@@ -129,21 +131,30 @@ def test_toolkits_train_models_of_one_size():
     assert len(set(sizes)) == 1 and fields["activation_dropout"] == fields["dropout"]
     trainings = [joey["training"], eole["training"], fields | ours]
     assert {each["label_smoothing"] for each in trainings} == {0.1}
-    assert {joey["training"]["learning_rate_warmup"], *(each["warmup_steps"] for each in trainings[1:])} == {400}
+    assert {joey["training"]["learning_rate_warmup"], *(each["warmup_steps"] for each in trainings[1:])} == {WARMUP}
+    spreads = [*(joey["model"][f"{each}init_weight"] for each in ("", "embed_")), eole["training"]["param_init"]]
+    assert {*spreads, fields["initializer_range"]} == {WIDTH**-0.5}
+    assert eole["model"]["add_qkvbias"] and eole["model"]["add_ffnbias"] and fields["use_bias"]
+    often = (joey["training"]["validation_freq"], eole["training"]["save_checkpoint_steps"], ours["save_steps"])
+    assert len({*often}) == 1
 
 
 def test_toolkits_are_compared_by_what_was_best_on_the_validation_set(verbs, tmp_path, capsys):
-    from toolkits import Choice, Eole, JoeyNMT, best, tried
+    from toolkits import Choice, Eole, JoeyNMT, Ours, best, tried
 
     figures = verbs.Figures("toolkits_tuned", "settings", tmp_path)
-    for choice, score in zip(tried(figures, Eole), (20.1, 22.3, 21.0, 21.9), strict=True):
+    for choice, score in zip(tried(figures, Eole), (20.1, 22.3, 21.0, 20.5, 21.9), strict=True):
         figures.add(toolkit="eole", rate=choice.rate, tokens=choice.tokens, bleu=score)
     assert (choice.rate, choice.tokens) == (2e-3, 4000)  # the last: more tokens, with the best rate
     assert best(tmp_path, Eole, bf16=True) == Choice(2e-3, 2000, bf16=True)
     figures.add(toolkit="eole", rate=4e-3, tokens=4000, bleu=30)
-    assert "eole is best at 0.004, an end of" in (best(tmp_path, Eole, bf16=False), capsys.readouterr().err)[1]
-    with pytest.raises(SystemExit, match="has no row of JoeyNMT: run this with --tune first"):
+    said = (best(tmp_path, Eole, bf16=False), capsys.readouterr().err)[1]
+    assert "eole is best at 0.004 rate, an end of" in said and "eole is best at 4000 tokens, an end of" in said
+    figures.add(toolkit="JoeyNMT", rate=1e-3, tokens=2000, bleu=3)
+    with pytest.raises(SystemExit, match="has 1 of 5 trainings of JoeyNMT: finish --tune first"):
         best(tmp_path, JoeyNMT, bf16=False)
+    with pytest.raises(SystemExit, match="has no row of hf-xformer: run this with --tune first"):
+        best(tmp_path, Ours, bf16=False)
 
 
 @pytest.mark.parametrize(
