@@ -29,6 +29,15 @@ DAMAGED_RECORDS: dict[str, dict] = {
             "of a number": [{"from_step": 2, "changes": {"seed": 1}}],
         }.items()
     },
+    **{
+        f"starts {kind}": {"RecipeRecord": {"args": {"recipe": {}, "history": [], "starts": starts}}}
+        for kind, starts in {
+            "null": None,
+            "of numbers": [1],
+            "without hardware": [{"from_step": 1, "versions": {}}],
+            "of nameless hardware": [{"from_step": 1, "versions": {}, "hardware": {}}],
+        }.items()
+    },
     "stopping a list": {"EarlyStopping": []},
     "stopping part text": {"EarlyStopping": {"attributes": "x"}},
     "counter text": {"EarlyStopping": {"attributes": {"early_stopping_patience_counter": "2"}}},

@@ -13,10 +13,11 @@ same command: it resumes from the last whole checkpoint in --output_dir; --resum
 
 import sys
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import PartialState
 from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, set_seed
@@ -24,12 +25,13 @@ from transformers.trainer_utils import HubStrategy
 
 from ..checkpoints.averaging import load_averages
 from ..data.pictures import can_plot
+from ..decoding.options import search_of
 from ..errors import blame, one_line_errors
 from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER, with_nulls
 from ..hub.card import CardFacts, facts_of, read_facts, why_kept, write_card
 from ..hub.curves import plot_curves
 from ..hub.privacy import cleaned, hide_secrets, shown
-from ..hub.record import listed, make_record, update_record
+from ..hub.record import listed, make_record, provenance, update_record
 from ..hub.repository import RunPublisher, check_pushing
 from ..training.adapter_state import AllocateRanks, SaveWholeAdapter, is_saved_in_part
 from ..training.arguments import DataArguments, ModelArguments
@@ -88,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_pushing(training_args, facts, model_args.model_name_or_path if model_args.adapts else None)
         if training_args.device.type == "cpu":
             keep_freed_memory()
-        run = prepare(model_args, data_args, training_args)
+        run = prepare(model_args, data_args, training_args, provenance(split_command_line(words)[0], training_args))
         trainer = make_trainer(run, model_args, data_args, training_args)
         hub = RunPublisher.of(training_args, model_args.hub_overwrite) if training_args.push_to_hub else None
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
@@ -161,7 +163,7 @@ def make_callbacks(
         ExactResume(),
         BestCheckpoint(partial(check_end, needs=run.needs), state is not None and run.finished is None, run.best),
     ]
-    callbacks.append(RecipeRecord(run.recipe.options, run.recipe.history, run.recipe.changed))
+    callbacks.append(RecipeRecord(run.recipe, run.starts))
     if run.target is not run.source:
         callbacks.append(SaveTargetTokenizer(run.target))
     if (adapter := run.needs.adapter) is not None:
@@ -270,16 +272,17 @@ def record_of(
     data_args: DataArguments,
 ) -> dict:
     """Returns what is to be written of a run; of a finished one that has a record, its evaluation alone."""
-    evaluated = evaluated_on(data_args) | {"signatures": getattr(trainer.compute_metrics, "signatures", {})}
+    evaluated = evaluation_of(trainer, run, data_args)
     if run.finished is not None and Path(trainer.args.output_dir, RECORD).exists():
         return {} if run.validation is None else evaluated
     recipe, words = split_command_line(argv)
     record = make_record(
         trainer,
+        run.starts,
         recipe,
         words,
         model_args.model_name_or_path,
-        data_args.dataset_name or data_args.train_file or names_of(data_args),
+        trained_data(data_args),
         count_bad_rows(run, data_args),
         run.plan.batch,
         seconds_of(trainer.state),
@@ -290,6 +293,7 @@ def record_of(
     more = {
         "train_files": train_files(data_args),
         "commits": commits_of(run.recipe.options),
+        "recipe_options": cleaned(run.recipe.options),
         "weights_of_step": trainer.state.global_step if best is None else best,
         "stopped_early": has_stopped_early(trainer.state, data_args),
         "decisions": asdict(run.plan),
@@ -297,20 +301,63 @@ def record_of(
         "recipe_changes": run.recipe.history,
         "optimisation": record["optimisation"]
         | describe_parts(run.model, model_args)
-        | ({} if model_args.r_drop is None else {"r_drop": model_args.r_drop}),
+        | {"precision": run.recipe.options["precision"]}
+        | {name: value for name in ("ema_decay", "r_drop") if (value := getattr(model_args, name)) is not None},
     }
     return record | evaluated | more
 
 
-def evaluated_on(data_args: DataArguments) -> dict[str, Any]:
-    """Returns in a record's words what a run was evaluated on: a dataset, files, or several sets of them."""
-    if data_args.validation_sets is None:
-        return {
-            "evaluated_on": listed(data_args.dataset_name or data_args.validation_file or []),
-            "evaluated_sets": {},
-        }
-    sets = {name: listed(files) for name, files in data_args.validation_files.items()}
-    return {"evaluated_on": f"the mean of {' and '.join(sets)}", "evaluated_sets": sets}
+def trained_data(data_args: DataArguments) -> str:
+    """Returns in a record's words what a run was trained on: files, a split of a dataset, or the names of corpora."""
+    if data_args.datasets is not None:
+        return listed(names_of(data_args))
+    files = None if data_args.dataset_name else data_args.train_file
+    return data_in_words(files, data_args, data_args.train_split, data_args.max_train_samples)
+
+
+def evaluation_of(trainer: Seq2SeqTrainer, run: Run, data_args: DataArguments) -> dict[str, Any]:
+    """
+    Returns in a record's words what a run was evaluated on, files or a split of a dataset, and how: the rows of each
+    set, how texts were decoded if there were metrics of them, and the metrics' signatures.
+    """
+    sets = {} if run.validation is None else run.validation.sets
+    rows = {name: part.stop - part.start for name, part in sets.items()}
+    found: dict[str, Any] = {"evaluated_sets": {}, "evaluated_rows": rows, "evaluated_split": "validation"}
+    if data_args.validation_sets is not None:
+        files = {name: listed(each) for name, each in data_args.validation_files.items()}
+        found |= {"evaluated_on": f"the mean of {' and '.join(files)}", "evaluated_sets": files}
+    else:
+        split = data_args.validation_split
+        found["evaluated_on"] = data_in_words(data_args.validation_file, data_args, split)
+        if data_args.validation_file is None:
+            found["evaluated_split"] = split
+    signatures = getattr(trainer.compute_metrics, "signatures", {})
+    return found | {"validation_decoding": decoding_of(trainer, run), "signatures": signatures}
+
+
+def decoding_of(trainer: Seq2SeqTrainer, run: Run) -> dict[str, Any] | None:
+    """Returns how the Trainer decodes the texts of an evaluation; None if it has no metrics of texts."""
+    if run.metrics is None:
+        return None
+    config, args = copy(run.model.generation_config), cast(Seq2SeqTrainingArguments, trainer.args)
+    config.num_beams = args.generation_num_beams or config.num_beams
+    length = args.generation_max_length or config.max_length
+    return {"num_beams": config.num_beams or 1} | search_of(config) | {"max_length": length}
+
+
+def data_in_words(files: Sequence[str] | None, data_args: DataArguments, split: str, most: int | None = None) -> str:
+    """
+    Returns in a record's words which data were read.
+
+    Args:
+        files: None for the dataset. split: Of that.
+        most: Rows that were read at most; None for all.
+    """
+    words = [listed(files or data_args.dataset_name or [])]
+    if not files and data_args.dataset_name:
+        words += [data_args.dataset_config_name] if data_args.dataset_config_name else []
+        words.append(f"split {split}")
+    return ", ".join([*words, *([] if most is None else [f"the first {most:,} rows"])])
 
 
 def commits_of(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -343,7 +390,7 @@ def corpora_for_record(trainer: Seq2SeqTrainer, data_args: DataArguments) -> dic
     counts = (sums_in(trainer.state) or {}).get("corpora", {})
     found, said = [], []
     for corpus, of_corpus in corpora_of(data_args):
-        data = listed(of_corpus.dataset_name or of_corpus.train_file or [])
+        data = trained_data(of_corpus)
         pairs, source, target = counts.get(corpus.name, (0, 0, 0))
         tokens = {"source_tokens": source, "target_tokens": target}
         found.append({"name": corpus.name, "data": data, "pairs": pairs, **tokens, **recorded_chance(of_corpus)})

@@ -185,7 +185,9 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
         evaluated_on |= {split_of(name): files for name, files in run.get("evaluated_sets", {}).items()}
         scores, footprint = scores_of(folder), Footprint.of(run, facts)
         first_rows = f", its first {tested['max_samples']:,} rows" if tested.get("max_samples") else ""
-        named_sets = evaluated_on | {"test": files + first_rows}
+        rows_of = dict.fromkeys(evaluated_on, "") | {"test": first_rows}
+        rows_of |= {split_of(name): f", {count:,} rows" for name, count in run.get("evaluated_rows", {}).items()}
+        named_sets = {split: said + rows_of[split] for split, said in evaluated_on.items()}
         text = card_template().render(
             card_data=Written(metadata_of(run, facts, name, scores, named_sets, footprint).to_yaml()),
             name=name,
@@ -195,11 +197,12 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             run=run,
             scores=scores,
             evaluated_on=evaluated_on,
+            rows_of=rows_of,
             signatures={f"validation {name}_signature": each for name, each in run.get("signatures", {}).items()}
             | {each: tested[each] for each in tested if each.endswith("_signature")},
             has_wrong_words=any("wrong_words" in values for values in scores.values()),
-            decoded=how_decoded(tested),
-            first_rows=first_rows,
+            decoded=" ".join(filter(None, (how_validated(run), how_decoded(tested) if "test" in scores else ""))),
+            starts=other_starts(run.get("starts", [])),
             has_code=(folder / CONFIG).exists() and run["is_xformer"],
             has_target=(folder / TARGET_TOKENIZER).is_dir(),
             pictures=[each for each in (CURVES, ATTENTION) if (folder / each).exists()],
@@ -211,6 +214,29 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             f"{folder / RECORD}: not what this version writes: {error}; start the run again"
         ) from error
     return ModelCard(text)
+
+
+def how_validated(run: dict) -> str:
+    """Returns in words how the texts of a run's own evaluation were decoded; an empty text if nobody recorded it."""
+    if not (decoding := run.get("validation_decoding")):
+        return ""
+    words = ", ".join(f"{option} {value}" for option, value in decoding.items())
+    return f"Validation texts were decoded with {words}."
+
+
+def other_starts(starts: list[dict]) -> list[tuple[int, str]]:
+    """Returns the first step of each start of a run and what it was made of, if that is not the same of all."""
+    made_of = [
+        ", ".join(
+            [
+                f"commit {start['commit']}" if start.get("commit") else "no commit",
+                *(f"{module} {version}" for module, version in start["versions"].items()),
+                start["hardware"]["name"],
+            ]
+        )
+        for start in starts
+    ]
+    return list(zip((start["from_step"] for start in starts), made_of, strict=True)) if len({*made_of}) > 1 else []
 
 
 def how_decoded(tested: dict) -> str:
@@ -277,7 +303,7 @@ def metadata_of(
                 task_type="text2text-generation",
                 dataset_type=facts.dataset_id or line(Path(evaluated_on[split]).stem),
                 dataset_name=line(evaluated_on[split]),
-                dataset_split=split.partition(":")[0],
+                dataset_split=run.get("evaluated_split", "validation") if split != "test" else "test",
                 metric_type=line(metric),
                 metric_value=round(value, 4),
             )
@@ -373,10 +399,11 @@ def hub_results(folder: Path, facts: CardFacts) -> list[EvalResultEntry]:
     """
     if facts.dataset_id is None:
         return []
-    tested, scores, date = read_json(folder / TEST_RESULTS), scores_of(folder), read_json(folder / RECORD)["date"]
-    split, notes = "validation", {}
+    tested, scores, run = read_json(folder / TEST_RESULTS), scores_of(folder), read_json(folder / RECORD)
+    split, notes, date = "validation", {}, run["date"]
+    named_split = run.get("evaluated_split", split)
     if "test" in scores:
-        split, date = "test", tested.get("date", date)
+        split, named_split, date = "test", "test", tested.get("date", date)
         rows = f"the first {tested['max_samples']:,} rows" if tested.get("max_samples") else ""
         notes = {each: "; ".join(filter(None, (tested.get(f"{each}_signature"), rows))) for each in scores[split]}
     return [
@@ -385,7 +412,7 @@ def hub_results(folder: Path, facts: CardFacts) -> list[EvalResultEntry]:
             task_id=metric,
             value=round(value, 4),
             date=date,
-            notes=notes.get(metric, f"on the {split} split") or None,
+            notes=notes.get(metric, f"on the {named_split} split") or None,
         )
         for metric, value in scores.get(split, {}).items()
     ]

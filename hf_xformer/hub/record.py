@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from ..checkpoints.adapters import KINDS
 from ..files import RECORD, read_json, write_json
@@ -72,8 +72,23 @@ def update_record(folder: Path, changes: dict) -> None:
     write_json(folder / RECORD, read_json(folder / RECORD) | changes)
 
 
+def provenance(recipe: Path | None, args: TrainingArguments) -> dict[str, Any]:
+    """
+    Returns what a start of a run is made of beside its options: the recipe's commit, versions and hardware.
+
+    Args:
+        recipe: The YAML file, if one was given.
+    """
+    return {
+        "commit": None if recipe is None else commit_of(recipe),
+        "versions": {"hf-xformer": __version__} | {name: metadata.version(name) for name in PACKAGES},
+        "hardware": hardware(args),
+    }
+
+
 def make_record(
     trainer: Trainer,
+    starts: Sequence[dict[str, Any]],
     recipe: Path | None,
     options: Sequence[str],
     base_model: str | None,
@@ -86,6 +101,7 @@ def make_record(
     Returns the record of a finished run.
 
     Args:
+        starts: Provenance of each start of the run, with the step `from_step` from which it counts.
         recipe, options: The command line: the YAML file, if one was given, and the words beside it.
         base_model: Folder or Hub name of the model that was trained further; None for a new one.
         trained_on: Name of a dataset, or files.
@@ -98,7 +114,8 @@ def make_record(
     record = {
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "recipe": None if recipe is None else shown(recipe),
-        "commit": None if recipe is None else commit_of(recipe),
+        **{name: starts[-1][name] for name in ("commit", "versions", "hardware")},
+        "starts": list(starts),
         **recorded(options),
         "base_model": None if base_model is None else shown(base_model),
         "base_is_local": base_model is not None and Path(base_model).exists(),
@@ -115,8 +132,6 @@ def make_record(
         "batch": batch,
         "optimisation": {name: plain(getattr(args, name)) for name in OPTIMISATION},
         "seconds": round(seconds, 1),
-        "hardware": hardware(trainer),
-        "versions": {"hf-xformer": __version__} | {name: metadata.version(name) for name in PACKAGES},
     }
     return cleaned(record)
 
@@ -168,7 +183,7 @@ def plain(value):
 
 
 def commit_of(recipe: Path) -> str | None:
-    """Returns the commit that a file's repository is at, marked if the file has changed since; None outside of any."""
+    """Returns the commit that a file's repository is at, marked if any of its files differs; None outside of any."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(recipe.resolve().parent), *words]
@@ -177,21 +192,21 @@ def commit_of(recipe: Path) -> str | None:
     try:
         git("ls-files", "--error-unmatch", "--", recipe.name)  # else the repository is that of something around it
         commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--", recipe.name)
+        changed = git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit} with changes" if changed else commit
 
 
-def hardware(trainer: Trainer) -> dict:
+def hardware(args: TrainingArguments) -> dict:
     """Returns the `kind`, "gpu" or "cpu", the `count` of GPUs or of cores in use, and a `name` for people."""
-    processes = trainer.args.world_size
-    if trainer.args.device.type == "cpu":
+    processes = args.world_size
+    if args.device.type == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         used = min(cores, processes * torch.get_num_threads())
         share = f"{cores} cores" if used == cores else f"{used} of {cores} cores"
         return {"kind": "cpu", "count": used, "name": f"{share} of {processor_name()}"}
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else trainer.args.device.type
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else args.device.type
     return {"kind": "gpu", "count": processes, "name": f"{processes} {name}"}
 
 

@@ -289,21 +289,52 @@ def mixed(difference: Difference, history: Iterable[dict], step: int) -> str:
     return f"{before} with {difference.option} {shown(difference.was)}, from {step} with {shown(difference.now)}"
 
 
-class RecipeRecord(TrainerCallback, ExportableState):
+def settle_starts(state: SavedState | None, begun: dict[str, Any], is_finished: bool, say: Callable) -> list[dict]:
     """
-    Leaves the recipe and its history in every checkpoint's `trainer_state.json`, and puts changes in force.
+    Returns the starts of a run with this one, and says where it has other versions or hardware than the one before.
 
     Args:
-        recipe, history, changed: As [`Recipe`] has them.
+        state: Where the run resumes; None at the first step.
+        begun: Commit, versions and hardware of this start.
+        is_finished: Whether the run needs no further step, and has had its last start.
+    """
+    if state is None:
+        return [{"from_step": 1, **begun}]
+    callbacks: Any = state.trainer.stateful_callbacks or {}
+    earlier = callbacks.get(RecipeRecord.__name__, {}).get("args", {}).get("starts", [])
+    if is_finished and earlier:
+        return earlier
+    if earlier and (others := unlike(earlier[-1], begun)):
+        say(f"{state.checkpoint} was trained with {others}: the run may end with other bits than without a stop")
+    return [*earlier, {"from_step": state.trainer.global_step + 1, **begun}]
+
+
+def unlike(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """Returns in words which versions and hardware of a start are others now."""
+    was, new = earlier["versions"], now["versions"]
+    found = [f"{name} {was[name]}, not {new.get(name)}" for name in was if was[name] != new.get(name)]
+    before, here = (each["hardware"]["name"] for each in (earlier, now))
+    return "; ".join([*found, *([f"{before}, not {here}"] if before != here else [])])
+
+
+class RecipeRecord(TrainerCallback, ExportableState):
+    """
+    Leaves the recipe, its history and the starts in each checkpoint's `trainer_state.json`, and puts changes in force.
+
+    Args:
+        recipe: As `settle` returns it.
+        starts: As `settle_starts` returns them.
     """
 
-    def __init__(self, recipe: dict[str, Any], history: list[dict], changed: Iterable[str] = ()):
-        self.recipe, self.history, self.changed = recipe, history, frozenset(changed)
+    def __init__(self, recipe: Recipe, starts: list[dict]):
+        self.recipe, self.history, self.changed = recipe.options, recipe.history, recipe.changed
+        self.starts = starts
         self.seeds = False
 
     def state(self) -> dict:
         """Returns what the Trainer writes into `trainer_state.json`."""
-        return {"args": {"recipe": self.recipe, "history": self.history}, "attributes": {}}
+        kept = {"recipe": self.recipe, "history": self.history, "starts": self.starts}
+        return {"args": kept, "attributes": {}}
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, lr_scheduler=None, **kwargs):
         if state.global_step == 0:

@@ -42,6 +42,7 @@ from .file_checks import (
     NotWholeError,
     UnfinishedError,
     UnfitError,
+    are_starts,
     check_numbers,
     check_random_state,
     check_schedule,
@@ -217,7 +218,11 @@ RECORD_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
         "averages": lambda value: isinstance(value, bool),
         "sums": lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
     },
-    "RecipeRecord": {"recipe": lambda value: isinstance(value, dict), "history": is_history},
+    "RecipeRecord": {
+        "recipe": lambda value: isinstance(value, dict),
+        "history": is_history,
+        "starts": are_starts,
+    },
     "EarlyStopping": {"early_stopping_patience_counter": is_count},
 }
 

@@ -238,6 +238,17 @@ def is_history(value: Any) -> bool:
     )
 
 
+def are_starts(value: Any) -> bool:
+    """Returns whether a value is a list of a run's starts, as `Recipe` has them."""
+    return isinstance(value, list) and all(
+        isinstance(each, dict)
+        and is_count(each.get("from_step"))
+        and all(isinstance(each.get(name), dict) for name in ("versions", "hardware"))
+        and isinstance(each["hardware"].get("name"), str)
+        for each in value
+    )
+
+
 def are_changes(value: Any) -> bool:
     """Returns whether a value has, for each changed option, what it was and what it is; None if nobody knows."""
     return value is None or (

@@ -36,7 +36,7 @@ from ..models import XformerConfig
 from .adapter_options import check_fit
 from .adapters import add_adapter, make_adapter, tell_moved_base
 from .arguments import DataArguments, ModelArguments
-from .changes import Recipe, settle
+from .changes import Recipe, settle, settle_starts
 from .checkpoint_files import Needs
 from .checks import check_model, check_output_dir, check_own_tokenizer, own_tokenizer
 from .evaluation import (
@@ -88,6 +88,7 @@ class Run:
         finished: The checkpoint that a finished run ends with; None if there are steps to take.
         best: Where the best checkpoint until now will be in the output folder of a run that resumes; None without one.
         bad_rows: Those of the training and of the validation set that were left out.
+        starts: As `settle_starts` returns them.
     """
 
     model: PreTrainedModel
@@ -104,6 +105,7 @@ class Run:
     finished: Path | None
     best: Path | None
     bad_rows: dict[str, BadRows]
+    starts: list[dict]
 
     @property
     def checkpoint(self) -> Path | None:
@@ -111,9 +113,17 @@ class Run:
         return None if self.start.state is None else self.start.state.checkpoint
 
 
-def prepare(model_args: ModelArguments, data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> Run:
+def prepare(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+    begun: dict[str, Any],
+) -> Run:
     """
     Reads and checks everything. It writes caches, and under tensor parallelism a new model's weights for a moment.
+
+    Args:
+        begun: What is recorded of this start: the recipe's commit, versions and hardware.
 
     Raises:
         ArgumentError, DataError: An option or the data cannot be; one line says which and why.
@@ -147,6 +157,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     plan = make_plan(model_args, data_args, training_args, finished is not None, config)
     now = recipe_of(model_args, data_args, training_args, plan, config, source, target)
     recipe = settle(now, state, training_args, data_args.change_recipe, finished is not None, say)
+    starts = settle_starts(state, begun, finished is not None, say)
     announce(plan, finished, model_args, training_args, say)
     for line in (*(line for _, _, line in settings(data_args, training_args) if line), *remarks):
         say(line)
@@ -165,7 +176,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, training_args:
     fit_generation(model, data_args, training_args, say)
     collator = make_collator(source, model, model_args, data_args, training_args)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)
-    end = (finished, best, bad_rows)
+    end = (finished, best, bad_rows, starts)
     return Run(model, source, target, train_set, collator, validation, metrics, plan, recipe, start, needs, *end)
 
 

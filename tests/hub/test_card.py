@@ -14,12 +14,22 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from small_records import make_record
 from small_runs import ROOT, refused
 from transformers import AutoTokenizer, pipeline
 
 from hf_xformer.commands import card, train
 from hf_xformer.errors import ArgumentError
-from hf_xformer.hub.card import REQUIRED, missing_facts, problems_of, read_facts, render, scores_of, write_card
+from hf_xformer.hub.card import (
+    REQUIRED,
+    facts_of,
+    missing_facts,
+    problems_of,
+    read_facts,
+    render,
+    scores_of,
+    write_card,
+)
 from hf_xformer.hub.publication import gather
 from hf_xformer.hub.record import commit_of
 from hf_xformer.training.resume import set_results_aside
@@ -27,7 +37,7 @@ from hf_xformer.training.resume import set_results_aside
 
 SHIPPED = sorted((ROOT / "model_cards").glob("*.yaml"))
 # Recipes whose own command has not been run to its end; docs/results.md says what is known of them.
-NOT_RUN = {"bible"}
+NOT_RUN = {"bible", "g2p-pronasyl"}
 
 
 def published(run: Path) -> set[str]:
@@ -58,6 +68,15 @@ def test_a_run_records_what_a_card_says_of_it(run, task):
     libraries = {"transformers", "torch", "accelerate", "datasets", "tokenizers"}
     assert record["versions"].keys() == {"hf-xformer", *libraries}
     assert record["train_files"] == ["train.jsonl"] and record["signatures"].keys() == {"per"}
+    # Options of the recipe itself, which no command line had.
+    assert record["recipe_options"]["learning_rate"] == 0.01 and record["recipe_options"]["precision"] == "no"
+    (start,) = record["starts"]
+    assert start == {"from_step": 1} | {name: record[name] for name in ("commit", "versions", "hardware")}
+    rows = len(Path(task.validation).read_text().splitlines())
+    assert record["evaluated_rows"] == {"": rows} and record["validation_decoding"]["num_beams"] == 1
+    card_text = (run / "README.md").read_text()
+    assert f"validation (validation.jsonl, {rows:,} rows)" in card_text.replace("`", "")
+    assert "Validation texts were decoded with num_beams 1, max_length " in card_text
 
 
 def test_the_card_has_the_runs_figures_and_marks_what_no_file_says(run):
@@ -182,6 +201,28 @@ def test_facts_that_cannot_be_are_refused_with_file_and_value(content, said, tmp
     assert said in line and str(path) in line and not (tmp_path / "new").exists()
 
 
+def test_a_run_of_several_starts_tells_what_each_was_made_of(tmp_path):
+    first = {"commit": "a" * 40, "versions": {"torch": "2.12.0"}, "hardware": {"kind": "cpu", "count": 1, "name": "1"}}
+    alike = [{"from_step": step, **first} for step in (1, 5)]
+    other = {"from_step": 9, **first, "commit": "b" * 40, "versions": {"torch": "2.13.0"}}
+    for starts, lines in ((alike, []), ([*alike, other], [1, 5, 9])):
+        (tmp_path / "run.json").write_text(json.dumps(make_record(starts=starts)))
+        text = str(render(tmp_path, facts_of(make_record()), "run"))
+        found = re.findall(r"^\| from step (\d+) on \| (.*) \|$", text, re.MULTILINE)
+        assert [int(step) for step, _ in found] == lines
+        assert not lines or "b" * 40 in found[-1][1] and "torch 2.13.0" in found[-1][1]
+
+
+def test_rows_files_and_split_of_an_evaluation_stand_in_the_card(tmp_path):
+    changes = {"evaluated_on": "tester/words, split test", "evaluated_split": "test", "evaluated_rows": {"": 1000}}
+    (tmp_path / "run.json").write_text(json.dumps(make_record(**changes)))
+    (tmp_path / "eval_results.json").write_text(json.dumps({"eval_per": 8.5}))
+    card_of = render(tmp_path, facts_of(make_record()), "run")
+    (result,) = card_of.data.eval_results
+    assert (result.dataset_name, result.dataset_split) == ("tester/words, split test, 1,000 rows", "test")
+    assert "validation (`tester/words, split test`, 1,000 rows)" in str(card_of)
+
+
 def test_a_folder_without_a_run_has_no_card(tmp_path, task, capsys):
     AutoTokenizer.from_pretrained(task.tokenizer).save_pretrained(tmp_path)
     assert "no run.json there" in refused(card, [tmp_path], capsys)
@@ -201,5 +242,15 @@ def test_the_recipes_commit_is_its_repositorys_and_marked_where_it_has_changed(t
     git("commit", "-q", "-m", "first")
     commit = commit_of(recipe)
     assert re.fullmatch("[0-9a-f]{40}", commit)
+    (tmp_path / "notes").write_text("of nobody's")
+    assert commit_of(recipe) == commit
     recipe.write_text("seed: 2\n")
     assert commit_of(recipe) == f"{commit} with changes"
+    recipe.write_text("seed: 1\n")
+    code = tmp_path / "package" / "code.py"
+    code.parent.mkdir()
+    code.write_text("a = 1\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "second")
+    code.write_text("a = 2\n")  # by which a model is another one too
+    assert commit_of(recipe).endswith(" with changes")

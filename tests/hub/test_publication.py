@@ -431,5 +431,5 @@ def test_training_and_evaluation_read_a_data_set_by_its_name(hub, task, tmp_path
     done = command(hub, tmp_path / "home", "train", *options)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "new/run.json").read_text())
-    assert record["trained_on"] == "tester/words" and record["train_files"] == []
+    assert record["trained_on"] == "tester/words, split train" and record["train_files"] == []
     assert re.fullmatch("[0-9a-f]{40}", record["commits"]["dataset_revision"])

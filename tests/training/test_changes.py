@@ -3,6 +3,7 @@
 """A recipe that was changed on the way: the new values are in force from the checkpoint on, and the record says so."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch.optim import AdamW
 from transformers import AutoModelForSeq2SeqLM, TrainerState, TrainingArguments
 
 from hf_xformer.commands import train
-from hf_xformer.training.changes import RecipeRecord, settle
+from hf_xformer.training.changes import Recipe, RecipeRecord, settle
 from hf_xformer.training.resume import SavedState
 
 
@@ -172,6 +173,31 @@ def test_a_finished_run_that_is_evaluated_on_other_data_says_so(finished, task, 
 
 
 @pytest.mark.slow
+def test_a_finished_run_records_how_it_is_evaluated_now(finished, task, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    more = {"validation_file": task.validation, "metrics": "per", "generation_num_beams": 2, "max_eval_samples": 3}
+    train.main(task.options(tmp_path / "run", **BEFORE, **more))
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["evaluated_rows"] == {"": 3} and record["validation_decoding"]["num_beams"] == 2
+    text = (tmp_path / "run/README.md").read_text()
+    assert "`, 3 rows)" in text and "Validation texts were decoded with num_beams 2" in text
+
+
+@pytest.mark.slow
+def test_other_versions_of_a_later_start_are_said_and_recorded(stopped, task, capsys, monkeypatch):
+    begun = train.provenance
+    newer = {"torch": "9.9"}
+    monkeypatch.setattr(
+        train, "provenance", lambda *args: (now := begun(*args)) | {"versions": now["versions"] | newer}
+    )
+    train.main(task.options(stopped, **BEFORE))
+    said = capsys.readouterr().out
+    assert re.search(r"was trained with torch \S+, not 9\.9: the run may end with other bits", said)
+    starts = json.loads((stopped / "run.json").read_text())["starts"]
+    assert starts[0]["from_step"] == 1 < starts[1]["from_step"] and starts[1]["versions"]["torch"] == "9.9"
+
+
+@pytest.mark.slow
 def test_a_run_of_a_constant_rate_is_lengthened_without_a_word(task, tmp_path, capsys):
     options = {"lr_scheduler_type": "constant", "save_strategy": "steps", "save_steps": 2}
     train.main(task.options(tmp_path, **options, max_steps=2))
@@ -225,7 +251,7 @@ def test_the_best_until_now_goes_on_counting_unless_scores_are_of_another_kind(c
     args = TrainingArguments(use_cpu=True, metric_for_best_model=metric)
     best = {"best_metric": 0.5, "best_global_step": 2, "best_model_checkpoint": "run/checkpoint-2"}
     state = TrainerState(global_step=4, max_steps=9, **best)
-    RecipeRecord({}, [], changed).on_train_begin(args, state, None)
+    RecipeRecord(Recipe({}, [], changed), []).on_train_begin(args, state, None)
     assert {name: getattr(state, name) for name in best} == (dict.fromkeys(best) if other else best)
     line = f"the best until now, checkpoint-2, no longer counts: with another {other} "
     said = capsys.readouterr().out
