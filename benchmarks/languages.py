@@ -12,19 +12,17 @@ validation sets: equal models, tokenizer, steps and tokens a step, and of each r
 validation. Test texts are decoded with five beams. Trainings are kept in --output_dir, and go on from there.
 """
 
-from pathlib import Path
-
 from tabulating import print_table
-from verbs import Figures, comparison_parser, deciding, evaluate, read_recipe, train
+from verbs import ROOT, Figures, comparison_parser, deciding, evaluate, read_recipe, train
 
 
 RECIPE = "configs/train/descriptions.yaml"
+TEST = ROOT / "data/descriptions/test.jsonl"
 ALL = "all in one model"
 
 
 def main() -> None:
     parser = comparison_parser(__doc__, seeds=[0], output_dir="runs/languages")
-    parser.add_argument("--data", type=Path, default=Path("data/descriptions"), help="folder of the prepared data")
     parser.add_argument("--models", nargs="+", help=f"such as de; by default {ALL!r} and each language")
     parser.add_argument("--max_steps", type=int, help="of a training, instead of those that the recipe has")
     args = parser.parse_args()
@@ -35,7 +33,7 @@ def main() -> None:
     if unknown := {*(args.models or ())} - {ALL, *corpora}:
         parser.error(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join((ALL, *corpora))}")
     about = {"steps": options["max_steps"], "bf16": args.bf16}
-    figures = Figures("languages", deciding(RECIPE), args.results, **about)
+    figures = Figures("languages", deciding(RECIPE), args.results, [TEST], **about)
     for seed in args.seeds:
         for model in args.models or (ALL, *corpora):
             if not figures.has(model=model, seed=seed):
@@ -45,7 +43,7 @@ def main() -> None:
                 run = args.output_dir / f"{model.replace(' ', '-')}-{seed}"
                 seconds = train(options | of, run)
                 words = ["--source_column", options["source_column"], "--by", "{target_lang}", "--num_beams", 5]
-                scores = evaluate(run, args.data / "test.jsonl", ["chrf"], *words)
+                scores = evaluate(run, TEST, ["chrf"], *words)
                 figures.add(model=model, seed=seed, seconds=seconds, **{name: scores[f"chrf_{name}"] for name in mine})
     pairs = [
         {"model": f"{name}: {'all' if row['model'] == ALL else 'alone'}", "chrf": row[name]}

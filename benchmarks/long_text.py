@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--max_samples", type=int, help="chapters of the test set (default: all)")
     args = parser.parse_args()
     runs, bf16 = args.output_dir.resolve(), {"bf16": args.bf16}
-    speed = Figures("long_text_speed", deciding(RECIPE), args.results, **bf16)
+    speed = Figures("long_text_speed", deciding(RECIPE), args.results, [TEST], **bf16)
     for number in range(ROUNDS):
         for model in (BLOCKS, FULL):
             if not speed.has(model=model, round=number):
@@ -47,7 +47,8 @@ def main() -> None:
     ratio = median(blocks / full for blocks, full in seconds_a_step(speed.rows()))
     steps = args.max_steps or read_recipe(RECIPE)["max_steps"]
     steps_of = {BLOCKS: steps, FULL: steps, EQUAL_TIME: max(2, round(steps * ratio))}
-    figures = Figures("long_text", deciding(RECIPE), args.results, steps=steps, samples=args.max_samples, **bf16)
+    about = {"steps": steps, "samples": args.max_samples, **bf16}
+    figures = Figures("long_text", deciding(RECIPE), args.results, [TEST], **about)
     copied = scores_of_sources(args.max_samples)
     for seed in args.seeds:
         for model, count in steps_of.items():

@@ -20,7 +20,17 @@ from functools import partial
 from pathlib import Path
 
 from tabulating import PRONUNCIATION, print_table
-from verbs import Figures, comparison_parser, deciding, evaluate, hf_xformer, read_recipe, train
+from verbs import (
+    Figures,
+    comparison_parser,
+    deciding,
+    digests_of,
+    evaluate,
+    hf_xformer,
+    read_recipe,
+    train,
+    version_of,
+)
 
 from hf_xformer.files import fill_folder
 
@@ -106,7 +116,11 @@ class Bench:
 
     def data_of(self, kind: str, seed: int) -> Path:
         """Returns the folder of the rows of a kind, made if need be."""
+        if not kind:
+            return self.data[""]
         name = f"{kind}-{seed}" if kind == "distilled" else kind
+        # By a teacher of other steps, or from other words, it would be other data.
+        name += f"-{version_of([self.steps, self.bf16, digests_of(self.data[''])])}"
         if name not in self.data:
             made = self.folder / "data" / name
             if not made.exists():
@@ -173,7 +187,8 @@ def main() -> None:
         parser.error(f"no such method: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     about = {"steps": args.max_steps, "samples": args.max_samples, "bf16": args.bf16}
     name = "ablation" if args.ablation else "methods"
-    figures = Figures(name, deciding(RECIPE), args.results, **about)
+    reads = [args.data.resolve() / each for each in ("train.jsonl", "validation.jsonl", "tokenizer")]
+    figures = Figures(name, deciding(RECIPE), args.results, reads, **about)
     bench = Bench(args.data, args.output_dir.resolve(), args.max_steps, args.max_samples, args.bf16)
     for seed in args.seeds:
         for method in args.methods or known:

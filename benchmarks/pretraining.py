@@ -41,7 +41,11 @@ def main() -> None:
     pretraining, finetuning = (options | {"bf16": args.bf16} for options in (pretraining, finetuning))
     steps = {"pretrain_steps": pretraining["max_steps"], "finetune_steps": finetuning["max_steps"]}
     settings = [deciding(path) for path in (PRETRAIN, FINETUNE)]
-    figures = Figures("pretraining", settings, args.results, **steps, bf16=args.bf16)
+    reads = [
+        args.data.resolve() / each
+        for each in ("text.txt", "train.jsonl", "validation.jsonl", "test.jsonl", "tokenizer")
+    ]
+    figures = Figures("pretraining", settings, args.results, reads, **steps, bf16=args.bf16)
     for seed in args.seeds:
         for start in (f"{PRETRAINED} by {pretraining['objective']}", SCRATCH):
             if not figures.has(start=start, seed=seed):

@@ -71,7 +71,7 @@ def main() -> None:
     if args.raw is not None:
         check_raw(ROOT / task.test_file, args.raw)
     name, about = f"recipe_{args.recipe}", {"steps": args.max_steps, "samples": args.max_samples, "bf16": args.bf16}
-    figures = Figures(name, deciding(path), args.results, **about)
+    figures = Figures(name, deciding(path), args.results, [ROOT / task.test_file], **about)
     for seed in args.seeds:
         left = [decoding for decoding in DECODINGS if not figures.has(decoding=decoding, seed=seed)]
         if not left:

@@ -326,7 +326,7 @@ def main() -> None:
     name = "toolkits_tuned" if args.tune else "toolkits_bf16" if args.bf16 else "toolkits"
     minutes = args.minutes or ([5] if args.tune else [10, 30])
     about = {"threads": machine()["threads"]} | ({"minutes": minutes} if args.tune else {})
-    figures = Figures(name, [configs, WARMUP, LONGEST, BEAMS], args.results, **about)
+    figures = Figures(name, [configs, WARMUP, LONGEST, BEAMS], args.results, [args.data.resolve()], **about)
     split, title = SETS[args.tune]
     for kind, python in kits.items():
         if python is None:

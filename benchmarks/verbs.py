@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -55,15 +56,40 @@ def train(options: dict, output_dir: Path) -> float:
         SystemExit: One with other options has ended there.
     """
     results, path = output_dir / "train_results.json", output_dir.with_name(f"{output_dir.name}.yaml")
-    options = options | {"output_dir": str(output_dir.resolve())}
+    options, read = (
+        options | {"output_dir": str(output_dir.resolve())},
+        output_dir.with_name(f"{output_dir.name}.read"),
+    )
+    digests = digests_of(options)
     if not results.exists():
         output_dir.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(options))
+        read.write_text(json.dumps(digests, indent=2))
         hf_xformer("train", path)
     earlier = yaml.safe_load(path.read_text()) if path.exists() else {}
+    before = json.loads(read.read_text()) if read.exists() else {}
+    if changed := [name for name in digests if before.get(name, digests[name]) != digests[name]]:
+        raise SystemExit(f"{output_dir} holds a training on another {', '.join(changed)}: delete it, or give another")
     if other := differences(earlier, yaml.safe_load(yaml.safe_dump(options))):
         raise SystemExit(f"{output_dir} holds a training with other options: {other}: delete it, or give another")
     return round(json.loads(results.read_text())["train_runtime"], 1)
+
+
+def digests_of(value: object) -> dict[str, str]:
+    """Returns the digests of all files and folders that options name, but of what is written, by their last parts."""
+    if isinstance(value, dict):
+        value = [each for name, each in value.items() if name != "output_dir"]
+    if isinstance(value, list | tuple):
+        return {name: digest for each in value for name, digest in digests_of(each).items()}
+    if not isinstance(value, str | Path) or not re.fullmatch(r".*/.{1,250}", str(value)):
+        return {}
+    found, path = hashlib.sha256(), ROOT / value
+    if not path.exists():
+        return {}
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            found.update(file.name.encode() + file.read_bytes())
+    return {"/".join(path.parts[-2:]): found.hexdigest()[:8]}
 
 
 def differences(earlier: dict, wanted: dict) -> str:
@@ -104,16 +130,22 @@ class Figures:
 
     Args:
         name: Of the file, without `.json`.
-        settings: All that the figures depend on and that is not in a row: a recipe, constants.
+        settings: All that the figures depend on and that is not in a row: a recipe, constants. Files and folders that
+            it names count by their content.
+        reads: More files and folders that do.
         about: Those of the settings that a reader wants to see beside the rows.
 
     Raises:
         SystemExit: Rows with other settings are stored, with which these would be mixed.
     """
 
-    def __init__(self, name: str, settings: object, folder: Path = RESULTS, **about: object):
+    def __init__(
+        self, name: str, settings: object, folder: Path = RESULTS, reads: Iterable[Path] = (), **about: object
+    ):
         self.name, self.folder = name, folder
         self.about = {**about, "version": version_of([settings, about])}
+        if read := digests_of([settings, *reads]):
+            self.about["data"] = version_of(sorted({*read.values()}))
         self.path = folder / f"{name}.json"
         if not self.path.exists():
             return

@@ -72,6 +72,33 @@ def test_what_decides_the_weights_makes_another_version_of_a_recipe(verbs, tmp_p
     assert len({first, version(options | {"learning_rate": 2e-3}), version(options, d_model=128)}) == 3
 
 
+def test_figures_and_trainings_of_other_data_are_not_taken_for_these(verbs, tmp_path):
+    data, other = tmp_path / "data/words", {"max_steps": 20}
+    (data / "tokenizer").mkdir(parents=True)
+    (data / "train.jsonl").write_text("{}")
+    (data / "tokenizer/tokenizer.json").write_text("[]")
+    options = {"train_file": str(data / "train.jsonl"), "tokenizer_name": str(data / "tokenizer"), **other}
+    verbs.Figures("words", [options], tmp_path).add(seed=0)
+    run = tmp_path / "words-0"
+    run.mkdir()
+    (run / "train_results.json").write_text(json.dumps({"train_runtime": 1.0}))
+    written = options | {"output_dir": str(run)}
+    run.with_name("words-0.yaml").write_text(yaml.safe_dump(written))
+    run.with_name("words-0.read").write_text(json.dumps(verbs.digests_of(options)))
+    assert verbs.train(options, run) == 1.0 and verbs.Figures("words", [options], tmp_path).has(seed=0)
+    moved = (tmp_path / "data").rename(tmp_path / "moved") / "words"
+    options = {"train_file": str(moved / "train.jsonl"), "tokenizer_name": str(moved / "tokenizer"), **other}
+    assert verbs.train(options, run) == 1.0
+    (moved / "tokenizer/tokenizer.json").write_text("[1]")
+    with pytest.raises(SystemExit, match="a training on another words/tokenizer: delete it"):
+        verbs.train(options, run)
+    assert verbs.digests_of({"output_dir": str(moved), "config": "a\n/b", "name": "words"}) == {}
+    reads = [verbs.Figures("tables", "a recipe", tmp_path, [moved]).about["data"]]
+    (moved / "train.jsonl").write_text("{} ")
+    reads.append(verbs.Figures("tables", "a recipe", tmp_path, [moved]).about["data"])
+    assert len({*reads}) == 2
+
+
 @pytest.mark.slow
 def test_rows_of_several_processes_are_all_kept(verbs, tmp_path):
     code = (

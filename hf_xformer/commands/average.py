@@ -6,19 +6,20 @@ Averages the weights of several checkpoints into one model, which is often bette
   hf-xformer average runs/de-en --last 5 --output_dir runs/de-en-averaged
   hf-xformer average runs/a/checkpoint-900 runs/a/checkpoint-1000 --output_dir runs/a-averaged
 
-From one run's folder it takes the last checkpoints; several folders are all averaged. Tokenizer and generation config
-are the last checkpoint's. In a run with --ema_decay, which keeps an average of its own during training, the weights
-themselves are averaged.
+From one run's folder it takes the last checkpoints, without a best one of long before, which the run has kept beside
+them; several folders are all averaged. Tokenizer and generation config are the last checkpoint's. In a run with
+--ema_decay, which keeps an average of its own during training, the weights themselves are averaged.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from ..checkpoints.averaging import average_checkpoints
 from ..checkpoints.loading import check_path, load_tokenizers
 from ..checkpoints.saving import save_checkpoint
 from ..errors import ArgumentError, one_line_errors
-from ..files import AVERAGED, check_output_folder, checkpoints_of, write_json
+from ..files import AVERAGED, TRAINER_STATE, check_output_folder, checkpoints_of, read_json, step_of, write_json
 from ..hub.privacy import shown
 from ..training.resume import whole
 from ..version import __version__
@@ -71,9 +72,26 @@ def choose(names: list[str], last: int | None) -> list[str]:
     found = [str(path) for path in saved if whole(path)]
     if cut_off := [str(path) for path in saved if str(path) not in found]:
         print(f"passing over {len(cut_off)} of {len(saved)} checkpoints, which are not whole, such as {cut_off[-1]}")
+    if is_apart(found):
+        print(f"passing over {found.pop(0)}, the best one: those between it and the last ones are gone")
     if len(found) < last:
         raise ArgumentError(
             f"{names[0]}: {len(found)} checkpoints, --last {last} wants more: give less, or train with a larger "
             "--save_total_limit"
         )
     return found[-last:]
+
+
+def is_apart(checkpoints: list[str]) -> bool:
+    """
+    Returns whether the first of a run's checkpoints is its best one, kept where those behind it have been deleted.
+
+    Args:
+        checkpoints: In the order of their steps.
+    """
+    if len(checkpoints) < 3:  # of two nobody knows how far apart they were saved
+        return False
+    steps = [step_of(Path(each)) or 0 for each in checkpoints]
+    best = read_json(Path(checkpoints[-1], TRAINER_STATE)).get("best_model_checkpoint")
+    first, *others = (later - earlier for earlier, later in pairwise(steps))
+    return best is not None and step_of(Path(best)) == steps[0] and first > max(others)

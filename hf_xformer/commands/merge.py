@@ -21,7 +21,7 @@ from ..checkpoints.adapters import base_of, merge_adapter
 from ..checkpoints.loading import check_path, load_model, load_tokenizers
 from ..checkpoints.saving import check_checkpoint_folder, save_checkpoint
 from ..errors import ArgumentError, one_line_errors
-from ..files import ADAPTER_CONFIG, RECORD, TRAINER_STATE, read_json, write_whole
+from ..files import ADAPTER_CONFIG, EVAL_RESULTS, RECORD, TEST_RESULTS, TRAINER_STATE, read_json, write_whole
 from ..hub.publication import RESULTS
 from ..hub.record import update_record
 from .options import Parser, add_overwrite, add_trust
@@ -47,16 +47,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = load_model(args.adapter, trust_remote_code=args.trust_remote_code, dtype=torch.float32)
     model = merge_adapter(model, args.adapter)
     model = model.to(getattr(torch, args.dtype))
-    carry = partial(carry_record, Path(args.adapter))
+    results: tuple[str, ...] = (*RESULTS, TRAINER_STATE)
+    if args.dtype != "float32":
+        results = tuple(name for name in results if name not in (EVAL_RESULTS, TEST_RESULTS))
+        if left := [name for name in (EVAL_RESULTS, TEST_RESULTS) if Path(args.adapter, name).exists()]:
+            print(f"{', '.join(left)} stay behind: scores of weights in float32; evaluate those in {args.dtype}")
+    carry = partial(carry_record, Path(args.adapter), results=results)
     save_checkpoint(args.out, model, source, target, add=carry, earlier=(*RESULTS, TRAINER_STATE))
     print(f"{args.out}: {args.adapter} merged into {base}, {args.dtype}")
 
 
-def carry_record(adapter: Path, out: Path) -> None:
-    """Takes the record and the results of the adapter's run along, which fill the merged model's card."""
+def carry_record(adapter: Path, out: Path, results: Sequence[str]) -> None:
+    """Takes the record and results of the adapter's run along, which fill the merged model's card."""
     if record := read_json(adapter / RECORD):
         kept = {name: record[name] for name in record if name != "card_sha256"}
         update_record(out, kept | {"adapter_parameters": None, "adapter_type": None})
-        for name in (*RESULTS, TRAINER_STATE):
+        for name in results:
             if name != RECORD and (adapter / name).exists():
                 write_whole(out / name, partial(shutil.copyfile, adapter / name))

@@ -138,6 +138,26 @@ def test_checkpoints_are_averaged_weight_by_weight(options, tmp_path, capsys):
     assert [Path(each).name for each in record["checkpoints"]] == ["checkpoint-4", "checkpoint-6"]
 
 
+@pytest.mark.parametrize(
+    ("steps", "best", "expected"),
+    [
+        ((2000, 6500, 7000, 7500, 8000), 2000, True),
+        ((2000, 6500, 7000, 7500, 8000), 7000, False),
+        ((6500, 7000, 7500, 8000), 6500, False),
+        ((6500, 7000, 7500, 7800), 6500, False),  # the last one at the end of the run
+        ((500, 1000, 2000), 2000, False),
+        ((2000, 8000), 2000, False),
+        ((2000, 6500, 7000), None, False),
+    ],
+)
+def test_a_best_checkpoint_of_long_before_is_none_of_the_last_ones(steps, best, expected, tmp_path):
+    state = {"best_model_checkpoint": None if best is None else f"elsewhere/checkpoint-{best}"}
+    for step in steps:
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}/trainer_state.json").write_text(json.dumps(state))
+    assert average.is_apart([str(tmp_path / f"checkpoint-{step}") for step in steps]) is expected
+
+
 @pytest.mark.slow
 def test_averages_that_cannot_be_are_refused(options, tmp_path, capsys):
     train.main(options(tmp_path / "run"))
