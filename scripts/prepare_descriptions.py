@@ -28,7 +28,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from _prepare import PreparationError, is_prepared, write_origin
+from _prepare import PreparationError, digest_of, is_prepared, write_origin
 
 from hf_xformer.errors import one_line_errors
 from hf_xformer.files import write_json_lines, write_whole
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             language: rows_of(sources, descriptions(files[name]), language)
             for language, name in zip(args.languages, names[1:], strict=True)
         }
-        digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+        digests = {name: digest_of(path) for name, path in files.items()}
         write_origin(args.output_dir, options, address=folder, sha256=digests)
         write(args.output_dir, rows)
 

