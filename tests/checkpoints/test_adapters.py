@@ -99,6 +99,18 @@ def test_two_vocabularies_and_their_tokenizers_come_along(task, tmp_path, monkey
 
 
 @pytest.mark.slow
+def test_scores_go_along_with_the_weights_that_were_tested_alone(adapter, tmp_path, capsys):
+    run = shutil.copytree(adapter, tmp_path / "run")
+    (run / "test_results.json").write_text(json.dumps({"metrics": ["per"], "per": 7.5}))
+    for dtype, goes_along in (("float32", True), ("bfloat16", False)):
+        merge.main([str(run), str(tmp_path / dtype), "--dtype", dtype])
+        for name in ("eval_results.json", "test_results.json"):
+            assert (tmp_path / dtype / name).exists() is goes_along
+        stay = "eval_results.json, test_results.json stay behind: scores of weights in float32"
+        assert (stay in capsys.readouterr().out) is not goes_along
+
+
+@pytest.mark.slow
 def test_adapters_decode_as_in_training_and_merged_as_apart(task, adapter, tmp_path, capsys):
     merge.main([str(adapter), str(tmp_path / "merged")])
     words = tmp_path / "words.txt"
