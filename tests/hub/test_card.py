@@ -37,7 +37,7 @@ from hf_xformer.training.resume import set_results_aside
 
 SHIPPED = sorted((ROOT / "model_cards").glob("*.yaml"))
 # Recipes whose own command has not been run to its end; docs/results.md says what is known of them.
-NOT_RUN = {"bible", "g2p-pronasyl"}
+NOT_RUN = {"bible"}
 
 
 def published(run: Path) -> set[str]:
