@@ -75,6 +75,10 @@ REASONS = {
 }
 
 
+# Of a start that leaves no record.
+UNRECORDED: dict[str, Any] = {"commit": None, "versions": {}, "hardware": {"name": ""}}
+
+
 @dataclass(frozen=True)
 class Run:
     """
@@ -117,13 +121,13 @@ def prepare(
     model_args: ModelArguments,
     data_args: DataArguments,
     training_args: Seq2SeqTrainingArguments,
-    begun: dict[str, Any],
+    begun: dict[str, Any] = UNRECORDED,
 ) -> Run:
     """
     Reads and checks everything. It writes caches, and under tensor parallelism a new model's weights for a moment.
 
     Args:
-        begun: What is recorded of this start: the recipe's commit, versions and hardware.
+        begun: What is recorded of this start: the recipe's commit, versions and hardware; by default nothing.
 
     Raises:
         ArgumentError, DataError: An option or the data cannot be; one line says which and why.

@@ -71,6 +71,7 @@ def evaluated(file: Path, policy: str) -> list[dict]:
 
     class Mute:
         config = GenerationConfig()
+        model = SimpleNamespace(config=SimpleNamespace(), dtype="torch.float32", device=SimpleNamespace(type="cpu"))
 
         def new_report(self):
             return SimpleNamespace(cut=Tally(), without_end=0)
