@@ -310,11 +310,11 @@ def settle_starts(state: SavedState | None, begun: dict[str, Any], is_finished: 
 
 
 def unlike(earlier: dict[str, Any], now: dict[str, Any]) -> str:
-    """Returns in words which versions and hardware of a start are others now."""
+    """Returns in words which versions and hardware of a start are others now, as far as both are on record."""
     was, new = earlier["versions"], now["versions"]
-    found = [f"{name} {was[name]}, not {new.get(name)}" for name in was if was[name] != new.get(name)]
+    found = [f"{name} {was[name]}, not {new[name]}" for name in was if name in new and was[name] != new[name]]
     before, here = (each["hardware"]["name"] for each in (earlier, now))
-    return "; ".join([*found, *([f"{before}, not {here}"] if before != here else [])])
+    return "; ".join([*found, *([f"{before}, not {here}"] if before and here and before != here else [])])
 
 
 class RecipeRecord(TrainerCallback, ExportableState):

@@ -239,7 +239,7 @@ def is_history(value: Any) -> bool:
 
 
 def are_starts(value: Any) -> bool:
-    """Returns whether a value is a list of a run's starts, as `Recipe` has them."""
+    """Returns whether a value is a list of a run's starts, as `settle_starts` returns them."""
     return isinstance(value, list) and all(
         isinstance(each, dict)
         and is_count(each.get("from_step"))

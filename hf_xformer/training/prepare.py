@@ -75,7 +75,7 @@ REASONS = {
 }
 
 
-# Of a start that leaves no record.
+# Provenance of a start that leaves no record.
 UNRECORDED: dict[str, Any] = {"commit": None, "versions": {}, "hardware": {"name": ""}}
 
 
