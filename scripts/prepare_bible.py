@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         if importlib.util.find_spec("pysword") is None:
             raise PreparationError("SWORD modules are read with pysword, which is missing: pip install -e '.[bible]'")
+        if shutil.which("dpkg-deb") is None:
+            raise PreparationError("packages are unpacked with dpkg-deb, which is missing: install the package dpkg")
         files = {
             option: getattr(args, option) or fetch(package, option, args.cache_dir)
             for option, package in PACKAGES.items()
@@ -120,8 +122,6 @@ def read_package(path: Path, package: str) -> Edition:
     """Reads the translation in a Debian package."""
     if not path.is_file():
         raise PreparationError(f"{path}: there is no such file")
-    if shutil.which("dpkg-deb") is None:
-        raise PreparationError(f"dpkg-deb, which unpacks {path}, is missing; it comes with the package dpkg")
     if (name := run(["dpkg-deb", "--field", path, "Package"], "dpkg-deb --field")) != package:
         raise PreparationError(f"{path} is the package {name}, not {package}")
     with tempfile.TemporaryDirectory() as folder:

@@ -223,19 +223,19 @@ def test_a_complete_folder_is_left_alone_and_a_broken_off_one_is_completed(prepa
     assert (tmp_path / "test.jsonl").exists()
 
 
-def put_apt_get(folder, monkeypatch, script):
-    """An `apt-get` of our own before the system's."""
+def put_program(folder, monkeypatch, name, script, path=os.environ["PATH"]):
+    """A program of our own before those of `path`."""
     folder.mkdir()
-    (folder / "apt-get").write_text(f"#!/bin/sh\n{script}\n")
-    (folder / "apt-get").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{path}")
 
 
 @pytest.mark.slow
 @needs_dpkg
 def test_packages_are_downloaded_once_into_the_cache(prepare, packages, tmp_path, monkeypatch):
     here = packages["kjv"].parent
-    put_apt_get(tmp_path / "bin", monkeypatch, f'echo "$@" >> {tmp_path}/calls\ncp {here}/$2_*.deb .')
+    put_program(tmp_path / "bin", monkeypatch, "apt-get", f'echo "$@" >> {tmp_path}/calls\ncp {here}/$2_*.deb .')
     cache = tmp_path / "cache"
     for output in ("first", "second"):
         run(prepare, tmp_path / output, {}, "--cache_dir", cache)
@@ -254,26 +254,30 @@ def refused(prepare, capsys, output, packages, *more) -> str:
     return error
 
 
+@needs_dpkg
 def test_where_nothing_can_be_downloaded_the_user_hears_what_else_to_do(prepare, tmp_path, capsys, monkeypatch):
     output, cache = tmp_path / "bible", ("--cache_dir", tmp_path / "cache")
-    put_apt_get(tmp_path / "bin", monkeypatch, "echo 'W: old lists' >&2\necho 'E: Unable to locate it' >&2\nexit 100")
+    failing = "echo 'W: old lists' >&2\necho 'E: Unable to locate it' >&2\nexit 100"
+    put_program(tmp_path / "bin", monkeypatch, "apt-get", failing)
     error = refused(prepare, capsys, output, {}, *cache)
     assert "apt-get download failed (E: Unable to locate it)" in error
     assert "apt-get update" in error and "--kjv FILE.deb" in error
 
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    put_program(tmp_path / "only", monkeypatch, "dpkg-deb", "exit 1", path="")
     error = refused(prepare, capsys, output, {}, *cache)
     assert "no apt-get" in error
     assert "--kjv FILE.deb" in error and "https://packages.debian.org/sword-text-kjv" in error
 
 
-def test_what_unpacks_and_reads_the_packages_must_be_there(prepare, tmp_path, capsys, monkeypatch):
-    package = tmp_path / "sword-text-kjv.deb"
-    package.write_text("")
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert "dpkg-deb" in refused(prepare, capsys, tmp_path / "bible", {"kjv": package})
+def test_what_unpacks_and_reads_the_packages_must_be_there_before_anything_is_downloaded(
+    prepare, tmp_path, capsys, monkeypatch
+):
+    calls = tmp_path / "calls"
+    put_program(tmp_path / "bin", monkeypatch, "apt-get", f"echo >> {calls}", path="")
+    assert "dpkg-deb" in refused(prepare, capsys, tmp_path / "bible", {}, "--cache_dir", tmp_path / "cache")
     monkeypatch.setitem(sys.modules, "pysword", None)
-    assert "pip install -e '.[bible]'" in refused(prepare, capsys, tmp_path / "bible", {"kjv": package})
+    assert "pip install -e '.[bible]'" in refused(prepare, capsys, tmp_path / "bible", {})
+    assert not calls.exists()
 
 
 @needs_dpkg
