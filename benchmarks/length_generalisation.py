@@ -3,7 +3,7 @@
 """
 Texts longer than any in training, by the kind of positions: reversed, copied and sorted symbols.
 
-  python benchmarks/length_generalisation.py --bf16                  # three seeds: three hours on two cores
+  python benchmarks/length_generalisation.py --bf16                  # three seeds: four hours on one core
   python benchmarks/length_generalisation.py --seeds 0 --max_steps 20 --results build/tried --output_dir build/tried
 
 A model is trained for each task, kind of positions and seed, on texts of 4 to 40 of 32 symbols, and tested on up to
@@ -87,7 +87,7 @@ def main() -> None:
     parser = comparison_parser(__doc__, seeds=[0, 1, 2], output_dir="runs/lengths")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
     parser.add_argument("--positions", nargs="+", choices=POSITIONS, default=POSITIONS, help="default: all")
-    parser.add_argument("--max_steps", type=int, default=2000, help="of a training (default: %(default)s)")
+    parser.add_argument("--max_steps", type=int, default=1200, help="of a training (default: %(default)s)")
     args = parser.parse_args()
     figures = Figures("length_generalisation", SETTINGS, args.results, steps=args.max_steps, bf16=args.bf16)
     data = args.output_dir.resolve() / f"data-{version_of(SETTINGS)}"
