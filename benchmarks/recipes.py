@@ -8,23 +8,27 @@ Trains a recipe once for each seed, scores its models on the recipe's test set, 
   python benchmarks/recipes.py g2p-quickstart --seeds 0 1 2      # with the data of `make quickstart`
   python benchmarks/recipes.py g2p-pronasyl --max_steps 20 --max_samples 100 --results build/tried \
     --output_dir build/tried
+  python benchmarks/recipes.py g2p-pronasyl --changed dropout=0.3 num_train_epochs=18   # is the recipe better so?
 
 A run that was stopped goes on from its last checkpoint in --output_dir, and seeds that are in recipe_NAME.json of
 --results are not trained again. Every model decodes the test set greedily and with five beams. Losses and scores of
-the training go to logs/ of --results. --raw adds scores of the German against the sentences as people wrote them:
-Moses's rules join words and punctuation again (pip install sacremoses), and sacreBLEU cuts both in its own way and
-ignores case, which the model was not given. The references, joined so themselves, reach BLEU 99.9.
+the training go to logs/ of --results. With --changed, rows go to recipe_NAME_tried.json. --raw adds scores of the
+German against the sentences as people wrote them: Moses's rules join words and punctuation again (pip install
+sacremoses), and sacreBLEU cuts both in its own way and ignores case, which the model was not given. The references,
+joined so themselves, reach BLEU 99.9.
 """
 
 import argparse
 import gzip
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from tabulating import PRONUNCIATION, TRANSLATION, print_table
-from verbs import ROOT, Figures, comparison_parser, deciding, evaluate, hf_xformer
+from verbs import ROOT, Figures, comparison_parser, deciding, evaluate, hf_xformer, read_recipe
 
 
 @dataclass(frozen=True)
@@ -70,22 +74,28 @@ def main() -> None:
     task, path = TASKS[args.recipe], f"configs/train/{args.recipe}.yaml"
     if args.raw is not None:
         check_raw(ROOT / task.test_file, args.raw)
-    name, about = f"recipe_{args.recipe}", {"steps": args.max_steps, "samples": args.max_samples, "bf16": args.bf16}
+    name = f"recipe_{args.recipe}{'_tried' * bool(args.changed)}"
+    about = {"steps": args.max_steps, "samples": args.max_samples, "bf16": args.bf16}
     figures = Figures(name, deciding(path), args.results, [ROOT / task.test_file], **about)
+    changed = {"changed": " ".join(args.changed)} if args.changed else {}
     for seed in args.seeds:
-        left = [decoding for decoding in DECODINGS if not figures.has(decoding=decoding, seed=seed)]
+        left = [decoding for decoding in DECODINGS if not figures.has(decoding=decoding, seed=seed, **changed)]
         if not left:
             print(f"seed {seed}: scores are stored, {'--raw adds nothing' if args.raw else 'nothing is trained'}")
             continue
-        run = args.output_dir.resolve() / f"{args.recipe}-{seed}"
-        steps = () if args.max_steps is None else ("--max_steps", args.max_steps)
-        hf_xformer("train", path, "--seed", seed, "--output_dir", run, "--bf16", args.bf16, *steps)
-        keep_log(run, args.results / f"logs/{name}-{seed}.jsonl")
+        label = "-".join([str(seed), *args.changed])
+        run = args.output_dir.resolve() / f"{args.recipe}-{label}"
+        words = [*changed_words(path, args.changed)]
+        words += [] if args.max_steps is None else ["--max_steps", args.max_steps]
+        hf_xformer("train", path, "--seed", seed, "--output_dir", run, "--bf16", args.bf16, *words)
+        keep_log(run, args.results / f"logs/{name}-{label}.jsonl")
         for decoding in left:
             scores = score(task, run, decoding, args.max_samples, args.raw)
-            figures.add(decoding=decoding, seed=seed, **scores, **recorded(run))
-        hf_xformer("card", run)
-    print_table(figures.rows(), "decoding", task.metrics)
+            figures.add(decoding=decoding, seed=seed, **changed, **scores, **recorded(run))
+        if not changed and args.max_steps is None:
+            hf_xformer("card", run)
+    rows = figures.rows()
+    print_table([row for row in rows if changed.items() <= row.items()], "decoding", task.metrics)
     if task.published:
         print(f"published: {task.published}")
 
@@ -97,7 +107,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max_steps", type=int, help="of a training, instead of as many as the recipe has")
     parser.add_argument("--max_samples", type=int, help="rows of the test set (default: all)")
     parser.add_argument("--raw", type=Path, help="German test sentences as they were written, one a line, or .gz")
+    changed = "options of the recipe, or fields of its model's configuration, that are other than there"
+    parser.add_argument("--changed", nargs="+", default=[], metavar="NAME=VALUE", help=changed)
     args = parser.parse_args()
+    if bad := [pair for pair in args.changed if not re.fullmatch(r"\w+=[^/\s]+", pair)]:
+        parser.error(f"--changed {bad[0]}: give NAME=VALUE, such as dropout=0.3")
     if args.raw is not None and args.recipe != "multi30k-en-de":
         parser.error(f"--raw is for multi30k-en-de; {args.recipe} has phonemes")
     if args.raw is not None and not args.raw.is_file():
@@ -105,6 +119,17 @@ def arguments() -> argparse.Namespace:
     if args.raw is not None and find_spec("sacremoses") is None:
         parser.error("--raw joins words by sacremoses, which is missing: pip install -c constraints.txt sacremoses")
     return args
+
+
+def changed_words(recipe: str, changed: list[str]) -> Iterator[str]:
+    """Yields the command line that changes options of a recipe and fields of its model's configuration."""
+    fields = read_recipe(recipe).get("config_overrides", {})
+    others = dict(pair.split("=", 1) for pair in changed)
+    for name in others.keys() - fields.keys():
+        yield from (f"--{name}", others[name])
+    if others.keys() & fields.keys():
+        merged = fields | {name: others[name] for name in fields if name in others}
+        yield from ("--config_overrides", ",".join(f"{name}={value}" for name, value in merged.items()))
 
 
 def keep_log(run: Path, path: Path) -> None:

@@ -56,6 +56,24 @@ def recipe_pronasyl() -> str:
 
 
 @table
+def tried_pronasyl() -> str:
+    """Returns the scores of trainings in which options were other than in the recipe, beside its own scores."""
+    recipe, tried = stored("recipe_g2p-pronasyl"), stored("recipe_g2p-pronasyl_tried")
+    rows: dict[tuple[str, int], dict[str, dict]] = {}
+    for row in [*recipe["rows"], *tried["rows"]]:
+        rows.setdefault((row.get("changed", "the recipe"), row["seed"]), {})[row["decoding"]] = row
+    seeds = {seed for changed, seed in rows if changed != "the recipe"}
+    cells = []
+    for (changed, seed), by_decoding in rows.items():
+        if seed in seeds:
+            scores = (f"{by_decoding[each]['wrong_words']:.2f}" for each in ("greedy", "5 beams"))
+            cells.append([changed, f"{by_decoding['greedy']['steps']:,}", *scores])
+    head = ["seed 0, wrong words, %", "steps", "greedy", "5 beams"]
+    command = f"recipes.py g2p-pronasyl --seeds 0{' --bf16' * tried['machine']['bf16']} --changed …"
+    return markdown(head, cells, measured(tried, command))
+
+
+@table
 def recipe_multi30k() -> str:
     return recipe_scores("multi30k-en-de", TRANSLATION, by="`make reproduce-multi30k`: ")
 

@@ -184,6 +184,17 @@ def test_toolkits_are_compared_by_what_was_best_on_the_validation_set(verbs, tmp
         best(tmp_path, Ours, bf16=False)
 
 
+def test_what_is_tried_beside_a_recipe_changes_that_alone():
+    import recipes
+    from verbs import read_recipe
+
+    path = "configs/train/g2p-pronasyl.yaml"
+    words = list(recipes.changed_words(path, ["dropout=0.3", "r_drop=2"]))
+    assert words[:2] == ["--r_drop", "2"] and words[2] == "--config_overrides" and len(words) == 4
+    fields, recipe = dict(pair.split("=") for pair in words[3].split(",")), read_recipe(path)["config_overrides"]
+    assert {name: float(value) for name, value in fields.items()} == recipe | {"dropout": 0.3}
+
+
 @pytest.mark.parametrize(
     ("written", "said"),
     [
