@@ -3,7 +3,7 @@
 """
 Texts longer than any in training, by the kind of positions: reversed, copied and sorted symbols.
 
-  python benchmarks/length_generalisation.py --bf16                  # three seeds: four hours on one core
+  python benchmarks/length_generalisation.py --bf16                  # three seeds: some four hours on one core
   python benchmarks/length_generalisation.py --seeds 0 --max_steps 20 --results build/tried --output_dir build/tried
 
 A model is trained for each task, kind of positions and seed, on texts of 4 to 40 of 32 symbols, and tested on up to

@@ -12,17 +12,16 @@ Trains a recipe once for each seed, scores its models on the recipe's test set, 
 
 A run that was stopped goes on from its last checkpoint in --output_dir, and seeds that are in recipe_NAME.json of
 --results are not trained again. Every model decodes the test set greedily and with five beams. Losses and scores of
-the training go to logs/ of --results. With --changed, rows go to recipe_NAME_tried.json. --raw adds scores of the
-German against the sentences as people wrote them: Moses's rules join words and punctuation again (pip install
-sacremoses), and sacreBLEU cuts both in its own way and ignores case, which the model was not given. The references,
-joined so themselves, reach BLEU 99.9.
+the training go to logs/ of --results. Whole trainings of a recipe as it is get a card; with --changed, rows go to
+recipe_NAME_tried.json. --raw adds scores of the German against the sentences as people wrote them: Moses's rules join
+words and punctuation again (pip install sacremoses), and sacreBLEU cuts both in its own way and ignores case, which
+the model was not given. The references, joined so themselves, reach BLEU 99.9.
 """
 
 import argparse
 import gzip
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,7 +84,7 @@ def main() -> None:
             continue
         label = "-".join([str(seed), *args.changed])
         run = args.output_dir.resolve() / f"{args.recipe}-{label}"
-        words = [*changed_words(path, args.changed)]
+        words: list[object] = [*changed_words(path, args.changed)]
         words += [] if args.max_steps is None else ["--max_steps", args.max_steps]
         hf_xformer("train", path, "--seed", seed, "--output_dir", run, "--bf16", args.bf16, *words)
         keep_log(run, args.results / f"logs/{name}-{label}.jsonl")
@@ -110,8 +109,14 @@ def arguments() -> argparse.Namespace:
     changed = "options of the recipe, or fields of its model's configuration, that are other than there"
     parser.add_argument("--changed", nargs="+", default=[], metavar="NAME=VALUE", help=changed)
     args = parser.parse_args()
-    if bad := [pair for pair in args.changed if not re.fullmatch(r"\w+=[^/\s]+", pair)]:
+    if bad := [pair for pair in args.changed if not re.fullmatch(r"\w+=[^/,\s]+", pair)]:
         parser.error(f"--changed {bad[0]}: give NAME=VALUE, such as dropout=0.3")
+    names = [pair.partition("=")[0] for pair in args.changed]
+    if twice := [name for name in names if names.count(name) > 1]:
+        parser.error(f"--changed {twice[0]}: it is given twice")
+    if own := {"seed", "bf16", "max_steps", "output_dir", "config_overrides"} & {*names}:
+        parser.error(f"--changed {min(own)}: that is not for --changed; see the other options")
+    args.changed.sort()  # in whichever order they are given, the rows are the same
     if args.raw is not None and args.recipe != "multi30k-en-de":
         parser.error(f"--raw is for multi30k-en-de; {args.recipe} has phonemes")
     if args.raw is not None and not args.raw.is_file():
@@ -121,15 +126,18 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def changed_words(recipe: str, changed: list[str]) -> Iterator[str]:
-    """Yields the command line that changes options of a recipe and fields of its model's configuration."""
-    fields = read_recipe(recipe).get("config_overrides", {})
+def changed_words(recipe: str, changed: list[str]) -> list[str]:
+    """Returns the command line that changes options of a recipe, or fields of its model's configuration."""
+    from hf_xformer import XformerConfig
+
+    options = read_recipe(recipe)
     others = dict(pair.split("=", 1) for pair in changed)
-    for name in others.keys() - fields.keys():
-        yield from (f"--{name}", others[name])
-    if others.keys() & fields.keys():
-        merged = fields | {name: others[name] for name in fields if name in others}
-        yield from ("--config_overrides", ",".join(f"{name}={value}" for name, value in merged.items()))
+    fields = {name: value for name, value in others.items() if name not in options and hasattr(XformerConfig(), name)}
+    words = [word for name in others if name not in fields for word in (f"--{name}", others[name])]
+    if fields:
+        merged = options.get("config_overrides", {}) | fields
+        words += ["--config_overrides", ",".join(f"{name}={value}" for name, value in merged.items())]
+    return words
 
 
 def keep_log(run: Path, path: Path) -> None:

@@ -58,19 +58,18 @@ def recipe_pronasyl() -> str:
 @table
 def tried_pronasyl() -> str:
     """Returns the scores of trainings in which options were other than in the recipe, beside its own scores."""
-    recipe, tried = stored("recipe_g2p-pronasyl"), stored("recipe_g2p-pronasyl_tried")
-    rows: dict[tuple[str, int], dict[str, dict]] = {}
-    for row in [*recipe["rows"], *tried["rows"]]:
-        rows.setdefault((row.get("changed", "the recipe"), row["seed"]), {})[row["decoding"]] = row
-    seeds = {seed for changed, seed in rows if changed != "the recipe"}
-    cells = []
-    for (changed, seed), by_decoding in rows.items():
-        if seed in seeds:
-            scores = (f"{by_decoding[each]['wrong_words']:.2f}" for each in ("greedy", "5 beams"))
-            cells.append([changed, f"{by_decoding['greedy']['steps']:,}", *scores])
-    head = ["seed 0, wrong words, %", "steps", "greedy", "5 beams"]
-    command = f"recipes.py g2p-pronasyl --seeds 0{' --bf16' * tried['machine']['bf16']} --changed …"
-    return markdown(head, cells, measured(tried, command))
+    tried = stored("recipe_g2p-pronasyl_tried")
+    seeds = sorted({row["seed"] for row in tried["rows"]})
+    trainings: dict[tuple, dict[str, str]] = {}
+    for row in [*stored("recipe_g2p-pronasyl")["rows"], *tried["rows"]]:
+        if row["seed"] in seeds:
+            training = row.get("changed", "the recipe"), str(row["seed"]), f"{row['steps']:,}"
+            trainings.setdefault(training, {})[row["decoding"]] = f"{row['wrong_words']:.2f}"
+    decodings = ("greedy", "5 beams")
+    rows = [[*training, *(found.get(each, "") for each in decodings)] for training, found in trainings.items()]
+    head = ["wrong words, %", "seed", "steps", *decodings]
+    command = f"recipes.py g2p-pronasyl --seeds {' '.join(map(str, seeds))}{' --bf16' * tried['machine']['bf16']}"
+    return markdown(head, rows, measured(tried, f"{command} --changed …"))
 
 
 @table

@@ -189,10 +189,21 @@ def test_what_is_tried_beside_a_recipe_changes_that_alone():
     from verbs import read_recipe
 
     path = "configs/train/g2p-pronasyl.yaml"
-    words = list(recipes.changed_words(path, ["dropout=0.3", "r_drop=2"]))
-    assert words[:2] == ["--r_drop", "2"] and words[2] == "--config_overrides" and len(words) == 4
-    fields, recipe = dict(pair.split("=") for pair in words[3].split(",")), read_recipe(path)["config_overrides"]
-    assert {name: float(value) for name, value in fields.items()} == recipe | {"dropout": 0.3}
+    words = recipes.changed_words(path, ["attention_dropout=0.1", "dropout=0.3", "r_drop=2", "warmup_steps=9"])
+    assert words[:5] == ["--r_drop", "2", "--warmup_steps", "9", "--config_overrides"] and len(words) == 6
+    fields, recipe = dict(pair.split("=") for pair in words[5].split(",")), read_recipe(path)["config_overrides"]
+    expected = recipe | {"attention_dropout": 0.1, "dropout": 0.3}
+    assert {name: float(value) for name, value in fields.items()} == expected
+
+
+@pytest.mark.parametrize("changed", [["dropout"], ["dropout=0.1", "dropout=0.3"], ["seed=3"], ["max_steps=9"]])
+def test_what_would_be_recorded_otherwise_than_trained_is_refused(changed, monkeypatch, capsys):
+    import recipes
+
+    monkeypatch.setattr("sys.argv", ["recipes.py", "g2p-pronasyl", "--changed", *changed])
+    with pytest.raises(SystemExit):
+        recipes.arguments()
+    assert f"--changed {changed[0].split('=')[0]}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

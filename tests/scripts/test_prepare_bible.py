@@ -223,12 +223,12 @@ def test_a_complete_folder_is_left_alone_and_a_broken_off_one_is_completed(prepa
     assert (tmp_path / "test.jsonl").exists()
 
 
-def put_program(folder, monkeypatch, name, script, path=os.environ["PATH"]):
-    """A program of our own before those of `path`."""
+def put_program(folder, monkeypatch, name, script, alone=False):
+    """A program of our own before the system's, or without them."""
     folder.mkdir()
     (folder / name).write_text(f"#!/bin/sh\n{script}\n")
     (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{path}")
+    monkeypatch.setenv("PATH", str(folder) if alone else f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.mark.slow
@@ -263,7 +263,7 @@ def test_where_nothing_can_be_downloaded_the_user_hears_what_else_to_do(prepare,
     assert "apt-get download failed (E: Unable to locate it)" in error
     assert "apt-get update" in error and "--kjv FILE.deb" in error
 
-    put_program(tmp_path / "only", monkeypatch, "dpkg-deb", "exit 1", path="")
+    put_program(tmp_path / "only", monkeypatch, "dpkg-deb", "exit 1", alone=True)
     error = refused(prepare, capsys, output, {}, *cache)
     assert "no apt-get" in error
     assert "--kjv FILE.deb" in error and "https://packages.debian.org/sword-text-kjv" in error
@@ -273,7 +273,7 @@ def test_what_unpacks_and_reads_the_packages_must_be_there_before_anything_is_do
     prepare, tmp_path, capsys, monkeypatch
 ):
     calls = tmp_path / "calls"
-    put_program(tmp_path / "bin", monkeypatch, "apt-get", f"echo >> {calls}", path="")
+    put_program(tmp_path / "bin", monkeypatch, "apt-get", f"echo >> {calls}", alone=True)
     assert "dpkg-deb" in refused(prepare, capsys, tmp_path / "bible", {}, "--cache_dir", tmp_path / "cache")
     monkeypatch.setitem(sys.modules, "pysword", None)
     assert "pip install -e '.[bible]'" in refused(prepare, capsys, tmp_path / "bible", {})
