@@ -71,8 +71,8 @@ def run_distributed(world_size: int) -> Callable:
     """
     `run_distributed(n)(function)(*args)` runs `function(rank, *args)` in a process group of `n`.
 
-    Once in some hundreds of starts malloc() aborts a rank: not Python that we wrote, but torch's collectives. Ranks that
-    a signal ended are started once more, with a warning.
+    Once in some hundreds of starts malloc() aborts a rank: no Python of ours, but torch's collectives. Ranks that a
+    signal ended are started once more, with a warning.
     """
 
     def start(function: Callable) -> Callable:
