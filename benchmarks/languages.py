@@ -36,15 +36,15 @@ def main() -> None:
     figures = Figures("languages", deciding(RECIPE), args.results, [TEST], **about)
     for seed in args.seeds:
         for model in args.models or (ALL, *corpora):
-            if not figures.has(model=model, seed=seed):
+            if not figures.has(of := {"model": model, "seed": seed}):
                 mine = list(corpora) if model == ALL else [model]
-                of = {"seed": seed, "datasets": [corpora[name] for name in mine]}
-                of["validation_sets"] = {name: options["validation_sets"][name] for name in mine}
+                others = {"seed": seed, "datasets": [corpora[name] for name in mine]}
+                others["validation_sets"] = {name: options["validation_sets"][name] for name in mine}
                 run = args.output_dir / f"{model.replace(' ', '-')}-{seed}"
-                seconds = train(options | of, run)
+                seconds = train(options | others, run)
                 words = ["--source_column", options["source_column"], "--by", "{target_lang}", "--num_beams", 5]
                 scores = evaluate(run, TEST, ["chrf"], *words)
-                figures.add(model=model, seed=seed, seconds=seconds, **{name: scores[f"chrf_{name}"] for name in mine})
+                figures.add(of, seconds=seconds, **{name: scores[f"chrf_{name}"] for name in mine})
     pairs = [
         {"model": f"{name}: {'all' if row['model'] == ALL else 'alone'}", "chrf": row[name]}
         for name in corpora

@@ -90,16 +90,16 @@ def main() -> None:
     parser.add_argument("--max_steps", type=int, default=1200, help="of a training (default: %(default)s)")
     args = parser.parse_args()
     figures = Figures("length_generalisation", SETTINGS, args.results, steps=args.max_steps, bf16=args.bf16)
-    data = args.output_dir.resolve() / f"data-{version_of(SETTINGS)}"
+    data = args.output_dir / f"data-{version_of(SETTINGS)}"
     if not data.exists():
         fill_folder(data, write_data)
     of_all = {"max_steps": args.max_steps, "bf16": args.bf16}
     for seed in args.seeds:
         for task in args.tasks:
             for positions in args.positions:
-                if not figures.has(task=task, positions=positions, seed=seed):
-                    found = measure(data, task, positions, of_all | {"seed": seed})
-                    figures.add(task=task, positions=positions, seed=seed, **found)
+                of = {"task": task, "positions": positions, "seed": seed}
+                if not figures.has(of):
+                    figures.add(of, **measure(data, task, positions, of_all | {"seed": seed}))
     for task in args.tasks:
         for metric, title in METRICS.items():
             print(f"\n{task}: {title}")

@@ -19,8 +19,20 @@ import re
 from pathlib import Path
 from statistics import mean, median
 
+from measuring import machine
 from tabulating import print_table
-from verbs import ROOT, Figures, comparison_parser, deciding, evaluate, hf_xformer, read_recipe, train
+from verbs import (
+    ROOT,
+    Figures,
+    comparison_parser,
+    deciding,
+    evaluate,
+    first,
+    hf_xformer,
+    keep_log,
+    read_recipe,
+    train,
+)
 
 
 RECIPE = "configs/train/bible.yaml"
@@ -37,13 +49,15 @@ def main() -> None:
     parser.add_argument("--max_steps", type=int, help="of a training, instead of as many as the recipe has")
     parser.add_argument("--max_samples", type=int, help="chapters of the test set (default: all)")
     args = parser.parse_args()
-    runs, bf16 = args.output_dir.resolve(), {"bf16": args.bf16}
-    speed = Figures("long_text_speed", deciding(RECIPE), args.results, [TEST], **bf16)
+    runs, bf16 = args.output_dir, {"bf16": args.bf16}
+    threads = machine()["threads"]
+    speed = Figures("long_text_speed", deciding(RECIPE), args.results, [TEST], threads=threads, **bf16)
     for number in range(ROUNDS):
         for model in (BLOCKS, FULL):
-            if not speed.has(model=model, round=number):
+            of = {"model": model, "round": number}
+            if not speed.has(of):
                 few, more = (timed(model, steps, runs, number, bf16) for steps in TIMED_STEPS)
-                speed.add(model=model, round=number, step=round((more - few) / (TIMED_STEPS[1] - TIMED_STEPS[0]), 3))
+                speed.add(of, step=round((more - few) / (TIMED_STEPS[1] - TIMED_STEPS[0]), 3))
     ratio = median(blocks / full for blocks, full in seconds_a_step(speed.rows()))
     steps = args.max_steps or read_recipe(RECIPE)["max_steps"]
     steps_of = {BLOCKS: steps, FULL: steps, EQUAL_TIME: max(2, round(steps * ratio))}
@@ -52,7 +66,8 @@ def main() -> None:
     copied = scores_of_sources(args.max_samples)
     for seed in args.seeds:
         for model, count in steps_of.items():
-            if figures.has(model=model, seed=seed, steps=count):
+            of = {"model": model, "seed": seed, "steps": count}
+            if figures.has(of):
                 continue
             run = runs / f"{model.replace(',', '').replace(' ', '-')}-{seed}"
             if model == BLOCKS and args.max_steps is None:  # whose card is that of the recipe
@@ -60,7 +75,8 @@ def main() -> None:
                 hf_xformer("train", RECIPE, *words)
             else:
                 train(options_of(model, count) | {"seed": seed} | bf16, run)
-            figures.add(model=model, seed=seed, steps=count, **score(run, args.max_samples), **copied)
+            keep_log(run, args.results / f"logs/long_text-{run.name}.jsonl")
+            figures.add(of, **score(run, args.max_samples), **copied)
             if model == BLOCKS:
                 hf_xformer("card", run)
     print_table(figures.rows(), "model", {"steps": "steps", **COLUMNS})
@@ -82,13 +98,12 @@ def score(run: Path, samples: int | None) -> dict[str, object]:
     """Returns a model's validation loss, its scores on the test chapters, and the beginning of the first one."""
     loss = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))["eval_loss"]
     texts = run / "test_predictions.jsonl"
-    most = () if samples is None else ("--max_samples", samples)
-    found = evaluate(run, TEST, METRICS, "--predictions_file", texts, *most, out=run / "test_results.json")
+    words = ("--predictions_file", texts, *first(samples))
+    found = evaluate(run, TEST, METRICS, *words, out=run / "test_results.json")
     rows = [json.loads(line) for line in texts.read_text(encoding="utf-8").splitlines()]
     in_order = [re.findall(r"\d+", row["source"]) == re.findall(r"\d+", row["prediction"]) for row in rows]
-    first = rows[0]
-    example = {name: beginning(text) for name, text in first.items() if isinstance(text, str)}
-    example["references"] = [beginning(text) for text in first["references"]]
+    example = {name: beginning(text) for name, text in rows[0].items() if isinstance(text, str)}
+    example["references"] = [beginning(text) for text in rows[0]["references"]]
     scores = {name: round(found[name], 2) for name in METRICS}
     return {"loss": round(loss, 4), **scores, "in_order": round(100 * mean(in_order), 2), "examples": [example]}
 
@@ -101,13 +116,13 @@ def beginning(text: str) -> str:
 def options_of(model: str, steps: int) -> dict:
     """Returns the recipe of a model, whose first stage and warm-up are as large a part of all steps as there."""
     options = read_recipe(RECIPE)
-    share, (first, *others) = steps / options["max_steps"], options["stages"]
-    first = first | {"until_step": max(1, round(first["until_step"] * share))}
+    share, (verses, *others) = steps / options["max_steps"], options["stages"]
+    verses = verses | {"until_step": max(1, round(verses["until_step"] * share))}
     if model != BLOCKS:
         fields = options["config_overrides"]
         options["config_overrides"] = {name: fields[name] for name in fields if name not in BLOCK_FIELDS}
     warmup = round(options["warmup_steps"] * share)
-    return options | {"max_steps": steps, "warmup_steps": warmup, "stages": [first, *others]}
+    return options | {"max_steps": steps, "warmup_steps": warmup, "stages": [verses, *others]}
 
 
 def scores_of_sources(samples: int | None) -> dict[str, float]:

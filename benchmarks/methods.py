@@ -22,10 +22,12 @@ from pathlib import Path
 from tabulating import PRONUNCIATION, print_table
 from verbs import (
     Figures,
+    absolute,
     comparison_parser,
     deciding,
     digests_of,
     evaluate,
+    first,
     hf_xformer,
     read_recipe,
     train,
@@ -96,6 +98,7 @@ DECODINGS = {
     "the recipe, MBR of 16 samples": ["--do_sample", "--top_k", "0", "--num_return_sequences", "16", "--mbr", "per"],
 }
 TEACHER = "the recipe"
+METHODS: dict[str, object] = {**TRAININGS, **ABLATION, **DECODINGS}
 
 
 class Bench:
@@ -112,15 +115,15 @@ class Bench:
 
     def __init__(self, data: Path, folder: Path, steps: int, samples: int | None, bf16: bool):
         self.folder, self.steps, self.samples, self.bf16 = folder, steps, samples, bf16
-        self.data = {"": data.resolve()}
+        self.data = {"": data}
 
     def data_of(self, kind: str, seed: int) -> Path:
         """Returns the folder of the rows of a kind, made if need be."""
         if not kind:
             return self.data[""]
         name = f"{kind}-{seed}" if kind == "distilled" else kind
-        # By a teacher of other steps, or from other words, it would be other data.
-        name += f"-{version_of([self.steps, self.bf16, digests_of(self.data[''])])}"
+        # By another teacher, or from other words, it would be other data.
+        name += f"-{version_of([deciding(RECIPE), self.steps, self.bf16, digests_of(self.data[''])])}"
         if name not in self.data:
             made = self.folder / "data" / name
             if not made.exists():
@@ -160,8 +163,7 @@ class Bench:
 
     def score(self, run: Path, data: Path, *decoding: str) -> dict[str, float]:
         """Returns the error rates of a run on the validation words, its parameters and its seconds."""
-        most = () if self.samples is None else ("--max_samples", self.samples)
-        found = evaluate(run, data / "validation.jsonl", PRONUNCIATION, *decoding, *most)
+        found = evaluate(run, data / "validation.jsonl", PRONUNCIATION, *decoding, *first(self.samples))
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
         scores = {name: round(found[name], 3) for name in PRONUNCIATION}
         return scores | {"parameters": record["parameters"], "seconds": round(record["seconds"], 1)}
@@ -176,7 +178,7 @@ class Bench:
 
 def main() -> None:
     parser = comparison_parser(__doc__, seeds=[0, 1, 2], output_dir="runs/methods")
-    parser.add_argument("data", type=Path, help="folder of the quickstart's rows and tokenizer")
+    parser.add_argument("data", type=absolute, help="folder of the quickstart's rows and tokenizer")
     parser.add_argument("--ablation", action="store_true", help="parts of model and recipe, in place of the methods")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all of the methods, or of the parts")
     parser.add_argument("--max_steps", type=int, default=STEPS, help=f"of a training (default {STEPS})")
@@ -187,13 +189,14 @@ def main() -> None:
         parser.error(f"no such method: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     about = {"steps": args.max_steps, "samples": args.max_samples, "bf16": args.bf16}
     name = "ablation" if args.ablation else "methods"
-    reads = [args.data.resolve() / each for each in ("train.jsonl", "validation.jsonl", "tokenizer")]
+    reads = [args.data / each for each in ("train.jsonl", "validation.jsonl", "tokenizer")]
     figures = Figures(name, deciding(RECIPE), args.results, reads, **about)
-    bench = Bench(args.data, args.output_dir.resolve(), args.max_steps, args.max_samples, args.bf16)
+    bench = Bench(args.data, args.output_dir, args.max_steps, args.max_samples, args.bf16)
     for seed in args.seeds:
         for method in args.methods or known:
-            if not figures.has(method=method, seed=seed):
-                figures.add(method=method, seed=seed, **bench.measure(method, seed))
+            of, options = {"method": method, "seed": seed}, METHODS[method]
+            if not figures.has(of, options):
+                figures.add(of, options, **bench.measure(method, seed))
     print_table(figures.rows(), "method", PRONUNCIATION)
 
 

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 
 from tabulating import print_table
-from verbs import Figures, comparison_parser, deciding, evaluate, read_recipe, train
+from verbs import Figures, absolute, comparison_parser, deciding, evaluate, read_recipe, train
 
 
 PRETRAIN, FINETUNE = "configs/train/pretrain.yaml", "configs/train/finetune.yaml"
@@ -26,7 +26,7 @@ PRETRAINED, SCRATCH = "pretrained", "from scratch"
 
 def main() -> None:
     parser = comparison_parser(__doc__, seeds=[0, 1, 2], output_dir="runs/pretraining")
-    parser.add_argument("--data", type=Path, default=Path("data/docstrings"), help="folder of the prepared data")
+    parser.add_argument("--data", type=absolute, default="data/docstrings", help="folder of the prepared data")
     parser.add_argument("--objective", help="of pretraining, instead of that which the recipe has")
     parser.add_argument("--pretrain_steps", type=int, help=f"instead of those that {PRETRAIN} has")
     parser.add_argument("--finetune_steps", type=int, help=f"instead of those that {FINETUNE} has")
@@ -40,18 +40,16 @@ def main() -> None:
     finetuning |= {f"{name}_file": str(args.data / f"{name}.jsonl") for name in ("train", "validation")}
     pretraining, finetuning = (options | {"bf16": args.bf16} for options in (pretraining, finetuning))
     steps = {"pretrain_steps": pretraining["max_steps"], "finetune_steps": finetuning["max_steps"]}
-    settings = [deciding(path) for path in (PRETRAIN, FINETUNE)]
-    reads = [
-        args.data.resolve() / each
-        for each in ("text.txt", "train.jsonl", "validation.jsonl", "test.jsonl", "tokenizer")
-    ]
+    # The model to fine-tune is the one that is pretrained here, and not the recipe's.
+    settings = [deciding(path) | {"model_name_or_path": None} for path in (PRETRAIN, FINETUNE)]
+    reads = [args.data / each for each in ("text.txt", "train.jsonl", "validation.jsonl", "test.jsonl", "tokenizer")]
     figures = Figures("pretraining", settings, args.results, reads, **steps, bf16=args.bf16)
     for seed in args.seeds:
         for start in (f"{PRETRAINED} by {pretraining['objective']}", SCRATCH):
-            if not figures.has(start=start, seed=seed):
+            if not figures.has(of := {"start": start, "seed": seed}):
                 folder = args.output_dir / f"{start.replace(' ', '-')}-{seed}"
                 found = measure(pretraining | {"seed": seed}, finetuning | {"seed": seed}, start, folder)
-                figures.add(start=start, seed=seed, **score(folder / "finetuned", args.data / "test.jsonl"), **found)
+                figures.add(of, **score(folder / "finetuned", args.data / "test.jsonl"), **found)
     print_table(figures.rows(), "start", SCORES)
 
 
@@ -61,7 +59,7 @@ def measure(pretraining: dict, finetuning: dict, start: str, folder: Path) -> di
         new = {name: pretraining[name] for name in ("config_name", "config_overrides", "tokenizer_name")}
         return {"seconds": train(finetuning | {"model_name_or_path": None, **new}, folder / "finetuned")}
     seconds = train(pretraining, folder / "pretrained")
-    finetuning |= {"model_name_or_path": str((folder / "pretrained").resolve())}
+    finetuning |= {"model_name_or_path": str(folder / "pretrained")}
     return {"seconds": train(finetuning, folder / "finetuned"), "pretraining_seconds": seconds}
 
 

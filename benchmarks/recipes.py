@@ -9,25 +9,30 @@ Trains a recipe once for each seed, scores its models on the recipe's test set, 
   python benchmarks/recipes.py g2p-pronasyl --max_steps 20 --max_samples 100 --results build/tried \
     --output_dir build/tried
   python benchmarks/recipes.py g2p-pronasyl --changed dropout=0.3 num_train_epochs=18   # is the recipe better so?
+  python benchmarks/recipes.py g2p-pronasyl --changed                                   # the recipe itself, beside it
 
 A run that was stopped goes on from its last checkpoint in --output_dir, and seeds that are in recipe_NAME.json of
 --results are not trained again. Every model decodes the test set greedily and with five beams. Losses and scores of
-the training go to logs/ of --results. Whole trainings of a recipe as it is get a card; with --changed, rows go to
-recipe_NAME_tried.json. --raw adds scores of the German against the sentences as people wrote them: Moses's rules join
-words and punctuation again (pip install sacremoses), and sacreBLEU cuts both in its own way and ignores case, which
-the model was not given. The references, joined so themselves, reach BLEU 99.9.
+the training go to logs/ of --results. Whole trainings of a recipe as it is get a card.
+
+The test set is for recipes that have been chosen: with --changed, the validation set is decoded in its place, and rows
+go to recipe_NAME_tried.json.
+
+--raw adds scores of the German against the sentences as people wrote them: Moses's rules join words and punctuation
+again (pip install sacremoses), and sacreBLEU cuts both in its own way and ignores case, which the model was not given.
+The references, joined so themselves, reach BLEU 99.9.
 """
 
-import argparse
 import gzip
 import json
 import re
+from argparse import Namespace
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from tabulating import PRONUNCIATION, TRANSLATION, print_table
-from verbs import ROOT, Figures, comparison_parser, deciding, evaluate, hf_xformer, read_recipe
+from verbs import ROOT, Figures, comparison_parser, deciding, evaluate, first, hf_xformer, keep_log, read_recipe
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ TASKS = {
     "g2p-pronasyl": Task(
         "data/pronasyl/test.jsonl",
         PRONUNCIATION,
-        published="wrong words 20.6 (g2p-seq2seq), 19.91 with PER 4.16 (the same, measured by Cisco)",
+        published="wrong words 20.6 (g2p-seq2seq)",
     ),
     "multi30k-en-de": Task(
         "data/multi30k/test.jsonl",
@@ -73,33 +78,37 @@ def main() -> None:
     task, path = TASKS[args.recipe], f"configs/train/{args.recipe}.yaml"
     if args.raw is not None:
         check_raw(ROOT / task.test_file, args.raw)
-    name = f"recipe_{args.recipe}{'_tried' * bool(args.changed)}"
+    trial = args.changed is not None
+    name = f"recipe_{args.recipe}{'_tried' * trial}"
+    scored = ROOT / (read_recipe(path)["validation_file"] if trial else task.test_file)
     about = {"steps": args.max_steps, "samples": args.max_samples, "bf16": args.bf16}
-    figures = Figures(name, deciding(path), args.results, [ROOT / task.test_file], **about)
-    changed = {"changed": " ".join(args.changed)} if args.changed else {}
+    figures = Figures(name, [deciding(path), DECODINGS, task.options], args.results, [scored], **about)
+    changed = {"changed": " ".join(args.changed)} if trial else {}
     for seed in args.seeds:
-        left = [decoding for decoding in DECODINGS if not figures.has(decoding=decoding, seed=seed, **changed)]
+        rows_of = {decoding: {"decoding": decoding, "seed": seed, **changed} for decoding in DECODINGS}
+        left = {decoding: of for decoding, of in rows_of.items() if not figures.has(of)}
         if not left:
             print(f"seed {seed}: scores are stored, {'--raw adds nothing' if args.raw else 'nothing is trained'}")
             continue
-        label = "-".join([str(seed), *args.changed])
-        run = args.output_dir.resolve() / f"{args.recipe}-{label}"
-        words: list[object] = [*changed_words(path, args.changed)]
+        label = "-".join([str(seed), *(args.changed or ())])
+        run = args.output_dir / f"{args.recipe}-{label}"
+        words: list[object] = [*changed_words(path, args.changed or [])]
         words += [] if args.max_steps is None else ["--max_steps", args.max_steps]
         hf_xformer("train", path, "--seed", seed, "--output_dir", run, "--bf16", args.bf16, *words)
         keep_log(run, args.results / f"logs/{name}-{label}.jsonl")
-        for decoding in left:
-            scores = score(task, run, decoding, args.max_samples, args.raw)
-            figures.add(decoding=decoding, seed=seed, **changed, **scores, **recorded(run))
-        if not changed and args.max_steps is None:
+        # The card of a run has the scores that are in its folder, in the end those of the beams: none of a trial.
+        out = run.with_name(f"{run.name}.validation.json") if trial else run / "test_results.json"
+        for decoding, of in left.items():
+            figures.add(of, **score(task, run, scored, out, decoding, args), **recorded(run))
+        if not trial and args.max_steps is None:
             hf_xformer("card", run)
     rows = figures.rows()
     print_table([row for row in rows if changed.items() <= row.items()], "decoding", task.metrics)
-    if task.published:
+    if task.published and not trial:
         print(f"published: {task.published}")
 
 
-def arguments() -> argparse.Namespace:
+def arguments() -> Namespace:
     """Returns the command line's arguments; those of --raw are looked at before anything is trained."""
     parser = comparison_parser(__doc__, seeds=[0], output_dir="runs")
     parser.add_argument("recipe", choices=TASKS, help="of configs/train")
@@ -107,16 +116,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max_samples", type=int, help="rows of the test set (default: all)")
     parser.add_argument("--raw", type=Path, help="German test sentences as they were written, one a line, or .gz")
     changed = "options of the recipe, or fields of its model's configuration, that are other than there"
-    parser.add_argument("--changed", nargs="+", default=[], metavar="NAME=VALUE", help=changed)
+    parser.add_argument("--changed", nargs="*", metavar="NAME=VALUE", help=changed)
     args = parser.parse_args()
-    if bad := [pair for pair in args.changed if not re.fullmatch(r"\w+=[^/,\s]+", pair)]:
-        parser.error(f"--changed {bad[0]}: give NAME=VALUE, such as dropout=0.3")
-    names = [pair.partition("=")[0] for pair in args.changed]
-    if twice := [name for name in names if names.count(name) > 1]:
-        parser.error(f"--changed {twice[0]}: it is given twice")
-    if own := {"seed", "bf16", "max_steps", "output_dir", "config_overrides"} & {*names}:
-        parser.error(f"--changed {min(own)}: that is not for --changed; see the other options")
-    args.changed.sort()  # in whichever order they are given, the rows are the same
+    if args.changed:
+        args.changed.sort()  # in whichever order they are given, the rows are the same
+        if wrong := wrong_change(args.changed, read_recipe(f"configs/train/{args.recipe}.yaml")):
+            parser.error(f"--changed {wrong}")
+    if args.raw is not None and args.changed is not None:
+        parser.error("--raw is of the test set, and with --changed the validation set is decoded: leave one out")
     if args.raw is not None and args.recipe != "multi30k-en-de":
         parser.error(f"--raw is for multi30k-en-de; {args.recipe} has phonemes")
     if args.raw is not None and not args.raw.is_file():
@@ -124,6 +131,26 @@ def arguments() -> argparse.Namespace:
     if args.raw is not None and find_spec("sacremoses") is None:
         parser.error("--raw joins words by sacremoses, which is missing: pip install -c constraints.txt sacremoses")
     return args
+
+
+def wrong_change(changed: list[str], recipe: dict) -> str | None:
+    """Returns what is wrong with changes of a recipe, by which its row would not say what was trained."""
+    from hf_xformer.training.fingerprint import NEUTRAL
+    from hf_xformer.training.trainer_options import OVERRULED
+
+    names = [pair.partition("=")[0] for pair in changed]
+    for name, pair in zip(names, changed, strict=True):
+        if not re.fullmatch(r"\w+=[^/,\s]+", pair):
+            return f"{pair}: give NAME=VALUE, such as dropout=0.3"
+        if names.count(name) > 1:
+            return f"{name}: it is given twice"
+        if name in ("seed", "bf16", "max_steps", "output_dir", "config_overrides"):
+            return f"{name}: that is not for --changed; see the other options"
+        if name in NEUTRAL:
+            return f"{name}: the weights would be those of the recipe"
+        if (other := OVERRULED.get(name)) in recipe:
+            return f"{name}: it does nothing beside the recipe's {other}"
+    return None
 
 
 def changed_words(recipe: str, changed: list[str]) -> list[str]:
@@ -140,13 +167,6 @@ def changed_words(recipe: str, changed: list[str]) -> list[str]:
     return words
 
 
-def keep_log(run: Path, path: Path) -> None:
-    """Writes a line for each step at which a run said its loss or scores."""
-    history = json.loads((run / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in history), encoding="utf-8")
-
-
 def recorded(run: Path) -> dict[str, object]:
     """Returns the size, length, hours, hardware and commit that a run has recorded."""
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
@@ -154,18 +174,23 @@ def recorded(run: Path) -> dict[str, object]:
     return {name: record[name] for name in names} | {"hardware": record["hardware"]["name"]}
 
 
-def score(task: Task, run: Path, decoding: str, samples: int | None, raw: Path | None) -> dict[str, object]:
-    """Returns a model's scores on the test set, their signatures, and its first texts."""
-    texts = run.with_name(f"{run.name}.{decoding.replace(' ', '-')}.jsonl")
-    options = (*task.options, *DECODINGS[decoding], "--predictions_file", texts)
-    options += () if samples is None else ("--max_samples", samples)
+def score(task: Task, run: Path, scored: Path, out: Path, decoding: str, args: Namespace) -> dict[str, object]:
+    """
+    Returns a model's scores, their signatures, and its first texts.
+
+    Args:
+        scored: Rows to decode.
+        out: File for all that `hf-xformer evaluate` says of them.
+        args: Of the command line.
+    """
+    texts = run.with_name(f"{run.name}.{scored.stem}.{decoding.replace(' ', '-')}.jsonl")
+    options = (*task.options, *DECODINGS[decoding], "--predictions_file", texts, *first(args.max_samples))
     metrics = [name for name in task.metrics if not name.startswith("raw_")]
-    # The card of a run has the scores that are in its folder: in the end those of the beams.
-    found = evaluate(run, ROOT / task.test_file, metrics, *options, out=run / "test_results.json")
+    found = evaluate(run, scored, metrics, *options, out=out)
     scores = {name: round(found[name], 2) for name in metrics}
     scores |= {key: found[key] for name in metrics if (key := f"{name}_signature") in found}
-    if raw is not None:
-        scores |= raw_scores(texts, raw)
+    if args.raw is not None:
+        scores |= raw_scores(texts, args.raw)
     return scores | {"examples": [json.loads(line) for line in read_lines(texts)[:EXAMPLES]]}
 
 

@@ -8,6 +8,7 @@ from measuring import RESULTS, spread, stored
 from tabulating import PRONUNCIATION, TRANSLATION, TYPES, markdown, measured, over_seeds, seeds_of, table
 
 
+BASE = "the recipe"  # that methods are compared with
 # By recipe: the test set, a metric with its title, and a published figure of a single model with its decoding.
 PUBLISHED = {
     "multi30k-en-de": (
@@ -18,7 +19,7 @@ PUBLISHED = {
     "g2p-pronasyl": (
         "pronunciations of English words, CMUdict, PRONASYL 2007",
         ("wrong_words", "wrong words, %"),
-        "19.91 ([g2p-seq2seq](https://github.com/cmusphinx/g2p-seq2seq), measured by Cisco), greedy, some 4 M",
+        "20.6 ([g2p-seq2seq](https://github.com/cmusphinx/g2p-seq2seq)), greedy, some 4 M",
     ),
 }
 
@@ -42,7 +43,8 @@ def published() -> str:
     head = ["test set", "score", "published", "hf-xformer, greedy", "5 beams", "parameters", "seeds"]
     span = " to ".join(dict.fromkeys(f"{each:.1f}" for each in (min(hours), max(hours))))
     where = ", ".join(hardware)
-    return markdown(head, rows, f"Single models, trained from scratch in {span} hours on {where}")
+    about = f"Single models, trained from scratch in {span} hours on {where}"
+    return markdown(head, rows, about, "mean and standard deviation over the seeds")
 
 
 @table
@@ -57,19 +59,17 @@ def recipe_pronasyl() -> str:
 
 @table
 def tried_pronasyl() -> str:
-    """Returns the scores of trainings in which options were other than in the recipe, beside its own scores."""
+    """Returns the validation scores of trainings in which options were other than in the recipe, beside its own."""
     tried = stored("recipe_g2p-pronasyl_tried")
-    seeds = sorted({row["seed"] for row in tried["rows"]})
     trainings: dict[tuple, dict[str, str]] = {}
-    for row in [*stored("recipe_g2p-pronasyl")["rows"], *tried["rows"]]:
-        if row["seed"] in seeds:
-            training = row.get("changed", "the recipe"), str(row["seed"]), f"{row['steps']:,}"
-            trainings.setdefault(training, {})[row["decoding"]] = f"{row['wrong_words']:.2f}"
+    for row in tried["rows"]:
+        training = row["changed"] or "the recipe", str(row["seed"]), f"{row['steps']:,}"
+        trainings.setdefault(training, {})[row["decoding"]] = f"{row['wrong_words']:.2f}"
     decodings = ("greedy", "5 beams")
     rows = [[*training, *(found.get(each, "") for each in decodings)] for training, found in trainings.items()]
-    head = ["wrong words, %", "seed", "steps", *decodings]
-    command = f"recipes.py g2p-pronasyl --seeds {' '.join(map(str, seeds))}{' --bf16' * tried['machine']['bf16']}"
-    return markdown(head, rows, measured(tried, f"{command} --changed …"))
+    head = ["changed", "seed", "steps", *(f"wrong validation words, %, {each}" for each in decodings)]
+    seeds = " ".join(map(str, sorted({row["seed"] for row in tried["rows"]})))
+    return markdown(head, rows, measured(tried, f"recipes.py g2p-pronasyl --seeds {seeds} --changed …"))
 
 
 @table
@@ -107,7 +107,7 @@ def recipe_scores(name: str, metrics: dict[str, str], by: str = "") -> str:
     hardware = " and ".join(dict.fromkeys(row["hardware"] for row in found))
     took = f"a training took {' to '.join(minutes)} min on {hardware}"
     seeds = " ".join(map(str, sorted({row["seed"] for row in found})))
-    command = f"recipes.py {name} --seeds {seeds}{' --bf16' * result['machine']['bf16']}"
+    command = f"recipes.py {name} --seeds {seeds}"
     command += " --raw test_2016_flickr.de.gz" * ("raw_bleu" in metrics)
     about = [by + measured(result, command), took, seeds_of(found)]
     signatures = {title: found[0].get(f"{metric}_signature") for metric, title in metrics.items()}
@@ -124,12 +124,12 @@ def examples(name: str, about: str, **of: object) -> str:
 
 @table
 def methods() -> str:
-    return by_method("methods", "methods.py data/g2p --bf16")
+    return by_method("methods", "methods.py data/g2p")
 
 
 @table
 def ablation() -> str:
-    return by_method("ablation", "methods.py data/g2p --bf16 --ablation")
+    return by_method("ablation", "methods.py data/g2p --ablation")
 
 
 def by_method(name: str, command: str) -> str:
@@ -138,14 +138,15 @@ def by_method(name: str, command: str) -> str:
     head = [f"{result['machine']['steps']:,} steps, validation words", "parameters", *PRONUNCIATION.values()]
     found = result["rows"]
     sizes = {row["method"]: f"{row['parameters'] / 1e6:.2f} M" for row in found}
-    first, *_ = PRONUNCIATION
-    base = {row["seed"]: row[first] for row in found if row["method"] == found[0]["method"]}
+    error, *_ = PRONUNCIATION
+    base = {row["seed"]: row[error] for row in found if row["method"] == BASE}
     rows = []
-    for method, *means in over_seeds(found, "method", PRONUNCIATION):
-        changes = [row[first] - base[row["seed"]] for row in found if row["method"] == method]
-        rows.append([method, sizes[method], *means, "" if not any(changes) else spread(changes, sign="+")])
-    head.append(f"difference in {PRONUNCIATION[first]}")
-    return markdown(head, rows, measured(result, command), seeds_of(found), "differences are of equal seeds")
+    for method, (title, *means) in zip(sizes, over_seeds(found, "method", PRONUNCIATION), strict=True):
+        changes = [row[error] - base[row["seed"]] for row in found if row["method"] == method]
+        rows.append([title, sizes[method], *means, "" if method == BASE else spread(changes, sign="+")])
+    head.append(f"difference in {PRONUNCIATION[error]}")
+    about = f"differences are from {BASE} of the same seed"
+    return markdown(head, rows, measured(result, command), seeds_of(found), about)
 
 
 @table
@@ -162,7 +163,7 @@ def length_generalisation() -> str:
             rows.append([task, positions, *(f"{right:.0f} ({edits:.0f})" for right, edits in means)])
     head = ["texts right, % (edits per 100 symbols)", "positions", *(f"{length} symbols" for length in lengths)]
     seeds = f"means over {len({row['seed'] for row in result['rows']})} seeds"
-    return markdown(head, rows, measured(result, "length_generalisation.py --bf16"), seeds)
+    return markdown(head, rows, measured(result, "length_generalisation.py"), seeds)
 
 
 @table
@@ -195,10 +196,11 @@ def long_text() -> str:
     result = stored("long_text")
     columns = {"loss": "validation loss", "chrf": "chrF", "sacrebleu": "BLEU", "in_order": "verses in order, %"}
     steps = {row["model"]: f"{row['steps']:,}" for row in result["rows"]}
-    rows = [[model, steps[model], *means] for model, *means in over_seeds(result["rows"], "model", columns)]
+    means = over_seeds(result["rows"], "model", columns)
+    rows = [[title, count, *of_model] for count, (title, *of_model) in zip(steps.values(), means, strict=True)]
     copied = (f"{result['rows'][0][f'source_{name}']:.2f}" for name in ("chrf", "sacrebleu"))
     rows.append(["the sources as they are", "", "", *copied, ""])
-    by = "`make bible`: " + measured(result, "long_text.py --bf16")
+    by = "`make bible`: " + measured(result, "long_text.py")
     return markdown(["chapters of the Bible", "steps", *columns.values()], rows, by, seeds_of(result["rows"]))
 
 
@@ -214,7 +216,7 @@ def long_text_speed() -> str:
     rows = [
         [model, f"{median(row['step'] for row in result['rows'] if row['model'] == model):.2f}"] for model in models
     ]
-    by = measured(result, "long_text.py --bf16")
+    by = measured(result, "long_text.py")
     return markdown(["chapters of the Bible", "seconds a step"], rows, by, "in turn, the median of three rounds")
 
 
@@ -239,6 +241,4 @@ def languages() -> str:
         )
         rows.append([f"English to {name}", alone, together])
     head = [f"chrF after {result['machine']['steps']:,} steps", "a model of the pair alone", "one model of all three"]
-    return markdown(
-        head, rows, "`make languages`: " + measured(result, "languages.py --bf16"), seeds_of(result["rows"])
-    )
+    return markdown(head, rows, "`make languages`: " + measured(result, "languages.py"), seeds_of(result["rows"]))

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures as tables, printed or in Markdown: means over seeds, titles, and below them what gave the figures."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from measuring import spread
@@ -30,13 +31,29 @@ def markdown(head: Cells, rows: Iterable[Cells], *about: str) -> str:
 
 
 def measured(result: dict, command: str) -> str:
-    """Returns in words by which command, when and on which machine figures were taken."""
+    """
+    Returns in words by which command, when, on which machine and with which versions figures were taken.
+
+    Args:
+        command: Without `--bf16`, which stands beside the figures.
+    """
     machine = result["machine"]
+    command += " --bf16" * bool(machine.get("bf16"))
     flags = {"avx512_bf16": "bfloat16", "avx512_vnni": "VNNI"}
     has = [flags[flag] for flag in machine.get("processor", ()) if flag in flags]
     where = machine.get("card") or cores_of(result) + (f" with {' and '.join(has)}" if has else "")
-    libraries = f"torch {machine['torch'].partition('+')[0]}, transformers {machine['transformers']}"
-    return f"`python benchmarks/{command}`, {days_of(result)}, {where}, {libraries}"
+    return f"`python benchmarks/{command}`, {days_of(result)}, {where}, {libraries_of(result)}"
+
+
+def libraries_of(result: dict) -> str:
+    """Returns in words which versions of the libraries gave figures."""
+    rows = result["rows"]
+    of_rows = [row["versions"] for row in rows if "versions" in row] if isinstance(rows, list) else []
+    said = []
+    for name in ("torch", "transformers"):
+        found = {versions[name].partition("+")[0] for versions in of_rows or [result["machine"]]}
+        said.append(f"{name} {' and '.join(sorted(found))}")
+    return ", ".join(said)
 
 
 def days_of(result: dict) -> str:
@@ -60,10 +77,16 @@ def each_of(result: dict, name: str) -> set:
 
 
 def over_seeds(rows: list[dict], by: str, columns: Cells) -> Iterable[Cells]:
-    """Yields for each value of a key its mean and spread over the rows that have it, in several columns."""
-    for value in dict.fromkeys(row[by] for row in rows):
+    """
+    Yields for each value of a key its mean and spread over the rows that have it, in several columns.
+
+    Where some values have fewer seeds than others, each says how many it has.
+    """
+    counts = Counter(row[by] for row in rows)
+    for value, count in counts.items():
         found = [row for row in rows if row[by] == value]
-        yield [value, *(spread(row[name] for row in found) for name in columns)]
+        few = f" ({count} seed{'s' * (count > 1)})" if count < max(counts.values()) else ""
+        yield [f"{value}{few}", *(spread(row[name] for row in found) for name in columns)]
 
 
 def seeds_of(rows: list[dict]) -> str:

@@ -39,8 +39,8 @@ from pathlib import Path
 
 import yaml
 from decode_cli import SIDES, vocabulary
-from measuring import RESULTS, machine, stored
-from verbs import ROOT, Figures
+from measuring import RESULTS, machine
+from verbs import ROOT, Figures, absolute
 
 from hf_xformer.errors import one_line_errors
 
@@ -54,6 +54,7 @@ CONFIGS = Path(__file__).with_suffix("")
 WARMUP, WIDTH, LONGEST, BEAMS = 200, 256, 100, 5
 RATES, TOKENS = (1e-3, 2e-3, 4e-3), (1000, 2000, 4000)  # that are tried
 FIRST_TOKENS = 2000  # with which the rates are
+TUNED = 5  # minutes
 SETS = {True: ("valid", "validation set"), False: ("test.2016", "test set of 2016")}  # by whether it is to tune
 
 
@@ -305,14 +306,14 @@ class OursWithMuon(Ours):
 @one_line_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the published files")
-    parser.add_argument("--joey", type=Path, help="virtual environment of JoeyNMT; without it, it is left out")
-    parser.add_argument("--eole", type=Path, help="virtual environment of eole; without it, it is left out")
+    parser.add_argument("--data", type=absolute, required=True, help="folder of the published files")
+    parser.add_argument("--joey", type=absolute, help="virtual environment of JoeyNMT; without it, it is left out")
+    parser.add_argument("--eole", type=absolute, help="virtual environment of eole; without it, it is left out")
     parser.add_argument("--minutes", type=float, nargs="+", help="default: 10 30, and 5 with --tune")
     parser.add_argument("--tune", action="store_true", help="try learning rates and batches, on the validation set")
     parser.add_argument("--bf16", action="store_true", help="eole and hf-xformer in bfloat16, which JoeyNMT has not")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/toolkits"), help="default: %(default)s")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: the results)")
+    parser.add_argument("--output_dir", type=absolute, default="runs/toolkits", help="default: runs/toolkits")
+    parser.add_argument("--results", type=absolute, default=RESULTS, help="folder of the JSON (default: the results)")
     args = parser.parse_args()
     if args.tune and args.bf16:
         parser.error("--tune goes by float32, and its choices are for bfloat16 too: leave --bf16 out")
@@ -324,24 +325,28 @@ def main() -> None:
     kits = {JoeyNMT: args.joey, Eole: args.eole, Ours: here, OursWithMuon: here}
     configs = [(CONFIGS / kind.config).read_text(encoding="utf-8") for kind in kits]
     name = "toolkits_tuned" if args.tune else "toolkits_bf16" if args.bf16 else "toolkits"
-    minutes = args.minutes or ([5] if args.tune else [10, 30])
-    about = {"threads": machine()["threads"]} | ({"minutes": minutes} if args.tune else {})
-    figures = Figures(name, [configs, WARMUP, LONGEST, BEAMS], args.results, [args.data.resolve()], **about)
+    minutes = args.minutes or ([TUNED] if args.tune else [10, 30])
+    if args.tune and len(minutes) > 1:
+        parser.error("--tune goes by one time: give one of --minutes")
+    settings, threads = [configs, WARMUP, LONGEST, BEAMS], machine()["threads"]
+    figures = Figures(name, settings, args.results, [args.data], threads=threads)
+    tuned = Figures("toolkits_tuned", settings, args.results, [args.data], threads=threads)
     split, title = SETS[args.tune]
     for kind, python in kits.items():
         if python is None:
             continue
-        for choice in tried(figures, kind) if args.tune else [best(args.results, kind, args.bf16)]:
+        for choice in tried(figures, kind, minutes[0]) if args.tune else [best(tuned, kind, args.bf16)]:
             of = {"toolkit": kind.name, "rate": choice.rate, "tokens": choice.tokens}
-            left = [each for each in minutes if not figures.has(**of, minutes=each)]
+            left = [each for each in minutes if not figures.has(of | {"minutes": each})]
             if not left:
                 continue
-            folder = args.output_dir.resolve() / f"{kind.name}-{choice.rate:g}-{choice.tokens}{'-bf16' * args.bf16}"
-            toolkit = kind(args.data.resolve(), folder, python.resolve())
+            folder = args.output_dir / f"{kind.name}-{choice.rate:g}-{choice.tokens}{'-bf16' * args.bf16}"
+            toolkit = kind(args.data, folder, python)
             for row in toolkit.train(choice, left):
                 texts = toolkit.translate(row.pop("checkpoint"), toolkit.data / f"{split}.{SIDES[0]}")
                 score = bleu(texts, toolkit.data / f"{split}.{SIDES[1]}")
-                figures.add(**of, version=toolkit.version(), **row, bleu=score)
+                of |= {"minutes": row.pop("minutes")}
+                figures.add(of, version=toolkit.version(), **row, bleu=score)
     print(f"\nBLEU on the {title}")
     for row in figures.rows():
         speed = f"{row['target_tokens_per_second']:,} target tokens/s"
@@ -349,31 +354,36 @@ def main() -> None:
         print(f"{row['toolkit']:18}{row['rate']:8g}{row['tokens']:6}{when}  {speed}  {row['bleu']}")
 
 
-def tried(figures: Figures, kind: type[Toolkit]) -> Iterator[Choice]:
-    """Yields each rate with as many tokens, and then other tokens with the best rate."""
+def tried(tuned: Figures, kind: type[Toolkit], minutes: float) -> Iterator[Choice]:
+    """Yields each rate with as many tokens, and then other tokens with the rate that was best after some minutes."""
     for rate in RATES:
         yield Choice(rate, FIRST_TOKENS, bf16=False)
-    rows = [row for row in figures.rows() if row["toolkit"] == kind.name and row["tokens"] == FIRST_TOKENS]
+    rows = [row for row in rows_of(tuned, kind) if row["tokens"] == FIRST_TOKENS and row["minutes"] == minutes]
     rate = max(rows, key=lambda row: row["bleu"])["rate"]
     for tokens in TOKENS:
         if tokens != FIRST_TOKENS:
             yield Choice(rate, tokens, bf16=False)
 
 
-def best(results: Path, kind: type[Toolkit], bf16: bool) -> Choice:
+def rows_of(figures: Figures, kind: type[Toolkit]) -> list[dict]:
+    """Returns the rows of a toolkit."""
+    return [row for row in figures.rows() if row["toolkit"] == kind.name]
+
+
+def best(tuned: Figures, kind: type[Toolkit], bf16: bool) -> Choice:
     """
-    Returns the settings by which a toolkit was best on the validation set.
+    Returns the settings by which a toolkit was best on the validation set, after the longest time that was tried.
 
     Raises:
         SystemExit: It has not been tuned, or not to the end.
     """
-    path = results / "toolkits_tuned.json"
-    rows = stored(path.stem, results)["rows"] if path.exists() else []
-    mine = [row for row in rows if row["toolkit"] == kind.name]
+    mine = rows_of(tuned, kind)
     if not mine:
-        raise SystemExit(f"{path} has no row of {kind.name}: run this with --tune first")
+        raise SystemExit(f"{tuned.path} has no row of {kind.name}: run this with --tune first")
+    longest = max(row["minutes"] for row in mine)
+    mine = [row for row in mine if row["minutes"] == longest]
     if len(mine) < (all_tried := len(RATES) + len(TOKENS) - 1):
-        raise SystemExit(f"{path} has {len(mine)} of {all_tried} trainings of {kind.name}: finish --tune first")
+        raise SystemExit(f"{tuned.path} has {len(mine)} of {all_tried} trainings of {kind.name}: finish --tune first")
     row = max(mine, key=lambda row: row["bleu"])
     for name, values in {"rate": RATES, "tokens": TOKENS}.items():
         if row[name] in (min(values), max(values)):

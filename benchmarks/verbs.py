@@ -37,11 +37,16 @@ def comparison_parser(description: str | None, seeds: list[int], output_dir: str
     parser.add_argument("--seeds", type=int, nargs="+", default=seeds, help=f"default: {said}")
     bf16 = "train in bfloat16: half the time on processors that have it"
     parser.add_argument("--bf16", action="store_true", help=bf16)
-    kept = "folder of the trainings, which are kept (default: %(default)s)"
-    parser.add_argument("--output_dir", type=Path, default=Path(output_dir), help=kept)
+    kept = f"folder of the trainings, which are kept (default: {output_dir})"
+    parser.add_argument("--output_dir", type=absolute, default=output_dir, help=kept)
     results = "folder of the JSON (default: the documents' results)"
-    parser.add_argument("--results", type=Path, default=RESULTS, help=results)
+    parser.add_argument("--results", type=absolute, default=RESULTS, help=results)
     return parser
+
+
+def absolute(path: str) -> Path:
+    """Returns a path that means the same in the project's folder, where verbs run."""
+    return Path(path).resolve()
 
 
 def read_recipe(path: str) -> dict:
@@ -57,29 +62,26 @@ def train(options: dict, output_dir: Path) -> float:
         SystemExit: One with other options has ended there.
     """
     results, path = output_dir / "train_results.json", output_dir.with_name(f"{output_dir.name}.yaml")
-    options, read = (
-        options | {"output_dir": str(output_dir.resolve())},
-        output_dir.with_name(f"{output_dir.name}.read"),
-    )
-    digests = digests_of(options)
+    read = output_dir.with_name(f"{output_dir.name}.read")
+    digests = digests_of(without_neutral(options))
     if not results.exists():
         output_dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(options))
+        path.write_text(yaml.safe_dump(options | {"output_dir": str(output_dir)}))
         read.write_text(json.dumps(digests, indent=2))
         hf_xformer("train", path)
     earlier = yaml.safe_load(path.read_text()) if path.exists() else {}
     before = json.loads(read.read_text()) if read.exists() else {}
     if changed := [name for name in digests if before.get(name, digests[name]) != digests[name]]:
         raise SystemExit(f"{output_dir} holds a training on another {', '.join(changed)}: delete it, or give another")
-    if other := differences(earlier, yaml.safe_load(yaml.safe_dump(options))):
+    if other := differences(without_neutral(earlier), without_neutral(yaml.safe_load(yaml.safe_dump(options)))):
         raise SystemExit(f"{output_dir} holds a training with other options: {other}: delete it, or give another")
     return round(json.loads(results.read_text())["train_runtime"], 1)
 
 
 def digests_of(value: object) -> dict[str, str]:
-    """Returns the digests of all files and folders that options name, but of what is written, by their last parts."""
+    """Returns the digests of all files and folders that options name, by their last parts."""
     if isinstance(value, dict):
-        value = [each for name, each in value.items() if name != "output_dir"]
+        value = list(value.values())
     if isinstance(value, list | tuple):
         return {name: digest for each in value for name, digest in digests_of(each).items()}
     if not isinstance(value, str | Path) or not re.fullmatch(r".*/.{1,250}", str(value)):
@@ -132,20 +134,32 @@ class Figures:
         about: Those of the settings that a reader wants to see beside the rows.
 
     Raises:
-        SystemExit: Rows with other settings are stored, with which these would be mixed.
+        SystemExit: One of `reads` is not there. Rows with other settings are stored, with which these would be mixed.
     """
 
     def __init__(
         self, name: str, settings: object, folder: Path = RESULTS, reads: Iterable[Path] = (), **about: object
     ):
-        self.name, self.folder = name, folder
+        self.name, self.folder, reads = name, folder, list(reads)
+        for path in reads:
+            if not path.exists():
+                raise SystemExit(f"{path}: there is no such file or folder; --help says which command prepares it")
         self.about = {**about, "version": version_of([settings, about])}
         if read := digests_of([settings, *reads]):
             self.about["data"] = version_of(sorted({*read.values()}))
         self.path = folder / f"{name}.json"
+        self.check()
+
+    def check(self) -> None:
+        """
+        Compares the settings of stored rows with these.
+
+        Raises:
+            SystemExit: They are others.
+        """
         if not self.path.exists():
             return
-        earlier = stored(name, folder)["machine"]
+        earlier = stored(self.name, self.folder)["machine"]
         if other := differences({key: earlier.get(key, "unknown") for key in self.about}, self.about):
             raise SystemExit(f"{self.path} has rows with {other}: delete it, or give another --results")
 
@@ -153,17 +167,40 @@ class Figures:
         """Returns the rows that there are."""
         return stored(self.name, self.folder)["rows"] if self.path.exists() else []
 
-    def has(self, **of: object) -> bool:
-        """Returns whether there is a row with these values."""
-        return any(of.items() <= row.items() for row in self.rows())
+    def has(self, of: dict[str, object], options: object = None) -> bool:
+        """
+        Returns whether there is a row of something.
 
-    def add(self, **row: object) -> None:
-        """Adds a row, with its day and the threads that it was measured with."""
+        Args:
+            of: Values by which the row is known, such as a method and a seed.
+            options: Its own part of the settings; None if it has none.
+
+        Raises:
+            SystemExit: There is one that was made by other options.
+        """
+        found = [row for row in self.rows() if of.items() <= row.items()]
+        if options is not None and any(row.get("options") != version_of(options) for row in found):
+            raise SystemExit(f"{self.path} has a row of {of} by other options: delete that, or give another --results")
+        return bool(found)
+
+    def add(self, of: dict[str, object], options: object = None, **figures: object) -> None:
+        """
+        Adds a row, with its day, versions and threads, unless another process has added it meanwhile.
+
+        Args:
+            of, options: As for `has`.
+        """
         now = machine()
+        versions = {name: now[name] for name in ("python", "torch", "transformers")}
+        made = {} if options is None else {"options": version_of(options)}
         self.folder.mkdir(parents=True, exist_ok=True)
         with only_writer(self.folder):
-            rows = [*self.rows(), row | {"date": now["date"], "threads": now["threads"]}]
-            write_results(self.name, rows, self.folder, **self.about)
+            self.check()
+            if self.has(of, options):
+                print(f"{self.path} has a row of {of} from another process, which stays", file=sys.stderr)
+                return
+            row = {**of, **figures, **made, "date": now["date"], "threads": now["threads"], "versions": versions}
+            write_results(self.name, [*self.rows(), row], self.folder, **self.about)
         print(row, file=sys.stderr)
 
 
@@ -183,11 +220,28 @@ def version_of(settings: object) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def deciding(path: str) -> dict:
-    """Returns those options of a recipe that decide its weights, with the content of the model's configuration."""
+def without_neutral(options: dict) -> dict:
+    """Returns options without those that leave a training's weights as they are."""
     from hf_xformer.training.fingerprint import NEUTRAL  # which takes seconds to import
 
-    kept = {name: value for name, value in read_recipe(path).items() if name not in NEUTRAL}
+    return {name: value for name, value in options.items() if name not in NEUTRAL}
+
+
+def deciding(path: str) -> dict:
+    """Returns those options of a recipe that decide its weights, with the content of the model's configuration."""
+    kept = without_neutral(read_recipe(path))
     if config := kept.get("config_name"):
         kept["config_name"] = json.loads((ROOT / config).read_text(encoding="utf-8"))
     return kept
+
+
+def keep_log(run: Path, path: Path) -> None:
+    """Writes a line for each step at which a run said its loss or scores."""
+    history = json.loads((run / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in history), encoding="utf-8")
+
+
+def first(samples: int | None) -> tuple[object, ...]:
+    """Returns the options of `hf-xformer evaluate` for the first rows of a test set, or for all of them."""
+    return () if samples is None else ("--max_samples", samples)

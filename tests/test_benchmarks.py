@@ -46,16 +46,41 @@ def test_a_training_with_other_options_is_not_taken_for_this_one(verbs, tmp_path
 
 def test_figures_of_other_settings_are_not_written_over(verbs, tmp_path):
     figures = verbs.Figures("methods", "a recipe", tmp_path, steps=2820, samples=None)
-    figures.add(method="Muon", seed=0, per=7.2)
-    figures.add(method="Muon", seed=1, per=7.3)
+    figures.add({"method": "Muon", "seed": 0}, per=7.2)
+    figures.add({"method": "Muon", "seed": 1}, per=7.3)
     again = verbs.Figures("methods", "a recipe", tmp_path, steps=2820, samples=None)
-    assert again.has(method="Muon", seed=1) and not again.has(method="Muon", seed=2)
+    assert again.has({"method": "Muon", "seed": 1}) and not again.has({"method": "Muon", "seed": 2})
     stored = (tmp_path / "methods.json").read_text()
     with pytest.raises(SystemExit, match="rows with steps 2820, not 20, .*: delete it, or give another --results"):
         verbs.Figures("methods", "a recipe", tmp_path, steps=20, samples=None)
     with pytest.raises(SystemExit, match="rows with version '.*', not '.*': delete it"):
         verbs.Figures("methods", "a recipe with another rate", tmp_path, steps=2820, samples=None)
     assert (tmp_path / "methods.json").read_text() == stored
+
+
+def test_rows_of_processes_that_began_together_do_not_mix(verbs, tmp_path, capsys):
+    """Rows come hours after the start: what was stored meanwhile counts."""
+    mine, same, other = (verbs.Figures("methods", "a recipe", tmp_path, bf16=bf16) for bf16 in (True, True, False))
+    mine.add({"method": "Muon", "seed": 0}, per=7.2)
+    with pytest.raises(SystemExit, match="rows with bf16 True, not False"):
+        other.add({"method": "Muon", "seed": 1}, per=7.3)
+    same.add({"method": "Muon", "seed": 0}, per=7.4)
+    assert "from another process, which stays" in capsys.readouterr().err
+    assert [row["per"] for row in mine.rows()] == [7.2]
+
+
+def test_a_row_by_other_options_of_a_method_is_refused(verbs, tmp_path):
+    figures, muon = verbs.Figures("methods", "a recipe", tmp_path), {"method": "Muon", "seed": 0}
+    figures.add(muon, {"optim": "muon"}, per=7.2)
+    assert figures.has(muon, {"optim": "muon"})
+    for changed in ({"optim": "muon", "learning_rate": 0.05}, {}):
+        with pytest.raises(SystemExit, match="by other options: delete that, or give another --results"):
+            figures.has(muon, changed)
+
+
+def test_a_file_that_figures_depend_on_is_there_before_anything_is_trained(verbs, tmp_path):
+    with pytest.raises(SystemExit, match=r"test.jsonl: there is no such file or folder"):
+        verbs.Figures("methods", "a recipe", tmp_path, [tmp_path / "test.jsonl"])
 
 
 def test_what_decides_the_weights_makes_another_version_of_a_recipe(verbs, tmp_path, monkeypatch):
@@ -78,21 +103,21 @@ def test_figures_and_trainings_of_other_data_are_not_taken_for_these(verbs, tmp_
     (data / "train.jsonl").write_text("{}")
     (data / "tokenizer/tokenizer.json").write_text("[]")
     options = {"train_file": str(data / "train.jsonl"), "tokenizer_name": str(data / "tokenizer"), **other}
-    verbs.Figures("words", [options], tmp_path).add(seed=0)
+    verbs.Figures("words", [options], tmp_path).add({"seed": 0})
     run = tmp_path / "words-0"
     run.mkdir()
     (run / "train_results.json").write_text(json.dumps({"train_runtime": 1.0}))
     written = options | {"output_dir": str(run)}
     run.with_name("words-0.yaml").write_text(yaml.safe_dump(written))
     run.with_name("words-0.read").write_text(json.dumps(verbs.digests_of(options)))
-    assert verbs.train(options, run) == 1.0 and verbs.Figures("words", [options], tmp_path).has(seed=0)
+    assert verbs.train(options, run) == 1.0 and verbs.Figures("words", [options], tmp_path).has({"seed": 0})
     moved = (tmp_path / "data").rename(tmp_path / "moved") / "words"
     options = {"train_file": str(moved / "train.jsonl"), "tokenizer_name": str(moved / "tokenizer"), **other}
-    assert verbs.train(options, run) == 1.0
+    assert verbs.train(options | {"card_facts": str(moved / "words.yaml"), "logging_steps": 9}, run) == 1.0
     (moved / "tokenizer/tokenizer.json").write_text("[1]")
     with pytest.raises(SystemExit, match="a training on another words/tokenizer: delete it"):
         verbs.train(options, run)
-    assert verbs.digests_of({"output_dir": str(moved), "config": "a\n/b", "name": "words"}) == {}
+    assert verbs.digests_of({"config": "a\n/b", "name": "words"}) == {}
     reads = [verbs.Figures("tables", "a recipe", tmp_path, [moved]).about["data"]]
     (moved / "train.jsonl").write_text("{} ")
     reads.append(verbs.Figures("tables", "a recipe", tmp_path, [moved]).about["data"])
@@ -104,7 +129,7 @@ def test_rows_of_several_processes_are_all_kept(verbs, tmp_path):
     code = (
         "import sys; from pathlib import Path; from verbs import Figures\n"
         "figures = Figures('methods', 'a recipe', Path(sys.argv[1]))\n"
-        "for number in range(15): figures.add(process=sys.argv[2], number=number)"
+        "for number in range(15): figures.add({'process': sys.argv[2], 'number': number})"
     )
     path = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)])}
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -123,7 +148,7 @@ def test_a_table_says_all_days_and_threads_of_its_rows(verbs, tmp_path, monkeypa
         machine = verbs.machine() | {"date": day, "threads": threads, "cores": 2, "torch": "2.13.0+cpu"}
         monkeypatch.setattr(verbs, "machine", lambda machine=machine: machine)
         monkeypatch.setattr("measuring.machine", verbs.machine)
-        figures.add(method="Muon", per=7.2)
+        figures.add({"method": "Muon", "seed": day}, per=7.2)
         said.append(measured(json.loads(figures.path.read_text()), "methods.py").partition(", torch")[0])
     assert said == [
         "`python benchmarks/methods.py`, 2026-11-03, 1 of 2 cores",
@@ -169,19 +194,22 @@ def test_toolkits_train_models_of_one_size_that_begin_alike():
 def test_toolkits_are_compared_by_what_was_best_on_the_validation_set(verbs, tmp_path, capsys):
     from toolkits import Choice, Eole, JoeyNMT, Ours, best, tried
 
+    def row(toolkit, rate, tokens):
+        return {"toolkit": toolkit, "rate": rate, "tokens": tokens, "minutes": 5}
+
     figures = verbs.Figures("toolkits_tuned", "settings", tmp_path)
-    for choice, score in zip(tried(figures, Eole), (20.1, 22.3, 21.0, 20.5, 21.9), strict=True):
-        figures.add(toolkit="eole", rate=choice.rate, tokens=choice.tokens, bleu=score)
+    for choice, score in zip(tried(figures, Eole, 5), (20.1, 22.3, 21.0, 20.5, 21.9), strict=True):
+        figures.add(row("eole", choice.rate, choice.tokens), bleu=score)
     assert (choice.rate, choice.tokens) == (2e-3, 4000)  # the last: more tokens, with the best rate
-    assert best(tmp_path, Eole, bf16=True) == Choice(2e-3, 2000, bf16=True)
-    figures.add(toolkit="eole", rate=4e-3, tokens=4000, bleu=30)
-    said = (best(tmp_path, Eole, bf16=False), capsys.readouterr().err)[1]
+    assert best(figures, Eole, bf16=True) == Choice(2e-3, 2000, bf16=True)
+    figures.add(row("eole", 4e-3, 4000), bleu=30)
+    said = (best(figures, Eole, bf16=False), capsys.readouterr().err)[1]
     assert "eole is best at 0.004 rate, an end of" in said and "eole is best at 4000 tokens, an end of" in said
-    figures.add(toolkit="JoeyNMT", rate=1e-3, tokens=2000, bleu=3)
+    figures.add(row("JoeyNMT", 1e-3, 2000), bleu=3)
     with pytest.raises(SystemExit, match="has 1 of 5 trainings of JoeyNMT: finish --tune first"):
-        best(tmp_path, JoeyNMT, bf16=False)
+        best(figures, JoeyNMT, bf16=False)
     with pytest.raises(SystemExit, match="has no row of hf-xformer: run this with --tune first"):
-        best(tmp_path, Ours, bf16=False)
+        best(figures, Ours, bf16=False)
 
 
 def test_what_is_tried_beside_a_recipe_changes_that_alone():
@@ -196,7 +224,11 @@ def test_what_is_tried_beside_a_recipe_changes_that_alone():
     assert {name: float(value) for name, value in fields.items()} == expected
 
 
-@pytest.mark.parametrize("changed", [["dropout"], ["dropout=0.1", "dropout=0.3"], ["seed=3"], ["max_steps=9"]])
+@pytest.mark.parametrize(
+    "changed",
+    [["dropout"], ["dropout=0.1", "dropout=0.3"], ["seed=3"], ["max_steps=9"], ["logging_steps=3"]]
+    + [["per_device_train_batch_size=3"]],
+)
 def test_what_would_be_recorded_otherwise_than_trained_is_refused(changed, monkeypatch, capsys):
     import recipes
 

@@ -57,7 +57,7 @@ from .r_drop import add_r_drop, doubled
 from .recipe import parse_overrides
 from .resume import SavedState, Start, check_resumable, find_start, without_lost_best
 from .rotation import place_of_best
-from .trainer_options import settings
+from .trainer_options import overlooked, settings
 from .training_set import TrainingSet, policies, read_training
 from .validation import read_validation, sets_of
 
@@ -163,7 +163,8 @@ def prepare(
     recipe = settle(now, state, training_args, data_args.change_recipe, finished is not None, say)
     starts = settle_starts(state, begun, finished is not None, say)
     announce(plan, finished, model_args, training_args, say)
-    for line in (*(line for _, _, line in settings(data_args, training_args) if line), *remarks):
+    changed = (line for _, _, line in settings(data_args, training_args) if line)
+    for line in (*changed, *overlooked(data_args, training_args), *remarks):
         say(line)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)

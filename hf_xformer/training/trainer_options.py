@@ -9,7 +9,7 @@ Each is refused before anything is read, or set to a value that does no harm, wh
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
@@ -23,6 +23,8 @@ from .launch import precision
 
 
 REFUSED = object()
+# Options that do nothing beside others.
+OVERRULED = {"num_train_epochs": "max_steps", "per_device_train_batch_size": "max_tokens"}
 LAYERWISE = re.compile("galore|apollo")
 Condition = Callable[[DataArguments, Seq2SeqTrainingArguments], Any]
 
@@ -199,6 +201,16 @@ def settings(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) 
     # Else a loss that is not finite would be hidden in the log. Under fp16 such steps are skipped, and are normal.
     if precision(training_args) != "fp16":
         yield "logging_nan_inf_filter", False, ""
+
+
+def overlooked(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> Iterator[str]:
+    """Yields a line for each option that does nothing beside another; at its default it was not asked for."""
+    defaults = {each.name: each.default for each in fields(Seq2SeqTrainingArguments)}
+    given = {"max_steps": max(0, training_args.max_steps), "max_tokens": data_args.max_tokens}
+    for name, other in OVERRULED.items():
+        asked = getattr(training_args, name)
+        if given[other] and asked != defaults[name]:
+            yield f"--{name} {asked:g} does nothing beside --{other} {given[other]}"
 
 
 def shown(value: Any) -> str:

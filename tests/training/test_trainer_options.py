@@ -7,10 +7,11 @@ from collections import Counter
 
 import pytest
 from small_runs import refused_unread
-from transformers import GenerationConfig
+from transformers import GenerationConfig, Seq2SeqTrainingArguments
 
 from hf_xformer.commands import train
-from hf_xformer.training.trainer_options import REFUSED, RULES
+from hf_xformer.training.arguments import DataArguments
+from hf_xformer.training.trainer_options import REFUSED, RULES, overlooked
 
 
 EVALUATION = {"validation_file": "nowhere.jsonl", "eval_strategy": "steps", "eval_steps": 3, "metrics": "per"}
@@ -82,3 +83,21 @@ def test_options_that_are_set_are_said_and_the_evaluation_is_as_without_them(tas
 def test_a_generation_config_that_is_not_there_is_refused(task, tmp_path, capsys):
     line = refused_unread(task, tmp_path / "run", capsys, generation_config=tmp_path / "none.json")
     assert line.startswith(f"error: --generation_config {tmp_path / 'none.json'}: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        ({"max_steps": 5, "num_train_epochs": 30}, ["--num_train_epochs 30 does nothing beside --max_steps 5"]),
+        (
+            {"max_tokens": 64, "per_device_train_batch_size": 4},
+            ["--per_device_train_batch_size 4 does nothing beside --max_tokens 64"],
+        ),
+        ({"num_train_epochs": 30, "per_device_train_batch_size": 4}, []),
+        ({"max_steps": 5, "max_tokens": 64}, []),
+    ],
+)
+def test_an_option_that_another_leaves_without_effect_is_said(options, lines):
+    tokens, others = options.pop("max_tokens", None), {"output_dir": "run", "use_cpu": True, **options}
+    data_args = DataArguments(train_file="train.jsonl", max_tokens=tokens)
+    assert list(overlooked(data_args, Seq2SeqTrainingArguments(**others))) == lines
