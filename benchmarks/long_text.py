@@ -30,6 +30,7 @@ from verbs import (
     first,
     hf_xformer,
     keep_log,
+    read_lines,
     read_recipe,
     train,
 )
@@ -100,7 +101,7 @@ def score(run: Path, samples: int | None) -> dict[str, object]:
     texts = run / "test_predictions.jsonl"
     words = ("--predictions_file", texts, *first(samples))
     found = evaluate(run, TEST, METRICS, *words, out=run / "test_results.json")
-    rows = [json.loads(line) for line in texts.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in read_lines(texts)]
     in_order = [re.findall(r"\d+", row["source"]) == re.findall(r"\d+", row["prediction"]) for row in rows]
     example = {name: beginning(text) for name, text in rows[0].items() if isinstance(text, str)}
     example["references"] = [beginning(text) for text in rows[0]["references"]]
@@ -129,7 +130,7 @@ def scores_of_sources(samples: int | None) -> dict[str, float]:
     """Returns the scores of the test set's sources against its targets."""
     from hf_xformer.decoding.metrics import compute_metrics
 
-    rows = [json.loads(line) for line in TEST.read_text(encoding="utf-8").splitlines()[:samples]]
+    rows = [json.loads(line) for line in read_lines(TEST)[:samples]]
     found = compute_metrics(list(METRICS), [row["source"] for row in rows], [[row["target"]] for row in rows])
     return {f"source_{name}": round(found[name], 2) for name in METRICS}
 

@@ -29,6 +29,7 @@ from verbs import (
     evaluate,
     first,
     hf_xformer,
+    read_lines,
     read_recipe,
     train,
     version_of,
@@ -135,8 +136,7 @@ class Bench:
     def join(self, seed: int, made: Path) -> None:
         """Writes rows whose sources are whole words, and a tokenizer of subwords."""
         for split in ("train", "validation"):
-            lines = (self.data[""] / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-            rows = [json.loads(line) for line in lines]
+            rows = [json.loads(line) for line in read_lines(self.data[""] / f"{split}.jsonl")]
             joined = [{**row, "source": row["source"].replace(" ", "")} for row in rows]
             (made / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in joined), encoding="utf-8")
         train = ("--train_file", made / "train.jsonl", "--model_type", "bpe", "--vocab_size", 600)

@@ -23,7 +23,6 @@ again (pip install sacremoses), and sacreBLEU cuts both in its own way and ignor
 The references, joined so themselves, reach BLEU 99.9.
 """
 
-import gzip
 import json
 import re
 from argparse import Namespace
@@ -32,7 +31,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tabulating import PRONUNCIATION, TRANSLATION, print_table
-from verbs import ROOT, Figures, comparison_parser, deciding, evaluate, first, hf_xformer, keep_log, read_recipe
+from verbs import (
+    ROOT,
+    Figures,
+    comparison_parser,
+    deciding,
+    evaluate,
+    first,
+    hf_xformer,
+    keep_log,
+    read_lines,
+    read_recipe,
+    version_of,
+)
 
 
 @dataclass(frozen=True)
@@ -76,13 +87,17 @@ DECODINGS: dict[str, tuple[str, ...]] = {"greedy": (), "5 beams": ("--num_beams"
 def main() -> None:
     args = arguments()
     task, path = TASKS[args.recipe], f"configs/train/{args.recipe}.yaml"
+    raw = {}
     if args.raw is not None:
         check_raw(ROOT / task.test_file, args.raw)
+        raw = {"raw_text": version_of(read_lines(args.raw))}
     trial = args.changed is not None
     name = f"recipe_{args.recipe}{'_tried' * trial}"
     scored = ROOT / (read_recipe(path)["validation_file"] if trial else task.test_file)
     about = {"steps": args.max_steps, "samples": args.max_samples, "bf16": args.bf16}
     figures = Figures(name, [deciding(path), DECODINGS, task.options], args.results, [scored], **about)
+    if raw and {row["raw_text"] for row in figures.rows() if "raw_text" in row} - {*raw.values()}:
+        raise SystemExit(f"{figures.path} has scores against other sentences than those of --raw {args.raw}")
     changed = {"changed": " ".join(args.changed)} if trial else {}
     for seed in args.seeds:
         rows_of = {decoding: {"decoding": decoding, "seed": seed, **changed} for decoding in DECODINGS}
@@ -99,7 +114,7 @@ def main() -> None:
         # The card of a run has the scores that are in its folder, in the end those of the beams: none of a trial.
         out = run.with_name(f"{run.name}.validation.json") if trial else run / "test_results.json"
         for decoding, of in left.items():
-            figures.add(of, **score(task, run, scored, out, decoding, args), **recorded(run))
+            figures.add(of, **score(task, run, scored, out, decoding, args), **raw, **recorded(run))
         if not trial and args.max_steps is None:
             hf_xformer("card", run)
     rows = figures.rows()
@@ -231,13 +246,6 @@ def raw_scores(texts: Path, references: Path) -> dict[str, object]:
         score = metric.corpus_score(joined, [expected])
         found |= {name: round(score.score, 2), f"{name}_signature": str(metric.get_signature())}
     return found
-
-
-def read_lines(path: Path) -> list[str]:
-    """Returns the lines of a file, which may be compressed; only a line feed ends one."""
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    return text.removesuffix("\n").split("\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from measuring import RESULTS, spread, stored
 from tabulating import PRONUNCIATION, TRANSLATION, TYPES, markdown, measured, over_seeds, seeds_of, table
 
 
+DECODINGS = ("greedy", "5 beams")  # of every recipe's models
 BASE = "the recipe"  # that methods are compared with
 # By recipe: the test set, a metric with its title, and a published figure of a single model with its decoding.
 PUBLISHED = {
@@ -31,9 +32,9 @@ def published() -> str:
     for name, (task, (metric, title), others) in PUBLISHED.items():
         if not (RESULTS / f"recipe_{name}.json").exists():
             continue
-        stored_rows = stored(f"recipe_{name}")["rows"]
+        stored_rows = checked(f"recipe_{name}")["rows"]
         cells = []
-        for decoding in ("greedy", "5 beams"):
+        for decoding in DECODINGS:
             found = [row for row in stored_rows if row["decoding"] == decoding]
             cells.append(spread(row[metric] for row in found))
         size = f"{found[0]['parameters'] / 1e6:.1f} M"
@@ -65,9 +66,8 @@ def tried_pronasyl() -> str:
     for row in tried["rows"]:
         training = row["changed"] or "the recipe", str(row["seed"]), f"{row['steps']:,}"
         trainings.setdefault(training, {})[row["decoding"]] = f"{row['wrong_words']:.2f}"
-    decodings = ("greedy", "5 beams")
-    rows = [[*training, *(found.get(each, "") for each in decodings)] for training, found in trainings.items()]
-    head = ["changed", "seed", "steps", *(f"wrong validation words, %, {each}" for each in decodings)]
+    rows = [[*training, *(found.get(each, "") for each in DECODINGS)] for training, found in trainings.items()]
+    head = ["changed", "seed", "steps", *(f"wrong validation words, %, {each}" for each in DECODINGS)]
     seeds = " ".join(map(str, sorted({row["seed"] for row in tried["rows"]})))
     return markdown(head, rows, measured(tried, f"recipes.py g2p-pronasyl --seeds {seeds} --changed …"))
 
@@ -87,9 +87,26 @@ def examples_multi30k() -> str:
     return examples("recipe_multi30k-en-de", "the first of the test set, 5 beams", decoding="5 beams")
 
 
+def checked(name: str) -> dict:
+    """
+    Returns the stored figures of a recipe.
+
+    Raises:
+        SystemExit: They cannot be averaged: some were computed in another way, or a seed has no row of a decoding.
+    """
+    result = stored(name)
+    for metric in {key for row in result["rows"] for key in row if key.endswith("_signature")}:
+        if len(ways := {row.get(metric) for row in result["rows"]}) > 1:
+            raise SystemExit(f"{name}.json has rows of several kinds, by {metric}: {', '.join(map(str, ways))}")
+    seeds = [{row["seed"] for row in result["rows"] if row["decoding"] == each} for each in DECODINGS]
+    if odd := set.union(*seeds) - set.intersection(*seeds):
+        raise SystemExit(f"{name}.json lacks a decoding of seed {min(odd)}: run recipes.py again")
+    return result
+
+
 def recipe_scores(name: str, metrics: dict[str, str], by: str = "") -> str:
     """Returns the scores of a recipe's models by their decoding: mean and spread over the seeds, and those of each."""
-    result = stored(f"recipe_{name}")
+    result = checked(f"recipe_{name}")
     found = result["rows"]
     metrics = {metric: title for metric, title in metrics.items() if all(metric in row for row in found)}
     first, *_ = metrics

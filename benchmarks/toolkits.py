@@ -40,7 +40,7 @@ from pathlib import Path
 import yaml
 from decode_cli import SIDES, vocabulary
 from measuring import RESULTS, machine
-from verbs import ROOT, Figures, absolute
+from verbs import ROOT, Figures, absolute, lines_of, read_lines
 
 from hf_xformer.errors import one_line_errors
 
@@ -186,7 +186,7 @@ class JoeyNMT(Toolkit):
         super().__init__(data, folder, python)
         (folder / "words").write_text("".join(f"{token}\n" for token in vocabulary(data)), encoding="utf-8")
         for side in SIDES:
-            lines = (data / f"valid.{side}").read_text(encoding="utf-8").splitlines()[:4]
+            lines = read_lines(data / f"valid.{side}")[:4]
             (folder / f"few.{side}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def command(self, choice: Choice) -> list[str]:
@@ -215,7 +215,7 @@ class JoeyNMT(Toolkit):
         command = [str(self.python / "bin/python"), "-m", "joeynmt", "translate", self.written(config, "test")]
         with open(source) as lines:
             result = subprocess.run(command, stdin=lines, stdout=subprocess.PIPE, text=True, check=True)
-        return result.stdout.splitlines()
+        return lines_of(result.stdout)
 
 
 class Eole(Toolkit):
@@ -256,7 +256,7 @@ class Eole(Toolkit):
         command = [program, "predict", "-model_path", str(checkpoint), "-src", str(source), "-output", str(out)]
         command += ["-beam_size", str(BEAMS), "-world_size", "0", "-batch_size", "64", "-max_length", str(LONGEST)]
         subprocess.run([*command, "-compute_dtype", "fp32"], check=True, stdout=sys.stderr)
-        return out.read_text(encoding="utf-8").splitlines()
+        return read_lines(out)
 
 
 class Ours(Toolkit):
@@ -296,7 +296,7 @@ class Ours(Toolkit):
     def translate(self, checkpoint: Path, source: Path) -> list[str]:
         command = [sys.executable, "-m", "hf_xformer", "generate", str(checkpoint), "--input", str(source)]
         command += ["--num_beams", str(BEAMS), "--max_new_tokens", str(LONGEST)]
-        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout.splitlines()
+        return lines_of(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout)
 
 
 class OursWithMuon(Ours):
@@ -392,10 +392,17 @@ def best(tuned: Figures, kind: type[Toolkit], bf16: bool) -> Choice:
 
 
 def bleu(texts: list[str], references: Path) -> float:
-    """Returns BLEU of texts whose words subword-nmt has cut, as they are tokenised."""
+    """
+    Returns BLEU of texts whose words subword-nmt has cut, as they are tokenised.
+
+    Raises:
+        SystemExit: There are not as many texts as references.
+    """
     from sacrebleu import corpus_bleu
 
-    expected = [joined(line) for line in references.read_text(encoding="utf-8").splitlines()]
+    expected = [joined(line) for line in read_lines(references)]
+    if len(texts) != len(expected):
+        raise SystemExit(f"{len(texts):,} texts were decoded for the {len(expected):,} lines of {references}")
     return round(corpus_bleu(list(map(joined, texts)), [expected], tokenize="none", force=True).score, 2)
 
 

@@ -3,6 +3,7 @@
 """Trainings and evaluations in processes of their own, and their figures over several seeds."""
 
 import argparse
+import gzip
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
@@ -191,7 +193,9 @@ class Figures:
             of, options: As for `has`.
         """
         now = machine()
-        versions = {name: now[name] for name in ("python", "torch", "transformers")}
+        versions = {name: now[name] for name in ("python", "torch", "transformers")} | {
+            "sacrebleu": version("sacrebleu")
+        }
         made = {} if options is None else {"options": version_of(options)}
         self.folder.mkdir(parents=True, exist_ok=True)
         with only_writer(self.folder):
@@ -240,6 +244,17 @@ def keep_log(run: Path, path: Path) -> None:
     history = json.loads((run / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(entry)}\n" for entry in history), encoding="utf-8")
+
+
+def lines_of(text: str) -> list[str]:
+    """Returns the lines of a text; only a line feed ends one."""
+    return text.removesuffix("\n").split("\n")
+
+
+def read_lines(path: Path) -> list[str]:
+    """Returns the lines of a file, which may be compressed and may begin with a byte-order mark."""
+    content = path.read_bytes()
+    return lines_of((gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig"))
 
 
 def first(samples: int | None) -> tuple[object, ...]:

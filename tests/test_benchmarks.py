@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainings and figures that benchmarks take up again: only those with the same options and settings."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -155,6 +156,38 @@ def test_a_table_says_all_days_and_threads_of_its_rows(verbs, tmp_path, monkeypa
         "`python benchmarks/methods.py`, 2026-11-01 to 2026-11-03, 1 of 2 cores",
         "`python benchmarks/methods.py`, 2026-11-01 to 2026-11-09, 1 or 2 of 2 cores",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"per_signature": "nrefs:1|version:2.7.0"}, r"rows of several kinds, by per_signature: .*2\.7\.0"),
+        ({"seed": 2}, "lacks a decoding of seed 1"),
+    ],
+)
+def test_scores_of_several_kinds_are_not_averaged(changes, said, tmp_path, monkeypatch):
+    import score_tables
+
+    monkeypatch.setattr(score_tables, "stored", lambda name: json.loads((tmp_path / f"{name}.json").read_text()))
+    rows = [
+        {"decoding": decoding, "seed": seed, "per": 5.0, "per_signature": "nrefs:1|version:2.6.0"}
+        for decoding in score_tables.DECODINGS
+        for seed in (0, 1)
+    ]
+    rows[-1] |= changes
+    (tmp_path / "recipe_a.json").write_text(json.dumps({"machine": {}, "rows": rows}))
+    if said is None:
+        assert score_tables.checked("recipe_a")["rows"] == rows
+        return
+    with pytest.raises(SystemExit, match=said):
+        score_tables.checked("recipe_a")
+
+
+def test_only_a_line_feed_ends_a_line_of_texts(verbs, tmp_path):
+    """U+2028 and others stand in texts: cut there, all that follow would be compared with their neighbours."""
+    (tmp_path / "texts.gz").write_bytes(gzip.compress("\ufeffa\u2028b\x85\nc\n".encode()))
+    assert verbs.read_lines(tmp_path / "texts.gz") == ["a\u2028b\x85", "c"]
 
 
 def test_toolkits_train_models_of_one_size_that_begin_alike():

@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         bad_rows.tell(say_once)
         sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
         groups = rows["group"][: args.max_samples] if args.by else None
+        check_groups(args.by, groups or ())
         languages, references = split_languages(args.target_column, references)
     else:
         sources, _, references = read_predictions(Path(args.systems[0]), args.max_samples)
@@ -360,6 +361,15 @@ def score(
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+
+
+def check_groups(by: str, groups: Sequence[str]) -> None:
+    """Refuses groups whose figures would be called as signatures are."""
+    for place, group in enumerate(groups, start=1):
+        if group.endswith("signature"):
+            raise ArgumentError(
+                f"--by {by}: row {place:,} has the group {group!r}, by which signatures end: rename it"
+            )
 
 
 def score_groups(

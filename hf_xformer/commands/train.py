@@ -27,7 +27,7 @@ from ..checkpoints.averaging import load_averages
 from ..data.pictures import can_plot
 from ..decoding.options import search_of
 from ..errors import blame, one_line_errors
-from ..files import CARD, CURVES, RECORD, TARGET_TOKENIZER, with_nulls
+from ..files import ALL_RESULTS, CARD, CURVES, RECORD, TARGET_TOKENIZER, read_json, with_nulls, write_json
 from ..hub.card import CardFacts, facts_of, read_facts, why_kept, write_card
 from ..hub.curves import plot_curves
 from ..hub.privacy import cleaned, hide_secrets, shown
@@ -261,6 +261,9 @@ def evaluate_at_end(trainer: Seq2SeqTrainer, run: Run) -> None:
         set_seed(trainer.args.seed)  # as in every evaluation before: its samples depend on the weights alone
         scores = trainer.evaluate()
     trainer.log_metrics("eval", scores)
+    path = Path(trainer.args.output_dir, ALL_RESULTS)
+    if trainer.is_world_process_zero() and path.exists():  # an evaluation before may have had other metrics and sets
+        write_json(path, {name: value for name, value in read_json(path).items() if not name.startswith("eval_")})
     trainer.save_metrics("eval", with_nulls(scores))
 
 

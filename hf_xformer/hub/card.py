@@ -184,8 +184,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
         evaluated_on = {"validation": run["evaluated_on"], "test": files}
         evaluated_on |= {split_of(name): files for name, files in run.get("evaluated_sets", {}).items()}
         scores, footprint = scores_of(folder), Footprint.of(run, facts)
-        first_rows = f", its first {tested['max_samples']:,} rows" if tested.get("max_samples") else ""
-        rows_of = dict.fromkeys(evaluated_on, "") | {"test": first_rows}
+        rows_of = dict.fromkeys(evaluated_on, "") | {"test": "".join(f", {each}" for each in rows_tested(tested))}
         rows_of |= {split_of(name): f", {count:,} rows" for name, count in run.get("evaluated_rows", {}).items()}
         named_sets = {split: said + rows_of[split] for split, said in evaluated_on.items()}
         text = card_template().render(
@@ -214,6 +213,13 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             f"{folder / RECORD}: not what this version writes: {error}; start the run again"
         ) from error
     return ModelCard(text)
+
+
+def rows_tested(tested: dict) -> list[str]:
+    """Returns in words which rows of a test set were tested, if those were not all, by their results."""
+    most, samples, left = (tested.get(name) for name in ("max_samples", "samples", "bad_rows_left_out"))
+    said = [f"its first {most:,} rows"] if most and most <= (samples or most) else []
+    return said + ([f"without {sum(left.values()):,} bad rows"] if left else [])
 
 
 def how_validated(run: dict) -> str:
@@ -301,8 +307,10 @@ def metadata_of(
         eval_results=[
             EvalResult(
                 task_type="text2text-generation",
-                dataset_type=facts.dataset_id or line(Path(evaluated_on[split]).stem),
+                dataset_type=hub_name(facts, split, evaluated_on[split]) or line(Path(evaluated_on[split]).stem),
                 dataset_name=line(evaluated_on[split]),
+                # Results of one type, configuration and split are one block on the Hub, with the name of its first.
+                dataset_config=line(split.partition(": ")[2]) or None,
                 dataset_split=run.get("evaluated_split", "validation") if split != "test" else "test",
                 metric_type=line(metric),
                 metric_value=round(value, 4),
@@ -316,6 +324,11 @@ def metadata_of(
             "hardware_used": line(run["hardware"]["name"]),
         },
     )
+
+
+def hub_name(facts: CardFacts, split: str, evaluated_on: str) -> str | None:
+    """Returns the name on the Hub of data that were evaluated on: the facts', unless they are of other test data."""
+    return facts.dataset_id if split == "test" or evaluated_on.partition(",")[0] == facts.dataset_id else None
 
 
 def line(text: str) -> str:
@@ -395,20 +408,20 @@ def problems_of(text: str, names: set[str]) -> list[str]:
 def hub_results(folder: Path, facts: CardFacts) -> list[EvalResultEntry]:
     """
     Returns the scores in the form in which the Hub lists them beside a data set, which `facts.dataset_id` names: those
-    of the test set, or else of the validation set.
+    of the test set, or else of the validation set if the run read it from there.
     """
-    if facts.dataset_id is None:
-        return []
     tested, scores, run = read_json(folder / TEST_RESULTS), scores_of(folder), read_json(folder / RECORD)
     split, notes, date = "validation", {}, run["date"]
     named_split = run.get("evaluated_split", split)
     if "test" in scores:
         split, named_split, date = "test", "test", tested.get("date", date)
-        rows = f"the first {tested['max_samples']:,} rows" if tested.get("max_samples") else ""
-        notes = {each: "; ".join(filter(None, (tested.get(f"{each}_signature"), rows))) for each in scores[split]}
+        rows = rows_tested(tested)
+        notes = {each: "; ".join(filter(None, (tested.get(f"{each}_signature"), *rows))) for each in scores[split]}
+    if (name := hub_name(facts, split, run["evaluated_on"])) is None:
+        return []
     return [
         EvalResultEntry(
-            dataset_id=facts.dataset_id,
+            dataset_id=name,
             task_id=metric,
             value=round(value, 4),
             date=date,

@@ -54,6 +54,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (lambda value: 0 < value < float("inf"), "above 0"),
     "max_length_ratio": (lambda value: 1 < value < float("inf"), "above 1"),
     "r_drop": (lambda value: 0 < value < float("inf"), "above 0"),
+    "seed": (lambda value: 0 <= value < 2**32, "from 0 to 4294967295"),
+    "data_seed": (lambda value: value >= 0, "0 or more"),
     "ema_decay": (lambda value: 0 < value < 1, "between 0 and 1"),
     **dict.fromkeys(("bpe_dropout", "case_noise"), (lambda value: 0 <= value <= 1, "in [0, 1]")),
     **dict.fromkeys(

@@ -184,6 +184,15 @@ def test_rows_of_each_group_are_scored_under_its_name(checkpoint_of_tags, capsys
         assert (results[f"per_{pair}"], results[f"chrf_{pair}"]) == (wanted["per"], wanted["chrf"])
 
 
+def test_a_group_whose_figures_would_be_called_as_signatures_is_refused(tmp_path, capsys):
+    rows = [{"source": "A", "target": "A", "kind": kind} for kind in ("word", "signature")]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["none", "--test_file", str(tmp_path / "test.jsonl"), "--metrics", "per", "--by", "{kind}"]
+    with pytest.raises(SystemExit):
+        evaluate.main(words)
+    assert "--by {kind}: row 2 has the group 'signature', by which signatures end" in capsys.readouterr().err
+
+
 @pytest.fixture
 def checkpoint_of_tags(tmp_path):
     tokenizer = train_tokenizer(["A B C D E F G H"], "symbol", added_tokens=["<2de>", "<2fr>"])

@@ -23,6 +23,7 @@ from hf_xformer.errors import ArgumentError
 from hf_xformer.hub.card import (
     REQUIRED,
     facts_of,
+    hub_results,
     missing_facts,
     problems_of,
     read_facts,
@@ -117,6 +118,15 @@ def test_a_finished_run_looked_at_again_keeps_its_record(run):
     before = json.loads((run / "run.json").read_text())
     train.main([str(run.parent / "recipe.yaml"), "--seed", "7"])
     assert json.loads((run / "run.json").read_text()) == before
+
+
+@pytest.mark.slow
+def test_an_evaluation_by_other_metrics_leaves_no_scores_of_the_one_before(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    words = ["--seed", "7", "--output_dir", str(tmp_path / "run"), "--metrics", "chrf"]
+    train.main([str(run.parent / "recipe.yaml"), *words])
+    found = json.loads((tmp_path / "run/all_results.json").read_text())
+    assert "eval_chrf" in found and "eval_per" not in found and "train_loss" in found
 
 
 def test_the_card_of_two_vocabularies_reads_the_text_with_the_targets(run, tmp_path):
@@ -221,6 +231,51 @@ def test_rows_files_and_split_of_an_evaluation_stand_in_the_card(tmp_path):
     (result,) = card_of.data.eval_results
     assert (result.dataset_name, result.dataset_split) == ("tester/words, split test, 1,000 rows", "test")
     assert "validation (`tester/words, split test`, 1,000 rows)" in str(card_of)
+
+
+def test_each_validation_set_is_one_block_of_results_on_the_hub(tmp_path):
+    """The Hub joins results of one data set, configuration and split under the name of the first."""
+    files = {"news": "news/valid.jsonl", "talks": "talks/valid.jsonl"}
+    record = make_record(evaluated_on="the mean of news and talks", evaluated_sets=files)
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    scores = {"eval_loss": 1.0, "eval_per": 2.0, "eval_news_loss": 1.0, "eval_news_per": 1.0}
+    scores |= {"eval_talks_loss": 1.0, "eval_talks_per": 3.0}
+    (tmp_path / "eval_results.json").write_text(json.dumps(scores))
+    text = str(render(tmp_path, facts_of(record), "run"))
+    read = {(each.dataset_name, each.metric_value) for each in ModelCard(text).data.eval_results}
+    assert {pair for pair in read if pair[1] != 1.0 or "news" in pair[0]} == {
+        ("the mean of news and talks", 1.0), ("the mean of news and talks", 2.0), ("news/valid.jsonl", 1.0),
+        ("talks/valid.jsonl", 3.0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("evaluated_on", "listed"), [("valid.jsonl", []), ("tester/words, split dev", ["per"])])
+def test_validation_scores_are_listed_beside_a_data_set_that_was_validated_on(evaluated_on, listed, tmp_path):
+    facts = replace(facts_of(make_record()), dataset_id="tester/words")
+    (tmp_path / "run.json").write_text(json.dumps(make_record(evaluated_on=evaluated_on, evaluated_split="dev")))
+    (tmp_path / "eval_results.json").write_text(json.dumps({"eval_per": 8.5}))
+    assert [each.task_id for each in hub_results(tmp_path, facts)] == listed
+    (result,) = render(tmp_path, facts, "run").data.eval_results
+    assert (result.dataset_type == "tester/words") is bool(listed)
+
+
+@pytest.mark.parametrize(
+    ("tested", "said"),
+    [
+        ({"samples": 10, "bad_rows_left_out": {"empty source": 2, "no target": 1}}, "without 3 bad rows"),
+        ({"samples": 10, "max_samples": 10}, "its first 10 rows"),
+        ({"samples": 9, "max_samples": 1000}, ""),
+    ],
+)
+def test_test_rows_that_do_not_count_stand_in_the_card_and_beside_the_data_set(tested, said, tmp_path):
+    facts = replace(facts_of(make_record()), dataset_id="tester/words")
+    (tmp_path / "run.json").write_text(json.dumps(make_record()))
+    tested = {"metrics": ["per"], "per": 1.5, "test_file": ["test.jsonl"], "per_signature": "nrefs:1", **tested}
+    (tmp_path / "test_results.json").write_text(json.dumps(tested))
+    (entry,) = hub_results(tmp_path, facts)
+    assert entry.notes == "; ".join(filter(None, ("nrefs:1", said)))
+    (result,) = render(tmp_path, facts, "run").data.eval_results
+    assert result.dataset_name == ", ".join(filter(None, ("test.jsonl", said)))
 
 
 def test_a_folder_without_a_run_has_no_card(tmp_path, task, capsys):

@@ -60,6 +60,9 @@ BEFORE_READING = {
     "beams": ({"generation_num_beams": "0"}, "--generation_num_beams must be 1 or more, got 0"),
     "average": ({"ema_decay": "1"}, "--ema_decay must be between 0 and 1, got 1.0"),
     "workers": ({"preprocessing_num_workers": "0"}, "--preprocessing_num_workers must be 1 or more, got 0"),
+    "seed": ({"seed": "-1"}, "--seed must be from 0 to 4294967295, got -1"),
+    "large seed": ({"seed": "4294967296"}, "--seed must be from 0 to 4294967295, got 4294967296"),
+    "seed of the order": ({"data_seed": "-1"}, "--data_seed must be 0 or more, got -1"),
     "not a number": ({"learning_rate": "nan"}, "--learning_rate must be 0 or more, got nan"),
 }
 
