@@ -73,7 +73,8 @@ bible-data: $(VENV)/.installed-bible  ## verses and chapters of two English Bibl
 	$(BIN)/hf-xformer tokenizer --train_file $(BIBLE)/verses/train.jsonl --model_type bpe --vocab_size 4000 \
 		--max_length 4096 --output_dir $(BIBLE)/tokenizer --overwrite
 
-bible: bible-data  ## full against block attention on whole chapters, three seeds: hours on two cores
+bible: bible-data  ## chapters of the Bible, and block against full attention on them, three seeds: hours on two cores
+	$(BIN)/python benchmarks/long_text.py --whole --seeds 0 --results $(RESULTS) $(if $(BF16),--bf16)
 	$(BIN)/python benchmarks/long_text.py --results $(RESULTS) $(if $(BF16),--bf16)
 
 pretraining-data: install  ## plain text and a small labelled set, from the documentation strings of Python's libraries

@@ -1,10 +1,12 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Full against block attention on whole chapters: the recipe configs/train/bible.yaml with each, at equal steps and at
-equal time.
+Full against block attention on whole chapters, at equal steps and at equal time: models of the recipe
+configs/train/bible.yaml with each, trained for a part of its steps.
 
-  make bible                                    # prepares the data, and runs this with --bf16 where it is fast
+  make bible                                           # prepares the data, and runs both with --bf16 where it is fast
+  python benchmarks/long_text.py --whole --seeds 0     # the recipe itself, in blocks; writes its card
+  python benchmarks/long_text.py                       # the comparison
   python benchmarks/long_text.py --seeds 0 --max_steps 20 --max_samples 4 --results build/tried
 
 First both train for a few steps and for some more, in turn, on a machine that must be idle: the difference is what
@@ -16,6 +18,7 @@ as they are. Trainings are kept in --output_dir, rows are written as they come i
 
 import json
 import re
+from argparse import Namespace
 from pathlib import Path
 from statistics import mean, median
 
@@ -27,7 +30,7 @@ from verbs import (
     comparison_parser,
     deciding,
     evaluate,
-    first,
+    first_rows,
     hf_xformer,
     keep_log,
     read_lines,
@@ -40,66 +43,74 @@ RECIPE = "configs/train/bible.yaml"
 TEST = ROOT / "data/bible/chapters/test.jsonl"
 METRICS = {"chrf": "chrF", "sacrebleu": "BLEU"}
 COLUMNS = {"loss": "validation loss", **METRICS, "in_order": "verses in order, %"}
-BLOCKS, FULL, EQUAL_TIME = "blocks", "full attention", "full attention, the time of blocks"
+BLOCKS, FULL, EQUAL_TIME = "blocks", "full attention", "full attention, equal time"
 BLOCK_FIELDS = ("encoder_layer_types", "decoder_layer_types", "block_size", "block_shift", "num_global_tokens")
 TIMED_STEPS, ROUNDS = (12, 60), 3
+COMPARED_STEPS = 500
 
 
 def main() -> None:
     parser = comparison_parser(__doc__, seeds=[0, 1, 2], output_dir="runs/long_text")
-    parser.add_argument("--max_steps", type=int, help="of a training, instead of as many as the recipe has")
+    parser.add_argument("--whole", action="store_true", help="the recipe as it is, in place of the comparison")
+    steps = "of a training that is compared, in place of those of the recipe (default: %(default)s)"
+    parser.add_argument("--max_steps", type=int, default=COMPARED_STEPS, help=steps)
     parser.add_argument("--max_samples", type=int, help="chapters of the test set (default: all)")
     args = parser.parse_args()
-    runs, bf16 = args.output_dir, {"bf16": args.bf16}
-    threads = machine()["threads"]
-    speed = Figures("long_text_speed", deciding(RECIPE), args.results, [TEST], threads=threads, **bf16)
+    about = {"samples": args.max_samples, "bf16": args.bf16}
+    figures = Figures("long_text", deciding(RECIPE), args.results, [TEST], **about)
+    if args.whole:
+        steps_of = {BLOCKS: read_recipe(RECIPE)["max_steps"]}
+    else:
+        ratio = median(blocks / full for blocks, full in seconds_a_step(args))
+        steps_of = {BLOCKS: args.max_steps, FULL: args.max_steps, EQUAL_TIME: max(2, round(args.max_steps * ratio))}
+    copied = scores_of_sources(args.max_samples)
+    for seed in args.seeds:
+        for model, steps in steps_of.items():
+            of = {"model": model, "seed": seed, "steps": steps}
+            if figures.has(of):
+                continue
+            run = args.output_dir / f"{model.replace(',', '').replace(' ', '-')}-{steps}-{seed}"
+            if args.whole:
+                words = ("--seed", seed, "--output_dir", run, "--bf16", args.bf16, "--use_cpu", True)
+                hf_xformer("train", RECIPE, *words)
+            else:
+                train(options_of(model, steps) | {"seed": seed, "bf16": args.bf16}, run)
+            keep_log(run, args.results / f"logs/long_text-{run.name}.jsonl")
+            figures.add(of, **score(run, args.max_samples), **copied)
+            if args.whole:
+                hf_xformer("card", run)
+    print_table(
+        [{**row, "training": f"{row['model']}, {row['steps']} steps"} for row in figures.rows()], "training", COLUMNS
+    )
+
+
+def seconds_a_step(args: Namespace) -> list[tuple[float, float]]:
+    """Returns the seconds of a step of each round, with blocks and with full attention; measures those not stored."""
+    about = {"threads": machine()["threads"], "bf16": args.bf16}
+    speed = Figures("long_text_speed", deciding(RECIPE), args.results, [TEST], **about)
     for number in range(ROUNDS):
         for model in (BLOCKS, FULL):
             of = {"model": model, "round": number}
             if not speed.has(of):
-                few, more = (timed(model, steps, runs, number, bf16) for steps in TIMED_STEPS)
+                few, more = (timed(model, steps, args, number) for steps in TIMED_STEPS)
                 speed.add(of, step=round((more - few) / (TIMED_STEPS[1] - TIMED_STEPS[0]), 3))
-    ratio = median(blocks / full for blocks, full in seconds_a_step(speed.rows()))
-    steps = args.max_steps or read_recipe(RECIPE)["max_steps"]
-    steps_of = {BLOCKS: steps, FULL: steps, EQUAL_TIME: max(2, round(steps * ratio))}
-    about = {"steps": steps, "samples": args.max_samples, **bf16}
-    figures = Figures("long_text", deciding(RECIPE), args.results, [TEST], **about)
-    copied = scores_of_sources(args.max_samples)
-    for seed in args.seeds:
-        for model, count in steps_of.items():
-            of = {"model": model, "seed": seed, "steps": count}
-            if figures.has(of):
-                continue
-            run = runs / f"{model.replace(',', '').replace(' ', '-')}-{seed}"
-            if model == BLOCKS and args.max_steps is None:  # whose card is that of the recipe
-                words = ("--seed", seed, "--output_dir", run, "--bf16", args.bf16, "--use_cpu", True)
-                hf_xformer("train", RECIPE, *words)
-            else:
-                train(options_of(model, count) | {"seed": seed} | bf16, run)
-            keep_log(run, args.results / f"logs/long_text-{run.name}.jsonl")
-            figures.add(of, **score(run, args.max_samples), **copied)
-            if model == BLOCKS:
-                hf_xformer("card", run)
-    print_table(figures.rows(), "model", {"steps": "steps", **COLUMNS})
-
-
-def timed(model: str, steps: int, runs: Path, number: int, bf16: dict) -> float:
-    """Returns the seconds of a training of so many steps, in both stages."""
-    unseen = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
-    return train(options_of(model, steps) | unseen | bf16, runs / f"timed-{model.replace(' ', '-')}-{steps}-{number}")
-
-
-def seconds_a_step(rows: list[dict]) -> list[tuple[float, float]]:
-    """Returns the seconds of a step of each round, with blocks and with full attention."""
-    step = {(row["model"], row["round"]): row["step"] for row in rows}
+    step = {(row["model"], row["round"]): row["step"] for row in speed.rows()}
     return [(step[BLOCKS, number], step[FULL, number]) for number in range(ROUNDS)]
+
+
+def timed(model: str, steps: int, args: Namespace, number: int) -> float:
+    """Returns the seconds of a training of so many steps, in both stages."""
+    unseen = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "bf16": args.bf16}
+    return train(
+        options_of(model, steps) | unseen, args.output_dir / f"timed-{model.replace(' ', '-')}-{steps}-{number}"
+    )
 
 
 def score(run: Path, samples: int | None) -> dict[str, object]:
     """Returns a model's validation loss, its scores on the test chapters, and the beginning of the first one."""
     loss = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))["eval_loss"]
     texts = run / "test_predictions.jsonl"
-    words = ("--predictions_file", texts, *first(samples))
+    words = ("--predictions_file", texts, *first_rows(samples))
     found = evaluate(run, TEST, METRICS, *words, out=run / "test_results.json")
     rows = [json.loads(line) for line in read_lines(texts)]
     in_order = [re.findall(r"\d+", row["source"]) == re.findall(r"\d+", row["prediction"]) for row in rows]

@@ -27,7 +27,7 @@ from verbs import (
     deciding,
     digests_of,
     evaluate,
-    first,
+    first_rows,
     hf_xformer,
     read_lines,
     read_recipe,
@@ -163,7 +163,7 @@ class Bench:
 
     def score(self, run: Path, data: Path, *decoding: str) -> dict[str, float]:
         """Returns the error rates of a run on the validation words, its parameters and its seconds."""
-        found = evaluate(run, data / "validation.jsonl", PRONUNCIATION, *decoding, *first(self.samples))
+        found = evaluate(run, data / "validation.jsonl", PRONUNCIATION, *decoding, *first_rows(self.samples))
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
         scores = {name: round(found[name], 3) for name in PRONUNCIATION}
         return scores | {"parameters": record["parameters"], "seconds": round(record["seconds"], 1)}

@@ -37,7 +37,7 @@ from verbs import (
     comparison_parser,
     deciding,
     evaluate,
-    first,
+    first_rows,
     hf_xformer,
     keep_log,
     read_lines,
@@ -199,7 +199,7 @@ def score(task: Task, run: Path, scored: Path, out: Path, decoding: str, args: N
         args: Of the command line.
     """
     texts = run.with_name(f"{run.name}.{scored.stem}.{decoding.replace(' ', '-')}.jsonl")
-    options = (*task.options, *DECODINGS[decoding], "--predictions_file", texts, *first(args.max_samples))
+    options = (*task.options, *DECODINGS[decoding], "--predictions_file", texts, *first_rows(args.max_samples))
     metrics = [name for name in task.metrics if not name.startswith("raw_")]
     found = evaluate(run, scored, metrics, *options, out=out)
     scores = {name: round(found[name], 2) for name in metrics}

@@ -212,13 +212,12 @@ def row_choice(row: dict) -> tuple[float, int]:
 def long_text() -> str:
     result = stored("long_text")
     columns = {"loss": "validation loss", "chrf": "chrF", "sacrebleu": "BLEU", "in_order": "verses in order, %"}
-    steps = {row["model"]: f"{row['steps']:,}" for row in result["rows"]}
-    means = over_seeds(result["rows"], "model", columns)
-    rows = [[title, count, *of_model] for count, (title, *of_model) in zip(steps.values(), means, strict=True)]
-    copied = (f"{result['rows'][0][f'source_{name}']:.2f}" for name in ("chrf", "sacrebleu"))
-    rows.append(["the sources as they are", "", "", *copied, ""])
+    found = [{**row, "training": f"{row['model']}, {row['steps']:,} steps"} for row in result["rows"]]
+    rows = [*over_seeds(found, "training", columns)]
+    copied = (f"{found[0][f'source_{name}']:.2f}" for name in ("chrf", "sacrebleu"))
+    rows.append(["the sources as they are", "", *copied, ""])
     by = "`make bible`: " + measured(result, "long_text.py")
-    return markdown(["chapters of the Bible", "steps", *columns.values()], rows, by, seeds_of(result["rows"]))
+    return markdown(["chapters of the Bible", *columns.values()], rows, by, seeds_of(found))
 
 
 @table

@@ -257,6 +257,6 @@ def read_lines(path: Path) -> list[str]:
     return lines_of((gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig"))
 
 
-def first(samples: int | None) -> tuple[object, ...]:
+def first_rows(samples: int | None) -> tuple[object, ...]:
     """Returns the options of `hf-xformer evaluate` for the first rows of a test set, or for all of them."""
     return () if samples is None else ("--max_samples", samples)
