@@ -410,6 +410,8 @@ def hub_results(folder: Path, facts: CardFacts) -> list[EvalResultEntry]:
     Returns the scores in the form in which the Hub lists them beside a data set, which `facts.dataset_id` names: those
     of the test set, or else of the validation set if the run read it from there.
     """
+    if facts.dataset_id is None:
+        return []
     tested, scores, run = read_json(folder / TEST_RESULTS), scores_of(folder), read_json(folder / RECORD)
     split, notes, date = "validation", {}, run["date"]
     named_split = run.get("evaluated_split", split)
@@ -417,11 +419,11 @@ def hub_results(folder: Path, facts: CardFacts) -> list[EvalResultEntry]:
         split, named_split, date = "test", "test", tested.get("date", date)
         rows = rows_tested(tested)
         notes = {each: "; ".join(filter(None, (tested.get(f"{each}_signature"), *rows))) for each in scores[split]}
-    if (name := hub_name(facts, split, run["evaluated_on"])) is None:
+    if hub_name(facts, split, run["evaluated_on"]) is None:
         return []
     return [
         EvalResultEntry(
-            dataset_id=name,
+            dataset_id=facts.dataset_id,
             task_id=metric,
             value=round(value, 4),
             date=date,
