@@ -52,17 +52,20 @@ COMPARED_STEPS = 500
 def main() -> None:
     parser = comparison_parser(__doc__, seeds=[0, 1, 2], output_dir="runs/long_text")
     parser.add_argument("--whole", action="store_true", help="the recipe as it is, in place of the comparison")
-    steps = "of a training that is compared, in place of those of the recipe (default: %(default)s)"
-    parser.add_argument("--max_steps", type=int, default=COMPARED_STEPS, help=steps)
+    steps = f"of a training that is compared, in place of those of the recipe (default: {COMPARED_STEPS})"
+    parser.add_argument("--max_steps", type=int, help=steps)
     parser.add_argument("--max_samples", type=int, help="chapters of the test set (default: all)")
     args = parser.parse_args()
+    if args.whole and args.max_steps is not None:
+        parser.error("--max_steps is of the comparison, and --whole has the recipe's: leave one out")
+    compared = args.max_steps or COMPARED_STEPS
     about = {"samples": args.max_samples, "bf16": args.bf16}
     figures = Figures("long_text", deciding(RECIPE), args.results, [TEST], **about)
     if args.whole:
         steps_of = {BLOCKS: read_recipe(RECIPE)["max_steps"]}
     else:
         ratio = median(blocks / full for blocks, full in seconds_a_step(args))
-        steps_of = {BLOCKS: args.max_steps, FULL: args.max_steps, EQUAL_TIME: max(2, round(args.max_steps * ratio))}
+        steps_of = {BLOCKS: compared, FULL: compared, EQUAL_TIME: max(2, round(compared * ratio))}
     copied = scores_of_sources(args.max_samples)
     for seed in args.seeds:
         for model, steps in steps_of.items():

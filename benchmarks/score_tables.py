@@ -217,7 +217,8 @@ def long_text() -> str:
     copied = (f"{found[0][f'source_{name}']:.2f}" for name in ("chrf", "sacrebleu"))
     rows.append(["the sources as they are", "", *copied, ""])
     by = "`make bible`: " + measured(result, "long_text.py")
-    return markdown(["chapters of the Bible", *columns.values()], rows, by, seeds_of(found))
+    whole = "the most steps by `--whole --seeds 0`"
+    return markdown(["chapters of the Bible", *columns.values()], rows, by, whole, seeds_of(found))
 
 
 @table

@@ -345,8 +345,8 @@ def main() -> None:
             for row in toolkit.train(choice, left):
                 texts = toolkit.translate(row.pop("checkpoint"), toolkit.data / f"{split}.{SIDES[0]}")
                 score = bleu(texts, toolkit.data / f"{split}.{SIDES[1]}")
-                of |= {"minutes": row.pop("minutes")}
-                figures.add(of, version=toolkit.version(), **row, bleu=score)
+                at = of | {"minutes": row.pop("minutes")}
+                figures.add(at, version=toolkit.version(), **row, bleu=score)
     print(f"\nBLEU on the {title}")
     for row in figures.rows():
         speed = f"{row['target_tokens_per_second']:,} target tokens/s"

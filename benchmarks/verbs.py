@@ -193,9 +193,8 @@ class Figures:
             of, options: As for `has`.
         """
         now = machine()
-        versions = {name: now[name] for name in ("python", "torch", "transformers")} | {
-            "sacrebleu": version("sacrebleu")
-        }
+        versions = {name: now[name] for name in ("python", "torch", "transformers")}
+        versions["sacrebleu"] = version("sacrebleu")
         made = {} if options is None else {"options": version_of(options)}
         self.folder.mkdir(parents=True, exist_ok=True)
         with only_writer(self.folder):

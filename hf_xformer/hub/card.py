@@ -327,7 +327,7 @@ def metadata_of(
 
 
 def hub_name(facts: CardFacts, split: str, evaluated_on: str) -> str | None:
-    """Returns the name on the Hub of data that were evaluated on: the facts', unless they are of other test data."""
+    """Returns the name on the Hub that the facts give the test data, for scores on these; None for those on others."""
     return facts.dataset_id if split == "test" or evaluated_on.partition(",")[0] == facts.dataset_id else None
 
 
