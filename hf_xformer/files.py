@@ -97,6 +97,14 @@ def step_of(checkpoint: Path) -> int | None:
     return int(match[1]) if match else None
 
 
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON, as `object_pairs_hook` of `json.loads`; raises ValueError for a key that is doubled."""
+    names = [name for name, _ in pairs]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"`{doubled[0][:80]}` is there twice: keep one")
+    return dict(pairs)
+
+
 def read_json(path: Path, kind: type = dict) -> Any:
     """
     Reads a JSON file; an empty value of its kind if there is none.

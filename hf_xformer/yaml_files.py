@@ -3,6 +3,7 @@
 """Reads YAML 1.2, and refuses what no file of ours needs before anything is built of it."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
 
-from .errors import ArgumentError, one_line
+from .errors import ArgumentError, naming, one_line
 from .files import read_text
 
 
@@ -41,6 +42,41 @@ def read_yaml(text: str) -> Any:
         return yaml_reader().load(text)
     except (YAMLError, ValueError) as error:
         raise ArgumentError(yaml_fault(error)) from error
+
+
+def read_mapping_option(
+    option: str, given: dict[str, Any] | str, form: str = "name=value", read: Callable[[str], Any] = read_yaml
+) -> dict[str, Any]:
+    """
+    Returns an option that maps names to values.
+
+    Args:
+        option: Its name, for messages.
+        given: `"name=value,name=value"`, or a mapping, as such or as JSON.
+        form: What one item is called in messages.
+        read: Reads the text of a value.
+
+    Raises:
+        ArgumentError: It is none of these, or a name is missing, doubled or no text.
+    """
+    where = f"--{option}"
+    with naming(where):
+        if isinstance(given, str) and given.startswith("{"):
+            given = read_yaml(given)
+        if isinstance(given, str):
+            # A value may have commas of its own, such as a list.
+            items = [item.partition("=") for item in re.split(r",(?=[^,=]*=)", given)]
+            names = [name.strip() for name, equals, _ in items if equals]
+            if len(names) < len(items) or "" in names:
+                raise ArgumentError(f"expected '{form},...' or, in a recipe, a mapping, got {given!r:.80}")
+            if doubled := [name for name in names if names.count(name) > 1]:
+                raise ArgumentError(f"{doubled[0]!r} stands there twice")
+            return {name: read(value) for name, (_, _, value) in zip(names, items, strict=True)}
+        if not isinstance(given, dict):
+            raise ArgumentError(f"expected '{form},...' or a mapping, got {given!r:.80}")
+        if wrong := [name for name in given if not isinstance(name, str)]:
+            raise ArgumentError(f"expected names, got {wrong[0]!r}")
+    return given
 
 
 class YamlConstructor(SafeConstructor):

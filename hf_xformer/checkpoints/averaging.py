@@ -21,6 +21,12 @@ def trained(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: each for name, each in model.named_parameters() if each.requires_grad}
 
 
+def note_of_averages(checkpoint: str) -> str:
+    """Returns what to tell users of a step's weights where the run has averages beside them, else nothing."""
+    has_some = Path(checkpoint, AVERAGES).is_file()
+    return f"{checkpoint}: its weights are those of the step, not the averages that the run evaluates with" * has_some
+
+
 def read_averages(checkpoint: str, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     Reads the averages beside a checkpoint's weights, in the order and on the devices of the parameters.

@@ -12,7 +12,20 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..files import CONFIG, write_json
 from .ctranslate2_spec import check_config, load_ctranslate2, make_spec
-from .engines import DEFAULT_LENGTH, EXACT, Engine, Export, check_difference, log_probabilities, sample, start_and_ends
+from .engines import (
+    DEFAULT_LENGTH,
+    EXACT,
+    NEUTRAL,
+    OF_BEAMS,
+    OF_SAMPLING,
+    WITHOUT_EFFECT,
+    Engine,
+    Export,
+    check_difference,
+    log_probabilities,
+    sample,
+    start_and_ends,
+)
 from .lengths import position_limit
 from .vocabulary import check_vocabulary
 
@@ -22,28 +35,6 @@ QUANTIZATIONS = ("int8", "int8_float32", "int16", "float16", "bfloat16", "float3
 OPTIONS = "decoding.json"
 FILES = ("model.bin", CONFIG, OPTIONS, *(f"{side}_vocabulary.json" for side in ("shared", "source", "target")))
 
-# Fields of a generation config that do not change the tokens, or are written elsewhere.
-WITHOUT_EFFECT = {
-    *("transformers_version", "_from_model_config", "pad_token_id", "bos_token_id", "decoder_start_token_id"),
-    *("use_cache", "cache_implementation", "cache_config", "max_cache_len", "compile_config", "disable_compile"),
-    *("return_dict_in_generate", "output_attentions", "output_hidden_states", "output_scores", "output_logits"),
-    *("low_memory", "remove_invalid_values", "num_assistant_tokens", "num_assistant_tokens_schedule"),
-    *("assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind"),
-}
-OF_SAMPLING = {"temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"}
-OF_BEAMS = {"early_stopping", "length_penalty"}
-NEUTRAL = {
-    "repetition_penalty": 1.0,
-    "encoder_repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "num_return_sequences": 1,
-    "min_length": 0,
-    "num_beam_groups": 1,
-    "diversity_penalty": 0.0,
-    "do_sample": False,
-    "renormalize_logits": False,
-}
 CARRIED = {"num_beams", "length_penalty", "max_length", "max_new_tokens", "eos_token_id"}
 # Tokens that these fields forbid: the library leaves the other probabilities as they were, CTranslate2 makes their
 # sum 1 again. That changes no greedy choice, but may change a beam's.

@@ -29,6 +29,29 @@ EXACT = "float32"
 SAMPLE_LENGTH = 40  # tokens of either side, on which an export is compared with its model
 DEFAULT_LENGTH = 20  # of a target in tokens that `generate()` has where none is given
 
+# Fields of a generation config that do not change the tokens, or are written elsewhere.
+WITHOUT_EFFECT = {
+    *("transformers_version", "_from_model_config", "pad_token_id", "bos_token_id", "decoder_start_token_id"),
+    *("use_cache", "cache_implementation", "cache_config", "max_cache_len", "compile_config", "disable_compile"),
+    *("return_dict_in_generate", "output_attentions", "output_hidden_states", "output_scores", "output_logits"),
+    *("low_memory", "remove_invalid_values", "num_assistant_tokens", "num_assistant_tokens_schedule"),
+    *("assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind"),
+}
+OF_SAMPLING = {"temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"}
+OF_BEAMS = {"early_stopping", "length_penalty"}
+NEUTRAL = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "num_return_sequences": 1,
+    "min_length": 0,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "do_sample": False,
+    "renormalize_logits": False,
+}
+
 
 @dataclass(frozen=True)
 class Export:

@@ -14,6 +14,7 @@ from ..errors import ArgumentError, wrong_choice
 from ..files import check_output_folder, contents, fill_folder
 from ..models import XformerConfig
 from .adapters import base_of
+from .averaging import note_of_averages
 from .ctranslate2_export import CTRANSLATE2
 from .engines import EXACT, Engine, Export
 from .loading import load_model, load_tokenizers, read_own_config
@@ -139,6 +140,8 @@ def export_checkpoint(
     tokenizers = load_tokenizers(checkpoint, trust_remote_code=trust_remote_code)
     model = load_model(checkpoint, trust_remote_code=trust_remote_code, dtype=torch.float32)
     try:
-        return write_export(chosen, model, tokenizers, out, quantization, config.dtype)
+        export = write_export(chosen, model, tokenizers, out, quantization, config.dtype)
     except ArgumentError as error:
         raise ArgumentError(f"{checkpoint}: {error}") from error
+    export.notes.extend(filter(None, [note_of_averages(checkpoint)]))
+    return export

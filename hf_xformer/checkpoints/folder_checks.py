@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
 
 from ..errors import ArgumentError, blame, one_line
-from ..files import CONFIG, GENERATION_CONFIG, read_text
+from ..files import CONFIG, GENERATION_CONFIG, read_text, unique
 from ..models import XformerConfig
 from .weight_files import compare, read_tensors
 
@@ -43,13 +43,12 @@ WHOLE = {
 }
 Kind = tuple[Callable[[float], bool], str]
 POSITIVE: Kind = (lambda x: 0 < x <= MOST, "a positive number")
-FINITE: Kind = (lambda x: -MOST <= x <= MOST, "a finite number")
 SHARE: Kind = (lambda x: 0 <= x <= 1, "a number from 0 to 1")
 POSITIVE_SHARE: Kind = (lambda x: 0 < x <= 1, "a number above 0, at most 1")
 # Options that are numbers, whole or not.
 NUMBERS: dict[str, Kind] = {
     **dict.fromkeys(("temperature", "repetition_penalty", "encoder_repetition_penalty", "max_time"), POSITIVE),
-    "length_penalty": FINITE,
+    "length_penalty": (lambda x: -50 <= x <= 50, "a number from -50 to 50"),  # powers of lengths, finite for any text
     **dict.fromkeys(("min_p", "epsilon_cutoff", "eta_cutoff", "assistant_confidence_threshold"), SHARE),
     **dict.fromkeys(("top_p", "top_h", "typical_p", "assistant_ensemble_weight"), POSITIVE_SHARE),
 }
@@ -93,21 +92,13 @@ def check_json(path: Path, where: str | None = None) -> dict[str, Any]:
     named = str(path) if where is None else where if where.endswith(str(path)) else f"{where}: {path.name}"
     text = read_text(path, named)
     try:
-        content = json.loads(text, object_pairs_hook=without_repetition, parse_constant=refuse, parse_float=finite)
+        content = json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
     except RecursionError as error:
         raise ArgumentError(f"{named}: lists or objects inside each other without end") from error
     except ValueError as error:
         raise ArgumentError(f"{named}: not valid JSON: {one_line(error)[:200]}") from error
     if not isinstance(content, dict):
         raise ArgumentError(f"{named}: expected a JSON object, got {content!r:.40}")
-    return content
-
-
-def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"`{next(name for name in names if names.count(name) > 1)[:80]}` is there twice: keep one")
     return content
 
 

@@ -145,16 +145,22 @@ def load_target_tokenizer(
     Raises:
         ArgumentError: It does not load, or the Hub does not answer: the source's must not be taken for it.
     """
-    nested = f"{TARGET_TOKENIZER}/tokenizer_config.json"
-    try:
-        found = cached_file(name_or_path, nested, _raise_exceptions_for_missing_entries=False, **options)
-    except OSError as error:
-        raise ArgumentError(
-            f"{name_or_path}: cannot find out whether it has a {TARGET_TOKENIZER}: {first_line(error)}"
-        ) from error
-    if found is None:
+    if not has_file(name_or_path, f"{TARGET_TOKENIZER}/{TOKENIZER_CONFIG}", **options):
         return None
     return load_tokenizer(name_or_path, trust_remote_code, subfolder=TARGET_TOKENIZER, **options)
+
+
+def has_file(name_or_path: str, name: str, **options) -> bool:
+    """
+    Returns whether a folder or a repository on the Hub has a file.
+
+    Raises:
+        ArgumentError: The Hub does not answer.
+    """
+    try:
+        return cached_file(name_or_path, name, _raise_exceptions_for_missing_entries=False, **options) is not None
+    except OSError as error:
+        raise ArgumentError(f"{name_or_path}: cannot find out whether it has {name}: {first_line(error)}") from error
 
 
 def load_tokenizer(name_or_path: str, trust_remote_code: bool = False, **options) -> PreTrainedTokenizerBase:

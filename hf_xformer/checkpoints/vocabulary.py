@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Vocabularies: checks that a model and its tokenizers fit each other, and makes a new configuration fit them."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -12,6 +15,7 @@ from ..files import TARGET_TOKENIZER
 
 # With these a configuration refuses a value of a field.
 CONFIG_ERRORS = (StrictDataclassError, ValueError, TypeError, KeyError, NotImplementedError)
+SIDES: tuple[Literal["source", "target"], ...] = ("source", "target")
 SPECIAL_TOKENS = ("pad_token_id", "eos_token_id", "bos_token_id")
 
 
@@ -75,6 +79,16 @@ def check_same_tokens(own: PreTrainedTokenizerBase, given: PreTrainedTokenizerBa
     """
     if not own.get_vocab().items() <= given.get_vocab().items():
         raise ArgumentError(f"{where}: other tokens than those of {own.name_or_path}")
+
+
+def other_tokens(
+    these: Sequence[PreTrainedTokenizerBase], those: Sequence[PreTrainedTokenizerBase]
+) -> Literal["source", "target", ""]:
+    """Returns the first side on which two models, by their tokenizers of both sides, have other tokens; "" if none."""
+    for side, one, other in zip(SIDES, these, those, strict=True):
+        if one.get_vocab() != other.get_vocab():
+            return side
+    return ""
 
 
 def check_decoder_start(config: PreTrainedConfig) -> None:

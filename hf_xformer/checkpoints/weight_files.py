@@ -103,13 +103,21 @@ def check_finite_tensor(where: str | Path, name: str, tensor: torch.Tensor) -> N
         return
     if tensor.element_size() == 1:
         tensor = tensor.float()
-    # One pass without a copy, and infinite or NaN if any number is.
-    if not torch.linalg.vector_norm(tensor.detach(), torch.inf).isfinite():
-        wrong = int((~tensor.isfinite()).sum())
+    if not finite_sum(tensor).isfinite() and (wrong := int((~tensor.isfinite()).sum())):
         raise ArgumentError(
             f"{where}: `{name}` is not finite: {wrong:,} of its {tensor.numel():,} numbers are infinite or NaN. A "
             "training went wrong: take an earlier checkpoint"
         )
+
+
+def finite_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """
+    Returns the sum of a tensor's numbers, without waiting for a device: infinite or NaN if any of them is.
+
+    On a CPU it takes a hundredth of the time of their largest, or of `isfinite`. It is infinite too if the numbers add
+    up to more than a float32 holds.
+    """
+    return tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
 
 
 def weight_files(folder: Path) -> Iterator[Path]:
@@ -274,6 +282,18 @@ def tied_names(model: torch.nn.Module) -> dict[str, set[str]]:
     for name, tensor in model.state_dict(keep_vars=True).items():
         groups.setdefault(id(tensor), set()).add(name)
     return {name: names for names in groups.values() if len(names) > 1 for name in names}
+
+
+def is_tied_as_configured(model: PreTrainedModel) -> bool:
+    """
+    Returns whether all weights that a model's configuration ties are one.
+
+    Those of T5 1.1, mT5 and UMT5 are not: their output layer has weights of its own, and transformers ignores what
+    their configuration says of it.
+    """
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    pairs = model.get_expanded_tied_weights_keys(all_submodels=True)
+    return all(tensors.get(a) is tensors.get(b) for a, b in pairs.items())
 
 
 def count_parameters(stored: dict[str, StoredTensor]) -> int:

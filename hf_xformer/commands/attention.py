@@ -12,9 +12,11 @@ the picture shows the mean over all of them.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..checkpoints.averaging import note_of_averages
 from ..checkpoints.loading import load_model, load_tokenizers
 from ..checkpoints.vocabulary import check_vocabulary
 from ..data.pictures import picture_format
@@ -40,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, target = load_tokenizers(args.checkpoint, trust_remote_code=args.trust_remote_code)
     model = load_model(args.checkpoint, trust_remote_code=args.trust_remote_code, attn_implementation="eager")
     check_vocabulary(model.config, source, target)
+    if note := note_of_averages(args.checkpoint):
+        print(note, file=sys.stderr)
     languages = Languages(source, target, args.src_lang, args.tgt_lang)
     sides = (source, target, args.source, args.target)
     weights, rows, columns = cross_attention(model, *sides, args.layer, args.head, languages)

@@ -18,6 +18,7 @@ from pathlib import Path
 from ..checkpoints.averaging import average_checkpoints
 from ..checkpoints.loading import check_path, load_tokenizers
 from ..checkpoints.saving import save_checkpoint
+from ..checkpoints.vocabulary import other_tokens
 from ..errors import ArgumentError, one_line_errors
 from ..files import AVERAGED, TRAINER_STATE, check_output_folder, checkpoints_of, read_json, step_of, write_json
 from ..hub.privacy import shown
@@ -36,26 +37,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     names = choose(args.checkpoints, args.last)
     check_output_folder(args.output_dir, "--output_dir", in_use="give another")
-    source, target = load_tokenizers(names[-1], trust_remote_code=args.trust_remote_code)
+    tokenizers = load_tokenizers(names[-1], trust_remote_code=args.trust_remote_code)
     for name in names[:-1]:
-        check_same_tokens(name, names[-1], (source, target), args.trust_remote_code)
+        if side := other_tokens(load_tokenizers(name, trust_remote_code=args.trust_remote_code), tokenizers):
+            raise ArgumentError(
+                f"{name}: its {side} tokens are not those of {names[-1]}: no average has a meaning for them"
+            )
     # The last one first, whose generation config the result takes over.
     model = average_checkpoints(names[::-1], args.trust_remote_code)
-    save_checkpoint(args.output_dir, model, source, target)
+    save_checkpoint(args.output_dir, model, *tokenizers)
     write_json(args.output_dir / AVERAGED, {"checkpoints": list(map(shown, names)), "hf_xformer": __version__})
     averaged = ", ".join(Path(name).name for name in names)
     print(f"{args.output_dir}: the average of {len(names)} checkpoints: {averaged}")
-
-
-def check_same_tokens(name: str, last: str, tokenizers: Sequence, trust_remote_code: bool) -> None:
-    """Raises ArgumentError if a checkpoint has other tokens than the last one, whose tokenizers the average gets."""
-    for side, own, other in zip(
-        ("source", "target"), load_tokenizers(name, trust_remote_code=trust_remote_code), tokenizers, strict=True
-    ):
-        if own.get_vocab() != other.get_vocab():
-            raise ArgumentError(
-                f"{name}: its {side} tokens are not those of {last}: no average has a meaning for them"
-            )
 
 
 def choose(names: list[str], last: int | None) -> list[str]:

@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.do_sample:  # those that are sampled together are drawn together
         done -= done % KEPT if done < len(texts) else 0
     decoder = make_decoder(args, args.n_best)
+    check_n_best(args, decoder.config)
     count_done(partial, order(args), texts)  # one on the Hub may have moved on, and is here now
     decoder.first_window = decoder.read_ahead = KEPT
     decoder.seed = args.seed
@@ -186,7 +187,7 @@ def count_done(partial: Path, wanted: dict, texts: Sequence[str]) -> int:
         return 0
     first, *rows = whole.split(b"\n")
     try:
-        begun, done = json.loads(first), [json.loads(row)["text"] for row in rows]
+        begun, done = dict(json.loads(first)), [json.loads(row)["text"] for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise ArgumentError(f"{partial} is not of a distillation: remove it") from error
     if {"content": wanted["content"]} | begun != wanted:  # an earlier build did not write it

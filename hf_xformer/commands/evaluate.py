@@ -41,7 +41,7 @@ from ..decoding.metrics import METRICS, TOKENIZERS, check_metrics, compute_metri
 from ..decoding.predictions import is_predictions, read_predictions, write_predictions
 from ..decoding.scorers import nearest
 from ..decoding.scoring import NFC, UNICODE_FORMS, Scoring, describe_form
-from ..errors import ArgumentError, one_line_errors
+from ..errors import ArgumentError, naming, one_line_errors
 from ..files import RECORD, TEST_RESULTS, read_json, write_json
 from ..hub.privacy import shown
 from ..version import __version__
@@ -68,6 +68,7 @@ OF_TEST_FILE = (*COLUMNS, "on_bad_row", "by")
 DECODING = (
     *GENERATE_OPTIONS,
     "allowed",
+    "compile",
     "max_source_length",
     "overlong",
     "batch_size",
@@ -106,13 +107,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         bad_rows.tell(say_once)
         sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
         groups = rows["group"][: args.max_samples] if args.by else None
-        check_groups(args.by, groups or ())
         languages, references = split_languages(args.target_column, references)
     else:
         sources, _, references = read_predictions(Path(args.systems[0]), args.max_samples)
     scoring = Scoring(args.sacrebleu_tokenize, args.unicode_form, args.comet_model, args.comet_python)
     for note in check_metrics(args.metrics, references, sources, scoring):
         print(note, file=sys.stderr)
+    check_groups(args, places_of(groups or ()), references, sources, scoring)
     if len(args.systems) > 1:
         significance.check_comparison(args.metrics, len(sources), args.bootstrap_samples)
     systems = decode_all(args, sources, references, languages)
@@ -363,13 +364,32 @@ def score(
     }
 
 
-def check_groups(by: str, groups: Sequence[str]) -> None:
-    """Refuses groups whose figures would be called as signatures are."""
-    for place, group in enumerate(groups, start=1):
+def places_of(groups: Sequence[str]) -> dict[str, list[int]]:
+    """Returns the numbers of the rows of each group, sorted by their names."""
+    return {group: [place for place, each in enumerate(groups) if each == group] for group in sorted(set(groups))}
+
+
+def check_groups(
+    args: argparse.Namespace,
+    groups: dict[str, list[int]],
+    references: Sequence[list[str]],
+    sources: Sequence[str],
+    scoring: Scoring,
+) -> None:
+    """
+    Checks that every group can be scored.
+
+    Raises:
+        ArgumentError: A group's figures would be called as signatures are, or a metric is not for its references.
+    """
+    for group, places in groups.items():
         if group.endswith("signature"):
             raise ArgumentError(
-                f"--by {by}: row {place:,} has the group {group!r}, by which signatures end: rename it"
+                f"--by {args.by}: row {places[0] + 1:,} has the group {group!r}, by which signatures end: rename it"
             )
+        with naming(f"--by {args.by}, group {group!r}"):
+            own = [references[place] for place in places], [sources[place] for place in places]
+            check_metrics(args.metrics, *own, scoring)
 
 
 def score_groups(
@@ -388,8 +408,7 @@ def score_groups(
         of_all: The signatures of the figures of all rows, by metric.
     """
     figures: dict[str, Any] = {}
-    for group in sorted(set(groups)):
-        places = [place for place, each in enumerate(groups) if each == group]
+    for group, places in places_of(groups).items():
         texts, read = [predictions[place] for place in places], [sources[place] for place in places]
         scores = compute_metrics(args.metrics, texts, [references[place] for place in places], read, scoring)
         figures[f"samples_{group}"] = len(places)

@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_options(args)
     decoder = make_decoder(args, args.n_best)
+    check_n_best(args, decoder.config)
     check_overlong(decoder, args)
     # Lines in and lines out: the input is never held whole.
     sources = read_lines(args.input or sys.stdin.buffer)

@@ -19,6 +19,7 @@ from huggingface_hub import snapshot_download
 from transformers import GenerationConfig
 
 from ..checkpoints.adapters import KINDS, MERGEABLE, base_of
+from ..checkpoints.averaging import note_of_averages
 from ..checkpoints.folder_checks import check_generation, check_json
 from ..checkpoints.loading import check_path, load_tokenizers, read_own_config
 from ..checkpoints.vocabulary import check_vocabulary
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_finite(folder)
     for name, text in lines(folder, config, stored, args.trust_remote_code):
         print(f"{name:12}{text}")
+    if note := note_of_averages(str(folder)):
+        print(note)
     problems = list(compare(config, stored).sentences())
     print(
         f"{'weights':12}{len(stored)} tensors, " + ("which are not the model's:" if problems else "all of the model's")

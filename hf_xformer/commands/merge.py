@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoints.adapters import base_of, merge_adapter
+from ..checkpoints.averaging import note_of_averages
 from ..checkpoints.loading import check_path, load_model, load_tokenizers
 from ..checkpoints.saving import check_checkpoint_folder, save_checkpoint
 from ..errors import ArgumentError, one_line_errors
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, target = load_tokenizers(args.adapter, trust_remote_code=args.trust_remote_code)
     # In full precision, so that each weight is rounded once.
     model = load_model(args.adapter, trust_remote_code=args.trust_remote_code, dtype=torch.float32)
+    if note := note_of_averages(args.adapter):
+        print(note)
     model = merge_adapter(model, args.adapter)
     model = model.to(getattr(torch, args.dtype))
     results: tuple[str, ...] = (*RESULTS, TRAINER_STATE)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed  # the library's own would import PEFT, which takes a second or more
+from transformers import GenerationConfig
 
 from ..checkpoints.quantization import QUANTIZATIONS
 from ..data.bad_rows import POLICIES, SHORTEST, BadRows, Unwanted
@@ -315,17 +316,27 @@ def add_comet(group: argparse._ActionsContainer) -> None:
     group.add_argument("--comet_python", help="python of the environment that unbabel-comet is installed in")
 
 
-def check_n_best(args: argparse.Namespace) -> None:
-    """Refuses more hypotheses than there are beams, samples or candidates; raises ArgumentError."""
-    count = args.n_best
-    if args.mbr is None and count > (args.num_beams or 1) and not args.do_sample:
+def check_n_best(args: argparse.Namespace, config: GenerationConfig | None = None) -> None:
+    """
+    Refuses more hypotheses than there are beams, samples or candidates; raises ArgumentError.
+
+    Args:
+        config: The decoder's; None before the checkpoint loads, which may have beams or sample by itself.
+    """
+    count, samples, beams = args.n_best, args.do_sample, args.num_beams
+    candidates = args.num_return_sequences or beams
+    if config is not None:
+        samples, beams, candidates = config.do_sample, config.num_beams or 1, config.num_return_sequences or 1
+    if args.mbr is None and not samples and beams is not None and count > beams:
         raise ArgumentError(f"--n_best {count} needs as many --num_beams, or --do_sample")
-    if args.mbr is not None and count > (most := args.num_return_sequences or args.num_beams or 1):
-        raise ArgumentError(f"--n_best {count}: --mbr has {most} candidates, of --num_return_sequences or --num_beams")
+    if args.mbr is not None and candidates is not None and count > candidates:
+        raise ArgumentError(
+            f"--n_best {count}: --mbr has {candidates} candidates, of --num_return_sequences or --num_beams"
+        )
 
 
 def check_comet(args: argparse.Namespace) -> None:
-    """Refuses to be told where COMET is by those who do not use it."""
+    """Refuses --comet_model and --comet_python without --mbr comet; raises ArgumentError."""
     for name in () if args.mbr == "comet" else ("comet_python", "comet_model"):
         if getattr(args, name) not in (None, COMET_MODEL):
             raise ArgumentError(f"--{name} is for --mbr comet, which is missing")

@@ -220,6 +220,9 @@ def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:
     check_one_column(args)
     bad_rows, columns = bad_rows_of(args), columns_of(args)
     if args.train_file:
+        for option in ("dataset_config_name", "train_split"):
+            if (value := getattr(args, option)) != make_parser().get_default(option):
+                raise ArgumentError(f"--{option} {value} does nothing with --train_file: it is for --dataset_name")
         files = find_files(args.train_file, say_once)
         for _ in read_rows(files, columns.source, columns.target, bad_rows):  # all are counted before training begins
             pass

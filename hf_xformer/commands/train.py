@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArgumen
 from transformers.trainer_utils import HubStrategy
 
 from ..checkpoints.averaging import load_averages
+from ..checkpoints.weight_files import is_tied_as_configured
 from ..data.pictures import can_plot
 from ..decoding.options import search_of
 from ..errors import blame, one_line_errors
@@ -33,15 +34,17 @@ from ..hub.curves import plot_curves
 from ..hub.privacy import cleaned, hide_secrets, shown
 from ..hub.record import listed, make_record, provenance, update_record
 from ..hub.repository import RunPublisher, check_pushing
-from ..training.adapter_state import AllocateRanks, SaveWholeAdapter, is_saved_in_part
+from ..training.adapter_state import AllocateRanks, is_saved_in_part
 from ..training.arguments import DataArguments, ModelArguments
 from ..training.callbacks import (
     ExponentialMovingAverage,
     LayoutRecord,
     PlacesOfStates,
     PushToHub,
+    SaveBeside,
     SaveGenerationConfig,
     SaveTargetTokenizer,
+    SaveWholeAdapter,
 )
 from ..training.chance import recorded_chance
 from ..training.changes import RecipeRecord
@@ -121,8 +124,9 @@ def make_trainer(
     given = trainer_arguments(training_args, run.plan, resumes=run.checkpoint is not None)
     trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
     check_optimizer(given, run.model)
-    if isinstance(run.model, PreTrainedModel):
+    if isinstance(run.model, PreTrainedModel) and is_tied_as_configured(run.model):
         # Xformers say so themselves: tied weights are saved once, and the Trainer would warn that others are missing.
+        # Where the names that are missing are these, it ties them by the configuration, which may be wrong.
         ignored = run.model._keys_to_ignore_on_save or ()
         run.model._keys_to_ignore_on_save = {*ignored, *run.model.all_tied_weights_keys}
     with blame("options of the Trainer", ImportError, ValueError):
@@ -159,7 +163,6 @@ def make_callbacks(
     writers = processes if not training_args.save_on_each_node else process_count("LOCAL_WORLD_SIZE")
     state = run.start.state
     callbacks: list[TrainerCallback] = [
-        LayoutRecord(layout(training_args), processes, writers, model_args.ema_decay is not None),
         ExactResume(),
         BestCheckpoint(partial(check_end, needs=run.needs), state is not None and run.finished is None, run.best),
     ]
@@ -180,7 +183,8 @@ def make_callbacks(
     callbacks.append(StopIfNotFinite(every_step=training_args.device.type == "cpu"))
     if training_args.save_total_limit is not None:
         callbacks.append(RotateCheckpoints(training_args.save_total_limit))
-    return callbacks
+    beside = (each.name for each in callbacks if isinstance(each, SaveBeside))
+    return [LayoutRecord(layout(training_args), processes, writers, beside), *callbacks]
 
 
 def take_folder(run: Run, trainer: Seq2SeqTrainer, limit: int | None) -> None:
@@ -329,6 +333,8 @@ def evaluation_of(trainer: Seq2SeqTrainer, run: Run, data_args: DataArguments) -
     if data_args.validation_sets is not None:
         files = {name: listed(each) for name, each in data_args.validation_files.items()}
         found |= {"evaluated_on": f"the mean of {' and '.join(files)}", "evaluated_sets": files}
+    elif run.validation is None:
+        found["evaluated_on"] = ""
     else:
         split = data_args.validation_split
         found["evaluated_on"] = data_in_words(data_args.validation_file, data_args, split)

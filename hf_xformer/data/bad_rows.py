@@ -81,10 +81,10 @@ class BadRows:
         """Returns one of the same policy that has counted nothing."""
         return BadRows(*self.rules)
 
-    def of_stream(self) -> "BadRowsOfStream":
-        """Returns one of the same policy for rows that are read while they are used."""
+    def of_stream(self, shards: int = 1) -> "BadRowsOfStream":
+        """Returns one of the same policy for rows, in so many shards, that are read while they are used."""
         found = BadRowsOfStream(*self.rules)
-        found.said = self.said
+        found.said, found.shards = self.said, shards
         return found
 
     @property
@@ -199,6 +199,8 @@ class BadRows:
 class BadRowsOfStream(BadRows):
     """The bad rows of a stream: each is refused at once, or they are counted in lines while reading goes on."""
 
+    shards = 1  # of the rows, which readers divide among them
+
     def refusal(self, skip: str = "--on_bad_row skip") -> str:
         out = f"a stream stops at its first bad row: {skip} leaves such rows out"
         return "; ".join(filter(None, (self.examples[0], self.remedy(), out)))
@@ -214,7 +216,7 @@ class BadRowsOfStream(BadRows):
         """Says a line as `say_once` does, unless an earlier pass over the stream has said the same."""
         if line not in self.said:
             self.said.add(line)
-            say_once(line)
+            say_once(line, self.shards)
 
 
 def listed(counts: Mapping[str, int]) -> str:
@@ -222,9 +224,17 @@ def listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
-def say_once(line: str) -> None:
-    """Prints a line on stderr, in the first of several processes and of a loader's workers."""
+def say_once(line: str, shards: int = 1) -> None:
+    """
+    Prints a line on stderr, once of all processes and workers of a loader that read the same rows.
+
+    Args:
+        shards: Of the rows. Workers divide them, and so do processes if each gets as many, as `datasets` has it: what
+            is in one shard a single reader knows. Otherwise all processes read all of them.
+    """
     loading = sys.modules.get("torch.utils.data")  # without which there are no workers
     worker = None if loading is None else loading.get_worker_info()
-    if os.environ.get("RANK", "0") == "0" and (worker is None or worker.id == 0):
+    is_first = worker is None or worker.id == 0 or shards > 1
+    has_own = shards > 1 and shards % int(os.environ.get("WORLD_SIZE", "1")) == 0
+    if is_first and (has_own or os.environ.get("RANK", "0") == "0"):
         print(line, file=sys.stderr)

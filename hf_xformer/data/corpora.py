@@ -49,7 +49,7 @@ class Place(NamedTuple):
         first: Place of the reader's first row in this one.
         taken: Rows that it has taken of this one.
         longest_pass: Most that it has taken of a pass.
-        ahead: Pairs that it has given beyond those that were drawn.
+        ahead: Pairs that it has given too early: the next draws take fewer.
     """
 
     number: int = 0

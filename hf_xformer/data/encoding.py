@@ -102,7 +102,7 @@ class TextEncoder:
         for i in long:
             encoded[i] = self.cut(texts[i], encoded[i])
         if long or any(each.spelt_out for each in encoded):
-            # Fast tokenizers keep the options of their last call, by which `datasets` would know them for others.
+            # Fast tokenizers keep the options of their last call, and `datasets` hashes them: this resets them.
             self.ids_of([PLAIN_TEXT])
         return encoded
 

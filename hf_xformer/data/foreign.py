@@ -130,7 +130,7 @@ def stream_foreign_rows(
     dataset: IterableDataset, shards: list[int], place: str, columns: Columns, bad_rows: BadRowsOfStream
 ) -> Iterator[Row]:
     """Reads rows of a dataset for one pass of a stream; `datasets` asks for shards by one, and each says its count."""
-    counted = bad_rows.of_stream()
+    counted = bad_rows.of_stream(dataset.num_shards)
     for shard in shards:
         # Read in batches, since a dataset that is iterated by rows shares its shards among a loader's workers again.
         batches = dataset.shard(dataset.num_shards, shard).iter(STREAM_BATCH)

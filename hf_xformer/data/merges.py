@@ -38,11 +38,14 @@ def read_merges(path: Path) -> Merges:
             f"--merges {path}: begins with {first[:40]!r}, and a file of subword-nmt with {VERSION!r}; "
             "its versions from 0.3 on write that"
         )
-    merges = [tuple(line.split(" ")) for line in lines if line]
-    wrong = next((number for number, merge in enumerate(merges, 2) if len(merge) != 2 or not all(merge)), None)
-    if wrong is not None:
-        raise ArgumentError(f"--merges {path}:{wrong}: no two symbols with a space between: {lines[wrong - 2]!r}")
-    return merges  # type: ignore[return-value]
+    merges: Merges = []
+    for number, line in enumerate(lines, start=2):
+        left, _, right = line.partition(" ")
+        if line and (not left or not right or " " in right):
+            raise ArgumentError(f"--merges {path}:{number}: no two symbols with a space between: {line!r}")
+        if line:
+            merges.append((left, right))
+    return merges
 
 
 def tokenizer_of_merges(

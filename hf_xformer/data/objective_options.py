@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ArgumentError, blame, did_you_mean, wrong_choice
+from ..files import unique
 from .encoding import title_of
 from .objectives import Copy, Denoising, Mixture, Objective, PrefixLM, SpanCorruption
 from .tokenizers import SENTINEL
@@ -112,10 +113,19 @@ def read_objective(given: str | Mapping[str, Any]) -> ObjectiveOptions:
     """
     if isinstance(given, str) and given.startswith("{"):
         with blame(f"--objective {given}: not JSON", ValueError):
-            given = json.loads(given)
-    options = {"name": given} if isinstance(given, str) else dict(given)
+            given = json.loads(given, object_pairs_hook=unique)
+    options: dict[str, Any] = {"name": given} if isinstance(given, str) else dict(given)
+    found = read_denoisers(options)
+    if "sentinels" in options and all(each.name != "span_corruption" for each in found.denoisers):
+        raise ArgumentError(f"--objective {found.name}: sentinels are of span_corruption alone: leave them out")
+    return found
+
+
+def read_denoisers(given: Mapping[str, Any]) -> ObjectiveOptions:
+    """Reads the option `objective` that is a mapping; raises ArgumentError as `read_objective` does."""
+    options = dict(given)
     name = options.get("name")
-    if name not in NAMES:
+    if not isinstance(name, str) or name not in NAMES:
         raise ArgumentError(f"--objective: name {wrong_choice(name, NAMES)}")
     sentinels = options.pop("sentinels", SENTINEL)
     check("sentinels", sentinels, f"--objective {name}")
@@ -138,10 +148,9 @@ def read_objective(given: str | Mapping[str, Any]) -> ObjectiveOptions:
 def read_denoiser(given: str | Mapping[str, Any]) -> Denoiser:
     """Reads one objective of a mixture; raises ArgumentError as `read_objective` does."""
     options: Any = {"name": given} if isinstance(given, str) else given
-    if not isinstance(options, Mapping) or options.get("name") not in CLASSES:
-        name = options.get("name") if isinstance(options, Mapping) else options
+    name = options.get("name") if isinstance(options, Mapping) else options
+    if not isinstance(options, Mapping) or not isinstance(name, str) or name not in CLASSES:
         raise ArgumentError(f"--objective: name {wrong_choice(name, CLASSES)}")
-    name = options["name"]
     refuse_unknown(options, (*options_of(name), "weight", "tag"), f"--objective {name}")
     for option, value in options.items():
         if option != "name":

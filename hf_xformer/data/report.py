@@ -147,7 +147,7 @@ def recipe_line(option: Option) -> str:
 
 def is_plain(value: Any) -> bool:
     """Returns whether YAML reads a text as that text without quotes."""
-    word = isinstance(value, str) and re.fullmatch(r"[A-Za-z_./~][\w./-]*", value)
+    word = isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w./-]*|[.~]{1,2}/[\w./-]*", value)
     return bool(word) and value.lower() not in NO_TEXTS
 
 

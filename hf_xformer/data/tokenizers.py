@@ -33,7 +33,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from ..errors import ArgumentError, DataError, naming
+from ..errors import ArgumentError, DataError
 
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
@@ -67,7 +67,8 @@ def train_tokenizer(
         vocab_size: Largest number of entries, the four special tokens and all that are added included (unigram:
             exactly this number).
         lowercase: Whether to fold case; the decoded text is then in lower case too.
-        min_frequency: Merges (bpe), characters (char) and symbols (symbol) seen fewer times are left out.
+        min_frequency: Merges (bpe), characters (char) and symbols (symbol) seen fewer times are left out; unigram
+            has none.
         max_length: Tokens, `</s>` included, that the tokenizer truncates to when asked to truncate.
         added_tokens: Tokens that are written into texts, such as "<bt>" or "<2de>", each one entry; spaces behind one
             belong to it.
@@ -75,12 +76,15 @@ def train_tokenizer(
         mask_token: Whether to have a token `<mask>`.
 
     Raises:
-        ArgumentError: The model type is unknown, `max_length` is below 2, an added token cannot be one, or the
-            vocabulary is too small for the characters or, for unigram, larger than the texts can fill.
+        ArgumentError: The model type is unknown, `max_length` is below 2, an added token cannot be one, unigram has a
+            `min_frequency`, or the vocabulary is too small for the characters or, for unigram, larger than the texts
+            can fill.
         DataError: There is no text.
     """
     if model_type not in TRAINERS:
         raise ArgumentError(f"--model_type {model_type}: no such kind of tokenizer; there are {', '.join(TRAINERS)}")
+    if model_type == "unigram" and min_frequency > 1:
+        raise ArgumentError(f"--min_frequency {min_frequency} does nothing: unigram chooses pieces by likelihood")
     check_ends(max_length, added_tokens)
     form = [normalizers.NFC(), normalizers.Lowercase()] if lowercase else [normalizers.NFC()]
     if added_tokens:  # which nothing has to be learned of
@@ -88,8 +92,11 @@ def train_tokenizer(
         texts = (spelt.sub("", text) for text in texts)
     added = len(added_tokens) + sentinels + mask_token
     learnt = vocab_size - added
-    with naming(f"--vocab_size {vocab_size} leaves {learnt} beside {added} added tokens" if added else ""):
+    try:
         tokenizer = TRAINERS[model_type](texts, normalizers.Sequence(form), learnt, min_frequency)
+    except ArgumentError as error:  # the vocabulary has too few entries, or too many
+        beside = f"--vocab_size {vocab_size} leaves {learnt} beside {added} added tokens: " if added else ""
+        raise ArgumentError(f"{beside}{error}") from error
     return finish(tokenizer, max_length, added_tokens, sentinels, mask_token)
 
 
@@ -153,7 +160,7 @@ def train_bpe(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_f
 
 def train_unigram(texts: Texts, form: normalizers.Normalizer, vocab_size: int, min_frequency: int) -> Tokenizer:
     """The unigram language model of Kudo (2018)."""
-    del min_frequency  # pieces are chosen by likelihood
+    del min_frequency
     tokenizer = Tokenizer(models.Unigram())
     # Metaspace alone would take a text's own first space for the one it puts there, and decode it away.
     tokenizer.normalizer = normalizers.Sequence([form, normalizers.Prepend(WORD_START)])

@@ -145,7 +145,7 @@ class Windows(IterableDataset, torch.utils.data.IterableDataset):
         while True:
             window.fill()
             following = next(windows)(stage)
-            # With pairs that were given back nobody could begin here.
+            # A `Place` does not hold pairs that were given back: while there are some, no run could go on from here.
             places = [] if any(source.returned for source in sources) else [source.place for source in sources]
             batches = window.plan()
             for done, batch in enumerate(batches, start=1):

@@ -60,6 +60,7 @@ def cross_attention(
         length = min(longest_target(model.generation_config) or most, most)
         # The start token counts towards the length.
         options = {"num_beams": 1, "do_sample": False, "max_length": length + 1, "max_new_tokens": None}
+        options |= {"num_return_sequences": 1, "return_dict_in_generate": False}  # whatever the checkpoint has
         options |= languages.options
         labels = model.generate(input_ids, **options)[:, 1:]  # type: ignore[operator]
     else:

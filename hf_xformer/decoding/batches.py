@@ -22,8 +22,8 @@ SHORTEST = 16  # tokens that a source counts at least, because its target and th
 # Share of an accelerator's free memory that a batch may take by the estimate below, and how many times as long as its
 # source a target may be for that.
 SHARE, LONGER = 0.5, 2
-# Words of a driver, and of torch's allocator of a CPU's memory, beside those that accelerate knows.
-OUT_OF_MEMORY = ("CUDA error: out of memory", "HIP error: out of memory", "not enough memory", "std::bad_alloc")
+# Words of a driver, of the system and of torch's allocators, beside those that accelerate knows.
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "std::bad_alloc")
 
 
 def windows(items: Iterable[T], last: int = LAST_WINDOW, first: int = FIRST_WINDOW) -> Iterator[list[T]]:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Texts that are told their tokens: to begin with them, to hold them, or to consist of them."""
+"""Constraints on decoded texts: how they begin, words that they hold, a list that they are of."""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -35,7 +35,7 @@ class TargetEncoder:
 
     @cached_property
     def encoder(self) -> TextEncoder:
-        """Encoder of targets, which only those need that are told something."""
+        """Encoder of targets, made when it is first needed."""
         return TextEncoder(self.tokenizer, target=True)
 
     def __call__(self, text: str) -> list[int]:
@@ -118,11 +118,18 @@ class TargetEncoder:
             sequences = [[token for token in tokens if token not in tags] for tokens in sequences]
         return self.tokenizer.batch_decode(list(sequences), skip_special_tokens=True)
 
+    @cached_property
+    def size(self) -> int:
+        """Number of the tokenizer's tokens of targets; a model may have more, as its vocabulary was padded."""
+        is_separate = getattr(self.tokenizer, "separate_vocabs", False)  # Marian's may hold two vocabularies
+        return len(self.tokenizer.target_encoder if is_separate else self.tokenizer)
+
     def unknown_in(self, tokens: list[int]) -> int:
-        """Returns how many tokens are unknown ones, where the tokenizer has one of their own."""
+        """Returns how many tokens no text has: those that the tokenizer lacks, and unknown ones if it has such."""
         tokenizer = self.tokenizer
         others = {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
-        return 0 if tokenizer.unk_token_id in others else tokens.count(tokenizer.unk_token_id)
+        unknown = 0 if tokenizer.unk_token_id in others else tokens.count(tokenizer.unk_token_id)
+        return unknown + sum(token >= self.size for token in tokens)
 
     def told(self, tokens: list[int]) -> list[int]:
         """Returns a text's tokens without that of a language which it was told, where not all texts are."""

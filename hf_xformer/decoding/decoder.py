@@ -4,7 +4,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 from transformers.utils import logging
 
+from ..checkpoints.averaging import note_of_averages
 from ..checkpoints.loading import load_model, load_tokenizers
 from ..checkpoints.quantization import load_quantized
 from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
 from ..errors import ArgumentError
-from ..files import AVERAGES
 from ..models import XformerConfig
 from .batches import FIRST_WINDOW, LAST_WINDOW, BatchSize, is_out_of_memory, windows
 from .beginnings import AllowedTexts, TargetEncoder
@@ -185,9 +184,8 @@ class Decoder:
         else:
             model = load_quantized(checkpoint, quantization, device, options.get("say", logger.warning), **loading)
         check_vocabulary(model.config, source, target)
-        if Path(checkpoint, AVERAGES).is_file():
-            say = options.get("say", logger.warning)
-            say(f"{checkpoint}: its weights are those of the step, not the averages that the run evaluates with")
+        if note := note_of_averages(checkpoint):
+            options.get("say", logger.warning)(note)
         if quantization is None:  # or it is on the device already, and in layers that make no products
             model = model.to(device)  # type: ignore[arg-type]
             if not options.get("compile"):  # a graph has its own products

@@ -44,7 +44,7 @@ class TextMetric(evaluate.Metric):
     greater_is_better: ClassVar[bool]
     citation: ClassVar[str] = ""
     in_training: ClassVar[bool] = True
-    numbers: ClassVar[int] = 2  # that a row adds to sums
+    numbers: ClassVar[int] = 2  # sums that a row adds to, for the memory of the bootstrap
     reading: ClassVar[str] = ""  # what a reader might take its name for
 
     def _info(self) -> evaluate.MetricInfo:

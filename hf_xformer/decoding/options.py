@@ -15,6 +15,7 @@ from transformers.generation import (
 
 from ..checkpoints.folder_checks import UNUSABLE, why_unusable
 from ..checkpoints.loading import load_model, load_tokenizers, read_model_config
+from ..checkpoints.vocabulary import other_tokens
 from ..errors import ArgumentError, blame
 
 
@@ -72,6 +73,13 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
     with blame("decoding", ValueError, TypeError):
         if (given := options.get("generation_config")) is not None:
             config.update(**{name: value for name, value in given.to_dict().items() if value is not None})
+        samples, beams, count = (
+            options.get(name, getattr(config, name)) for name in ("do_sample", "num_beams", "num_return_sequences")
+        )
+        if not samples and (count or 1) > (beams or 1):
+            raise ArgumentError(
+                f"{count} hypotheses of a source (num_return_sequences, --n_best) need as many num_beams, or do_sample"
+            )
         config.update(**options)
         for name, warper in WARPERS.items() if config.do_sample else ():
             value = getattr(config, name)
@@ -185,8 +193,6 @@ def load_assistant(
         ArgumentError: It does not load, or its tokens are others.
     """
     check_assistant(name)
-    own = load_tokenizers(name)
-    for side, theirs, ours in zip(("source", "target"), own, (source, target), strict=True):
-        if theirs.get_vocab() != ours.get_vocab():
-            raise ArgumentError(f"assistant_model {name}: its {side} tokens are not those of {model.name_or_path}")
+    if side := other_tokens(load_tokenizers(name), (source, target)):
+        raise ArgumentError(f"assistant_model {name}: its {side} tokens are not those of {model.name_or_path}")
     return load_model(name, dtype=model.dtype).to(model.device)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ IGNORED = -100
 # Logits that exist at a time: 128 MiB in float32.
 CHUNK_ELEMENTS = 2**25
 # Logits that a CPU's cache holds, so that passes over them need no memory; tokens below which products are slow.
-CACHED_ELEMENTS, FEW_TOKENS = 2**22, 512
+CACHED_ELEMENTS, FEW_TOKENS = 2**21, 256
 # Tokens whose gradients are summed in 16 bits: sums of more might exceed float16's largest number, 65,504, and means
 # in place of sums might fall below its smallest.
 CHUNK_TOKENS = 1024
@@ -57,9 +57,10 @@ class SummedCrossEntropy(torch.autograd.Function):
                 counts = own != IGNORED
                 own = own.masked_fill(~counts, 0)
                 top, chosen = logits.amax(dim=-1, keepdim=True), logits.gather(1, own)
-                exponents = logits.sub_(top).exp_()  # in the logits' place
-                total = exponents.sum(dim=-1, keepdim=True)  # (N, 1)
-                losses = top + total.log() - (1 - smoothing) * chosen
+                probabilities = logits.softmax(dim=-1)  # on a CPU in less time than exponents alone
+                del logits
+                # The likeliest token's logit and probability, which is at least 1 / V, give the logsumexp.
+                losses = top - probabilities.amax(dim=-1, keepdim=True).log() - (1 - smoothing) * chosen
                 if middle is not None:
                     losses -= smoothing * (features.float() @ middle[:, None] + level)
                 # Not in place: torch 2.11 compiles a function whose result was changed so into one without gradients.
@@ -67,7 +68,7 @@ class SummedCrossEntropy(torch.autograd.Function):
                 if not any((wants_x, wants_weight, wants_bias)):
                     continue
                 # softmax(logits) - labels, but for what smoothing takes from every token alike.
-                grad = exponents.mul_(counts / total)
+                grad = probabilities.mul_(counts.float())
                 grad.scatter_add_(1, own, (smoothing - 1) * counts.float())
                 if grad_bias is not None:
                     grad_bias += grad.sum(dim=0)

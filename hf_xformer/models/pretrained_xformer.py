@@ -96,10 +96,20 @@ class XformerPreTrainedModel(PreTrainedModel):
         # A tensor of its own that somebody has put in a tied one's place would be lost. (In parts, none is another.)
         if not self.tp_size:
             tensors = dict(self.named_parameters(remove_duplicate=False))
-            untied = {a for a, b in self.all_tied_weights_keys.items() if tensors.get(a) is not tensors.get(b)}
-            self._keys_to_ignore_on_save = set(self._keys_to_ignore_on_save or ()) - untied
+            self.untie({a for a, b in self.all_tied_weights_keys.items() if tensors.get(a) is not tensors.get(b)})
         with as_its_own_class(self):
             super().save_pretrained(*args, **kwargs)
+
+    def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True):
+        super().tie_weights(missing_keys, recompute_mapping)
+        if missing_keys is not None:  # weights are loaded: a file may have a tensor of its own for each of two names
+            self.untie(self.get_expanded_tied_weights_keys(all_submodels=True).keys() - self.all_tied_weights_keys)
+
+    def untie(self, names: set[str]) -> None:
+        """Records that weights are no longer those of another name, as the configuration has it."""
+        self._keys_to_ignore_on_save = set(self._keys_to_ignore_on_save or ()) - names
+        if "lm_head.weight" in names:
+            self.config.tie_word_embeddings = False  # else the next `tie_weights` would drop the output layer's own
 
     def mark_tied_weights_as_initialized(self, loading_info):
         # The library marks tied tensors as loaded, for models outside it even those that no file has.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # PEFT is an extra
 PREFIX = "PREFIX_TUNING"
 # Fields that the run sets.
 OWN = ("task_type", "base_model_name_or_path", "inference_mode", "revision", "peft_version", "auto_mapping")
-# Fields by which more than adapters would be trained, or be changed before: what is written would not be all of it.
+# Fields that train or change weights outside the adapters, which an adapter's file does not hold.
 BEYOND = (
     *("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "ensure_weight_tying"),
     *("loftq_config", "eva_config", "corda_config", "megatron_config", "megatron_core", "rank_pattern", "bias"),

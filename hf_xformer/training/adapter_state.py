@@ -1,22 +1,22 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Adapters of which PEFT saves a part, as far as decoding needs it: checkpoints have the rest in a file of ours.
+The rest of adapters of which PEFT saves only what decoding needs: a file of ours holds it, so that a run can go on.
 
 AdaLoRA loses the ranks that it has taken away for now, and what it knows of their importance; P-tuning, and prefixes
-with a projection, lose the network behind their vectors. A run could not go on from what is left.
+with a projection, lose the network behind their vectors.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from ..checkpoints.averaging import trained
 from ..errors import ArgumentError
-from ..files import ADAPTER_CONFIG, WHOLE_ADAPTER, checkpoint_folder, read_json, write_whole
+from ..files import ADAPTER_CONFIG, WHOLE_ADAPTER, read_json
 
 
 if TYPE_CHECKING:  # PEFT is an extra
@@ -72,16 +72,6 @@ def load_whole(model: Any, checkpoint: Path) -> None:
         setattr(allocator, kind, {name: each.to(device) for name, each in remembered.items()})
     (adapter,) = model.peft_config.values()
     adapter.rank_pattern = read_json(checkpoint / ADAPTER_CONFIG).get("rank_pattern")
-
-
-class SaveWholeAdapter(TrainerCallback):
-    """Writes beside the adapters of each checkpoint what PEFT leaves out."""
-
-    def on_save(self, args, state, control, model=None, **kwargs):
-        if args.should_save:
-            # Last of the weights' files: a checkpoint without it is not finished.
-            path = checkpoint_folder(args.output_dir, state.global_step) / WHOLE_ADAPTER
-            write_whole(path, lambda unfinished: save_file(whole_of(model), unfinished))
 
 
 class AllocateRanks(TrainerCallback):

@@ -5,7 +5,7 @@
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -20,20 +20,57 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import has_length
 
 from ..checkpoints.averaging import read_averages, trained
-from ..files import AVERAGES, TARGET_TOKENIZER, checkpoint_folder, write_whole
+from ..files import (
+    AVERAGES,
+    GENERATION_CONFIG,
+    TARGET_TOKENIZER,
+    WHOLE_ADAPTER,
+    checkpoint_folder,
+    fill_folder,
+    write_whole,
+)
+from .adapter_state import whole_of
 from .adapters import save_generation_config
 from .file_checks import sum_of
 
 
-class SaveGenerationConfig(TrainerCallback):
-    """Writes how the run decodes beside the adapters of each checkpoint."""
+class SaveBeside(TrainerCallback):
+    """
+    Writes what the Trainer leaves out of a checkpoint, whole or not at all, after everything of the Trainer's.
+
+    [`LayoutRecord`] has the names: a checkpoint without one of these files is not finished.
+    """
+
+    name: str  # of the file or folder
 
     def on_save(self, args, state, control, model=None, **kwargs):
-        if state.is_world_process_zero:
-            save_generation_config(model, checkpoint_folder(args.output_dir, state.global_step))
+        if args.should_save:  # once in each folder, where machines have folders of their own too
+            self.save(checkpoint_folder(args.output_dir, state.global_step) / self.name, model)
+
+    def save(self, path: Path, model: Any) -> None:
+        """Writes the file or folder."""
+        raise NotImplementedError
 
 
-class ExponentialMovingAverage(TrainerCallback):
+class SaveGenerationConfig(SaveBeside):
+    """Writes how the run decodes beside the adapters of each checkpoint."""
+
+    name = GENERATION_CONFIG
+
+    def save(self, path: Path, model: Any) -> None:
+        save_generation_config(model, path.parent)
+
+
+class SaveWholeAdapter(SaveBeside):
+    """Writes beside the adapters of each checkpoint what PEFT leaves out."""
+
+    name = WHOLE_ADAPTER
+
+    def save(self, path: Path, model: Any) -> None:
+        write_whole(path, lambda unfinished: save_file(whole_of(model), unfinished))
+
+
+class ExponentialMovingAverage(SaveBeside):
     """
     Keeps `a <- d a + (1 - d) w` of all weights w that are trained over the steps (Polyak and Juditsky 1992,
     exponentially weighted), evaluates with the averages, and leaves them in the model at the end.
@@ -45,6 +82,8 @@ class ExponentialMovingAverage(TrainerCallback):
         decay: d, such as 0.999.
         checkpoint: Where the run resumes, if it does.
     """
+
+    name = AVERAGES
 
     def __init__(self, decay: float, checkpoint: Path | None = None):
         self.decay, self.checkpoint = decay, checkpoint
@@ -79,10 +118,8 @@ class ExponentialMovingAverage(TrainerCallback):
             self.write(self.kept)
             self.kept = None
 
-    def on_save(self, args, state, control, **kwargs):
-        if args.should_save:
-            path = checkpoint_folder(args.output_dir, state.global_step) / AVERAGES
-            write_whole(path, lambda unfinished: save_file(self.averages, unfinished))
+    def save(self, path: Path, model: Any) -> None:
+        write_whole(path, lambda unfinished: save_file(self.averages, unfinished))
 
     def on_train_end(self, args, state, control, **kwargs):
         best = state.best_model_checkpoint if args.load_best_model_at_end else None
@@ -98,17 +135,17 @@ class ExponentialMovingAverage(TrainerCallback):
 class LayoutRecord(TrainerCallback, ExportableState):
     """
     Leaves in every checkpoint's `trainer_state.json` what the run's next start has to know of it, the steps of an
-    epoch, and sums of the weight files, which are written before it and have none of their own.
+    epoch, and checksums of the weight files, which are written first: safetensors has none.
 
     Args:
         layout: How weights and optimizer are divided among the processes.
         processes: How many there are.
         writers: How many of them write a random state into a checkpoint's folder.
-        averages: Whether averages of the weights are written after this record.
+        beside: Names of what is written after this record, by [`SaveBeside`].
     """
 
-    def __init__(self, layout: str, processes: int, writers: int, averages: bool = False):
-        self.layout, self.processes, self.writers, self.averages = layout, processes, writers, averages
+    def __init__(self, layout: str, processes: int, writers: int, beside: Iterable[str] = ()):
+        self.layout, self.processes, self.writers, self.beside = layout, processes, writers, list(beside)
         self.run: tuple[TrainingArguments, TrainerState] | None = None
         self.sums: tuple[int, dict[str, int]] = (0, {})  # of the last step that was saved
         self.epoch_steps = 0
@@ -127,7 +164,7 @@ class LayoutRecord(TrainerCallback, ExportableState):
             folder = checkpoint_folder(str(args.output_dir), state.global_step)
             sums = {path.name: sum_of(path) for path in sorted(folder.glob("*model*.safetensors"))}
             self.sums = (state.global_step, sums)
-        names = ("layout", "processes", "writers", "averages")
+        names = ("layout", "processes", "writers", "beside")
         found = {"sums": self.sums[1], "epoch_steps": self.epoch_steps}
         return {"args": {name: getattr(self, name) for name in names}, "attributes": found}
 
@@ -136,7 +173,7 @@ class PlacesOfStates(TrainerCallback):
     """
     Makes places in `trainer_state.json` for the states of all callbacks.
 
-    In one that the stock Trainer or an earlier version has written there are none for ours, and the Trainer adds none.
+    A state that the stock Trainer or an earlier version has written has none for ours, and the Trainer adds none.
 
     Args:
         callbacks: The Trainer's list.
@@ -151,15 +188,16 @@ class PlacesOfStates(TrainerCallback):
                 state.stateful_callbacks.setdefault(type(each).__name__, {})
 
 
-class SaveTargetTokenizer(TrainerCallback):
+class SaveTargetTokenizer(SaveBeside):
     """Saves a target's own tokenizer with each checkpoint: the Trainer saves the source's alone."""
+
+    name = TARGET_TOKENIZER
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
 
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            self.tokenizer.save_pretrained(checkpoint_folder(args.output_dir, state.global_step) / TARGET_TOKENIZER)
+    def save(self, path: Path, model: Any) -> None:
+        fill_folder(path, self.tokenizer.save_pretrained)
 
 
 class Publisher(Protocol):

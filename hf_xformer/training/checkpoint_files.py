@@ -215,7 +215,8 @@ RECORD_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
     LayoutRecord.__name__: {
         "layout": lambda value: isinstance(value, str),
         **dict.fromkeys(("processes", "writers", "epoch_steps"), is_count),
-        "averages": lambda value: isinstance(value, bool),
+        "averages": lambda value: isinstance(value, bool),  # of an earlier version, which knew no `beside`
+        "beside": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
         "sums": lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
     },
     "RecipeRecord": {
@@ -251,7 +252,7 @@ def check_best(checkpoint: Path, needs: Needs) -> None:
     """Checks the files that a run ends with whose best checkpoint this is; raises as `check_files` does."""
     if not seen_by_all(checkpoint.name, checkpoint.is_dir(), needs.apart):
         raise NotWholeError("it is gone")
-    checks = list(checks_of_weights(checkpoint, {"averages": True}, needs))
+    checks = list(checks_of_weights(checkpoint, {"averages": needs.averages}, needs))
     if needs.layout.startswith("DeepSpeed"):
         checks += [partial(check_zip, path) for path in deepspeed_files(checkpoint, {}, needs)]
     run_share(checks, needs)
@@ -270,12 +271,16 @@ def run_share(checks: list[Callable[[], None]], needs: Needs) -> None:
 def checks_of_weights(checkpoint: Path, record: dict, needs: Needs) -> Iterator[Callable[[], None]]:
     """Yields a check for each file of the model and of its averages; raises for those that are not there."""
     divided = record.get("layout") or needs.layout
+    for name in record.get("beside", [AVERAGES] if record.get("averages") else []):
+        # Written last, so that a kill may have come before.
+        if not (checkpoint / name).exists():
+            raise UnfinishedError(f"{name}: missing")
     if not has_shards(checkpoint, divided):
         yield partial(check_descriptions, checkpoint, needs)
         yield from weight_checks(checkpoint, divided, record.get("sums", {}), needs)
     if needs.adapter is not None:
         yield from whole_checks(checkpoint, needs.adapter, needs.model)
-    yield from average_checks(checkpoint, record, needs)
+    yield from average_checks(checkpoint, needs)
 
 
 def has_shards(checkpoint: Path, divided: str) -> bool:
@@ -369,13 +374,10 @@ def weight_checks(checkpoint: Path, divided: str, sums: dict[str, int], needs: N
     yield from (partial(check_tensors, path, sums.get(path.name)) for path in paths if stored)
 
 
-def average_checks(checkpoint: Path, record: dict, needs: Needs) -> Iterator[Callable[[], None]]:
+def average_checks(checkpoint: Path, needs: Needs) -> Iterator[Callable[[], None]]:
     """Yields the check of the averaged weights, having seen that they are there if, and only if, the run has them."""
     path = checkpoint / AVERAGES
     if needs.averages != path.exists():
-        # They are written last, so that a kill may have come before.
-        if needs.averages and record.get("averages"):
-            raise UnfinishedError(f"{path.name}: missing")
         was, now = ("without", "with") if needs.averages else ("with", "without")
         raise UnfitError(f"it was written {was} --ema_decay: it cannot go on {now} it")
     if needs.averages:

@@ -20,15 +20,17 @@ from transformers import (
 )
 
 from ..checkpoints.adapters import is_moved
+from ..checkpoints.foreign_code import TOKENIZER_CONFIG
 from ..checkpoints.lengths import check_both_lengths, check_length
 from ..checkpoints.loading import (
     IGNORED_FIELDS,
     TRAINING_FIELDS,
+    has_file,
     load_tokenizer,
     load_tokenizers,
     read_config,
 )
-from ..checkpoints.vocabulary import check_decoder_start, check_same_tokens
+from ..checkpoints.vocabulary import check_decoder_start, check_same_tokens, other_tokens
 from ..checkpoints.weight_files import model_class
 from ..errors import ArgumentError, blame
 from ..files import ADAPTER_CONFIG, CONFIG, read_json
@@ -127,7 +129,7 @@ def check_attention(
 
 
 def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerBase) -> None:
-    """Checks that an existing model keeps its tokens; more may be added, to others its embedding means nothing."""
+    """Checks that a given tokenizer keeps the ids of an existing model's own tokens; it may add tokens."""
     if model_args.model_name_or_path is None or model_args.tokenizer_name is None:
         return
     own = own_tokenizer(model_args)
@@ -136,12 +138,16 @@ def check_own_tokenizer(model_args: ModelArguments, source: PreTrainedTokenizerB
 
 
 def own_tokenizer(model_args: ModelArguments) -> PreTrainedTokenizerBase | None:
-    """Returns an existing model's tokenizer; None if it has none, as a converted one, which is given one now."""
-    try:
-        own, _ = load_tokenizers(model_args.model_name_or_path, trust_remote_code=model_args.trust_remote_code)
-    except ArgumentError:
+    """
+    Returns an existing model's tokenizer; None if it has none, as a converted one, which is given one now.
+
+    Raises:
+        ArgumentError: It does not load.
+    """
+    base = str(model_args.model_name_or_path)
+    if not any(has_file(base, name) for name in (TOKENIZER_CONFIG, "tokenizer.json")):
         return None
-    return own
+    return load_tokenizer(base, model_args.trust_remote_code)
 
 
 # The folders, before anything in them is moved.
@@ -150,7 +156,7 @@ def own_tokenizer(model_args: ModelArguments) -> PreTrainedTokenizerBase | None:
 def check_output_dir(
     output_dir: Path,
     config: PreTrainedConfig,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
     adapter: "PeftConfig | None",
     trust_remote_code: bool,
 ) -> None:
@@ -158,7 +164,7 @@ def check_output_dir(
     Checks that a folder is new or this run's.
 
     Raises:
-        ArgumentError: It holds a run of a model with another configuration, other adapters or another vocabulary.
+        ArgumentError: It holds a run of a model with another configuration, other adapters or other tokens.
     """
     if not any((output_dir / name).exists() for name in (CONFIG, ADAPTER_CONFIG)):
         return
@@ -171,8 +177,8 @@ def check_output_dir(
                 raise ArgumentError(
                     f"{where}: holds a run with {name}={theirs.get(name)!r}, this one has {ours[name]!r}; {advice}"
                 )
-    if load_tokenizer(str(output_dir), trust_remote_code).get_vocab() != tokenizer.get_vocab():
-        raise ArgumentError(f"{where}: holds a run with another tokenizer; {advice}")
+    if side := other_tokens(load_tokenizers(str(output_dir), trust_remote_code=trust_remote_code), tokenizers):
+        raise ArgumentError(f"{where}: holds a run with another {side} tokenizer; {advice}")
 
 
 def check_adapter(folder: str | Path, where: str, adapter: "PeftConfig | None") -> None:

@@ -305,13 +305,14 @@ class EarlyStopping(EarlyStoppingCallback):
         super().on_train_begin(args, state, control, **kwargs)
         self.early_stopping_patience_counter = evaluations_without_gain(state)
 
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        super().on_evaluate(args, state, control, metrics, **kwargs)
+    def on_train_end(self, args, state, control, **kwargs):
         count = self.early_stopping_patience_counter
-        if count >= self.early_stopping_patience:
+        if count >= self.early_stopping_patience and state.global_step < state.max_steps:
+            threshold = self.early_stopping_threshold
+            gain = f" by more than --early_stopping_threshold {threshold:g}" if threshold else ""
             PartialState().print(
-                f"stopping early at step {state.global_step} of {state.max_steps}: no better evaluation in the last "
-                f"{count}; a larger --early_stopping_patience goes on"
+                f"stopped early at step {state.global_step} of {state.max_steps}: none of the last {count} "
+                f"evaluations was better than the best before{gain}; a larger --early_stopping_patience goes on"
             )
 
 

@@ -52,11 +52,13 @@ class ExactResume(TrainerCallback):
     - A checkpoint at the last step of an epoch is written after the log and the evaluation of the epoch's end, which a
       resumed run would leave out.
     - The step of a checkpoint or an evaluation is logged: the Trainer forgets the losses since the last log.
-    - The best evaluation until then is saved too where a run is to end with its best weights.
+    - The best evaluation until then is saved too where a run is to end with its best weights, and so is the step at
+      which a run stops early, by which its next start knows that it has.
     """
 
     def __init__(self) -> None:
         self.evaluation, self.saves_later = ExitStack(), False
+        self.saved = 0  # the step of the last checkpoint
 
     def on_train_begin(self, args, state, control, **kwargs):
         if args.eval_on_start:
@@ -74,7 +76,8 @@ class ExactResume(TrainerCallback):
         self.prepare_for_what_comes(args, control)
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        if self.saves_later:
+        is_end = control.should_training_stop and args.save_strategy == SaveStrategy.STEPS
+        if self.saves_later or is_end and self.saved != state.global_step:
             control.should_save, self.saves_later = True, False
         control.should_log |= control.should_training_stop
         self.prepare_for_what_comes(args, control)
@@ -84,6 +87,9 @@ class ExactResume(TrainerCallback):
         control.should_log |= control.should_save or control.should_evaluate
         if control.should_evaluate:
             self.evaluation.enter_context(own_random_states(args.seed, args.device))
+
+    def on_save(self, args, state, control, **kwargs):
+        self.saved = state.global_step
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         self.evaluation.close()

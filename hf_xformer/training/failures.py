@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors after training has begun: one line for those that users can mend, with the traceback in a file."""
 
+import errno
 import os
 import re
 import shutil
@@ -11,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from transformers.integrations import integration_utils
 
+from ..decoding.batches import is_out_of_memory
 from ..errors import DataError, InputError, one_line
 from ..files import ERROR_LOG, checkpoints_of
 from .arguments import CHECKPOINTING
@@ -25,7 +26,8 @@ from .resume import whole
 NOT_WRITTEN = re.compile(
     r"inline_container|PytorchStreamWriter|file write failed|iostream error|I/O error|cannot be opened"
 )
-OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory|DefaultCPUAllocator")
+# Errors of a disk, or a share of it, that is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # DeepSpeed's, when fp16 overflows at every step.
 NO_LOSS_SCALE = "loss scale already at minimum"
 # What torch puts before an error of a data loader's worker, whose own message is the last line.
@@ -99,18 +101,16 @@ def explain(error: Exception, output_dir: Path) -> str | None:
             f"--report_to {tracker}: {type(error).__name__}: {message:.300}: start the same command again, or with "
             "--report_to none; the run resumes from its last whole checkpoint"
         )
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(message)
-    ):
+    if is_out_of_memory(error):
         return (
             f"out of memory: {message.partition(' If reserved but unallocated')[0]:.300}: lower --max_tokens or "
             "--per_device_train_batch_size and raise --gradient_accumulation_steps, or give "
             f"--{CHECKPOINTING} true; hf-xformer estimate counts the memory"
         )
     if isinstance(error, RuntimeError | SafetensorError) and NOT_WRITTEN.search(message):
-        return f"{output_dir}: a file cannot be written: {message:.300}{disk(output_dir)}"
+        return f"{output_dir}: a file cannot be written: {message:.300}{going_on(output_dir, is_full=True)}"
     if isinstance(error, OSError):
-        return f"{message}{disk(output_dir)}"
+        return f"{message}{going_on(output_dir, is_full=error.errno in FULL)}"
     if NO_LOSS_SCALE in message:
         return f"fp16's loss scale has sunk to nothing: give a lower --learning_rate, or --bf16 for --fp16: {message}"
     return None
@@ -126,14 +126,16 @@ def tracker_of(error: Exception) -> str | None:
     return None
 
 
-def disk(output_dir: Path) -> str:
-    """Returns how much room a run's disk has, and which checkpoint is kept, as the end of a sentence."""
-    kept = next((path for path in reversed(checkpoints_of(output_dir)) if whole(path)), None)
+def going_on(output_dir: Path, is_full: bool) -> str:
+    """
+    Returns how a run goes on and where, as the end of a sentence.
+
+    Args:
+        is_full: The disk may be full: say how much room it has.
+    """
     with suppress(OSError):
-        free = shutil.disk_usage(output_dir).free
-        return f" ({free / 2**20:,.0f} MiB are free in {output_dir}); " + (
-            f"{kept} is whole and is kept: make room and start the same command again, which resumes there"
-            if kept
-            else "make room and start the same command again"
-        )
+        kept = next((path for path in reversed(checkpoints_of(output_dir)) if whole(path)), None)
+        free = f" ({shutil.disk_usage(output_dir).free / 2**20:,.0f} MiB are free in {output_dir})" if is_full else ""
+        again = f"{'make room and ' * is_full}start the same command again"
+        return f"{free}; {kept} is whole and is kept: {again}, which resumes there" if kept else f"{free}; {again}"
     return ""

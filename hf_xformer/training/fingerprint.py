@@ -71,7 +71,7 @@ NEUTRAL = frozenset(
         *("save_only_model", "save_strategy", "save_steps", "save_on_each_node", "save_total_limit"),
         *("enable_jit_checkpoint", "resume_from_checkpoint", "restore_callback_states_from_checkpoint"),
         "change_recipe",
-        # It says if bad rows end a start: those of a run that goes on were left out, or there are none.
+        # It decides whether a start is refused: a run that has begun has no bad rows, or has left them out.
         "on_bad_row",
         # How it evaluates, beside `EVALUATING`.
         *("per_device_eval_batch_size", "prediction_loss_only", "eval_on_start", "eval_do_concat_batches"),

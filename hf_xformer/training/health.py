@@ -11,6 +11,7 @@ import torch
 from torch.nn.utils import get_total_norm
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
+from ..checkpoints.weight_files import finite_sum
 from ..errors import InputError
 from ..files import TRAINER_STATE, checkpoint_folder, checkpoints_of, not_finite, with_nulls
 from .launch import precision
@@ -136,20 +137,19 @@ def remedies(args: TrainingArguments) -> Iterable[str]:
 
 
 def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
-    """Returns whether all numbers are finite, in all processes; waits once for the device."""
-    largest = largest_of(tensors)
-    is_wrong = (~largest.isfinite()).float()
+    """
+    Returns whether all numbers are finite, in all processes; waits once for the device.
+
+    A tensor whose numbers add up to more than a float32 holds counts as not finite.
+    """
+    parts = [each for each in map(own_part, tensors) if each.numel() and each.is_floating_point()]
+    finite = [finite_sum(each).isfinite() for each in parts] or [torch.tensor(True)]
+    is_wrong = (~torch.stack([each.to(finite[0].device) for each in finite]).all()).float()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         if torch.distributed.get_backend() == "nccl":
             is_wrong = is_wrong.to(torch.accelerator.current_accelerator())
         torch.distributed.all_reduce(is_wrong, torch.distributed.ReduceOp.MAX)
     return not is_wrong.item()
-
-
-def largest_of(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Returns the largest absolute value of this process's parts, NaN if any number is: without waiting for it."""
-    parts = [each for each in map(own_part, tensors) if each.numel() and each.is_floating_point()]
-    return get_total_norm(parts, torch.inf)
 
 
 def own_part(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Looking on at what a Trainer gives its model, and adding to what it logs, from outside of the stock classes."""
+"""Hooks on the stock Trainer: they see its batches and losses, and add figures to its log."""
 
 from collections.abc import Callable
 from dataclasses import replace

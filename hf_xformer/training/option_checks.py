@@ -6,7 +6,9 @@ Checks of a run's options alone, by subject: what cannot be done, would do nothi
 They come before anything is read; the launch has been checked before (`launch_checks`). Nothing here writes.
 """
 
+import math
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,9 @@ def check_options(
 
 def check_ranges(arguments: ModelArguments | DataArguments | Seq2SeqTrainingArguments) -> None:
     """Refuses numbers that an option cannot have."""
+    for name, value in vars(arguments).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ArgumentError(f"--{name} must be a finite number, got {value}")
     for name, (is_possible, words) in RANGES.items():
         value = getattr(arguments, name, None)
         if value is not None and not is_possible(value):
@@ -305,7 +310,23 @@ def check_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArg
         ),
     ]
     refuse(table)
+    check_useless(data_args, evaluates)
     check_best_score(training_args.metric_for_best_model, metrics, sets)
+
+
+def check_useless(data_args: DataArguments, evaluates: bool) -> None:
+    """Refuses options of data and evaluation that do nothing, having another value than their default."""
+    of_dataset = data_args.dataset_name is not None and evaluates and not data_args.validation_files
+    needs = {
+        "train_split": (data_args.train_file is None, "--dataset_name: files have no splits"),
+        "validation_split": (of_dataset, "--dataset_name and an evaluation on it"),
+        "max_eval_samples": (evaluates, "an evaluation: give --validation_file or --eval_strategy"),
+        "unicode_form": (data_args.metrics, "--metrics"),
+    }
+    for each in fields(data_args):
+        useful, what = needs.get(each.name, (True, ""))
+        if not useful and (value := getattr(data_args, each.name)) != each.default:
+            raise ArgumentError(f"--{each.name} {value} does nothing without {what}")
 
 
 def check_trackers(training_args: TrainingArguments) -> None:

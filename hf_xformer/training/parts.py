@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ArgumentError, did_you_mean
-from ..yaml_files import read_yaml
+from ..yaml_files import read_mapping_option
 from .arguments import ModelArguments
 
 
@@ -28,7 +28,7 @@ class Weight:
     A parameter and what recipes call it.
 
     Args:
-        names: As many as modules share it, without the prefixes of wrappers.
+        names: One for each module that shares it, without the prefixes of wrappers.
         is_embedding: Whether one of these modules is an embedding.
     """
 
@@ -121,6 +121,19 @@ def freeze(model: nn.Module, patterns: Sequence[str] | None, say: Callable[[str]
             say(f"{first} is trained all the same: it is tied to {tied}; --freeze {EMBEDDINGS} freezes it")
 
 
+def freeze_computed(model: nn.Module, fresh: nn.Module) -> None:
+    """
+    Freezes the weights that a model of its configuration does not train and a loaded one does: the sinusoidal tables
+    of Marian and Pegasus.
+
+    Args:
+        fresh: The model as its configuration makes it.
+    """
+    for name, parameter in fresh.named_parameters():
+        if not parameter.requires_grad:
+            model.get_parameter(name).requires_grad_(False)
+
+
 def frozen_parameters(model: nn.Module) -> int:
     """Returns the number of a model's parameters that are not trained."""
     return sum(size_of(each) for each in model.parameters() if not each.requires_grad)
@@ -143,17 +156,12 @@ def parse_multipliers(given: dict[str, Any] | str | None) -> dict[str, float] | 
     """
     if not given:
         return None
-    if isinstance(given, str) and not given.startswith("{"):
-        items = [item.partition("=") for item in given.split(",")]
-        if not all(name.strip() and equals for name, equals, _ in items):
-            raise ArgumentError(f"--lr_multipliers {given}: expected 'part=factor,...' or, in a recipe, a mapping")
-        given = {name.strip(): read_yaml(value) for name, _, value in items}
-    parsed = read_yaml(given) if isinstance(given, str) else given
+    parsed = read_mapping_option("lr_multipliers", given, "part=factor")
     for name, value in parsed.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             advice = f"; --freeze {name} leaves a part as it is" if value == 0 else ""
             raise ArgumentError(f"--lr_multipliers {name}: expected a number above 0, got {value!r}{advice}")
-    return {str(name): float(value) for name, value in parsed.items()}
+    return {name: float(value) for name, value in parsed.items()}
 
 
 def multipliers_of(model: nn.Module, multipliers: dict[str, float]) -> dict[nn.Parameter, float]:

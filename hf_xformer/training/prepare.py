@@ -3,6 +3,7 @@
 """Everything that a training run reads before its first step, checked. Of the output folder nothing is changed."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import (
     set_seed,
 )
 
+from ..checkpoints.averaging import note_of_averages
 from ..checkpoints.foreign_code import TOKENIZER_CONFIG
 from ..checkpoints.lengths import recorded, trained_length
 from ..checkpoints.loading import change_config, load_config, load_model, load_tokenizers, read_model_config
@@ -51,7 +53,7 @@ from .launch import tensor_parallel_size
 from .mixtures import corpora_of, title_of
 from .option_checks import check_options
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
-from .parts import check_parts, freeze
+from .parts import check_parts, freeze, freeze_computed
 from .plan import Plan, make_plan
 from .r_drop import add_r_drop, doubled
 from .recipe import parse_overrides
@@ -68,7 +70,7 @@ if TYPE_CHECKING:  # PEFT is an extra
 
 # Tokens, to a multiple of which packed rows are filled up: kernels of 16 bits are made anew for every shape they meet.
 ROW_MULTIPLE = 64
-# Why a run has an attention that nobody asked for.
+# Reasons for an attention that a run has chosen itself.
 REASONS = {
     "eager": "the fastest for short texts in bfloat16 on a CPU",
     "varlen": "torch's FlashAttention, which this GPU has; it needs no masks",
@@ -146,7 +148,7 @@ def prepare(
     if adapter is not None:
         check_fit(adapter, config, model_args, data_args, training_args)
     output_dir = Path(training_args.output_dir)
-    check_output_dir(output_dir, config, source, adapter, model_args.trust_remote_code)
+    check_output_dir(output_dir, config, (source, target), adapter, model_args.trust_remote_code)
     if adapter is not None:
         tell_moved_base(output_dir, adapter, say)
 
@@ -164,7 +166,8 @@ def prepare(
     starts = settle_starts(state, begun, finished is not None, say)
     announce(plan, finished, model_args, training_args, say)
     changed = (line for _, _, line in settings(data_args, training_args) if line)
-    for line in (*changed, *overlooked(data_args, training_args), *remarks):
+    of_base = filter(None, [note_of_averages(model_args.model_name_or_path or "")])
+    for line in (*changed, *overlooked(data_args, training_args), *of_base, *remarks):
         say(line)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
@@ -320,7 +323,10 @@ def make_model(
     if start.state is not None and tensor_parallel_size() > 1:
         name_or_path = str(start.state.checkpoint)
     if name_or_path is not None:
-        return load_model(name_or_path, trust_remote_code=trust_remote_code, config=config, **options)
+        model = load_model(name_or_path, trust_remote_code=trust_remote_code, config=config, **options)
+        with torch.device("meta"):
+            freeze_computed(model, type(model)(deepcopy(model.config)))
+        return model
     if tensor_parallel_size() > 1:
         with initial_weights(config, output_dir) as folder:
             return load_model(folder, **options)

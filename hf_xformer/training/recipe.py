@@ -15,8 +15,8 @@ from transformers.training_args import OptimizerNames
 
 from ..decoding.metrics import GREATER_IS_BETTER
 from ..errors import ArgumentError, blame, one_line, wrong_choice
-from ..files import find
-from ..yaml_files import read_yaml, read_yaml_file
+from ..files import find, unique
+from ..yaml_files import read_mapping_option, read_yaml_file
 from .arguments import DataArguments, ModelArguments
 from .launch import prepare_launch, runs_on_cpu
 from .launch_checks import check_launch, check_world
@@ -109,15 +109,15 @@ def joined(optim_args: dict[str, Any] | str | None) -> str | None:
     Returns `--optim_args` as the library reads it, "a=1,b=2".
 
     Raises:
-        ArgumentError: It is neither that nor a mapping.
+        ArgumentError: It is neither that nor a mapping, or a value would be read as several.
     """
-    if isinstance(optim_args, str) and optim_args.startswith("{"):
-        optim_args = json.loads(optim_args)
-    if isinstance(optim_args, dict):
-        optim_args = ",".join(f"{name}={value}" for name, value in optim_args.items())
-    if optim_args and not all(re.fullmatch(r"[^=,]+=[^=,]+", item) for item in optim_args.split(",")):
-        raise ArgumentError(f"--optim_args {optim_args}: expected 'name=value,...' or, in a recipe, a mapping")
-    return optim_args
+    if not optim_args:
+        return None
+    found = read_mapping_option("optim_args", optim_args, read=str)
+    for name, value in found.items():
+        if not re.fullmatch(r"[^=,]+", str(value)):
+            raise ArgumentError(f"--optim_args {name}: expected a number or a word, got {value!r}")
+    return ",".join(f"{name}={value}" for name, value in found.items())
 
 
 def split_command_line(argv: Sequence[str] | None) -> tuple[Path | None, list[str]]:
@@ -151,7 +151,9 @@ def parse_words(words: list[str], recipe: dict[str, Any], description: str) -> d
         is_json = options()[name].group == "training" and "object" in options()[name].types
         if is_json and isinstance(value, str) and value.startswith("{"):
             with blame(f"--{name} {value}: not JSON", ValueError):
-                json.loads(value)
+                json.loads(value, object_pairs_hook=unique)
+        elif is_json and isinstance(value, str) and name.endswith("_kwargs"):
+            raise ArgumentError(f"--{name} {value}: expected JSON, such as '{{\"name\": 1}}'")
     return merged
 
 
@@ -223,20 +225,4 @@ def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
     Raises:
         ArgumentError: It is neither, or the name of a field is missing, doubled or no text.
     """
-    if not overrides:
-        return {}
-    try:
-        if isinstance(overrides, str) and not overrides.startswith("{"):
-            items = [item.partition("=") for item in re.split(r",(?=\s*\w+\s*=)", overrides)]
-            names = [name.strip() for name, equals, _ in items if equals]
-            if len(names) < len(items) or "" in names:
-                raise ArgumentError(f"expected 'field=value,...', got {overrides!r}")
-            if doubled := [name for name in names if names.count(name) > 1]:
-                raise ArgumentError(f"{doubled[0]!r} stands there twice")
-            return {name: read_yaml(value) for name, (_, _, value) in zip(names, items, strict=True)}
-        parsed = read_yaml(overrides) if isinstance(overrides, str) else overrides
-        if wrong := [name for name in parsed if not isinstance(name, str)]:
-            raise ArgumentError(f"expected names of fields, got {wrong[0]!r}")
-        return parsed
-    except ArgumentError as error:
-        raise ArgumentError(f"--config_overrides: {error}") from error
+    return read_mapping_option("config_overrides", overrides, "field=value") if overrides else {}

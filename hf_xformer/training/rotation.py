@@ -46,7 +46,8 @@ class RotateCheckpoints(TrainerCallback):
     """
     Deletes the earliest checkpoints beyond `save_total_limit`, in place of the Trainer.
 
-    It has to be the last callback: an earlier checkpoint goes only when the new one is whole, and on the disk.
+    It comes after every callback that writes into a checkpoint: an earlier one goes only when the new one is whole,
+    and on the disk.
 
     Args:
         limit: How many stay.

@@ -87,6 +87,12 @@ RULES = (
     ),
     Rule("batch_eval_metrics", given("batch_eval_metrics"), "the metrics are of the whole set", False),
     Rule("include_for_metrics", given("include_for_metrics"), "no metric of this package uses it", []),
+    Rule(
+        "include_num_input_tokens_seen",
+        lambda data, trainer: trainer.include_num_input_tokens_seen not in (False, "no"),
+        "its number counts padding, and no targets; the log and run.json have the tokens that were trained on",
+        "no",
+    ),
     Rule("label_names", given("label_names", None, ["labels"]), "the labels of a pair are `labels`", None),
     Rule("remove_unused_columns", given("remove_unused_columns", True), "the model takes no other columns", True),
     Rule(
@@ -114,7 +120,7 @@ RULES = (
     Rule(
         "generation_config",
         given("generation_config"),
-        "its fields are the model's, of the run's length",
+        "the model takes over its fields, with the run's length",
         None,
     ),
     # The training would be of other batches than it says.
@@ -129,6 +135,11 @@ RULES = (
         lambda data, trainer: getattr(trainer.accelerator_config, "split_batches", False),
         "split_batches would cut batches that were made for each process: leave it out",
     ),
+    Rule(
+        "neftune_noise_alpha",
+        lambda data, trainer: trainer.neftune_noise_alpha is not None and data.packing,
+        "goes by the length of a row, and packed rows hold many pairs: leave one of it and --packing out",
+    ),
     # What would do nothing.
     Rule(
         "dataloader_drop_last",
@@ -139,6 +150,11 @@ RULES = (
         "length_column_name",
         given("length_column_name", "length"),
         "does nothing, for lengths are counted as the data are read: leave it out",
+    ),
+    Rule(
+        "generation_num_beams",
+        lambda data, trainer: trainer.generation_num_beams is not None and not data.metrics,
+        "does nothing without --metrics, for which texts are decoded: leave it out",
     ),
     Rule("sortish_sampler", given("sortish_sampler"), "does nothing; --group_by_length is on by default"),
     Rule("do_predict", given("do_predict"), "does nothing: hf-xformer evaluate tests a trained model"),

@@ -6,14 +6,14 @@ Several validation sets by name, and the names of their scores: `news_chrf` of o
 To the Trainer they are one dataset, so that an evaluation is one, with one log; no batch has rows of two sets.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ..decoding.metrics import GREATER_IS_BETTER
-from ..errors import ArgumentError, blame, did_you_mean
+from ..errors import ArgumentError, did_you_mean
+from ..yaml_files import read_mapping_option
 from .arguments import ValidationSetArguments
 from .schema import read_mapping
 
@@ -31,28 +31,19 @@ def parse_sets(given: dict[str, Any] | str | None) -> dict[str, dict[str, Any]] 
     if given is None:
         return None
     where = "--validation_sets"
-    if isinstance(given, str) and given.startswith("{"):
-        with blame(f"{where} {given}: not JSON", ValueError):
-            given = json.loads(given)
-    if isinstance(given, str):
-        items = [each.partition("=") for each in given.split(",")]
-        if not all(file for _, _, file in items):
-            raise ArgumentError(f"{where} {given}: expected 'name=file,...' or, in a recipe, a mapping")
-        if len({name for name, _, _ in items}) < len(items):
-            raise ArgumentError(f"{where} {given}: a name stands there twice; several files of a set are a list")
-        given = {name.strip(): file.strip() for name, _, file in items}
+    given = read_mapping_option("validation_sets", given, "name=file", str.strip)
     if not given:
         raise ArgumentError(f"{where}: names no set")
     found = {}
     for name, files in given.items():
-        if not re.fullmatch(r"\w[\w-]*", str(name)):
+        if not re.fullmatch(r"\w[\w-]*", name):
             raise ArgumentError(
                 f"{where} {name}: a name has letters, digits, - and _ alone, as scores are called by it"
             )
         options = files if isinstance(files, dict) else {"validation_file": files}
         parsed = asdict(read_mapping(ValidationSetArguments, options, f"{where} {name}"))
-        found[str(name)] = {option: value for option, value in parsed.items() if value}
-        if "validation_file" not in found[str(name)]:
+        found[name] = {option: value for option, value in parsed.items() if value}
+        if "validation_file" not in found[name]:
             raise ArgumentError(f"{where} {name}: give validation_file, a file or a list of files")
     return found
 

@@ -34,6 +34,10 @@ def test_a_model_in_memory_is_exported_and_left_as_it_is(dtype, checkpoint, toke
     assert model.training and model.dtype == dtype
     assert report.quantization == "float32" and report.difference < 1e-4
     assert bool(report.notes) == (dtype == torch.bfloat16)
+    model.generation_config.update(repetition_penalty=1.5, num_beams=4, forced_bos_token_id=5, length_penalty=2.0)
+    left = export_model(model, (tokenizer, tokenizer), tmp_path / "three", engine="onnx")
+    assert left.left == {"repetition_penalty": 1.5, "num_beams": 4, "forced_bos_token_id": 5}
+    assert sum("does nothing in `OnnxModel.generate`" in note for note in left.notes) == 3
     assert export_checkpoint(str(folder), tmp_path / "two", engine="onnx") == report
     for name in FILES - {"config.json"}:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

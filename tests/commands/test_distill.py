@@ -102,6 +102,8 @@ def test_what_is_there_already_is_not_overwritten_and_other_options_do_not_go_on
     ]
     partial.write_text("".join(json.dumps(line) + "\n" for line in begun))
     assert "begun with other data: its text 1" in refused(distill, command, capsys)
+    partial.write_text('["a list"]\n')
+    assert "is not of a distillation: remove it" in refused(distill, command, capsys)
     partial.write_text(json.dumps({"checkpoint": "another"}) + "\n")
     assert "begun with other options" in refused(distill, command, capsys)
     assert partial.read_text() == json.dumps({"checkpoint": "another"}) + "\n"
@@ -223,7 +225,7 @@ def test_samples_of_a_run_that_was_cut_off_are_those_of_an_unbroken_one(mbr, tea
         (["--student_tokenizer", "x"], "--student_tokenizer is asked for the token of --tag, which is missing"),
         (["--direction", "sideways"], "there are forward, backward"),
         (["--min_score", "1"], "--min_score: must be a number at most 0, got 1"),
-        (["--n_best", "2"], "--n_best 2 needs as many --num_beams, or --do_sample"),
+        (["--n_best", "2"], "2 hypotheses of a source (num_return_sequences, --n_best) need as many num_beams"),
         (["--mbr"], "mbr compares candidates, and there is one"),
         (["--comet_python", "x"], "--comet_python is for --mbr comet"),
     ],

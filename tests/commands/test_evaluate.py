@@ -193,6 +193,17 @@ def test_a_group_whose_figures_would_be_called_as_signatures_is_refused(tmp_path
     assert "--by {kind}: row 2 has the group 'signature', by which signatures end" in capsys.readouterr().err
 
 
+def test_a_group_that_a_metric_cannot_score_is_refused_before_anything_is_decoded(tmp_path, capsys):
+    """Its references are in another script than most, which wants a package that is not installed."""
+    texts = ["a cat"] * 30 + ["\u732b\u304c\u3044\u307e\u3059"]
+    rows = [{"source": "A", "target": each, "lang": "en" if each == "a cat" else "ja"} for each in texts]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["none", "--test_file", str(tmp_path / "test.jsonl"), "--metrics", "sacrebleu", "--by", "{lang}"]
+    with pytest.raises(SystemExit):
+        evaluate.main(words)
+    assert "--by {lang}, group 'ja': sacrebleu: " in capsys.readouterr().err
+
+
 @pytest.fixture
 def checkpoint_of_tags(tmp_path):
     tokenizer = train_tokenizer(["A B C D E F G H"], "symbol", added_tokens=["<2de>", "<2fr>"])

@@ -5,7 +5,7 @@
 import pytest
 from torch.utils.data import DataLoader
 
-from hf_xformer.data.bad_rows import BadRows
+from hf_xformer.data.bad_rows import BadRows, say_once
 from hf_xformer.data.reading import load_named_rows
 from hf_xformer.errors import DataError
 
@@ -51,6 +51,28 @@ def test_a_stream_through_datasets_says_what_a_pass_left_out(write, tmp_path, sh
     assert len(list(rows)) == 13 * shards and not capsys.readouterr().err  # a pass that leaves out the same
     loader = DataLoader(rows, num_workers=2, batch_size=None)
     assert len(list(loader)) == 13 * shards
+
+
+def test_workers_that_divide_shards_say_each_what_they_have_left_out(write, tmp_path, capfd):
+    """Only the second worker meets bad rows."""
+    write("folder/rows-0.tsv", "source\ttarget\n" + "a\tb\n" * 26)
+    write("folder/rows-1.tsv", "source\ttarget\n" + "a\tb\n\tc\n" * 13)
+    write("folder/README.md", CARD.format("rows-*.tsv"))
+    rows = load_named_rows(str(tmp_path / "folder"), streaming=True, bad_rows=BadRows("skip"))
+    assert len(list(DataLoader(rows, num_workers=2, batch_size=None))) == 39
+    assert "left out 13 bad rows of 26" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rank", "processes", "shards", "says"),
+    [(0, 2, 1, True), (1, 2, 1, False), (1, 2, 2, True), (1, 2, 3, False), (0, 2, 3, True)],
+)
+def test_a_process_says_what_it_alone_has_read(rank, processes, shards, says, monkeypatch, capsys):
+    """`datasets` gives each process shards of its own if there are as many for each, and else all rows to all."""
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    say_once("left out", shards)
+    assert bool(capsys.readouterr().err) == says
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])

@@ -51,6 +51,7 @@ def test_the_special_tokens_come_first_and_ids_have_no_gap():
         ("e r</w>\n", "begins with 'e r</w>'"),
         ("#version: 0.1\ne r\n", "begins with '#version: 0.1'"),
         ("#version: 0.2\ne r</w>\nlo\n", r":3: no two symbols with a space between: 'lo'"),
+        ("#version: 0.2\n\na b\nabc\n", r":4: no two symbols with a space between: 'abc'"),
         ("#version: 0.2\ne r s\n", r":2: no two symbols with a space between: 'e r s'"),
     ],
 )

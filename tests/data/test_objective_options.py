@@ -135,6 +135,10 @@ WRONG = {
         "weight must be a number above 0",
     ),
     "names without a number": ({"name": "ul2", "sentinels": "<X>"}, "sentinels must be a name with {}"),
+    "a key twice": ('{"name": "copy", "name": "ul2"}', "`name` is there twice"),
+    "a name of a list": ({"name": ["copy"]}, "name ['copy'] is none of its choices"),
+    "a denoiser's name of a list": ({"name": "mixture", "denoisers": [{"name": ["copy"]}]}, "is none of its choices"),
+    "names for nothing": ({"name": "copy", "sentinels": "<x_{}>"}, "sentinels are of span_corruption alone"),
     "broken JSON": ('{"name": ', "not JSON"),
     "options of ul2": ({"name": "ul2", "mean_span": 3}, "--objective ul2: mean_span: no such option"),
 }

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures show what was computed: cross-attention as the model returns it, curves as the trainer logged them."""
 
+import copy
+
 import pytest
 import torch
 from small_models import make_model
@@ -57,6 +59,21 @@ def test_without_layer_and_head_it_is_their_mean_and_without_a_target_what_the_m
     assert_close(weights.sum(dim=-1), torch.ones(len(target)))
     said = model.generate(**tokenizer("A B C", return_tensors="pt"), max_new_tokens=100)[0, 1:]
     assert len(target) == len(said)
+
+
+@pytest.mark.parametrize(
+    "generation", [{"num_return_sequences": 3, "num_beams": 4}, {"return_dict_in_generate": True}], ids=" ".join
+)
+def test_a_checkpoint_that_decodes_otherwise_is_drawn_by_its_greedy_text(generation, model, tokenizer):
+    given = copy.deepcopy(model.generation_config)
+    wanted = cross_attention(model, tokenizer, tokenizer, "A B C")
+    try:
+        model.generation_config.update(**generation)
+        found = cross_attention(model, tokenizer, tokenizer, "A B C")
+    finally:
+        model.generation_config = given
+    assert_close(found[0], wanted[0])
+    assert found[1:] == wanted[1:]
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

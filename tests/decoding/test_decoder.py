@@ -170,6 +170,15 @@ def test_what_the_tokenizer_does_not_know_of_a_source_is_said(model, tokenizer):
     assert said == ["read with unknown tokens in place of text: 2, lines 2, 4; the first has 2 of 4: 'X s2 Y'"]
 
 
+def test_tokens_that_the_tokenizer_lacks_are_lost_and_said(tokenizer):
+    """A model's vocabulary may be larger, padded to a multiple."""
+    model, said = make_model(vocab_size=len(tokenizer) + 8), []
+    told = {"forced_bos_token_id": len(tokenizer) + 3, "max_new_tokens": 2}
+    ((best,),) = Decoder(model, tokenizer, tokenizer, say=said.append, **told).decode(["s1"], kind="line")
+    assert best.unknown >= 1 and len(best.text.split()) == 2 - best.unknown
+    assert said[0].startswith("texts without their unknown tokens: 1, of line 1")
+
+
 def test_a_text_that_lost_unknown_tokens_is_said(model, tokenizer):
     said: list[str] = []
     told = {"forced_bos_token_id": tokenizer.unk_token_id, "max_new_tokens": 2}

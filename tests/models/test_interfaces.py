@@ -77,6 +77,17 @@ def two_vocabularies(**fields) -> XformerForSeq2SeqLM:
     return make_model(encoder_vocab_size=60, use_final_logits_bias=True, **fields)
 
 
+def test_an_output_layer_that_was_given_its_own_weights_keeps_them_however_often_it_is_saved(tmp_path):
+    model = make_model()
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    own = model.lm_head.weight.detach().clone()
+    for count in range(3):
+        model.save_pretrained(tmp_path / str(count))
+        model = type(model).from_pretrained(tmp_path / str(count))
+        model.tie_weights()  # as the Trainer does where it has loaded a best checkpoint
+        assert torch.equal(model.lm_head.weight, own) and not model.config.tie_word_embeddings
+
+
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("size", [70, 30])
 def test_one_of_two_vocabularies_is_resized(tied, size, tmp_path, batch):

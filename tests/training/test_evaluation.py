@@ -20,6 +20,7 @@ from transformers import (
 
 from hf_xformer.checkpoints.folder_checks import check_folder
 from hf_xformer.commands import train
+from hf_xformer.files import checkpoints_of
 from hf_xformer.training.arguments import DataArguments
 from hf_xformer.training.evaluation import fit_generation
 
@@ -148,6 +149,28 @@ def test_a_bases_least_length_above_the_runs_is_left_out_and_said(given, kept, t
 
 
 STOPPING = {**EVALUATING, "load_best_model_at_end": "true", "early_stopping_patience": 2}
+# Without a learning rate no evaluation is better than the first.
+STANDING = {**STOPPING, "learning_rate": 0, "eval_steps": 2}
+
+
+@pytest.mark.slow
+def test_an_early_stop_between_two_saved_steps_is_the_end_of_the_run(task, tmp_path, capsys):
+    stopping = {**STANDING, "max_steps": 20, "save_steps": 4}
+    options = task.options(tmp_path, validation_file=task.validation, **stopping)
+    train.main(options)
+    assert capsys.readouterr().out.count("stopped early at step 6 of 20: none of the last 2 evaluations") == 1
+    assert json.loads((tmp_path / "run.json").read_text())["stopped_early"]
+    train.main(options)
+    assert "checkpoint-2 is the end of this run" in capsys.readouterr().out
+    assert [path.name for path in checkpoints_of(tmp_path)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+
+
+@pytest.mark.slow
+def test_a_run_of_all_its_steps_has_not_stopped_early(task, tmp_path, capsys):
+    whole = {**STANDING, "max_steps": 4, "save_steps": 2}
+    train.main(task.options(tmp_path, validation_file=task.validation, **whole))
+    assert "stopped early" not in capsys.readouterr().out
+    assert not json.loads((tmp_path / "run.json").read_text())["stopped_early"]
 
 
 @pytest.mark.parametrize(

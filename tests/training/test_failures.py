@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors after training has begun: those that a user can mend are one line, with the traceback in a file."""
 
+import errno
 import json
 import sys
 from argparse import Namespace
@@ -75,6 +76,27 @@ def test_a_tracker_that_fails_is_named(task, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "file/logs"))
     line = refused(train, task.options(tmp_path / "run", report_to="tensorboard"), capsys)
     assert "--report_to tensorboard: " in line and "--report_to none" in line
+
+
+@pytest.mark.parametrize("message", ["std::bad_alloc", "[enforce fail] not enough memory: you tried to allocate 9 B"])
+def test_memory_that_has_ended_is_known_by_the_words_that_decoding_knows_it_by(message, tmp_path):
+    assert "lower --max_tokens" in explain(RuntimeError(message), tmp_path)
+
+
+OF_THE_SYSTEM = {
+    "full": (OSError(errno.ENOSPC, "No space left on device"), True),
+    "quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+    "missing": (FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/train.jsonl"), False),
+    "network": (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), False),
+    "forbidden": (PermissionError(errno.EACCES, "Permission denied", "/data"), False),
+}
+
+
+@pytest.mark.parametrize(("error", "is_full"), OF_THE_SYSTEM.values(), ids=OF_THE_SYSTEM)
+def test_only_a_disk_that_is_full_is_to_be_made_room_on(error, is_full, tmp_path):
+    line = explain(error, tmp_path)
+    assert "start the same command again" in line
+    assert ("make room and" in line) == is_full and ("MiB are free" in line) == is_full
 
 
 def test_out_of_memory_is_met_with_what_to_try(tmp_path):

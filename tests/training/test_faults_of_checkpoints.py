@@ -113,6 +113,7 @@ CONTENTS: list[tuple[str, str, Callable[[Path], None]]] = [
     (STATE, "callbacks null", partial(edit_json, stateful_callbacks=None)),
     (STATE, "record a list", partial(edit_json, stateful_callbacks={"LayoutRecord": {"args": []}})),
     *((STATE, kind, partial(edit_json, stateful_callbacks=record)) for kind, record in DAMAGED_RECORDS.items()),
+    (STATE, "beside text", partial(edit_json, stateful_callbacks={"LayoutRecord": {"args": {"beside": "averages"}}})),
     (STATE, "writers text", partial(edit_json, stateful_callbacks={"LayoutRecord": {"args": {"writers": "1"}}})),
     *(
         (name, kind, partial(edit_tensors, edit=edit))
@@ -195,6 +196,13 @@ def unfit(checkpoint: Path) -> None:
     edit_tensors(checkpoint / WEIGHTS, widen_first)
 
 
+def lacks(name: str, checkpoint: Path) -> None:
+    """Has a checkpoint's record tell of what a kill has kept from being written."""
+    state = json.loads((checkpoint / STATE).read_text())
+    state["stateful_callbacks"]["LayoutRecord"]["args"]["beside"].append(name)
+    (checkpoint / STATE).write_text(json.dumps(state))
+
+
 NONE_WHOLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "unfit": (unfit, WEIGHTS),
     "weights cut off": (lambda checkpoint: halve(checkpoint / WEIGHTS), WEIGHTS),
@@ -204,6 +212,8 @@ NONE_WHOLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "state never written": (lambda checkpoint: delete(checkpoint / STATE), ""),
     "state cut off": (lambda checkpoint: halve(checkpoint / STATE), ""),
     "averages never written": (lambda checkpoint: delete(checkpoint / AVERAGES), ""),
+    # As of a run with adapters, or with a target's own tokenizer: the Trainer knows neither.
+    **{f"{name} never written": (partial(lacks, name), "") for name in ("target_tokenizer", "generation.json")},
 }
 
 

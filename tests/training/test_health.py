@@ -129,6 +129,15 @@ def test_one_number_among_many_is_found(value):
     assert not all_finite(tensors)
 
 
+def test_infinities_of_both_signs_do_not_cancel_and_halves_may_add_up_to_more_than_they_hold():
+    assert all_finite([torch.full((9,), 65504.0, dtype=torch.float16)])
+    assert not all_finite([torch.tensor([math.inf, -math.inf])])
+
+
+def test_no_numbers_are_finite_numbers():
+    assert all_finite([torch.zeros(0), torch.ones(2, dtype=torch.long)]) and all_finite([])
+
+
 def test_an_evaluation_that_is_not_finite_is_said_and_the_files_are_json(task, tmp_path, capsys):
     """Weights of a million are finite, but not in the half precision of the evaluation."""
     run = tmp_path / "run"

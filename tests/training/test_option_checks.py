@@ -51,7 +51,7 @@ BEFORE_READING = {
         {"torch_compile_mode": "foo"},
         "--torch_compile_backend inductor with --torch_compile_mode foo: Unrecognized mode=foo",
     ),
-    "arguments of an optimizer": ({"optim_args": "foo"}, "--optim_args foo: expected 'name=value,...'"),
+    "arguments of an optimizer": ({"optim_args": "foo"}, "--optim_args: expected 'name=value,...'"),
     "checkpointing": (
         {CHECKPOINTING: "true", f"{CHECKPOINTING}_kwargs": '{"foo": 1}'},
         f"--{CHECKPOINTING}_kwargs {{'foo': 1}}: ",
@@ -63,7 +63,19 @@ BEFORE_READING = {
     "seed": ({"seed": "-1"}, "--seed must be from 0 to 4294967295, got -1"),
     "large seed": ({"seed": "4294967296"}, "--seed must be from 0 to 4294967295, got 4294967296"),
     "seed of the order": ({"data_seed": "-1"}, "--data_seed must be 0 or more, got -1"),
-    "not a number": ({"learning_rate": "nan"}, "--learning_rate must be 0 or more, got nan"),
+    "not a number": ({"learning_rate": "nan"}, "--learning_rate must be a finite number, got nan"),
+    "infinite": ({"num_train_epochs": "inf"}, "--num_train_epochs must be a finite number, got inf"),
+    "infinite rate": ({"learning_rate": "inf"}, "--learning_rate must be a finite number, got inf"),
+    "threshold": ({"early_stopping_threshold": "nan"}, "--early_stopping_threshold must be a finite number, got nan"),
+    "split of files": ({"train_split": "nowhere"}, "--train_split nowhere does nothing without --dataset_name"),
+    "split of nothing": ({"validation_split": "dev"}, "--validation_split dev does nothing without --dataset_name"),
+    "rows of nothing": ({"max_eval_samples": "3"}, "--max_eval_samples 3 does nothing without an evaluation"),
+    "form of nothing": ({"unicode_form": "NFKC"}, "--unicode_form NFKC does nothing without --metrics"),
+    "noise of packed rows": (
+        {"neftune_noise_alpha": "5", "packing": "true"},
+        "--neftune_noise_alpha 5.0: goes by the length of a row",
+    ),
+    "beams of nothing": ({"generation_num_beams": "5"}, "--generation_num_beams 5: does nothing without --metrics"),
 }
 
 

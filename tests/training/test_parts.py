@@ -107,6 +107,8 @@ WRONG = {
     ),
     "zero": ({"lr_multipliers": "encoder=0"}, "expected a number above 0, got 0; --freeze encoder"),
     "no number": ({"lr_multipliers": "encoder=fast"}, "expected a number above 0, got 'fast'"),
+    "doubled": ({"lr_multipliers": "encoder=0.1, encoder=0.5"}, "--lr_multipliers: 'encoder' stands there twice"),
+    "no mapping": ({"lr_multipliers": '{"a":'}, "--lr_multipliers: line 1, column 6"),
     "no factor": ({"lr_multipliers": "encoder"}, "expected 'part=factor,...'"),
     "one of two names": ({"lr_multipliers": "lm_head=2"}, "one weight: give embeddings"),
     "frozen": ({"freeze": "decodr"}, "--freeze decodr: no weight of the model has such a name; did you mean decoder"),

@@ -155,7 +155,10 @@ def test_a_set_has_a_prefix_and_columns_of_its_own(sets, task, tmp_path):
     ("given", "said"),
     [
         ("news", "expected 'name=file,...'"),
-        ("a=x,a=y", "a name stands there twice"),
+        ("a=x,a=y", "--validation_sets: 'a' stands there twice"),
+        ("a=x, a=y", "--validation_sets: 'a' stands there twice"),
+        ('{"a": "x", "a": "y"}', "'a' stands there twice"),
+        ('{"a":', "--validation_sets: line 1"),
         ({"de.en": "x"}, "--validation_sets de.en: a name has letters"),
         ({"news": []}, "--validation_sets news: give validation_file, a file or a list of files"),
         ({"news": {"prefx": "x"}}, "--validation_sets news: unknown option 'prefx'; did you mean prefix"),
