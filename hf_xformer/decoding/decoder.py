@@ -79,7 +79,8 @@ class Decoder:
             beams, by default all of them, which have scores.
         allowed: The only texts that there can be.
         src_lang, tgt_lang: Languages of the sources and of the texts, for a model with tokens for them.
-        options: Arguments of `generate()`; `num_return_sequences` is the number of hypotheses a source, best first.
+        options: Arguments of `generate()`; `num_return_sequences` is the number of hypotheses a source: beams, best
+            first, or samples as they were drawn.
             `assistant_model` may be the name of a checkpoint, and `stop_strings` need no tokenizer.
 
     Raises:

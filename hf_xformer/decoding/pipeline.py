@@ -24,11 +24,11 @@ class Seq2SeqPipeline(Pipeline):
     """
     Decodes texts with any sequence-to-sequence model, as `hf-xformer generate` does.
 
-    A text gives a list of its hypotheses, best first: `[{"generated_text": ...}]`; a list of texts gives a list of
+    A text gives a list of its hypotheses: `[{"generated_text": ...}]`; a list of texts gives a list of
     such lists. Arguments of a call, or of `pipeline`, are those of `generate()` (`num_beams`, `max_new_tokens`, ...),
     and
 
-        num_return_sequences: Hypotheses a text; beams are sorted by their probability a token.
+        num_return_sequences: Hypotheses a text: beams by their probability a token, best first, or samples as drawn.
         return_scores: Whether to add each one's `score`, the natural logarithm of its probability, end token included.
         mbr: Metric that sorts a text's hypotheses by their `utility`, as in `Decoder`.
         batch_size: Texts at a time.
