@@ -8,10 +8,10 @@ Decodes text with a trained checkpoint, one source a line.
 
 A source ends at a line feed, or at a carriage return and a line feed; nothing else ends one. Prints one line per
 source; with --n_best N, N lines per source: beams best first by probability per token, candidates of --mbr best first
-by their utility, samples as they were drawn. With --scores each line starts with the natural logarithm of the whole text's probability and a tab. A line
-break inside a text is counted and printed as \\n, \\r, \\x0b, \\x0c, \\x1c, \\x1d, \\x1e, \\x85, \\u2028 or \\u2029;
-backslashes and tabs stay as they are. --format jsonl prints one JSON object per source instead, with the exact text
-and the utilities.
+by their utility, samples as they were drawn. With --scores each line starts with the natural logarithm of the whole
+text's probability and a tab. A line break inside a text is counted and printed as \\n, \\r, \\x0b, \\x0c, \\x1c,
+\\x1d, \\x1e, \\x85, \\u2028 or \\u2029; backslashes and tabs stay as they are. --format jsonl prints one JSON object
+per source instead, with the exact text and the utilities.
 """
 
 import argparse
