@@ -120,6 +120,7 @@ class GenerationMetrics:
         # -100 fills predictions of unequal lengths, and is no token.
         tokens = np.where(predictions == IGNORED, self.tokenizer.pad_token_id, predictions)
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        self.say_cut(tokens)
         of_sets = {}
         for name, part in self.sets.items():
             scores = compute_metrics(self.names, texts[part], self.references[part], scoring=self.scoring)
@@ -127,6 +128,16 @@ class GenerationMetrics:
             kept = {metric: scores[f"{metric}_signature"] for metric in of_sets[name]}
             self.signatures |= {f"{name}_{metric}" if name else metric: str(each) for metric, each in kept.items()}
         return join_scores(of_sets)
+
+
+    def say_cut(self, tokens: np.ndarray) -> None:
+        """Says how many texts, (N, T) with the start token, have no end, because they were not to be longer."""
+        ends, fillers = (tokens[:, 1:] == self.tokenizer.eos_token_id), tokens[:, -1] == self.tokenizer.pad_token_id
+        if cut := int((~ends.any(axis=1) & ~fillers).sum()):
+            PartialState().print(
+                f"{cut:,} of {len(tokens):,} generated texts were cut off at {tokens.shape[1] - 1:,} tokens, by "
+                "--generation_max_length or --max_target_length"
+            )
 
 
 class TokenMeanLoss(TrainerCallback):

@@ -52,8 +52,8 @@ class ExactResume(TrainerCallback):
     - A checkpoint at the last step of an epoch is written after the log and the evaluation of the epoch's end, which a
       resumed run would leave out.
     - The step of a checkpoint or an evaluation is logged: the Trainer forgets the losses since the last log.
-    - The best evaluation until then is saved too where a run is to end with its best weights, and so is the step at
-      which a run stops early, by which its next start knows that it has.
+    - The best evaluation until then is saved too where a run is to end with its best weights, and so is the last step
+      of a run that stops early or saves its best steps alone: by it the next start knows that the run has ended.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class ExactResume(TrainerCallback):
         self.prepare_for_what_comes(args, control)
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        is_end = control.should_training_stop and args.save_strategy == SaveStrategy.STEPS
+        is_end = control.should_training_stop and args.save_strategy in (SaveStrategy.STEPS, SaveStrategy.BEST)
         if self.saves_later or is_end and self.saved != state.global_step:
             control.should_save, self.saves_later = True, False
         control.should_log |= control.should_training_stop
