@@ -103,7 +103,7 @@ def main() -> None:
     for task in args.tasks:
         for metric, title in METRICS.items():
             print(f"\n{task}: {title}")
-            found = [row for row in figures.rows() if row["task"] == task]
+            found = [row for row in figures.rows() if row["task"] == task and row["positions"] in args.positions]
             print_table(found, "positions", {f"{metric}_{length}": length for length in LENGTHS})
 
 

@@ -186,7 +186,7 @@ def main() -> None:
     args = parser.parse_args()
     known = list(ABLATION) if args.ablation else [*TRAININGS, *DECODINGS]
     if unknown := {*(args.methods or ())} - {*known}:
-        parser.error(f"no such method: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+        parser.error(f"no such method: {', '.join(sorted(unknown))}; there are {'; '.join(known)}")
     about = {"steps": args.max_steps, "samples": args.max_samples, "bf16": args.bf16}
     name = "ablation" if args.ablation else "methods"
     reads = [args.data / each for each in ("train.jsonl", "validation.jsonl", "tokenizer")]
@@ -197,7 +197,7 @@ def main() -> None:
             of, options = {"method": method, "seed": seed}, METHODS[method]
             if not figures.has(of, options):
                 figures.add(of, options, **bench.measure(method, seed))
-    print_table(figures.rows(), "method", PRONUNCIATION)
+    print_table([row for row in figures.rows() if row["seed"] in args.seeds], "method", PRONUNCIATION)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ Trains a recipe once for each seed, scores its models on the recipe's test set, 
 
   make reproduce-g2p DATA=g2p-pronasyl SEEDS="0 1 2"             # prepares the data, and runs this
   make reproduce-multi30k DATA=multi30k-en-de SEEDS="0 1 2"
-  python benchmarks/recipes.py g2p-quickstart --seeds 0 1 2      # with the data of `make quickstart`
+  python benchmarks/recipes.py g2p-quickstart --seeds 0 1 2 --bf16 --results build/mine  # data of `make quickstart`
   python benchmarks/recipes.py g2p-pronasyl --max_steps 20 --max_samples 100 --results build/tried \
     --output_dir build/tried
   python benchmarks/recipes.py g2p-pronasyl --changed dropout=0.3 num_train_epochs=18   # is the recipe better so?
-  python benchmarks/recipes.py g2p-pronasyl --changed                                   # the recipe itself, beside it
+  python benchmarks/recipes.py g2p-pronasyl --changed            # the recipe itself, by the same words
 
 A run that was stopped goes on from its last checkpoint in --output_dir, and seeds that are in recipe_NAME.json of
 --results are not trained again. Every model decodes the test set greedily and with five beams. Losses and scores of
@@ -117,8 +117,8 @@ def main() -> None:
             figures.add(of, **score(task, run, scored, out, decoding, args), **raw, **recorded(run))
         if not trial and args.max_steps is None:
             hf_xformer("card", run)
-    rows = figures.rows()
-    print_table([row for row in rows if changed.items() <= row.items()], "decoding", task.metrics)
+    rows = [row for row in figures.rows() if row["seed"] in args.seeds and changed.items() <= row.items()]
+    print_table(rows, "decoding", task.metrics)
     if task.published and not trial:
         print(f"published: {task.published}")
 

@@ -29,7 +29,12 @@ ROOT = Path(__file__).resolve().parent.parent
 def hf_xformer(*words: object) -> None:
     """Runs a verb in the project's folder; what it says goes to stderr."""
     command = [sys.executable, "-m", "hf_xformer", *map(str, words)]
-    subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
+    try:
+        subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
+    except subprocess.CalledProcessError as error:  # it has said why
+        raise SystemExit(error.returncode) from None
+    except KeyboardInterrupt:
+        raise SystemExit("stopped: the same command goes on") from None
 
 
 def comparison_parser(description: str | None, seeds: list[int], output_dir: str) -> argparse.ArgumentParser:
@@ -74,9 +79,11 @@ def train(options: dict, output_dir: Path) -> float:
     earlier = yaml.safe_load(path.read_text()) if path.exists() else {}
     before = json.loads(read.read_text()) if read.exists() else {}
     if changed := [name for name in digests if before.get(name, digests[name]) != digests[name]]:
-        raise SystemExit(f"{output_dir} holds a training on another {', '.join(changed)}: delete it, or give another")
+        said = f"a training on another {', '.join(changed)}"
+        raise SystemExit(f"{output_dir} holds {said}: delete it, or give another --output_dir")
     if other := differences(without_neutral(earlier), without_neutral(yaml.safe_load(yaml.safe_dump(options)))):
-        raise SystemExit(f"{output_dir} holds a training with other options: {other}: delete it, or give another")
+        said = f"a training with other options: {other}"
+        raise SystemExit(f"{output_dir} holds {said}: delete it, or give another --output_dir")
     return round(json.loads(results.read_text())["train_runtime"], 1)
 
 
@@ -162,8 +169,10 @@ class Figures:
         if not self.path.exists():
             return
         earlier = stored(self.name, self.folder)["machine"]
-        if other := differences({key: earlier.get(key, "unknown") for key in self.about}, self.about):
-            raise SystemExit(f"{self.path} has rows with {other}: delete it, or give another --results")
+        before = {key: earlier.get(key, "unknown") for key in self.about}
+        named = {key: value for key, value in self.about.items() if key != "version"}  # which follows from the others
+        if other := differences({key: before[key] for key in named}, named) or differences(before, self.about):
+            raise SystemExit(f"{self.path} has rows with {other}: give what they had, or another --results")
 
     def rows(self) -> list[dict]:
         """Returns the rows that there are."""

@@ -52,9 +52,9 @@ def test_figures_of_other_settings_are_not_written_over(verbs, tmp_path):
     again = verbs.Figures("methods", "a recipe", tmp_path, steps=2820, samples=None)
     assert again.has({"method": "Muon", "seed": 1}) and not again.has({"method": "Muon", "seed": 2})
     stored = (tmp_path / "methods.json").read_text()
-    with pytest.raises(SystemExit, match="rows with steps 2820, not 20, .*: delete it, or give another --results"):
+    with pytest.raises(SystemExit, match="rows with steps 2820, not 20: give what they had, or another --results"):
         verbs.Figures("methods", "a recipe", tmp_path, steps=20, samples=None)
-    with pytest.raises(SystemExit, match="rows with version '.*', not '.*': delete it"):
+    with pytest.raises(SystemExit, match="rows with version '.*', not '.*': give what they had"):
         verbs.Figures("methods", "a recipe with another rate", tmp_path, steps=2820, samples=None)
     assert (tmp_path / "methods.json").read_text() == stored
 

@@ -178,9 +178,10 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False, **options
         if Path(name_or_path, CONFIG).exists():
             # If it was the model's configuration, this says so.
             read_config(name_or_path, trust_remote_code=trust_remote_code)
-        raise ArgumentError(
-            f"{name_or_path}: cannot load a tokenizer: {first_line(error)} (hf-xformer tokenizer makes one)"
-        ) from error
+        advice = "hf-xformer tokenizer makes one"
+        if Path(name_or_path, TOKENIZER_CONFIG).exists() and not Path(name_or_path, "tokenizer.json").exists():
+            advice = "tokenizer.json is missing; copy it from the tokenizer that the model was trained with"
+        raise ArgumentError(f"{name_or_path}: cannot load a tokenizer: {first_line(error)} ({advice})") from error
 
 
 def read_config(name_or_path: str, option: str = "", trust_remote_code: bool = False, **hub) -> PreTrainedConfig:

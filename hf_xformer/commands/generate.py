@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..data.formats import check_file, read_lines
+from ..data.formats import TABLE_READERS, check_file, format_of, read_lines
 from ..decoding.decoder import Decoder
 from ..decoding.hypotheses import Hypothesis
 from ..decoding.tally import Place, Tally
@@ -108,6 +108,11 @@ def check_options(args: argparse.Namespace) -> None:
     inputs = [path for path in (args.input, args.prefix, args.force_words, args.allowed) if path is not None]
     check_output_file("--output", args.output, inputs)
     if args.input is not None:
+        if (kind := format_of(args.input)) in TABLE_READERS:
+            raise ArgumentError(
+                f"--input {args.input}: the lines of a {kind} file would be decoded as they stand: give the sources "
+                "alone, one a line; hf-xformer evaluate decodes the sources of such a file"
+            )
         # Fails here, and not when the model is loaded.
         check_file(args.input, f"leave out --input and type < {args.input}")
     for name in ("prefix", "force_words"):

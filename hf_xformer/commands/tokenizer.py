@@ -81,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for side, folder in folders.items():
         texts = list(texts_of(islice(rows(), SAMPLE_ROWS), side))
         print(f"{folder}: {description(trained[side], texts)}")
+        if args.merges is None and args.model_type == "bpe" and len(trained[side]) < args.vocab_size:
+            print(f"{folder}: fewer entries than --vocab_size {args.vocab_size}: the texts have no more merges")
         # Tokens before a text are not part of it, and take the space behind them along.
         bare = [without_first(text, args.added_tokens) for text in texts]
         say_round_trip(str(folder), trained[side], bare, print, target=side != "source")

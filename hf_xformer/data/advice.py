@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options of a recipe and of a tokenizer that follow from the statistics of its data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .scripts import TOKENIZERS
@@ -68,7 +68,10 @@ def tokenizer_options(statistics: Statistics) -> list[TokenizerOptions]:
     kinds = {side: text_kind(each) for side, each in statistics.sides.items()}
     if len(set(kinds.values())) == 1:
         return [options_for(statistics, tuple(kinds), kinds["source"])]
-    return [options_for(statistics, (side,), kind) for side, kind in kinds.items()]
+    # Each command trains a tokenizer of the other side too, whose characters have to fit.
+    fewest = max(len(each.characters) for each in statistics.sides.values()) + len(SPECIALS)
+    found = [options_for(statistics, (side,), kind) for side, kind in kinds.items()]
+    return [replace(each, vocab_size=max(each.vocab_size, fewest)) for each in found]
 
 
 def options_for(statistics: Statistics, sides: tuple[str, ...], kind: str) -> TokenizerOptions:

@@ -210,9 +210,9 @@ def check_epochs(
     if counted := [each for each in changes if each.name.partition(".")[0] in deciding]:
         raise ArgumentError(
             f"{state.checkpoint}, at step {state.trainer.global_step}, was trained with {listed(counted)}: an epoch "
-            f"has another number of steps, and --num_train_epochs {epochs:g} does not say where the run ends: give "
-            f"--max_steps, above {state.trainer.global_step}, {'with --change_recipe ' if found else ''}"
-            "to go on; --resume_from_checkpoint false starts anew"
+            f"may have another number of steps, and --num_train_epochs {epochs:g} does not say where the run ends: to "
+            f"go on, give {'--change_recipe and ' if found else ''}--max_steps, above {state.trainer.global_step}; "
+            "--resume_from_checkpoint false starts anew"
         )
 
 

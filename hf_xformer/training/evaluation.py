@@ -48,6 +48,8 @@ EVALUATED = {
     **dict.fromkeys(("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")),
 }
 
+# Values that a saved configuration may hold though nobody has chosen them: the library's defaults.
+UNCHOSEN = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
 
 # All rows, without a name.
 ONE_SET = {"": slice(None)}
@@ -68,6 +70,7 @@ def fit_generation(
     changed = {name: was for name, was in values.items() if was not in (None, False, EVALUATED[name])}
     for name in changed:
         setattr(config, name, EVALUATED[name])
+    changed = {name: was for name, was in changed.items() if was != UNCHOSEN.get(name)}
     if changed:
         say(f"an evaluation scores one text of each source, by search: {describe_dropped(changed)}")
     config.max_length = length = generation_length(data_args, training_args)
@@ -128,7 +131,6 @@ class GenerationMetrics:
             kept = {metric: scores[f"{metric}_signature"] for metric in of_sets[name]}
             self.signatures |= {f"{name}_{metric}" if name else metric: str(each) for metric, each in kept.items()}
         return join_scores(of_sets)
-
 
     def say_cut(self, tokens: np.ndarray) -> None:
         """Says how many texts, (N, T) with the start token, have no end, because they were not to be longer."""

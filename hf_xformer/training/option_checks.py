@@ -53,6 +53,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("lora_dropout", "label_smoothing_factor", "adam_beta1", "adam_beta2", "source_word_dropout"),
         (lambda value: 0 <= value < 1, "in [0, 1)"),
     ),
+    "max_steps": (lambda value: value == -1 or value >= 1, "1 or more, or -1 for --num_train_epochs"),
+    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), (lambda value: value > 0, "above 0")),
     "temperature": (lambda value: 0 < value < float("inf"), "above 0"),
     "max_length_ratio": (lambda value: 1 < value < float("inf"), "above 1"),
     "r_drop": (lambda value: 0 < value < float("inf"), "above 0"),

@@ -227,6 +227,10 @@ def overlooked(data_args: DataArguments, training_args: Seq2SeqTrainingArguments
         asked = getattr(training_args, name)
         if given[other] and asked != defaults[name]:
             yield f"--{name} {asked:g} does nothing beside --{other} {given[other]}"
+    for name in ("logging", "eval", "save"):
+        strategy, steps = plain(getattr(training_args, f"{name}_strategy")), getattr(training_args, f"{name}_steps")
+        if strategy != "steps" and steps != defaults[f"{name}_steps"]:
+            yield f"--{name}_steps {steps:g} does nothing with --{name}_strategy {strategy}"
 
 
 def shown(value: Any) -> str:

@@ -108,6 +108,16 @@ def refused(capsys, *arguments) -> str:
             "make what texts begin with tokens: --added_tokens '<bt>'",
         ),
         ('{"source": "a", "target": "b"}\n', ["--model_type", "unigram"], "vocab_size 8000 is too large"),
+        (
+            '{"source": "a", "target": "b"}\n',
+            ["--model_type", "unigram", "--min_frequency", "50"],
+            "--min_frequency 50 does nothing: unigram",
+        ),
+        (
+            '{"source": "a", "target": "b"}\n',
+            ["--train_split", "dev"],
+            "--train_split dev does nothing with --train_file",
+        ),
         ('{"source": "a", "target": ""}\n', ["--separate"], "rows.jsonl:1: empty target"),
         ('{"source": "a", "target": "b"}\n', ["--model_type", "words"], "'words' is none of its choices; there are "),
         (

@@ -67,6 +67,11 @@ BEFORE_READING = {
     "infinite": ({"num_train_epochs": "inf"}, "--num_train_epochs must be a finite number, got inf"),
     "infinite rate": ({"learning_rate": "inf"}, "--learning_rate must be a finite number, got inf"),
     "threshold": ({"early_stopping_threshold": "nan"}, "--early_stopping_threshold must be a finite number, got nan"),
+    "steps": ({"max_steps": "-6"}, "--max_steps must be 1 or more, or -1 for --num_train_epochs, got -6"),
+    **{
+        name: ({name: "-3"}, f"--{name} must be above 0, got -3")
+        for name in ("logging_steps", "eval_steps", "save_steps")
+    },
     "split of files": ({"train_split": "nowhere"}, "--train_split nowhere does nothing without --dataset_name"),
     "split of nothing": ({"validation_split": "dev"}, "--validation_split dev does nothing without --dataset_name"),
     "rows of nothing": ({"max_eval_samples": "3"}, "--max_eval_samples 3 does nothing without an evaluation"),

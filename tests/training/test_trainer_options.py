@@ -90,6 +90,13 @@ def test_a_generation_config_that_is_not_there_is_refused(task, tmp_path, capsys
     [
         ({"max_steps": 5, "num_train_epochs": 30}, ["--num_train_epochs 30 does nothing beside --max_steps 5"]),
         (
+            {"save_strategy": "epoch", "save_steps": 3, "eval_strategy": "epoch", "eval_steps": 2},
+            [
+                "--eval_steps 2 does nothing with --eval_strategy epoch",
+                "--save_steps 3 does nothing with --save_strategy epoch",
+            ],
+        ),
+        (
             {"max_tokens": 64, "per_device_train_batch_size": 4},
             ["--per_device_train_batch_size 4 does nothing beside --max_tokens 64"],
         ),
