@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 
-# Records of the recipe and of early stopping, in the state of a run that was otherwise whole.
+# Records of our callbacks, in the state of a run that was otherwise whole.
 DAMAGED_RECORDS: dict[str, dict] = {
     "recipe record text": {"RecipeRecord": "x"},
     "recipe a list": {"RecipeRecord": {"args": {"recipe": [], "history": []}}},
@@ -38,6 +38,10 @@ DAMAGED_RECORDS: dict[str, dict] = {
             "of nameless hardware": [{"from_step": 1, "versions": {}, "hardware": {}}],
         }.items()
     },
+    "record a list": {"LayoutRecord": {"args": []}},
+    "beside text": {"LayoutRecord": {"args": {"beside": "averages"}}},
+    "writers text": {"LayoutRecord": {"args": {"writers": "1"}}},
+    "sums text": {"LayoutRecord": {"attributes": {"sums": "1"}}},
     "stopping a list": {"EarlyStopping": []},
     "stopping part text": {"EarlyStopping": {"attributes": "x"}},
     "counter text": {"EarlyStopping": {"attributes": {"early_stopping_patience_counter": "2"}}},
@@ -129,3 +133,14 @@ def forget(key: str, content: dict) -> None:
 
 def drop_weight(content: dict) -> None:
     content["param_groups"][0]["params"].pop()
+
+
+def lacks(name: str, checkpoint: Path) -> None:
+    """
+    Has a checkpoint's record tell of what a kill has kept from being written.
+
+    Such as the tokenizer of targets, or how adapters decode, of which the Trainer knows nothing.
+    """
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    state["stateful_callbacks"]["LayoutRecord"]["args"]["beside"].append(name)
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))

@@ -225,7 +225,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         "what its memory holds)",
     )
     group.add_argument("--num_beams", type=whole_number(), help="beams; 1 is greedy")
-    group.add_argument("--length_penalty", type=number(), help="above 0 prefers longer texts (beam search)")
+    group.add_argument("--length_penalty", type=number(-50, 50), help="above 0 prefers longer texts (beam search)")
     group.add_argument("--max_new_tokens", type=whole_number(), help="longest target, in tokens")
     group.add_argument(
         "--max_source_length",
@@ -343,21 +343,9 @@ def check_comet(args: argparse.Namespace) -> None:
 
 
 GENERATE_OPTIONS = (
-    "num_beams",
-    "length_penalty",
-    "max_new_tokens",
-    "stop_strings",
-    "assistant_model",
-    "prompt_lookup_num_tokens",
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "epsilon_cutoff",
-    "num_return_sequences",
-    "mbr",
-    "src_lang",
-    "tgt_lang",
+    *("num_beams", "length_penalty", "max_new_tokens", "stop_strings", "assistant_model", "prompt_lookup_num_tokens"),
+    *("do_sample", "temperature", "top_k", "top_p", "epsilon_cutoff", "num_return_sequences", "mbr"),
+    *("src_lang", "tgt_lang"),
 )
 
 

@@ -236,7 +236,7 @@ def other_starts(starts: list[dict]) -> list[tuple[int, str]]:
         ", ".join(
             [
                 f"commit {start['commit']}" if start.get("commit") else "no commit",
-                *(f"{module} {version}" for module, version in start["versions"].items()),
+                *(f"{module} {version}" for module, version in sorted(start["versions"].items())),
                 start["hardware"]["name"],
             ]
         )

@@ -310,7 +310,10 @@ def test_candidates_are_printed_with_their_utilities_the_highest_first(checkpoin
         (["{checkpoint}", "--input", "/no/such/file"], "/no/such/file"),
         (["{checkpoint}", "--n_best", "3"], "num_beams"),
         (["{checkpoint}", "--input", "rows.jsonl"], "the lines of a .jsonl file would be decoded as they stand"),
-        (["{checkpoint}", "--num_beams", "2", "--length_penalty", "1000"], "a number from -50 to 50"),
+        (
+            ["{checkpoint}", "--num_beams", "2", "--length_penalty", "1000"],
+            "above -50 and at most 50",
+        ),
         (["{checkpoint}", "--batch_size", "0"], "--batch_size"),
         (["{checkpoint}", "--num_beam", "3"], "--num_beam"),
         (["{checkpoint}", "--dtype", "float3"], "float3"),

@@ -31,6 +31,7 @@ from small_faults import (
     flip,
     forget,
     halve,
+    lacks,
     make_folder,
     of_another_model,
     of_another_optimizer,
@@ -111,10 +112,7 @@ CONTENTS: list[tuple[str, str, Callable[[Path], None]]] = [
     (STATE, "save_steps 0", partial(edit_json, save_steps=0)),
     (STATE, "best a list", partial(edit_json, best_model_checkpoint=["checkpoint-2"])),
     (STATE, "callbacks null", partial(edit_json, stateful_callbacks=None)),
-    (STATE, "record a list", partial(edit_json, stateful_callbacks={"LayoutRecord": {"args": []}})),
     *((STATE, kind, partial(edit_json, stateful_callbacks=record)) for kind, record in DAMAGED_RECORDS.items()),
-    (STATE, "beside text", partial(edit_json, stateful_callbacks={"LayoutRecord": {"args": {"beside": "averages"}}})),
-    (STATE, "writers text", partial(edit_json, stateful_callbacks={"LayoutRecord": {"args": {"writers": "1"}}})),
     *(
         (name, kind, partial(edit_tensors, edit=edit))
         for name in (WEIGHTS, AVERAGES)
@@ -128,7 +126,6 @@ CONTENTS: list[tuple[str, str, Callable[[Path], None]]] = [
     ),
     (WEIGHTS, "another number", partial(edit_tensors, edit=partial(set_first, 0.5))),
     (WEIGHTS, "another step", lambda path: shutil.copy(path.parent.parent / "checkpoint-2" / WEIGHTS, path)),
-    (STATE, "sums text", partial(edit_json, stateful_callbacks={"LayoutRecord": {"attributes": {"sums": "1"}}})),
     (OPTIMIZER, "NaN", partial(edit_saved, edit=partial(set_state, "exp_avg", float("nan")))),
     (OPTIMIZER, "infinity", partial(edit_saved, edit=partial(set_state, "exp_avg_sq", float("inf")))),
     (OPTIMIZER, "another model", partial(edit_saved, edit=of_another_model)),
@@ -196,13 +193,6 @@ def unfit(checkpoint: Path) -> None:
     edit_tensors(checkpoint / WEIGHTS, widen_first)
 
 
-def lacks(name: str, checkpoint: Path) -> None:
-    """Has a checkpoint's record tell of what a kill has kept from being written."""
-    state = json.loads((checkpoint / STATE).read_text())
-    state["stateful_callbacks"]["LayoutRecord"]["args"]["beside"].append(name)
-    (checkpoint / STATE).write_text(json.dumps(state))
-
-
 NONE_WHOLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "unfit": (unfit, WEIGHTS),
     "weights cut off": (lambda checkpoint: halve(checkpoint / WEIGHTS), WEIGHTS),
@@ -212,7 +202,6 @@ NONE_WHOLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "state never written": (lambda checkpoint: delete(checkpoint / STATE), ""),
     "state cut off": (lambda checkpoint: halve(checkpoint / STATE), ""),
     "averages never written": (lambda checkpoint: delete(checkpoint / AVERAGES), ""),
-    # As of a run with adapters, or with a target's own tokenizer: the Trainer knows neither.
     **{f"{name} never written": (partial(lacks, name), "") for name in ("target_tokenizer", "generation.json")},
 }
 

@@ -30,6 +30,8 @@ REFUSALS = {
     "auto_find_batch_size": ({"auto_find_batch_size": "true"}, "halve --max_tokens"),
     "accelerator_config": ({"accelerator_config": '{"split_batches": true}'}, "split_batches would cut"),
     "dataloader_drop_last ": ({"dataloader_drop_last": "true", "max_tokens": 64}, "does nothing to batches"),
+    "neftune_noise_alpha": ({"neftune_noise_alpha": "5", "packing": "true"}, "packed rows hold many pairs"),
+    "generation_num_beams": ({"generation_num_beams": "5"}, "does nothing without --metrics"),
     "length_column_name": ({"length_column_name": "size"}, "lengths are counted"),
     "sortish_sampler": ({"sortish_sampler": "true"}, "does nothing"),
     "do_predict": ({"do_predict": "true"}, "hf-xformer evaluate"),
@@ -43,6 +45,7 @@ SET = {
     "eval_do_concat_batches": "false",
     "batch_eval_metrics": "true",
     "include_for_metrics": "inputs",
+    "include_num_input_tokens_seen": "true",
     "label_names": "text",
     "remove_unused_columns": "false",
 }
