@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, TrainingArguments
 
+from ..files import checkpoints_of
 from ..models import XformerConfig, why_not_varlen
 from .output_lock import release_locks
 
@@ -138,6 +139,14 @@ def prepare_launch(options: Namespace) -> None:
             )
 
 
+def going_on(output_dir: str) -> str:
+    """Returns what to do where a run was stopped, and what that does."""
+    goes_on = f"goes on from the last whole checkpoint in {output_dir}"
+    return (
+        f"Start the same command again, and it {goes_on if has_saved else 'begins anew: no checkpoint was saved yet'}"
+    )
+
+
 @contextmanager
 def one_line_when_stopped(output_dir: str, has_begun: bool = True) -> Iterator[None]:
     """
@@ -150,12 +159,11 @@ def one_line_when_stopped(output_dir: str, has_begun: bool = True) -> Iterator[N
         has_begun: Whether SIGTERM makes a line too. Before a run has begun, the launcher sends it when another process
             has refused the start, in a line of its own.
     """
-    where = f"Start the same command again, and it goes on from the last whole checkpoint in {output_dir}"
     if process_count() == 1:
         try:
             yield
         except KeyboardInterrupt:
-            print(f"stopped. {where}", file=sys.stderr)
+            print(f"stopped. {going_on(output_dir)}", file=sys.stderr)
             raise SystemExit(128 + signal.SIGINT) from None
         return
 
@@ -165,7 +173,7 @@ def one_line_when_stopped(output_dir: str, has_begun: bool = True) -> Iterator[N
         ending.acquire()  # for good: who comes second waits for the end
         print(
             f"error: rank {os.environ['RANK']} stops: another process of the run has died, or it was told to stop "
-            f"({why}); the launcher says which. {where}",
+            f"({why}); the launcher says which. {going_on(output_dir)}",
             file=sys.stderr,
             flush=True,
         )

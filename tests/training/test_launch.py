@@ -113,10 +113,15 @@ def test_a_run_is_for_the_cpu_where_nothing_else_will_do(accelerator, environmen
     assert launch.runs_on_cpu() is expected
 
 
-def test_an_interrupted_run_says_how_to_go_on(capsys):
-    with pytest.raises(SystemExit), launch.one_line_when_stopped("runs/mine"):
+@pytest.mark.parametrize("saved", [True, False])
+def test_an_interrupted_run_says_how_to_go_on(saved, tmp_path, capsys):
+    if saved:
+        (tmp_path / "checkpoint-3").mkdir()
+    with pytest.raises(SystemExit), launch.one_line_when_stopped(str(tmp_path)):
         raise KeyboardInterrupt
-    assert "goes on from the last whole checkpoint in runs/mine" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert (f"goes on from the last whole checkpoint in {tmp_path}" in line) == saved
+    assert ("begins anew: no checkpoint was saved yet" in line) != saved
 
 
 def test_deepspeed_says_why_the_first_run_on_a_cpu_takes_its_time(monkeypatch, tmp_path, capsys):
