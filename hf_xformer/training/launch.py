@@ -141,10 +141,10 @@ def prepare_launch(options: Namespace) -> None:
 
 def going_on(output_dir: str) -> str:
     """Returns what to do where a run was stopped, and what that does."""
-    goes_on = f"goes on from the last whole checkpoint in {output_dir}"
-    return (
-        f"Start the same command again, and it {goes_on if has_saved else 'begins anew: no checkpoint was saved yet'}"
-    )
+    then = "begins anew: no checkpoint was saved yet"
+    if checkpoints_of(Path(output_dir)):
+        then = f"goes on from the last whole checkpoint in {output_dir}"
+    return f"Start the same command again, and it {then}"
 
 
 @contextmanager
