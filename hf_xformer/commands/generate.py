@@ -97,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                     broken.add(Place(number, source, "line"), f"is '{texts[0][:40]}'")
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
+    if args.input is not None and (kind := format_of(args.input)) in TABLE_READERS:
+        said = f"{args.input}: the lines of this {kind} file were decoded as they stand"
+        print(f"{said}; hf-xformer evaluate decodes the sources of a table", file=sys.stderr)
     if broken.count:
         said = f"line breaks in {escaped:,} texts are escaped: {broken} (--format jsonl has them as they are)"
         print(said, file=sys.stderr)
@@ -108,11 +111,6 @@ def check_options(args: argparse.Namespace) -> None:
     inputs = [path for path in (args.input, args.prefix, args.force_words, args.allowed) if path is not None]
     check_output_file("--output", args.output, inputs)
     if args.input is not None:
-        if (kind := format_of(args.input)) in TABLE_READERS:
-            raise ArgumentError(
-                f"--input {args.input}: the lines of a {kind} file would be decoded as they stand: give the sources "
-                "alone, one a line; hf-xformer evaluate decodes the sources of such a file"
-            )
         # Fails here, and not when the model is loaded.
         check_file(args.input, f"leave out --input and type < {args.input}")
     for name in ("prefix", "force_words"):

@@ -204,7 +204,8 @@ def hardware(args: TrainingArguments) -> dict:
     if args.device.type == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         used = min(cores, processes * torch.get_num_threads())
-        share = f"{cores} cores" if used == cores else f"{used} of {cores} cores"
+        share = f"{cores} core{'s' * (cores != 1)}"
+        share = share if used == cores else f"{used} of {share}"
         return {"kind": "cpu", "count": used, "name": f"{share} of {processor_name()}"}
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else args.device.type
     return {"kind": "gpu", "count": processes, "name": f"{processes} {name}"}

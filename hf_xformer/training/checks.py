@@ -178,7 +178,7 @@ def check_output_dir(
                     f"{where}: holds a run with {name}={theirs.get(name)!r}, this one has {ours[name]!r}; {advice}"
                 )
     if side := other_tokens(load_tokenizers(str(output_dir), trust_remote_code=trust_remote_code), tokenizers):
-        raise ArgumentError(f"{where}: holds a run with another {side} tokenizer; {advice}")
+        raise ArgumentError(f"{where}: holds a run with another tokenizer of the {side}; {advice}")
 
 
 def check_adapter(folder: str | Path, where: str, adapter: "PeftConfig | None") -> None:

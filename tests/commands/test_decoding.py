@@ -309,7 +309,6 @@ def test_candidates_are_printed_with_their_utilities_the_highest_first(checkpoin
         (["/no/such/checkpoint"], "/no/such/checkpoint"),
         (["{checkpoint}", "--input", "/no/such/file"], "/no/such/file"),
         (["{checkpoint}", "--n_best", "3"], "num_beams"),
-        (["{checkpoint}", "--input", "rows.jsonl"], "the lines of a .jsonl file would be decoded as they stand"),
         (
             ["{checkpoint}", "--num_beams", "2", "--length_penalty", "1000"],
             "above -50 and at most 50",

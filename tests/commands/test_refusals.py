@@ -152,7 +152,11 @@ def test_each_misspelt_option_gets_the_nearest_one(verb, places, capsys):
         ("generate", ["{checkpoint}", "--seed", "4294967296"], "--seed: must be 4,294,967,295 or less"),
         ("generate", ["{checkpoint}", "--temperature", "nan"], "--temperature: must be a number above 0, got nan"),
         ("generate", ["{checkpoint}", "--top_p", "1.5"], "--top_p: must be a number above 0 and at most 1, got 1.5"),
-        ("generate", ["{checkpoint}", "--length_penalty", "inf"], "--length_penalty: must be a number, got inf"),
+        (
+            "generate",
+            ["{checkpoint}", "--length_penalty", "inf"],
+            "above -50 and at most 50, got inf",
+        ),
         ("generate", ["{checkpoint}", "--device", "meta"], "--device meta: "),
         ("generate", ["{checkpoint}", "--mbr"], "mbr compares candidates, and there is one"),
         ("generate", ["{checkpoint}", "--mbr", "bleu", "--num_beams", "2"], "unknown metric 'bleu'"),

@@ -213,6 +213,8 @@ def test_generate_and_distill_read_lines_alike(tmp_path, monkeypatch, capsys):
     seen: list[str] = []
 
     class Mute:
+        config = GenerationConfig()
+
         def decode(self, sources, **options):
             for source in sources:
                 seen.append(source)
