@@ -6,8 +6,8 @@ such as {"source": "T O M A T O", "target": ["T AH M EY T OW", "T AH M AA T OW"]
 
 Wants g014b2b.train (106,837 words) and g014b2b.test (12,000 words) of
 https://sourceforge.net/projects/cmusphinx/files/G2P%20Models/phonetisaurus-cmudict-split.tar.gz; others are refused by
-their SHA-256. The split has no validation set: one word in fifty of the training words, by a hash of the
-word, becomes it, and is not trained on.
+their SHA-256. The split has no validation set: one word in fifty of the training words, by a hash of the word, becomes
+it, and is not trained on.
 
   python scripts/prepare_pronasyl.py --data g2p-pronasyl --output_dir data/pronasyl
 """

@@ -139,7 +139,7 @@ def lacks(name: str, checkpoint: Path) -> None:
     """
     Has a checkpoint's record tell of what a kill has kept from being written.
 
-    Such as the tokenizer of targets, or how adapters decode, of which the Trainer knows nothing.
+    The Trainer knows nothing of these files: the tokenizer of targets, or how adapters decode.
     """
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     state["stateful_callbacks"]["LayoutRecord"]["args"]["beside"].append(name)

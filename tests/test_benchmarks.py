@@ -28,6 +28,12 @@ def verbs():
     return verbs
 
 
+def test_a_verb_that_fails_ends_the_benchmark_by_its_own_line(verbs, capfd):
+    with pytest.raises(SystemExit) as stop:
+        verbs.hf_xformer("train", "--foo", "3")
+    assert stop.value.code == 2 and "error: --foo: unknown option" in capfd.readouterr().err
+
+
 def test_a_training_with_other_options_is_not_taken_for_this_one(verbs, tmp_path):
     run, options = tmp_path / "copy-rope-0", {"max_steps": 20, "seed": 0, "config_overrides": {"dropout": 0.0}}
     run.mkdir()

@@ -15,13 +15,10 @@ from .ctranslate2_spec import check_config, load_ctranslate2, make_spec
 from .engines import (
     DEFAULT_LENGTH,
     EXACT,
-    NEUTRAL,
-    OF_BEAMS,
-    OF_SAMPLING,
-    WITHOUT_EFFECT,
     Engine,
     Export,
     check_difference,
+    left_out,
     log_probabilities,
     sample,
     start_and_ends,
@@ -119,10 +116,7 @@ def decoding_options(
         options["suppress_sequences"] = [[vocabulary.target[i] for i in word] for word in words]
     if len(vocabulary.ends) > 1:
         options["end_token"] = vocabulary.ends
-    exact = CARRIED | WITHOUT_EFFECT
-    exact |= set() if given.get("do_sample") else OF_SAMPLING
-    exact |= OF_BEAMS | CARRIED_GREEDILY if beams == 1 else set()
-    left = {name: value for name, value in given.items() if name not in exact and NEUTRAL.get(name) != value}
+    left = left_out(generation, CARRIED | (CARRIED_GREEDILY if beams == 1 else set()))
     if beams > 1 and options["length_penalty"] and given.get("early_stopping") is not True:
         left["early_stopping"] = given.get("early_stopping", False)
     else:

@@ -7,13 +7,13 @@ Shapes: T target length, V vocabulary.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ArgumentError
 from ..models import XformerConfig
@@ -38,7 +38,6 @@ WITHOUT_EFFECT = {
     *("assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind"),
 }
 OF_SAMPLING = {"temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"}
-OF_BEAMS = {"early_stopping", "length_penalty"}
 NEUTRAL = {
     "repetition_penalty": 1.0,
     "encoder_repetition_penalty": 1.0,
@@ -51,6 +50,18 @@ NEUTRAL = {
     "do_sample": False,
     "renormalize_logits": False,
 }
+
+
+def left_out(generation: GenerationConfig, carried: Iterable[str]) -> dict[str, Any]:
+    """
+    Returns the fields of a generation config that change the tokens of `generate()`, and that an engine does not have.
+
+    Args:
+        carried: The fields that it has.
+    """
+    given = generation.to_diff_dict()
+    exact = {*carried, *WITHOUT_EFFECT, *(() if given.get("do_sample") else OF_SAMPLING)}
+    return {name: value for name, value in given.items() if name not in exact and NEUTRAL.get(name) != value}
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ArgumentError
 from ..files import CONFIG, GENERATION_CONFIG, TARGET_TOKENIZER, write_json
 from ..models import XformerConfig
-from .engines import (
-    EXACT,
-    NEUTRAL,
-    OF_BEAMS,
-    OF_SAMPLING,
-    WITHOUT_EFFECT,
-    Engine,
-    Export,
-    check_difference,
-    log_probabilities,
-    sample,
-    start_and_ends,
-)
+from .engines import EXACT, Engine, Export, check_difference, left_out, log_probabilities, sample, start_and_ends
 from .onnx_graphs import write_graphs
 from .onnx_nodes import ACTIVATIONS, load_extra, load_onnx
 from .onnx_sessions import DECODER, ENCODER, OnnxModel
@@ -33,7 +21,8 @@ from .vocabulary import check_vocabulary
 
 TITLE = "ONNX Runtime"
 INT8 = "int8"
-GREEDY = ("max_length", "max_new_tokens", "eos_token_id")  # fields of a generation config that its decoding goes by
+# Fields of a generation config that its greedy decoding goes by, and those that are of beams alone.
+CARRIED = ("max_length", "max_new_tokens", "eos_token_id", "early_stopping", "length_penalty")
 # Weights of a larger graph stand in a file of their own, of the graph's name and this ending.
 DATA = "_data"
 LARGEST_FILE = 2**31 - 2**20  # bytes, less the nodes; a file in this format holds no more
@@ -119,16 +108,9 @@ def write_export(
         target_tokenizer.save_pretrained(folder / TARGET_TOKENIZER)
     found = difference(model, folder)
     check_difference(found, quantization, TITLE)
-    passed_over = left_out(model.generation_config)
+    passed_over = left_out(model.generation_config, CARRIED)
     notes = [*notes_of(config), *notes_of_left(passed_over)]
     return Export(quantization, found, found, quantization, passed_over, notes)
-
-
-def left_out(generation: GenerationConfig) -> dict[str, Any]:
-    """Returns the fields of a generation config that `generate()` goes by and `OnnxModel.generate` does not."""
-    given = generation.to_diff_dict()
-    exact = {*WITHOUT_EFFECT, *GREEDY, *OF_BEAMS, *(() if given.get("do_sample") else OF_SAMPLING)}
-    return {name: value for name, value in given.items() if name not in exact and NEUTRAL.get(name) != value}
 
 
 def notes_of_left(left: dict[str, Any]) -> list[str]:

@@ -288,8 +288,7 @@ def is_tied_as_configured(model: PreTrainedModel) -> bool:
     """
     Returns whether all weights that a model's configuration ties are one.
 
-    Those of T5 1.1, mT5 and UMT5 are not: their output layer has weights of its own, and transformers ignores what
-    their configuration says of it.
+    T5 1.1, mT5 and UMT5 have an output layer of their own, and transformers ignores that their configuration says so.
     """
     tensors = dict(model.named_parameters(remove_duplicate=False))
     pairs = model.get_expanded_tied_weights_keys(all_submodels=True)

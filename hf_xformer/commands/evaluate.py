@@ -366,7 +366,10 @@ def score(
 
 def places_of(groups: Sequence[str]) -> dict[str, list[int]]:
     """Returns the numbers of the rows of each group, sorted by their names."""
-    return {group: [place for place, each in enumerate(groups) if each == group] for group in sorted(set(groups))}
+    found: dict[str, list[int]] = {group: [] for group in sorted(set(groups))}
+    for place, group in enumerate(groups):
+        found[group].append(place)
+    return found
 
 
 def check_groups(

@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         texts = list(texts_of(islice(rows(), SAMPLE_ROWS), side))
         print(f"{folder}: {description(trained[side], texts)}")
         if args.merges is None and args.model_type == "bpe" and len(trained[side]) < args.vocab_size:
-            print(f"{folder}: fewer entries than --vocab_size {args.vocab_size}: the texts have no more merges")
+            often = f" that occur {args.min_frequency:,} times" if args.min_frequency > 1 else ""
+            print(f"{folder}: fewer entries than --vocab_size {args.vocab_size}: the texts have no more merges{often}")
         # Tokens before a text are not part of it, and take the space behind them along.
         bare = [without_first(text, args.added_tokens) for text in texts]
         say_round_trip(str(folder), trained[side], bare, print, target=side != "source")

@@ -76,7 +76,7 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
         samples, beams, count = (
             options.get(name, getattr(config, name)) for name in ("do_sample", "num_beams", "num_return_sequences")
         )
-        if not samples and (count or 1) > (beams or 1) == 1:
+        if not samples and (beams or 1) == 1 and (count or 1) > 1:
             raise ArgumentError(
                 f"{count} hypotheses of a source (num_return_sequences, --n_best) need as many num_beams, or do_sample"
             )

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 
 IGNORED = -100
-# Logits that exist at a time: 128 MiB in float32.
+# Logits that exist at a time: 128 MiB in float32, and their probabilities take as much.
 CHUNK_ELEMENTS = 2**25
 # Logits that a CPU's cache holds, so that passes over them need no memory; tokens below which products are slow.
 CACHED_ELEMENTS, FEW_TOKENS = 2**21, 256

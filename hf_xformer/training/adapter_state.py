@@ -1,7 +1,7 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The rest of adapters of which PEFT saves only what decoding needs: a file of ours holds it, so that a run can go on.
+State of adapters that PEFT does not save, because decoding does without: a file of ours holds it for the next start.
 
 AdaLoRA loses the ranks that it has taken away for now, and what it knows of their importance; P-tuning, and prefixes
 with a projection, lose the network behind their vectors.

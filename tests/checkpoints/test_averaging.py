@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_adapters import EXISTING
 from small_models import make_model
 from small_runs import has_code, refused, weights
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_xformer.checkpoints.averaging import load_averages, trained
-from hf_xformer.commands import average, train
+from hf_xformer.checkpoints.export import export_checkpoint
+from hf_xformer.commands import attention, average, info, train
 from hf_xformer.errors import ArgumentError
 from hf_xformer.files import AVERAGES
 
@@ -199,3 +201,20 @@ def test_averages_that_are_broken_or_of_another_model_are_refused_with_their_fil
     (tmp_path / AVERAGES).write_bytes(b"broken")
     with pytest.raises(ArgumentError, match=f"{tmp_path}/{AVERAGES}: cannot be read: "):
         load_averages(model, str(tmp_path))
+
+
+def test_whoever_takes_the_weights_of_a_step_is_told_of_its_averages(task, tmp_path, capsys):
+    step, run = tmp_path / "checkpoint-3", tmp_path / "run"
+    tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
+    tokenizer.save_pretrained(step)
+    make_model(vocab_size=len(tokenizer)).save_pretrained(step)
+    save_file({"any": torch.zeros(1)}, step / AVERAGES)
+    note = f"{step}: its weights are those of the step, not the averages that the run evaluates with"
+    with pytest.raises(SystemExit):
+        info.main([str(step)])
+    assert note in capsys.readouterr().out
+    attention.main([str(step), "A B", "--target", "B", "--output", str(tmp_path / "attention.png")])
+    assert note in capsys.readouterr().err
+    assert note in export_checkpoint(str(step), tmp_path / "out", engine="onnx").notes
+    train.main(task.options(run, **EXISTING, model_name_or_path=step, max_steps=1, save_strategy="no"))
+    assert note in capsys.readouterr().out

@@ -75,6 +75,11 @@ def test_a_tokenizer_that_is_broken_is_an_input_error(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ArgumentError, match=f"{tmp_path}: cannot load a tokenizer: "):
         load_tokenizer(str(tmp_path))
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(
+        ArgumentError, match="tokenizer.json is missing; copy it from the tokenizer that the model was"
+    ):
+        load_tokenizer(str(tmp_path))
 
 
 def test_another_tokenizer_may_add_tokens_and_not_change_them():

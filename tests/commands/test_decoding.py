@@ -143,6 +143,21 @@ def test_n_best_prints_so_many_lines_a_source_with_scores(checkpoint, lines, cap
     assert all(float(line.split("\t")[0]) <= 0 for line in printed)
 
 
+def test_the_beams_of_the_checkpoint_count_for_n_best(checkpoint, lines, tmp_path, capsys):
+    folder = shutil.copytree(checkpoint, tmp_path / "beams")
+    config = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(config | {"num_beams": 4}))
+    generate.main([str(folder), "--input", str(lines), "--n_best", "3"])
+    assert len(capsys.readouterr().out.splitlines()) == 3 * len(SOURCES)
+
+
+def test_the_lines_of_a_table_are_decoded_and_that_is_said(checkpoint, tmp_path, capsys):
+    table = tmp_path / "rows.jsonl"
+    table.write_text('{"source": "A"}\n')
+    generate.main([str(checkpoint), "--input", str(table)])
+    assert f"{table}: the lines of this .jsonl file were decoded as they stand" in capsys.readouterr().err
+
+
 def test_sampling_is_repeatable_by_its_seed(checkpoint, lines, capsys):
     printed = []
     for seed in ("1", "1", "2"):

@@ -52,6 +52,17 @@ def test_separate_tokenizers_know_one_side_each(rows, output, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    ("more", "why"), [((), "no more merges\n"), (("--min_frequency", 2), "merges that occur 2 times\n")]
+)
+def test_a_vocabulary_that_the_texts_cannot_fill_is_said(more, why, rows, output, capsys):
+    run("--train_file", rows, "--vocab_size", 900, *more, "--output_dir", output)
+    assert "fewer entries than --vocab_size 900: the texts have no more merges" in (said := capsys.readouterr().out)
+    assert why in said
+    run("--train_file", rows, "--vocab_size", 261, "--output_dir", output, "--overwrite")
+    assert "fewer entries" not in capsys.readouterr().out
+
+
 def test_the_share_of_unknown_tokens_is_told(rows, output, capsys):
     run("--train_file", rows, "--model_type", "symbol", "--min_frequency", 2, "--output_dir", output)
     # "AH" and "ER" are seen once, so that 23 symbols become 25 tokens; of these "A" and "H" are seen once too.

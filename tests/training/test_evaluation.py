@@ -3,6 +3,7 @@
 """Evaluation while training: no batches change its results, it is not done twice, and it may stop the run."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -163,6 +164,28 @@ def test_an_early_stop_between_two_saved_steps_is_the_end_of_the_run(task, tmp_p
     train.main(options)
     assert "checkpoint-2 is the end of this run" in capsys.readouterr().out
     assert [path.name for path in checkpoints_of(tmp_path)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+
+
+@pytest.mark.slow
+def test_a_run_that_saves_its_best_steps_alone_is_known_to_have_ended(task, tmp_path, capsys):
+    best = {"save_strategy": "best", "metric_for_best_model": "loss", "learning_rate": 0, "eval_steps": 2}
+    more = {"eval_strategy": "steps", "load_best_model_at_end": "true", "max_steps": 6}
+    options = task.options(tmp_path, validation_file=task.validation, **{**best, **more})
+    train.main(options)
+    assert [path.name for path in checkpoints_of(tmp_path)] == ["checkpoint-2", "checkpoint-6"]
+    train.main(options)
+    assert "checkpoint-2 is the end of this run" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("longest", [4, None])
+def test_validation_texts_that_are_cut_off_are_counted(longest, task, tmp_path, capsys):
+    """By a model that has learnt nothing, whose texts hardly end within three tokens."""
+    options = {"validation_file": task.validation, "metrics": "per", "max_steps": 1, "learning_rate": 0}
+    train.main(task.options(tmp_path, generation_max_length=longest, **options))
+    found = re.search(r"([\d,]+) of ([\d,]+) generated texts were cut off at (\d+) tokens", capsys.readouterr().out)
+    assert found is not None and 0 < int(found[1]) <= int(found[2])
+    assert int(found[3]) == (3 if longest else 12)
 
 
 @pytest.mark.slow
