@@ -11,10 +11,10 @@ The same minutes on the same cores: JoeyNMT, eole and hf-xformer train a model o
 The model has 3+3 layers, d_model 256, sinusoidal positions, LayerNorm before the sublayers, ReLU, one matrix for the
 embeddings of both sides and the output, the published files' own subwords as its vocabulary, and weights that begin
 alike: benchmarks/toolkits has it for each toolkit. JoeyNMT drops attention weights too, and cannot do without. All
-train with Adam, and hf-xformer with Muon too. Batches are of so many tokens a side as each toolkit counts them: eole
-of like lengths and JoeyNMT as they come, both with padding, hf-xformer packed. Minutes are of the wall clock, starts
-and checkpoints included. BLEU is of the newest checkpoint at that minute, one of every twenty updates, lowercased and
-tokenised as the files are, with 5 beams of the toolkit's own.
+train with Adam, and hf-xformer with Muon too, by the settings that are best with Adam. Batches are of so many tokens a
+side as each toolkit counts them: eole of like lengths and JoeyNMT as they come, both with padding, hf-xformer packed.
+Minutes are of the wall clock, starts and checkpoints included. BLEU is of the newest checkpoint at that minute, one of
+every twenty updates, lowercased and tokenised as the files are, with 5 beams of the toolkit's own.
 
 --tune tries learning rates for each toolkit, and then smaller and larger batches with the best of them, by BLEU on the
 validation set after five minutes; other runs take the best of them, those with --bf16 too. Nothing else may run on the
@@ -303,6 +303,10 @@ class OursWithMuon(Ours):
     name, optimizer = "hf-xformer, Muon", "muon"
 
 
+# Muon's updates are scaled to the size of Adam's, and go with its learning rates.
+TUNED_AS: dict[type[Toolkit], type[Toolkit]] = {OursWithMuon: Ours}
+
+
 @one_line_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -333,7 +337,7 @@ def main() -> None:
     tuned = Figures("toolkits_tuned", settings, args.results, [args.data], threads=threads)
     split, title = SETS[args.tune]
     for kind, python in kits.items():
-        if python is None:
+        if python is None or (args.tune and kind in TUNED_AS):
             continue
         for choice in tried(figures, kind, minutes[0]) if args.tune else [best(tuned, kind, args.bf16)]:
             of = {"toolkit": kind.name, "rate": choice.rate, "tokens": choice.tokens}
@@ -377,6 +381,7 @@ def best(tuned: Figures, kind: type[Toolkit], bf16: bool) -> Choice:
     Raises:
         SystemExit: It has not been tuned, or not to the end.
     """
+    kind = TUNED_AS.get(kind, kind)
     mine = rows_of(tuned, kind)
     if not mine:
         raise SystemExit(f"{tuned.path} has no row of {kind.name}: run this with --tune first")

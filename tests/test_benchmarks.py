@@ -231,7 +231,7 @@ def test_toolkits_train_models_of_one_size_that_begin_alike():
 
 
 def test_toolkits_are_compared_by_what_was_best_on_the_validation_set(verbs, tmp_path, capsys):
-    from toolkits import Choice, Eole, JoeyNMT, Ours, best, tried
+    from toolkits import Choice, Eole, JoeyNMT, Ours, OursWithMuon, best, tried
 
     def row(toolkit, rate, tokens):
         return {"toolkit": toolkit, "rate": rate, "tokens": tokens, "minutes": 5}
@@ -247,8 +247,9 @@ def test_toolkits_are_compared_by_what_was_best_on_the_validation_set(verbs, tmp
     figures.add(row("JoeyNMT", 1e-3, 2000), bleu=3)
     with pytest.raises(SystemExit, match="has 1 of 5 trainings of JoeyNMT: finish --tune first"):
         best(figures, JoeyNMT, bf16=False)
-    with pytest.raises(SystemExit, match="has no row of hf-xformer: run this with --tune first"):
-        best(figures, Ours, bf16=False)
+    for kind in (Ours, OursWithMuon):
+        with pytest.raises(SystemExit, match="has no row of hf-xformer: run this with --tune first"):
+            best(figures, kind, bf16=False)
 
 
 def test_what_is_tried_beside_a_recipe_changes_that_alone():
