@@ -348,6 +348,8 @@ def main() -> None:
             toolkit = kind(args.data, folder, python)
             for row in toolkit.train(choice, left):
                 texts = toolkit.translate(row.pop("checkpoint"), toolkit.data / f"{split}.{SIDES[0]}")
+                if not any(texts):
+                    raise SystemExit(f"{kind.name} wrote nothing but empty texts: it has not read its weights, perhaps")
                 score = bleu(texts, toolkit.data / f"{split}.{SIDES[1]}")
                 at = of | {"minutes": row.pop("minutes")}
                 figures.add(at, version=toolkit.version(), **row, bleu=score)
