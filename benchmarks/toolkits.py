@@ -348,8 +348,6 @@ def main() -> None:
             toolkit = kind(args.data, folder, python)
             for row in toolkit.train(choice, left):
                 texts = toolkit.translate(row.pop("checkpoint"), toolkit.data / f"{split}.{SIDES[0]}")
-                if not any(texts):
-                    raise SystemExit(f"{kind.name} wrote nothing but empty texts: it has not read its weights, perhaps")
                 score = bleu(texts, toolkit.data / f"{split}.{SIDES[1]}")
                 at = of | {"minutes": row.pop("minutes")}
                 figures.add(at, version=toolkit.version(), **row, bleu=score)
@@ -403,13 +401,15 @@ def bleu(texts: list[str], references: Path) -> float:
     Returns BLEU of texts whose words subword-nmt has cut, as they are tokenised.
 
     Raises:
-        SystemExit: There are not as many texts as references.
+        SystemExit: There are not as many texts as references, or all are empty.
     """
     from sacrebleu import corpus_bleu
 
     expected = [joined(line) for line in read_lines(references)]
     if len(texts) != len(expected):
         raise SystemExit(f"{len(texts):,} texts were decoded for the {len(expected):,} lines of {references}")
+    if not any(texts):
+        raise SystemExit("all texts are empty: the toolkit has not loaded what it trained")
     return round(corpus_bleu(list(map(joined, texts)), [expected], tokenize="none", force=True).score, 2)
 
 

@@ -21,6 +21,7 @@ from ..errors import ArgumentError, DataError
 USUAL, USUAL_TARGET = "<2{target_lang}> {source}", "<2{target_lang}> {target}"
 # Keys in a tokenizer's own options, and so in its tokenizer_config.json.
 TEMPLATES = {"source": "source_template", "target": "target_template"}
+BEGINNINGS = "source_beginnings"  # a key there too
 # Words that people write to be one token: >>de<<, <2de>, [NLU], __de__.
 TAG = r">>[^<>\s]+<<|<[^<>\s]+>|\[[^\s\[\]]+\]|__\S+?__"
 PRIVATE = 0xE000  # the first of the characters that no text has; they stand for the fields of a template
@@ -97,6 +98,24 @@ def remember(columns: Iterable[str], tokenizer: PreTrainedTokenizerBase, side: s
                 check_target(column)
             tokenizer.init_kwargs[TEMPLATES[side]] = column
             return
+
+
+def remember_beginnings(templates: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Has a tokenizer, and what is saved of it, know how the sources of a training begin, if each begins with something.
+
+    Args:
+        templates: That of each corpus.
+    """
+    tokenizer.init_kwargs.pop(BEGINNINGS, None)  # of an earlier training
+    literals = sorted({next(Formatter().parse(each))[0] for each in templates})
+    if all(literals):
+        tokenizer.init_kwargs[BEGINNINGS] = literals
+
+
+def beginnings_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Returns the texts with one of which each source of a tokenizer's training began; none if some had none."""
+    return tuple(tokenizer.init_kwargs.get(BEGINNINGS, ()))
 
 
 def check_target(template: str) -> None:

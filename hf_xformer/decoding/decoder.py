@@ -20,6 +20,7 @@ from ..checkpoints.loading import load_model, load_tokenizers
 from ..checkpoints.quantization import load_quantized
 from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
+from ..data.templates import beginnings_of
 from ..errors import ArgumentError
 from ..models import XformerConfig
 from .batches import FIRST_WINDOW, LAST_WINDOW, BatchSize, is_out_of_memory, windows
@@ -107,7 +108,7 @@ class Decoder:
     ):
         self.mbr = risk_of(mbr)
         self.model, self.source, self.target, self.scores, self.say = model.eval(), source, target, scores, say
-        self.languages = Languages(source, target, src_lang, tgt_lang)
+        self.languages, self.beginnings = Languages(source, target, src_lang, tgt_lang), beginnings_of(source)
         options = with_own_length(options | self.languages.options)
         self.config = check_options(model, options)
         if self.mbr is not None:
@@ -205,7 +206,7 @@ class Decoder:
 
     def new_report(self) -> Report:
         """Returns the counts, all of them 0, of one call of `decode`."""
-        return Report(self.lengths, self.positions)
+        return Report(self.lengths, self.positions, self.beginnings)
 
     def check_lengths(self, texts: Iterable[str], kind: str = "source", first: int = 1) -> None:
         """
@@ -345,9 +346,12 @@ class Decoder:
 
     def encode(self, place: Place, report: Report) -> list[int]:
         """Returns a text's tokens, cut to the limit."""
-        (encoded,) = self.encoder([self.languages(place.text)])
+        text = self.languages(place.text)
+        (encoded,) = self.encoder([text])
         if self.languages.lacks(place):
             report.untold.add(place, "is")
+        elif not text.startswith(self.beginnings or ""):
+            report.unlike.add(place, "is")
         report.see(encoded.length, place)
         if unknown := self.encoder.unknown_in(encoded.ids):
             report.unknown.add(place, f"has {unknown:,} of {len(encoded.ids):,}")

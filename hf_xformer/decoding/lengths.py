@@ -7,7 +7,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..checkpoints.lengths import position_limit, trained_length
 from ..errors import ArgumentError, wrong_choice
-from .tally import Place, Tally
+from .tally import LISTED, Place, Tally
 
 
 OVERLONG = ("keep", "truncate", "error")
@@ -79,10 +79,11 @@ class Report:
     Args:
         sources: What becomes of those that are too long.
         positions: Tokens that a target may have at most; None if there is no limit.
+        beginnings: Texts with one of which each source of the training began; none if some had none.
     """
 
-    def __init__(self, sources: SourceLengths, positions: int | None):
-        self.sources, self.positions = sources, positions
+    def __init__(self, sources: SourceLengths, positions: int | None, beginnings: tuple[str, ...] = ()):
+        self.sources, self.positions, self.beginnings = sources, positions, beginnings
         self.kept, self.cut, self.refused, self.unended = Tally(), Tally(), Tally(), Tally()
         self.unknown = Tally()  # of which the tokenizer does not know all
         self.unwritten = Tally()  # whose text is without its unknown tokens
@@ -91,6 +92,7 @@ class Report:
         self.cut_off = Tally()  # whose text ended at the model's own `max_length`
         self.as_asked = Tally()  # or at the length that was asked for
         self.untold = Tally()  # that are told no language, as those of the training are
+        self.unlike = Tally()  # that begin with something else than those of the training
 
     @property
     def without_end(self) -> int:
@@ -149,6 +151,11 @@ class Report:
         if self.untold.count:
             said = "texts without a token of a language, which those of the training, or their targets, begin with"
             lines.append(f"{said}: {self.untold.count:,}, {self.untold} (tgt_lang puts it there, or source_column)")
+        if self.unlike.count:
+            begin = " or ".join(map(repr, self.beginnings[:LISTED])) + " ..." * (len(self.beginnings) > LISTED)
+            said = f"sources that do not begin as all of the training, with {begin}"
+            does = f"(put it before them: --source_column '{self.beginnings[0]}{{source}}' does for evaluate)"
+            lines.append(f"{said}: {self.unlike.count:,}, {self.unlike} {does}")
         if self.wordless.count:
             lines.append(f"texts without all of their words: {self.wordless.count:,}, of {self.wordless}")
         return lines

@@ -32,7 +32,7 @@ from ..data.collators import BatchCollator, DataCollatorForPackedSeq2Seq, withou
 from ..data.encoding import choose_spelt_out
 from ..data.pairs import PairTokenizer, template_of_texts
 from ..data.probing import check_training
-from ..data.templates import check_tokens, remember
+from ..data.templates import check_tokens, remember, remember_beginnings
 from ..files import read_json
 from ..models import XformerConfig
 from .adapter_options import check_fit
@@ -195,9 +195,13 @@ def read_tokenizers(
     name = model_args.tokenizer_name or model_args.model_name_or_path
     source, target = load_tokenizers(name, model_args.target_tokenizer_name, model_args.trust_remote_code)
     choose_spelt_out(data_args.special_tokens_in_text, source, target)
-    columns = [of_corpus.columns for _, of_corpus in corpora_of(data_args)]
-    remember([column for column, _ in columns], source)
-    remember([column for _, column in columns if column is not None], target, "target")
+    corpora = corpora_of(data_args)
+    sources = [template_of_texts(of_corpus.source_column, corpus.prefix) for corpus, of_corpus in corpora]
+    remember(sources, source)
+    # What an objective makes of a text need not begin as it does.
+    plain = ["{text}" if each.objective else text for text, (_, each) in zip(sources, corpora, strict=True)]
+    remember_beginnings(plain, source)
+    remember([each.target_column for _, each in corpora if each.objective is None], target, "target")
     check_tags(data_args, source, target)
     return source, target, check_training(source, target, data_args.max_source_length, data_args.max_target_length)
 

@@ -15,6 +15,7 @@ from ..data.batches import EvaluationBatches
 from ..data.pairs import PairTokenizer, check_languages, prepare_evaluation
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
+from ..data.templates import beginnings_of
 from ..decoding.metrics import check_metrics
 from ..decoding.scoring import Scoring
 from ..errors import naming, say_of
@@ -56,7 +57,7 @@ def read_validation(
             bad.tell(partial(say_of, say, title or "validation"))
             prefixed = tokenize.with_prefix(prefix)
             check_languages(rows, of_set.columns, prefixed, "validation")
-            say_untold(rows, prefix, data_args, tell)
+            say_untold(rows, prefixed, tell)
             if data_args.metrics:
                 own: list[list[str]] = rows["target"][:]
                 for note in check_metrics(data_args.metrics, own, rows["source"][:], scoring):
@@ -93,16 +94,14 @@ def sets_of(data_args: DataArguments) -> Iterator[tuple[str, DataArguments, str]
         yield name, replace(data_args, validation_sets=None, **own), given.get("prefix", "")
 
 
-def say_untold(rows: Dataset, prefix: str, data_args: DataArguments, say: Callable) -> None:
-    """Says how many sources of a set begin with no prefix, where all sources of the training begin with one."""
-    prefixes = {corpus.prefix for corpus, _ in corpora_of(data_args)}
-    if "" in prefixes or prefix in prefixes:
-        return
-    untold = [text for text in rows["source"][:] if not (prefix + text).startswith(tuple(prefixes))]
+def say_untold(rows: Dataset, tokenize: PairTokenizer, say: Callable) -> None:
+    """Says how many sources of a set begin with none of the texts with which all sources of the training do."""
+    begin = beginnings_of(tokenize.source)
+    untold = [text for text in rows["source"][:] if not (tokenize.prefix + text).startswith(begin or "")]
     if untold:
         say(
-            f"{len(untold):,} of {len(rows):,} sources begin with no prefix of the training's, "
-            f"{', '.join(map(repr, sorted(prefixes)))}: a set of --validation_sets may have one; the first: "
+            f"{len(untold):,} of {len(rows):,} sources do not begin as all of the training, with "
+            f"{' or '.join(map(repr, begin))}: a set of --validation_sets may have a prefix; the first: "
             f"{untold[0][:60]!r}"
         )
 

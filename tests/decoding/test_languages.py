@@ -4,8 +4,10 @@
 
 import pytest
 from small_models import make_model
+from transformers import AutoTokenizer
 
-from hf_xformer.data.templates import remember
+from hf_xformer.data.pairs import template_of_texts
+from hf_xformer.data.templates import remember, remember_beginnings
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.decoding.decoder import Decoder
 from hf_xformer.errors import ArgumentError
@@ -59,6 +61,30 @@ def test_both_languages_may_be_wanted_and_others_are_refused(model, tokenizer):
         decoder(tgt_lang="de")
     told = decoder(tgt_lang="de", src_lang="en")
     assert told.languages("s1") == "<2en> <2de> s1"
+
+
+@pytest.mark.parametrize(
+    ("templates", "untold"),
+    [
+        (["s1 {text}"], "with 's1 ': 2, sources 2, 3; the first is: 's9'"),
+        (["s9{text}", "s1 s2 {text}"], "with 's1 s2 ' or 's9': 1, source 3; the first is: 's2 s1 s2'"),
+        (["s1 {text}", "{text}"], None),  # some of the training begin with anything
+        (["{text}"], None),
+    ],
+)
+def test_sources_that_begin_otherwise_than_all_of_the_training_are_said(model, tokenizer, templates, untold, tmp_path):
+    remember_beginnings(["s5 {text}"], tokenizer)  # of an earlier training
+    remember_beginnings(templates, tokenizer)
+    tokenizer.save_pretrained(tmp_path)
+    loaded, said = AutoTokenizer.from_pretrained(tmp_path), []
+    decoder = Decoder(model, loaded, loaded, say=lambda line: said.append(line) if "do not begin" in line else None)
+    list(decoder.decode(["s1 s2 s3", "s9", "s2 s1 s2", ""]))
+    assert len(said) == (untold is not None) and all(untold in line for line in said)
+
+
+def test_what_a_corpus_puts_before_a_template_stands_there_in_decoding_too(model, tokenizer):
+    remember([template_of_texts("<2{target_lang}> {source}", "s3 ")], tokenizer)
+    assert Decoder(model, tokenizer, tokenizer, tgt_lang="de").languages("s1") == "s3 <2de> s1"
 
 
 TARGETS = "<2{target_lang}> {target}"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_runs import SMALL, nightly, refused, run, stop_after, weights
 
-from hf_xformer.commands import train
+from hf_xformer.commands import evaluate, train
 from hf_xformer.errors import ArgumentError
 from hf_xformer.hub.card import scores_of
 from hf_xformer.hub.curves import collect_curves, set_and_metric
@@ -260,10 +260,16 @@ def test_sources_without_the_prefix_of_the_training_are_said(sets, task, tmp_pat
         corpora = json.dumps([{"train_file": task.train, **corpus}])
         given = {"train_file": None, "datasets": corpora, "validation_sets": json.dumps(found)}
         train.main(task.options(tmp_path / "run", **given, resume_from_checkpoint="false"))
-        return [line for line in capsys.readouterr().out.splitlines() if "begin with no prefix" in line]
+        return [line for line in capsys.readouterr().out.splitlines() if "do not begin as" in line]
 
     (line,) = said(prefix="A ")
     without = [row["source"] for row in rows if not row["source"].startswith("A ")]
-    assert line.startswith(f"validation set 'plain': {len(without)} of {len(rows)} sources begin with no prefix")
+    assert line.startswith(f"validation set 'plain': {len(without)} of {len(rows)} sources do not begin as")
     assert repr(without[0]) in line
+    for column, untold in (("source", len(without)), ("A {source}", 0)):
+        words = ("--test_file", sets["short"], "--metrics", "per", "--source_column", column)
+        evaluate.main([str(tmp_path / "run"), *words])
+        lines = [line for line in capsys.readouterr().err.splitlines() if "do not begin as" in line]
+        assert [f"with 'A ': {untold:,}, " in line for line in lines] == [True] * bool(untold)
+    assert said(source_column="A {source}") == [line]  # a template says it too, and the set's own column has none
     assert said() == []
