@@ -1,6 +1,6 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Input errors: one family of exceptions, and how a command prints one as a line."""
+"""Input errors: one family of exceptions, how a command prints one as a line, and other lines that are said."""
 
 import os
 import re
@@ -123,6 +123,22 @@ def naming(title: str) -> Iterator[None]:
 def say_of(say: Callable, title: str, line: str) -> None:
     """Says a line of what has a name."""
     say(f"{title}: {line}")
+
+
+def say_once(line: str, shards: int = 1) -> None:
+    """
+    Prints a line on stderr, once of all processes and workers of a loader that read the same rows.
+
+    Args:
+        shards: Of the rows. Workers divide them, and so do processes if each gets as many, as `datasets` has it: what
+            is in one shard a single reader knows. Otherwise all processes read all of them.
+    """
+    loading = sys.modules.get("torch.utils.data")  # without which there are no workers
+    worker = None if loading is None else loading.get_worker_info()
+    is_first = worker is None or worker.id == 0 or shards > 1
+    has_own = shards > 1 and shards % int(os.environ.get("WORLD_SIZE", "1")) == 0
+    if is_first and (has_own or os.environ.get("RANK", "0") == "0"):
+        print(line, file=sys.stderr)
 
 
 def refuse_misspelt(words: Iterable[str], known: Iterable[str]) -> None:

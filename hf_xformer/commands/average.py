@@ -21,7 +21,7 @@ from ..checkpoints.saving import save_checkpoint
 from ..checkpoints.vocabulary import other_tokens
 from ..errors import ArgumentError, one_line_errors
 from ..files import AVERAGED, TRAINER_STATE, check_output_folder, checkpoints_of, read_json, step_of, write_json
-from ..hub.privacy import shown
+from ..hub.privacy import public_path
 from ..training.resume import whole
 from ..version import __version__
 from .options import Parser, add_trust, whole_number
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The last one first, whose generation config the result takes over.
     model = average_checkpoints(names[::-1], args.trust_remote_code)
     save_checkpoint(args.output_dir, model, *tokenizers)
-    write_json(args.output_dir / AVERAGED, {"checkpoints": list(map(shown, names)), "hf_xformer": __version__})
+    write_json(args.output_dir / AVERAGED, {"checkpoints": list(map(public_path, names)), "hf_xformer": __version__})
     averaged = ", ".join(Path(name).name for name in names)
     print(f"{args.output_dir}: the average of {len(names)} checkpoints: {averaged}")
 

@@ -31,7 +31,7 @@ from ..data.advice import (
     recipe_options,
     tokenizer_options,
 )
-from ..data.bad_rows import BadRows, say_once
+from ..data.bad_rows import BadRows
 from ..data.duplicates import Overlap
 from ..data.pictures import picture_format, plot_lengths
 from ..data.reading import good_rows_of
@@ -39,7 +39,7 @@ from ..data.report import report_lines
 from ..data.rows import Columns, Row
 from ..data.sources import find_files
 from ..data.statistics import SIDES, Statistics
-from ..errors import ArgumentError, DataError, one_line_errors
+from ..errors import ArgumentError, DataError, one_line_errors, say_once
 from ..files import TARGET_TOKENIZER, write_json, write_text
 from .options import (
     Parser,

@@ -27,16 +27,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..checkpoints.loading import load_tokenizer
-from ..data.bad_rows import say_once
 from ..data.formats import read_lines
 from ..data.reading import load_rows
 from ..data.sources import find_files
 from ..data.templates import fields_of, takes_apart
 from ..decoding.decoder import Decoder
 from ..decoding.tally import Place, Tally, shortened
-from ..errors import ArgumentError, one_line_errors
+from ..errors import ArgumentError, one_line_errors, say_once
 from ..files import write_json_lines, write_text, write_whole
-from ..hub.privacy import shown
+from ..hub.privacy import public_path
 from ..training.fingerprint import weights_of
 from .options import (
     Parser,
@@ -232,7 +231,7 @@ class Written:
 
     def __init__(self, args: argparse.Namespace):
         self.direction, self.tag, self.least = args.direction, args.tag, args.min_score
-        self.checkpoint, self.pairs = shown(args.checkpoint), 0
+        self.checkpoint, self.pairs = public_path(args.checkpoint), 0
         self.unlikely, self.empty, self.unended, self.repeated = Tally(), Tally(), Tally(), 0
 
     def rows(self, decoded: Iterator[tuple[str, list[tuple[str, float | None, bool]]]]) -> Iterator[dict]:

@@ -31,7 +31,6 @@ from typing import Any
 import torch
 import transformers
 
-from ..data.bad_rows import say_once
 from ..data.reading import load_rows
 from ..data.sources import find_files
 from ..data.templates import check_target, language_fields
@@ -41,9 +40,9 @@ from ..decoding.metrics import METRICS, TOKENIZERS, check_metrics, compute_metri
 from ..decoding.predictions import is_predictions, read_predictions, write_predictions
 from ..decoding.scorers import nearest
 from ..decoding.scoring import NFC, UNICODE_FORMS, Scoring, describe_form
-from ..errors import ArgumentError, naming, one_line_errors
+from ..errors import ArgumentError, naming, one_line_errors, say_once
 from ..files import RECORD, TEST_RESULTS, read_json, write_json
-from ..hub.privacy import shown
+from ..hub.privacy import public_path
 from ..version import __version__
 from .options import (
     GENERATE_OPTIONS,
@@ -268,9 +267,9 @@ def say_seen(checkpoint: str, files: Sequence[str | Path]) -> None:
         named = {name for names in seen for name in names.split(", ")}
         # A folder that was given for training stands for all of its files.
         folders = {*record.get("train_files", ())} if how == "was trained on" else set()
-        seen_here = (each for each in files if shown(each) in named or shown(Path(each).parent) in folders)
+        seen_here = (each for each in files if public_path(each) in named or public_path(Path(each).parent) in folders)
         if (same := next(seen_here, None)) is not None:
-            said = f"{shown(checkpoint)} {how} {shown(same)}, or a file called so: no test of unseen texts"
+            said = f"{public_path(checkpoint)} {how} {public_path(same)}, or a file called so: no test of unseen texts"
             print(said, file=sys.stderr)
 
 
@@ -320,7 +319,7 @@ def decode_all(
 def names_of(systems: Sequence[str]) -> dict[str, str]:
     """Returns what each system is called: its path as others may see it, with folders more where two are the same."""
     parts = {name: Path(os.path.abspath(name)).parts for name in systems}
-    names = {name: shown(name) for name in systems}
+    names = {name: public_path(name) for name in systems}
     for length in range(2, max(map(len, parts.values())) + 1):
         called = list(names.values())
         names |= {name: Path(*parts[name][-length:]).as_posix() for name in systems if called.count(names[name]) > 1}
@@ -355,7 +354,7 @@ def score(
         **({"max_samples": args.max_samples} if args.max_samples else {}),
         **system.decoding,
         "checkpoint": system.name,
-        "test_file": list(map(shown, args.test_file or [])),
+        "test_file": list(map(public_path, args.test_file or [])),
         **{name: column for name in COLUMNS if (column := getattr(args, name)) != name.removesuffix("_column")},
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "hf_xformer": __version__,

@@ -26,7 +26,7 @@ from ..decoding.options import search_of
 from ..decoding.scoring import COMET_MODEL, Scoring
 from ..errors import ArgumentError, blame, refuse_misspelt, wrong_choice
 from ..files import kept_path
-from ..hub.privacy import shown
+from ..hub.privacy import public_path
 
 
 # Options of the verbs that read texts which mean something only where there are targets.
@@ -357,9 +357,8 @@ def generate_options(args: argparse.Namespace) -> dict[str, Any]:
 def record_of_decoding(args: argparse.Namespace, decoder: Decoder) -> dict[str, Any]:
     """Returns how a decoder decides on its texts: by the options that were given, and by those of the checkpoint."""
     allowed = getattr(args, "allowed", None)
-    kept = (
-        search_of(decoder.config) | generate_options(args) | ({} if allowed is None else {"allowed": shown(allowed)})
-    )
+    kept = search_of(decoder.config) | generate_options(args)
+    kept |= {} if allowed is None else {"allowed": public_path(allowed)}
     if decoder.config.do_sample:  # samples follow from the seed and the batches
         kept |= {"seed": args.seed} | ({"batch_size": args.batch_size} if args.batch_size else {})
     return kept
@@ -399,7 +398,7 @@ def make_decoder(args: argparse.Namespace, count: int | None = None) -> Decoder:
             raise ArgumentError(f"--{option} {column} has languages already: leave --tgt_lang out")
     options = generate_options(args)
     if args.mbr is not None:
-        options["mbr"] = risk_of(args)
+        options["mbr"] = chosen_risk(args)
     elif args.num_return_sequences is not None:
         raise ArgumentError("--num_return_sequences: these are candidates of --mbr, which is missing")
     elif count is not None:
@@ -424,7 +423,7 @@ def make_decoder(args: argparse.Namespace, count: int | None = None) -> Decoder:
     )
 
 
-def risk_of(args: argparse.Namespace) -> Any:
+def chosen_risk(args: argparse.Namespace) -> Any:
     """Returns the minimum Bayes risk decoding that options ask for, which compares texts as metrics do."""
     from ..decoding.mbr import MinimumBayesRisk  # metrics take seconds to import
 

@@ -22,7 +22,6 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from ..data.bad_rows import say_once
 from ..data.merges import read_merges, tokenizer_of_merges
 from ..data.pairs import first_reference
 from ..data.reading import load_named_rows, read_rows
@@ -31,7 +30,7 @@ from ..data.rows import Row
 from ..data.sources import find_files
 from ..data.templates import check_target, fields_of, language_fields, tags_of
 from ..data.tokenizers import TRAINERS, train_tokenizer
-from ..errors import ArgumentError, one_line_errors
+from ..errors import ArgumentError, one_line_errors, say_once
 from ..files import TARGET_TOKENIZER, check_output_folder, fill_folder
 from .options import (
     Parser,

@@ -31,7 +31,7 @@ from ..errors import blame, one_line_errors
 from ..files import ALL_RESULTS, CARD, CURVES, RECORD, TARGET_TOKENIZER, read_json, with_nulls, write_json
 from ..hub.card import CardFacts, facts_of, read_facts, why_kept, write_card
 from ..hub.curves import plot_curves
-from ..hub.privacy import cleaned, hide_secrets, shown
+from ..hub.privacy import cleaned, hide_secrets, public_path
 from ..hub.record import listed, make_record, provenance, update_record
 from ..hub.repository import RunPublisher, check_pushing
 from ..training.adapter_state import AllocateRanks, is_saved_in_part
@@ -382,7 +382,7 @@ def train_files(data_args: DataArguments) -> list[str]:
         files += corpus.train_file or ()
         if corpus.dataset_name and Path(corpus.dataset_name).is_dir():
             files += sorted(Path(corpus.dataset_name).rglob(f"*{split_name(corpus.train_split)}*"))
-    return list(dict.fromkeys(map(shown, files)))
+    return list(dict.fromkeys(map(public_path, files)))
 
 
 def count_bad_rows(run: Run, data_args: DataArguments) -> dict[str, Any]:

@@ -2,13 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bad rows of data: counted and refused together, or left out and counted by reason."""
 
-import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..errors import DataError
+from ..errors import DataError, say_once
 
 
 POLICIES = ("error", "skip")
@@ -222,19 +220,3 @@ class BadRowsOfStream(BadRows):
 def listed(counts: Mapping[str, int]) -> str:
     """Returns names with their numbers, in their order."""
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
-
-
-def say_once(line: str, shards: int = 1) -> None:
-    """
-    Prints a line on stderr, once of all processes and workers of a loader that read the same rows.
-
-    Args:
-        shards: Of the rows. Workers divide them, and so do processes if each gets as many, as `datasets` has it: what
-            is in one shard a single reader knows. Otherwise all processes read all of them.
-    """
-    loading = sys.modules.get("torch.utils.data")  # without which there are no workers
-    worker = None if loading is None else loading.get_worker_info()
-    is_first = worker is None or worker.id == 0 or shards > 1
-    has_own = shards > 1 and shards % int(os.environ.get("WORLD_SIZE", "1")) == 0
-    if is_first and (has_own or os.environ.get("RANK", "0") == "0"):
-        print(line, file=sys.stderr)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 
+from ..errors import say_once
 from ..files import content_of
-from .bad_rows import BadRows, BadRowsOfStream, say_once
+from .bad_rows import BadRows, BadRowsOfStream
 from .foreign import Foreign, load_foreign_rows
 from .formats import TABLE_READERS, format_of
 from .row_datasets import store_rows, stream_rows

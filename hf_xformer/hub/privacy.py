@@ -38,7 +38,7 @@ INSIDE = re.compile(rf"(?<![\w./~<\\-])(?:(?:file://|~)?(?:/{IN_PATH}+)+/?|[A-Za
 HOMES = r"(?:/home/|/root/|/Users/|[A-Za-z]:\\Users\\)" + IN_PATH
 
 
-def shown(path: str | Path) -> str:
+def public_path(path: str | Path) -> str:
     """
     Returns a path as others may see it: relative to the working folder, or its last part outside of that. A name on
     the Hub stays as it is.
@@ -67,11 +67,11 @@ def cleaned(value: Any) -> Any:
     value = without_secrets(value)
     with suppress(OSError):  # of a text that no name of a file can be
         if ABSOLUTE.fullmatch(value) and Path(value).exists():  # spaces and all
-            return shown(value)
+            return public_path(value)
     for place in sorted(map(str, local_places()), key=len, reverse=True):
         if " " in place:
             value = value.replace(f"{place}/", "")
-    return INSIDE.sub(lambda match: shown(match[0]), value)
+    return INSIDE.sub(lambda match: public_path(match[0]), value)
 
 
 def without_secrets(text: str) -> str:

@@ -17,7 +17,7 @@ from ..checkpoints.adapters import KINDS
 from ..files import RECORD, read_json, write_json
 from ..models import XformerConfig
 from ..version import __version__
-from .privacy import NAMED_SECRET, cleaned, secret_in, shown
+from .privacy import NAMED_SECRET, cleaned, public_path, secret_in
 
 
 # Options that decide the weights or the scores, of which a record says what was given on the command line. All others
@@ -113,11 +113,11 @@ def make_record(
     config, args = model.config, trainer.args
     record = {
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "recipe": None if recipe is None else shown(recipe),
+        "recipe": None if recipe is None else public_path(recipe),
         **{name: starts[-1][name] for name in ("commit", "versions", "hardware")},
         "starts": list(starts),
         **recorded(options),
-        "base_model": None if base_model is None else shown(base_model),
+        "base_model": None if base_model is None else public_path(base_model),
         "base_is_local": base_model is not None and Path(base_model).exists(),
         "trained_on": listed(trained_on),
         "bad_rows_left_out": bad_rows_left_out,
@@ -138,7 +138,7 @@ def make_record(
 
 def listed(data: str | Sequence[str]) -> str:
     """Returns a dataset's name, or the paths of files, as others may see them."""
-    return shown(data) if isinstance(data, str) else ", ".join(map(shown, data))
+    return public_path(data) if isinstance(data, str) else ", ".join(map(public_path, data))
 
 
 def recorded(words: Sequence[str]) -> dict:
@@ -158,7 +158,7 @@ def recorded(words: Sequence[str]) -> dict:
     for name, values in given.items():
         known = name if name in RECORDED else name.removeprefix("no_")
         if known in RECORDED and not any(secret_in(each) or NAMED_SECRET.search(each) for each in values):
-            kept.append(" ".join([f"--{name}", *(cleaned(shown(each)) for each in values)]))
+            kept.append(" ".join([f"--{name}", *(cleaned(public_path(each)) for each in values)]))
         else:
             left.append(name)
     return {"options": " ".join(kept), "options_left_out": sorted(left)}

@@ -221,13 +221,13 @@ def check_shards(folder: Path) -> None:
                 check_sums(BytesIO(content))
 
 
-def is_number(value: Any) -> bool:
+def is_amount(value: Any) -> bool:
     """Returns whether a value is a finite number, 0 or more."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
 def is_count(value: Any) -> bool:
-    return is_number(value) and isinstance(value, int)
+    return is_amount(value) and isinstance(value, int)
 
 
 def is_history(value: Any) -> bool:

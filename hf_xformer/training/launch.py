@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, TrainingArguments
 
+from ..errors import say_once
 from ..files import checkpoints_of
 from ..models import XformerConfig, why_not_varlen
 from .output_lock import release_locks
@@ -234,12 +235,6 @@ def keep_freed_memory() -> None:
             c_library = ctypes.CDLL("libc.so.6")
             if c_library.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES) == 1:
                 c_library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def say_once(line: str) -> None:
-    """Prints a line on stderr, in the first process only."""
-    if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr)
 
 
 def compiles_deepspeed() -> bool:

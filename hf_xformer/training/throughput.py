@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from ..errors import ArgumentError
 from ..files import TRAIN_RESULTS, read_json
 from .corpus_counts import CorpusCounts
-from .file_checks import is_count, is_number
+from .file_checks import is_amount, is_count
 from .launch import precision, tensor_parallel_size
 from .observation import IGNORED, add_before_trackers, add_to_log, observe_batches, observe_smoothing
 
@@ -360,7 +360,7 @@ def sums_in(state: Any, kinds: int | None = None) -> dict[str, Any] | None:
     counts = saved.get("counts") if isinstance(saved, dict) else None
     if not isinstance(counts, list) or not all(map(is_count, counts)) or kinds not in (None, len(counts)):
         return None
-    return saved if all(is_number(saved.get(name)) for name in ("loss_sum", "seconds", "steps")) else None
+    return saved if all(is_amount(saved.get(name)) for name in ("loss_sum", "seconds", "steps")) else None
 
 
 def seconds_of(state: Any) -> float:

@@ -5,9 +5,9 @@
 import pytest
 from torch.utils.data import DataLoader
 
-from hf_xformer.data.bad_rows import BadRows, say_once
+from hf_xformer.data.bad_rows import BadRows
 from hf_xformer.data.reading import load_named_rows
-from hf_xformer.errors import DataError
+from hf_xformer.errors import DataError, say_once
 
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")

@@ -31,7 +31,7 @@ from transformers import Seq2SeqTrainingArguments
 from hf_xformer.commands import push
 from hf_xformer.hub.card import CardFacts
 from hf_xformer.hub.contents import hidden_code
-from hf_xformer.hub.privacy import cleaned, hide_secrets, place_in, secret_in, shown, without_secrets
+from hf_xformer.hub.privacy import cleaned, hide_secrets, place_in, public_path, secret_in, without_secrets
 from hf_xformer.hub.publication import gather
 from hf_xformer.hub.record import RECORDED, recorded
 from hf_xformer.hub.repository import check_pushing
@@ -225,9 +225,9 @@ def test_paths_are_shown_relative_to_the_working_folder_or_by_their_last_part(tm
         "C:\\Users\\alice\\a.jsonl": "a.jsonl",
         "user/name": "user/name",
     }.items():
-        assert shown(path) == there
+        assert public_path(path) == there
     monkeypatch.chdir("/")
-    assert shown(tmp_path / "work") == shown(str(tmp_path / "work").lstrip("/")) == "work"
+    assert public_path(tmp_path / "work") == public_path(str(tmp_path / "work").lstrip("/")) == "work"
 
 
 def test_texts_are_cleaned_of_paths_and_secrets_and_of_nothing_else(tmp_path):
