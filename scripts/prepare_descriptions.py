@@ -21,6 +21,7 @@ which files the rows are from.
 import argparse
 import bz2
 import hashlib
+import http.client
 import lzma
 import re
 import urllib.error
@@ -79,7 +80,7 @@ def fetch(address: str, path: Path) -> Path:
         try:
             with urllib.request.urlopen(address, timeout=60) as answer:
                 content = answer.read()
-        except (urllib.error.URLError, TimeoutError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise PreparationError(f"{address}: {reason}; put the file at {path} to go on without it") from error
         path.parent.mkdir(parents=True, exist_ok=True)

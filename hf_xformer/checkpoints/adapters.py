@@ -4,13 +4,12 @@
 
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import find_adapter_config_file, logging
 
 from ..errors import ArgumentError, blame, first_line
@@ -84,7 +83,7 @@ def is_moved(earlier: str, now: str) -> bool:
 
 def load_adapter(model: PreTrainedModel, name_or_path: str, **hub) -> "PeftModel":
     """
-    Returns the model with an adapter from a folder or the Hub, frozen, and with the adapter's generation config.
+    Returns the model with an adapter from a folder or the Hub, frozen.
 
     Raises:
         ArgumentError: There is no such adapter, it does not fit, or one of its weights is missing. PEFT would leave
@@ -103,8 +102,6 @@ def load_adapter(model: PreTrainedModel, name_or_path: str, **hub) -> "PeftModel
     except Exception as error:  # of a dozen types, as when a model is loaded
         raise ArgumentError(f"{name_or_path}: cannot load an adapter: {first_line(error)}") from error
     load_weights(adapted, name_or_path, weights)
-    with suppress(OSError):  # adapters that PEFT alone has written have none
-        model.generation_config = GenerationConfig.from_pretrained(name_or_path, **hub)
     return adapted.eval()
 
 

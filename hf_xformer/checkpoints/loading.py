@@ -9,6 +9,7 @@ from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -16,10 +17,10 @@ from transformers import (
 from transformers.utils import cached_file
 
 from ..errors import ArgumentError, blame, did_you_mean, first_line
-from ..files import ADAPTER_CONFIG, CONFIG, TARGET_TOKENIZER, find
+from ..files import ADAPTER_CONFIG, CONFIG, GENERATION_CONFIG, TARGET_TOKENIZER, find
 from ..models import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
-from .folder_checks import check_folder, check_json
+from .folder_checks import check_folder, check_generation, check_json
 from .foreign_code import TOKENIZER_CONFIG, check_code, say_unsafe
 from .vocabulary import CONFIG_ERRORS
 from .weight_files import check_finite_tensor, read_tensors
@@ -99,7 +100,13 @@ def load_adapted(
         raise ArgumentError(
             f"{name_or_path}: the model that it is an adapter of, as its {ADAPTER_CONFIG} says: {error}"
         ) from error
-    return load_adapter(model, name_or_path, **hub)
+    adapted = load_adapter(model, name_or_path, **hub)
+    if has_file(name_or_path, GENERATION_CONFIG, **hub):  # adapters that PEFT alone has written have none
+        if (path := Path(name_or_path, GENERATION_CONFIG)).is_file():
+            check_generation(check_json(path), model.config, str(path))
+        with blame(f"{name_or_path}: {GENERATION_CONFIG}", OSError, ValueError, TypeError):
+            model.generation_config = GenerationConfig.from_pretrained(name_or_path, **hub)
+    return adapted
 
 
 def check_path(name_or_path: str) -> None:

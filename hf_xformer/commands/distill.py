@@ -24,6 +24,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from ..checkpoints.loading import load_tokenizer
@@ -32,6 +33,7 @@ from ..data.reading import load_rows
 from ..data.sources import find_files
 from ..data.templates import fields_of, takes_apart
 from ..decoding.decoder import Decoder
+from ..decoding.hypotheses import Hypothesis
 from ..decoding.tally import Place, Tally, shortened
 from ..errors import ArgumentError, one_line_errors, say_once
 from ..files import write_json_lines, write_text, write_whole
@@ -57,6 +59,9 @@ from .options import (
 
 # Sides of a row by the direction: that which is read, and that which the model writes.
 SIDES = {"forward": ("source", "target"), "backward": ("target", "source")}
+# A text, the mean logarithm of its tokens' probabilities, whether it ended by itself, and its unknown tokens, which
+# files of before 0.1.0 lack.
+Kept = tuple[str, float | None, bool, int]
 KEPT = 512  # texts that may be decoded before any of them is kept; samples follow from the number of the first
 
 
@@ -207,18 +212,24 @@ def begin(partial: Path, wanted: dict, done: int) -> None:
 
 
 def decode(decoder: Decoder, texts: Sequence[str], done: int, partial: Path, count: int) -> None:
-    """Appends each text that is left with its best hypotheses."""
-    left = texts[done:]
+    """Appends each text that is left with its best hypotheses; what is said in the end is of all texts."""
+    left, report = texts[done:], decoder.new_report()
+    for i, (text, earlier) in enumerate(islice(read_kept(partial), done), 1):
+        if text.strip():
+            place = Place(i, text)
+            decoder.encode(place, report)
+            written = [Hypothesis(text, ended=ended, unknown=sum(lost)) for text, _, ended, *lost in earlier]
+            report.see_written(place, written, None, decoder.is_length_asked)
     with open(partial, "a", encoding="utf-8", buffering=1) as output:
-        decoded = decoder.decode(left, progress=True, first=done + 1)
+        decoded = decoder.decode(left, progress=True, first=done + 1, report=report)
         for text, hypotheses in zip(left, decoded, strict=True):
-            kept = [[each.text, each.per_token, each.ended] for each in hypotheses[:count]]
+            kept = [[each.text, each.per_token, each.ended, each.unknown] for each in hypotheses[:count]]
             row = {"text": text, "hypotheses": kept}
             output.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def read_kept(partial: Path) -> Iterator[tuple[str, list[tuple[str, float | None, bool]]]]:
-    """Yields each text with its hypotheses, their scores and whether they ended by themselves."""
+def read_kept(partial: Path) -> Iterator[tuple[str, list[Kept]]]:
+    """Yields each text with its hypotheses."""
     with open(partial, encoding="utf-8") as lines:
         next(lines)  # has the options
         for line in lines:
@@ -234,12 +245,12 @@ class Written:
         self.checkpoint, self.pairs = public_path(args.checkpoint), 0
         self.unlikely, self.empty, self.unended, self.repeated = Tally(), Tally(), Tally(), 0
 
-    def rows(self, decoded: Iterator[tuple[str, list[tuple[str, float | None, bool]]]]) -> Iterator[dict]:
+    def rows(self, decoded: Iterator[tuple[str, list[Kept]]]) -> Iterator[dict]:
         """Yields the rows of texts with their hypotheses."""
         real, synthetic = SIDES[self.direction]
         for place, (text, hypotheses) in enumerate(decoded, 1):
             seen: set[str] = set()
-            for written, score, ended in hypotheses:
+            for written, score, ended, *_ in hypotheses:
                 if not self.keeps(Place(place, text, real), written, score, ended, seen):
                     continue
                 seen.add(written)

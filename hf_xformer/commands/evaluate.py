@@ -33,9 +33,9 @@ import transformers
 
 from ..data.reading import load_rows
 from ..data.sources import find_files
-from ..data.templates import check_target, language_fields
+from ..data.templates import check_target, fields_of, language_fields
 from ..decoding import significance
-from ..decoding.lengths import longest_target
+from ..decoding.lengths import LIBRARY_LENGTH, longest_target
 from ..decoding.metrics import METRICS, TOKENIZERS, check_metrics, compute_metrics
 from ..decoding.predictions import is_predictions, read_predictions, write_predictions
 from ..decoding.scorers import nearest
@@ -112,6 +112,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     scoring = Scoring(args.sacrebleu_tokenize, args.unicode_form, args.comet_model, args.comet_python)
     for note in check_metrics(args.metrics, references, sources, scoring):
         print(note, file=sys.stderr)
+    if "comet" in (*args.metrics, args.mbr) and fields_of(args.source_column or ""):
+        said = f"--source_column {args.source_column}: comet reads sources with all that this puts before them"
+        print(said, file=sys.stderr)
     check_groups(args, places_of(groups or ()), references, sources, scoring)
     if len(args.systems) > 1:
         significance.check_comparison(args.metrics, len(sources), args.bootstrap_samples)
@@ -185,7 +188,7 @@ def check_options(args: argparse.Namespace) -> None:
     """
     decoded = [name for name in args.systems if not is_predictions(name)]
     files = args.predictions_file or []
-    inputs = [*(args.test_file or ()), *filter(is_predictions, args.systems)]
+    inputs = [*(args.test_file or ()), *filter(is_predictions, args.systems), *filter(None, [args.allowed])]
     for number, path in enumerate(files):
         check_output_file("--predictions_file", path, inputs, outputs=files[:number])
     check_output_file("--output_file", args.output_file, inputs, outputs=files)
@@ -308,7 +311,8 @@ def decode_all(
         seconds = round(time.perf_counter() - start, 2)
         decoding: dict[str, Any] = {"sources_truncated": report.cut.count, "texts_cut_off": report.without_end}
         decoding |= {"decoding_seconds": seconds, "decoding": record_of_decoding(args, decoder)}
-        decoding |= {"longest_text": longest_target(decoder.config)} | length_options(args)
+        longest = longest_target(decoder.config) or LIBRARY_LENGTH
+        decoding |= {"longest_text": min(longest, decoder.positions or longest)} | length_options(args)
         decoding |= record_of_loading(args, decoder)
         systems.append(System(names[name], predictions, decoding))
         if name in files:

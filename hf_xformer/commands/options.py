@@ -22,7 +22,7 @@ from ..data.rows import Columns
 from ..data.templates import language_fields
 from ..decoding.decoder import Decoder
 from ..decoding.lengths import OVERLONG
-from ..decoding.options import search_of
+from ..decoding.options import BEAMS, search_of
 from ..decoding.scoring import COMET_MODEL, Scoring
 from ..errors import ArgumentError, blame, refuse_misspelt, wrong_choice
 from ..files import kept_path
@@ -357,8 +357,11 @@ def generate_options(args: argparse.Namespace) -> dict[str, Any]:
 def record_of_decoding(args: argparse.Namespace, decoder: Decoder) -> dict[str, Any]:
     """Returns how a decoder decides on its texts: by the options that were given, and by those of the checkpoint."""
     allowed = getattr(args, "allowed", None)
-    kept = search_of(decoder.config) | generate_options(args)
-    kept |= {} if allowed is None else {"allowed": public_path(allowed)}
+    useless = BEAMS if (decoder.config.num_beams or 1) == 1 else ()
+    given = {name: value for name, value in generate_options(args).items() if name not in useless}
+    of_metric = {"comet": "comet_model", "sacrebleu": "sacrebleu_tokenize"}.get(args.mbr, "")
+    given |= {of_metric: value} if (value := getattr(args, of_metric, None)) is not None else {}
+    kept = search_of(decoder.config) | given | ({} if allowed is None else {"allowed": public_path(allowed)})
     if decoder.config.do_sample:  # samples follow from the seed and the batches
         kept |= {"seed": args.seed} | ({"batch_size": args.batch_size} if args.batch_size else {})
     return kept
@@ -366,9 +369,8 @@ def record_of_decoding(args: argparse.Namespace, decoder: Decoder) -> dict[str, 
 
 def record_of_loading(args: argparse.Namespace, decoder: Decoder) -> dict[str, Any]:
     """Returns how a decoder's model was loaded and what it computes on."""
-    model = decoder.model
-    given = {name: getattr(args, name) for name in ("revision", "quantization", "compile")}
-    given |= {"commit": getattr(model.config, "_commit_hash", None)}  # of one on the Hub
+    model, given = decoder.model, {name: getattr(args, name) for name in ("revision", "quantization", "compile")}
+    given["base_commit" if hasattr(model, "peft_config") else "commit"] = getattr(model.config, "_commit_hash", None)
     kept = {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
     return kept | {name: value for name, value in given.items() if value}
 

@@ -28,7 +28,17 @@ from ..checkpoints.weight_files import is_tied_as_configured
 from ..data.pictures import can_plot
 from ..decoding.options import search_of
 from ..errors import blame, one_line_errors
-from ..files import ALL_RESULTS, CARD, CURVES, RECORD, TARGET_TOKENIZER, read_json, with_nulls, write_json
+from ..files import (
+    ALL_RESULTS,
+    CARD,
+    CURVES,
+    GENERATION_CONFIG,
+    RECORD,
+    TARGET_TOKENIZER,
+    read_json,
+    with_nulls,
+    write_json,
+)
 from ..hub.card import CardFacts, facts_of, read_facts, why_kept, write_card
 from ..hub.curves import plot_curves
 from ..hub.privacy import cleaned, hide_secrets, public_path
@@ -247,6 +257,8 @@ def take_up(trainer: Seq2SeqTrainer, run: Run, model_args: ModelArguments, corpo
         load_averages(run.model, str(run.finished))
         if trainer.args.should_save:
             run.model.save_pretrained(output_dir)
+            # Options of this evaluation are in the model's generation config, and are not the run's.
+            copy_weights(run.finished, output_dir, GENERATION_CONFIG)
     elif trainer.args.should_save:
         copy_weights(run.finished, output_dir)
 
@@ -302,7 +314,8 @@ def record_of(
         "commits": commits_of(run.recipe.options),
         "recipe_options": cleaned(run.recipe.options),
         "weights_of_step": trainer.state.global_step if best is None else best,
-        "stopped_early": has_stopped_early(trainer.state, data_args),
+        "stopped_early": has_stopped_early(trainer.state, data_args)
+        and trainer.state.global_step < trainer.state.max_steps,
         "decisions": asdict(run.plan),
         **recorded_chance(data_args),
         "recipe_changes": run.recipe.history,
@@ -410,7 +423,9 @@ def corpora_for_record(trainer: Seq2SeqTrainer, data_args: DataArguments) -> dic
 def report(trainer: Seq2SeqTrainer, record: dict, facts: CardFacts) -> None:
     """Leaves for people: the record, the picture of the curves, the model card, and where everything is."""
     output_dir = Path(trainer.args.output_dir)
-    record = record | {"facts": vars(facts)}
+    # Those that a card was given since stay, unless the run has its own.
+    earlier = read_json(output_dir / RECORD).get("facts")
+    record = record | {"facts": vars(facts) if earlier is None or facts != read_facts(None) else earlier}
     update_record(output_dir, record)
     if can_plot():
         plot_curves(trainer.state.log_history, output_dir / CURVES)

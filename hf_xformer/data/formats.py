@@ -275,8 +275,13 @@ def check_names(place: str, names: Sequence[str]) -> None:
         raise DataError(f"{place}: a column name occurs twice: {', '.join(map(shown, names)):.300}")
 
 
-def read_parquet(path: Path, columns: ByOption) -> Records:
-    """Reads a Parquet file, a batch at a time."""
+def read_parquet(path: Path, columns: ByOption, others: Iterable[str] = ()) -> Records:
+    """
+    Reads a Parquet file, a batch at a time.
+
+    Args:
+        others: Further columns, or fields of their objects, which may be missing.
+    """
     import pyarrow.parquet  # which only the extra `train` installs
 
     check_file(path)
@@ -285,6 +290,8 @@ def read_parquet(path: Path, columns: ByOption) -> Records:
         with pyarrow.parquet.ParquetFile(path) as file:
             check_names(str(path), file.schema_arrow.names)
             wanted = [column_in(path, file.schema_arrow.names, *each) for each in columns.items()]
+            outer = (each for other in others for each in (other, other.partition(".")[0]))
+            wanted += [each for each in outer if each in file.schema_arrow.names]
             numbers = count(1)
             for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(wanted))):
                 for record in batch.to_pylist():

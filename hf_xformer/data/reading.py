@@ -63,9 +63,11 @@ def good_rows_of(paths: list[Path], columns: Columns, bad_rows: BadRows) -> Iter
         )
         columns = Columns(source or "source", target, columns.group)
     are_tables = all(format_of(path) in TABLE_READERS for path in paths)
+    unwanted = bad_rows.unwanted
+    others = () if unwanted is None else fields_of(unwanted.column) or (unwanted.column,)
     for part in [[path] for path in paths] if are_tables else [paths]:
         before = bad_rows.until_now()
-        yield from good_rows(open_records(part, columns), columns, bad_rows)
+        yield from good_rows(open_records(part, columns, others), columns, bad_rows)
         if len(paths) > 1:
             bad_rows.check_file(str(part[0]), before)
 

@@ -4,6 +4,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ from huggingface_hub import metadata_load
 
 from ..errors import DataError
 from ..files import RECORD
-from .formats import TABLE_READERS, Records, check_file, format_of, is_gzip, read_parallel_text, read_text
+from .formats import (
+    TABLE_READERS,
+    Records,
+    check_file,
+    format_of,
+    is_gzip,
+    read_parallel_text,
+    read_parquet,
+    read_text,
+)
 from .rows import Columns
 
 
@@ -21,12 +31,19 @@ from .rows import Columns
 SIMPLE = {"config_name", "data_files", "data_dir", "default", "description"}
 
 
-def open_records(paths: list[Path], columns: Columns) -> Records:
-    """Opens tables, two parallel texts or, without a target, one text; raises DataError for other files."""
+def open_records(paths: list[Path], columns: Columns, others: Sequence[str] = ()) -> Records:
+    """
+    Opens tables, two parallel texts or, without a target, one text; raises DataError for other files.
+
+    Args:
+        others: Columns of tables, or fields of their objects, that are read too where there are such.
+    """
     names = " ".join(map(str, paths)) or "no file"
     tables = [path for path in paths if format_of(path) in TABLE_READERS]
     if tables and len(tables) == len(paths):
-        return (placed for path in tables for placed in TABLE_READERS[format_of(path)](path, columns.by_option))
+        # All but Parquet's have whole records.
+        readers = TABLE_READERS | {".parquet": partial(read_parquet, others=others)}
+        return (placed for path in tables for placed in readers[format_of(path)](path, columns.by_option))
     if tables:
         raise DataError(f"{names}: tables and plain text do not go together")
     match len(paths), columns.target is not None:

@@ -108,7 +108,7 @@ def remember_beginnings(templates: Iterable[str], tokenizer: PreTrainedTokenizer
         templates: That of each corpus.
     """
     tokenizer.init_kwargs.pop(BEGINNINGS, None)  # of an earlier training
-    literals = sorted({next(Formatter().parse(each))[0] for each in templates})
+    literals = sorted({next(iter(Formatter().parse(each)))[0] for each in templates})
     if all(literals):
         tokenizer.init_kwargs[BEGINNINGS] = literals
 
@@ -131,7 +131,8 @@ def template_of(tokenizer: PreTrainedTokenizerBase, side: str = "source") -> str
     if known is not None or side == "target" or TEMPLATES["target"] in tokenizer.init_kwargs:
         return known
     is_usual = any(re.fullmatch(r"<2.+>", token) for token in tokenizer.get_added_vocab())
-    return USUAL if is_usual else None
+    # Sources that all began with something else were told no language.
+    return USUAL if is_usual and all(re.match(r"<2.+>", each) for each in beginnings_of(tokenizer)) else None
 
 
 def tokens_of(word: str, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Constraints on decoded texts: how they begin, words that they hold, a list that they are of."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -26,10 +26,11 @@ class TargetEncoder:
     Args:
         tokenizer: The target's.
         config: What `generate()` goes by.
+        positions: Tokens that the decoder can read; None if there is no limit.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: GenerationConfig):
-        self.tokenizer, self.config = tokenizer, config
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: GenerationConfig, positions: int | None = None):
+        self.tokenizer, self.config, self.positions = tokenizer, config, positions
         self.allowed: AllowedTexts | None = None  # of which prefixes have to be beginnings
         self.tags = target_tags(tokenizer)  # of languages: a text begins with one, which is not part of it
 
@@ -62,21 +63,27 @@ class TargetEncoder:
         if start is None:
             raise ArgumentError("prefix: the model has no decoder_start_token_id, behind which a prefix would stand")
         ids = [start, *self(prefix)]
+        has = f"prefix of {place.kind} {place.number:,} has {len(ids) - 1:,} tokens"
+        if self.positions is not None and len(ids) > self.positions:
+            raise ArgumentError(f"{has}, and the model {self.positions:,} positions: {shortened(prefix)}")
         most = config.max_length if config.max_new_tokens is None else None
         if most is not None and len(ids) >= most:
             raise ArgumentError(
-                f"prefix of {place.kind} {place.number:,} has {len(ids) - 1:,} tokens, and max_length {most:,} leaves "
-                f"none to go on: {shortened(prefix)}; give max_new_tokens"
+                f"{has}, and max_length {most:,} leaves none to go on: {shortened(prefix)}; give max_new_tokens"
             )
         if self.allowed is not None and not self.allowed.follow(self.told(ids[1:])):
             raise ArgumentError(
                 f"prefix of {place.kind} {place.number:,}, to the end of a token, begins none of the allowed texts: "
                 f"{shortened(prefix)}"
             )
-        tag = next(filter(prefix.startswith, self.tags), "")
-        if (text := self.reads(ids)).strip() != prefix.removeprefix(tag).strip():
-            misread.add(place, f"has {shortened(prefix)} as {shortened(text)}")
+        self.tally_change(place, prefix, ids, misread)
         return ids
+
+    def tally_change(self, place: Place, text: str, tokens: list[int], misread: Tally) -> None:
+        """Counts a text whose tokens are another text's."""
+        tag = next(filter(text.startswith, self.tags), "")
+        if (read := self.reads(tokens)).strip() != text.removeprefix(tag).strip():
+            misread.add(place, f"has {shortened(text)} as {shortened(read)}")
 
     def words(self, place: Place) -> Words:
         """
@@ -97,6 +104,10 @@ class TargetEncoder:
             raise ArgumentError(
                 f"force_words: word {number} of {place.kind} {place.number:,} has a character that the target's "
                 f"tokenizer does not know: {shortened(text)}"
+            )
+        if not first or not later:
+            raise ArgumentError(
+                f"force_words: word {number} of {place.kind} {place.number:,} has no token: {shortened(text)}"
             )
         return Word(tuple(first), tuple(later))
 
@@ -144,34 +155,51 @@ class AllowedTexts(LogitsProcessor):
     Args:
         texts: Those that are allowed.
         encoder: Makes tokens of them.
+        say: Is told which of them the tokenizer gives back as others.
 
     Raises:
         ArgumentError: There is none, one is empty or longer than texts may become, or no token ends a text.
     """
 
-    def __init__(self, texts: Sequence[str], encoder: TargetEncoder):
+    def __init__(self, texts: Sequence[str], encoder: TargetEncoder, say: Callable[[str], object]):
         ends, most = end_tokens(encoder.config), longest_target(encoder.config) or LIBRARY_LENGTH
         if not texts or not ends:
             raise ArgumentError(f"allowed: there is no {'text' if ends else 'end token, by which texts would end'}")
         self.tree: dict[int, Any] = {}
+        self.encoder, distinct, misread = encoder, set(), Tally()
         for number, text in enumerate(texts, 1):
             tokens = encoder(text)
             if not text.strip() or len(tokens) >= most:
                 limit = f"has {len(tokens):,} tokens, and the longest text {most:,} with its end: give max_new_tokens"
                 limit += f" of {len(tokens) + 1:,} or more"
                 raise ArgumentError(f"allowed text {number:,} {limit if text.strip() else 'is empty'}")
+            encoder.tally_change(Place(number, text, "text"), text, tokens, misread)
+            distinct.add(tuple(tokens))
             node = self.tree
             for token in tokens:
                 node = node.setdefault(token, {})
             node |= {end: {} for end in ends}
-        self.count, self.encoder = len(set(texts)), encoder
+        self.count = len(distinct)
+        if misread.count:
+            say(f"allowed texts that the target's tokenizer changes: {misread.count:,}, {misread}")
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """
+        Returns the scores with those of other texts' tokens at minus infinity.
+
+        Raises:
+            ArgumentError: The generation config, or an option, forbids all tokens with which a text could go on.
+        """
         allowed = torch.full_like(scores, -float("inf"))
-        for row, tokens in enumerate(input_ids[:, 1:].tolist()):
-            # A row that has ended is left as it is: nobody goes by it.
-            index = list(self.follow(self.encoder.told(tokens))) or slice(None)
-            allowed[row, index] = scores[row, index]
+        found = [list(self.follow(self.encoder.told(tokens))) for tokens in input_ids[:, 1:].tolist()]
+        for row, index in enumerate(found):
+            # A row that has ended, or a beam that never began a text, is left as it is: nobody goes by it.
+            allowed[row, index or slice(None)] = scores[row, index or slice(None)]
+        is_stuck = allowed.isneginf().all(dim=-1).tolist()
+        if stuck := [row for row, index in enumerate(found) if index and is_stuck[row]]:
+            begun = shortened(self.encoder.reads(input_ids[stuck[0]].tolist()))
+            why = "an option or the generation config, such as min_length, forbids how texts go on"
+            raise ArgumentError(f"allowed: {why} behind {begun}")
         return allowed
 
     def follow(self, tokens: Sequence[int]) -> dict[int, Any]:

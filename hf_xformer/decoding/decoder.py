@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decodes texts in batches of similar length with `generate()`, and returns them in order."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
@@ -16,6 +17,7 @@ from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 from transformers.utils import logging
 
 from ..checkpoints.averaging import note_of_averages
+from ..checkpoints.languages import languages_of
 from ..checkpoints.loading import load_model, load_tokenizers
 from ..checkpoints.quantization import load_quantized
 from ..checkpoints.vocabulary import check_vocabulary
@@ -32,6 +34,7 @@ from .languages import Languages
 from .lengths import Report, SourceLengths, longest_target, room, within_positions
 from .log_probabilities import lengths_of, log_probabilities
 from .options import (
+    OF_LENGTH,
     candidates_of,
     check_assistant,
     check_hypotheses,
@@ -42,7 +45,7 @@ from .options import (
 )
 from .search import Search, is_implemented
 from .stopping import StopTexts, ended_by_themselves, own_stop_strings
-from .tally import Place, checked_text, numbered, shortened
+from .tally import Place, checked_text, numbered
 
 
 if TYPE_CHECKING:
@@ -107,22 +110,27 @@ class Decoder:
         **options,
     ):
         self.mbr = risk_of(mbr)
+        if (src_lang or tgt_lang) and languages_of(source):  # which are set on the tokenizer, and are this decoder's
+            source, target = copy.deepcopy((source, target))
         self.model, self.source, self.target, self.scores, self.say = model.eval(), source, target, scores, say
         self.languages, self.beginnings = Languages(source, target, src_lang, tgt_lang), beginnings_of(source)
+        self.is_length_asked = any(options.get(name) is not None for name in OF_LENGTH)
         options = with_own_length(options | self.languages.options)
         self.config = check_options(model, options)
         if self.mbr is not None:
             self.config.num_return_sequences = options["num_return_sequences"] = candidates_of(self.config)
             self.scores = self.scores or not self.config.do_sample
         self.options = options | {"return_dict_in_generate": True}
-        self.targets = TargetEncoder(target, self.config)
+        self.positions = room(model, "decoder")
+        self.targets = TargetEncoder(target, self.config, self.positions)
         if allowed is not None:
-            own = self.targets.allowed = AllowedTexts(list(allowed), self.targets)
+            if options.get("decoder_input_ids") is not None:
+                raise ArgumentError("allowed does not go with decoder_input_ids: leave one of them out")
+            own = self.targets.allowed = AllowedTexts(list(allowed), self.targets, say)
             self.options["logits_processor"] = LogitsProcessorList([*(options.get("logits_processor") or ()), own])
             check_hypotheses(self.config, own.count)
         if compile:
             self.options |= compiled(model, self.config, options)
-        self.positions = room(model, "decoder")
         if not isinstance(model.config, XformerConfig):  # which generates no further by itself
             self.options |= within_positions(self.positions, self.config, options.get("decoder_input_ids"))
         if isinstance(name := options.get("assistant_model"), str):
@@ -264,42 +272,37 @@ class Decoder:
                     torch.manual_seed(Random(f"{self.seed} {window[0].number}").getrandbits(32))
                 decoded = self.decode_window(window, bar, report)
                 if self.mbr is not None:
-                    texts_read = [place.text for place in window]
-                    decoded = self.mbr.sort(texts_read, list(decoded), by_probability=not self.config.do_sample)
-                yield from decoded
+                    texts_read, (found, unended) = [place.text for place in window], zip(*decoded, strict=True)
+                    found = self.mbr.sort(texts_read, list(found), by_probability=not self.config.do_sample)
+                    decoded = zip(found, unended, strict=True)
+                for place, (hypotheses, tokens) in zip(window, decoded, strict=True):
+                    report.see_written(place, hypotheses[:1] if self.mbr else hypotheses, tokens, self.is_length_asked)
+                    yield hypotheses
         for line in report.lines():
             self.say(line)
 
-    def decode_window(self, places: list[Place], bar: tqdm, report: Report) -> Iterator[list[Hypothesis]]:
-        """Yields the hypotheses of some texts in their order, as soon as those of all texts before are there."""
+    def decode_window(self, places: list[Place], bar: tqdm, report: Report) -> Iterator[tuple[list, int | None]]:
+        """Yields texts' hypotheses in their order, and how long the source is if positions ran out before an end."""
         encoded = {i: self.encode(place, report) for i, place in enumerate(places) if place.text.strip()}
         report.check()
         # A tokenizer that adds no end token makes nothing of some texts, such as a lone accent.
         encoded = {i: ids for i, ids in encoded.items() if ids}
         nothing = [Hypothesis("", *((0.0, 0) if self.scores else ()))] * (self.config.num_return_sequences or 1)
-        results = {i: nothing for i in range(len(places)) if i not in encoded}
+        results: dict[int, tuple] = {i: (nothing, None) for i in range(len(places)) if i not in encoded}
         bar.update(len(results))
         prompts = {i: self.targets.prompt(places[i], report.misread) for i in encoded}
         words = {i: self.targets.words(places[i]) for i in encoded}
-        given, out_of_positions, is_asked = 0, [], self.config.max_new_tokens or self.options.get("max_length")
+        given = 0
         for chosen, decoded in self.decode_batches(encoded, prompts, words):
             for i, (hypotheses, unended) in zip(chosen, decoded, strict=True):
-                results[i] = hypotheses
+                results[i] = hypotheses, len(encoded[i]) if unended else None
                 self.targets.check_words(places[i], [each.text for each in hypotheses], report.wordless)
-                out_of_positions += [i] * unended
-                if not (unended or hypotheses[0].ended):
-                    cut_off = report.as_asked if is_asked else report.cut_off
-                    cut_off.add(places[i], f"became {shortened(hypotheses[0].text)}")
-                if unknown := hypotheses[0].unknown:
-                    report.unwritten.add(places[i], f"lost {unknown:,} and became {shortened(hypotheses[0].text)}")
             bar.update(len(chosen))
             while given in results:
                 yield results.pop(given)
                 given += 1
         for i in range(given, len(places)):
             yield results[i]
-        for i in sorted(out_of_positions):
-            report.unended.add(places[i], f"has {len(encoded[i]):,} tokens")
 
     def decode_batches(
         self, encoded: dict[int, list[int]], prompts: dict[int, list[int]], words: dict[int, Words]

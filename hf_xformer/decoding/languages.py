@@ -134,12 +134,18 @@ class Template:
         Returns the template with its languages in it, and one field that is left, for the text.
 
         Raises:
-            ArgumentError: One has no token of its own.
+            ArgumentError: One has no token of its own, or more than one field is left.
         """
         names = {field: given[role] for role, field in self.fields.items()}
         for word in self.words:
             self.check_token(fill(word, names), word)
-        return fill(self.text, names | {field: "{}" for field in fields_of(self.text) if field not in names})
+        rest = [field for field in fields_of(self.text) if field not in names]
+        if len(rest) != 1:
+            raise ArgumentError(
+                f"the template of the training, {self.text!r}, has {len(rest)} fields beside languages: give whole "
+                "sources, without src_lang and tgt_lang"
+            )
+        return fill(self.text, names | {rest[0]: "{}"})
 
     def check_token(self, token: str, word: str) -> None:
         """Refuses what a word of the template has become, by an ArgumentError, if it is no token."""

@@ -7,7 +7,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..checkpoints.lengths import position_limit, trained_length
 from ..errors import ArgumentError, wrong_choice
-from .tally import LISTED, Place, Tally
+from .hypotheses import Hypothesis
+from .tally import LISTED, Place, Tally, shortened
 
 
 OVERLONG = ("keep", "truncate", "error")
@@ -89,7 +90,7 @@ class Report:
         self.unwritten = Tally()  # whose text is without its unknown tokens
         self.misread = Tally()  # whose prefix the target's tokenizer reads as another text
         self.wordless = Tally()  # whose text ended before it had all of its words
-        self.cut_off = Tally()  # whose text ended at the model's own `max_length`
+        self.cut_off = Tally()  # whose text ended at the greatest length of the checkpoint's generation config
         self.as_asked = Tally()  # or at the length that was asked for
         self.untold = Tally()  # that are told no language, as those of the training are
         self.unlike = Tally()  # that begin with something else than those of the training
@@ -106,6 +107,23 @@ class Report:
             (self.refused if self.sources.overlong == "error" else self.cut).add(place, what)
         elif self.sources.trained is not None and length > self.sources.trained:
             self.kept.add(place, what)
+
+    def see_written(self, place: Place, written: list[Hypothesis], tokens: int | None, is_asked: bool) -> None:
+        """
+        Counts a source whose texts are not whole: the best of them, but of those that lost unknown tokens any.
+
+        Args:
+            written: Texts that are returned, the best first.
+            tokens: Those of the source, if positions ran out before a text had ended.
+            is_asked: Whether an option says how long texts may become.
+        """
+        best = written[0]
+        if tokens is not None:
+            self.unended.add(place, f"has {tokens:,} tokens")
+        elif not best.ended:
+            (self.as_asked if is_asked else self.cut_off).add(place, f"became {shortened(best.text)}")
+        if lossy := next((each for each in written if each.unknown), None):
+            self.unwritten.add(place, f"lost {lossy.unknown:,} and became {shortened(lossy.text)}")
 
     def check(self) -> None:
         """
@@ -131,17 +149,11 @@ class Report:
             said = self.longer(self.kept, self.sources.trained)
             lines.append(f"decoded whole: {said} (overlong truncate cuts them, overlong error refuses them)")
         if self.unended.count:
-            texts = (
-                f"the texts of {self.unended.count:,} sources" if self.unended.count > 1 else "the text of 1 source"
-            )
             where = f"ended at the model's {self.positions:,} positions, without an end token"
-            lines.append(f"{where}: {texts}: {self.unended}")
+            lines.append(f"{where}: {texts_of(self.unended)}")
         if self.cut_off.count:
-            texts = (
-                f"the texts of {self.cut_off.count:,} sources" if self.cut_off.count > 1 else "the text of 1 source"
-            )
-            where = "cut off at the generation config's max_length, without an end token"
-            lines.append(f"{where}: {texts}: {self.cut_off} (max_new_tokens says another length)")
+            where = "cut off at the generation config's greatest length, without an end token"
+            lines.append(f"{where}: {texts_of(self.cut_off)} (max_new_tokens says another length)")
         if self.unknown.count:
             lines.append(f"read with unknown tokens in place of text: {self.unknown.count:,}, {self.unknown}")
         if self.unwritten.count:
@@ -159,6 +171,11 @@ class Report:
         if self.wordless.count:
             lines.append(f"texts without all of their words: {self.wordless.count:,}, of {self.wordless}")
         return lines
+
+
+def texts_of(tally: Tally) -> str:
+    """Returns in words how many sources' texts were counted, and which."""
+    return f"the {f'texts of {tally.count:,} sources' if tally.count > 1 else 'text of 1 source'}: {tally}"
 
 
 def within_positions(

@@ -38,6 +38,7 @@ SEARCH: dict[str, Any] = {
     **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "max_time")),
     **dict.fromkeys(("watermarking_config", "renormalize_logits", "remove_invalid_values"), False),
 }
+OF_LENGTH = ("max_new_tokens", "max_length")
 BEAMS: dict[str, Any] = {"length_penalty": 1.0, "early_stopping": False}
 SAMPLING: dict[str, Any] = {
     **dict.fromkeys(("temperature", "top_p", "typical_p"), 1.0),
@@ -54,9 +55,8 @@ def with_own_length(options: dict) -> dict:
     Returns options in which a greatest length that is given takes the place of the checkpoint's by the other name: of
     two the library takes the new tokens, whichever was given, and warns at every batch.
     """
-    names = ("max_new_tokens", "max_length")
-    given = [name for name in names if options.get(name) is not None]
-    return options if len(given) != 1 else options | {name: None for name in names if name not in given}
+    given = [name for name in OF_LENGTH if options.get(name) is not None]
+    return options if len(given) != 1 else options | {name: None for name in OF_LENGTH if name not in given}
 
 
 def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:

@@ -138,9 +138,9 @@ def check_sources(
             "give either --train_file, --dataset_name or --datasets",
         ),
         (
-            data_args.dataset_config_name is not None and data_args.train_file is not None,
-            f"--dataset_config_name {data_args.dataset_config_name} does nothing with --train_file: it is for "
-            "--dataset_name",
+            data_args.dataset_config_name is not None and data_args.dataset_name is None,
+            f"--dataset_config_name {data_args.dataset_config_name} does nothing without --dataset_name; a corpus of "
+            "--datasets has its own",
         ),
         (
             base is not None and Path(base).resolve() == Path(output_dir).resolve(),
@@ -319,8 +319,9 @@ def check_evaluation(data_args: DataArguments, training_args: Seq2SeqTrainingArg
 def check_useless(data_args: DataArguments, evaluates: bool) -> None:
     """Refuses options of data and evaluation that do nothing, having another value than their default."""
     of_dataset = data_args.dataset_name is not None and evaluates and not data_args.validation_files
+    named = any(corpus.dataset_name for corpus, _ in corpora_of(data_args)) or data_args.dataset_name
     needs = {
-        "train_split": (data_args.train_file is None, "--dataset_name: files have no splits"),
+        "train_split": (named, "--dataset_name: files have no splits"),
         "validation_split": (of_dataset, "--dataset_name and an evaluation on it"),
         "max_eval_samples": (evaluates, "an evaluation: give --validation_file or --eval_strategy"),
         "unicode_form": (data_args.metrics, "--metrics"),

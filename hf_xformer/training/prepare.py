@@ -173,7 +173,7 @@ def prepare(
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
     bad_rows = policies(data_args, plan.evaluates)
     with training_args.main_process_first(desc="reading and tokenising"):
-        known = trained_before(model_args, source, state if recipe.changed else None)
+        known = trained_before(model_args, source, state if recipe.changed or recipe.history else None)
         # The validation set first: it is small, and what is wrong with it should not be found behind hours of reading.
         validation, metrics = (None, None)
         if plan.evaluates:

@@ -323,13 +323,18 @@ def set_damaged_aside(output_dir: Path, say: Callable) -> None:
             say(f"{reason}: moved to {aside}, and a new one will be written")
 
 
-def copy_weights(checkpoint: Path, output_dir: Path) -> None:
+# Whatever the model was divided into, weights are saved whole, and the code that reads them is beside them.
+OF_MODEL = ("model*.safetensors", "*.safetensors.index.json", GENERATION_CONFIG, "*_xformer.py", "adapter_*")
+
+
+def copy_weights(checkpoint: Path, output_dir: Path, *patterns: str) -> None:
     """
-    Makes a finished run's checkpoint its result: however the model was divided, weights are saved whole, and the code
-    that reads them is beside them.
+    Makes a finished run's checkpoint its result.
+
+    Args:
+        patterns: Names of files that are copied; those of a model by default.
     """
-    of_model = ("model*.safetensors", "*.safetensors.index.json", GENERATION_CONFIG, "*_xformer.py")
-    for pattern in (*of_model, "adapter_*"):
+    for pattern in patterns or OF_MODEL:
         for path in checkpoint.glob(pattern):
             write_whole(output_dir / path.name, partial(shutil.copyfile, path))
 

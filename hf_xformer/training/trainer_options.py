@@ -227,6 +227,8 @@ def overlooked(data_args: DataArguments, training_args: Seq2SeqTrainingArguments
         asked = getattr(training_args, name)
         if given[other] and asked != defaults[name]:
             yield f"--{name} {asked:g} does nothing beside --{other} {given[other]}"
+    if not data_args.group_by_length and data_args.max_tokens is not None and not data_args.packing:
+        yield f"--group_by_length false does nothing beside --max_tokens {data_args.max_tokens}, which sorts by length"
     for name in ("logging", "eval", "save"):
         strategy, steps = plain(getattr(training_args, f"{name}_strategy")), getattr(training_args, f"{name}_steps")
         if strategy != "steps" and steps != defaults[f"{name}_steps"]:

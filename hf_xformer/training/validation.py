@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The validation sets of a run: read, tokenised, and laid behind one another in batches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..data.bad_rows import BadRows
 from ..data.batches import EvaluationBatches
 from ..data.pairs import PairTokenizer, check_languages, prepare_evaluation
 from ..data.reading import load_named_rows, load_rows
-from ..data.sources import find_files
+from ..data.sources import files_of_folder, find_files
 from ..data.templates import beginnings_of
 from ..decoding.metrics import check_metrics
 from ..decoding.scoring import Scoring
@@ -119,9 +119,18 @@ def trained_on(of_set: DataArguments, data_args: DataArguments) -> list[str]:
         same = [each for each in corpora if (each.dataset_name, each.dataset_config_name) == (name, config)]
         seen = {split_name(each.train_split) for each in same}
         return [f"the split {split} of {name} is trained on"] if split_name(split) in seen else []
-    training = [Path(file) for corpus in corpora for file in find_files(corpus.train_file or ())]
+    training = [Path(file) for corpus in corpora for file in files_of(corpus)]
     files = find_files(of_set.validation_file)
     return [f"{file} is a training file" for file in files if any(is_same(Path(file), other) for other in training)]
+
+
+def files_of(corpus: DataArguments) -> Sequence[str | Path]:
+    """Returns the files of a corpus; none of a dataset that is not a folder of such files."""
+    if corpus.dataset_name is None:
+        return find_files(corpus.train_file or ())
+    folder = Path(corpus.dataset_name)
+    split = split_name(corpus.train_split)
+    return (files_of_folder(folder, corpus.dataset_config_name, split) or ()) if folder.is_dir() else ()
 
 
 def split_name(split: str) -> str:

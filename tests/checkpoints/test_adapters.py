@@ -34,6 +34,7 @@ from hf_xformer.checkpoints import adapters
 from hf_xformer.checkpoints.loading import load_model
 from hf_xformer.commands import evaluate, generate, merge, train
 from hf_xformer.data.tokenizers import train_tokenizer
+from hf_xformer.errors import ArgumentError
 from hf_xformer.training.adapters import add_adapter, make_adapter
 from hf_xformer.training.arguments import ModelArguments
 
@@ -127,6 +128,11 @@ def test_adapters_decode_as_in_training_and_merged_as_apart(task, adapter, tmp_p
     assert said[0] == said[1] and len(said[0].splitlines()) == 4
     # The run's, whose targets are shorter than the base model's may be.
     assert AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged").generation_config.max_length == 13
+    broken = shutil.copytree(adapter, tmp_path / "broken") / "generation_config.json"
+    for content, problem in (("{", "not valid JSON"), ('{"num_beams": 0}', "`num_beams` "), ("[]", "expected a JSON")):
+        broken.write_text(content)
+        with pytest.raises(ArgumentError, match=f"generation_config.json: {problem}"):
+            load_model(str(broken.parent))
 
 
 def test_merging_leaves_the_output_layer_tied_where_the_source_has_an_embedding_of_its_own(tmp_path):

@@ -75,8 +75,25 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_file(teacher, dat
     assert "7 of 20 texts" in capsys.readouterr().out
 
 
-def distill_arguments(teacher, data):
-    return distill.make_parser().parse_args([str(teacher), "--train_file", str(data), "--output_file", "any.jsonl"])
+def test_what_a_run_before_has_cut_is_said_too(teacher, data, tmp_path, capsys):
+    words, output = ("--max_source_length", "3", "--batch_size", "4"), tmp_path / "texts.jsonl"
+
+    def said() -> list[str]:
+        return [line for line in capsys.readouterr().err.splitlines() if "cut to 3 tokens" in line]
+
+    whole = run(teacher, data, output, *words)
+    (expected,) = said()
+    rows = [json.dumps({"text": row["source"], "hypotheses": [[row["target"], None, True, 0]]}) for row in whole]
+    for begun in (rows[:5], rows):
+        output.unlink()
+        first = json.dumps(distill.order(distill_arguments(teacher, data, *words)))
+        output.with_name("texts.jsonl.partial").write_text("\n".join([first, *begun, ""]))
+        assert run(teacher, data, output, *words) == whole and said() == [expected]
+
+
+def distill_arguments(teacher, data, *more):
+    words = [str(teacher), "--train_file", str(data), "--output_file", "any.jsonl", *more]
+    return distill.make_parser().parse_args(words)
 
 
 @pytest.mark.parametrize("begun", ["", "header", "half"])

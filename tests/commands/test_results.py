@@ -85,7 +85,7 @@ def test_the_checkpoints_own_way_to_decode_is_in_the_results(checkpoint, test_fi
 def test_texts_without_an_end_are_counted_whoever_gave_the_length(checkpoint, test_file, capsys):
     found = results(checkpoint, test_file)
     assert found["texts_cut_off"] == 5 and found["longest_text"] == 8  # a random model ends no text
-    assert "cut off at the generation config's max_length" in capsys.readouterr().err
+    assert "cut off at the generation config's greatest length" in capsys.readouterr().err
     found = results(checkpoint, test_file, "--max_new_tokens", 4)
     assert found["texts_cut_off"] == 5 and found["longest_text"] == 4
     allowed = test_file.with_name("allowed.txt")

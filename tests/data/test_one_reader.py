@@ -70,7 +70,7 @@ def evaluated(file: Path, policy: str) -> list[dict]:
     found = []
 
     class Mute:
-        config = GenerationConfig()
+        config, positions = GenerationConfig(), None
         model = SimpleNamespace(config=SimpleNamespace(), dtype="torch.float32", device=SimpleNamespace(type="cpu"))
 
         def new_report(self):
@@ -213,7 +213,7 @@ def test_generate_and_distill_read_lines_alike(tmp_path, monkeypatch, capsys):
     seen: list[str] = []
 
     class Mute:
-        config = GenerationConfig()
+        config, new_report = GenerationConfig(), staticmethod(lambda: None)
 
         def decode(self, sources, **options):
             for source in sources:

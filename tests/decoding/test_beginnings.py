@@ -132,9 +132,35 @@ def test_what_leaves_no_text_or_not_one_prefix_a_source_is_refused(model, tokeni
             Decoder(model, tokenizer, tokenizer, **options)
 
 
+@pytest.mark.parametrize("options", [*LOOPS, {"do_sample": True}], ids=str)
+def test_a_list_that_the_generation_config_forbids_is_refused_and_gives_no_other_text(options, model, tokenizer):
+    model.generation_config.min_length = 6
+    with pytest.raises(ArgumentError, match="such as min_length, forbids how texts go on behind 's1'"):
+        list(Decoder(model, tokenizer, tokenizer, allowed=["s1"], **options).decode(TEXTS))
+
+
+def test_a_list_that_cannot_be_followed_or_written_as_it_stands_is_said(model, tokenizer):
+    said: list[str] = []
+    with pytest.raises(ArgumentError, match="allowed does not go with decoder_input_ids"):
+        Decoder(model, tokenizer, tokenizer, allowed=["s1"], decoder_input_ids=torch.tensor([[2, 7]]))
+    decoder = Decoder(model, tokenizer, tokenizer, allowed=["s1 s2", "s1  s2", "s3"], say=said.append)
+    assert decoder.targets.allowed.count == 2
+    assert said == [
+        "allowed texts that the target's tokenizer changes: 1, text 2; the first has 's1  s2' as 's1 s2': 's1  s2'"
+    ]
+
+
+def test_a_prefix_that_leaves_no_position_is_refused(tokenizer):
+    learned = make_model(position_embedding_type="learned", max_position_embeddings=8)
+    decoder = Decoder(learned, tokenizer, tokenizer, max_new_tokens=3)
+    assert list(decoder.decode(["s1"], prefixes=["s1 " * 7]))
+    with pytest.raises(ArgumentError, match="prefix of source 1 has 8 tokens, and the model 8 positions: "):
+        list(decoder.decode(["s1"], prefixes=["s1 " * 8]))
+
+
 def test_a_prefix_that_the_tokenizer_changes_is_said(model, tokenizer):
     said: list[str] = []
-    decoder = Decoder(model, tokenizer, tokenizer, say=said.append)
+    decoder = Decoder(model, tokenizer, tokenizer, say=said.append, max_new_tokens=7)
     list(decoder.decode(TEXTS, kind="line", prefixes=["s1", "s1  s2", "Haus s1", "", "", ""]))
     (line,) = said
     assert line.startswith("prefixes that the target's tokenizer changes: ") and "lines 2, 3" in line

@@ -5,6 +5,7 @@
 import logging
 import re
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -122,14 +123,15 @@ def test_a_text_without_tokens_and_the_configs_own_number_of_hypotheses(model, t
 def test_sources_longer_than_the_training_are_kept_cut_or_refused_and_always_said(model, tokenizer, monkeypatch):
     monkeypatch.setattr(tokenizer, "model_max_length", 4)
     texts, said = [*TEXTS, "s3 " * 30], []
-    kept = list(Decoder(model, tokenizer, tokenizer, say=said.append).decode(texts, kind="line"))
+    decoder = partial(Decoder, model, tokenizer, tokenizer, max_new_tokens=8)
+    kept = list(decoder(say=said.append).decode(texts, kind="line"))
     (line,) = said
     what = "3 sources are longer than the 4 tokens that the model's tokenizer records: lines 1, 3, 5;"
     assert line.startswith(f"decoded whole: {what} the first has 5 tokens: 's1 s2 s3 s4'")
     monkeypatch.setattr(tokenizer, "model_max_length", 10**30)
-    assert kept == list(Decoder(model, tokenizer, tokenizer, say=said.append).decode(texts)) and len(said) == 1
-    short = list(Decoder(model, tokenizer, tokenizer, max_source_length=4, say=said.append).decode(texts))
-    assert short[0] == next(Decoder(model, tokenizer, tokenizer).decode(["s1 s2 s3"]))
+    assert kept == list(decoder(say=said.append).decode(texts)) and len(said) == 1
+    short = list(decoder(max_source_length=4, say=said.append).decode(texts))
+    assert short[0] == next(decoder().decode(["s1 s2 s3"]))
     assert said[1].startswith("cut to 4 tokens: 3 sources are longer than the 4 tokens asked for: sources 1, 3, 5;")
     with pytest.raises(ArgumentError, match="3 sources are longer than the 4 tokens asked for: sources 1, 3, 5"):
         next(Decoder(model, tokenizer, tokenizer, max_source_length=4, overlong="error").decode(texts))
@@ -147,15 +149,16 @@ def test_without_a_recorded_length_there_is_nothing_to_go_by(overlong, model, to
     assert Decoder(learned, tokenizer, tokenizer, overlong=overlong).lengths.limit == 8
 
 
-def test_texts_that_the_models_own_length_cuts_off_are_said(model, tokenizer):
+@pytest.mark.parametrize("own", [{"max_length": 9}, {"max_new_tokens": 8}], ids=str)
+def test_texts_that_the_models_own_length_cuts_off_are_said(own, model, tokenizer):
     said: list[str] = []
     tokens = {"eos_token_id": [1, *range(5, 30)], "pad_token_id": 0, "decoder_start_token_id": 2}
-    model.generation_config = GenerationConfig(max_length=9, **tokens)
+    model.generation_config = GenerationConfig(**own, **tokens)
     texts = list(Decoder(model, tokenizer, tokenizer, say=said.append).decode(TEXTS))
     count = sum(not best.ended for best, *_ in texts)
     assert 0 < count < len(TEXTS)
     (line,) = said
-    assert line.startswith("cut off at the generation config's max_length, without an end token: ")
+    assert line.startswith("cut off at the generation config's greatest length, without an end token: ")
     assert f"{count} source" in line
     asked = Decoder(model, tokenizer, tokenizer, max_new_tokens=8, say=said.append)
     assert list(asked.decode(TEXTS)) == texts and len(said) == 1
@@ -189,9 +192,18 @@ def test_a_text_that_lost_unknown_tokens_is_said(model, tokenizer):
     assert said == [f"texts without their unknown tokens: 1, of line 1; {lost}"]
 
 
+def test_texts_that_minimum_bayes_risk_has_chosen_are_counted_and_no_other(model, tokenizer):
+    candidates = {"do_sample": True, "num_return_sequences": 8, "mbr": "chrf", "max_new_tokens": 4}
+    decoder = Decoder(model, tokenizer, tokenizer, **candidates)
+    decoder.seed, report = 0, decoder.new_report()
+    chosen = [best for best, *_ in decoder.decode(TEXTS * 9, report=report)]
+    assert report.without_end == sum(not best.ended for best in chosen) and 0 < report.without_end < len(chosen)
+
+
 def test_a_decoder_says_of_each_call_what_that_call_did(model, tokenizer):
     said: list[str] = []
-    decoder = Decoder(model, tokenizer, tokenizer, max_source_length=4, overlong="keep", say=said.append)
+    options = {"max_source_length": 4, "max_new_tokens": 8}
+    decoder = Decoder(model, tokenizer, tokenizer, overlong="keep", say=said.append, **options)
     for _ in range(2):
         list(decoder.decode([TEXTS[0]]))
     assert len(said) == 2 and said[0] == said[1] and "1 source is longer" in said[0]

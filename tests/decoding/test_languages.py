@@ -2,19 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Languages that are decoded from and into, by tokens before sources or targets."""
 
+from functools import partial
+
 import pytest
 from small_models import make_model
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer
 
 from hf_xformer.data.pairs import template_of_texts
 from hf_xformer.data.templates import remember, remember_beginnings
 from hf_xformer.data.tokenizers import train_tokenizer
-from hf_xformer.decoding.decoder import Decoder
+from hf_xformer.decoding import decoder as decoding
 from hf_xformer.errors import ArgumentError
 
 
 SYMBOLS = [f"s{number}" for number in range(36)]
 TEXTS = ["s1 s2 s3 s4", "", "s9"]
+Decoder = partial(decoding.Decoder, max_new_tokens=7)  # an asked length, of which nothing is said
 
 
 @pytest.fixture
@@ -80,6 +83,24 @@ def test_sources_that_begin_otherwise_than_all_of_the_training_are_said(model, t
     decoder = Decoder(model, loaded, loaded, say=lambda line: said.append(line) if "do not begin" in line else None)
     list(decoder.decode(["s1 s2 s3", "s9", "s2 s1 s2", ""]))
     assert len(said) == (untold is not None) and all(untold in line for line in said)
+
+
+def test_a_template_with_more_texts_than_one_takes_whole_sources_alone(model, tokenizer):
+    remember(["<2{target_lang}> {context} {source}"], tokenizer)
+    with pytest.raises(ArgumentError, match="has 2 fields beside languages: give whole sources"):
+        Decoder(model, tokenizer, tokenizer, tgt_lang="de")
+    Decoder(model, tokenizer, tokenizer)
+
+
+def test_languages_of_one_decoder_are_not_anothers():
+    tokenizer = NllbTokenizer()
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    stock = M2M100ForConditionalGeneration(M2M100Config(vocab_size=len(tokenizer), **sizes))
+    own = ("eng_Latn", "fra_Latn")
+    decoders = [Decoder(stock, tokenizer, tokenizer, src_lang=a, tgt_lang=b) for a, b in (own, own[::-1])]
+    read = [decoder.encoder(["a"])[0].ids[0] for decoder in decoders]
+    assert read == [tokenizer.convert_tokens_to_ids(language) for language in own]
 
 
 def test_what_a_corpus_puts_before_a_template_stands_there_in_decoding_too(model, tokenizer):

@@ -89,9 +89,10 @@ def test_a_broken_file_is_named(prepare, content, tmp_path, capsys):
     assert not (tmp_path / "data").exists()
 
 
-def test_an_address_without_the_file_is_named(prepare, tmp_path, capsys):
+@pytest.mark.parametrize("scheme", ["file://", ""])
+def test_an_address_without_the_file_is_named(prepare, scheme, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        mirror = ["--mirror", tmp_path.as_uri()]
+        mirror = ["--mirror", f"{scheme}{tmp_path}"]
         prepare.main([*mirror, "--output_dir", str(tmp_path / "data"), "--cache_dir", str(tmp_path / "cache")])
     line = capsys.readouterr().err
     assert "dists/bookworm/main/i18n/Translation-en.xz" in line and "to go on without it" in line

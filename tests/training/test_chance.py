@@ -5,6 +5,7 @@
 import json
 import shutil
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from transformers import AutoTokenizer
 
 from hf_xformer.commands import tokenizer, train
 from hf_xformer.data.pairs import PairTokenizer
+from hf_xformer.data.reading import load_rows
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
 from hf_xformer.training.arguments import DataArguments
@@ -160,11 +162,11 @@ def test_an_option_is_refused_before_the_data_are_read(changes, said, task, tmp_
 
 
 def test_an_objective_is_refused_on_pairs_and_pairs_are_wanted_without_one(texts, tmp_path, capsys):
-    for more in ({}, {"streaming": "true"}):
-        said = refused(
-            train, texts.options(tmp_path, objective="copy", train_file=texts.folder / "pairs.jsonl", **more), capsys
-        )
-        assert "pairs.jsonl:1: a target in 'target': " in said and "--objective is for texts without targets" in said
+    load_rows([texts.folder / "pairs.jsonl"]).to_parquet(tmp_path / "pairs.parquet")  # of which columns are read alone
+    places = {texts.folder / "pairs.jsonl": "pairs.jsonl:1", tmp_path / "pairs.parquet": "pairs.parquet, row 1"}
+    for (path, place), more in product(places.items(), ({}, {"streaming": "true"})):
+        said = refused(train, texts.options(tmp_path, objective="copy", train_file=path, **more), capsys)
+        assert f"{place}: a target in 'target': " in said and "--objective is for texts without targets" in said
     said = refused(train, texts.options(tmp_path), capsys)
     assert "texts.txt: unknown extension" in said and "a recipe's `objective`" in said
 
