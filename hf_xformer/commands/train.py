@@ -104,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if training_args.device.type == "cpu":
             keep_freed_memory()
         run = prepare(model_args, data_args, training_args, provenance(split_command_line(words)[0], training_args))
+        if run.finished is None:
+            run.starts[-1] |= {"trained_on": trained_data(data_args), "train_files": train_files(data_args)}
         trainer = make_trainer(run, model_args, data_args, training_args)
         hub = RunPublisher.of(training_args, model_args.hub_overwrite) if training_args.push_to_hub else None
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
@@ -310,7 +312,7 @@ def record_of(
     if data_args.datasets is not None:
         record |= corpora_for_record(trainer, data_args)
     more = {
-        "train_files": train_files(data_args),
+        **data_of_starts(run.starts, record["trained_on"]),
         "commits": commits_of(run.recipe.options),
         "recipe_options": cleaned(run.recipe.options),
         "weights_of_step": trainer.state.global_step if best is None else best,
@@ -333,6 +335,16 @@ def trained_data(data_args: DataArguments) -> str:
         return listed(names_of(data_args))
     files = None if data_args.dataset_name else data_args.train_file
     return data_in_words(files, data_args, data_args.train_split, data_args.max_train_samples)
+
+
+def data_of_starts(starts: Sequence[dict], last: str) -> dict[str, Any]:
+    """Returns the data of all starts of a run: in words, of the last start those that are given, and files."""
+    files = [file for start in starts for file in start.get("train_files", ())]
+    data = {start["from_step"]: start["trained_on"] for start in starts if "trained_on" in start}
+    changes = [step for step, before in zip([*data][1:], data.values(), strict=False) if data[step] != before]
+    words = [f"from step {step:,}: {data[step]}" for step in [*data][:1] + changes[:-1]]
+    said = "; ".join([*words, f"from step {changes[-1]:,}: {last}"]) if changes else last
+    return {"trained_on": said, "train_files": list(dict.fromkeys(files))}
 
 
 def evaluation_of(trainer: Seq2SeqTrainer, run: Run, data_args: DataArguments) -> dict[str, Any]:

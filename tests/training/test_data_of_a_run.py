@@ -120,6 +120,9 @@ def test_the_longest_source_is_kept_and_makes_no_other_tokenizer(task, tmp_path,
     for _ in ("changed", "taken up"):
         train.main(task.options(tmp_path / "changed", **changed))
         assert longest(tmp_path / "changed") == 9
+    record = json.loads((tmp_path / "changed/run.json").read_text())
+    assert record["train_files"] == ["long.jsonl", "short.jsonl"]
+    assert record["trained_on"] == "from step 1: long.jsonl; from step 4: short.jsonl"
     further = {
         **EXISTING,
         "train_file": tmp_path / "short.jsonl",
