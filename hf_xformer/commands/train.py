@@ -104,8 +104,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if training_args.device.type == "cpu":
             keep_freed_memory()
         run = prepare(model_args, data_args, training_args, provenance(split_command_line(words)[0], training_args))
-        if run.finished is None:
-            run.starts[-1] |= {"trained_on": trained_data(data_args), "train_files": train_files(data_args)}
         trainer = make_trainer(run, model_args, data_args, training_args)
         hub = RunPublisher.of(training_args, model_args.hub_overwrite) if training_args.push_to_hub else None
         if hub is not None and training_args.hub_strategy == HubStrategy.EVERY_SAVE:
@@ -134,6 +132,8 @@ def make_trainer(
 ) -> Seq2SeqTrainer:
     """Returns the stock Trainer of a run, having seen that it takes the options."""
     given = trainer_arguments(training_args, run.plan, resumes=run.checkpoint is not None)
+    if run.finished is None:  # else it is the last start's, whose data may be others
+        run.starts[-1] |= {"trained_on": trained_data(data_args), "train_files": train_files(data_args)}
     trainer_class = Seq2SeqTrainer if tensor_parallel_size() == 1 else TensorParallelTrainer
     check_optimizer(given, run.model)
     if isinstance(run.model, PreTrainedModel) and is_tied_as_configured(run.model):

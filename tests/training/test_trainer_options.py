@@ -93,6 +93,10 @@ def test_a_generation_config_that_is_not_there_is_refused(task, tmp_path, capsys
     [
         ({"max_steps": 5, "num_train_epochs": 30}, ["--num_train_epochs 30 does nothing beside --max_steps 5"]),
         (
+            {"max_steps": 5, "max_tokens": 64, "group_by_length": False},
+            ["--group_by_length false does nothing beside --max_tokens 64, which sorts by length"],
+        ),
+        (
             {"save_strategy": "epoch", "save_steps": 3, "eval_strategy": "epoch", "eval_steps": 2},
             [
                 "--eval_steps 2 does nothing with --eval_strategy epoch",
@@ -108,6 +112,7 @@ def test_a_generation_config_that_is_not_there_is_refused(task, tmp_path, capsys
     ],
 )
 def test_an_option_that_another_leaves_without_effect_is_said(options, lines):
-    tokens, others = options.pop("max_tokens", None), {"output_dir": "run", "use_cpu": True, **options}
-    data_args = DataArguments(train_file="train.jsonl", max_tokens=tokens)
-    assert list(overlooked(data_args, Seq2SeqTrainingArguments(**others))) == lines
+    of_data = {name: options[name] for name in ("max_tokens", "group_by_length") if name in options}
+    others = {name: value for name, value in options.items() if name not in of_data}
+    training_args = Seq2SeqTrainingArguments(output_dir="run", use_cpu=True, **others)
+    assert list(overlooked(DataArguments(train_file="train.jsonl", **of_data), training_args)) == lines
