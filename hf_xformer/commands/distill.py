@@ -60,7 +60,7 @@ from .options import (
 # Sides of a row by the direction: that which is read, and that which the model writes.
 SIDES = {"forward": ("source", "target"), "backward": ("target", "source")}
 # A text, the mean logarithm of its tokens' probabilities, whether it ended by itself, and its unknown tokens, which
-# files of before 0.1.0 lack.
+# files of an earlier build lack.
 Kept = tuple[str, float | None, bool, int]
 KEPT = 512  # texts that may be decoded before any of them is kept; samples follow from the number of the first
 

@@ -435,7 +435,7 @@ def corpora_for_record(trainer: Seq2SeqTrainer, data_args: DataArguments) -> dic
 def report(trainer: Seq2SeqTrainer, record: dict, facts: CardFacts) -> None:
     """Leaves for people: the record, the picture of the curves, the model card, and where everything is."""
     output_dir = Path(trainer.args.output_dir)
-    # Those that a card was given since stay, unless the run has its own.
+    # Facts that a card was given since stay, unless the run has its own.
     earlier = read_json(output_dir / RECORD).get("facts")
     record = record | {"facts": vars(facts) if earlier is None or facts != read_facts(None) else earlier}
     update_record(output_dir, record)

@@ -198,7 +198,7 @@ def read_tokenizers(
     corpora = corpora_of(data_args)
     sources = [template_of_texts(of_corpus.source_column, corpus.prefix) for corpus, of_corpus in corpora]
     remember(sources, source)
-    # What an objective makes of a text need not begin as it does.
+    # An objective's sources need not begin as its texts do.
     plain = ["{text}" if each.objective else text for text, (_, each) in zip(sources, corpora, strict=True)]
     remember_beginnings(plain, source)
     remember([each.target_column for _, each in corpora if each.objective is None], target, "target")

@@ -243,7 +243,8 @@ def test_files_and_splits_that_are_trained_on_are_found_wherever_they_lie(task, 
     assert said(train_file=[task.train], validation_file=[folder]) == [f"{folder}/1.jsonl is a training file"]
     assert not said(train_file=[task.train], validation_file=[part])
     shutil.copy(task.train, tmp_path / "parts/train.jsonl")
-    (tmp_path / "parts/1.jsonl").unlink(), (tmp_path / "parts/2.jsonl").unlink()
+    for name in "12":
+        (tmp_path / f"parts/{name}.jsonl").unlink()
     assert said(dataset_name=folder, validation_file=[task.train]) == [f"{task.train} is a training file"]
     assert not said(dataset_name=folder, validation_file=[task.validation])
     splits = {"dataset_name": "some/words", "train_split": "train"}
