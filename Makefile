@@ -18,7 +18,7 @@ MULTI30K := data/multi30k
 SEEDS ?= 0
 # Where scores of trainings are written: those that are there, as in benchmarks/results, are not made again.
 RESULTS ?= runs
-# Half the time on processors that compute in bfloat16; others are slower for it.
+# A third less time on processors that compute in bfloat16; others are slower for it.
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --bf16 true)
 export TOKENIZERS_PARALLELISM := false
 
@@ -27,10 +27,16 @@ export TOKENIZERS_PARALLELISM := false
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 28
 
+# A failed venv leaves its interpreter behind.
+.DELETE_ON_ERROR:
+
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("$(PYTHON) is Python %d.%d, and 3.11 is needed: PYTHON=python3.12" \
+		% sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
-# Torch comes first and pinned: where a range lets pip choose, it takes gigabytes of CUDA on a laptop.
+# Torch comes first, as the largest. A machine without a GPU saves gigabytes of CUDA by
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing into $(VENV): some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch

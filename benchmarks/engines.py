@@ -7,8 +7,9 @@ Words a second of a checkpoint in PyTorch, CTranslate2 and ONNX Runtime on a CPU
   python benchmarks/engines.py runs/g2p-quickstart --test_file data/g2p/test.jsonl --batch_size 32
 
 The checkpoint is exported to a folder that is deleted in the end. Every engine decodes the same words greedily, from
-token ids to token ids, in the same batches and with the same number of threads, in a process of its own; all take
-turns, and seconds are medians. In float32 all must give the tokens of PyTorch: if one does not, the exit status is 1.
+token ids to token ids, in the same batches and with the same number of threads, in a process of its own; PyTorch as
+`Decoder` does. All take turns, and seconds are medians. In float32 all must give the tokens of PyTorch: if one does
+not, the exit status is 1.
 
 Writes benchmarks/results/engines_BATCH.json and prints a table.
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import torch
 from apart import apart
@@ -36,8 +38,9 @@ from hf_xformer.decoding import Decoder
 Rows = list[list[int]]
 Decode = Callable[[Rows], Rows]
 NEW_TOKENS = 40
-TORCH = {
+TORCH: dict[str, dict[str, Any]] = {
     "PyTorch float32": {"dtype": "float32"},
+    "PyTorch float32, compiled": {"dtype": "float32", "compile": True},
     "PyTorch bfloat16": {"dtype": "bfloat16"},
     "PyTorch int8": {"dtype": "float32", "quantization": "int8"},
     "PyTorch int4": {"dtype": "float32", "quantization": "int4"},
@@ -51,22 +54,19 @@ EXPORTS = {
 }
 
 
-def by_torch(checkpoint: str, mode: dict[str, str]) -> Decode:
-    decoder = Decoder.from_pretrained(checkpoint, device="cpu", **mode)
+def by_torch(checkpoint: str, mode: dict[str, Any]) -> Decode:
+    greedy = {"num_beams": 1, "do_sample": False, "max_new_tokens": NEW_TOKENS}
+    decoder = Decoder.from_pretrained(checkpoint, device="cpu", **greedy, **mode)
     ends = decoder.config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
 
     @torch.inference_mode()
     def decode(rows: Rows) -> Rows:
         batch = decoder.source.pad({"input_ids": rows}, padding_side="right", return_tensors="pt")
-        tokens = decoder.model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            num_beams=1,
-            do_sample=False,
-            max_length=NEW_TOKENS + 1,
+        output = decoder.model.generate(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **decoder.options
         )
-        return [list(takewhile(lambda token: token not in ends, row)) for row in tokens[:, 1:].tolist()]
+        return [list(takewhile(lambda token: token not in ends, row)) for row in output.sequences[:, 1:].tolist()]
 
     return decode
 
@@ -130,14 +130,14 @@ def main() -> None:
         written = {name: decode_all(decode, sources, args.batch_size) for name, decode in engines.items()}
         runs = {name: partial(decode_all, decode, sources, args.batch_size) for name, decode in engines.items()}
         seconds = seconds_in_turn(runs, args.rounds)
-    print(f"\n{'':24}{'words/s':>10}{f'/ {BASELINE}':>20}{'equal words':>14}")
+    print(f"\n{'':28}{'words/s':>10}{f'/ {BASELINE}':>20}{'equal words':>14}")
     results = {}
     for name in engines:
         rate = len(sources) / seconds[name]
         equal = sum(a == b for a, b in zip(written[name], written[BASELINE], strict=True))
         results[name] = {"words_per_second": round(rate, 1), "equal_words": equal}
         ratio = rate / results[BASELINE]["words_per_second"]
-        print(f"  {name:22}{rate:10,.1f}{ratio:20.2f}{f'{equal} / {len(sources)}':>14}")
+        print(f"  {name:26}{rate:10,.1f}{ratio:20.2f}{f'{equal} / {len(sources)}':>14}")
     about = {"checkpoint": Path(args.checkpoint).name, "samples": len(sources), "batch_size": args.batch_size}
     print(write_results(f"engines_{args.batch_size}", results, args.output_dir, **about))
     unlike = [name for name, each in results.items() if "float32" in name and each["equal_words"] < len(sources)]

@@ -186,18 +186,18 @@ def length_generalisation() -> str:
 @table
 def toolkits() -> str:
     rows, results = [], [stored("toolkits"), stored("toolkits_bf16")]
+    times = sorted({row["minutes"] for result in results for row in result["rows"]})
     for result, dtype in zip(results, TYPES, strict=True):
-        times = sorted({row["minutes"] for row in result["rows"]})
         for name in dict.fromkeys(row["toolkit"] for row in result["rows"]):
             of_it = [row for row in result["rows"] if row["toolkit"] == name]
             # After another tuning there are rows of the choice before.
             found = {row["minutes"]: row for row in of_it if row_choice(row) == row_choice(of_it[-1])}
-            last = found[times[-1]]
+            last = found[max(found)]
             speed, updates = (f"{last[key]:,}" for key in ("target_tokens_per_second", "updates"))
             tuned = f"{last['rate']:g}, {last['tokens']:,}"
-            scores = (f"{found[minute]['bleu']:.1f}" for minute in times)
+            scores = (f"{found[minute]['bleu']:.1f}" if minute in found else "" for minute in times)
             rows.append([f"{name} {last['version']}, {dtype}", tuned, speed, updates, *scores])
-    head = [f"{times[-1]:g} minutes of training", "rate, tokens", "target tokens/s", "updates"]
+    head = ["up to the last of these minutes", "rate, tokens", "target tokens/s", "updates"]
     head += [f"BLEU after {minute:g} min" for minute in times]
     command = "toolkits.py --data multi30k-en-de-bpe --joey ../joey-env --eole ../eole-env"
     return markdown(head, rows, measured(results[0], command), "bfloat16 also with `--bf16`", "one seed")

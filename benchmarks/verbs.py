@@ -42,7 +42,7 @@ def comparison_parser(description: str | None, seeds: list[int], output_dir: str
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     said = " ".join(map(str, seeds))
     parser.add_argument("--seeds", type=int, nargs="+", default=seeds, help=f"default: {said}")
-    bf16 = "train in bfloat16: half the time on processors that have it"
+    bf16 = "train in bfloat16: a third less time on processors that have it"
     parser.add_argument("--bf16", action="store_true", help=bf16)
     kept = f"folder of the trainings, which are kept (default: {output_dir})"
     parser.add_argument("--output_dir", type=absolute, default=output_dir, help=kept)

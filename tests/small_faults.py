@@ -45,6 +45,7 @@ DAMAGED_RECORDS: dict[str, dict] = {
     "stopping a list": {"EarlyStopping": []},
     "stopping part text": {"EarlyStopping": {"attributes": "x"}},
     "counter text": {"EarlyStopping": {"attributes": {"early_stopping_patience_counter": "2"}}},
+    "score text": {"EarlyStopping": {"attributes": {"score_to_beat": "2"}}},
     "counter null": {"EarlyStopping": {"attributes": {"early_stopping_patience_counter": None}}},
 }
 

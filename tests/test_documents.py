@@ -175,7 +175,7 @@ def check_command(words: list[str], hooks) -> None:
         case ["python", script, *_]:
             assert (ROOT / script).exists(), words
         case _:
-            assert words[0] in ("echo", "pip") or words[0].startswith(".venv/bin/"), words
+            assert words[0] in ("echo", "git", "pip") or words[0].startswith(".venv/bin/"), words
 
 
 def check_options(verb: str, words: list[str], hooks) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.encoding import targets_own_vocabulary
 from ..files import CONFIG, write_json
 from .ctranslate2_spec import check_config, load_ctranslate2, make_spec
 from .engines import (
@@ -40,8 +41,8 @@ CARRIED_GREEDILY = {"min_length", "min_new_tokens", "bad_words_ids", "suppress_t
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, size: int, side: str) -> list[str]:
     """Returns a tokenizer's tokens in the order of their ids; an id without one is called `<unused_0>` or so."""
-    separate = side == "target" and getattr(tokenizer, "separate_vocabs", False)  # Marian's may hold two vocabularies
-    vocabulary = tokenizer.target_encoder if separate else tokenizer.get_vocab()
+    own = targets_own_vocabulary(tokenizer) if side == "target" else None
+    vocabulary = own or tokenizer.get_vocab()
     vocabulary = {**vocabulary, **getattr(tokenizer, "lang_token_to_id", {})}  # M2M100 keeps its languages apart
     by_id = {i: token for token, i in vocabulary.items()}
     unused = (name for i in count() if (name := f"<unused_{i}>") not in vocabulary)

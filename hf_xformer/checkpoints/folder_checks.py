@@ -39,7 +39,6 @@ WHOLE = {
     "prompt_lookup_num_tokens": (1, MOST_TOKENS),
     "max_matching_ngram_size": (1, MOST_TOKENS),
     "num_assistant_tokens": (1, MOST_TOKENS),
-    "prefill_chunk_size": (1, MOST_TOKENS),
 }
 Kind = tuple[Callable[[float], bool], str]
 POSITIVE: Kind = (lambda x: 0 < x <= MOST, "a positive number")
@@ -73,6 +72,7 @@ UNUSABLE: dict[str, tuple[str, tuple]] = {
     **dict.fromkeys(("penalty_alpha", "diversity_penalty"), (NO_LONGER, (0,))),
     "guidance_scale": ("for models without an encoder", (1,)),
     "token_healing": ("for models without an encoder", (False,)),
+    "prefill_chunk_size": ("for models without an encoder", ()),  # it would cut the mask of the source
 }
 
 

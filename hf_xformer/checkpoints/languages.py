@@ -1,8 +1,8 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Languages of multilingual tokenizers (mBART, M2M100, NLLB)."""
+"""Languages of multilingual tokenizers (mBART, PLBart, M2M100, NLLB)."""
 
-from transformers import MBartTokenizer, PreTrainedTokenizerBase
+from transformers import MBartTokenizer, PLBartTokenizer, PreTrainedTokenizerBase
 
 from ..errors import ArgumentError
 
@@ -18,7 +18,7 @@ def language_id(tokenizer: PreTrainedTokenizerBase | None, option: str, language
 
 def decoding_options(tokenizer: PreTrainedTokenizerBase | None, language: int) -> dict[str, int]:
     """Returns the option of `generate()` that has texts begin with a language's token, by its id."""
-    if isinstance(tokenizer, MBartTokenizer):
+    if isinstance(tokenizer, MBartTokenizer | PLBartTokenizer):
         return {"decoder_start_token_id": language}
     return {"forced_bos_token_id": language}  # in later models it follows the start token
 

@@ -8,6 +8,7 @@ from typing import Literal
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from ..data.encoding import targets_own_vocabulary
 from ..data.probing import check_ids
 from ..errors import ArgumentError, blame
 from ..files import TARGET_TOKENIZER
@@ -47,10 +48,8 @@ def check_vocabulary(
     check_sides(config, source, target)
     source_field = "encoder_vocab_size" if getattr(config, "encoder_vocab_size", None) else "vocab_size"
     for side, tokenizer, field in (("source", source, source_field), ("target", target, "vocab_size")):
-        # A Marian tokenizer may hold two vocabularies; its length is the source's.
-        separate = side == "target" and getattr(tokenizer, "separate_vocabs", False)
-        vocabulary = tokenizer.target_encoder if separate else tokenizer.get_vocab()
-        size = len(vocabulary) if separate else len(tokenizer)
+        own = targets_own_vocabulary(tokenizer) if side == "target" else None
+        vocabulary, size = own or tokenizer.get_vocab(), len(own or tokenizer)
         if size > getattr(config, field):
             raise ArgumentError(
                 f"the {side} tokenizer {tokenizer.name_or_path} has {size} tokens, "

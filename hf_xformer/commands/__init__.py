@@ -1,6 +1,9 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs of `hf-xformer`, each a module with `main(argv=None)`; what they share is in `options`."""
+"""
+The verbs of `hf-xformer`, each a module with `main(argv=None)`; options that they share are in `options`, and a
+training's record is in `training_record`.
+"""
 
 import os
 

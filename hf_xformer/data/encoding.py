@@ -162,16 +162,13 @@ class TextEncoder:
         Raises:
             ArgumentError: They depend on a language that has not been chosen.
         """
-        try:
-            (ids,) = self.ids_of([PLAIN_TEXT])
-        except KeyError as error:
-            option = "tgt_lang" if self.target else "src_lang"
-            if getattr(self.tokenizer, option, "") is not None:
-                raise
+        option = "tgt_lang" if self.target else "src_lang"
+        if getattr(self.tokenizer, option, "") is None:  # those of mBART and NLLB would take the other side's
             raise ArgumentError(
                 f"{title_of(self.tokenizer, self.side)} has several languages and no `{option}`: set "
                 f"tokenizer.{option} and save it with save_pretrained, or convert the model anew with --{option}"
-            ) from error
+            )
+        (ids,) = self.ids_of([PLAIN_TEXT])
         (bare,) = self.ids_of([PLAIN_TEXT], add_special_tokens=False)
         starts = (start for start in range(len(ids) - len(bare) + 1) if ids[start : start + len(bare)] == bare)
         first = next(starts, 0)
@@ -194,6 +191,11 @@ def choose_spelt_out(choice: str | None, *tokenizers: PreTrainedTokenizerBase) -
 def title_of(tokenizer: PreTrainedTokenizerBase, side: str) -> str:
     """Returns a tokenizer's name for messages."""
     return f"the {side} tokenizer {tokenizer.name_or_path}".rstrip()
+
+
+def targets_own_vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, int] | None:
+    """Returns the vocabulary of targets in a tokenizer that holds two, as Marian's may; None for one of both sides."""
+    return tokenizer.target_encoder if getattr(tokenizer, "separate_vocabs", False) else None
 
 
 def special_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -3,8 +3,9 @@
 """
 Tokenizers that cut words as subword-nmt does, by the merges that it has learned (Sennrich et al. 2016).
 
-Texts are split at white space alone, as those that come with such a file are: they are tokenised and in one case
-already. Of a published `bü@@ sche` a tokenizer makes the same two tokens, from `büsche`, and decodes them to that.
+Texts are split at spaces alone, as those that come with such a file are: they are tokenised and in one case already,
+and other white space is a part of words. Of a published `bü@@ sche` a tokenizer makes the same two tokens, from
+`büsche`, and decodes them to that.
 """
 
 from collections import Counter
@@ -16,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ..errors import ArgumentError
 from .formats import read_lines
-from .tokenizers import SPECIALS, UNKNOWN, apart, check_ends, checked, finish, frequent, numbered
+from .tokenizers import SPECIALS, UNKNOWN, check_ends, checked, finish, frequent, numbered, pretraining_tokens
 
 
 WORD_END = "</w>"
@@ -30,7 +31,7 @@ def read_merges(path: Path) -> Merges:
     Reads the file that subword-nmt's `learn-bpe` or `learn-joint-bpe-and-vocab` writes, its "codes".
 
     Raises:
-        ArgumentError: The file is another one, or of version 0.1.
+        ArgumentError: The file is another one, such as of merges of bytes, or of version 0.1.
     """
     first, *lines = [*read_lines(path)] or [""]
     if first.strip() != VERSION:
@@ -45,6 +46,11 @@ def read_merges(path: Path) -> Merges:
             raise ArgumentError(f"--merges {path}:{number}: no two symbols with a space between: {line!r}")
         if line:
             merges.append((left, right))
+    if merges and not any(right.endswith(WORD_END) for _, right in merges):
+        raise ArgumentError(
+            f"--merges {path}: no merge ends a word by {WORD_END}, so that these are no merges of subword-nmt; for "
+            "those of bytes, as GPT-2, RoBERTa and BART have them, give their tokenizer as --tokenizer_name"
+        )
     return merges
 
 
@@ -70,12 +76,15 @@ def tokenizer_of_merges(
     check_ends(max_length, added_tokens)
     characters: Counter[str] = Counter()
     for text in checked(texts):
-        characters.update("".join(text.split()))
+        characters.update(text.replace(" ", ""))
+    # The first of two equal merges counts. No text is to have a special token, and so none of them may be merged.
+    special = {*SPECIALS, *pretraining_tokens(sentinels, mask_token)}
+    merges = [(a, b) for a, b in dict.fromkeys(merges) if special.isdisjoint((a, b, a + b))]
     entries = [*SPECIALS, *(character + end for character in frequent(characters, 1) for end in ("", WORD_END))]
     for left, right in merges:
         entries += [left, right, left + right]
     model = models.BPE(numbered(entries), merges, unk_token=UNKNOWN, end_of_word_suffix=WORD_END)
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), apart(whole=True)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     tokenizer.decoder = decoders.BPEDecoder(suffix=WORD_END)
     return finish(tokenizer, max_length, added_tokens, sentinels, mask_token)

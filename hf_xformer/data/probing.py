@@ -3,6 +3,7 @@
 """Finds out by trying what a tokenizer does with texts, before a model learns from it."""
 
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 from transformers import PreTrainedTokenizerBase
 
@@ -78,10 +79,11 @@ def probe(tokenizer: PreTrainedTokenizerBase, side: str) -> Probe:
 
 
 def many_tokens(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Returns a text of the longest tokens of a vocabulary, which can be split in many ways."""
+    """Returns a text of a vocabulary's longest tokens, over again if they are few, with many ways to be split."""
     vocabulary = tokenizer.get_vocab()
     longest = sorted(vocabulary, key=lambda token: (len(token), token))[-LONGEST_TOKENS:]
-    return str(tokenizer.decode([vocabulary[token] for token in longest], skip_special_tokens=True)) or PLAIN_TEXT
+    ids = [vocabulary[token] for token in islice(cycle(longest), LONGEST_TOKENS)]
+    return str(tokenizer.decode(ids, skip_special_tokens=True)) or PLAIN_TEXT
 
 
 def ids_around(frame: Frame, ids: list[int]) -> tuple[list[int], list[int]]:

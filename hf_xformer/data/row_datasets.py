@@ -3,9 +3,13 @@
 """Rows as datasets: kept in the cache of `datasets`, or read whenever they are asked for."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+import transformers
 from datasets import Dataset, Features, IterableDataset, List, Value
 from datasets.exceptions import DatasetGenerationError
 
@@ -19,8 +23,6 @@ SOURCE_FEATURES = Features({"source": Value("string")})
 ROW_FEATURES = Features({"source": Value("string"), "target": List(Value("string"))})
 PAIR_FEATURES = Features({"source": Value("string"), "target": Value("string")})
 TALLY = "bad_rows.json"  # beside the rows in the cache: what was left out of them
-RULES = 6  # raised when the same files give other rows, which a cache of before must not hide
-
 Generate = Callable[..., Iterator[Row]]
 
 
@@ -36,7 +38,7 @@ def store_rows(
         generate: Yields the rows; takes what is given, and `columns`, `versions` and `bad_rows`.
         versions: What changes when the data do.
     """
-    kwargs = {**given, "columns": columns, "versions": (RULES, *versions)}
+    kwargs = {**given, "columns": columns, "versions": (*rules(), *versions)}
     # `datasets` hands this very object to the generator. A copy of it would count nothing here, and so have the rows
     # be read again below.
     counted = bad_rows.fresh()
@@ -57,6 +59,16 @@ def store_rows(
         write_json(tally, counted.record())
     bad_rows.recall(counted.record())
     return dataset
+
+
+@cache
+def rules() -> tuple[str, ...]:
+    """
+    Returns what decides which rows and tokens are made of the same files: a digest of this folder's code, and the
+    versions of the libraries. A cache of others must not hide it: `datasets` knows functions by their names alone.
+    """
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return sha256(code).hexdigest(), transformers.__version__, tokenizers.__version__
 
 
 def stream_rows(

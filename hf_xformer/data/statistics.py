@@ -41,6 +41,7 @@ UNUSUAL_TEXT: dict[str, Callable[[str], Any]] = {
     "white space at an end": lambda text: text != text.strip(),
     "a line break, tab or other control character": CONTROL.search,
     "a byte order mark, as files that were joined have inside": lambda text: "\ufeff" in text,
+    "words cut by subword-nmt, to be joined": re.compile("@@( |$)").search,
     "U+FFFD, which stands for a character that was lost": lambda text: "\ufffd" in text,
 }
 

@@ -86,6 +86,8 @@ def train_tokenizer(
     if model_type == "unigram" and min_frequency > 1:
         raise ArgumentError(f"--min_frequency {min_frequency} does nothing: unigram chooses pieces by likelihood")
     check_ends(max_length, added_tokens)
+    if model_type == "bpe":
+        check_spelling(added_tokens)
     form = [normalizers.NFC(), normalizers.Lowercase()] if lowercase else [normalizers.NFC()]
     if added_tokens:  # which nothing has to be learned of
         spelt = re.compile("|".join(rf"{re.escape(token)}\s*" for token in added_tokens))
@@ -104,9 +106,9 @@ def finish(
     tokenizer: Tokenizer, max_length: int, added_tokens: Sequence[str], sentinels: int = 0, mask_token: bool = False
 ) -> PreTrainedTokenizerFast:
     """Returns a tokenizer of transformers that ends every text with `</s>`; see `train_tokenizer`."""
-    names = [SENTINEL.format(number) for number in range(sentinels)]
-    tokenizer.add_special_tokens([*SPECIALS, *names, *([MASK] if mask_token else [])])
+    tokenizer.add_special_tokens([*SPECIALS, *pretraining_tokens(sentinels, mask_token)])
     tokenizer.add_tokens([AddedToken(token, rstrip=True, normalized=False) for token in added_tokens])
+    names = pretraining_tokens(sentinels)
     more: dict[str, Any] = {"extra_special_tokens": names} if names else {}
     more |= {"mask_token": MASK} if mask_token else {}
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -121,6 +123,20 @@ def finish(
         **SPECIAL_TOKENS,
         **more,
     )
+
+
+def pretraining_tokens(sentinels: int, mask_token: bool = False) -> list[str]:
+    """Returns the tokens for objectives of pretraining: so many sentinels, and a mask if one is wanted."""
+    return [SENTINEL.format(number) for number in range(sentinels)] + [MASK] * mask_token
+
+
+def check_spelling(added_tokens: Sequence[str]) -> None:
+    """Refuses tokens that a byte-level decoder gives back as others: it takes their letters of Latin-1 for bytes."""
+    for token in added_tokens:  # tokenizers issue 1392
+        if (decoded := decoders.ByteLevel().decode([token])) != token:
+            raise ArgumentError(
+                f"--added_tokens {token!r}: a byte-level tokenizer decodes it as {decoded!r}; spell it in ASCII"
+            )
 
 
 def check_ends(max_length: int, added_tokens: Sequence[str]) -> None:

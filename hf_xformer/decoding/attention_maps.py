@@ -66,7 +66,11 @@ def cross_attention(
     else:
         labels = encode(TextEncoder(target, target=True), languages.begin(target_text), model.device)
     check_room(model, "target", labels)
-    attentions = model(input_ids, labels=labels, output_attentions=True).cross_attentions
+    start = languages.options.get("decoder_start_token_id", model.generation_config.decoder_start_token_id)
+    if start is None:
+        start = model.config.decoder_start_token_id
+    before = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
+    attentions = model(input_ids, decoder_input_ids=before, output_attentions=True).cross_attentions
     weights = torch.stack(attentions)[:, 0].float().cpu()  # (layers, H, T, S)
     for name, number, count in (("layer", layer, weights.shape[0]), ("head", head, weights.shape[1])):
         if number is not None and not 1 <= number <= count:

@@ -120,15 +120,11 @@ def search_beams(
         ends: Tells for tokens (S * n, T) which texts have just ended.
     """
     rules = rules_of(config, tokens.shape[1])
-    prompts = tokens.view(-1, rules.beams, rules.prompt)
-    nothing = torch.zeros(prompts.shape[:2], device=tokens.device)
-    unused = torch.full_like(nothing, NEVER)
-    running = Hypotheses(prompts, torch.cat([nothing[:, :1], unused[:, 1:]], dim=1), nothing, nothing.long())
-    ended = replace(running, scores=unused)
+    running, ended = first_hypotheses(tokens, rules)
     # At first all beams are alike. The first gives all candidates, unless it has too few tokens for them.
     if processors is None and live.model.config.vocab_size >= rules.candidates:
-        running = running.choose(nothing[:, :1].long())
-    sources = torch.arange(len(prompts), device=tokens.device)
+        running = running.choose(torch.zeros_like(running.lengths[:, :1]))
+    sources = torch.arange(len(running.tokens), device=tokens.device)
     results: list[tuple[torch.Tensor, Hypotheses]] = []
     while len(sources):
         beams = running.scores.shape[1]
@@ -151,6 +147,15 @@ def search_beams(
         if len(kept):
             live.reorder(rows[kept].flatten(), kept)
     return assembled(results, rules, config.num_return_sequences, with_scores)
+
+
+def first_hypotheses(tokens: torch.Tensor, rules: Rules) -> tuple[Hypotheses, Hypotheses]:
+    """Returns prompts (B * n, T), of which the first of each source is in use, and room for the texts that end."""
+    prompts = tokens.view(-1, rules.beams, rules.prompt)
+    nothing = torch.zeros(prompts.shape[:2], device=tokens.device)
+    unused = torch.full_like(nothing, NEVER)
+    running = Hypotheses(prompts, torch.cat([nothing[:, :1], unused[:, 1:]], dim=1), nothing, nothing.long())
+    return running, replace(running, scores=unused)
 
 
 def best_candidates(
@@ -204,7 +209,7 @@ def assembled(
     results: list[tuple[torch.Tensor, Hypotheses]], rules: Rules, count: int, with_scores: bool
 ) -> dict[str, torch.Tensor | None]:
     """
-    Returns sequences, scores and log-probabilities in the order of the sources.
+    Returns sequences, scores, log-probabilities and lengths in the order of the sources.
 
     Args:
         results: Numbers of sources, with their texts.
@@ -216,12 +221,13 @@ def assembled(
         pad(ended.tokens[:, :count, :width], (0, max(0, width - ended.tokens.shape[2])), value=rules.fill)
         for _, ended in results
     ]
-    scores, log_probs = (
+    scores, log_probs, lengths = (
         torch.cat([getattr(ended, name)[:, :count] for _, ended in results])[order].flatten()
-        for name in ("scores", "log_probs")
+        for name in ("scores", "log_probs", "lengths")
     )
     return {
         "sequences": torch.cat(tokens)[order].flatten(0, 1),
         "sequences_scores": scores,
         "log_probabilities": log_probs if with_scores else None,
+        "lengths": lengths,
     }

@@ -10,7 +10,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation import LogitsProcessor
 
-from ..data.encoding import PLAIN_TEXT, TextEncoder
+from ..data.encoding import PLAIN_TEXT, TextEncoder, targets_own_vocabulary
 from ..data.templates import target_tags
 from ..errors import ArgumentError
 from .forced_words import Word, Words
@@ -132,8 +132,7 @@ class TargetEncoder:
     @cached_property
     def size(self) -> int:
         """Number of the tokenizer's tokens of targets; a model may have more, as its vocabulary was padded."""
-        is_separate = getattr(self.tokenizer, "separate_vocabs", False)  # Marian's may hold two vocabularies
-        return len(self.tokenizer.target_encoder if is_separate else self.tokenizer)
+        return len(targets_own_vocabulary(self.tokenizer) or self.tokenizer)
 
     def unknown_in(self, tokens: list[int]) -> int:
         """Returns how many tokens no text has: those that the tokenizer lacks, and unknown ones if it has such."""

@@ -31,7 +31,7 @@ from .compiling import check_compiling, compiled
 from .forced_words import Words, check_force_words
 from .hypotheses import Hypothesis
 from .languages import Languages
-from .lengths import Report, SourceLengths, longest_target, room, within_positions
+from .lengths import Report, SourceLengths, greatest_length, longest_target, room, width_of, within_positions
 from .log_probabilities import lengths_of, log_probabilities
 from .options import (
     OF_LENGTH,
@@ -390,19 +390,23 @@ class Decoder:
                 options["decoder_input_ids"] = prompt.expand(len(sources), -1)
             if words is not None:
                 options["custom_generate"] = Search(self.scores, words)
+            width = width_of(options.get("decoder_input_ids"), self.config)
+            if self.stops is not None:
+                self.stops.width = width
             output = self.model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **options
             )
         if self.is_assisted and self.stops is not None:
             self.cut_at_stop(output, options.get("decoder_input_ids"))
         texts = self.targets.texts(output.sequences.tolist())
-        width = 1 if (prompt := options.get("decoder_input_ids")) is None else prompt.shape[1]
-        ended = ended_by_themselves(output.sequences, width, self.config, self.stops)
+        most = greatest_length(self.config, width, self.positions)
+        ended = ended_by_themselves(output.sequences, width, most, self.config, self.stops)
         unknown = map(self.targets.unknown_in, output.sequences[:, width:].tolist())
         found = zip(texts, ended, unknown, strict=True)
         hypotheses = [Hypothesis(text, ended=by_itself, unknown=lost) for text, by_itself, lost in found]
         if self.scores:
-            lengths = lengths_of(output.sequences[:, width:], self.config)
+            lengths = getattr(output, "lengths", None)
+            lengths = lengths_of(output.sequences[:, width:], self.config) if lengths is None else lengths.tolist()
             scored = zip(hypotheses, self.log_probabilities(output), lengths, strict=True)
             hypotheses = [replace(each, score=score, length=length) for each, score, length in scored]
         is_at_end = self.positions is not None and output.sequences.shape[1] > self.positions

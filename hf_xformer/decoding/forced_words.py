@@ -17,7 +17,7 @@ import torch
 from transformers import GenerationConfig
 
 from ..errors import ArgumentError
-from .beams import NEVER, Hypotheses, Rules, assembled, continuations, rules_of
+from .beams import NEVER, Hypotheses, Rules, assembled, continuations, first_hypotheses, rules_of
 from .live_batch import LiveBatch
 
 
@@ -136,12 +136,9 @@ def search_with_words(
         words: Those of each source.
     """
     rules = rules_of(config, tokens.shape[1])
-    prompts = tokens.view(-1, rules.beams, rules.prompt)
-    nothing = torch.zeros(prompts.shape[:2], device=tokens.device)
-    unused = torch.full_like(nothing, NEVER)
-    running = Hypotheses(prompts, torch.cat([nothing[:, :1], unused[:, 1:]], dim=1), nothing, nothing.long())
-    ended = replace(running, scores=unused)
-    progress = [[started(each, row[1:]) for row in rows] for each, rows in zip(words, prompts.tolist(), strict=True)]
+    running, ended = first_hypotheses(tokens, rules)
+    prompts = running.tokens.tolist()
+    progress = [[started(each, row[1:]) for row in rows] for each, rows in zip(words, prompts, strict=True)]
     sources = list(range(len(prompts)))
     results: list[tuple[torch.Tensor, Hypotheses]] = []
     while sources:

@@ -184,16 +184,35 @@ def within_positions(
     """Returns the option that says how long a text may become, lowered to what a stock decoder has positions for."""
     if limit is None:
         return {}
-    width = 1
-    if prompt is not None:
-        start = config.decoder_start_token_id
-        # Where no row begins with the start token, the library puts it before them.
-        width = prompt.shape[1] + (start is not None and bool((prompt[:, 0] != start).all()))
+    width = width_of(prompt, config)
     # The last token is written and not read, and needs no position.
     most = {"max_length": limit + 1, "max_new_tokens": limit + 1 - width}
     name = "max_length" if config.max_new_tokens is None else "max_new_tokens"
     value = getattr(config, name) or LIBRARY_LENGTH
     return {name: most[name]} if value > most[name] else {}
+
+
+def width_of(prompt: torch.Tensor | None, config: GenerationConfig) -> int:
+    """Returns the tokens before those that a model writes: the start token, or a prompt (B, T) with it."""
+    if prompt is None:
+        return 1
+    start = config.decoder_start_token_id
+    # Where no row begins with the start token, the library puts it before them.
+    return prompt.shape[1] + (start is not None and bool((prompt[:, 0] != start).all()))
+
+
+def greatest_length(config: GenerationConfig, width: int, positions: int | None) -> int:
+    """
+    Returns the most tokens that a text may have, with the `width` before it.
+
+    Args:
+        positions: Tokens that the decoder can read; None if there is no limit.
+    """
+    if config.max_new_tokens is None and config.max_length is not None:
+        most = config.max_length
+    else:
+        most = width + (config.max_new_tokens or LIBRARY_LENGTH)
+    return most if positions is None else min(most, positions + 1)
 
 
 def longest_target(config: GenerationConfig) -> int | None:

@@ -108,11 +108,13 @@ class SearchOutput(ModelOutput):
         sequences: Tokens of all texts, padded, (B * num_return_sequences, T).
         sequences_scores: What beams are sorted by, (B * num_return_sequences,); None for greedy search.
         log_probabilities: Those of the texts, (B * num_return_sequences,), if they were asked for.
+        lengths: Tokens of the texts without their prompt, (B * num_return_sequences,), of beams.
     """
 
     sequences: torch.Tensor | None = None
     sequences_scores: torch.Tensor | None = None
     log_probabilities: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
 
 
 class Ends:

@@ -36,31 +36,39 @@ class StopTexts(StoppingCriteria):
     Ends a text that has one of some strings.
 
     The library's own looks for them in the names of tokens, which it cannot make out for tokenizers of whole words.
+
+    Args:
+        width: Tokens of the prompt, where no string ends a text.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: list[str]):
-        self.tokenizer, self.strings = tokenizer, strings
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: list[str], width: int = 1):
+        self.tokenizer, self.strings, self.width = tokenizer, strings, width
 
     def __call__(  # type: ignore[override]
         self, input_ids: torch.Tensor, scores: torch.Tensor | None = None, **kwargs
     ) -> torch.Tensor:
         texts = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True)
-        return torch.tensor([any(each in text for each in self.strings) for text in texts], device=input_ids.device)
+        prompts = self.tokenizer.batch_decode(input_ids[:, : self.width], skip_special_tokens=True)
+        ended = [
+            any(text.find(each, max(0, len(prompt) - len(each) + 1)) >= 0 for each in self.strings)
+            for text, prompt in zip(texts, prompts, strict=True)
+        ]
+        return torch.tensor(ended, device=input_ids.device)
 
 
 def ended_by_themselves(
-    sequences: torch.Tensor, width: int, config: GenerationConfig, stops: StopTexts | None = None
+    sequences: torch.Tensor, width: int, most: int, config: GenerationConfig, stops: StopTexts | None = None
 ) -> list[bool]:
     """
     Returns for each sequence whether it ended by an end token or a string, and not at the greatest length.
 
     Args:
         width: Tokens of its prompt.
+        most: Tokens that it may have, with its prompt.
         config: What `generate()` went by.
     """
     tokens = sequences[:, width:]
-    most = config.max_new_tokens or (config.max_length or 0) - width
-    if config.forced_eos_token_id is not None and tokens.shape[1] == most:
+    if config.forced_eos_token_id is not None and sequences.shape[1] >= most:
         tokens = tokens[:, :-1]  # the last one is an end token in any case
     ended = is_one_of(tokens, end_tokens(config)).any(dim=-1) | (sequences[:, -1] == padding(config))
     return (ended if stops is None else ended | stops(sequences)).tolist()

@@ -34,7 +34,7 @@ from ..files import (
 )
 from ..yaml_files import read_yaml_file
 from .curves import TIMINGS, set_and_metric
-from .privacy import cleaned
+from .privacy import cleaned, public_path
 from .record import update_record
 from .templates import Written, card_template, quoted
 
@@ -170,7 +170,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
     Returns the card of a run's folder.
 
     Args:
-        name: What readers load the model by: the folder's path, or its name on the Hub.
+        name: What the card's code loads the model by: its name on the Hub, or the folder's path as others may see it.
 
     Raises:
         ArgumentError: The folder has no record of a run, or a record of another version.
@@ -190,7 +190,7 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
         text = card_template().render(
             card_data=Written(metadata_of(run, facts, name, scores, named_sets, footprint).to_yaml()),
             name=name,
-            title=name.rpartition("/")[2],
+            title=folder.resolve().name if name == "." else name.rpartition("/")[2],
             facts=facts,
             written=example.get("text") if example.get("source") == facts.example else None,
             run=run,
@@ -355,10 +355,11 @@ def write_card(folder: Path, facts: CardFacts, overwrite: bool = False, written:
         check_unedited(folder)
     if written is not None:
         update_record(folder, {"example": {"source": facts.example, "text": written}})
-    card = render(folder, facts, str(folder))
+    name = public_path(folder)
+    card = render(folder, facts, name)
     write_text(folder / CARD, str(card))
     written = digest((folder / CARD).read_bytes())
-    update_record(folder, {"facts": vars(facts), "card_name": str(folder), "card_sha256": written})
+    update_record(folder, {"facts": vars(facts), "card_name": name, "card_sha256": written})
 
 
 def check_unedited(folder: Path) -> None:

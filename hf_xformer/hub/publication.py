@@ -3,6 +3,7 @@
 """A publication: the files of a run's folder that belong on the Hub, checked before they go."""
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -281,7 +282,8 @@ def prepare(folder: Path, repo_id: str, trust_remote_code: bool = False) -> Publ
     written = read_text(folder / CARD)
     if why_kept(folder):
         # It names the folder here as the one to load.
-        text = written.replace(named(record.get("card_name", str(folder))), named(repo_id))
+        local = re.escape(named(record.get("card_name", str(folder))))
+        text = re.sub(rf"(model=|from_pretrained\(){local}", lambda found: found[1] + named(repo_id), written)
     else:
         text = str(render(folder, facts, repo_id))
     if problems := problems_of(text, {*found.files, CARD}):

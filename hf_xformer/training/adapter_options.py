@@ -38,7 +38,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ),
         (lambda value: value >= 1, "1 or more"),
     ),
-    **dict.fromkeys(("lora_dropout", "encoder_dropout"), (lambda value: 0 <= value < 1, "in [0, 1)")),
+    "lora_dropout": (lambda value: 0 <= value < 1, "in [0, 1)"),
     **dict.fromkeys(("beta1", "beta2"), (lambda value: 0 < value < 1, "between 0 and 1")),
     **dict.fromkeys(("tinit", "tfinal", "orth_reg_weight"), (lambda value: value >= 0, "0 or more")),
 }
@@ -129,6 +129,15 @@ def check_values(kind: str, options: dict[str, Any]) -> None:
     ranks = [options.get("init_r", 12), options.get("target_r", 8)]
     if kind == "ADALORA" and ranks[0] < ranks[1]:
         raise ArgumentError(f"--peft_config init_r {ranks[0]}: ranks become fewer, down to target_r {ranks[1]}")
+    if kind == "ADALORA" and (every := options.get("deltaT", 1)) != 1:
+        raise ArgumentError(
+            f"--peft_config deltaT {every}: between two allocations PEFT trains ranks that it does not save, and the "
+            "checkpoint is another model than was scored: leave it out"
+        )
+    if (share := options.get("encoder_dropout", 0)) != 0:
+        raise ArgumentError(
+            f"--peft_config encoder_dropout {share}: PEFT saves prompts as dropout has left them: leave it out"
+        )
     if options.get("num_transformer_submodules", 2) != 2:
         raise ArgumentError("--peft_config num_transformer_submodules: an encoder-decoder has 2: leave it out")
     if (options.get("tokenizer_kwargs") or {}).get("trust_remote_code"):

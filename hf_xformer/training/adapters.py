@@ -19,6 +19,7 @@ from transformers import (
 from ..checkpoints.adapters import KINDS, is_moved, load_weights, read_weights
 from ..errors import ArgumentError, first_line
 from ..files import ADAPTER_CONFIG, GENERATION_CONFIG, read_json, write_whole
+from ..models import XformerConfig
 from .adapter_options import make_peft_config
 from .adapter_state import is_saved_in_part, load_whole
 from .arguments import ModelArguments
@@ -88,6 +89,7 @@ def without_memory(config: PreTrainedConfig, adapter: "PeftConfig", trust_remote
 
     with torch.device("meta"):
         model = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=trust_remote_code)
+    check_scale(model, adapter)
     adapted = get_peft_model(model, adapter, low_cpu_mem_usage=True)
     if adapter.is_prompt_learning:
         adapted.prompt_encoder.to_empty(device="cpu")
@@ -95,6 +97,23 @@ def without_memory(config: PreTrainedConfig, adapter: "PeftConfig", trust_remote
         if ".ranknum." in name:  # AdaLoRA's count of ranks: frozen in memory, but not where PEFT makes it without any
             each.requires_grad_(False)
     return adapted
+
+
+def check_scale(model: PreTrainedModel, adapter: "PeftConfig") -> None:
+    """
+    Checks that a model does not scale its sources' embeddings where it looks them up: with prompts PEFT does that.
+
+    Raises:
+        ArgumentError: It does, as stock Marian, Pegasus and FSMT models do: it would read embeddings of another size.
+    """
+    looks_up = adapter.is_prompt_learning and adapter.peft_type.value != "PREFIX_TUNING"
+    if not looks_up or isinstance(model.config, XformerConfig):
+        return
+    if (scale := getattr(model.get_encoder(), "embed_scale", 1.0)) != 1.0:
+        raise ArgumentError(
+            f"with {KINDS[adapter.peft_type.value]} PEFT leaves out the factor of {scale:.4g} by which "
+            f"{type(model).__name__} scales embeddings: convert it first (hf-xformer convert), or train LoRA"
+        )
 
 
 def tell_moved_base(output_dir: Path, adapter: "PeftConfig", say: Callable) -> None:

@@ -288,10 +288,12 @@ class DataArguments:
         choices=["NFC", "NFKC", "none"],
     )
     early_stopping_patience: int | None = option(
-        "End the run after so many evaluations one after another that do not improve on the best "
-        "--metric_for_best_model. By default it runs to its end."
+        "End the run after so many evaluations one after another whose --metric_for_best_model is not better than "
+        "before. By default it runs to its end."
     )
-    early_stopping_threshold: float = option("By how much an evaluation has to be better to count as better.", 0.0)
+    early_stopping_threshold: float = option(
+        "By how much an evaluation has to be better than the last one that counted, to count as better.", 0.0
+    )
 
     @property
     def endless(self) -> str | None:

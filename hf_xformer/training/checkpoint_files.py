@@ -224,7 +224,10 @@ RECORD_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
         "history": is_history,
         "starts": are_starts,
     },
-    "EarlyStopping": {"early_stopping_patience_counter": is_count},
+    "EarlyStopping": {
+        "early_stopping_patience_counter": is_count,
+        "score_to_beat": lambda value: value is None or isinstance(value, int | float),
+    },
 }
 
 

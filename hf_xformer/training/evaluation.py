@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation during training: its batches, its loss, generated text and its metrics, and when it stops the run."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,7 +33,14 @@ from ..decoding.scoring import DEFAULT_SCORING, Scoring
 from ..errors import ArgumentError
 from ..files import GENERATION_CONFIG
 from .arguments import DataArguments, ModelArguments
-from .observation import IGNORED, add_before_trackers, add_to_log, observe_smoothing
+from .observation import (
+    IGNORED,
+    LABELS_OF_STEP,
+    add_before_trackers,
+    add_to_log,
+    observe_smoothing,
+    without_labels_of_step,
+)
 from .validation_sets import join_scores
 
 
@@ -63,9 +71,10 @@ def fit_generation(
     run's length, and without fields that an evaluation or that length cannot have, which are said.
     """
     source: Any = training_args.generation_config
+    decoding = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's has the base generate
     if source is not None:
-        model.generation_config = Seq2SeqTrainer.load_generation_config(source)
-    config = model.generation_config
+        decoding.generation_config = Seq2SeqTrainer.load_generation_config(source)
+    config = decoding.generation_config
     values = {name: getattr(config, name, None) for name in EVALUATED}
     changed = {name: was for name, was in values.items() if was not in (None, False, EVALUATED[name])}
     for name in changed:
@@ -160,9 +169,7 @@ class TokenMeanLoss(TrainerCallback):
 
     def own_mean(self, model: nn.Module, args: tuple, inputs: dict[str, Any]) -> tuple[tuple, dict] | None:
         """Hook before the model's forward pass: has its loss be a mean over the batch's own labels."""
-        if model.training or "num_items_in_batch" not in inputs:
-            return None
-        return args, {name: value for name, value in inputs.items() if name != "num_items_in_batch"}
+        return None if model.training or LABELS_OF_STEP not in inputs else without_labels_of_step(args, inputs)
 
     def see(self, model: nn.Module, args: tuple, inputs: Mapping[str, Any], outputs: Any) -> None:
         """Hook behind the model's forward pass."""
@@ -312,28 +319,55 @@ def check_languages(data_args: DataArguments) -> None:
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """The library's callback, which goes on counting where a run resumes."""
+    """
+    The library's callback, which goes on counting where a run resumes.
+
+    An evaluation has to be better than the last one that counted as better, so that small gains add up; the library's
+    has to be better than the best one, which every gain moves.
+    """
+
+    score_to_beat: float | None = None  # that of the last evaluation that counted
+
+    def state(self) -> dict:
+        found = super().state()
+        return found | {"attributes": found["attributes"] | {"score_to_beat": self.score_to_beat}}
+
+    def check_metric_value(self, args, state, control, metric_value):
+        before, sign = self.score_to_beat, 1 if args.greater_is_better else -1
+        is_better = before is None or sign * (metric_value - before) > self.early_stopping_threshold
+        if is_better and math.isfinite(metric_value):
+            self.score_to_beat, self.early_stopping_patience_counter = metric_value, 0
+        else:
+            self.early_stopping_patience_counter += 1
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
         self.early_stopping_patience_counter = evaluations_without_gain(state)
+        # Without a best score those until now are of another kind, or there are none.
+        saved = attributes_of_early_stopping(state).get("score_to_beat", state.best_metric)
+        self.score_to_beat = None if state.best_metric is None else saved
 
     def on_train_end(self, args, state, control, **kwargs):
         count = self.early_stopping_patience_counter
         if count >= self.early_stopping_patience and state.global_step < state.max_steps:
             threshold = self.early_stopping_threshold
             gain = f" by more than --early_stopping_threshold {threshold:g}" if threshold else ""
+            best = "a finite number" if self.score_to_beat is None else f"better than {self.score_to_beat:.6g}"
             PartialState().print(
                 f"stopped early at step {state.global_step} of {state.max_steps}: none of the last {count} "
-                f"evaluations was better than the best before{gain}; a larger --early_stopping_patience goes on"
+                f"evaluations was {best}{gain}; a larger --early_stopping_patience goes on"
             )
 
 
 def evaluations_without_gain(state: TrainerState) -> int:
-    """Returns how many evaluations, up to a checkpoint, have not improved on the best one."""
+    """Returns how many evaluations, up to a checkpoint, have not been better than the last one that counted."""
+    return attributes_of_early_stopping(state).get("early_stopping_patience_counter", 0)
+
+
+def attributes_of_early_stopping(state: TrainerState) -> dict[str, Any]:
+    """Returns what a checkpoint has kept of the callback; nothing if the run had none."""
     callbacks: Any = state.stateful_callbacks or {}
-    saved = callbacks.get(EarlyStopping.__name__, {})
-    return saved.get("attributes", {}).get("early_stopping_patience_counter", 0)
+    return callbacks.get(EarlyStopping.__name__, {}).get("attributes", {})
 
 
 def has_stopped_early(state: TrainerState, data_args: DataArguments) -> bool:

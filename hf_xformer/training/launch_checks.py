@@ -59,16 +59,27 @@ def check_deepspeed(on_cpu: bool) -> None:
         raise LaunchError("DeepSpeed on a CPU compiles its communication on the first run: install g++")
 
 
-def check_engine(plugin: Any) -> None:
+def check_engine(plugin: Any, training_args: TrainingArguments) -> None:
     """
-    Checks that DeepSpeed's configuration and the options agree, which the library would see only when it trains.
+    Checks that DeepSpeed's configuration and the options agree, which the library would see late or never.
 
     Args:
         plugin: Of a Trainer that is made, with its `hf_ds_config` filled in; None without DeepSpeed.
     """
-    if found := getattr(getattr(plugin, "hf_ds_config", None), "mismatches", None):
-        differences = "; ".join(each.removeprefix("- ") for each in found)
+    engine = getattr(plugin, "hf_ds_config", None)
+    if engine is None:
+        return
+    if engine.mismatches:
+        differences = "; ".join(each.removeprefix("- ") for each in engine.mismatches)
         raise LaunchError(f'DeepSpeed\'s configuration and the options disagree: {differences}; write "auto" there')
+    if training_args.max_grad_norm and "gradient_clipping" not in engine.config:
+        raise LaunchError(
+            f"DeepSpeed's configuration has no `gradient_clipping`, and would clip nothing where --max_grad_norm is "
+            f'{training_args.max_grad_norm:g}: write "gradient_clipping": "auto" there'
+        )
+    for block, option in {"optimizer": "optim", "scheduler": "lr_scheduler_type"}.items():
+        if block in engine.config:
+            raise LaunchError(f"DeepSpeed's configuration has an `{block}`, which overrules --{option}: leave it out")
 
 
 def check_cpu(options: Namespace) -> None:

@@ -105,10 +105,21 @@ def set_optimizer(trainer: Seq2SeqTrainer, multipliers: dict[str, float] | None)
         kind, options = optimizer_of(args, model)
         if optimizer_name(args) == MUON:
             return MuonWithAdamW(groups, muon_options(args.optim_args)[0], options)
+        if options.get("optim_bits") == 8:
+            keep_embeddings_in_32_bits(model)
         return kind(groups, **options)
 
     made: Any = (lambda: make, {})  # a factory, which the library calls with the model
     trainer.optimizer_cls_and_kwargs = made
+
+
+def keep_embeddings_in_32_bits(model: nn.Module) -> None:
+    """Has an optimizer of 8 bits keep the moments of embeddings in 32, as the Trainer does for one that it makes."""
+    from bitsandbytes.optim import GlobalOptimManager  # an extra
+
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            GlobalOptimManager.get_instance().register_module_override(module, "weight", {"optim_bits": 32})
 
 
 def make_groups(

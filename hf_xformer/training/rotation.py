@@ -17,7 +17,7 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from ..errors import one_line
 from ..files import checkpoint_folder, checkpoints_of, fill_folder, flush_to_disk, remove, step_of
@@ -191,3 +191,11 @@ def bring_best(trainer: TrainerState, place: Path | None, say: Callable) -> None
     recorded = Path(str(trainer.best_model_checkpoint))
     fill_folder(place, lambda new: shutil.copytree(recorded, new, dirs_exist_ok=True))
     say(f"copied {recorded}, the best checkpoint until step {trainer.global_step}, to {place}")
+
+
+def step_of_best(trainer: Trainer) -> int | None:
+    """Returns the step of the best checkpoint where a run ends with its weights."""
+    state = trainer.state
+    if not trainer.args.load_best_model_at_end or state.best_model_checkpoint is None:
+        return None
+    return state.best_global_step

@@ -136,6 +136,26 @@ RULES = (
         "split_batches would cut batches that were made for each process: leave it out",
     ),
     Rule(
+        "accelerator_config",
+        lambda data, trainer: (getattr(trainer.accelerator_config, "gradient_accumulation_kwargs", None) or {}).get(
+            "num_steps"
+        ),
+        "num_steps would accumulate more batches than the run plans and records: --gradient_accumulation_steps is the "
+        "option",
+    ),
+    Rule(
+        "train_sampling_strategy",
+        given("train_sampling_strategy", "random", "sequential", "group_by_length"),
+        "draws the same order by every seed, and another one when a run is resumed: leave it out; --group_by_length "
+        "is on by default",
+    ),
+    Rule(
+        "optim",
+        lambda data, trainer: plain(trainer.optim).startswith("schedule_free"),
+        "trains other weights than those that count, and the Trainer saves either of them: take another, with "
+        "--ema_decay for an average",
+    ),
+    Rule(
         "neftune_noise_alpha",
         lambda data, trainer: trainer.neftune_noise_alpha is not None and data.packing,
         "goes by the length of a row, and packed rows hold many pairs: leave one of it and --packing out",

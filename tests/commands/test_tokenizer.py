@@ -181,8 +181,8 @@ def test_tokens_of_languages_are_entries_or_are_asked_for(tmp_path, output, caps
         assert ids[0] != tokenizer.unk_token_id
 
 
-@pytest.mark.parametrize("tokens", [["<s>"], ["a b"], [""], ["<x>", "<x>"]], ids=repr)
+@pytest.mark.parametrize("tokens", [["<s>"], ["a b"], [""], ["<x>", "<x>"], ["Straße"]], ids=repr)
 def test_what_cannot_be_a_token_is_refused(tokens, rows, output, capsys):
     with pytest.raises(SystemExit):
-        run("--train_file", rows, "--output_dir", output, "--added_tokens", *tokens)
+        run("--train_file", rows, "--output_dir", output, "--model_type", "bpe", "--added_tokens", *tokens)
     assert "--added_tokens" in capsys.readouterr().err and not output.exists()

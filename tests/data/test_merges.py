@@ -38,6 +38,25 @@ def test_words_are_cut_and_joined_as_the_paper_says(words):
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
+@pytest.mark.parametrize(
+    ("merges", "text", "cuts"),
+    [
+        ([("a", "b"), ("b", "c</w>"), ("a", "b")], "abc", ["ab", "c</w>"]),  # the first of equal merges
+        ([("0", "0</w>"), ("0", "\u00a0")], "10\u00a0000 x\u3000y", None),
+        ([("a", "\u2028</w>")], "a\u2028 \ta", ["a\u2028</w>", "\t", "a</w>"]),
+        ([("u", "n"), ("un", "k"), ("<", "unk"), ("<unk", ">"), ("<unk>", "x</w>")], "a <unk> <unk>x </s>", None),
+    ],
+    ids=["twice", "no-break space", "separators", "special tokens"],
+)
+def test_words_end_at_spaces_alone_and_merges_count_once(merges, text, cuts):
+    tokenizer = tokenizer_of_merges([text], [*merges, ("z", "z</w>")])
+    ids = tokenizer(text, split_special_tokens=True)["input_ids"][:-1]
+    assert cuts is None or tokenizer.convert_ids_to_tokens(ids) == cuts
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text and set(ids).isdisjoint(range(4))
+    # Beside a character that it does not know there is no merge either.
+    assert "x" not in text or tokenizer.tokenize("Hx") == ["<unk>", "x</w>"]
+
+
 def test_the_special_tokens_come_first_and_ids_have_no_gap():
     tokenizer = tokenizer_of_merges(TEXTS, MERGES)
     assert tokenizer.convert_tokens_to_ids(["<pad>", "</s>", "<s>", "<unk>"]) == [0, 1, 2, 3]
@@ -53,6 +72,7 @@ def test_the_special_tokens_come_first_and_ids_have_no_gap():
         ("#version: 0.2\ne r</w>\nlo\n", r":3: no two symbols with a space between: 'lo'"),
         ("#version: 0.2\n\na b\nabc\n", r":4: no two symbols with a space between: 'abc'"),
         ("#version: 0.2\ne r s\n", r":2: no two symbols with a space between: 'e r s'"),
+        ("#version: 0.2\nĠ t\nh e\nĠt he\n", "no merge ends a word by </w>"),
     ],
 )
 def test_other_files_are_refused(content, said, tmp_path):

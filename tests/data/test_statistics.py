@@ -159,9 +159,18 @@ def test_what_is_unusual_is_counted_with_its_first_example():
     assert lost["count"] == 2 and lost["example"] == '"l\ufffd"'
 
 
-def test_a_byte_order_mark_inside_is_counted():
-    kinds = {each["kind"]: each["count"] for each in statistics_of([("a", "b"), ("\ufeffa", "b")]).report()["unusual"]}
-    assert kinds == {"sources: a byte order mark, as files that were joined have inside": 1}
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("\ufeffa", "a byte order mark, as files that were joined have inside"),
+        ("bü@@ sche", "words cut by subword-nmt, to be joined"),
+        ("ka@@", "words cut by subword-nmt, to be joined"),
+        ("@@x a@@b", None),
+    ],
+)
+def test_what_texts_are_unusual_by_is_counted(text, kind):
+    kinds = {each["kind"]: each["count"] for each in statistics_of([("a", "b"), (text, "b")]).report()["unusual"]}
+    assert kinds == ({} if kind is None else {f"sources: {kind}": 1})
 
 
 @pytest.mark.parametrize("pairs", [1, 4, 63, 200])

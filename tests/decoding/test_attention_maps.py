@@ -46,6 +46,20 @@ def test_a_row_is_where_the_model_looks_when_it_makes_that_token(model, tokenize
         prefix.append(token)
 
 
+def test_another_start_token_of_a_language_is_what_the_decoder_reads_first(model, tokenizer):
+    """mBART's targets start with their language, which the configuration has one of."""
+    other = tokenizer.convert_tokens_to_ids("H")
+    languages = Languages(tokenizer, tokenizer)
+    languages.options = {"decoder_start_token_id": other}
+    ids = tokenizer("A B C", return_tensors="pt")
+    written = model.generate(**ids, max_new_tokens=100, decoder_start_token_id=other)
+    for text in (None, "G H"):
+        before = written[:, :-1] if text is None else torch.tensor([[other, *tokenizer(text)["input_ids"][:-1]]])
+        weights, *_ = cross_attention(model, tokenizer, tokenizer, "A B C", text, 2, 3, languages)
+        output = model(**ids, decoder_input_ids=before, output_attentions=True)
+        assert_close(weights, output.cross_attentions[1][0, 2])
+
+
 @pytest.mark.slow
 def test_without_layer_and_head_it_is_their_mean_and_without_a_target_what_the_model_says(model, tokenizer):
     weights, *_ = cross_attention(model, tokenizer, tokenizer, "A B C", "H G")

@@ -354,3 +354,29 @@ def test_one_text_is_a_text_and_what_is_none_is_refused(model, tokenizer):
     for texts in ([None], iter(["s1", None]), ["s1", 7]):
         with pytest.raises(ArgumentError, match=r"source \d is (None|7), and a text is wanted"):
             list(decoder.decode(texts))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_stop_string_in_the_prefix_does_not_end_a_text(beams, model, tokenizer):
+    options = {"num_beams": beams, "eos_token_id": 1}
+    whole = "s5 s6" + " 8" * 8
+    for stops, text in ((None, whole), (["s5"], whole), *([(["6", "8"], "s5 s6 8")] if beams == 1 else [])):
+        decoder = Decoder(model, tokenizer, tokenizer, stop_strings=stops, **options)
+        ((found, *_),) = decoder.decode(["s9"], prefixes=["s5 s6"])
+        assert found.text == text
+
+
+@pytest.mark.parametrize("beams", [2, 4])
+def test_a_text_that_a_string_has_ended_is_as_long_beside_longer_ones(beams, model, tokenizer):
+    """The library fills beams with the end token where padding has the number 0."""
+    options = {"num_beams": beams, "scores": True, "eos_token_id": 1, "no_repeat_ngram_size": 2}
+    decoder = Decoder(model, tokenizer, tokenizer, stop_strings=["s21", "s30"], **options)
+    together = [best for best, *_ in decoder.decode(TEXTS)]
+    alone = [next(iter(decoder.decode([text])))[0] for text in TEXTS]
+    assert [each.length for each in together] == [each.length for each in alone]
+    assert len({each.length for each in together}) > 1
+
+
+def test_an_option_that_would_cut_the_sources_mask_is_refused(model, tokenizer):
+    with pytest.raises(ArgumentError, match="prefill_chunk_size 4 "):
+        Decoder(model, tokenizer, tokenizer, prefill_chunk_size=4)

@@ -6,8 +6,18 @@ from functools import partial
 
 import pytest
 from small_models import make_model
-from transformers import AutoTokenizer, M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer
+from transformers import (
+    AutoTokenizer,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    MBart50Tokenizer,
+    MBartTokenizer,
+    NllbTokenizer,
+    PLBartTokenizer,
+)
 
+from hf_xformer.checkpoints.languages import decoding_options
+from hf_xformer.data.encoding import TextEncoder
 from hf_xformer.data.pairs import template_of_texts
 from hf_xformer.data.templates import remember, remember_beginnings
 from hf_xformer.data.tokenizers import train_tokenizer
@@ -116,6 +126,25 @@ def told(model, tokenizer):
     """Makes decoders of a model whose targets begin with a language."""
     remember([TARGETS], tokenizer, "target")
     return lambda **options: Decoder(model, tokenizer, tokenizer, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "language"), [(NllbTokenizer, "fra_Latn"), (MBartTokenizer, "ro_RO"), (MBart50Tokenizer, "ro_RO")]
+)
+def test_targets_without_a_language_are_refused_and_do_not_get_the_sources(kind, language):
+    tokenizer = kind()
+    tokenizer.src_lang = language
+    with pytest.raises(ArgumentError, match="has several languages and no `tgt_lang`: set tokenizer.tgt_lang"):
+        TextEncoder(tokenizer, target=True)
+    assert tokenizer.tgt_lang is None
+    tokenizer.tgt_lang = language
+    frame = TextEncoder(tokenizer, target=True).frame
+    assert tokenizer.convert_tokens_to_ids(language) in (*frame.prefix, *frame.suffix)
+
+
+def test_texts_of_plbart_start_with_their_language():
+    tokenizer = PLBartTokenizer.__new__(PLBartTokenizer)  # its vocabulary would be of SentencePiece
+    assert decoding_options(tokenizer, 7) == {"decoder_start_token_id": 7}
 
 
 def library_texts(model, tokenizer, texts: list[str], tag: str, **options) -> list[str]:

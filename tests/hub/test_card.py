@@ -163,7 +163,7 @@ def test_every_recipe_that_was_run_has_the_card_of_a_run(path):
     folder = path.with_suffix("")
     text = (folder / "README.md").read_text()
     assert problems_of(text, {each.name for each in folder.iterdir()}) == []
-    assert f"configs/train/{path.stem}.yaml`, commit `" in text and "with changes" not in text
+    assert f"configs/train/{path.stem}.yaml`, commit `" in text and "with changes" not in text and '"/' not in text
     assert {"(curves.png)", "(attention.png)"} <= set(re.findall(r"\(\w+.png\)", text))
 
 
@@ -182,8 +182,22 @@ def test_the_command_draws_the_example_and_writes_the_card(run, tmp_path, capsys
     assert f"\nThe model writes `{written['generated_text']}`.\n" in text
     assert "The model writes" not in str(render(run, replace(read_facts(facts), example="A B"), str(run)))
     assert problems_of(text, published(run)) == [] and "is not filled in" not in capsys.readouterr().out
+    assert f'model="{run.name}"' in text and str(run.parent) not in text
     card.main([str(run)])  # with the facts that it was given, and no mark of a change by hand
     assert (run / "README.md").read_text() == text
+
+
+@pytest.mark.slow
+def test_facts_that_a_card_was_given_stay_when_the_run_is_evaluated_again(task, tmp_path):
+    run, facts = tmp_path / "run", tmp_path / "facts.yaml"
+    facts.write_text(yaml.safe_dump(dict.fromkeys(REQUIRED, "known") | {"language": "en", "license": "mit"}))
+    options = task.options(run, validation_file=task.validation, save_strategy="steps", save_steps=6)
+    train.main(options)
+    card.main([str(run), "--card_facts", str(facts), "--example", "A B C"])
+    given = json.loads((run / "run.json").read_text())["facts"]
+    train.main([*options, "--metrics", "per"])
+    assert json.loads((run / "run.json").read_text())["facts"] == given and given["license"] == "mit"
+    assert "\nlicense: mit\n" in (run / "README.md").read_text()
 
 
 def test_a_card_changed_by_hand_stays(run, capsys):

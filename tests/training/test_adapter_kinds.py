@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import AutoPeftModelForSeq2SeqLM
+from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, get_peft_model
 from small_adapters import (
     EVALUATION,
     SAVING,
@@ -19,18 +19,21 @@ from small_adapters import (
     train_and_keep,
     train_base,
 )
+from small_models import make_model
 from small_runs import nightly, refused
 from torch.testing import assert_close
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Seq2SeqTrainingArguments
 
 from hf_xformer.checkpoints.loading import load_model
 from hf_xformer.commands import evaluate, generate, info, merge, train
 from hf_xformer.files import WHOLE_ADAPTER
+from hf_xformer.training.arguments import DataArguments
+from hf_xformer.training.evaluation import fit_generation
 
 
 KINDS = {
     "LORA": {"r": 2, "use_rslora": True},
-    "ADALORA": {"init_r": 4, "target_r": 2, "tinit": 1, "tfinal": 2, "deltaT": 2},
+    "ADALORA": {"init_r": 4, "target_r": 2, "tinit": 1, "tfinal": 2},
     "IA3": {},
     "PREFIX_TUNING": {"num_virtual_tokens": 3},
     "PROMPT_TUNING": {"num_virtual_tokens": 3},
@@ -116,3 +119,15 @@ def test_a_stopped_run_of_every_kind_ends_with_the_adapters_of_an_unbroken_one(b
     assert "is the end of this run" in capsys.readouterr().out
     two = adapter_weights(tmp_path / "broken")
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_runs_generation_config_reaches_the_base_which_decodes(tmp_path):
+    """An attribute that is set on PEFT's model stays there."""
+    path = tmp_path / "generation.json"
+    path.write_text('{"num_beams": 3, "do_sample": true}')
+    adapted = get_peft_model(make_model(), LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q_proj"]))
+    args = Seq2SeqTrainingArguments(tmp_path / "run", generation_config=path)
+    fit_generation(adapted, DataArguments(max_target_length=10), args, print)
+    config = adapted.get_base_model().generation_config
+    assert (config.num_beams, config.do_sample, config.max_length) == (3, False, 11)
+    assert adapted.generation_config is config

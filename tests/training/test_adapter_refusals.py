@@ -9,10 +9,12 @@ import pytest
 from small_adapters import adapter_options
 from small_models import VARIANTS, make_model
 from small_runs import refused
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BartConfig, MarianConfig, PegasusConfig
 
 from hf_xformer.commands import train
-from hf_xformer.training.arguments import CHECKPOINTING
+from hf_xformer.errors import ArgumentError
+from hf_xformer.training.adapters import make_adapter
+from hf_xformer.training.arguments import CHECKPOINTING, ModelArguments
 
 
 LORA, ADALORA, IA3 = ({"peft_type": kind} for kind in ("LORA", "ADALORA", "IA3"))
@@ -42,7 +44,9 @@ BAD = [
     ({**LORA, "task_type": "CAUSAL_LM"}, "--peft_config task_type: the run sets it"),
     ({**ADALORA, "init_r": 2}, "--peft_config init_r 2: ranks become fewer, down to target_r 8"),
     ({**ADALORA, "total_step": 6, "tinit": 3, "tfinal": 3}, "don't allow for a budgeting phase"),
+    ({**ADALORA, "total_step": 60, "deltaT": 4}, "--peft_config deltaT 4: between two allocations PEFT trains ranks"),
     ({"peft_type": "P_TUNING"}, "--peft_config: P_TUNING needs num_virtual_tokens"),
+    ({"peft_type": "P_TUNING", "num_virtual_tokens": 3, "encoder_dropout": 0.5}, "as dropout has left them"),
     ({**PREFIX, "token_dim": 7}, "--peft_config token_dim: it follows from the model"),
     ({**PREFIX, "num_virtual_tokens": 2**50}, "--peft_config: "),
     ({**PROMPTS, "num_layers": 7}, "--peft_config num_layers: it follows from the model"),
@@ -107,3 +111,18 @@ def test_a_prompt_takes_positions_of_the_source_alone_and_a_prefix_those_of_the_
         lengths = {f"max_{side}_length": 17, f"max_{other}_length": 20}
         more = {"lora_rank": None, "peft_config": json.dumps(content), "max_steps": 1, **lengths}
         train.main(adapter_options(task, bases["learned"], tmp_path / side, **more))
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "P_TUNING"])
+@pytest.mark.parametrize("config", [MarianConfig, PegasusConfig, BartConfig])
+def test_prompts_of_a_model_that_scales_embeddings_itself_are_refused(config, kind):
+    """PEFT looks the embeddings up, and such a model then reads them without their scale; BART's table has it."""
+    stacks = {f"{stack}_{name}": 2 for stack in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    stock = config(vocab_size=12, d_model=16, scale_embedding=True, pad_token_id=0, **stacks)
+    adapter = {"peft_type": kind, "num_virtual_tokens": 3} | ({"encoder_hidden_size": 8} if kind == "P_TUNING" else {})
+    model_args = ModelArguments(model_name_or_path="x", peft_config=adapter)
+    if config is BartConfig:
+        assert make_adapter(model_args, stock) is not None
+        return
+    with pytest.raises(ArgumentError, match="PEFT leaves out the factor of 4 by which .* scales embeddings"):
+        make_adapter(model_args, stock)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,13 +18,15 @@ from transformers import (
     DataCollatorForSeq2Seq,
     GenerationConfig,
     Seq2SeqTrainingArguments,
+    TrainerControl,
+    TrainerState,
 )
 
 from hf_xformer.checkpoints.folder_checks import check_folder
 from hf_xformer.commands import train
 from hf_xformer.files import checkpoints_of
 from hf_xformer.training.arguments import DataArguments
-from hf_xformer.training.evaluation import fit_generation
+from hf_xformer.training.evaluation import EarlyStopping, fit_generation
 
 
 def eval_results(folder: Path) -> dict:
@@ -118,6 +121,17 @@ def test_the_last_step_is_evaluated_once(more, task, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [{}, {"ema_decay": 0.5}], ids=["plain", "averages"])
+def test_another_evaluation_of_a_finished_run_leaves_its_generation_config(more, task, tmp_path):
+    evaluated = {"validation_file": task.validation, "metrics": "per", **EVALUATING, **more}
+    train.main(task.options(tmp_path, **evaluated))
+    before = (tmp_path / "generation_config.json").read_bytes()
+    train.main(task.options(tmp_path, **evaluated, generation_num_beams=3, generation_max_length=5))
+    assert json.loads((tmp_path / "run.json").read_text())["validation_decoding"]["num_beams"] == 3
+    assert (tmp_path / "generation_config.json").read_bytes() == before
+
+
+@pytest.mark.slow
 def test_a_best_checkpoint_that_is_not_the_last_is_evaluated(task, tmp_path):
     """So large a learning rate makes the model worse and worse."""
     best = {"load_best_model_at_end": "true", "learning_rate": 30, "lr_scheduler_type": "constant"}
@@ -166,6 +180,35 @@ def test_an_early_stop_between_two_saved_steps_is_the_end_of_the_run(task, tmp_p
     assert [path.name for path in checkpoints_of(tmp_path)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
 
 
+@pytest.mark.parametrize(
+    ("greater", "scores", "counts"),
+    [
+        (False, (3.0, 2.95, 2.91, 2.85, 2.86, 2.8), (0, 1, 2, 0, 1, 2)),
+        (True, (10, 10.05, 10.09, 10.11, 10.3, 9), (0, 1, 2, 0, 0, 1)),
+        (False, (float("nan"), 3.0, float("nan"), 2.0), (1, 0, 1, 0)),
+    ],
+    ids=["smaller is better", "greater is better", "no number"],
+)
+def test_gains_below_the_threshold_add_up_and_are_known_after_a_resume(greater, scores, counts):
+    arguments = SimpleNamespace(
+        metric_for_best_model="eval_x", greater_is_better=greater, load_best_model_at_end=True, eval_strategy="steps"
+    )
+    state, better, found = TrainerState(), max if greater else min, []
+    for score in scores:
+        stopping = EarlyStopping(9, 0.1)
+        stopping.on_train_begin(arguments, state, TrainerControl())
+        stopping.on_evaluate(arguments, state, TrainerControl(), metrics={"eval_x": score})
+        found.append(stopping.early_stopping_patience_counter)
+        if score == score:
+            state.best_metric = score if state.best_metric is None else better(score, state.best_metric)
+        state.stateful_callbacks = {"EarlyStopping": stopping.state()}
+    assert tuple(found) == counts
+    state.best_metric = None  # as where scores are of another kind from here on
+    stopping.on_train_begin(arguments, state, TrainerControl())
+    stopping.on_evaluate(arguments, state, TrainerControl(), metrics={"eval_x": 50.0})
+    assert stopping.early_stopping_patience_counter == 0 and stopping.score_to_beat == 50.0
+
+
 @pytest.mark.slow
 def test_a_run_that_saves_its_best_steps_alone_is_known_to_have_ended(task, tmp_path, capsys):
     best = {"save_strategy": "best", "metric_for_best_model": "loss", "learning_rate": 0, "eval_steps": 2}
@@ -189,8 +232,9 @@ def test_validation_texts_that_are_cut_off_are_counted(longest, task, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_run_of_all_its_steps_has_not_stopped_early(task, tmp_path, capsys):
-    whole = {**STANDING, "max_steps": 4, "save_steps": 2}
+@pytest.mark.parametrize("steps", [4, 6], ids=["patience left", "patience spent with the last step"])
+def test_a_run_of_all_its_steps_has_not_stopped_early(steps, task, tmp_path, capsys):
+    whole = {**STANDING, "max_steps": steps, "save_steps": 2}
     train.main(task.options(tmp_path, validation_file=task.validation, **whole))
     assert "stopped early" not in capsys.readouterr().out
     assert not json.loads((tmp_path / "run.json").read_text())["stopped_early"]

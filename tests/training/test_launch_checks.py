@@ -81,11 +81,35 @@ def test_a_deepspeed_configuration_that_is_not_there_is_named_with_the_folder(mo
 def test_a_deepspeed_configuration_with_another_batch_than_the_options_is_refused_with_both(tmp_path):
     args = Seq2SeqTrainingArguments(output_dir=tmp_path, use_cpu=True, per_device_train_batch_size=3)
     for size, agrees in (("auto", True), (3, True), (4, False)):
-        engine = HfTrainerDeepSpeedConfig({"train_micro_batch_size_per_gpu": size, "zero_optimization": {"stage": 2}})
-        engine.trainer_config_process(args)
+        engine = engine_of(args, train_micro_batch_size_per_gpu=size)
         if agrees:
-            check_engine(Namespace(hf_ds_config=engine))
+            check_engine(engine, args)
             continue
         with pytest.raises(LaunchError, match="train_micro_batch_size_per_gpu=4 vs hf per_device_train_batch_size=3"):
-            check_engine(Namespace(hf_ds_config=engine))
-    check_engine(None)
+            check_engine(engine, args)
+    check_engine(None, args)
+
+
+def engine_of(args: Seq2SeqTrainingArguments, **more) -> Namespace:
+    """A plugin with a configuration that the options have filled in; None leaves a field of it out."""
+    config = {"gradient_clipping": "auto", "zero_optimization": {"stage": 2}, **more}
+    engine = HfTrainerDeepSpeedConfig({name: value for name, value in config.items() if value is not None})
+    engine.trainer_config_process(args)
+    return Namespace(hf_ds_config=engine)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"gradient_clipping": None}, "no `gradient_clipping`, and would clip nothing where --max_grad_norm is 0.5"),
+        ({"optimizer": {"type": "AdamW", "params": {"lr": "auto"}}}, "`optimizer`, which overrules --optim"),
+        ({"scheduler": {"type": "WarmupLR", "params": {}}}, "`scheduler`, which overrules --lr_scheduler_type"),
+    ],
+)
+def test_a_deepspeed_configuration_that_would_overrule_options_without_a_word_is_refused(more, said, tmp_path):
+    args = Seq2SeqTrainingArguments(output_dir=tmp_path, use_cpu=True, max_grad_norm=0.5)
+    with pytest.raises(LaunchError, match=re.escape(said)):
+        check_engine(engine_of(args, **more), args)
+    args.max_grad_norm = 0.0
+    if "gradient_clipping" in more:
+        check_engine(engine_of(args, **more), args)

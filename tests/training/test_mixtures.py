@@ -193,6 +193,8 @@ LINES = {
     "tag of a column": ({"small": {"source_column": "<bt> {source}"}}, {}, "): texts begin with <bt>, and the tok"),
     "tag of targets": ({"small": {"target_column": "<bt> {target}"}}, {}, "): texts begin with <bt>, and the tok"),
     "split of files": ({"small": {"train_split": "test"}}, {}, "corpus small: train_split does nothing with train_"),
+    "split of all files": ({}, {"train_split": "test"}, "--train_split test does nothing without --dataset_name: f"),
+    "configuration of files": ({}, {"dataset_config_name": "de"}, "--dataset_config_name de does nothing without"),
     "no files": ({"small": {"train_file": []}}, {}, "corpus small: give either train_file or dataset_name"),
     "name": ({"small": {"name": "a|b"}}, {}, "corpus a|b: a name is one line without"),
     "case of a name": ({}, {"stages": [{"weights": {"Small": 1}}]}, "no corpus 'Small'; did you mean small?"),

@@ -73,6 +73,10 @@ BEFORE_READING = {
         for name in ("logging_steps", "eval_steps", "save_steps")
     },
     "split of files": ({"train_split": "nowhere"}, "--train_split nowhere does nothing without --dataset_name"),
+    "configuration of files": (
+        {"dataset_config_name": "de"},
+        "--dataset_config_name de does nothing without --dataset_name",
+    ),
     "split of nothing": ({"validation_split": "dev"}, "--validation_split dev does nothing without --dataset_name"),
     "rows of nothing": ({"max_eval_samples": "3"}, "--max_eval_samples 3 does nothing without an evaluation"),
     "form of nothing": ({"unicode_form": "NFKC"}, "--unicode_form NFKC does nothing without --metrics"),

@@ -28,6 +28,15 @@ REFUSALS = {
     "save_strategy": ({"save_strategy": "best", "metric_for_best_model": "loss"}, "give --eval_strategy"),
     "save_strategy ": ({**EVALUATION, "save_strategy": "best"}, "best needs --metric_for_best_model"),
     "auto_find_batch_size": ({"auto_find_batch_size": "true"}, "halve --max_tokens"),
+    "accelerator_config ": (
+        {"accelerator_config": '{"gradient_accumulation_kwargs": {"num_steps": 4}}'},
+        "--gradient_accumulation_steps is the option",
+    ),
+    "train_sampling_strategy": (
+        {"group_by_length": "false", "train_sampling_strategy": "batch_rebalance"},
+        "the same order by every seed",
+    ),
+    "optim": ({"optim": "schedule_free_adamw"}, "take another, with --ema_decay"),
     "accelerator_config": ({"accelerator_config": '{"split_batches": true}'}, "split_batches would cut"),
     "dataloader_drop_last ": ({"dataloader_drop_last": "true", "max_tokens": 64}, "does nothing to batches"),
     "neftune_noise_alpha": ({"neftune_noise_alpha": "5", "packing": "true"}, "packed rows hold many pairs"),
