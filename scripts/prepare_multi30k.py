@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def joined(line: str) -> str:
     """Returns a text whose words subword-nmt has cut as it was before; one that was cut off may end within a word."""
-    return " ".join(f"{line} ".replace("@@ ", "").split())
+    return f"{line} ".replace("@@ ", "").strip(" ")
 
 
 if __name__ == "__main__":
