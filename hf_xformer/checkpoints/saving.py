@@ -17,7 +17,7 @@ from ..files import ADAPTER_CONFIG, CONFIG, GENERATION_CONFIG, TARGET_TOKENIZER,
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 TOKENIZER_PATTERNS = (
     *(*TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "added_tokens.json"),
-    *("source.spm", "target.spm"),
+    *("source.spm", "target.spm", "target_vocab.json"),
 )
 # Files of an earlier checkpoint, which must not be taken for a part of the new one.
 EARLIER = (
