@@ -197,10 +197,10 @@ def toolkits() -> str:
             tuned = f"{last['rate']:g}, {last['tokens']:,}"
             scores = (f"{found[minute]['bleu']:.1f}" if minute in found else "" for minute in times)
             rows.append([f"{name} {last['version']}, {dtype}", tuned, speed, updates, *scores])
-    head = ["up to the last of these minutes", "rate, tokens", "target tokens/s", "updates"]
+    head = ["toolkit; speed and updates at its last time", "rate, tokens", "target tokens/s", "updates"]
     head += [f"BLEU after {minute:g} min" for minute in times]
     command = "toolkits.py --data multi30k-en-de-bpe --joey ../joey-env --eole ../eole-env"
-    return markdown(head, rows, measured(results[0], command), "bfloat16 also with `--bf16`", "one seed")
+    return markdown(head, rows, measured(results[0], command), "bfloat16 with `--bf16 --minutes 10`", "one seed")
 
 
 def row_choice(row: dict) -> tuple[float, int]:

@@ -163,12 +163,20 @@ class TextEncoder:
             ArgumentError: They depend on a language that has not been chosen.
         """
         option = "tgt_lang" if self.target else "src_lang"
-        if getattr(self.tokenizer, option, "") is None:  # those of mBART and NLLB would take the other side's
+        language = getattr(self.tokenizer, option, "")
+        try:
+            (ids,) = self.ids_of([PLAIN_TEXT])
+        except KeyError:
+            if language is not None:
+                raise
+            ids = None
+        # Tokenizers of mBART and NLLB write the source's language there, and take it.
+        if ids is None or (language is None and getattr(self.tokenizer, option) is not None):
+            setattr(self.tokenizer, option, None)
             raise ArgumentError(
                 f"{title_of(self.tokenizer, self.side)} has several languages and no `{option}`: set "
                 f"tokenizer.{option} and save it with save_pretrained, or convert the model anew with --{option}"
             )
-        (ids,) = self.ids_of([PLAIN_TEXT])
         (bare,) = self.ids_of([PLAIN_TEXT], add_special_tokens=False)
         starts = (start for start in range(len(ids) - len(bare) + 1) if ids[start : start + len(bare)] == bare)
         first = next(starts, 0)

@@ -67,7 +67,7 @@ def rules() -> tuple[str, ...]:
     Returns what decides which rows and tokens are made of the same files: a digest of this folder's code, and the
     versions of the libraries. A cache of others must not hide it: `datasets` knows functions by their names alone.
     """
-    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py*")))
     return sha256(code).hexdigest(), transformers.__version__, tokenizers.__version__
 
 

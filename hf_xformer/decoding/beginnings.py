@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Constraints on decoded texts: how they begin, words that they hold, a list that they are of."""
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation import LogitsProcessor
 
+from ..checkpoints.languages import languages_of
 from ..data.encoding import PLAIN_TEXT, TextEncoder, targets_own_vocabulary
 from ..data.templates import target_tags
 from ..errors import ArgumentError
@@ -36,8 +38,17 @@ class TargetEncoder:
 
     @cached_property
     def encoder(self) -> TextEncoder:
-        """Encoder of targets, made when it is first needed."""
-        return TextEncoder(self.tokenizer, target=True)
+        """Encoder of targets, made when it is first needed. Its language is the one that texts are decoded into."""
+        tokenizer, config = self.tokenizer, self.config
+        if getattr(tokenizer, "tgt_lang", "") is None:
+            codes = {token: code for code, token in getattr(tokenizer, "lang_code_to_token", {}).items()}
+            for told in (config.forced_bos_token_id, config.decoder_start_token_id):
+                token = None if told is None else tokenizer.convert_ids_to_tokens(told)
+                if (language := codes.get(token, token)) in languages_of(tokenizer):
+                    tokenizer = copy.deepcopy(tokenizer)  # which others may encode by
+                    tokenizer.tgt_lang = language
+                    break
+        return TextEncoder(tokenizer, target=True)
 
     def __call__(self, text: str) -> list[int]:
         """Returns the tokens of a text, those before every text included."""

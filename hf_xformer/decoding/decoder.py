@@ -399,16 +399,14 @@ class Decoder:
         if self.is_assisted and self.stops is not None:
             self.cut_at_stop(output, options.get("decoder_input_ids"))
         texts = self.targets.texts(output.sequences.tolist())
-        most = greatest_length(self.config, width, self.positions)
+        most = greatest_length(self.config, width, self.positions, isinstance(self.model.config, XformerConfig))
         ended = ended_by_themselves(output.sequences, width, most, self.config, self.stops)
         unknown = map(self.targets.unknown_in, output.sequences[:, width:].tolist())
         found = zip(texts, ended, unknown, strict=True)
         hypotheses = [Hypothesis(text, ended=by_itself, unknown=lost) for text, by_itself, lost in found]
         if self.scores:
-            lengths = getattr(output, "lengths", None)
-            lengths = lengths_of(output.sequences[:, width:], self.config) if lengths is None else lengths.tolist()
-            scored = zip(hypotheses, self.log_probabilities(output), lengths, strict=True)
-            hypotheses = [replace(each, score=score, length=length) for each, score, length in scored]
+            scored = zip(hypotheses, self.scores_of(output, width), strict=True)
+            hypotheses = [replace(each, score=score, length=length) for each, (score, length) in scored]
         is_at_end = self.positions is not None and output.sequences.shape[1] > self.positions
         count = len(hypotheses) // len(sources)
         of_each = [hypotheses[i : i + count] for i in range(0, len(hypotheses), count)]
@@ -425,11 +423,14 @@ class Decoder:
         if self.scores:
             output.logits = output.logits[: len(output.logits) - (length - end)]
 
-    def log_probabilities(self, output) -> list[float]:
-        """Returns the log-probability of each sequence, up to and including its end token."""
+    def scores_of(self, output, width: int) -> Iterator[tuple[float, int]]:
+        """Yields the log-probability of each text and how many tokens it has, both with its end token."""
+        criteria = [] if self.searches else self.options.get("stopping_criteria") or []
+        lengths = getattr(output, "lengths", None)
+        lengths = lengths_of(output, width, self.config, criteria) if lengths is None else lengths.tolist()
         if self.searches:
-            return output.log_probabilities.tolist()
-        return log_probabilities(self.model, output, self.config, self.options.get("stopping_criteria") or [])
+            return zip(output.log_probabilities.tolist(), lengths, strict=True)
+        return zip(log_probabilities(self.model, output, self.config, criteria), lengths, strict=True)
 
 
 def risk_of(mbr: "str | MinimumBayesRisk | None") -> "MinimumBayesRisk | None":

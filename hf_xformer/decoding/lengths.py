@@ -201,18 +201,23 @@ def width_of(prompt: torch.Tensor | None, config: GenerationConfig) -> int:
     return prompt.shape[1] + (start is not None and bool((prompt[:, 0] != start).all()))
 
 
-def greatest_length(config: GenerationConfig, width: int, positions: int | None) -> int:
+def greatest_length(config: GenerationConfig, width: int, positions: int | None, is_own: bool) -> int:
     """
     Returns the most tokens that a text may have, with the `width` before it.
 
     Args:
         positions: Tokens that the decoder can read; None if there is no limit.
+        is_own: Whether the model is the package's.
     """
+    is_open = config.max_new_tokens is None and config.max_length is None
     if config.max_new_tokens is None and config.max_length is not None:
         most = config.max_length
     else:
         most = width + (config.max_new_tokens or LIBRARY_LENGTH)
-    return most if positions is None else min(most, positions + 1)
+    if positions is None:
+        return most
+    # The last token needs no position, which the library's own length does not use.
+    return min(most, positions if is_open and not is_own else positions + 1)
 
 
 def longest_target(config: GenerationConfig) -> int | None:

@@ -34,18 +34,23 @@ def log_probabilities(
     return steps.masked_fill(after_end, 0.0).sum(dim=-1).tolist()
 
 
-def lengths_of(tokens: torch.Tensor, config: GenerationConfig) -> list[int]:
+def lengths_of(output, width: int, config: GenerationConfig, criteria: list[StoppingCriteria]) -> list[int]:
     """
     Returns the tokens of each text, up to and including its first end token, or else its last one that is no padding.
 
     Args:
-        tokens: Those of the texts (B, T), without a prompt.
-        config: What `generate()` went by.
+        output: What `generate()` has returned, with logits.
+        width: Tokens of the prompt, which do not count.
+        config, criteria: As for [`log_probabilities`].
     """
+    tokens = output.sequences[:, width:]
     ends = is_one_of(tokens, end_tokens(config))
     is_text = ends.cumsum(dim=-1) - ends.long() == 0  # the first end token included
     trailing = (tokens == padding(config)).flip(-1).cumprod(dim=-1).flip(-1).bool()
-    return (is_text & ~(trailing & ~ends)).sum(dim=-1).tolist()
+    lengths = (is_text & ~(trailing & ~ends)).sum(dim=-1)
+    if criteria:  # the library's beams put the end token behind a text where the padding token's number is 0
+        lengths -= is_stopped(output, ends & (ends.cumsum(dim=-1) == 1), criteria)[:, 0].long()
+    return lengths.tolist()
 
 
 def is_stopped(output, first_end: torch.Tensor, criteria: list[StoppingCriteria]) -> torch.Tensor:

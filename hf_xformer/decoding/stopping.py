@@ -48,7 +48,9 @@ class StopTexts(StoppingCriteria):
         self, input_ids: torch.Tensor, scores: torch.Tensor | None = None, **kwargs
     ) -> torch.Tensor:
         texts = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True)
-        prompts = self.tokenizer.batch_decode(input_ids[:, : self.width], skip_special_tokens=True)
+        prompts = [""] * len(texts)
+        if self.width > 1:
+            prompts = self.tokenizer.batch_decode(input_ids[:, : self.width], skip_special_tokens=True)
         ended = [
             any(text.find(each, max(0, len(prompt) - len(each) + 1)) >= 0 for each in self.strings)
             for text, prompt in zip(texts, prompts, strict=True)

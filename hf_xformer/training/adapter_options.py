@@ -135,9 +135,10 @@ def check_values(kind: str, options: dict[str, Any]) -> None:
             "checkpoint is another model than was scored: leave it out"
         )
     if (share := options.get("encoder_dropout", 0)) != 0:
-        raise ArgumentError(
-            f"--peft_config encoder_dropout {share}: PEFT saves prompts as dropout has left them: leave it out"
-        )
+        why = "does nothing without encoder_reparameterization_type LSTM"
+        if str(options.get("encoder_reparameterization_type", "")).endswith("LSTM"):
+            why = "has PEFT save prompts as dropout has left them"
+        raise ArgumentError(f"--peft_config encoder_dropout {share} {why}: leave it out")
     if options.get("num_transformer_submodules", 2) != 2:
         raise ArgumentError("--peft_config num_transformer_submodules: an encoder-decoder has 2: leave it out")
     if (options.get("tokenizer_kwargs") or {}).get("trust_remote_code"):

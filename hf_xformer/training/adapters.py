@@ -104,15 +104,15 @@ def check_scale(model: PreTrainedModel, adapter: "PeftConfig") -> None:
     Checks that a model does not scale its sources' embeddings where it looks them up: with prompts PEFT does that.
 
     Raises:
-        ArgumentError: It does, as stock Marian, Pegasus and FSMT models do: it would read embeddings of another size.
+        ArgumentError: It does, as stock Marian and Pegasus models do: it would read embeddings of another size.
     """
     looks_up = adapter.is_prompt_learning and adapter.peft_type.value != "PREFIX_TUNING"
-    if not looks_up or isinstance(model.config, XformerConfig):
-        return
+    if not looks_up or isinstance(model.config, XformerConfig) or model.config.model_type == "fsmt":
+        return  # these two scale embeddings that they are given
     if (scale := getattr(model.get_encoder(), "embed_scale", 1.0)) != 1.0:
         raise ArgumentError(
             f"with {KINDS[adapter.peft_type.value]} PEFT leaves out the factor of {scale:.4g} by which "
-            f"{type(model).__name__} scales embeddings: convert it first (hf-xformer convert), or train LoRA"
+            f"{type(model).__name__} scales embeddings: train LoRA, or convert it first where hf-xformer convert can"
         )
 
 

@@ -129,39 +129,44 @@ def read_launch(path: Path, processes: int | None = None, half: bool | None = No
 
 def count(config: PreTrainedConfig, batch: Batch, arithmetic: str) -> Counted:
     """
-    Counts on models of one layer and of two, and extrapolates: all layers of a stack cost the same.
+    Counts on a model with one layer in each stack, and on ones with a second layer of each type, and extrapolates: all
+    layers of a stack and a type cost the same.
 
     Args:
         arithmetic: As `Launch.arithmetic` has it.
     """
-    depths = (config.encoder_layers, config.decoder_layers)
-    (flops, kept, highest), (flops_encoder, kept_encoder, _), (flops_decoder, kept_decoder, _) = (
-        run_without_memory(with_depth(config, *depth), batch, arithmetic) for depth in ((1, 1), (2, 1), (1, 2))
-    )
-    more = [depth - 1 for depth in depths]
-    of_encoder, of_decoder = kept_encoder - kept, kept_decoder - kept
-    tokens = batch.rows * (depths[0] * batch.source + depths[1] * batch.target)
+    types = {stack: list(config.layer_types_of(stack)) for stack in ("encoder", "decoder")}
+    first = {stack: some[:1] for stack, some in types.items()}
+    smallest = with_layers(config, first)
+    flops, kept, highest = run_without_memory(smallest, batch, arithmetic)
+    more: dict[tuple[str, str], tuple[float, float, int]] = {}  # operations, bytes kept and parameters of a layer
+    for stack, kind in ((stack, kind) for stack, some in types.items() for kind in dict.fromkeys(some)):
+        larger = with_layers(config, first | {stack: [*first[stack], kind]})
+        of_larger = run_without_memory(larger, batch, arithmetic)
+        parameters = parameters_of(larger) - parameters_of(smallest)
+        more[stack, kind] = of_larger[0] - flops, of_larger[1] - kept, parameters
+    others = [more[stack, kind] for stack, some in types.items() for kind in some[1:]]
+    kept_by_first = sum(more[stack, some[0]][1] for stack, some in types.items())
+    tokens = batch.rows * (len(types["encoder"]) * batch.source + len(types["decoder"]) * batch.target)
     inputs = tokens * config.d_model * (2 if arithmetic == "bfloat16" else 4)
     return Counted(
         parameters=parameters_of(config),
-        largest_layer=max(parameters_of(with_depth(config, *depth)) for depth in ((2, 1), (1, 2)))
-        - parameters_of(with_depth(config, 1, 1)),
+        largest_layer=max(each[2] for each in more.values()),
         embedding=config.vocab_size * config.d_model,
         width=config.d_model,
-        flops=3 * (flops + more[0] * (flops_encoder - flops) + more[1] * (flops_decoder - flops)),
-        activations=highest + more[0] * of_encoder + more[1] * of_decoder,
-        checkpointed=highest - of_encoder - of_decoder + inputs + max(of_encoder, of_decoder),
+        flops=3 * (flops + sum(each[0] for each in others)),
+        activations=highest + sum(each[1] for each in others),
+        checkpointed=highest - kept_by_first + inputs + max(each[1] for each in more.values()),
         # In float32: themselves, what log-softmax makes of them, and its gradient.
         logits=12 * batch.rows * batch.target * config.vocab_size,
     )
 
 
-def with_depth(config: PreTrainedConfig, encoder_layers: int, decoder_layers: int) -> PreTrainedConfig:
-    """Returns a configuration with other numbers of layers."""
+def with_layers(config: PreTrainedConfig, types: dict[str, list[str]]) -> PreTrainedConfig:
+    """Returns a configuration with other layers, by their types in each stack."""
     fields = config.to_dict()
-    for stack, depth in (("encoder", encoder_layers), ("decoder", decoder_layers)):
-        types = fields[f"{stack}_layer_types"]
-        fields |= {f"{stack}_layers": depth, f"{stack}_layer_types": (types * 2)[:depth]}
+    for stack, some in types.items():
+        fields |= {f"{stack}_layers": len(some), f"{stack}_layer_types": some}
     for alias in type(config).attribute_map:
         fields.pop(alias, None)
     return type(config).from_dict(fields)

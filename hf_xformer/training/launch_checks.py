@@ -72,14 +72,14 @@ def check_engine(plugin: Any, training_args: TrainingArguments) -> None:
     if engine.mismatches:
         differences = "; ".join(each.removeprefix("- ") for each in engine.mismatches)
         raise LaunchError(f'DeepSpeed\'s configuration and the options disagree: {differences}; write "auto" there')
-    if training_args.max_grad_norm and "gradient_clipping" not in engine.config:
+    if training_args.max_grad_norm and engine.config.get("gradient_clipping") is None:
         raise LaunchError(
             f"DeepSpeed's configuration has no `gradient_clipping`, and would clip nothing where --max_grad_norm is "
             f'{training_args.max_grad_norm:g}: write "gradient_clipping": "auto" there'
         )
     for block, option in {"optimizer": "optim", "scheduler": "lr_scheduler_type"}.items():
         if block in engine.config:
-            raise LaunchError(f"DeepSpeed's configuration has an `{block}`, which overrules --{option}: leave it out")
+            raise LaunchError(f"DeepSpeed's configuration has `{block}`, which overrules --{option}: leave it out")
 
 
 def check_cpu(options: Namespace) -> None:

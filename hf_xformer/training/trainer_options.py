@@ -59,6 +59,11 @@ def with_metrics(condition: Condition) -> Condition:
     return lambda data, trainer: data.metrics and condition(data, trainer)
 
 
+def accumulated(accelerator_config: Any) -> int:
+    """Returns the batches that Accelerate's own option has in a step."""
+    return (getattr(accelerator_config, "gradient_accumulation_kwargs", None) or {}).get("num_steps", 1)
+
+
 def evaluating(condition: Condition) -> Condition:
     """Returns a condition that matters only in a run with an evaluation."""
     return lambda data, trainer: data.evaluates(trainer) and condition(data, trainer)
@@ -137,9 +142,7 @@ RULES = (
     ),
     Rule(
         "accelerator_config",
-        lambda data, trainer: (getattr(trainer.accelerator_config, "gradient_accumulation_kwargs", None) or {}).get(
-            "num_steps"
-        ),
+        lambda data, trainer: accumulated(trainer.accelerator_config) != 1,
         "num_steps would accumulate more batches than the run plans and records: --gradient_accumulation_steps is the "
         "option",
     ),

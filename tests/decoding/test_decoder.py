@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import PromptTuningConfig, get_peft_model
 from small_models import make_model
+from small_stock_models import make_stock
 from tokenizers import normalizers, processors
 from transformers import GenerationConfig
 
@@ -366,9 +367,13 @@ def test_a_stop_string_in_the_prefix_does_not_end_a_text(beams, model, tokenizer
         assert found.text == text
 
 
+@pytest.mark.parametrize("kind", ["own", "stock"])
 @pytest.mark.parametrize("beams", [2, 4])
-def test_a_text_that_a_string_has_ended_is_as_long_beside_longer_ones(beams, model, tokenizer):
+def test_a_text_that_a_string_has_ended_is_as_long_beside_longer_ones(beams, kind, model, tokenizer):
     """The library fills beams with the end token where padding has the number 0."""
+    if kind == "stock":
+        model = make_stock("T5")
+        model.generation_config.update(bad_words_ids=None, max_new_tokens=8)
     options = {"num_beams": beams, "scores": True, "eos_token_id": 1, "no_repeat_ngram_size": 2}
     decoder = Decoder(model, tokenizer, tokenizer, stop_strings=["s21", "s30"], **options)
     together = [best for best, *_ in decoder.decode(TEXTS)]

@@ -8,6 +8,7 @@ import pytest
 from small_models import make_model
 from transformers import (
     AutoTokenizer,
+    GenerationConfig,
     M2M100Config,
     M2M100ForConditionalGeneration,
     MBart50Tokenizer,
@@ -22,6 +23,7 @@ from hf_xformer.data.pairs import template_of_texts
 from hf_xformer.data.templates import remember, remember_beginnings
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.decoding import decoder as decoding
+from hf_xformer.decoding.beginnings import TargetEncoder
 from hf_xformer.errors import ArgumentError
 
 
@@ -136,6 +138,11 @@ def test_targets_without_a_language_are_refused_and_do_not_get_the_sources(kind,
     tokenizer.src_lang = language
     with pytest.raises(ArgumentError, match="has several languages and no `tgt_lang`: set tokenizer.tgt_lang"):
         TextEncoder(tokenizer, target=True)
+    assert tokenizer.tgt_lang is None
+    # The decoder knows it by the token that texts begin with, and tells nobody else's tokenizer.
+    first = tokenizer.convert_tokens_to_ids(language)
+    encoder = TargetEncoder(tokenizer, GenerationConfig(forced_bos_token_id=first))
+    assert encoder("a")[0] == first and language not in tokenizer.convert_ids_to_tokens(encoder("a")[1:])
     assert tokenizer.tgt_lang is None
     tokenizer.tgt_lang = language
     frame = TextEncoder(tokenizer, target=True).frame

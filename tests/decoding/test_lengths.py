@@ -61,15 +61,15 @@ def test_a_prompt_without_a_start_token_takes_a_position_for_it(kind, length, pr
 @pytest.mark.parametrize(
     "options", [{"max_new_tokens": 90}, {"max_length": 90}, {"max_new_tokens": 7}, {"max_length": None}], ids=str
 )
-@pytest.mark.parametrize("prompt", [None, "s1 s2"])
+@pytest.mark.parametrize("prompt", [None, "s1 s2", "s1 s2 s3 s4 s5 s6"])
 def test_a_text_whose_end_is_forced_has_not_ended_by_itself(kind, options, prompt, tokenizer):
     """At the model's positions, at a length that is asked for, and at the library's own."""
     model, prefixes = make(kind), None if prompt is None else [prompt]
-    first = None if prompt is None else torch.tensor([[2, *tokenizer(prompt)["input_ids"][:-1]]])
+    first = torch.tensor([[2, *([] if prompt is None else tokenizer(prompt)["input_ids"][:-1])]])
     most = {"max_length": 24, "decoder_input_ids": first}
     written = model.generate(**tokenizer("s1 s2", return_tensors="pt"), **most)[0].tolist()
-    never, sixth = next(token for token in range(5, 53) if token not in written), written[5]
-    for end in (never, sixth):
+    never, third = next(token for token in range(5, 53) if token not in written), written[2 + len(first[0])]
+    for end in (never, third):
         model.generation_config.update(eos_token_id=end, forced_eos_token_id=end, **options)
         ((text,),) = Decoder(model, tokenizer, tokenizer).decode(["s1 s2"], prefixes=prefixes)
-        assert text.ended == (end == sixth)
+        assert text.ended == (end == third)

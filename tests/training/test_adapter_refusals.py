@@ -46,7 +46,12 @@ BAD = [
     ({**ADALORA, "total_step": 6, "tinit": 3, "tfinal": 3}, "don't allow for a budgeting phase"),
     ({**ADALORA, "total_step": 60, "deltaT": 4}, "--peft_config deltaT 4: between two allocations PEFT trains ranks"),
     ({"peft_type": "P_TUNING"}, "--peft_config: P_TUNING needs num_virtual_tokens"),
-    ({"peft_type": "P_TUNING", "num_virtual_tokens": 3, "encoder_dropout": 0.5}, "as dropout has left them"),
+    ({"peft_type": "P_TUNING", "num_virtual_tokens": 3, "encoder_dropout": 0.5}, "does nothing without encoder_rep"),
+    (
+        {"peft_type": "P_TUNING", "num_virtual_tokens": 3, "encoder_dropout": 0.5}
+        | {"encoder_reparameterization_type": "LSTM"},
+        "has PEFT save prompts as dropout has left them",
+    ),
     ({**PREFIX, "token_dim": 7}, "--peft_config token_dim: it follows from the model"),
     ({**PREFIX, "num_virtual_tokens": 2**50}, "--peft_config: "),
     ({**PROMPTS, "num_layers": 7}, "--peft_config num_layers: it follows from the model"),
@@ -124,5 +129,7 @@ def test_prompts_of_a_model_that_scales_embeddings_itself_are_refused(config, ki
     if config is BartConfig:
         assert make_adapter(model_args, stock) is not None
         return
-    with pytest.raises(ArgumentError, match="PEFT leaves out the factor of 4 by which .* scales embeddings"):
+    with pytest.raises(
+        ArgumentError, match="PEFT leaves out the factor of 4 by which .* scales embeddings: train LoRA"
+    ):
         make_adapter(model_args, stock)

@@ -49,6 +49,27 @@ def test_what_is_counted_on_few_layers_is_what_all_of_them_take(config, counted)
     assert counted.parameters == XformerForSeq2SeqLM(config).num_parameters()
 
 
+MIXED = {
+    "full last": {"encoder_layer_types": ["chunked_attention"] * 3 + ["full_attention"]},
+    "full first": {"encoder_layer_types": ["full_attention"] + ["chunked_attention"] * 3},
+    "blocks first": {"encoder_layer_types": ["chunked_attention"] + ["full_attention"] * 3},
+    "three types": {
+        "encoder_layer_types": ["chunked_attention", "sliding_attention", "full_attention"] + ["sliding_attention"]
+    },
+    "decoder": {"decoder_layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("types", MIXED.values(), ids=MIXED)
+def test_layers_of_several_types_count_as_what_they_are(types, config):
+    config = XformerConfig(**{**config.to_dict(), **types})
+    batch = Batch(rows=1, source=512, target=256)
+    counted, (flops, _, highest) = count(config, batch, "float32"), run_without_memory(config, batch, "float32")
+    assert counted.flops == pytest.approx(3 * flops, rel=5e-3)
+    assert counted.activations == pytest.approx(highest, rel=3e-2)
+
+
 @pytest.mark.slow
 def test_activations_are_those_that_autograd_keeps(config):
     """Counted once more by torch's own hooks, on a model that has memory."""

@@ -8,9 +8,10 @@ from types import ModuleType
 import pytest
 import torch
 from small_models import make_model
+from torch import nn
 from transformers import Seq2SeqTrainingArguments, trainer_optimizer
 
-from hf_xformer.training.optimizers import check_optimizer, optimizer_of, without_weights
+from hf_xformer.training.optimizers import check_optimizer, keep_embeddings_in_32_bits, optimizer_of, without_weights
 
 
 class LowRank(torch.optim.AdamW):
@@ -53,3 +54,15 @@ def test_a_default_that_is_given_counts_as_taken_and_a_misspelt_name_does_not(ga
     check_optimizer(arguments(tmp_path, optim=optim, optim_args="rank=128,update_proj_gap=200,proj_type=std"), model)
     with pytest.raises(ValueError, match="does not take rnk: leave it out"):
         check_optimizer(arguments(tmp_path, optim=optim, optim_args="rank=128,rnk=4"), model)
+
+
+def test_embeddings_keep_their_moments_in_32_bits_where_others_have_8():
+    """As the Trainer has it of an optimizer that it makes itself, in one group."""
+    manager = pytest.importorskip("bitsandbytes").optim.GlobalOptimManager.get_instance()
+    manager.module_weight_config_triple.clear()
+    model = make_model()
+    keep_embeddings_in_32_bits(model)
+    found = list(manager.module_weight_config_triple)
+    manager.module_weight_config_triple.clear()
+    assert [module for module, *_ in found] == [each for each in model.modules() if isinstance(each, nn.Embedding)]
+    assert found and all(name == "weight" and options == {"optim_bits": 32} for _, name, options in found)
