@@ -68,8 +68,8 @@ def test_scores_are_those_of_one_forward_up_to_the_models_own_end_tokens(options
     decoder, seen = Decoder(model, tokenizer, tokenizer, scores=True, **options), []
     generate = decoder.generate
     monkeypatch.setattr(decoder, "generate", lambda sources: seen.append([sources]) or generate(sources))
-    scores = decoder.log_probabilities
-    monkeypatch.setattr(decoder, "log_probabilities", lambda output: seen[-1].append(output) or scores(output))
+    scores = decoder.scores_of
+    monkeypatch.setattr(decoder, "scores_of", lambda output, width: seen[-1].append(output) or scores(output, width))
     torch.manual_seed(0)
     found = dict(zip(TEXTS, decoder.decode(TEXTS), strict=True))
     of = {tuple(tokenizer(text)["input_ids"]): hypotheses for text, hypotheses in found.items()}
