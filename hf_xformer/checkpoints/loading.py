@@ -4,6 +4,8 @@
 
 from pathlib import Path
 
+import torch
+from packaging.version import Version
 from transformers import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -299,3 +301,14 @@ def change_config(config: PreTrainedConfig, overrides: dict) -> PreTrainedConfig
         )
     with blame("--config_overrides", *CONFIG_ERRORS):
         return type(config)(**{**config.to_diff_dict(), **overrides})
+
+
+def attention_on(device: torch.device) -> dict[str, str]:
+    """
+    Returns the option by which a model is loaded for a device whose attention in torch is wrong.
+
+    Before torch 2.13 that of a Mac's GPU sees later tokens in 16 bits, and takes a mask of another row for short
+    queries (PyTorch issues 195910, 181133 and 184180).
+    """
+    is_wrong = device.type == "mps" and Version(torch.__version__) < Version("2.13")
+    return {"attn_implementation": "eager"} if is_wrong else {}

@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from ..checkpoints.averaging import note_of_averages
 from ..checkpoints.languages import languages_of
-from ..checkpoints.loading import load_model, load_tokenizers
+from ..checkpoints.loading import attention_on, load_model, load_tokenizers
 from ..checkpoints.quantization import load_quantized
 from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
@@ -188,7 +188,8 @@ class Decoder:
         given: dict[str, Any] = {"revision": revision, "token": token}
         hub = {name: value for name, value in given.items() if value is not None}
         source, target = load_tokenizers(checkpoint, trust_remote_code=trust_remote_code, **hub)
-        loading: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": dtype, **hub}
+        loading: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": dtype}
+        loading |= attention_on(device) | hub
         if quantization is None:
             model = load_model(checkpoint, **loading)
         else:

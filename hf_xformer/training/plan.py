@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
+from ..checkpoints.loading import attention_on
 from .arguments import DataArguments, ModelArguments
 from .evaluation import batch_of_an_evaluation
 from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision, why_not_train_by_varlen
@@ -121,9 +122,11 @@ def choose_attention(
     config: PreTrainedConfig | None, data_args: DataArguments, training_args: Seq2SeqTrainingArguments
 ) -> str | None:
     """
-    Returns varlen on a GPU that has its kernel, for a model that it trains; eager where torch's own attention is slow,
-    its backward pass in bfloat16 on a CPU; else None.
+    Returns varlen on a GPU that has its kernel, for a model that it trains; eager where torch's own attention is wrong
+    or slow, as its backward pass in bfloat16 on a CPU is; else None.
     """
+    if given := attention_on(training_args.device):
+        return given["attn_implementation"]
     if config is not None and why_not_train_by_varlen(config, training_args, data_args.packing) is None:
         return "varlen"
     is_slow = precision(training_args) == "bf16" and training_args.device.type == "cpu"

@@ -5,10 +5,11 @@
 import importlib.util
 
 import pytest
+import torch
 from small_models import make_model
 
 from hf_xformer import XformerConfig
-from hf_xformer.checkpoints.loading import change_config, load_config, load_model, load_tokenizer
+from hf_xformer.checkpoints.loading import attention_on, change_config, load_config, load_model, load_tokenizer
 from hf_xformer.checkpoints.vocabulary import check_decoder_start, check_same_tokens, fit_vocabulary
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
@@ -97,3 +98,17 @@ def test_a_model_whose_decoder_cannot_start_is_refused_by_the_fields_name(name):
     setattr(config, name, None)
     with pytest.raises(ArgumentError, match=f"`{name}` is null"):
         check_decoder_start(config)
+
+
+@pytest.mark.parametrize(
+    ("device", "version", "options"),
+    [
+        ("mps", "2.12.1", {"attn_implementation": "eager"}),
+        ("mps", "2.13.0", {}),
+        ("cpu", "2.12.1+cpu", {}),
+        ("cuda", "2.11.0+cu130", {}),
+    ],
+)
+def test_attention_that_torch_has_wrong_is_not_taken(device, version, options, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", version)
+    assert attention_on(torch.device(device)) == options
