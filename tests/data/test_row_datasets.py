@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from hf_xformer.data import row_datasets
 from hf_xformer.data.bad_rows import BadRows
 from hf_xformer.data.reading import load_rows
 from hf_xformer.data.row_datasets import expand_references
@@ -46,6 +47,15 @@ def test_a_file_of_the_same_size_and_time_is_read_again(write):
     write("a.jsonl", GOOD.replace("b", "c"))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert load_rows([path])[0]["target"] == ["c"]
+
+
+def test_rows_that_other_code_has_read_are_read_again(write, monkeypatch):
+    """And with them all that is made of them: `datasets` goes by the fingerprint of what it starts from."""
+    path = write("a.jsonl", GOOD)
+    before = [expand_references(load_rows([path]))._fingerprint for _ in range(2)]
+    assert before[0] == before[1] and len({*row_datasets.rules()}) == 3
+    monkeypatch.setattr(row_datasets, "rules", lambda: ("other", "1", "2"))
+    assert expand_references(load_rows([path]))._fingerprint != before[0]
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])
