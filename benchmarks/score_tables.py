@@ -179,8 +179,7 @@ def length_generalisation() -> str:
             ]
             rows.append([task, positions, *(f"{right:.0f} ({edits:.0f})" for right, edits in means)])
     head = ["texts right, % (edits per 100 symbols)", "positions", *(f"{length} symbols" for length in lengths)]
-    seeds = f"means over {len({row['seed'] for row in result['rows']})} seeds"
-    return markdown(head, rows, measured(result, "length_generalisation.py"), seeds)
+    return markdown(head, rows, measured(result, "length_generalisation.py"), seeds_of(result["rows"]))
 
 
 @table

@@ -4,6 +4,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
+    GenerationConfig,
     PreTrainedTokenizerBase,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
@@ -30,7 +32,7 @@ from ..data.batches import EvaluationBatches
 from ..data.templates import language_fields
 from ..decoding.metrics import compute_metrics
 from ..decoding.scoring import DEFAULT_SCORING, Scoring
-from ..errors import ArgumentError
+from ..errors import ArgumentError, blame, did_you_mean
 from ..files import GENERATION_CONFIG
 from .arguments import DataArguments, ModelArguments
 from .observation import (
@@ -72,9 +74,9 @@ def fit_generation(
     """
     source: Any = training_args.generation_config
     decoding = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's has the base generate
-    if source is not None:
-        decoding.generation_config = Seq2SeqTrainer.load_generation_config(source)
     config = decoding.generation_config
+    given = {} if source is None else given_fields(source)
+    config.update(**given)
     values = {name: getattr(config, name, None) for name in EVALUATED}
     changed = {name: was for name, was in values.items() if was not in (None, False, EVALUATED[name])}
     for name in changed:
@@ -83,6 +85,9 @@ def fit_generation(
     if changed:
         say(f"an evaluation scores one text of each source, by search: {describe_dropped(changed)}")
     config.max_length = length = generation_length(data_args, training_args)
+    if given.get("max_length") not in (None, length):
+        said = "--generation_max_length" if training_args.generation_max_length else "--max_target_length"
+        say(f"--generation_config {source}: max_length {given['max_length']} is left out: {said} makes it {length:,}")
     # A token that starts the decoder counts in lengths, and is not new.
     most = {"min_length": length, "min_new_tokens": length - 1}
     longer = {name: was for name in most if (was := getattr(config, name, None) or 0) > most[name]}
@@ -94,6 +99,25 @@ def fit_generation(
     # Every checkpoint has it: the first one would be refused.
     where = f"the model's {GENERATION_CONFIG}" if source is None else f"--generation_config {source}"
     check_saveable(config, where)
+
+
+def given_fields(source: Any) -> dict[str, Any]:
+    """
+    Returns the fields that a `--generation_config` gives; a model keeps its others, such as its special tokens.
+
+    Raises:
+        ArgumentError: There is no such file, or it has a field that there is not.
+    """
+    where = f"--generation_config {source}"
+    if str(source).endswith(".json") and not Path(source).is_file():
+        raise ArgumentError(f"{where}: no such file")
+    with blame(where, OSError, ValueError, TypeError):
+        found = vars(Seq2SeqTrainer.load_generation_config(source))
+    found = {name: value for name, value in found.items() if value is not None and not name.startswith("_")}
+    for name in found:
+        if name not in (known := vars(GenerationConfig())):
+            raise ArgumentError(f"{where}: generate() has no option {name}{did_you_mean(name, known)}")
+    return {name: value for name, value in found.items() if name != "transformers_version"}
 
 
 def describe_dropped(fields: Mapping[str, Any]) -> str:

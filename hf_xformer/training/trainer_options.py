@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import Seq2SeqTrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.integrations.liger import is_liger_kernel_available
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from ..errors import ArgumentError, blame
+from ..errors import ArgumentError
 from .arguments import DataArguments
+from .evaluation import given_fields
 from .launch import precision
 
 
@@ -125,7 +126,7 @@ RULES = (
     Rule(
         "generation_config",
         given("generation_config"),
-        "the model takes over its fields, with the run's length",
+        "the Trainer is to leave the model's own alone, which takes over the fields",
         None,
     ),
     # The training would be of other batches than it says.
@@ -224,8 +225,7 @@ def check_trainer_options(data_args: DataArguments, training_args: Seq2SeqTraini
     """Refuses options by the table, and a generation config that cannot be read; raises ArgumentError."""
     source: Any = training_args.generation_config
     if source is not None:
-        with blame(f"--generation_config {source}", OSError, ValueError):
-            Seq2SeqTrainer.load_generation_config(source)
+        given_fields(source)
     for rule in RULES:
         if rule.value is REFUSED and rule.when(data_args, training_args):
             raise ArgumentError(f"--{rule.name} {shown(getattr(training_args, rule.name))}: {rule.why}")

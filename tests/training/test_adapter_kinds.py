@@ -125,9 +125,14 @@ def test_a_runs_generation_config_reaches_the_base_which_decodes(tmp_path):
     """An attribute that is set on PEFT's model stays there."""
     path = tmp_path / "generation.json"
     path.write_text('{"num_beams": 3, "do_sample": true}')
-    adapted = get_peft_model(make_model(), LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q_proj"]))
+    model = make_model()
+    model.generation_config.update(num_beams=2, no_repeat_ngram_size=3)
+    special = {name: getattr(model.generation_config, name) for name in ("decoder_start_token_id", "eos_token_id")}
+    adapted = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q_proj"]))
     args = Seq2SeqTrainingArguments(tmp_path / "run", generation_config=path)
     fit_generation(adapted, DataArguments(max_target_length=10), args, print)
     config = adapted.get_base_model().generation_config
     assert (config.num_beams, config.do_sample, config.max_length) == (3, False, 11)
+    # The file's fields alone are taken over.
+    assert config.no_repeat_ngram_size == 3 and {name: getattr(config, name) for name in special} == special
     assert adapted.generation_config is config

@@ -141,6 +141,16 @@ def test_a_best_checkpoint_that_is_not_the_last_is_evaluated(task, tmp_path):
     assert eval_results(tmp_path)["eval_loss"] == pytest.approx(state["best_metric"], abs=1e-6)
 
 
+def test_a_length_in_a_generation_config_that_is_not_the_runs_is_said(tmp_path):
+    path, said = tmp_path / "generation.json", []
+    for length in (12, 21, None):
+        path.write_text(json.dumps({"num_beams": 3, "max_length": length}))
+        args = Seq2SeqTrainingArguments(tmp_path / "run", generation_config=path)
+        fit_generation(make_model(), DataArguments(max_target_length=20), args, said.append)
+    (line,) = said
+    assert "max_length 12 is left out: --max_target_length makes it 21" in line
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [

@@ -92,6 +92,21 @@ def test_options_that_are_set_are_said_and_the_evaluation_is_as_without_them(tas
     assert "num_return_sequences=3, return_dict_in_generate=True, do_sample=True, temperature=0.7 are left out" in said
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1]", "'list' object is not a mapping"),
+        ('{"num_beam": 3}', "generate() has no option num_beam; did you mean num_beams?"),
+        ("{", "not a valid JSON file"),
+    ],
+)
+def test_a_generation_config_that_cannot_be_is_refused(content, said, task, tmp_path, capsys):
+    path = tmp_path / "generation.json"
+    path.write_text(content)
+    line = refused_unread(task, tmp_path / "run", capsys, generation_config=path)
+    assert line.startswith(f"error: --generation_config {path}: ") and said in line
+
+
 def test_a_generation_config_that_is_not_there_is_refused(task, tmp_path, capsys):
     line = refused_unread(task, tmp_path / "run", capsys, generation_config=tmp_path / "none.json")
     assert line.startswith(f"error: --generation_config {tmp_path / 'none.json'}: ")
