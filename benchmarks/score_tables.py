@@ -179,7 +179,9 @@ def length_generalisation() -> str:
             ]
             rows.append([task, positions, *(f"{right:.0f} ({edits:.0f})" for right, edits in means)])
     head = ["texts right, % (edits per 100 symbols)", "positions", *(f"{length} symbols" for length in lengths)]
-    return markdown(head, rows, measured(result, "length_generalisation.py"), seeds_of(result["rows"]))
+    seeds = " ".join(str(seed) for seed in sorted({row["seed"] for row in result["rows"]}))
+    command = f"length_generalisation.py --seeds {seeds}"
+    return markdown(head, rows, measured(result, command), seeds_of(result["rows"]))
 
 
 @table
