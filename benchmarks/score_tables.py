@@ -200,7 +200,9 @@ def toolkits() -> str:
             rows.append([f"{name} {last['version']}, {dtype}", tuned, speed, updates, *scores])
     head = ["toolkit; speed and updates at its last time", "rate, tokens", "target tokens/s", "updates"]
     head += [f"BLEU after {minute:g} min" for minute in times]
-    command = "toolkits.py --data multi30k-en-de-bpe --joey ../joey-env --eole ../eole-env"
+    trained = {row["toolkit"] for row in results[0]["rows"]}
+    given = {"JoeyNMT": " --joey ../joey-env", "eole": " --eole ../eole-env"}
+    command = "toolkits.py --data multi30k-en-de-bpe" + "".join(given[name] for name in given if name in trained)
     return markdown(head, rows, measured(results[0], command), "bfloat16 with `--bf16 --minutes 10`", "one seed")
 
 

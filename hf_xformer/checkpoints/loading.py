@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from ..errors import ArgumentError, blame, did_you_mean, first_line
+from ..errors import ArgumentError, blame, did_you_mean, first_line, say_once
 from ..files import ADAPTER_CONFIG, CONFIG, GENERATION_CONFIG, TARGET_TOKENIZER, find
 from ..models import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
@@ -310,5 +310,7 @@ def attention_on(device: torch.device) -> dict[str, str]:
     Before torch 2.13 that of a Mac's GPU sees later tokens in 16 bits, and takes a mask of another row for short
     queries (PyTorch issues 195910, 181133 and 184180).
     """
-    is_wrong = device.type == "mps" and Version(torch.__version__) < Version("2.13")
-    return {"attn_implementation": "eager"} if is_wrong else {}
+    if device.type != "mps" or Version(torch.__version__) >= Version("2.13"):
+        return {}
+    say_once(f"attention is eager: sdpa of torch {torch.__version__} is wrong on a Mac's GPU, and right from 2.13 on")
+    return {"attn_implementation": "eager"}

@@ -60,7 +60,9 @@ def check_vocabulary(
         for name in SPECIAL_TOKENS[:2] if side == "target" or source.bos_token_id is None else SPECIAL_TOKENS:
             expected = getattr(config, name, None)
             if getattr(tokenizer, name) not in (expected if isinstance(expected, list) else [expected]):
-                remedy = "" if expected else f"; where it needs none: tokenizer.{name[:-3]} = None, and save it"
+                remedy = (
+                    "" if expected is not None else f"; where it needs none: tokenizer.{name[:-3]} = None, and save it"
+                )
                 raise ArgumentError(
                     f"the {side} tokenizer {tokenizer.name_or_path} has `{name}` {getattr(tokenizer, name)}, "
                     f"the model has {expected}{remedy}"

@@ -126,7 +126,7 @@ RULES = (
     Rule(
         "generation_config",
         given("generation_config"),
-        "the Trainer is to leave the model's own alone, which takes over the fields",
+        "the model's own generation config takes over its fields, and the Trainer is given none",
         None,
     ),
     # The training would be of other batches than it says.

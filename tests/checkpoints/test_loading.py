@@ -10,7 +10,7 @@ from small_models import make_model
 
 from hf_xformer import XformerConfig
 from hf_xformer.checkpoints.loading import attention_on, change_config, load_config, load_model, load_tokenizer
-from hf_xformer.checkpoints.vocabulary import check_decoder_start, check_same_tokens, fit_vocabulary
+from hf_xformer.checkpoints.vocabulary import check_decoder_start, check_same_tokens, check_vocabulary, fit_vocabulary
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
 
@@ -112,3 +112,16 @@ def test_a_model_whose_decoder_cannot_start_is_refused_by_the_fields_name(name):
 def test_attention_that_torch_has_wrong_is_not_taken(device, version, options, monkeypatch):
     monkeypatch.setattr(torch, "__version__", version)
     assert attention_on(torch.device(device)) == options
+
+
+@pytest.mark.parametrize(
+    ("own", "remedy"), [(0, ""), (None, "; where it needs none: tokenizer.pad_token = None, and save it")]
+)
+def test_a_special_token_that_the_model_lacks_may_be_left_out_of_the_tokenizer(own, remedy):
+    tokenizer = train_tokenizer(["A B"], "symbol")
+    tokenizer.pad_token = "<unk>"
+    config = make_model(vocab_size=len(tokenizer)).config
+    config.pad_token_id = own
+    with pytest.raises(ArgumentError) as error:
+        check_vocabulary(config, tokenizer, tokenizer)
+    assert str(error.value).endswith(f"has `pad_token_id` 3, the model has {own}{remedy}")
