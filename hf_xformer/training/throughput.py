@@ -93,20 +93,20 @@ class Arithmetic:
     Args:
         of_source, of_target: For a source token, and for a label.
         of_both: For a source and a target token that meet in cross-attention.
-        seen: For a query and key of the encoder (0) or decoder (1), `{(stack, window): operations}`. A query sees as
-            many keys as its text has tokens, at most the window; None is no limit.
+        seen: For a query and a key that it sees in self-attention, `{(stack, type of layer, size): operations}`; the
+            encoder is stack 0, and [`pairs_seen`] tells what size is and counts such pairs.
     """
 
     of_source: float
     of_target: float
     of_both: float
-    seen: dict[tuple[int, int | None], float]
+    seen: dict[tuple[int, str, int], float]
 
     @classmethod
     def of(cls, model: Any) -> "Arithmetic":
         """Returns a model's arithmetic, from the sizes of its linear layers. Stock models count as attending fully."""
         of_token, of_both = [0.0, 0.0], 0.0
-        seen: dict[tuple[int, int | None], float] = {}
+        seen: dict[tuple[int, str, int], float] = {}
         of_encoder = {id(each) for each in model.get_encoder().modules()}
         modules: dict[str, Any] = dict(model.named_modules())
         for name, layer in modules.items():
@@ -123,7 +123,7 @@ class Arithmetic:
                 of_both += scores
             else:
                 attention = modules[name.removesuffix(".base_layer").rpartition(".")[0]]
-                kind = stack, window_of(model.config, attention, stack)
+                kind = stack, *type_of_layer(model.config, attention, stack)
                 # A decoder's query sees half of the keys, those before it.
                 seen[kind] = seen.get(kind, 0.0) + scores / (2 if stack else 1)
         return cls(of_token[0], of_token[1], of_both, seen)
@@ -142,10 +142,7 @@ class Arithmetic:
         else:
             texts = [source_mask(inputs, pad_token_id).sum(1), labelled.sum(1)]  # (B,)
         source, target = texts
-        of_attention = [
-            (texts[stack] * (texts[stack] if window is None else texts[stack].clamp(max=window))).sum()
-            for stack, window in self.seen
-        ]
+        of_attention = [pairs_seen(texts[stack], *kind).sum() for stack, *kind in self.seen]
         return torch.stack([source.sum(), labelled.sum(), (source > 0).sum(), (source * target).sum(), *of_attention])
 
     def operations(self, counts: list[int]) -> float:
@@ -155,15 +152,31 @@ class Arithmetic:
         return total + sum(each * count for each, count in zip(self.seen.values(), of_attention, strict=True))
 
 
-def window_of(config: Any, attention: Any, stack: int) -> int | None:
-    """Returns the keys that a query of a self-attention sees at most, in our models; None for all."""
+def type_of_layer(config: Any, attention: Any, stack: int) -> tuple[str, int]:
+    """Returns the type of the layer with this self-attention, and its size for [`pairs_seen`]."""
     if not hasattr(config, "layer_types_of"):
-        return None
+        return "full_attention", 0
     kind = config.layer_types_of(("encoder", "decoder")[stack])[attention.layer_idx]
+    # A decoder's window counts the token itself, an encoder's does not.
+    is_windowed_decoder = stack == 1 and kind == "sliding_attention"
+    return kind, 0 if kind == "full_attention" else config.block_size - is_windowed_decoder
+
+
+def pairs_seen(lengths: torch.Tensor, kind: str, size: int) -> torch.Tensor:
+    """
+    Returns how many queries and keys meet in one self-attention of texts of so many tokens, were it not causal.
+
+    Global tokens and the shift of blocks are left out: both add little to blocks that are worth having.
+
+    Args:
+        size: Tokens of a block, or those that a window has before a token and behind it.
+    """
+    if kind == "chunked_attention":
+        return lengths // size * size**2 + (lengths % size) ** 2
     if kind == "sliding_attention":
-        # The decoder's windows lie before the query, and half of each is counted.
-        return 2 * config.block_size + (1 - stack)
-    return config.block_size if kind == "chunked_attention" else None
+        reach = (lengths - 1).clamp(0, size)
+        return lengths + reach * (2 * lengths - reach - 1)  # a token itself, and the neighbours that there are
+    return lengths**2
 
 
 def lengths_of(segments: torch.Tensor, most: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5ForConditionalGeneration, TrainerControl, TrainerState, TrainingArguments
 
 from hf_xformer.commands import train
-from hf_xformer.training.throughput import Arithmetic, Throughput, measured_peak, peak_of
+from hf_xformer.training.throughput import Arithmetic, Throughput, measured_peak, pairs_seen, peak_of
 
 
 def tokens_of(task, count: int = 160) -> np.ndarray:
@@ -27,10 +27,8 @@ def tokens_of(task, count: int = 160) -> np.ndarray:
 
 def count_by_hand(pairs: list[tuple[int, int]], arithmetic: Arithmetic) -> list[int]:
     """The counts of pairs of these lengths, one after another."""
-    seen = [
-        sum(pair[stack] * min(pair[stack], window or pair[stack]) for pair in pairs)
-        for stack, window in arithmetic.seen
-    ]
+    lengths = torch.tensor(pairs)
+    seen = [int(pairs_seen(lengths[:, stack], *kind).sum()) for stack, *kind in arithmetic.seen]
     return [sum(s for s, _ in pairs), sum(t for _, t in pairs), len(pairs), sum(s * t for s, t in pairs), *seen]
 
 
@@ -72,8 +70,24 @@ def test_the_arithmetic_of_a_pair_is_what_torch_counts(make):
     arithmetic = Arithmetic.of(model)
     for source, target in ((7, 5), (40, 11), (9, 50)):
         ours = arithmetic.operations(count_by_hand([(source, target)], arithmetic))
-        hidden = sum(each for (stack, _), each in arithmetic.seen.items() if stack) * target**2
+        hidden = sum(each for (stack, *_), each in arithmetic.seen.items() if stack) * target**2
         assert ours + hidden == pytest.approx(flops(model, source, target), rel=0.05)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 7, 12])
+@pytest.mark.parametrize("stack", ["encoder", "decoder"])
+def test_a_layers_pairs_are_those_of_its_definition(stack, length):
+    """But for a decoder's: of two tokens one sees the other, and each sees itself."""
+    kinds = ["full_attention", "chunked_attention", "sliding_attention"]
+    model = make_model(encoder_layers=3, encoder_layer_types=kinds, decoder_layer_types=kinds, block_size=3)
+    place, is_causal = torch.arange(length), stack == "decoder"
+    back, is_same = place[:, None] - place, place[:, None] // 3 == place // 3
+    dense = [torch.ones_like(is_same), is_same, back < 3 if is_causal else back.abs() <= 3]
+    arithmetic = Arithmetic.of(model)
+    seen = [kind for of, *kind in arithmetic.seen if of == is_causal]
+    for kind, mask in zip(seen, dense, strict=True):
+        attended = int((mask & (back >= 0)).sum() * 2 - length if is_causal else mask.sum())
+        assert pairs_seen(torch.tensor(length), *kind) == attended
 
 
 def test_frozen_weights_need_no_gradient_of_their_own():
