@@ -21,6 +21,7 @@ from transformers.trainer_callback import ExportableState
 from ..checkpoints.loading import TRAINING_FIELDS
 from ..errors import ArgumentError
 from .arguments import CHANCE
+from .exact import seed_dropout
 from .fingerprint import BY_SCORES, CONDITIONAL, DEVICE, EVALUATING, plain
 from .launch import TENSOR_PARALLEL
 from .optimizers import set_group_numbers
@@ -354,6 +355,7 @@ class RecipeRecord(TrainerCallback, ExportableState):
         # The Trainer restores the random states after the beginning.
         if self.seeds:
             set_seed(args.seed)
+            seed_dropout(args)
             self.seeds = False
 
 

@@ -21,6 +21,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..errors import ArgumentError
 from .arguments import DataArguments
+from .launch import tensor_parallel_size
 
 
 STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
@@ -43,6 +44,23 @@ def own_random_states(seed: int, device: torch.device) -> Iterator[None]:
     np.random.set_state(states[1])
 
 
+def seed_dropout(args: TrainingArguments) -> None:
+    """
+    Has each process draw dropout masks of its own: the Trainer gives all of them one seed, and so the same masks.
+
+    The first process keeps the seed, and those that divide one model's layers share theirs. On a GPU the CPU's state
+    stays the same for all: stock models that drop whole layers must drop the same ones in every process.
+    """
+    rank = args.process_index // tensor_parallel_size()
+    if rank == 0:
+        return
+    seed = random.Random(f"{args.seed} {rank}").getrandbits(32)
+    if args.device.type == "cpu":
+        torch.manual_seed(seed)
+    else:
+        torch.get_device_module(args.device).manual_seed(seed)
+
+
 class ExactResume(TrainerCallback):
     """
     Has every checkpoint hold all that the rest of the run depends on.
@@ -54,6 +72,8 @@ class ExactResume(TrainerCallback):
     - The step of a checkpoint or an evaluation is logged: the Trainer forgets the losses since the last log.
     - The best evaluation until then is saved too where a run is to end with its best weights, and so is the last step
       of a run that stops early or saves its best steps alone: by it the next start knows that the run has ended.
+
+    Random states of a new run's processes differ, and each has its own in the checkpoint.
     """
 
     def __init__(self) -> None:
@@ -61,6 +81,8 @@ class ExactResume(TrainerCallback):
         self.saved = 0  # the step of the last checkpoint
 
     def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            seed_dropout(args)
         if args.eval_on_start:
             self.evaluation.enter_context(own_random_states(args.seed, args.device))
 

@@ -143,6 +143,11 @@ RULES = (
     ),
     Rule(
         "accelerator_config",
+        lambda data, trainer: not getattr(trainer.accelerator_config, "even_batches", True),
+        "even_batches false would give one process more steps than another, which then waits for ever: leave it out",
+    ),
+    Rule(
+        "accelerator_config",
         lambda data, trainer: accumulated(trainer.accelerator_config) != 1,
         "num_steps would accumulate more batches than the run plans and records: --gradient_accumulation_steps is the "
         "option",

@@ -120,10 +120,14 @@ def read_training(
     if data_args.endless:
         return mix(corpora, planner, seed, data_args, training_args, say)
     rows, processes = corpora[0].rows, data_parallel_size(training_args)
-    if plan.batches == "grouped":
-        return LengthGroupedDataset(rows, training_args.train_batch_size * processes, seed)
-    if plan.batches == "drawn":
-        return rows
+    if plan.batches in ("grouped", "drawn"):
+        together = training_args.train_batch_size * processes
+        if processes > 1 and (twice := -len(rows) % together) and not training_args.dataloader_drop_last:
+            say(
+                f"{twice:,} of {len(rows):,} pairs are trained on twice in each epoch, to fill the last batches of "
+                f"{processes} processes; with --max_tokens each is trained on once"
+            )
+        return rows if plan.batches == "drawn" else LengthGroupedDataset(rows, together, seed)
     batches = BatchedDataset(rows, planner, seed, processes)
     average = batches.average_tokens()
     say(f"{len(batches):,} batches, on average of {average[0]:,.0f} source and {average[1]:,.0f} target tokens")

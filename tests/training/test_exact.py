@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from small_runs import SMALL, refused, weights
 
 from hf_xformer.commands import train
-from hf_xformer.training.exact import own_random_states
+from hf_xformer.training.exact import own_random_states, seed_dropout
 
 
 def draw() -> list[float]:
@@ -46,6 +47,18 @@ def test_the_state_of_the_device_is_given_back_too(kind, monkeypatch):
     with own_random_states(7, torch.device(kind)):
         states["now"] = torch.tensor([2])
     assert states["now"].tolist() == [1]
+
+
+def test_processes_draw_masks_of_their_own_and_those_that_share_layers_the_same_ones(monkeypatch):
+    def drawn(rank: int) -> float:
+        torch.manual_seed(5)
+        seed_dropout(SimpleNamespace(seed=5, process_index=rank, device=torch.device("cpu")))
+        return float(torch.rand(()))
+
+    assert len({drawn(rank) for rank in range(4)}) == 4
+    monkeypatch.setenv("ACCELERATE_USE_PARALLELISM_CONFIG", "true")
+    monkeypatch.setenv("PARALLELISM_CONFIG_TP_SIZE", "2")
+    assert drawn(0) == drawn(1) != drawn(2) == drawn(3)
 
 
 @pytest.mark.parametrize("name", ["eval", "save", "logging"])

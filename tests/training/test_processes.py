@@ -21,6 +21,17 @@ def test_two_processes_train_from_a_stream(task, tmp_path):
     assert json.loads((tmp_path / "train_results.json").read_text())["train_samples"] == 400
 
 
+def test_equal_batches_have_other_dropout_in_each_process_and_pairs_that_fill_batches_are_said(task, tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"source": "A B C", "target": "C B A"}\n' * 17)
+    options = {"train_file": tmp_path / "pairs.jsonl", "per_device_train_batch_size": 4}
+    options |= {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    options |= {"config_overrides": SMALL.replace("dropout=0.0", "dropout=0.2")}
+    said = run(task.options(tmp_path / "run", **options), "cpu-2proc")
+    assert "7 of 17 pairs are trained on twice in each epoch" in said
+    states = [torch.load(tmp_path / f"run/checkpoint-2/rng_state_{rank}.pth", weights_only=False) for rank in (0, 1)]
+    assert not torch.equal(states[0]["cpu"], states[1]["cpu"])
+
+
 def test_processes_that_would_train_apart_are_refused_in_one_line(task, tmp_path):
     process = launch(task.options(tmp_path / "run", use_cpu="false"), "cpu-2proc")
     output = output_of(process)
