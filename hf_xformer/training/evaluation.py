@@ -67,10 +67,10 @@ ONE_SET = {"": slice(None)}
 
 def fit_generation(
     model: Any, data_args: DataArguments, training_args: Seq2SeqTrainingArguments, say: Callable
-) -> None:
+) -> GenerationConfig:
     """
-    Gives a model the generation config that a run evaluates with, and saves: `--generation_config` or its own, of the
-    run's length, and without fields that an evaluation or that length cannot have, which are said.
+    Gives a model the generation config that a run evaluates with, and saves, and returns it: `--generation_config` or
+    its own, of the run's length, and without fields that an evaluation or that length cannot have, which are said.
     """
     source: Any = training_args.generation_config
     decoding = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's has the base generate
@@ -99,6 +99,7 @@ def fit_generation(
     # Every checkpoint has it: the first one would be refused.
     where = f"the model's {GENERATION_CONFIG}" if source is None else f"--generation_config {source}"
     check_saveable(config, where)
+    return config
 
 
 def given_fields(source: Any) -> dict[str, Any]:
@@ -150,6 +151,7 @@ class GenerationMetrics:
         self.names, self.tokenizer, self.references, self.places = names, tokenizer, references, places
         self.scoring, self.sets = scoring, sets
         self.signatures: dict[str, str] = {}  # of the figures of the last evaluation
+        self.forced_end: int | None = None  # place in a text, its start counted, where any has an end token
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         predictions = np.asarray(prediction.predictions)[self.places]
@@ -166,8 +168,9 @@ class GenerationMetrics:
         return join_scores(of_sets)
 
     def say_cut(self, tokens: np.ndarray) -> None:
-        """Says how many texts, (N, T) with the start token, have no end, because they were not to be longer."""
-        ends, fillers = (tokens[:, 1:] == self.tokenizer.eos_token_id), tokens[:, -1] == self.tokenizer.pad_token_id
+        """Says how many texts, (N, T) with the start token, were ended by the length that they may have."""
+        ends = tokens[:, 1 : self.forced_end] == self.tokenizer.eos_token_id
+        fillers = tokens[:, -1] == self.tokenizer.pad_token_id
         if cut := int((~ends.any(axis=1) & ~fillers).sum()):
             PartialState().print(
                 f"{cut:,} of {len(tokens):,} generated texts were cut off at {tokens.shape[1] - 1:,} tokens, by "

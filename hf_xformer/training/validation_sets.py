@@ -40,6 +40,8 @@ def parse_sets(given: dict[str, Any] | str | None) -> dict[str, dict[str, Any]] 
             raise ArgumentError(
                 f"{where} {name}: a name has letters, digits, - and _ alone, as scores are called by it"
             )
+        if f"{name}_".startswith("eval_"):
+            raise ArgumentError(f"{where} {name}: the Trainer takes this for its own eval_: give another name")
         options = files if isinstance(files, dict) else {"validation_file": files}
         parsed = asdict(read_mapping(ValidationSetArguments, options, f"{where} {name}"))
         found[name] = {option: value for option, value in parsed.items() if value}

@@ -160,6 +160,8 @@ def test_a_set_has_a_prefix_and_columns_of_its_own(sets, task, tmp_path):
         ('{"a": "x", "a": "y"}', "'a' stands there twice"),
         ('{"a":', "--validation_sets: line 1"),
         ({"de.en": "x"}, "--validation_sets de.en: a name has letters"),
+        ({"eval": "x"}, "--validation_sets eval: the Trainer takes this for its own eval_"),
+        ({"eval_news": "x"}, "give another name"),
         ({"news": []}, "--validation_sets news: give validation_file, a file or a list of files"),
         ({"news": {"prefx": "x"}}, "--validation_sets news: unknown option 'prefx'; did you mean prefix"),
         ({"news": {"prefix": "x"}}, "--validation_sets news: give validation_file"),
