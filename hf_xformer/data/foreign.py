@@ -73,7 +73,7 @@ def load_split(foreign: Foreign, columns: Columns, streaming: bool = False) -> D
     name, config_name = foreign.name, foreign.config_name
     with said_in_one_line(name):
         cache = cache_of(name)
-        options = cell_options(load_dataset_builder(name, config_name, cache_dir=cache), columns)
+        options = reading_options(load_dataset_builder(name, config_name, cache_dir=cache), columns)
         given = {"split": foreign.split, "streaming": streaming, "cache_dir": cache}
         return load_dataset(name, config_name, trust_remote_code=False, **given, **options)
 
@@ -101,10 +101,16 @@ def said_in_one_line(name: str) -> Iterator[None]:
         raise DataError(f"dataset {name!r}: {' '.join(str(reason).split())}") from error
 
 
+def reading_options(builder: Any, columns: Columns) -> dict[str, Any]:
+    """Returns the options by which `datasets` reads files of text, CSV and TSV as this package does, nearly."""
+    kind = Path(builder.__module__.replace(".", "/")).name
+    if kind == "text" and (builder.config.encoding or "utf-8").lower() in ("utf-8", "utf8"):
+        return {"encoding": "utf-8-sig"}  # a byte order mark is no part of the text
+    return cell_options(builder, columns) if kind == "csv" else {}
+
+
 def cell_options(builder: Any, columns: Columns) -> dict[str, Any]:
     """Returns the options by which `datasets` reads the cells of its CSV files as `read_csv` and `read_tsv` do."""
-    if Path(builder.__module__.replace(".", "/")).name != "csv":
-        return {}
     names = columns.by_option.values()
     texts = dict.fromkeys((*names, *(f"{name}\r" for name in names)), str)
     options: dict[str, Any] = {"keep_default_na": False, "na_filter": False, "converters": texts}

@@ -234,8 +234,10 @@ def train_symbol(texts: Texts, form: normalizers.Normalizer, vocab_size: int, mi
     """One token a whitespace-separated symbol; an unknown symbol becomes its characters."""
     counts: Counter[str] = Counter()
     characters: Counter[str] = Counter()
+    spaces = pre_tokenizers.WhitespaceSplit()
     for text in checked(texts):
-        symbols = form.normalize_str(text).split()
+        # Python's own `split` cuts at control characters, too.
+        symbols = [symbol for symbol, _ in spaces.pre_tokenize_str(form.normalize_str(text))]
         counts.update(symbols)
         for symbol in symbols:
             characters.update(symbol)
@@ -246,7 +248,7 @@ def train_symbol(texts: Texts, form: normalizers.Normalizer, vocab_size: int, mi
     model = models.BPE(numbered(entries, vocab_size), merges=[], unk_token=UNKNOWN, ignore_merges=True)
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = form
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), apart(whole=True)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, apart(whole=True)])
     return tokenizer
 
 

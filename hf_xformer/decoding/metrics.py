@@ -153,7 +153,7 @@ class TranslationEditRate(TextMetric):
     """
     TER (Snover 2006) by sacreBLEU, whose options `compute` takes. Edits, moves of words included, of average length.
 
-    Chinese and Japanese are split into characters, by `asian_support` and `normalized`.
+    Chinese characters are split, by `asian_support` and `normalized`; sacreBLEU 2.6 leaves runs of kana whole.
     """
 
     description = "Corpus translation edit rate with its signature, by sacreBLEU."
@@ -162,12 +162,17 @@ class TranslationEditRate(TextMetric):
 
     @staticmethod
     def splits(script: Script | None) -> bool:
-        """Returns whether sacreBLEU splits texts of a script into characters."""
+        """Returns whether sacreBLEU splits a script's Chinese characters."""
         return script is not None and script.language in ("Chinese", "Japanese")
 
     @classmethod
     def notes(cls, scoring, script):
-        return [f"{share_of(script)}, split one by one"] if cls.splits(script) else describe_spaces(script)
+        if not cls.splits(script):
+            return describe_spaces(script)
+        of_kana = (
+            "" if script.language == "Chinese" else " but for runs of kana, each of which is one word: consider cer"
+        )
+        return [f"{share_of(script)}, split one by one{of_kana}"]
 
     @classmethod
     def make_scorer(cls, references, **options: Any) -> Metric:

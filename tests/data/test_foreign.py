@@ -93,6 +93,13 @@ def test_a_carriage_return_ends_a_line_only_before_a_line_feed(write, tmp_path, 
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])
+def test_a_byte_order_mark_is_no_part_of_a_folders_plain_text(write, tmp_path, streaming):
+    write("folder/train.txt", "\ufeffone\ntwo\n")
+    rows = load_named_rows(str(tmp_path / "folder"), source_column="text", target_column=None, streaming=streaming)
+    assert [row["source"] for row in rows] == ["one", "two"]
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streaming"])
 def test_rows_of_more_cells_than_column_names_are_refused(write, tmp_path, streaming):
     write("folder/rows.csv", "source;target\n1;a;x\n2;b;y\n")
     write("folder/README.md", CARD.replace("\\t", ";").format("rows.csv"))

@@ -116,6 +116,11 @@ def test_symbols_are_kept_whole_and_other_words_fall_into_their_characters():
     assert tokenizer.decode(tokenizer("  K  UW B ER ")["input_ids"], skip_special_tokens=True) == "K UW B ER"
 
 
+def test_symbols_are_counted_as_they_are_cut():
+    """Python's `split` takes U+001F for white space, and the tokenizer's library does not."""
+    assert train("symbol", ["AB\x1fCD EF"]).tokenize("AB\x1fCD EF") == ["AB\x1fCD", "EF"]
+
+
 def test_a_full_symbol_vocabulary_keeps_the_characters_and_the_most_frequent_symbols():
     tokenizer = train("symbol", ["AB AB AB CD CD EF"], vocab_size=4 + 6 + 2)
     assert tokenizer.tokenize("AB CD EF") == ["AB", "CD", "E", "F"]

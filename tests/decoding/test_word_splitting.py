@@ -50,6 +50,12 @@ def test_sacrebleus_warning_of_tokenised_text_is_for_those_who_did_not_ask_for_i
     assert ("forgot to detokenize" in caplog.text) == (tokenizer == "13a")
 
 
+@pytest.mark.parametrize(("texts", "words"), [(("这是笔", "那是笔"), 3), (("これはペン", "あれはペン"), 1)])
+def test_ter_counts_chinese_characters_and_runs_of_kana(texts, words):
+    """One character is another: of so many words, one."""
+    assert compute_metrics(["ter"], [texts[0]], [[texts[1]]])["ter"] == pytest.approx(100 / words)
+
+
 @pytest.mark.parametrize(
     ("text", "name", "given", "said"),
     [
@@ -58,6 +64,7 @@ def test_sacrebleus_warning_of_tokenised_text_is_for_those_who_did_not_ask_for_i
         (TEXTS["zh"], "wer", None, "consider cer"),
         (TEXTS["char"], "ter", None, "consider cer"),
         (TEXTS["zh"], "ter", None, "split one by one"),
+        ("それはペンです。", "ter", None, "but for runs of kana, each of which is one word: consider cer"),
         ("a b", "wer", None, "as in speech recognition; the share of wrong rows is wrong_words"),
         ("a b", "wrong_words", None, "papers on pronunciation"),
     ],
