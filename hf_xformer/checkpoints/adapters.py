@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel
@@ -150,7 +150,8 @@ def is_embedding(model: "PreTrainedModel | PeftModel") -> Callable[[str], bool]:
     """Tells by a weight's name in an adapter's file whether it is a whole embedding or output layer of the model."""
     layers = model.get_input_embeddings(), model.get_output_embeddings()
     names = {name for name, module in model.named_modules() if any(module is layer for layer in layers)}
-    whole = {f"{name.removeprefix(PREFIX)}.weight" for name in names}
+    # An embedding that has an adapter itself stands one layer deeper.
+    whole = {f"{name.removeprefix(PREFIX)}{deeper}.weight" for name in names for deeper in ("", ".base_layer")}
     return lambda key: key.removeprefix(PREFIX) in whole
 
 
@@ -163,6 +164,28 @@ def resize_vocabulary(model: PreTrainedModel, name_or_path: str, weights: dict[s
     if is_whole and len(sizes) == 1 and (size := sizes.pop()) != had:
         model.resize_token_embeddings(size, mean_resizing=False)
         logger.warning(f"{name_or_path}: the adapter has {size:,} tokens, its model {had:,}: the adapter's are used")
+
+
+def check_unshared(adapted: Any, name_or_path: str) -> None:
+    """
+    Checks that no weight which adapters change is shared with a layer that has none of them.
+
+    Raises:
+        ArgumentError: One is. The adapter changes one use of it, and merging would change all.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    names: dict[int, list[str]] = {}
+    for name, weight in adapted.named_parameters(remove_duplicate=False):
+        names.setdefault(id(weight), []).append(name.removeprefix(PREFIX))
+    for layer in adapted.modules():
+        weight = getattr(layer.get_base_layer(), "weight", None) if isinstance(layer, BaseTunerLayer) else None
+        shared = names.get(id(weight), [])
+        if len(shared) > 1:
+            raise ArgumentError(
+                f"{name_or_path}: an adapter changes one use of a weight that is shared ({', '.join(shared)}), and "
+                "merged would change all: decode with the adapter as it is"
+            )
 
 
 def merge_adapter(adapted: "PreTrainedModel | PeftModel", name_or_path: str) -> PreTrainedModel:
@@ -178,6 +201,7 @@ def merge_adapter(adapted: "PreTrainedModel | PeftModel", name_or_path: str) -> 
             f"{name_or_path}: not an adapter that can be merged: LoRA, AdaLoRA and IA3 change weights, prompts "
             "and prefixes do not"
         )
+    check_unshared(adapted, name_or_path)
     tied = adapted.config.tie_word_embeddings
     with warnings.catch_warnings(), blame(name_or_path, ValueError):  # weights that are not finite
         warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")

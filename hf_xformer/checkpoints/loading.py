@@ -71,7 +71,9 @@ def load_model(
     except Exception as error:  # a dozen types, from the Hub, the files and the attention backends
         if folder.is_dir():
             read_tensors(folder)  # if it was a weight file, this names the file and the weight
-        raise ArgumentError(f"{name_or_path}: cannot load a model: {first_line(error)}") from error
+        raise ArgumentError(
+            f"{name_or_path}: {unfound(name_or_path)}cannot load a model: {first_line(error)}"
+        ) from error
     info["missing_keys"] -= computed
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
@@ -122,6 +124,11 @@ def check_path(name_or_path: str) -> None:
     of_a_folder = path.parent != Path() and path.parent.is_dir()
     if not path.exists() and (path.is_absolute() or of_a_folder or len(path.parts) > 2 or path.suffix == ".json"):
         raise ArgumentError(f"{name_or_path}: there is no such file or folder")
+
+
+def unfound(name_or_path: str) -> str:
+    """Returns what an error about a name on the Hub says first: there is no such folder here, if it was meant."""
+    return "" if Path(name_or_path).exists() else f"no such folder in {Path.cwd()}, and "
 
 
 def load_tokenizers(
@@ -190,7 +197,8 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False, **options
         advice = "hf-xformer tokenizer makes one"
         if Path(name_or_path, TOKENIZER_CONFIG).exists() and not Path(name_or_path, "tokenizer.json").exists():
             advice = "tokenizer.json is missing; copy it from the tokenizer that the model was trained with"
-        raise ArgumentError(f"{name_or_path}: cannot load a tokenizer: {first_line(error)} ({advice})") from error
+        said = f"{unfound(name_or_path)}cannot load a tokenizer: {first_line(error)} ({advice})"
+        raise ArgumentError(f"{name_or_path}: {said}") from error
 
 
 def read_config(name_or_path: str, option: str = "", trust_remote_code: bool = False, **hub) -> PreTrainedConfig:
@@ -209,7 +217,8 @@ def read_config(name_or_path: str, option: str = "", trust_remote_code: bool = F
     check_path(name_or_path)
     check_json(Path(name_or_path) / CONFIG if Path(name_or_path).is_dir() else Path(name_or_path), where)
     check_code(name_or_path, trust_remote_code, option=option, **hub)
-    with blame(f"{where}: cannot read its configuration", Exception):  # of a dozen types, as when a model is loaded
+    # Errors are of a dozen types, as when a model is loaded.
+    with blame(f"{where}: {unfound(name_or_path)}cannot read its configuration", Exception):
         return AutoConfig.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **hub)
 
 

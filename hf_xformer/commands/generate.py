@@ -28,7 +28,7 @@ from ..data.formats import TABLE_READERS, check_file, format_of, read_lines
 from ..decoding.decoder import Decoder
 from ..decoding.hypotheses import Hypothesis
 from ..decoding.tally import Place, Tally
-from ..errors import ArgumentError, one_line_errors
+from ..errors import ArgumentError, naming, one_line_errors
 from ..files import open_whole
 from .options import (
     Parser,
@@ -126,7 +126,8 @@ def check_beside(args: argparse.Namespace, name: str) -> None:
         ArgumentError: There are more or fewer.
     """
     path = getattr(args, name)
-    check_file(path, "give a text file, a line for each source")
+    with naming(f"--{name}"):
+        check_file(path, "give a text file, a line for each source")
     if args.input is None:  # which is compared as it comes
         return
     lines, sources = (sum(1 for _ in read_lines(each)) for each in (path, args.input))

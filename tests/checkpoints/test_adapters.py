@@ -226,6 +226,19 @@ def test_what_cannot_be_merged_is_refused_and_nothing_overwritten(base, adapter,
     assert "not a folder" in refused(merge, [adapter, tmp_path / "out/notes.txt"], capsys)
 
 
+@pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
+def test_an_adapter_of_a_shared_weight_decodes_and_is_not_merged(layer, tmp_path):
+    """PEFT adapts one use of the weight, and merging by it changes the others too."""
+    make_model().save_pretrained(tmp_path / "base")
+    lora = LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=[layer], init_lora_weights=False)
+    adapted = get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "base"), lora).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    batch = make_batch()
+    assert_close(load_model(str(tmp_path / "adapter"))(**batch).logits, adapted(**batch).logits)
+    with pytest.raises(ArgumentError, match=rf"one use of a weight that is shared \(.*{layer}"):
+        adapters.merge_adapter(adapted, "adapter")
+
+
 def test_an_adapter_of_a_resized_model_loads_here_as_in_peft(tmp_path):
     tokenizer = train_tokenizer((" ".join(f"s{n}" for n in range(38)),), "symbol")
     make_model().save_pretrained(tmp_path / "base")
