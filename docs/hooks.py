@@ -268,7 +268,8 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, **_):
-    """Puts tables where a page names them."""
+    """Puts tables where a page names them, and finds pictures of the repository where the site has them."""
+    markdown = markdown.replace("](../benchmarks/results/", "](pictures/")
     return PLACEHOLDER.sub(lambda match: BLOCKS[match[1]](), markdown)
 
 
