@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measuring import ROOT
 
 
-ROOT = Path(__file__).resolve().parent.parent
 # Seconds before a run, for which threads of the library before may still wait for work and hold the cores.
 REST = 0.5
 
@@ -69,6 +69,16 @@ def peak_of_command(*command: str, **environment: str) -> int:
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(command[1:])} ended with {process.returncode}")
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_of_script(script: str, *words: object) -> float:
+    """
+    Returns the MiB that a script prints when its options ask for its peak memory, in a process whose allocator gives
+    back at once what is freed.
+    """
+    command = [sys.executable, script, *map(str, words)]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    return float(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def resident_kib(field: str) -> int:

@@ -4,7 +4,7 @@
 New tokens a second of `generate()`: ours in eager mode and compiled, stock encoder-decoders, CTranslate2.
 
   python benchmarks/decode.py base                        # half an hour on two cores
-  python benchmarks/decode.py base --ways greedy --models hf-xformer Marian --dtypes bfloat16
+  python benchmarks/decode.py base --ways greedy --models hf-xformer Marian --dtypes bfloat16   # into build/tried
   python benchmarks/decode.py base --profile              # where a step of ours spends its time
 
 All models have random weights and one shape, sources of --source tokens, and write --new tokens, without an end token.
@@ -12,8 +12,8 @@ They take turns in one process, CTranslate2 in its own; seconds are medians. Our
 projections; "compiled" is `cache_implementation="static"`, "int8" has weights of 8 bits. CTranslate2 runs our model,
 exported.
 
-Prints ratios to the best stock model, and to CTranslate2 in 8 bits, and writes benchmarks/results/decode_SHAPE.json
-and .png.
+Prints ratios to the best stock model, and to CTranslate2 in 8 bits, and writes decode_SHAPE.json and .png into
+--results.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from apart import apart
 from costs import seconds_in_turn
-from measuring import RESULTS, write_results
+from measuring import add_results_option, results_folder, write_results
 from peers import SHAPES, STOCK, Shape, xformer
 from torch import nn
 
@@ -168,26 +168,25 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="of weights (default: both)")
     parser.add_argument("--source", type=int, default=24, help="tokens of a source (default 24)")
     parser.add_argument("--new", type=int, default=48, help="tokens of a text (default 48)")
-    parser.add_argument("--rounds", type=int, default=5, help="of which the medians are taken (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the medians are taken (default 3)")
     parser.add_argument("--profile", action="store_true", help="a table of operations, in place of figures")
+    add_results_option(parser)
     args = parser.parse_args()
     if args.profile:
         for dtype in args.dtypes:
             for way in args.ways:
                 profile(SHAPES[args.shape], getattr(torch, dtype), way, args.source, args.new)
         return
-    rows = []
+    results, rows = results_folder(parser, args, shape="base"), []
     for way in args.ways:
         with tempfile.TemporaryDirectory() as folder:
             taken = seconds_in_turn(dict(runs(args, way, Path(folder))), args.rounds)
         rates = {name: WAYS[way][0] * args.new / seconds for name, seconds in taken.items()}
         show(way, rates)
         rows += [{"way": way, "name": name, "rate": round(rate, 1)} for name, rate in rates.items()]
-    if args.models != names:
-        return  # a part of the picture
     about = {"source": args.source, "new": args.new, "processor": processor()}
-    write_results(f"decode_{args.shape}", rows, **about)
-    plot(rows, f"{args.shape}, {os.cpu_count()} cores", RESULTS / f"decode_{args.shape}.png")
+    write_results(f"decode_{args.shape}", rows, results, **about)
+    plot(rows, f"{args.shape}, {os.cpu_count()} cores", results / f"decode_{args.shape}.png")
     print(json.dumps(about))
 
 

@@ -7,14 +7,15 @@ Seconds of `hf-xformer generate` from its start to its last line: against an old
   python benchmarks/decode_cli.py commits --old ../old --checkpoint runs/de-en --input lines.de --num_beams 5
 
   python -m venv ../eole-env && ../eole-env/bin/pip install torch==2.13.0 'eole==0.6.*' aiohttp
-  python benchmarks/decode_cli.py eole --eole ../eole-env/bin/eole --data multi30k-en-de-bpe
+  python benchmarks/decode_cli.py eole --eole ../eole-env --data Revisit-MMT/data/multi30k-en-de
 
 `commits` decodes a file by both checkouts in turn, compares what they print, and notes when the first line was there;
 options that it does not know are those of `generate`. `eole` takes models of one shape, 6+6 layers of 512 features
-with the BPE vocabulary of the data, without training: each writes --length tokens for every test sentence, with 5
-beams. --tiny runs either on a few lines.
+with the BPE vocabulary of the data, without training: each writes --length tokens for every test sentence, 64 at once
+with 5 beams. The data are the published files of Multi30k (scripts/prepare_multi30k.py --help says where they are).
+--tiny runs either on a few lines.
 
-Prints ratios and writes benchmarks/results/decode_cli_commits.json or decode_cli_eole.json.
+Prints ratios and writes decode_cli_commits.json or decode_cli_eole.json into --results.
 """
 
 import argparse
@@ -27,11 +28,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-from measuring import RESULTS, write_results
+from measuring import ROOT, add_results_option, results_folder, write_results
 
 
-ROOT = Path(__file__).resolve().parent.parent
-BEAMS = 5
+BEAMS, BATCH = 5, 64
 LAYERS, WIDTH, HEADS, FEED_FORWARD = 6, 512, 8, 2048
 SIDES = ("en", "de")
 
@@ -94,6 +94,7 @@ def commits(args: argparse.Namespace, options: list[str], folder: Path) -> None:
     ratio = rows[0]["seconds"] / rows[1]["seconds"]
     print(f"{len(new):,} lines, {differing:,} of which differ; {ratio:.2f} times as fast as the old checkout")
     result = {"runs": rows, "ratio": ratio, "lines": len(new), "differing": differing, "options": options}
+    result["rounds"] = args.rounds
     print(write_results("decode_cli_commits", result, args.results))
 
 
@@ -103,19 +104,22 @@ def eole(args: argparse.Namespace, options: list[str], folder: Path) -> None:
     source = head(source, 20, folder) if args.tiny else source.resolve()
     length, layers = (4, 1) if args.tiny else (args.length, LAYERS)
     theirs, ours = make_eole(args, layers, folder), make_ours(args, layers, length, folder)
-    predict = [str(args.eole.resolve()), "predict", "-model_path", str(theirs), "-src", str(source)]
+    predict = [eole_program(args.eole), "predict", "-model_path", str(theirs), "-src", str(source)]
     predict += ["-output", str(folder / "predicted"), "-beam_size", str(BEAMS), "-world_size", "0"]
+    predict += ["-batch_size", str(BATCH)]
     predict += ["-min_length", str(length), "-max_length", str(length), "-compute_dtype", "fp32"]
     seconds: dict[str, list[float]] = {"eole": [], "hf-xformer": []}
     for _ in range(args.rounds):
         seconds["eole"].append(run(predict, folder)["seconds"])
-        seconds["hf-xformer"].append(generate(ours, source, ["--num_beams", str(BEAMS), *options])["seconds"])
+        beams = ["--num_beams", str(BEAMS), "--batch_size", str(BATCH)]
+        seconds["hf-xformer"].append(generate(ours, source, [*beams, *options])["seconds"])
     rows = [{"engine": name, "seconds": median(each)} for name, each in seconds.items()]
     for row in rows:
         print(f"{row['engine']}: {row['seconds']:.1f} s")
     ratio = rows[0]["seconds"] / rows[1]["seconds"]
     print(f"hf-xformer generate takes 1/{ratio:.2f} of eole's time, starts included")
-    print(write_results("decode_cli_eole", {"runs": rows, "ratio": ratio, "length": length}, args.results))
+    about = {"length": length, "rounds": args.rounds, "batch_size": BATCH}
+    print(write_results("decode_cli_eole", {"runs": rows, "ratio": ratio, **about}, args.results))
 
 
 def vocabulary(data: Path) -> list[str]:
@@ -154,7 +158,7 @@ def make_eole(args: argparse.Namespace, layers: int, folder: Path) -> Path:
     }
     path = folder / "eole.yaml"
     path.write_text(json.dumps(config), encoding="utf-8")  # which is YAML too
-    run([str(args.eole.resolve()), "train", "-config", str(path)], folder)
+    run([eole_program(args.eole), "train", "-config", str(path)], folder)
     return model
 
 
@@ -178,21 +182,39 @@ def make_ours(args: argparse.Namespace, layers: int, length: int, folder: Path) 
     return folder / "ours"
 
 
+def eole_program(environment: Path) -> str:
+    """
+    Returns the path of `eole` in a virtual environment.
+
+    Raises:
+        SystemExit: It is not there.
+    """
+    program = environment.absolute() / "bin/eole"
+    if not program.is_file():
+        raise SystemExit(f"--eole {environment}: there is no bin/eole; give the virtual environment that has it")
+    return str(program)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
-    for measure, places in ((commits, ("old", "checkpoint", "input")), (eole, ("eole", "data"))):
+    places = {
+        commits: {"old": "older checkout", "checkpoint": "folder of a model", "input": "file of sources"},
+        eole: {"eole": "virtual environment of eole", "data": "folder of the published files"},
+    }
+    for measure, of_it in places.items():
         verb = verbs.add_parser(measure.__name__)
-        verb.set_defaults(measure=measure)
-        for place in places:
-            verb.add_argument(f"--{place}", type=Path, required=True)
-        verb.add_argument("--rounds", type=int, default=3)
+        verb.set_defaults(measure=measure, options=[])
+        for place, said in of_it.items():
+            verb.add_argument(f"--{place}", type=Path, required=True, help=said)
+        verb.add_argument("--rounds", type=int, default=3, help="of which the medians are taken (default 3)")
         verb.add_argument("--tiny", action="store_true", help="a few lines, to try the benchmark itself")
-        verb.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
+        add_results_option(verb)
     verbs.choices["eole"].add_argument("--length", type=int, default=16, help="tokens of each text (default 16)")
-    args, options = parser.parse_known_args()
+    args, args.options = parser.parse_known_args()
+    args.results = results_folder(verbs.choices[args.measure.__name__], args, *places[args.measure])
     with tempfile.TemporaryDirectory() as folder:
-        args.measure(args, options, Path(folder))
+        args.measure(args, args.options, Path(folder))
 
 
 if __name__ == "__main__":

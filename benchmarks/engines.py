@@ -11,7 +11,7 @@ token ids to token ids, in the same batches and with the same number of threads,
 `Decoder` does. All take turns, and seconds are medians. In float32 all must give the tokens of PyTorch: if one does
 not, the exit status is 1.
 
-Writes benchmarks/results/engines_BATCH.json and prints a table.
+Writes engines_BATCH.json into --results and prints a table.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from apart import apart
 from costs import seconds_in_turn
-from measuring import RESULTS, write_results
+from measuring import add_results_option, results_folder, write_results
 
 from hf_xformer.checkpoints.export import export_checkpoint
 from hf_xformer.checkpoints.onnx_sessions import OnnxModel
@@ -37,6 +37,7 @@ from hf_xformer.decoding import Decoder
 
 Rows = list[list[int]]
 Decode = Callable[[Rows], Rows]
+OF_TABLES = {"checkpoint": "runs/g2p-quickstart", "test_file": ["data/g2p/test.jsonl"]}
 NEW_TOKENS = 40
 TORCH: dict[str, dict[str, Any]] = {
     "PyTorch float32": {"dtype": "float32"},
@@ -118,8 +119,10 @@ def main() -> None:
     parser.add_argument("--max_samples", type=int, default=200, help="decode the first rows only (default 200)")
     parser.add_argument("--batch_size", type=int, default=1, help="words at a time (default 1)")
     parser.add_argument("--rounds", type=int, default=3, help="of which the medians are taken (default 3)")
-    parser.add_argument("--output_dir", type=Path, default=RESULTS, help="folder for the JSON (default: the results)")
+    add_results_option(parser)
     args = parser.parse_args()
+    batch = 32 if args.batch_size == 32 else 1  # the tables have both
+    out = results_folder(parser, args, **OF_TABLES, batch_size=batch)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(os.cpu_count() or 1)
     texts = load_rows(args.test_file)["source"][: args.max_samples]
@@ -139,7 +142,7 @@ def main() -> None:
         ratio = rate / results[BASELINE]["words_per_second"]
         print(f"  {name:26}{rate:10,.1f}{ratio:20.2f}{f'{equal} / {len(sources)}':>14}")
     about = {"checkpoint": Path(args.checkpoint).name, "samples": len(sources), "batch_size": args.batch_size}
-    print(write_results(f"engines_{args.batch_size}", results, args.output_dir, **about))
+    print(write_results(f"engines_{args.batch_size}", results, out, **about))
     unlike = [name for name, each in results.items() if "float32" in name and each["equal_words"] < len(sources)]
     if unlike:
         raise SystemExit(f"in float32 {' and '.join(unlike)} gave other tokens than {BASELINE}")

@@ -4,11 +4,11 @@
 Compares the memory that hf-xformer estimate predicts with what a training on two processes of this machine takes.
 
   python benchmarks/estimated_memory.py
-  python benchmarks/estimated_memory.py --configs zero3 zero3-offload --rows 4
+  python benchmarks/estimated_memory.py --configs zero3 zero3-offload --rows 4   # into build/tried
 
 Each configuration trains two steps of a 49M-parameter model and two of a tiny one: the difference of their peaks of
 resident memory, of the largest process, is what the model takes, without Python and its libraries. On a CPU the device
-is main memory, so that what is offloaded counts as well.
+is main memory, so that what is offloaded counts as well. Writes estimated_memory.json into --results.
 """
 
 import argparse
@@ -17,8 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from costs import ROOT, peak_of_command
-from measuring import write_results
+from costs import peak_of_command
+from measuring import ROOT, add_results_option, results_folder, write_results
 
 from hf_xformer.checkpoints.loading import load_config
 from hf_xformer.data.tokenizers import train_tokenizer
@@ -41,16 +41,18 @@ ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "655
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", nargs="+", default=CONFIGS, help="files of configs/accelerate, without .yaml")
+    parser.add_argument("--configs", nargs="+", default=[*CONFIGS], help="files of configs/accelerate, without .yaml")
     parser.add_argument("--rows", type=int, default=8, help=f"rows a process, of {LENGTH} tokens a side (default 8)")
+    add_results_option(parser)
     args = parser.parse_args()
+    results = results_folder(parser, args)
     with tempfile.TemporaryDirectory() as folder:
         write_task(Path(folder))
         rows = [compare(name, args.rows, Path(folder)) for name in args.configs]
     print(f"{'configuration':16}{'predicted MiB':>15}{'measured MiB':>15}{'ratio':>8}")
     for row in rows:
         print(f"{row['config']:16}{row['predicted_mib']:15,}{row['measured_mib']:15,}{row['ratio']:8.2f}")
-    print(f"written to {write_results('estimated_memory', rows)}")
+    print(f"written to {write_results('estimated_memory', rows, results)}")
 
 
 def write_task(folder: Path) -> None:

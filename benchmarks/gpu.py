@@ -27,9 +27,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from costs import ROOT
 from gpu_cases import CASES, OURS, Measurement, Setting
-from measuring import RESULTS, write_results
+from measuring import RESULTS, ROOT, write_results
 
 
 TINY_RESULTS = ROOT / "build/gpu-check/results"

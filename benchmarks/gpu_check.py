@@ -32,11 +32,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from measuring import RESULTS, machine, write_results
+from measuring import RESULTS, ROOT, machine, write_results
 from packaging.requirements import Requirement
 
 
-ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "build/gpu-check"
 SECONDS = 580  # of all: what a part does not get any more is not run
 MARK = "XFORMER_GPU_CHECK"  # in the environment of all processes of a part

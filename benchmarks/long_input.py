@@ -4,7 +4,7 @@
 Time and memory of encoders against the length of the source: blocks, windows and full attention, LongT5 and LED.
 
   python benchmarks/long_input.py                              # 4k to 64k tokens, some ten minutes on two cores
-  python benchmarks/long_input.py --lengths 4096 --core_length 4096 --name short
+  python benchmarks/long_input.py --lengths 4096 --core_length 4096   # into build/tried
 
 Forward and backward of two layers (d_model 256, feed-forward 1024, 4 heads, ReLU, no dropout) over one source; and of
 the attention core alone: queries, keys and values in, mixed values out. A token sees some 255 others everywhere:
@@ -12,22 +12,19 @@ blocks of 256, windows of 127 to either side, LongT5's local radius of 127, LED'
 process, warm, and seconds are medians. Memory is the highest above what was in use before; on a CPU it is measured in
 a process of its own for each, in which the allocator gives back at once what is freed.
 
-Writes benchmarks/results/long_input.json and .png and prints the ratios that matter. On a CPU it needs Linux. With
+Writes long_input.json and .png into --results and prints the ratios that matter. On a CPU it needs Linux. With
 --against FOLDER, the `*_xformer.py` of another version, it prints the seconds of both and writes nothing.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from costs import peak_mib, seconds_in_turn
-from measuring import RESULTS, write_results
+from costs import peak_mib, peak_of_script, seconds_in_turn
+from measuring import add_results_option, results_folder, write_results
 from torch import nn
 from transformers import LEDConfig, LongT5Config, LongT5EncoderModel
 from transformers.models.led.modeling_led import LEDEncoder
@@ -181,20 +178,13 @@ MEASURED = {"whole encoder": whole_models, "attention core": cores}
 
 def measure(runs: dict[str, Callable], rounds: int, length: int, what: str) -> dict[str, dict[str, float]]:
     seconds = seconds_in_turn(runs, rounds)
-    on_gpu = torch.cuda.is_available()
-    return {
-        name: {
-            "seconds": round(seconds[name], 4),
-            "mib": round(peak_mib(run) if on_gpu else peak_mib_of_process(what, name, length)),
-        }
-        for name, run in runs.items()
-    }
 
+    def peak(name: str) -> float:
+        if torch.cuda.is_available():
+            return peak_mib(runs[name])
+        return peak_of_script(__file__, "--memory_of", what, name, length)
 
-def peak_mib_of_process(what: str, name: str, length: int) -> float:
-    command = [sys.executable, __file__, "--memory_of", what, name, str(length)]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    return float(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    return {name: {"seconds": round(seconds[name], 4), "mib": round(peak(name))} for name in runs}
 
 
 def show(title: str, rows: dict[str, dict[str, float]]) -> None:
@@ -270,10 +260,8 @@ def main() -> None:
         default=16384,
         help=f"tokens, for the core and the ratios; at most {LONGEST['LED']:,}",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="of which the medians are taken")
-    parser.add_argument(
-        "--name", default="long_input", help="of the files in benchmarks/results (default: %(default)s)"
-    )
+    parser.add_argument("--rounds", type=int, default=2, help="of which the medians are taken (default 2)")
+    add_results_option(parser)
     parser.add_argument(
         "--against", type=Path, help="folder with the *_xformer.py of another version, to compare with"
     )
@@ -292,14 +280,15 @@ def main() -> None:
         run()
         print(peak_mib(run))
         return
-    models, core = {}, {"length": args.core_length}
+    folder, models, core = results_folder(parser, args), {}, {"length": args.core_length}
     for length in sorted({*args.lengths, args.core_length}):
         models[length] = measure(whole_models(length, device), args.rounds, length, "whole encoder")
         show(f"{length:,} tokens, whole encoder", models[length])
     core["rows"] = measure(cores(args.core_length, device), args.rounds, args.core_length, "attention core")
     show(f"{args.core_length:,} tokens, one attention core", core["rows"])
-    write_results(args.name, {"models": models, "core": core}, device=str(device), threads=torch.get_num_threads())
-    plot(models, RESULTS / f"{args.name}.png")
+    about = {"device": str(device), "threads": torch.get_num_threads()}
+    write_results("long_input", {"models": models, "core": core}, folder, **about)
+    plot(models, folder / "long_input.png")
     show_ratios(models, core)
 
 

@@ -6,13 +6,16 @@ import json
 import os
 import platform
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, stdev
 
 
-RESULTS = Path(__file__).resolve().parent / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks/results"  # that the documents' tables are made of
+TRIED = ROOT / "build/tried"
 
 
 def machine() -> dict:
@@ -28,7 +31,37 @@ def machine() -> dict:
     }
 
 
-def write_results(name: str, rows: list[dict] | dict, folder: Path = RESULTS, **about) -> Path:
+def absolute(path: str) -> Path:
+    """Returns a path that means the same in every folder."""
+    return Path(path).resolve()
+
+
+def add_results_option(parser: ArgumentParser) -> None:
+    """Adds `--results`, the folder that figures are written into."""
+    said = "folder of the JSON (default: the documents' results)"
+    parser.add_argument("--results", type=absolute, default=RESULTS, help=said)
+
+
+def results_folder(parser: ArgumentParser, args: Namespace, *free: str, **published: object) -> Path:
+    """
+    Returns the folder for figures that replace earlier ones: `--results`, but build/tried in place of the documents'
+    results where an option is other than for their tables, which is said.
+
+    Args:
+        free: Options that may have any value, because the file's name has it or it names the input.
+        published: Values for the tables; those of other options are their defaults.
+    """
+    published = {name: parser.get_default(name) for name in vars(args)} | published
+    ignored = {*free, "results"}
+    others = [name for name, value in published.items() if name not in ignored and getattr(args, name) != value]
+    if not others or args.results != RESULTS:
+        return args.results
+    said = ", ".join(f"{name} {getattr(args, name)}" for name in others)
+    print(f"{said}: other than for the documents' tables, so figures go to {TRIED}")
+    return TRIED
+
+
+def write_results(name: str, rows: list[dict] | dict, folder: Path, **about) -> Path:
     """
     Puts the rows, with the machine that gave them, in NAME.json in a folder, in place of earlier ones.
 

@@ -4,25 +4,22 @@
 Peak memory of a training step against the vocabulary and against the target tokens: ours, without logits, and BART.
 
   python benchmarks/memory.py                            # five minutes on two cores, 20 GiB
-  python benchmarks/memory.py --vocabularies 32000 --targets 1024 --name short
+  python benchmarks/memory.py --vocabularies 32000 --targets 1024   # into build/tried
 
 Forward and backward of three and three layers (d_model 256, feed-forward 1024), of rows of 64 source and 64 target
 tokens. Each is measured in a process of its own, above what was in use before, so that weights do not count, and
 gradients do. What a stock model would take beyond --limit GiB is not run but continued along the line of its last two
 lengths, and said to be.
 
-Writes benchmarks/results/memory.json and .png and prints the ratio at the largest of both.
+Writes memory.json and .png into --results and prints the ratio at the largest of both.
 """
 
 import argparse
 import dataclasses
-import os
-import subprocess
-import sys
 
 import torch
-from costs import peak_mib
-from measuring import RESULTS, write_results
+from costs import peak_mib, peak_of_script
+from measuring import add_results_option, results_folder, write_results
 from peers import SHAPES, STOCK, loss_of, xformer
 
 
@@ -39,12 +36,6 @@ def step_peak(name: str, vocabulary: int, tokens: int) -> float:
     return peak_mib(lambda: loss_of(model, {"input_ids": ids, "labels": ids}).backward())
 
 
-def peak_of_process(name: str, vocabulary: int, tokens: int) -> float:
-    command = [sys.executable, __file__, "--memory_of", name, str(vocabulary), str(tokens)]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    return float(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
-
-
 def measure(name: str, vocabulary: int, targets: list[int], limit: float) -> list[dict]:
     rows = []
     for tokens in targets:
@@ -54,7 +45,7 @@ def measure(name: str, vocabulary: int, targets: list[int], limit: float) -> lis
             slope = (b["mib"] - a["mib"]) / (b["tokens"] - a["tokens"])
         expected = rows[-1]["mib"] + slope * (tokens - rows[-1]["tokens"]) if slope is not None else 0
         is_measured = expected < limit * 1024
-        mib = peak_of_process(name, vocabulary, tokens) if is_measured else expected
+        mib = peak_of_script(__file__, "--memory_of", name, vocabulary, tokens) if is_measured else expected
         rows.append({"model": name, "vocabulary": vocabulary, "tokens": tokens, "mib": round(mib), "ran": is_measured})
         print(
             f"  {name:12}{vocabulary:10,}{tokens:10,}{mib:10,.0f} MiB{'' if is_measured else '  (continued)'}",
@@ -87,19 +78,19 @@ def main() -> None:
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[8000, 32000, 250000], help="entries")
     parser.add_argument("--targets", type=int, nargs="+", default=[1024, 2048, 8192], help="tokens")
     parser.add_argument("--limit", type=float, default=18, help="GiB, above which a step is not run (default 18)")
-    parser.add_argument("--name", default="memory", help="of the files in benchmarks/results (default: %(default)s)")
+    add_results_option(parser)
     parser.add_argument("--memory_of", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory_of:
         name, vocabulary, tokens = args.memory_of
         print(step_peak(name, int(vocabulary), int(tokens)))
         return
-    rows = []
+    folder, rows = results_folder(parser, args), []
     for vocabulary in args.vocabularies:
         for name in MODELS:
             rows += measure(name, vocabulary, args.targets, args.limit)
-    write_results(args.name, rows)
-    plot(rows, RESULTS / f"{args.name}.png")
+    write_results("memory", rows, folder)
+    plot(rows, folder / "memory.png")
     ours, bart = (next(row for row in reversed(rows) if row["model"] == name) for name in ("hf-xformer", "BART"))
     largest = f"{args.vocabularies[-1]:,} entries and {args.targets[-1]:,} target tokens"
     not_run = "" if bart["ran"] else ", BART's continued from shorter steps"

@@ -12,10 +12,11 @@ gradients are M2M100's positions, which only the conversion trains.
 """
 
 import sys
-from pathlib import Path
+
+from measuring import ROOT
 
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(ROOT / "tests"))
 
 from small_stock_models import STOCK, measure  # noqa: E402
 from transformers.utils import logging  # noqa: E402

@@ -9,14 +9,14 @@ Speed, size and wrong words of a checkpoint in float32, bfloat16, 8 and 4 bits, 
 All decode the same rows greedily in the same batches, one after the other. Size is that of the weights in memory,
 embeddings and output layer included.
 
-Writes benchmarks/results/quantization.json and prints a table.
+Writes quantization.json into --results and prints a table.
 """
 
 import argparse
 import time
 from pathlib import Path
 
-from measuring import RESULTS, write_results
+from measuring import add_results_option, results_folder, write_results
 from torch import nn
 
 from hf_xformer.checkpoints.quantized_linear import Int8Linear
@@ -26,6 +26,7 @@ from hf_xformer.decoding.metrics import compute_metrics
 
 
 METRIC = "wrong_words"
+OF_TABLES = {"checkpoint": "runs/g2p-quickstart", "test_file": ["data/g2p/test.jsonl"]}
 MODES = {
     "float32": {"dtype": "float32"},
     "bfloat16": {"dtype": "bfloat16"},
@@ -61,8 +62,9 @@ def main() -> None:
     parser.add_argument("--test_file", nargs="+", required=True, help="rows with sources and targets")
     parser.add_argument("--max_samples", type=int, help="decode the first rows only, this many")
     parser.add_argument("--batch_size", type=int, default=64, help="sources at a time (default 64)")
-    parser.add_argument("--output_dir", type=Path, default=RESULTS, help="folder for the JSON (default: the results)")
+    add_results_option(parser)
     args = parser.parse_args()
+    out = results_folder(parser, args, **OF_TABLES)
     rows = load_rows(args.test_file)
     sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
     print(f"{'':10}{'texts/s':>10}{'MB':>10}{'wrong %':>10}{'- float32':>11}")
@@ -72,7 +74,7 @@ def main() -> None:
         more = each[METRIC] - results["float32"][METRIC]
         print(f"{name:10}{each['texts_per_second']:10,.1f}{each['megabytes']:10,.1f}{each[METRIC]:10.2f}{more:+11.2f}")
     about = {"checkpoint": Path(args.checkpoint).name, "samples": len(sources), "batch_size": args.batch_size}
-    print(write_results("quantization", results, args.output_dir, **about))
+    print(write_results("quantization", results, out, **about))
 
 
 if __name__ == "__main__":

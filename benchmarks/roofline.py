@@ -10,7 +10,7 @@ The ceiling is the best of a few square products. A step's arithmetic is counted
 backward without optimizer, of packed rows; attention's share, of which a part is padding, is small at these lengths.
 Ceiling and steps take turns, and each is the median. On a GPU --bf16 --compile give its model FLOPs utilisation.
 
-Writes benchmarks/results/roofline_SHAPE.json.
+Writes roofline_SHAPE.json into --results.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from accelerate.utils import send_to_device
 from costs import seconds_in_turn
-from measuring import write_results
+from measuring import add_results_option, results_folder, write_results
 from peers import SHAPES, Padding, loss_of, xformer
 from torch.utils.flop_counter import FlopCounterMode
 from train_step import draw_pairs
@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of which the medians are taken (default 5)")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--compile", action="store_true", help="compile the model")
+    add_results_option(parser)
     args = parser.parse_args()
+    folder = results_folder(parser, args, "bf16", shape="base")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     shape = SHAPES[args.shape]
@@ -66,7 +68,8 @@ def main() -> None:
     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: count_addmm}) as counter:
         step()
     # As scripts/train.py has it for short texts: torch's own is slow in bfloat16 on a CPU.
-    model.set_attn_implementation("eager" if args.bf16 and device.type == "cpu" else "sdpa")
+    attention = "eager" if args.bf16 and device.type == "cpu" else "sdpa"
+    model.set_attn_implementation(attention)
     if args.compile:
         model.compile()
     dtype = torch.bfloat16 if args.bf16 else torch.float32
@@ -80,7 +83,8 @@ def main() -> None:
         "step_gflops": round(reached, 1),
         "share": round(reached / ceiling, 3),
     }
-    write_results(f"roofline_{args.shape}{'_bf16' if args.bf16 else ''}", rows, device=str(device))
+    name = f"roofline_{args.shape}{'_bf16' if args.bf16 else ''}"
+    write_results(name, rows, folder, device=str(device), attn_implementation=attention)
 
 
 if __name__ == "__main__":

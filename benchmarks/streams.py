@@ -5,12 +5,12 @@ Packed streams against packed rows in memory: speed of training, and memory of r
 
   python benchmarks/streams.py                            # a quarter of an hour on two cores
   python benchmarks/streams.py --steps 0                  # memory alone, over five million rows
-  python benchmarks/streams.py --rows 20000 --steps 20 --rounds 1 --d_model 64
+  python benchmarks/streams.py --rows 20000 --steps 20 --rounds 1 --d_model 64   # into build/tried
 
 Speed: the same model is trained in turn on the first --train_rows of a file, tokenised beforehand, and on them as a
 stream, each run in a process of its own; its tokens a second are of the whole training, the first window included.
 Memory: one pass over --rows of a file is read, encoded and packed, and the process's memory is taken ten times on the
-way. Writes benchmarks/results/streams_speed.json and streams_memory.json.
+way. Writes streams_speed.json and streams_memory.json into --results.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measuring import write_results
+from measuring import add_results_option, results_folder, write_results
 
 
 WORDS = 5_000
@@ -115,24 +115,28 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="of the loader")
     parser.add_argument("--d_model", type=int, default=256, help="width of the model")
     parser.add_argument("--memory_of", nargs=2, help=argparse.SUPPRESS)
+    add_results_option(parser)
     args = parser.parse_args()
     if args.memory_of:
         print(json.dumps(memory(*map(Path, args.memory_of), args.rows)))
         return
     about = {each: getattr(args, each) for each in ("train_rows", "steps", "workers", "d_model")}
+    # Each by the options that decide it.
+    speeds = results_folder(parser, args, "rows") if args.steps else None
+    memories = results_folder(parser, args, *about, "rounds")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_tokenizer(folder / "tokenizer")
         if args.steps:
             write_pairs(folder / "train.jsonl", args.train_rows)
-            write_results("streams_speed", compare_speed(folder, args), max_tokens=MAX_TOKENS, **about)
+            write_results("streams_speed", compare_speed(folder, args), speeds, max_tokens=MAX_TOKENS, **about)
         write_pairs(folder / "long.jsonl", args.rows)
         command = [sys.executable, __file__, "--rows", str(args.rows), "--memory_of"]
         command += [str(folder / "long.jsonl"), str(folder / "tokenizer")]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     mib = [round(each) for each in json.loads(printed.splitlines()[-1])]
     print(f"MiB at every tenth of {args.rows:,} rows: {mib}")
-    write_results("streams_memory", {"rows": args.rows, "mib": mib})
+    write_results("streams_memory", {"rows": args.rows, "mib": mib}, memories)
 
 
 def compare_speed(folder: Path, args: argparse.Namespace) -> dict:

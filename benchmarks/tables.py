@@ -12,14 +12,13 @@ speed_tables.py or score_tables.py. Under each is the command that gave its figu
 
 import argparse
 import re
-from pathlib import Path
 
 import score_tables  # noqa: F401 (its tables are in TABLES)
 import speed_tables  # noqa: F401
+from measuring import ROOT
 from tabulating import TABLES
 
 
-ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end of table -->\n)", re.DOTALL)
 
 

@@ -12,7 +12,7 @@ Trainer's default, and again by the Trainer's own grouping by length; ours packe
 seconds are medians, and useful tokens are those of both sides that are not padding. multi30k-like draws lengths as
 those of Multi30k in subwords are (about 15 tokens, a few of 40, both sides alike); cmudict has the words themselves.
 
-Writes benchmarks/results/train_e2e_TASK.json and prints ratios.
+Writes train_e2e_TASK.json into --results and prints ratios.
 """
 
 import argparse
@@ -24,9 +24,8 @@ from statistics import median
 
 import numpy as np
 import torch
-from costs import ROOT
 from datasets import Dataset
-from measuring import write_results
+from measuring import ROOT, add_results_option, results_folder, write_results
 from peers import SHAPES, STOCK, Padding, Shape, padded, xformer
 from torch import nn
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
@@ -136,7 +135,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="of a training (default 40)")
     parser.add_argument("--rounds", type=int, default=3, help="of which the medians are taken (default 3)")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
+    add_results_option(parser)
     args = parser.parse_args()
+    folder = results_folder(parser, args, "task")
     torch.manual_seed(0)
     count = args.pairs * args.steps * 2
     make_rows = {"cmudict": cmudict, "multi30k-like": multi30k_like}[args.task]
@@ -149,7 +150,8 @@ def main() -> None:
     show(rates)
     name = f"train_e2e_{args.task.replace('-', '_')}{'_bf16' if args.bf16 else ''}"
     shape = vars(SHAPES[TASKS[args.task]])
-    write_results(name, {each: round(rate, 1) for each, rate in rates.items()}, pairs=args.pairs, shape=shape)
+    about = {"pairs": args.pairs, "steps": args.steps, "shape": shape}
+    write_results(name, {each: round(rate, 1) for each, rate in rates.items()}, folder, **about)
 
 
 if __name__ == "__main__":

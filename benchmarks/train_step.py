@@ -5,14 +5,14 @@ Useful tokens a second of training steps: ours padded and packed, stock encoder-
 
   python benchmarks/train_step.py base                    # a quarter of an hour on two cores
   python benchmarks/train_step.py tiny --pairs 256 --shortest 3 --longest 12 --rounds 5
-  python benchmarks/train_step.py base --bf16
+  python benchmarks/train_step.py base --bf16 --attn_implementation eager   # as the documents have bfloat16
 
 A step is forward, backward and AdamW (fused), with a dropout of 0.1 on the outputs of sublayers, on pairs of random
 tokens whose lengths are drawn evenly between --shortest and --longest, each side for itself. Useful tokens are those
 of both sides that are not padding. All models take turns in one process, each on the same pairs, and seconds are
 medians. x-transformers takes part where it is installed.
 
-Prints ratios and writes benchmarks/results/train_step_SHAPE.json and .png; with --against FOLDER, the `*_xformer.py`
+Prints ratios and writes train_step_SHAPE.json and .png into --results; with --against FOLDER, the `*_xformer.py`
 of another version, it measures that too and writes nothing.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import send_to_device
 from costs import seconds_in_turn
-from measuring import RESULTS, write_results
+from measuring import add_results_option, results_folder, write_results
 from peers import OTHERS, SHAPES, STOCK, Padding, Shape, loss_of, padded, xformer
 from torch import nn
 from versions import load_version
@@ -112,7 +112,12 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--attn_implementation", help="of ours and the stock models, such as eager (default: theirs)")
     parser.add_argument("--against", type=Path, help="folder with the *_xformer.py of another version, to measure too")
+    add_results_option(parser)
     args = parser.parse_args()
+    if args.against is None:  # else it is a comparison for whoever changes the models: no figure of a document
+        # On a CPU torch's own attention is slow in bfloat16.
+        eager = "eager" if args.bf16 else None
+        folder = results_folder(parser, args, "bf16", shape="base", attn_implementation=eager)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     pairs = draw_pairs(args.pairs, args.shortest, args.longest, SHAPES[args.shape].vocabulary)
@@ -121,12 +126,13 @@ def main() -> None:
     rates = {name: tokens / each for name, each in seconds_in_turn(steps, args.rounds).items()}
     show(rates)
     if args.against is not None:
-        return  # a comparison for whoever changes the models: no figure of a document
+        return
     name = f"train_step_{args.shape}{'_bf16' if args.bf16 else ''}"
-    about = {"device": str(device), "pairs": args.pairs, "tokens": tokens, "lengths": [args.shortest, args.longest]}
-    write_results(name, {each: round(rate, 1) for each, rate in rates.items()}, **about)
+    about = {"device": str(device), "attn_implementation": args.attn_implementation}
+    about |= {"pairs": args.pairs, "tokens": tokens, "lengths": [args.shortest, args.longest]}
+    write_results(name, {each: round(rate, 1) for each, rate in rates.items()}, folder, **about)
     title = f"{args.shape}: {args.pairs} pairs of {args.shortest} to {args.longest} tokens"
-    plot(rates, title, RESULTS / f"{name}.png")
+    plot(rates, title, folder / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -17,13 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import yaml
-from measuring import RESULTS, machine, stored, write_results
+from measuring import RESULTS, ROOT, absolute, add_results_option, machine, stored, write_results
 
 from hf_xformer.files import content_of
 from hf_xformer.yaml_files import read_yaml_file
-
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def hf_xformer(*words: object) -> None:
@@ -46,14 +43,8 @@ def comparison_parser(description: str | None, seeds: list[int], output_dir: str
     parser.add_argument("--bf16", action="store_true", help=bf16)
     kept = f"folder of the trainings, which are kept (default: {output_dir})"
     parser.add_argument("--output_dir", type=absolute, default=output_dir, help=kept)
-    results = "folder of the JSON (default: the documents' results)"
-    parser.add_argument("--results", type=absolute, default=RESULTS, help=results)
+    add_results_option(parser)
     return parser
-
-
-def absolute(path: str) -> Path:
-    """Returns a path that means the same in the project's folder, where verbs run."""
-    return Path(path).resolve()
 
 
 def read_recipe(path: str) -> dict:

@@ -8,7 +8,7 @@ Wants the files of data/multi30k-en-de in https://github.com/LividWo/Revisit-MMT
 valid, test.2016, test.2017 and test.coco in both languages. Others are refused by their SHA-256: figures on another
 split or preprocessing are not comparable.
 
-  python scripts/prepare_multi30k.py --data multi30k-en-de --output_dir data/multi30k
+  python scripts/prepare_multi30k.py --data Revisit-MMT/data/multi30k-en-de --output_dir data/multi30k
 """
 
 from collections.abc import Sequence
