@@ -4,7 +4,7 @@
 Trains a recipe once for each seed, scores its models on the recipe's test set, and prints a row for each decoding.
 
   make reproduce-g2p DATA=g2p-pronasyl SEEDS="0 1 2"             # prepares the data, and runs this
-  make reproduce-multi30k DATA=multi30k-en-de SEEDS="0 1 2"
+  make reproduce-multi30k DATA=Revisit-MMT/data/multi30k-en-de SEEDS="0 1 2"
   python benchmarks/recipes.py g2p-quickstart --seeds 0 1 2 --bf16 --results build/mine  # data of `make quickstart`
   python benchmarks/recipes.py g2p-pronasyl --max_steps 20 --max_samples 100 --results build/tried \
     --output_dir build/tried
@@ -109,7 +109,8 @@ def main() -> None:
         run = args.output_dir / f"{args.recipe}-{label}"
         words: list[object] = [*changed_words(path, args.changed or [])]
         words += [] if args.max_steps is None else ["--max_steps", args.max_steps]
-        hf_xformer("train", path, "--seed", seed, "--output_dir", run, "--bf16", args.bf16, *words)
+        words += ["--seed", seed, "--output_dir", run, "--bf16", args.bf16, "--use_cpu", True]
+        hf_xformer("train", path, *words)
         keep_log(run, args.results / f"logs/{name}-{label}.jsonl")
         # The card of a run has the scores that are in its folder, in the end those of the beams: none of a trial.
         out = run.with_name(f"{run.name}.validation.json") if trial else run / "test_results.json"

@@ -149,6 +149,10 @@ class Figures:
             self.about["data"] = version_of(sorted({*read.values()}))
         self.path = folder / f"{name}.json"
         self.check()
+        from hf_xformer.hub.record import commit_of  # which takes seconds to import
+
+        # At the start, whose code it is that runs. Figures that are added are no change of it.
+        self.commit = commit_of(Path(__file__), left_out=["benchmarks/results"])
 
     def check(self) -> None:
         """
@@ -187,7 +191,7 @@ class Figures:
 
     def add(self, of: dict[str, object], options: object = None, **figures: object) -> None:
         """
-        Adds a row, with its day, versions and threads, unless another process has added it meanwhile.
+        Adds a row, with its commit, day, versions and threads, unless another process has added it meanwhile.
 
         Args:
             of, options: As for `has`.
@@ -202,7 +206,8 @@ class Figures:
             if self.has(of, options):
                 print(f"{self.path} has a row of {of} from another process, which stays", file=sys.stderr)
                 return
-            row = {**of, **figures, **made, "date": now["date"], "threads": now["threads"], "versions": versions}
+            row = {**of, "commit": self.commit, **figures, **made}
+            row |= {"date": now["date"], "threads": now["threads"], "versions": versions}
             write_results(self.name, [*self.rows(), row], self.folder, **self.about)
         print(row, file=sys.stderr)
 

@@ -83,6 +83,42 @@ def test_the_peak_of_a_script_is_what_it_prints_of_itself(tmp_path):
     assert peak_of_script(str(script), "--memory_of", 5) == 2**20 + 5
 
 
+def test_a_recipe_is_trained_on_the_cpu_as_its_version_says(monkeypatch, tmp_path):
+    import recipes
+
+    def train(*words):
+        raise ChosenError(*words)
+
+    test = tmp_path / recipes.TASKS["g2p-quickstart"].test_file
+    test.parent.mkdir(parents=True)
+    test.write_text("{}\n")
+    monkeypatch.setattr(recipes, "ROOT", tmp_path)
+    monkeypatch.setattr(recipes, "hf_xformer", train)
+    monkeypatch.setattr("sys.argv", ["recipes.py", "g2p-quickstart", "--results", str(tmp_path)])
+    with pytest.raises(ChosenError) as trained:
+        recipes.main()
+    words = trained.value.args
+    assert words[:2] == ("train", "configs/train/g2p-quickstart.yaml") and words[words.index("--use_cpu") + 1] is True
+    assert recipes.deciding(words[1])["use_cpu"] is True
+
+
+def test_a_row_says_which_commit_gave_it(tmp_path, monkeypatch):
+    from verbs import Figures
+
+    asked = []
+
+    def commit_of(file, left_out):
+        asked.append((file.name, left_out))
+        return "a1b2 with changes"
+
+    monkeypatch.setattr("hf_xformer.hub.record.commit_of", commit_of)
+    figures = Figures("methods", "a recipe", tmp_path)
+    figures.add({"seed": 0}, per=7.2)
+    figures.add({"seed": 1}, commit="c3d4")  # of the training, which another start of the benchmark began
+    assert [row["commit"] for row in figures.rows()] == ["a1b2 with changes", "c3d4"]
+    assert asked == [("verbs.py", ["benchmarks/results"])]
+
+
 def test_eole_is_named_by_its_environment(tmp_path):
     from decode_cli import eole_program
 

@@ -324,3 +324,5 @@ def test_the_recipes_commit_is_its_repositorys_and_marked_where_it_has_changed(t
     git("commit", "-q", "-m", "second")
     code.write_text("a = 2\n")  # by which a model is another one too
     assert commit_of(recipe).endswith(" with changes")
+    assert commit_of(recipe, left_out=["other"]).endswith(" with changes")
+    assert not commit_of(recipe, left_out=["package"]).endswith(" with changes")
