@@ -3,13 +3,15 @@
 """
 Compares one model of several languages with a model of each pair alone, and prints chrF by pair.
 
-  make languages                                       # prepares the data, and runs this
-  python benchmarks/languages.py --bf16                # this alone, faster on processors that have bfloat16
+  make languages                                                # prepares the data, and runs this
+  python benchmarks/languages.py --bf16 --results build/mine    # this alone, faster where there is bfloat16
   python benchmarks/languages.py --max_steps 20 --results build/tried --output_dir build/tried   # a quick look
 
 configs/train/descriptions.yaml trains the model of all languages, and each of the others with one of its corpora and
 validation sets: equal models, tokenizer, steps and tokens a step, and of each run the checkpoint that was best in
-validation. Test texts are decoded with five beams. Trainings are kept in --output_dir, and go on from there.
+validation. Test texts are decoded with five beams. Trainings are kept in --output_dir, and go on from there. Rows go
+to languages.json of --results; those in benchmarks/results do not say which recipe and data they are of, and none is
+added to them.
 """
 
 from tabulating import print_table

@@ -40,6 +40,8 @@ from hf_xformer.files import fill_folder
 
 RECIPE = "configs/train/g2p-quickstart.yaml"
 STEPS = 2820  # of the quickstart, in three epochs
+# Options of the commands that make data, by the kind of data.
+MADE = {"subwords": ("--vocab_size", 600), "distilled": ("--num_beams", 5)}
 MODEL = read_recipe(RECIPE)["config_overrides"]
 THIN = {"config_overrides": MODEL | {"dropout": 0.1}}
 # Two matrices of 576 have as many parameters as the model's three of 384.
@@ -102,6 +104,23 @@ TEACHER = "the recipe"
 METHODS: dict[str, object] = {**TRAININGS, **ABLATION, **DECODINGS}
 
 
+def kind_of(method: str) -> str:
+    """Returns the kind of data that a method trains on; "" for the quickstart's own."""
+    return TRAININGS.get(method, {}).get("data", "")
+
+
+def options_of(method: str) -> object:
+    """Returns what makes a method another one: its options, and those of the commands that make its data."""
+    kind = kind_of(method)
+    return [METHODS[method], MADE[kind]] if kind else METHODS[method]
+
+
+def steps_of(method: str, steps: int) -> int:
+    """Returns the steps of a method's training, where the recipe's has so many."""
+    share = (TRAININGS | ABLATION).get(method, {}).get("share", 1)
+    return max(1, round(steps * share))
+
+
 class Bench:
     """
     Trainings and their data in a folder.
@@ -123,8 +142,8 @@ class Bench:
         if not kind:
             return self.data[""]
         name = f"{kind}-{seed}" if kind == "distilled" else kind
-        # By another teacher, or from other words, it would be other data.
-        name += f"-{version_of([deciding(RECIPE), self.steps, self.bf16, digests_of(self.data[''])])}"
+        # By another teacher or other options, or from other words, it would be other data.
+        name += f"-{version_of([deciding(RECIPE), self.steps, self.bf16, MADE[kind], digests_of(self.data[''])])}"
         if name not in self.data:
             made = self.folder / "data" / name
             if not made.exists():
@@ -139,13 +158,13 @@ class Bench:
             rows = [json.loads(line) for line in read_lines(self.data[""] / f"{split}.jsonl")]
             joined = [{**row, "source": row["source"].replace(" ", "")} for row in rows]
             (made / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in joined), encoding="utf-8")
-        train = ("--train_file", made / "train.jsonl", "--model_type", "bpe", "--vocab_size", 600)
+        train = ("--train_file", made / "train.jsonl", "--model_type", "bpe", *MADE["subwords"])
         hf_xformer("tokenizer", *train, "--output_dir", made / "tokenizer")
 
     def distil(self, seed: int, made: Path) -> None:
         """Writes the training words with the pronunciations of the recipe's own model."""
         teacher = self.train(TEACHER, seed)
-        out = ("--output_file", made / "train.jsonl", "--num_beams", 5)
+        out = ("--output_file", made / "train.jsonl", *MADE["distilled"])
         hf_xformer("distill", teacher, "--train_file", self.data[""] / "train.jsonl", *out)
         for name in ("validation.jsonl", "tokenizer"):
             (made / name).symlink_to(self.data[""] / name)
@@ -153,9 +172,10 @@ class Bench:
     def train(self, name: str, seed: int) -> Path:
         """Returns the folder of a training, which is done if need be."""
         options = dict((TRAININGS | ABLATION)[name])
-        data, share = self.data_of(options.pop("data", ""), seed), options.pop("share", 1)
+        data = self.data_of(options.pop("data", ""), seed)
+        options.pop("share", None)
         run = self.folder / "runs" / f"{name.replace(' ', '-')}-{seed}"
-        options |= {"max_steps": max(1, round(self.steps * share)), "seed": seed, "bf16": self.bf16}
+        options |= {"max_steps": steps_of(name, self.steps), "seed": seed, "bf16": self.bf16}
         options |= {"train_file": str(data / "train.jsonl"), "tokenizer_name": str(data / "tokenizer")}
         options |= {"validation_file": str(data / "validation.jsonl"), "eval_strategy": "no", "save_strategy": "no"}
         train(read_recipe(RECIPE) | options | {"load_best_model_at_end": False}, run)
@@ -172,8 +192,7 @@ class Bench:
         """Returns the figures of one method."""
         if name in DECODINGS:
             return self.score(self.train(TEACHER, seed), self.data[""], *DECODINGS[name])
-        kind = TRAININGS.get(name, {}).get("data", "")
-        return self.score(self.train(name, seed), self.data_of(kind, seed))
+        return self.score(self.train(name, seed), self.data_of(kind_of(name), seed))
 
 
 def main() -> None:
@@ -194,7 +213,7 @@ def main() -> None:
     bench = Bench(args.data, args.output_dir, args.max_steps, args.max_samples, args.bf16)
     for seed in args.seeds:
         for method in args.methods or known:
-            of, options = {"method": method, "seed": seed}, METHODS[method]
+            of, options = {"method": method, "seed": seed}, options_of(method)
             if not figures.has(of, options):
                 figures.add(of, options, **bench.measure(method, seed))
     print_table([row for row in figures.rows() if row["seed"] in args.seeds], "method", PRONUNCIATION)

@@ -3,13 +3,14 @@
 """
 Compares pretraining and fine-tuning with training from scratch on a small labelled set, and prints a table.
 
-  python benchmarks/pretraining.py                                   # once `make pretraining-data` has been there
+  python benchmarks/pretraining.py --results build/mine              # once `make pretraining-data` has been there
   python benchmarks/pretraining.py --seeds 0 --pretrain_steps 300 --results build/tried --output_dir build/tried
 
 For each seed configs/train/pretrain.yaml trains a model on plain text. configs/train/finetune.yaml then goes on with
 it, and starts from random weights of the same model too: the same pairs, steps and options. Scores are of the test
-set, decoded greedily; the loss is that of the validation set. Rows are written as they come into
-benchmarks/results/pretraining.json, and those that it has are not made again; other steps want another --results.
+set, decoded greedily; the loss is that of the validation set. Rows are written as they come into pretraining.json of
+--results, and those that it has are not made again; other steps want another --results. Those in benchmarks/results do
+not say which recipes and data they are of, and none is added to them.
 """
 
 import json

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of what models have learnt."""
 
+import shlex
 from statistics import mean, median
 
 from measuring import RESULTS, spread, stored
@@ -151,16 +152,18 @@ def ablation() -> str:
 
 def by_method(name: str, command: str) -> str:
     """Returns the error rates of the quickstart's task by the method, and what it changes seed by seed."""
-    result = stored(name)
-    head = [f"{result['machine']['steps']:,} steps, validation words", "parameters", *PRONUNCIATION.values()]
+    from methods import steps_of  # which reads the recipe
+
+    result, (error, *_) = stored(name), PRONUNCIATION
     found = result["rows"]
     sizes = {row["method"]: f"{row['parameters'] / 1e6:.2f} M" for row in found}
-    error, *_ = PRONUNCIATION
     base = {row["seed"]: row[error] for row in found if row["method"] == BASE}
     rows = []
     for method, (title, *means) in zip(sizes, over_seeds(found, "method", PRONUNCIATION), strict=True):
         changes = [row[error] - base[row["seed"]] for row in found if row["method"] == method]
-        rows.append([title, sizes[method], *means, "" if method == BASE else spread(changes, sign="+")])
+        steps = f"{steps_of(method, result['machine']['steps']):,}"
+        rows.append([title, sizes[method], steps, *means, "" if method == BASE else spread(changes, sign="+")])
+    head = ["validation words", "parameters", "steps", *PRONUNCIATION.values()]
     head.append(f"difference in {PRONUNCIATION[error]}")
     about = f"differences are from {BASE} of the same seed"
     return markdown(head, rows, measured(result, command), seeds_of(found), about)
@@ -191,7 +194,7 @@ def toolkits() -> str:
     for result, dtype in zip(results, TYPES, strict=True):
         for name in dict.fromkeys(row["toolkit"] for row in result["rows"]):
             of_it = [row for row in result["rows"] if row["toolkit"] == name]
-            # After another tuning there are rows of the choice before.
+            # After another tuning, or of another version, there are rows from before.
             found = {row["minutes"]: row for row in of_it if row_choice(row) == row_choice(of_it[-1])}
             last = found[max(found)]
             speed, updates = (f"{last[key]:,}" for key in ("target_tokens_per_second", "updates"))
@@ -200,15 +203,18 @@ def toolkits() -> str:
             rows.append([f"{name} {last['version']}, {dtype}", tuned, speed, updates, *scores])
     head = ["toolkit; speed and updates at its last time", "rate, tokens", "target tokens/s", "updates"]
     head += [f"BLEU after {minute:g} min" for minute in times]
-    trained = {row["toolkit"] for row in results[0]["rows"]}
-    given = {"JoeyNMT": " --joey ../joey-env", "eole": " --eole ../eole-env"}
-    command = "toolkits.py --data multi30k-en-de-bpe" + "".join(given[name] for name in given if name in trained)
-    return markdown(head, rows, measured(results[0], command), "bfloat16 with `--bf16 --minutes 10`", "one seed")
+    trained = list(dict.fromkeys(row["toolkit"] for row in results[0]["rows"]))
+    given = {"JoeyNMT": "--joey ../joey-env", "eole": "--eole ../eole-env"}
+    words = ["--toolkits", *map(shlex.quote, trained), *(given[name] for name in trained if name in given)]
+    command = f"toolkits.py --data Revisit-MMT/data/multi30k-en-de {' '.join(words)}"
+    return markdown(
+        head, rows, measured(results[0], command, results[1]), "bfloat16 with `--bf16 --minutes 10`", "one seed"
+    )
 
 
-def row_choice(row: dict) -> tuple[float, int]:
-    """Returns the learning rate and the tokens of a batch by which a toolkit was trained."""
-    return row["rate"], row["tokens"]
+def row_choice(row: dict) -> tuple[str, float, int]:
+    """Returns the toolkit's version, the learning rate and the tokens of a batch that gave a row."""
+    return row["version"], row["rate"], row["tokens"]
 
 
 @table
@@ -246,7 +252,8 @@ def pretraining() -> str:
     before, after = (f"{result['machine'][name]:,}" for name in ("pretrain_steps", "finetune_steps"))
     head = [f"{before} steps on plain text, {after} on pairs", "validation loss", "CER, %", "exact match, %"]
     rows = over_seeds(result["rows"], "start", ["loss", "cer", "exact_match"])
-    return markdown(head, rows, "`make pretraining`: " + measured(result, "pretraining.py"), seeds_of(result["rows"]))
+    by = "`make pretraining`: " + measured(result, f"pretraining.py{elsewhere(result)}")
+    return markdown(head, rows, by, seeds_of(result["rows"]))
 
 
 @table
@@ -261,4 +268,10 @@ def languages() -> str:
         )
         rows.append([f"English to {name}", alone, together])
     head = [f"chrF after {result['machine']['steps']:,} steps", "a model of the pair alone", "one model of all three"]
-    return markdown(head, rows, "`make languages`: " + measured(result, "languages.py"), seeds_of(result["rows"]))
+    by = "`make languages`: " + measured(result, f"languages.py{elsewhere(result)}")
+    return markdown(head, rows, by, seeds_of(result["rows"]))
+
+
+def elsewhere(result: dict) -> str:
+    """Returns the option for rows that would be refused beside stored ones, which do not say what they are of."""
+    return "" if "version" in result["machine"] else " --results build/mine"

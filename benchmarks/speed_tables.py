@@ -8,10 +8,16 @@ from tabulating import TYPES, markdown, measured, table
 
 STOCK = ("BART", "Marian", "T5", "T5Gemma")
 OURS = "hf-xformer"
+HALF = "train_step_base_bf16"
 STEPS = {
     "train_step_base": "a step of 32 pairs of 4 to 64 tokens, 6+6 layers, d_model 512",
-    "train_step_base_bf16": "the same in bfloat16, eager attention",
+    HALF: "the same in bfloat16",
 }
+TRAININGS = {
+    "train_e2e_multi30k_like": "whole trainings of texts as long as Multi30k's, 3+3 layers, d_model 256",
+    "train_e2e_cmudict": "whole trainings of CMUdict's words, 3+3 layers, d_model 256, 64 entries",
+}
+QUICKSTART = "g2p-quickstart"  # the checkpoint of the tables of engines
 
 
 def best_stock(rates: dict[str, float], ending: str = "") -> tuple[str, float]:
@@ -21,30 +27,36 @@ def best_stock(rates: dict[str, float], ending: str = "") -> tuple[str, float]:
 
 @table
 def train_steps() -> str:
-    return train_table(STEPS, "the second row also with `--bf16 --attn_implementation eager`")
+    return train_table([*STEPS])
 
 
 @table
 def train_speed() -> str:
-    cases = STEPS | {
-        "train_e2e_multi30k_like": "whole trainings of texts as long as Multi30k's, 3+3 layers, d_model 256",
-        "train_e2e_cmudict": "whole trainings of CMUdict's words, 3+3 layers, d_model 256, 64 entries",
-    }
     others = "the others by `python benchmarks/train_e2e.py multi30k-like` and `cmudict`"
-    return train_table(cases, "the second row also with `--bf16 --attn_implementation eager`", others)
+    return train_table([*STEPS, *TRAININGS], others)
 
 
-def train_table(cases: dict[str, str], *about: str) -> str:
-    """Returns the speeds of cases, which are titles of rows by their files' names."""
+def train_table(names: list[str], *about: str) -> str:
+    """
+    Returns the speeds of cases, by the names of their files.
+
+    Args:
+        about: More of the paragraph below.
+    """
+    results = {name: stored(name) for name in names}
+    eager = results[HALF]["machine"]["attn_implementation"]
     rows = []
-    for name, title in cases.items():
-        rates = stored(name)["rows"]
+    for name, result in results.items():
+        rates = result["rows"]
         stock, best = best_stock(rates)
         packed = rates[f"{OURS}, packed"]
         ours = f"{packed:,.0f}: {packed / best:.2f} times"
+        title = (STEPS | TRAININGS)[name] + f", {eager} attention" * (name == HALF)
         rows.append([title, f"{best:,.0f} ({stock})", f"{rates[OURS]:,.0f}", ours])
     head = ["useful tokens per second on two cores", "best stock model", "ours, padded", "ours, packed"]
-    return markdown(head, rows, measured(stored("train_step_base"), "train_step.py base"), *about)
+    first, *others = results.values()
+    half = f"the second row also with `--bf16 --attn_implementation {eager}`"
+    return markdown(head, rows, measured(first, "train_step.py base", *others), half, *about)
 
 
 @table
@@ -89,9 +101,12 @@ def decode_cli() -> str:
         ],
     ]
     head = ["the whole command, start included", "", "`hf-xformer generate`"]
+    command = "eole --eole ../eole-env --data Revisit-MMT/data/multi30k-en-de"
+    size = eole["rows"].get("batch_size")
+    batches = f"{size} at a time" if size else "each with its default batch: 30 sentences and about 100"
     by = [
-        measured(commits, "decode_cli.py commits --old OLD --checkpoint RUN --input FILE"),
-        "the last row by `python benchmarks/decode_cli.py eole --eole PROGRAM --data DIR`",
+        measured(commits, "decode_cli.py commits --old OLD --checkpoint RUN --input FILE", eole),
+        f"the last row by `python benchmarks/decode_cli.py {command}`, {batches}",
     ]
     return markdown(head, rows, *by)
 
@@ -150,7 +165,7 @@ def streams() -> str:
         ["stream / memory", f"{', '.join(pairs)}: {speed['rows']['ratio']:.2f}, the middle one"],
         [f"memory of the reader, at each tenth of {memory['rows']['rows']:,} rows", f"{min(mib)} to {max(mib)} MiB"],
     ]
-    return markdown(["packed training in turn", ""], rows, measured(speed, "streams.py"))
+    return markdown(["packed training in turn", ""], rows, measured(speed, "streams.py", memory))
 
 
 @table
@@ -210,8 +225,8 @@ def engines() -> str:
         for name, figures in one["rows"].items()
     ]
     head = ["words per second", "one at a time", "32 at a time", f"equal words in {one['machine']['samples']}"]
-    command = "engines.py runs/g2p-quickstart --test_file data/g2p/test.jsonl"
-    return markdown(head, rows, measured(one, command), "also with `--batch_size 32`")
+    command = f"engines.py runs/{QUICKSTART} --test_file data/g2p/test.jsonl"
+    return markdown(head, rows, measured(one, command, many), "also with `--batch_size 32`", *checkpoint_of(one, many))
 
 
 @table
@@ -227,9 +242,14 @@ def quantization() -> str:
         for name, figures in result["rows"].items()
     ]
     head = [f"{result['machine']['samples']:,} test words", "wrong words", "words per second, 64 at a time", "weights"]
-    return markdown(
-        head, rows, measured(result, "quantization.py runs/g2p-quickstart --test_file data/g2p/test.jsonl")
-    )
+    command = f"quantization.py runs/{QUICKSTART} --test_file data/g2p/test.jsonl"
+    return markdown(head, rows, measured(result, command), *checkpoint_of(result))
+
+
+def checkpoint_of(*results: dict) -> list[str]:
+    """Returns what must be said where figures are of another checkpoint than the one that the command names."""
+    others = {result["machine"]["checkpoint"] for result in results} - {QUICKSTART}
+    return [f"with an earlier checkpoint of the quickstart, in a folder named `{name}`" for name in sorted(others)]
 
 
 @table

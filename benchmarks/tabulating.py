@@ -30,50 +30,60 @@ def markdown(head: Cells, rows: Iterable[Cells], *about: str) -> str:
     return f"\n{lines}\n\n{'; '.join(about)}.\n\n"
 
 
-def measured(result: dict, command: str) -> str:
+def measured(result: dict, command: str, *others: dict) -> str:
     """
     Returns in words by which command, when, on which machine and with which versions figures were taken.
 
     Args:
         command: Without `--bf16`, which stands beside the figures.
+        others: Further results that the table has figures of.
     """
-    machine = result["machine"]
+    machine, results = result["machine"], [result, *others]
     command += " --bf16" * bool(machine.get("bf16"))
     flags = {"avx512_bf16": "bfloat16", "avx512_vnni": "VNNI"}
     has = [flags[flag] for flag in machine.get("processor", ()) if flag in flags]
-    where = machine.get("card") or cores_of(result) + (f" with {' and '.join(has)}" if has else "")
-    return f"`python benchmarks/{command}`, {days_of(result)}, {where}, {libraries_of(result)}"
+    where = machine.get("card") or cores_of(results) + (f" with {' and '.join(has)}" if has else "")
+    return f"`python benchmarks/{command}`, {days_of(results)}, {where}, {libraries_of(results)}"
 
 
-def libraries_of(result: dict) -> str:
+def libraries_of(results: list[dict]) -> str:
     """Returns in words which versions of the libraries gave figures."""
-    rows = result["rows"]
-    of_rows = [row["versions"] for row in rows if "versions" in row] if isinstance(rows, list) else []
+    all_versions = [versions for result in results for versions in versions_of(result)]
     said = []
     for name in ("torch", "transformers"):
-        found = {versions[name].partition("+")[0] for versions in of_rows or [result["machine"]]}
+        found = {versions[name].partition("+")[0] for versions in all_versions}
         said.append(f"{name} {' and '.join(sorted(found))}")
     return ", ".join(said)
 
 
-def days_of(result: dict) -> str:
+def versions_of(result: dict) -> list[dict[str, str]]:
+    """Returns the versions of the rows, or those of the machine where no row has any."""
+    rows = result["rows"]
+    of_rows = [row["versions"] for row in rows if "versions" in row] if isinstance(rows, list) else []
+    return of_rows or [result["machine"]]
+
+
+def days_of(results: list[dict]) -> str:
     """Returns the day of figures, or the first and the last."""
-    days = sorted(each_of(result, "date"))
+    days = sorted(each_of(results, "date"))
     return " to ".join(dict.fromkeys((days[0], days[-1])))
 
 
-def cores_of(result: dict) -> str:
+def cores_of(results: list[dict]) -> str:
     """Returns in words how many cores figures were taken on."""
-    cores = result["machine"]["cores"]
-    threads = each_of(result, "threads") - {None} or {cores}
+    cores = results[0]["machine"]["cores"]
+    threads = each_of(results, "threads") - {None} or {cores}
     return f"{cores} cores" if threads == {cores} else f"{' or '.join(map(str, sorted(threads)))} of {cores} cores"
 
 
-def each_of(result: dict, name: str) -> set:
-    """Returns the values of a key of the rows, or that of the machine where no row has it."""
-    rows = result["rows"]
-    found = {row[name] for row in rows if name in row} if isinstance(rows, list) else set()
-    return found or {result["machine"].get(name)}
+def each_of(results: list[dict], name: str) -> set:
+    """Returns the values of a key of the rows, of each result's machine where no row of it has the key."""
+    found = set()
+    for result in results:
+        rows = result["rows"]
+        of_rows = {row[name] for row in rows if name in row} if isinstance(rows, list) else set()
+        found |= of_rows or {result["machine"].get(name)}
+    return found
 
 
 def over_seeds(rows: list[dict], by: str, columns: Cells) -> Iterable[Cells]:

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of the documents: which runs may replace them, what rows are known by, and what tables say of them."""
 
+import argparse
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from small_runs import ROOT
@@ -119,6 +121,131 @@ def test_a_row_says_which_commit_gave_it(tmp_path, monkeypatch):
     assert asked == [("verbs.py", ["benchmarks/results"])]
 
 
+@pytest.mark.parametrize("name", ["methods", "ablation"])
+def test_stored_rows_are_known_by_the_options_of_their_methods(name):
+    from measuring import stored
+    from methods import options_of
+    from verbs import version_of
+
+    rows = stored(name)["rows"]
+    assert {row["method"]: row["options"] for row in rows} == {
+        row["method"]: version_of(options_of(row["method"])) for row in rows
+    }
+
+
+def test_data_by_other_options_are_other_data(monkeypatch, tmp_path):
+    import methods
+
+    def known():
+        bench = methods.Bench(tmp_path, tmp_path, 20, None, False)
+        monkeypatch.setattr(methods, "fill_folder", lambda folder, fill: None)
+        made = [bench.data_of(kind, 0).name for kind in methods.MADE]
+        return [methods.version_of(methods.options_of(name)) for name in methods.TRAININGS], made
+
+    before, made_before = known()
+    monkeypatch.setitem(methods.MADE, "subwords", ("--vocab_size", 700))
+    after, made_after = known()
+    changed = {name for name, *pair in zip(methods.TRAININGS, before, after, strict=True) if pair[0] != pair[1]}
+    assert changed == {"subwords", "subwords, BPE dropout"}
+    assert made_before[0] != made_after[0] and made_before[1] == made_after[1]
+
+
+def result(date: str = "2026-11-01", threads: int = 2, rows: object = None, **about) -> dict:
+    """Figures as a file has them."""
+    machine = {"date": date, "cores": 2, "threads": threads, "torch": "2.13.0+cpu", "transformers": "5.24.0"}
+    return {"machine": machine | about, "rows": {} if rows is None else rows}
+
+
+def test_a_table_of_several_files_says_the_days_cores_and_versions_of_all():
+    from tabulating import measured
+
+    several = [result(), result("2026-11-04", transformers="5.23.0"), result("2026-10-30", threads=1)]
+    assert measured(several[0], "streams.py") == (
+        "`python benchmarks/streams.py`, 2026-11-01, 2 cores, torch 2.13.0, transformers 5.24.0"
+    )
+    assert measured(several[0], "streams.py", *several[1:]) == (
+        "`python benchmarks/streams.py`, 2026-10-30 to 2026-11-04, 1 or 2 of 2 cores, torch 2.13.0, "
+        "transformers 5.23.0 and 5.24.0"
+    )
+
+
+def speeds(date: str, **about) -> dict:
+    """Figures of training steps."""
+    return result(date, rows=dict.fromkeys(("BART", "hf-xformer", "hf-xformer, packed"), 1.0), **about)
+
+
+def commands(date: str, **more) -> dict:
+    """Figures of both benchmarks of the command line."""
+    run = {"seconds": 2.0, "first": 1.0}
+    return result(date, rows={"runs": [run, run], "lines": 2, **more})
+
+
+RATES = {"words_per_second": 9.0, "equal_words": 1, "wrong_words": 33.0, "texts_per_second": 9.0, "megabytes": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("table", "files", "said"),
+    [
+        (
+            "train_steps",
+            {
+                "train_step_base": speeds("2026-11-01", attn_implementation=None),
+                "train_step_base_bf16": speeds("2026-11-02", attn_implementation="sdpa"),
+            },
+            ["in bfloat16, sdpa attention |", "`--bf16 --attn_implementation sdpa`", "2026-11-01 to 2026-11-02"],
+        ),
+        (
+            "decode_cli",
+            {"decode_cli_commits": commands("2026-11-01"), "decode_cli_eole": commands("2026-11-02")},
+            ["each with its default batch: 30 sentences and about 100", "2026-11-01 to 2026-11-02"],
+        ),
+        (
+            "decode_cli",
+            {"decode_cli_commits": commands("2026-11-01"), "decode_cli_eole": commands("2026-11-02", batch_size=64)},
+            ["data/multi30k-en-de`, 64 at a time."],
+        ),
+        (
+            "engines",
+            {
+                "engines_1": result(rows={"PyTorch": RATES}, checkpoint="g2p-quickstart", samples=2),
+                "engines_32": result("2026-11-02", rows={"PyTorch": RATES}, checkpoint="g2p-quickstart", samples=2),
+            },
+            ["2026-11-01 to 2026-11-02", "also with `--batch_size 32`."],
+        ),
+        (
+            "quantization",
+            {"quantization": result(rows={"float32": RATES}, checkpoint="run", samples=2)},
+            ["with an earlier checkpoint of the quickstart, in a folder named `run`."],
+        ),
+    ],
+)
+def test_a_table_says_what_its_figures_are_of(table, files, said, monkeypatch):
+    import speed_tables
+    from tabulating import TABLES
+
+    monkeypatch.setattr(speed_tables, "stored", files.__getitem__)
+    written = TABLES[table]()
+    assert [each for each in said if each not in written] == []
+
+
+def test_the_command_of_rows_that_do_not_say_what_they_are_of_names_another_folder():
+    from score_tables import elsewhere
+
+    assert elsewhere(result()) == " --results build/mine" and elsewhere(result(version="4565fcca")) == ""
+
+
+def test_methods_say_the_steps_that_they_were_trained_for(monkeypatch):
+    import score_tables
+
+    named = ("the recipe", "R-Drop", "batches of 32", "batches of 512", "the recipe, 5 beams")
+    rows = [{"method": name, "seed": 0, "wrong_words": 33.0, "per": 8.0, "parameters": 991488} for name in named]
+    monkeypatch.setattr(score_tables, "stored", lambda name: result(rows=rows, steps=2820))
+    lines = score_tables.by_method("methods", "methods.py data/g2p").splitlines()
+    columns = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines if line.startswith("|")]
+    assert columns[0] == ["validation words", "parameters", "steps"]
+    assert [cells[2] for cells in columns[2:]] == ["2,820", "1,410", "11,280", "705", "2,820"]
+
+
 def test_eole_is_named_by_its_environment(tmp_path):
     from decode_cli import eole_program
 
@@ -130,3 +257,39 @@ def test_eole_is_named_by_its_environment(tmp_path):
     assert eole_program(tmp_path) == str(program)
     with pytest.raises(SystemExit):
         eole_program(program)
+
+
+def test_options_are_compared_by_value_wherever_the_results_are_named():
+    from measuring import RESULTS, TRIED, add_results_option, results_folder
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--targets", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--input", type=Path)
+    add_results_option(parser)
+    lines = ["", "--targets 1 2", "--input a", "--targets 1", f"--results {RESULTS} --targets 2"]
+    folders = [results_folder(parser, parser.parse_args(words.split()), "input") for words in lines]
+    assert folders == [RESULTS, RESULTS, RESULTS, TRIED, TRIED]
+
+
+def test_toolkits_in_the_command_are_those_that_have_rows(monkeypatch):
+    import score_tables
+
+    def rows(*names):
+        about = {"version": "1", "rate": 0.002, "tokens": 1000, "target_tokens_per_second": 9, "updates": 9, "bleu": 9}
+        return result(rows=[{"toolkit": name, "minutes": 10, **about} for name in names])
+
+    files = {"toolkits": rows("eole", "hf-xformer", "hf-xformer, Muon"), "toolkits_bf16": rows("eole")}
+    monkeypatch.setattr(score_tables, "stored", files.__getitem__)
+    command = "--toolkits eole hf-xformer 'hf-xformer, Muon' --eole ../eole-env`"
+    assert f"toolkits.py --data Revisit-MMT/data/multi30k-en-de {command}" in score_tables.toolkits()
+
+
+def test_a_tables_row_is_of_the_newest_version_of_a_toolkit(monkeypatch):
+    import score_tables
+
+    about = {"toolkit": "eole", "minutes": 10, "rate": 0.002, "tokens": 1000, "target_tokens_per_second": 9}
+    rows = [{**about, "version": version, "updates": 9, "bleu": bleu} for version, bleu in (("0.6", 20), ("0.7", 30))]
+    files = {"toolkits": result(rows=rows), "toolkits_bf16": result(rows=[])}
+    monkeypatch.setattr(score_tables, "stored", files.__getitem__)
+    written = score_tables.toolkits()
+    assert "eole 0.7, float32" in written and "30.0" in written and "0.6" not in written
