@@ -5,8 +5,8 @@ The same minutes on the same cores: JoeyNMT, eole and hf-xformer train a model o
 
   python -m venv ../joey-env && ../joey-env/bin/pip install torch==2.13.0 joeynmt==2.3.0 importlib_metadata
   python -m venv ../eole-env && ../eole-env/bin/pip install torch==2.13.0 'eole==0.6.*' aiohttp
-  python benchmarks/toolkits.py --data multi30k-en-de-bpe --joey ../joey-env --eole ../eole-env --tune
-  python benchmarks/toolkits.py --data multi30k-en-de-bpe --joey ../joey-env --eole ../eole-env --minutes 10 30
+  python benchmarks/toolkits.py --data Revisit-MMT/data/multi30k-en-de --joey ../joey-env --eole ../eole-env --tune
+  python benchmarks/toolkits.py --data Revisit-MMT/data/multi30k-en-de --toolkits eole hf-xformer --eole ../eole-env
 
 The model has 3+3 layers, d_model 256, sinusoidal positions, LayerNorm before the sublayers, ReLU, one matrix for the
 embeddings of both sides and the output, the published files' own subwords as its vocabulary, and weights that begin
@@ -14,12 +14,14 @@ alike: benchmarks/toolkits has it for each toolkit. JoeyNMT drops attention weig
 train with Adam, and hf-xformer with Muon too, by the settings that are best with Adam. Batches are of so many tokens a
 side as each toolkit counts them: eole of like lengths and JoeyNMT as they come, both with padding, hf-xformer packed.
 Minutes are of the wall clock, starts and checkpoints included. BLEU is of the newest checkpoint at that minute, one of
-every twenty updates, lowercased and tokenised as the files are, with 5 beams of the toolkit's own.
+every twenty updates, lowercased and tokenised as the files are, with 5 beams of the toolkit's own. Speeds are medians
+of what the toolkits log, of updates between which nothing is saved. scripts/prepare_multi30k.py --help says where the
+files of --data are.
 
 --tune tries learning rates for each toolkit, and then smaller and larger batches with the best of them, by BLEU on the
 validation set after five minutes; other runs take the best of them, those with --bf16 too. Nothing else may run on the
-machine meanwhile. Rows are written into benchmarks/results/toolkits.json (toolkits_tuned.json with --tune,
-toolkits_bf16.json with --bf16), and those that are there are not measured again.
+machine meanwhile. Rows are written into toolkits.json of --results (toolkits_tuned.json with --tune,
+toolkits_bf16.json with --bf16); those of the same version of a toolkit are not measured again.
 """
 
 import argparse
@@ -38,9 +40,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from decode_cli import SIDES, vocabulary
-from measuring import RESULTS, machine
-from verbs import ROOT, Figures, absolute, lines_of, read_lines
+from decode_cli import SIDES, eole_program, vocabulary
+from measuring import ROOT, absolute, add_results_option, machine
+from verbs import Figures, lines_of, read_lines
 
 from hf_xformer.errors import one_line_errors
 
@@ -117,10 +119,11 @@ class Toolkit(ABC):
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
         return str(path)
 
-    def version(self) -> str:
-        """Returns the version of the toolkit in its environment."""
-        code = f"from importlib.metadata import version; print(version({self.package!r}))"
-        command = [str(self.python / "bin/python"), "-c", code]
+    @classmethod
+    def version(cls, python: Path) -> str:
+        """Returns the version of the toolkit in an environment."""
+        code = f"from importlib.metadata import version; print(version({cls.package!r}))"
+        command = [str(python / "bin/python"), "-c", code]
         return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
     def train(self, choice: Choice, minutes: list[float]) -> list[dict]:
@@ -238,7 +241,7 @@ class Eole(Toolkit):
         highest = choice.rate * (WIDTH * WARMUP) ** 0.5
         config["training"] |= {"learning_rate": highest, "batch_size": choice.tokens, "model_path": str(self.run)}
         config["training"]["compute_dtype"] = "bf16" if choice.bf16 else "fp32"
-        return [str(self.python / "bin/eole"), "train", "-config", self.written(config)]
+        return [eole_program(self.python), "train", "-config", self.written(config)]
 
     def checkpoints(self) -> dict[int, Path]:
         folders = {int(path.name.removeprefix("step_")): path for path in self.run.glob("step_*")}
@@ -252,7 +255,7 @@ class Eole(Toolkit):
         pass  # it deletes them itself
 
     def translate(self, checkpoint: Path, source: Path) -> list[str]:
-        out, program = checkpoint.with_suffix(".out"), str(self.python / "bin/eole")
+        out, program = checkpoint.with_suffix(".out"), eole_program(self.python)
         command = [program, "predict", "-model_path", str(checkpoint), "-src", str(source), "-output", str(out)]
         command += ["-beam_size", str(BEAMS), "-world_size", "0", "-batch_size", "64", "-max_length", str(LONGEST)]
         subprocess.run([*command, "-compute_dtype", "fp32"], check=True, stdout=sys.stderr)
@@ -303,45 +306,28 @@ class OursWithMuon(Ours):
     name, optimizer = "hf-xformer, Muon", "muon"
 
 
+KITS: tuple[type[Toolkit], ...] = (JoeyNMT, Eole, Ours, OursWithMuon)
 # Muon's updates are scaled to the size of Adam's, and go with its learning rates.
 TUNED_AS: dict[type[Toolkit], type[Toolkit]] = {OursWithMuon: Ours}
 
 
 @one_line_errors()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=absolute, required=True, help="folder of the published files")
-    parser.add_argument("--joey", type=absolute, help="virtual environment of JoeyNMT; without it, it is left out")
-    parser.add_argument("--eole", type=absolute, help="virtual environment of eole; without it, it is left out")
-    parser.add_argument("--minutes", type=float, nargs="+", help="default: 10 30, and 5 with --tune")
-    parser.add_argument("--tune", action="store_true", help="try learning rates and batches, on the validation set")
-    parser.add_argument("--bf16", action="store_true", help="eole and hf-xformer in bfloat16, which JoeyNMT has not")
-    parser.add_argument("--output_dir", type=absolute, default="runs/toolkits", help="default: runs/toolkits")
-    parser.add_argument("--results", type=absolute, default=RESULTS, help="folder of the JSON (default: the results)")
-    args = parser.parse_args()
-    if args.tune and args.bf16:
-        parser.error("--tune goes by float32, and its choices are for bfloat16 too: leave --bf16 out")
-    if args.bf16 and args.joey is not None:
-        print("JoeyNMT is left out: it has no bfloat16 on a CPU", file=sys.stderr)
-        args.joey = None
+    args, kits = arguments()
     read_published(args.data, FILES, ORIGIN)
-    here = Path(sys.prefix)
-    kits = {JoeyNMT: args.joey, Eole: args.eole, Ours: here, OursWithMuon: here}
-    configs = [(CONFIGS / kind.config).read_text(encoding="utf-8") for kind in kits]
     name = "toolkits_tuned" if args.tune else "toolkits_bf16" if args.bf16 else "toolkits"
-    minutes = args.minutes or ([TUNED] if args.tune else [10, 30])
-    if args.tune and len(minutes) > 1:
-        parser.error("--tune goes by one time: give one of --minutes")
-    settings, threads = [configs, WARMUP, LONGEST, BEAMS], machine()["threads"]
-    figures = Figures(name, settings, args.results, [args.data], threads=threads)
-    tuned = Figures("toolkits_tuned", settings, args.results, [args.data], threads=threads)
+    reads, threads = [args.data / each for each in FILES], machine()["threads"]
+    figures = Figures(name, settings(), args.results, reads, threads=threads)
+    tuned = Figures("toolkits_tuned", settings(), args.results, reads, threads=threads)
     split, title = SETS[args.tune]
     for kind, python in kits.items():
-        if python is None or (args.tune and kind in TUNED_AS):
+        if args.tune and kind in TUNED_AS:
             continue
-        for choice in tried(figures, kind, minutes[0]) if args.tune else [best(tuned, kind, args.bf16)]:
-            of = {"toolkit": kind.name, "rate": choice.rate, "tokens": choice.tokens}
-            left = [each for each in minutes if not figures.has(of | {"minutes": each})]
+        version = kind.version(python)
+        as_tuned = {"toolkit": TUNED_AS.get(kind, kind).name, "version": version}
+        for choice in tried(figures, as_tuned, args.minutes[0]) if args.tune else [best(tuned, as_tuned, args.bf16)]:
+            of = {"toolkit": kind.name, "version": version, "rate": choice.rate, "tokens": choice.tokens}
+            left = [each for each in args.minutes if not figures.has(of | {"minutes": each})]
             if not left:
                 continue
             folder = args.output_dir / f"{kind.name}-{choice.rate:g}-{choice.tokens}{'-bf16' * args.bf16}"
@@ -349,8 +335,7 @@ def main() -> None:
             for row in toolkit.train(choice, left):
                 texts = toolkit.translate(row.pop("checkpoint"), toolkit.data / f"{split}.{SIDES[0]}")
                 score = bleu(texts, toolkit.data / f"{split}.{SIDES[1]}")
-                at = of | {"minutes": row.pop("minutes")}
-                figures.add(at, version=toolkit.version(), **row, bleu=score)
+                figures.add(of | {"minutes": row.pop("minutes")}, **row, bleu=score)
     print(f"\nBLEU on the {title}")
     for row in figures.rows():
         speed = f"{row['target_tokens_per_second']:,} target tokens/s"
@@ -358,41 +343,88 @@ def main() -> None:
         print(f"{row['toolkit']:18}{row['rate']:8g}{row['tokens']:6}{when}  {speed}  {row['bleu']}")
 
 
-def tried(tuned: Figures, kind: type[Toolkit], minutes: float) -> Iterator[Choice]:
-    """Yields each rate with as many tokens, and then other tokens with the rate that was best after some minutes."""
+def arguments() -> tuple[argparse.Namespace, dict[type[Toolkit], Path]]:
+    """Returns the command line's arguments, and the environments of the toolkits that are to train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=absolute, required=True, help="folder of the published files")
+    parser.add_argument("--joey", type=absolute, help="virtual environment of JoeyNMT")
+    parser.add_argument("--eole", type=absolute, help="virtual environment of eole")
+    names = [kind.name for kind in KITS]
+    chosen = f"of {names}; default: all whose environment is given"
+    parser.add_argument("--toolkits", nargs="+", choices=names, metavar="NAME", help=chosen)
+    parser.add_argument("--minutes", type=float, nargs="+", help="default: 10 30, and 5 with --tune")
+    parser.add_argument("--tune", action="store_true", help="try learning rates and batches, on the validation set")
+    parser.add_argument("--bf16", action="store_true", help="eole and hf-xformer in bfloat16, which JoeyNMT has not")
+    parser.add_argument("--output_dir", type=absolute, default="runs/toolkits", help="default: runs/toolkits")
+    add_results_option(parser)
+    args = parser.parse_args()
+    args.minutes = args.minutes or ([TUNED] if args.tune else [10, 30])
+    if args.tune and args.bf16:
+        parser.error("--tune goes by float32, and its choices are for bfloat16 too: leave --bf16 out")
+    if args.tune and len(args.minutes) > 1:
+        parser.error("--tune goes by one time: give one of --minutes")
+    here, wanted = Path(sys.prefix), args.toolkits or names
+    kits = dict(zip(KITS, (args.joey, args.eole, here, here), strict=True))
+    for kind, python in kits.items():
+        if python is None and kind.name in (args.toolkits or ()):
+            parser.error(f"--toolkits {kind.name}: its environment is not given, by --joey or --eole")
+    if args.bf16 and args.joey is not None:
+        print("JoeyNMT is left out: it has no bfloat16 on a CPU", file=sys.stderr)
+        kits[JoeyNMT] = None
+    return args, {kind: python for kind, python in kits.items() if python is not None and kind.name in wanted}
+
+
+def settings() -> list:
+    """Returns what all rows depend on: the toolkits' configurations, with that of our model, and constants."""
+    configs = {kind.config: yaml.safe_load((CONFIGS / kind.config).read_text(encoding="utf-8")) for kind in KITS}
+    ours = configs[Ours.config]
+    ours["config_name"] = json.loads((ROOT / ours["config_name"]).read_text(encoding="utf-8"))
+    return [configs, WARMUP, LONGEST, BEAMS]
+
+
+def tried(tuned: Figures, kit: dict[str, str], minutes: float) -> Iterator[Choice]:
+    """
+    Yields each rate with as many tokens, and then other tokens with the rate that was best after some minutes.
+
+    Args:
+        kit: A toolkit's name and version, as its rows have them.
+    """
     for rate in RATES:
         yield Choice(rate, FIRST_TOKENS, bf16=False)
-    rows = [row for row in rows_of(tuned, kind) if row["tokens"] == FIRST_TOKENS and row["minutes"] == minutes]
-    rate = max(rows, key=lambda row: row["bleu"])["rate"]
+    rows = [row for row in rows_of(tuned, kit) if row["tokens"] == FIRST_TOKENS and row["minutes"] == minutes]
+    rate = max((row for row in rows if row["rate"] in RATES), key=lambda row: row["bleu"])["rate"]
     for tokens in TOKENS:
         if tokens != FIRST_TOKENS:
             yield Choice(rate, tokens, bf16=False)
 
 
-def rows_of(figures: Figures, kind: type[Toolkit]) -> list[dict]:
-    """Returns the rows of a toolkit."""
-    return [row for row in figures.rows() if row["toolkit"] == kind.name]
+def rows_of(figures: Figures, kit: dict[str, str]) -> list[dict]:
+    """Returns the rows of a toolkit of one version."""
+    return [row for row in figures.rows() if kit.items() <= row.items()]
 
 
-def best(tuned: Figures, kind: type[Toolkit], bf16: bool) -> Choice:
+def best(tuned: Figures, kit: dict[str, str], bf16: bool) -> Choice:
     """
     Returns the settings by which a toolkit was best on the validation set, after the longest time that was tried.
 
     Raises:
         SystemExit: It has not been tuned, or not to the end.
     """
-    kind = TUNED_AS.get(kind, kind)
-    mine = rows_of(tuned, kind)
+    mine, name = rows_of(tuned, kit), f"{kit['toolkit']} {kit['version']}"
     if not mine:
-        raise SystemExit(f"{tuned.path} has no row of {kind.name}: run this with --tune first")
+        raise SystemExit(f"{tuned.path} has no row of {name}: run this with --tune first")
     longest = max(row["minutes"] for row in mine)
-    mine = [row for row in mine if row["minutes"] == longest]
-    if len(mine) < (all_tried := len(RATES) + len(TOKENS) - 1):
-        raise SystemExit(f"{tuned.path} has {len(mine)} of {all_tried} trainings of {kind.name}: finish --tune first")
-    row = max(mine, key=lambda row: row["bleu"])
-    for name, values in {"rate": RATES, "tokens": TOKENS}.items():
-        if row[name] in (min(values), max(values)):
-            print(f"{kind.name} is best at {row[name]:g} {name}, an end of {json.dumps(values)}", file=sys.stderr)
+    of_choice = {(row["rate"], row["tokens"]): row for row in mine if row["minutes"] == longest}
+    found = []
+    for each in tried(tuned, kit, longest):
+        if (row := of_choice.get((each.rate, each.tokens))) is None:
+            said = f"{name} with a rate of {each.rate:g} and {each.tokens:,} tokens"
+            raise SystemExit(f"{tuned.path} has no training of {said}: finish --tune first")
+        found.append(row)
+    row = max(found, key=lambda row: row["bleu"])
+    for key, values in {"rate": RATES, "tokens": TOKENS}.items():
+        if row[key] in (min(values), max(values)):
+            print(f"{name} is best at {row[key]:g} {key}, an end of {json.dumps(values)}", file=sys.stderr)
     return Choice(row["rate"], row["tokens"], bf16)
 
 

@@ -14,6 +14,7 @@ from small_runs import ROOT
 
 
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks/verbs.py").exists(), reason="no benchmarks beside the tests")
+EOLE = {"toolkit": "eole", "version": "0.6.4"}
 
 
 @pytest.fixture(autouse=True)
@@ -231,25 +232,38 @@ def test_toolkits_train_models_of_one_size_that_begin_alike():
 
 
 def test_toolkits_are_compared_by_what_was_best_on_the_validation_set(verbs, tmp_path, capsys):
-    from toolkits import Choice, Eole, JoeyNMT, Ours, OursWithMuon, best, tried
+    from toolkits import Choice, best, tried
 
-    def row(toolkit, rate, tokens):
-        return {"toolkit": toolkit, "rate": rate, "tokens": tokens, "minutes": 5}
+    def row(choice, **more):
+        return EOLE | {"rate": choice.rate, "tokens": choice.tokens, "minutes": 5} | more
 
     figures = verbs.Figures("toolkits_tuned", "settings", tmp_path)
-    for choice, score in zip(tried(figures, Eole, 5), (20.1, 22.3, 21.0, 20.5, 21.9), strict=True):
-        figures.add(row("eole", choice.rate, choice.tokens), bleu=score)
-    assert (choice.rate, choice.tokens) == (2e-3, 4000)  # the last: more tokens, with the best rate
-    assert best(figures, Eole, bf16=True) == Choice(2e-3, 2000, bf16=True)
-    figures.add(row("eole", 4e-3, 4000), bleu=30)
-    said = (best(figures, Eole, bf16=False), capsys.readouterr().err)[1]
-    assert "eole is best at 0.004 rate, an end of" in said and "eole is best at 4000 tokens, an end of" in said
-    figures.add(row("JoeyNMT", 1e-3, 2000), bleu=3)
-    with pytest.raises(SystemExit, match="has 1 of 5 trainings of JoeyNMT: finish --tune first"):
-        best(figures, JoeyNMT, bf16=False)
-    for kind in (Ours, OursWithMuon):
-        with pytest.raises(SystemExit, match="has no row of hf-xformer: run this with --tune first"):
-            best(figures, kind, bf16=False)
+    choices = []
+    for choice, score in zip(tried(figures, EOLE, 5), (20.1, 22.3, 21.0, 20.5, 22.9), strict=True):
+        with pytest.raises(SystemExit, match=r"has no (row of eole 0.6.4|training of eole 0.6.4 with a rate of)"):
+            best(figures, EOLE, bf16=False)
+        figures.add(row(choice), bleu=score)
+        choices.append((choice.rate, choice.tokens))
+    assert choices == [(1e-3, 2000), (2e-3, 2000), (4e-3, 2000), (2e-3, 1000), (2e-3, 4000)]
+    figures.add(row(Choice(8e-3, 2000, bf16=False)), bleu=30)  # of rates that are not tried any more
+    assert best(figures, EOLE, bf16=True) == Choice(2e-3, 4000, bf16=True)
+    said = capsys.readouterr().err
+    assert "eole 0.6.4 is best at 4000 tokens, an end of" in said and "rate, an end of" not in said
+    for kit in (EOLE | {"version": "0.7.0"}, EOLE | {"toolkit": "hf-xformer"}):
+        with pytest.raises(SystemExit, match="has no row of .*: run this with --tune first"):
+            best(figures, kit, bf16=False)
+
+
+def test_trainings_by_other_rates_do_not_count_as_tuned(verbs, tmp_path, monkeypatch):
+    import toolkits
+
+    figures = verbs.Figures("toolkits_tuned", "settings", tmp_path)
+    for choice in toolkits.tried(figures, EOLE, 5):
+        figures.add(EOLE | {"rate": choice.rate, "tokens": choice.tokens, "minutes": 5}, bleu=1 / choice.rate)
+    assert toolkits.best(figures, EOLE, bf16=False).rate == 1e-3
+    monkeypatch.setattr(toolkits, "RATES", (2e-3, 4e-3, 8e-3))  # as many as before
+    with pytest.raises(SystemExit, match="eole 0.6.4 with a rate of 0.008 and 2,000 tokens: finish --tune first"):
+        toolkits.best(figures, EOLE, bf16=False)
 
 
 def test_what_is_tried_beside_a_recipe_changes_that_alone():

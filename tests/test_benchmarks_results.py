@@ -3,6 +3,7 @@
 """Figures of the documents: which runs may replace them, what rows are known by, and what tables say of them."""
 
 import argparse
+import json
 from importlib import import_module
 from pathlib import Path
 
@@ -293,3 +294,56 @@ def test_a_tables_row_is_of_the_newest_version_of_a_toolkit(monkeypatch):
     monkeypatch.setattr(score_tables, "stored", files.__getitem__)
     written = score_tables.toolkits()
     assert "eole 0.7, float32" in written and "30.0" in written and "0.6" not in written
+
+
+def toolkits_in(tmp_path, config: dict) -> Path:
+    """A project's folder with another model for toolkits."""
+    path = tmp_path / "configs/model/tiny.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_rows_of_toolkits_depend_on_the_model_that_a_configuration_names(monkeypatch, tmp_path):
+    import toolkits
+
+    tiny = json.loads((ROOT / "configs/model/tiny.json").read_text(encoding="utf-8"))
+    known = [toolkits.settings()]
+    for config in (tiny, tiny | {"max_position_embeddings": 64}):
+        monkeypatch.setattr(toolkits, "ROOT", toolkits_in(tmp_path, config))
+        known.append(toolkits.settings())
+    assert known[0] == known[1] != known[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], ["hf-xformer", "hf-xformer, Muon"]),
+        (["--eole", "env"], ["eole", "hf-xformer", "hf-xformer, Muon"]),
+        (["--eole", "env", "--toolkits", "hf-xformer", "eole"], ["eole", "hf-xformer"]),
+        (["--eole", "env", "--joey", "env", "--bf16", "--toolkits", "JoeyNMT", "eole"], ["eole"]),
+        (["--toolkits", "JoeyNMT"], "--toolkits JoeyNMT: its environment is not given, by --joey or --eole"),
+        (["--tune", "--bf16"], "leave --bf16 out"),
+    ],
+)
+def test_toolkits_that_are_named_are_trained(words, expected, monkeypatch, capsys):
+    import toolkits
+
+    monkeypatch.setattr("sys.argv", ["toolkits.py", "--data", "data", *words])
+    if isinstance(expected, str):
+        with pytest.raises(SystemExit):
+            toolkits.arguments()
+        assert expected in capsys.readouterr().err
+        return
+    assert [kind.name for kind in toolkits.arguments()[1]] == expected
+
+
+@pytest.mark.parametrize("name", ["toolkits", "toolkits_bf16", "toolkits_tuned"])
+def test_stored_rows_of_toolkits_are_of_these_settings(name):
+    """Where the data are at hand, `Figures` compares them too."""
+    from measuring import stored
+    from toolkits import settings
+    from verbs import version_of
+
+    machine = stored(name)["machine"]
+    assert machine["version"] == version_of([settings(), {"threads": machine["threads"]}])
