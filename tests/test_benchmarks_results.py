@@ -288,8 +288,9 @@ def test_toolkits_in_the_command_are_those_that_have_rows(monkeypatch):
 def test_a_tables_row_is_of_the_newest_version_of_a_toolkit(monkeypatch):
     import score_tables
 
-    about = {"toolkit": "eole", "minutes": 10, "rate": 0.002, "tokens": 1000, "target_tokens_per_second": 9}
-    rows = [{**about, "version": version, "updates": 9, "bleu": bleu} for version, bleu in (("0.6", 20), ("0.7", 30))]
+    about = {"toolkit": "eole", "rate": 0.002, "tokens": 1000, "target_tokens_per_second": 9}
+    older, newer = {"version": "0.6", "minutes": 30, "bleu": 20}, {"version": "0.7", "minutes": 10, "bleu": 30}
+    rows = [{**about, **each, "updates": 9} for each in (older, newer)]
     files = {"toolkits": result(rows=rows), "toolkits_bf16": result(rows=[])}
     monkeypatch.setattr(score_tables, "stored", files.__getitem__)
     written = score_tables.toolkits()
