@@ -20,6 +20,7 @@ import yaml
 from measuring import RESULTS, ROOT, absolute, add_results_option, machine, stored, write_results
 
 from hf_xformer.files import content_of
+from hf_xformer.hub.commits import commit_of
 from hf_xformer.yaml_files import read_yaml_file
 
 
@@ -149,8 +150,6 @@ class Figures:
             self.about["data"] = version_of(sorted({*read.values()}))
         self.path = folder / f"{name}.json"
         self.check()
-        from hf_xformer.hub.record import commit_of  # which takes seconds to import
-
         # At the start, whose code it is that runs. Figures that are added are no change of it.
         self.commit = commit_of(Path(__file__), left_out=["benchmarks/results"])
 

@@ -114,7 +114,7 @@ def test_a_row_says_which_commit_gave_it(tmp_path, monkeypatch):
         asked.append((file.name, left_out))
         return "a1b2 with changes"
 
-    monkeypatch.setattr("hf_xformer.hub.record.commit_of", commit_of)
+    monkeypatch.setattr("verbs.commit_of", commit_of)
     figures = Figures("methods", "a recipe", tmp_path)
     figures.add({"seed": 0}, per=7.2)
     figures.add({"seed": 1}, commit="c3d4")  # of the training, which another start of the benchmark began

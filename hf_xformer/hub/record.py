@@ -3,7 +3,6 @@
 """`run.json`: the record of a run, for its model card and for repeating it."""
 
 import os
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -17,6 +16,7 @@ from ..checkpoints.adapters import KINDS
 from ..files import RECORD, read_json, write_json
 from ..models import XformerConfig
 from ..version import __version__
+from .commits import commit_of
 from .privacy import NAMED_SECRET, cleaned, public_path, secret_in
 
 
@@ -180,28 +180,6 @@ def adapter_type(model: torch.nn.Module) -> str | None:
 def plain(value):
     """Returns an enumeration's value, which JSON can hold."""
     return getattr(value, "value", value)
-
-
-def commit_of(file: Path, left_out: Sequence[str] = ()) -> str | None:
-    """
-    Returns the commit that a file's repository is at, marked if any of its files differs; None outside of any.
-
-    Args:
-        left_out: Files and folders of the repository that may differ.
-    """
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(file.resolve().parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "--", file.name)  # else the repository is that of something around it
-        commit = git("rev-parse", "HEAD")
-        others = [":/", *(f":(top,exclude){path}" for path in left_out)]
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", *others)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{commit} with changes" if changed else commit
 
 
 def hardware(args: TrainingArguments) -> dict:

@@ -31,8 +31,8 @@ from hf_xformer.hub.card import (
     scores_of,
     write_card,
 )
+from hf_xformer.hub.commits import commit_of
 from hf_xformer.hub.publication import gather
-from hf_xformer.hub.record import commit_of
 from hf_xformer.training.resume import set_results_aside
 
 
