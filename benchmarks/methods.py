@@ -182,11 +182,12 @@ class Bench:
         return run
 
     def score(self, run: Path, data: Path, *decoding: str) -> dict[str, float]:
-        """Returns the error rates of a run on the validation words, its parameters and its seconds."""
+        """Returns the error rates of a run on the validation words, its parameters, steps and seconds."""
         found = evaluate(run, data / "validation.jsonl", PRONUNCIATION, *decoding, *first_rows(self.samples))
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
         scores = {name: round(found[name], 3) for name in PRONUNCIATION}
-        return scores | {"parameters": record["parameters"], "seconds": round(record["seconds"], 1)}
+        about = {"parameters": record["parameters"], "steps": record["steps"], "seconds": round(record["seconds"], 1)}
+        return scores | about
 
     def measure(self, name: str, seed: int) -> dict[str, float]:
         """Returns the figures of one method."""

@@ -152,17 +152,14 @@ def ablation() -> str:
 
 def by_method(name: str, command: str) -> str:
     """Returns the error rates of the quickstart's task by the method, and what it changes seed by seed."""
-    from methods import steps_of  # which reads the recipe
-
     result, (error, *_) = stored(name), PRONUNCIATION
     found = result["rows"]
-    sizes = {row["method"]: f"{row['parameters'] / 1e6:.2f} M" for row in found}
+    sizes = {row["method"]: [f"{row['parameters'] / 1e6:.2f} M", f"{row['steps']:,}"] for row in found}
     base = {row["seed"]: row[error] for row in found if row["method"] == BASE}
     rows = []
     for method, (title, *means) in zip(sizes, over_seeds(found, "method", PRONUNCIATION), strict=True):
         changes = [row[error] - base[row["seed"]] for row in found if row["method"] == method]
-        steps = f"{steps_of(method, result['machine']['steps']):,}"
-        rows.append([title, sizes[method], steps, *means, "" if method == BASE else spread(changes, sign="+")])
+        rows.append([title, *sizes[method], *means, "" if method == BASE else spread(changes, sign="+")])
     head = ["validation words", "parameters", "steps", *PRONUNCIATION.values()]
     head.append(f"difference in {PRONUNCIATION[error]}")
     about = f"differences are from {BASE} of the same seed"

@@ -123,15 +123,22 @@ def test_a_row_says_which_commit_gave_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["methods", "ablation"])
-def test_stored_rows_are_known_by_the_options_of_their_methods(name):
+def test_stored_rows_have_the_options_and_steps_of_their_methods(name):
     from measuring import stored
-    from methods import options_of
+    from methods import options_of, steps_of
     from verbs import version_of
 
     rows = stored(name)["rows"]
-    assert {row["method"]: row["options"] for row in rows} == {
-        row["method"]: version_of(options_of(row["method"])) for row in rows
-    }
+    found = [(row["method"], row["options"], row["steps"]) for row in rows]
+    expected = {method: (method, version_of(options_of(method)), steps_of(method, 2820)) for method, *_ in found}
+    assert found == [expected[method] for method, *_ in found]
+
+
+def test_other_batches_see_as_many_pairs():
+    from methods import steps_of
+
+    named = {"the recipe": 2820, "R-Drop": 1410, "batches of 32": 11280, "batches of 512": 705}
+    assert {name: steps_of(name, 2820) for name in named} == named and steps_of("batches of 512", 1) == 1
 
 
 def test_data_by_other_options_are_other_data(monkeypatch, tmp_path):
@@ -238,13 +245,13 @@ def test_the_command_of_rows_that_do_not_say_what_they_are_of_names_another_fold
 def test_methods_say_the_steps_that_they_were_trained_for(monkeypatch):
     import score_tables
 
-    named = ("the recipe", "R-Drop", "batches of 32", "batches of 512", "the recipe, 5 beams")
-    rows = [{"method": name, "seed": 0, "wrong_words": 33.0, "per": 8.0, "parameters": 991488} for name in named]
-    monkeypatch.setattr(score_tables, "stored", lambda name: result(rows=rows, steps=2820))
+    about = {"seed": 0, "wrong_words": 33.0, "per": 8.0, "parameters": 991488}
+    rows = [{"method": name, **about, "steps": steps} for name, steps in (("the recipe", 2820), ("R-Drop", 1410))]
+    monkeypatch.setattr(score_tables, "stored", lambda name: result(rows=rows))
     lines = score_tables.by_method("methods", "methods.py data/g2p").splitlines()
     columns = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines if line.startswith("|")]
     assert columns[0] == ["validation words", "parameters", "steps"]
-    assert [cells[2] for cells in columns[2:]] == ["2,820", "1,410", "11,280", "705", "2,820"]
+    assert [cells[2] for cells in columns[2:]] == ["2,820", "1,410"]
 
 
 def test_eole_is_named_by_its_environment(tmp_path):
