@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from small_models import make_model
@@ -26,7 +27,7 @@ from hf_xformer.checkpoints.folder_checks import check_folder
 from hf_xformer.commands import train
 from hf_xformer.files import checkpoints_of
 from hf_xformer.training.arguments import DataArguments
-from hf_xformer.training.evaluation import EarlyStopping, fit_generation
+from hf_xformer.training.evaluation import EarlyStopping, GenerationMetrics, fit_generation
 
 
 def eval_results(folder: Path) -> dict:
@@ -230,12 +231,25 @@ def test_a_run_that_saves_its_best_steps_alone_is_known_to_have_ended(task, tmp_
     assert "checkpoint-2 is the end of this run" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("forced", "cut"), [(None, 1), (4, 2)])
+def test_texts_whose_end_was_forced_count_as_cut_off(forced, cut, task, capsys):
+    """Of three texts of five tokens at most one has its end before the last, one there, and one none."""
+    tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    metrics = GenerationMetrics(["exact_match"], tokenizer, [["A"]] * 3, np.arange(3))
+    metrics.forced_end = forced
+    metrics.say_cut(np.array([[2, 7, 8, end, pad], [2, 7, 8, 9, end], [2, 7, 8, 9, 9]]))
+    assert f"{cut} of 3 generated texts were cut off at 4 tokens" in capsys.readouterr().out
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("longest", [4, None])
-def test_validation_texts_that_are_cut_off_are_counted(longest, task, tmp_path, capsys):
+@pytest.mark.parametrize(("longest", "forced"), [(4, {}), (None, {}), (4, {"forced_eos_token_id": 1})])
+def test_validation_texts_that_are_cut_off_are_counted(longest, forced, task, tmp_path, capsys):
     """By a model that has learnt nothing, whose texts hardly end within three tokens."""
+    (tmp_path / "decoding.json").write_text(json.dumps(forced))
     options = {"validation_file": task.validation, "metrics": "per", "max_steps": 1, "learning_rate": 0}
-    train.main(task.options(tmp_path, generation_max_length=longest, **options))
+    options |= {"generation_config": tmp_path / "decoding.json"} if forced else {}
+    train.main(task.options(tmp_path / "run", generation_max_length=longest, **options))
     found = re.search(r"([\d,]+) of ([\d,]+) generated texts were cut off at (\d+) tokens", capsys.readouterr().out)
     assert found is not None and 0 < int(found[1]) <= int(found[2])
     assert int(found[3]) == (3 if longest else 12)

@@ -265,17 +265,6 @@ def test_metrics_do_not_meet_minus_100_nor_count_repeated_rows(task):
     assert "sacrebleu_signature" not in scores
 
 
-@pytest.mark.parametrize(("forced", "cut"), [(None, 1), (4, 2)])
-def test_texts_whose_end_was_forced_count_as_cut_off(forced, cut, task, capsys):
-    """Of three texts of five tokens at most one has its end before the last, one there, and one none."""
-    tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    metrics = GenerationMetrics(["exact_match"], tokenizer, [["A"]] * 3, np.arange(3))
-    metrics.forced_end = forced
-    metrics.say_cut(np.array([[2, 7, 8, end, pad], [2, 7, 8, 9, end], [2, 7, 8, 9, 9]]))
-    assert f"{cut} of 3 generated texts were cut off at 4 tokens" in capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_a_finished_run_that_is_started_again_trains_no_further(task, tmp_path, capsys):
     """It ends in the middle of an epoch, where the Trainer by itself would take one more step."""
