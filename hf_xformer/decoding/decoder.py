@@ -40,7 +40,8 @@ from .options import (
     check_hypotheses,
     check_options,
     drafts_of,
-    load_assistant,
+    mask_for_assistant,
+    with_assistant,
     with_own_length,
 )
 from .search import Search, is_implemented
@@ -133,8 +134,7 @@ class Decoder:
             self.options |= compiled(model, self.config, options)
         if not isinstance(model.config, XformerConfig):  # which generates no further by itself
             self.options |= within_positions(self.positions, self.config, options.get("decoder_input_ids"))
-        if isinstance(name := options.get("assistant_model"), str):
-            self.options["assistant_model"] = load_assistant(name, model, source, target)
+        self.options = with_assistant(self.options, model, source, target)
         self.stops: StopTexts | None = None
         if (stops := self.config.stop_strings) is not None:
             self.stops = StopTexts(target, [stops] if isinstance(stops, str) else stops)
@@ -381,14 +381,14 @@ class Decoder:
         """
         padded = self.source.pad({"input_ids": sources}, padding_side="right", return_tensors="pt")
         batch = padded.to(self.model.device)
-        prompt = self.options.get("decoder_input_ids")
         with own_stop_strings(self.model.generation_config, self.options) as options:
             if prompts is not None:
                 options["decoder_input_ids"] = torch.tensor(prompts, device=self.model.device)
                 if not isinstance(self.model.config, XformerConfig):
                     options |= within_positions(self.positions, self.config, options["decoder_input_ids"])
-            elif prompt is not None and len(prompt) == 1:
+            elif (prompt := options.get("decoder_input_ids")) is not None and len(prompt) == 1:
                 options["decoder_input_ids"] = prompt.expand(len(sources), -1)
+            options |= mask_for_assistant(options, self.model.device)
             if words is not None:
                 options["custom_generate"] = Search(self.scores, words)
             width = width_of(options.get("decoder_input_ids"), self.config)

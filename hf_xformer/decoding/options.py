@@ -5,6 +5,7 @@
 import copy
 from typing import Any
 
+import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation import (
     EpsilonLogitsWarper,
@@ -17,6 +18,7 @@ from ..checkpoints.folder_checks import UNUSABLE, why_unusable
 from ..checkpoints.loading import load_model, load_tokenizers, read_model_config
 from ..checkpoints.vocabulary import other_tokens
 from ..errors import ArgumentError, blame
+from ..models import XformerConfig
 
 
 # `generate()` constructs these when it samples; a value that they refuse is refused before anything is decoded.
@@ -196,3 +198,26 @@ def load_assistant(
     if side := other_tokens(load_tokenizers(name), (source, target)):
         raise ArgumentError(f"assistant_model {name}: its {side} tokens are not those of {model.name_or_path}")
     return load_model(name, dtype=model.dtype).to(model.device)  # type: ignore[arg-type]
+
+
+def with_assistant(
+    options: dict, model: PreTrainedModel, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
+) -> dict:
+    """Returns options with the assistant that they name, loaded; raises ArgumentError as loading it does."""
+    if not isinstance(name := options.get("assistant_model"), str):
+        return options
+    return options | {"assistant_model": load_assistant(name, model, source, target)}
+
+
+def mask_for_assistant(options: dict, device: torch.device) -> dict[str, torch.Tensor]:
+    """
+    Returns the mask of a target's first tokens that a stock assistant needs, of one text; nothing for other options.
+
+    Without one the library has an encoder-decoder read the whole target anew in every round, behind its own cache.
+    """
+    assistant = options.get("assistant_model")
+    if assistant is None or isinstance(assistant.config, XformerConfig) or "decoder_attention_mask" in options:
+        return {}
+    prompt = options.get("decoder_input_ids")
+    width = 1 if prompt is None else prompt.shape[1]
+    return {"decoder_attention_mask": torch.ones(1, width, dtype=torch.long, device=device)}

@@ -101,6 +101,16 @@ class XformerGeneration:
                 raise ValueError("a cache of compiled decoding ends with its call of `generate`: leave it out")
             self.config.check_length("decoder", input_ids.shape[1])
             return {"decoder_input_ids": input_ids[:, -1:], CACHE: cache}
+        if (
+            kwargs.get("is_first_iteration") is False
+            and kwargs.get("next_sequence_length") is None
+            and cache is not None
+        ):
+            # An assistant gets the whole text beside the cache of most of it. Without a mask of the text the library
+            # has it read all of that anew, behind the cache.
+            read = cache.get_seq_length() - self.prefix_width()
+            if 0 < read < input_ids.shape[1]:
+                kwargs["next_sequence_length"] = input_ids.shape[1] - read
         # Counted here because a compiled step gets the mask only after the library has made it four-dimensional.
         if decoder_attention_mask is not None and kwargs.get("decoder_position_ids") is None:
             kwargs["decoder_position_ids"] = count_positions(decoder_attention_mask)

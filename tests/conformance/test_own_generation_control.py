@@ -133,6 +133,12 @@ def never_right(model, wrong: int):
     return assistant
 
 
+def always_draft(assistant, tokens: int):
+    assistant.generation_config.update(
+        num_assistant_tokens=tokens, num_assistant_tokens_schedule="constant", assistant_confidence_threshold=0.0
+    )
+
+
 def unused(sequence: torch.LongTensor) -> int:
     return next(word for word in range(4, SIZES["vocab_size"]) if word not in sequence)
 
@@ -157,14 +163,9 @@ ASSISTANTS = {
 def test_an_assistant_changes_the_number_of_forwards_and_nothing_else(overrides, help_from, drafts):
     model, ids, steps = make_model(**overrides, use_final_logits_bias=True), source()["input_ids"][:1], 15
     options = {**ENDLESS, "max_new_tokens": steps, "return_dict_in_generate": True, "output_logits": True}
-    # Without a mask of the target the library has an assistant with an encoder read it anew behind its own cache.
-    start = torch.tensor([[START]])
-    options |= {"decoder_input_ids": start, "decoder_attention_mask": torch.ones_like(start)}
     expected = model.generate(ids, **options)
     assistant = help_from(model, unused(expected.sequences))
-    assistant.generation_config.update(
-        num_assistant_tokens=drafts, num_assistant_tokens_schedule="constant", assistant_confidence_threshold=0.0
-    )
+    always_draft(assistant, drafts)
     counts = count_calls([model.lm_head])
     output = model.generate(ids, **options, assistant_model=assistant)
     assert torch.equal(output.sequences, expected.sequences)
@@ -173,6 +174,28 @@ def test_an_assistant_changes_the_number_of_forwards_and_nothing_else(overrides,
     fewest = -(-steps // (drafts + 1))
     possible = {agreeing: [fewest], right_at_times: range(fewest, steps), never_right: [steps]}
     assert counts[0] in possible[help_from]
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["without a mask", "with a mask"])
+@pytest.mark.parametrize("name", ["rope-pre", "learned-pre", "sinusoidal-post", "relative-pre"])
+def test_an_assistant_reads_what_it_has_not_read_yet_up_to_the_last_position(name, masked):
+    positions, drafts = 32, 4
+    model, ids = make_model(**VARIANTS[name] | {"max_position_embeddings": positions}), source()["input_ids"][:1]
+    options = {**ENDLESS, "max_new_tokens": positions}
+    expected = model.generate(ids, **options)
+    assistant = copy.deepcopy(model)
+    always_draft(assistant, drafts)
+    rounds, read = count_calls([model.lm_head]), []
+    assistant.get_decoder().register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    start = torch.tensor([[START]])
+    told = {"decoder_input_ids": start, "decoder_attention_mask": torch.ones_like(start)} if masked else {}
+    found = model.generate(ids, **options, **told, assistant_model=assistant)
+    assert torch.equal(found, expected) and found.shape[1] == positions + 1
+    assert rounds == [-(-positions // (drafts + 1))]
+    # Of a round that was right the model's own token and the last draft are new to it, and at first the start.
+    assert max(read) == 2 and sum(read) < positions
 
 
 @variants

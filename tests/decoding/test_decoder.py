@@ -274,6 +274,23 @@ def test_an_assistant_by_its_name_drafts_and_changes_nothing_but_with_other_toke
         Decoder(model, tokenizer, tokenizer, assistant_model=str(tmp_path))
 
 
+@pytest.mark.parametrize("prefixes", [None, ["s3 s4", "", "s9", "s5"]], ids=["", "prefixes"])
+def test_a_stock_assistant_reads_what_it_has_not_read_yet(prefixes, tokenizer):
+    """The library has it read the whole text behind its own cache, without a mask of the text."""
+    model = make_stock("BART")
+    model.generation_config.update(
+        eos_token_id=None, max_new_tokens=12, num_assistant_tokens=3, num_assistant_tokens_schedule="constant"
+    )
+    assistant, read = deepcopy(model), []
+    assistant.get_decoder().register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    plain = list(Decoder(model, tokenizer, tokenizer).decode(TEXTS, prefixes=prefixes))
+    drafted = Decoder(model, tokenizer, tokenizer, assistant_model=assistant)
+    assert list(drafted.decode(TEXTS, prefixes=prefixes)) == plain
+    assert max(read) <= (2 if prefixes is None else 3) and sum(read) < len(TEXTS) * (12 + 3)
+
+
 @pytest.mark.slow
 def test_an_assistant_does_not_write_beyond_a_stop_string(tokenizer):
     model = make_model()
