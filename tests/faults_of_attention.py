@@ -15,7 +15,7 @@ MUTANTS = (
     ),
     Mutant(
         "cross-attention ignores the source mask",
-        "memory_rows = self.rows(memory, encoder_attention_mask, encoder_segment_ids, packing)",
+        "memory_rows = self.rows(memory, attended, encoder_segment_ids, packing)",
         "memory_rows = self.rows(memory, None, encoder_segment_ids, packing)",
         words="padding or marian",
     ),

@@ -47,6 +47,18 @@ class AttentionMask(Protocol):
         """Takes the results of its parts, in their order, and returns the one of the attention that it split."""
 
 
+def of_keys(mask: Any) -> Any:
+    """
+    Returns a mask of the keys that any query attends to, (B, 1, 1, S), for one of four dimensions; others as they are.
+
+    Args:
+        mask: True or 1 for what is attended to, or added to the scores.
+    """
+    if not isinstance(mask, torch.Tensor) or mask.ndim != 4 or mask.shape[1:3] == (1, 1):
+        return mask
+    return mask.amax(dim=(1, 2), keepdim=True)
+
+
 class WholeMask(NamedTuple):
     """Attention over whole rows in one call."""
 

@@ -92,7 +92,8 @@ class XformerModel(XformerPreTrainedModel):
         Args:
             input_ids: Source tokens, (B, S); or `inputs_embeds`, (B, S, D); or `encoder_outputs` computed before.
             attention_mask: 1 for the source tokens to attend to, 0 for padding on either side, (B, S). A mask of four
-                dimensions, for source or target, replaces blocks and windows too.
+                dimensions, for source or target, replaces blocks and windows too; of the source's, the target attends
+                to the tokens to which any token of the source does.
             decoder_input_ids: Target tokens so far, (B, T), the start token first; or `decoder_inputs_embeds`.
             decoder_attention_mask: 1 for the target tokens to attend to, cached ones included, (B, past + T). With a
                 cache, windows and blocks count padding between tokens, but not before them.

@@ -25,7 +25,7 @@ from .configuration_xformer import XformerConfig
 from .dropout_xformer import XformerDropout
 from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
 from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
-from .masks_xformer import AttentionMask, Mask, WholeMask
+from .masks_xformer import AttentionMask, Mask, WholeMask, of_keys
 from .packing_xformer import check_both_sides, check_ids, refuse_beside_segments
 from .positions_xformer import POSITIONS, Rotation, XformerRelativePositions
 from .pretrained_xformer import XformerPreTrainedModel
@@ -329,7 +329,9 @@ class XformerDecoder(XformerStack):
         masks = self.masks(rows)
 
         def make_memory_mask() -> AttentionMask:
-            memory_rows = self.rows(memory, encoder_attention_mask, encoder_segment_ids, packing)
+            # A mask of four dimensions says which of the source's tokens attend to which, and has no queries of ours.
+            attended = of_keys(encoder_attention_mask)
+            memory_rows = self.rows(memory, attended, encoder_segment_ids, packing)
             return rows.masks(self.cross_mask, memory_rows, [FULL])[FULL]
 
         if isinstance(cache, XformerCache) and not is_tracing(x):

@@ -286,3 +286,23 @@ def test_flex_attention_on_a_cpu_is_right_for_sources_of_several_lengths():
         mask = (torch.arange(length) < torch.tensor([[length], [length - 4], [5]])[:rows]).long()
         memory, expected = (each.get_encoder()(ids, attention_mask=mask).last_hidden_state for each in (flex, plain))
         assert_close(memory[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("sdpa", torch.bool), ("sdpa", torch.float), ("eager", torch.float)])
+@pytest.mark.parametrize("targets", [5, 11], ids=["fewer targets", "as many targets"])
+def test_a_mask_of_four_dimensions_is_the_encoders_and_hides_from_the_target_what_no_token_sees(
+    targets, backend, dtype
+):
+    model, batch = make_model(attn_implementation=backend), make_batch()
+    ids, kept = batch["input_ids"], batch["attention_mask"]  # (3, 11)
+    target = torch.randint(4, 53, (3, targets), generator=torch.Generator().manual_seed(3))
+    mask = kept[:, None, None].bool() & torch.ones(11, 11).tril().bool()  # causal: (3, 1, 11, 11)
+    if dtype == torch.float:
+        mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float).min)
+    memory = model.get_encoder()(ids, attention_mask=mask)
+    with torch.no_grad():
+        found = model(ids, attention_mask=mask, decoder_input_ids=target).logits
+        expected = model(encoder_outputs=memory, attention_mask=kept, decoder_input_ids=target).logits
+        whole = model(ids, attention_mask=kept, decoder_input_ids=target).logits
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, whole, atol=1e-2)
