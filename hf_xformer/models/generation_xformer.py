@@ -181,12 +181,22 @@ class XformerGeneration:
         cache.fill(kwargs)
         return outputs
 
-    def _get_candidate_generator(self, generation_config, inputs_tensor, **kwargs):
+    def _get_candidate_generator(self, generation_config, inputs_tensor, assistant_model=None, **kwargs):
+        # In place of a source of which only `encoder_outputs` are given the library has a row of -100.
+        is_missing = not inputs_tensor.is_floating_point() and bool((inputs_tensor < 0).any())
         looks_up = generation_config.prompt_lookup_num_tokens is not None
-        if looks_up and self.config.encoder_vocab_size is None and not inputs_tensor.is_floating_point():
+        if not looks_up and is_missing and (assistant_model or self).config.is_encoder_decoder:
+            raise ValueError(
+                "an assistant reads the source itself, and only `encoder_outputs` are given: give `input_ids` too"
+            )
+        is_text = not (is_missing or inputs_tensor.is_floating_point())
+        if looks_up and self.config.encoder_vocab_size is None and is_text:
             return SourceLookup(generation_config, inputs_tensor)
         return super()._get_candidate_generator(
-            generation_config=generation_config, inputs_tensor=inputs_tensor, **kwargs
+            generation_config=generation_config,
+            inputs_tensor=inputs_tensor,
+            assistant_model=assistant_model,
+            **kwargs,
         )
 
     def create_masks_for_generate(self, attention_mask=None, **kwargs):

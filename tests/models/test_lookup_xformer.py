@@ -68,3 +68,13 @@ def test_a_model_of_two_vocabularies_looks_into_the_text_alone():
     source = torch.randint(60, 90, (1, 7), generator=torch.Generator().manual_seed(1))
     expected = model.generate(source, max_new_tokens=12)
     assert torch.equal(model.generate(source, prompt_lookup_num_tokens=4, max_new_tokens=12), expected)
+
+
+def test_an_encoded_source_without_its_tokens_is_looked_up_in_the_text_and_goes_to_no_assistant():
+    model, source = make_model(), SOURCES[2]
+    encoded, options = {"encoder_outputs": model.get_encoder()(source)}, {"max_new_tokens": 12, "eos_token_id": None}
+    expected = model.generate(source, **options)
+    assert torch.equal(model.generate(**encoded, **options, prompt_lookup_num_tokens=4), expected)
+    with pytest.raises(ValueError, match="reads the source itself, and only `encoder_outputs` are given"):
+        model.generate(**encoded, **options, assistant_model=make_model())
+    assert torch.equal(model.generate(source, **encoded, **options, assistant_model=make_model()), expected)
