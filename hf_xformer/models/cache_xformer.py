@@ -54,19 +54,21 @@ class XformerCache(EncoderDecoderCache):
 
 def whole_source(cache: EncoderDecoderCache, config: XformerConfig, length: int) -> Cache:
     """
-    Returns the cache of the cross-attention; one of full attention if it has the decoder's windows, as the library
-    makes it, and would forget the source.
+    Returns the cache of the cross-attention. One that the library makes may have the decoder's windows, and would
+    forget the source, or leave the GPU, where nothing fetches it: in its place there is one of full attention that
+    stays.
 
     Args:
         length: Number of the source's tokens, for a static cache.
     """
     cross = cache.cross_attention_cache
-    if not any(cross.is_sliding) or any(cache.is_updated.values()):
+    is_whole = not (any(cross.is_sliding) or cross.offloading)
+    if is_whole or any(cache.is_updated.values()):
         return cross
     config = copy.deepcopy(config)
     config.decoder_layer_types = ["full_attention"] * config.decoder_layers
     sizes: dict[str, Any] = {"max_cache_len": length} if isinstance(cross, StaticCache) else {}
-    return type(cross)(config=config, offloading=cross.offloading, **sizes)
+    return type(cross)(config=config, **sizes)
 
 
 def fold(x: torch.Tensor, sources: int) -> torch.Tensor:

@@ -5,6 +5,8 @@
 from typing import Any
 
 from transformers.cache_utils import EncoderDecoderCache
+from transformers.generation import GenerationMode
+from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEMENTATIONS
 from transformers.utils import logging
 
 from .cache_xformer import XformerCache, whole_source
@@ -131,7 +133,33 @@ class XformerGeneration:
         )
         return input_ids, kwargs | shared
 
+    def settle_cache(self, config, mode) -> None:
+        """
+        Makes a call of `generate` do without the static cache that drafts cannot be taken back from.
+
+        Args:
+            config: The call's generation config, which is changed. mode: The library's name of the search.
+
+        Raises:
+            ValueError: The cache moves from a GPU to main memory, and the model is there.
+        """
+        name = config.cache_implementation or ""
+        if mode == GenerationMode.ASSISTED_GENERATION and name in ALL_STATIC_CACHE_IMPLEMENTATIONS:
+            given = ("prompt_lookup_num_tokens", "assistant_early_exit")
+            draft = next((each for each in given if getattr(config, each, None) is not None), "assistant_model")
+            logger.warning_once(
+                f"decoding is not compiled: `{draft}` is given, and no draft is taken back from the cache of "
+                f'`cache_implementation="{name}"`'
+            )
+            config.cache_implementation, config.disable_compile = None, True
+        elif "offloaded" in name and self.device.type == "cpu":
+            raise ValueError(
+                f'`cache_implementation="{name}"` keeps keys and values in main memory to spare that of a GPU, and '
+                "this model is on a CPU: leave it out"
+            )
+
     def _prepare_cache_for_generation(self, config, model_kwargs, mode, batch_size, most):
+        self.settle_cache(config, mode)
         is_given = model_kwargs.get(CACHE) is not None
         super()._prepare_cache_for_generation(config, model_kwargs, mode, batch_size, most)
         cache = model_kwargs.get(CACHE)

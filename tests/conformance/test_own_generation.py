@@ -135,6 +135,21 @@ def test_a_quantized_cache_is_refused_by_name():
         make_model().generate(**source(), max_new_tokens=3, cache_implementation="quantized")
 
 
+@pytest.mark.parametrize("name", ["offloaded", "offloaded_static"])
+def test_a_cache_beside_a_gpu_is_refused_on_a_cpu(name):
+    with pytest.raises(ValueError, match=f'`cache_implementation="{name}"` .* on a CPU: leave it out'):
+        make_model().generate(**source(), max_new_tokens=3, cache_implementation=name)
+
+
+def test_the_sources_keys_stay_where_attention_reads_them_in_a_cache_that_leaves_the_gpu():
+    model, cross = make_model(), DynamicCache()
+    expected = model.generate(**source(), **ENDLESS, max_new_tokens=5)
+    cross.offloading = True  # nothing else of it works without a GPU
+    cache = EncoderDecoderCache(DynamicCache(config=model.config), cross)
+    assert torch.equal(model.generate(**source(), **ENDLESS, max_new_tokens=5, **{CACHE: cache}), expected)
+    assert not cache.cross_attention_cache.offloading
+
+
 def test_a_cache_of_the_users_is_filled_and_continued():
     model, batch = make_model(), source()
     whole = model.generate(**batch, **ENDLESS, max_new_tokens=9)

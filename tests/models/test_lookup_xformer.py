@@ -70,6 +70,17 @@ def test_a_model_of_two_vocabularies_looks_into_the_text_alone():
     assert torch.equal(model.generate(source, prompt_lookup_num_tokens=4, max_new_tokens=12), expected)
 
 
+@pytest.mark.parametrize("cache", ["static", "offloaded_static"])
+@pytest.mark.parametrize("name", ["prompt_lookup_num_tokens", "assistant_model"])
+def test_drafts_do_without_a_static_cache_and_say_so(name, cache, caplog):
+    model, drafts = make_model(), {name: 3 if name == "prompt_lookup_num_tokens" else make_model()}
+    expected = model.generate(SOURCES[2], max_new_tokens=12, eos_token_id=None)
+    options = {"max_new_tokens": 12, "eos_token_id": None, "cache_implementation": cache}
+    for library in ({}, {"disable_compile": True}):
+        assert torch.equal(model.generate(SOURCES[2], **drafts, **options, **library), expected)
+    assert f"decoding is not compiled: `{name}` is given" in caplog.text
+
+
 def test_an_encoded_source_without_its_tokens_is_looked_up_in_the_text_and_goes_to_no_assistant():
     model, source = make_model(), SOURCES[2]
     encoded, options = {"encoder_outputs": model.get_encoder()(source)}, {"max_new_tokens": 12, "eos_token_id": None}
