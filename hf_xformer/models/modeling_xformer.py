@@ -243,6 +243,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerProjecting, XformerPreTraine
                 labels shifted right, in packed rows within each pair, and no other row may begin with -100. In
                 training the loss is smoothed by `config.label_smoothing`.
             logits_to_keep: Compute logits of the last so many positions, or of the positions in a tensor; 0 for all.
+                Refused beside labels, which have a token for every position.
             output_logits: Return logits. None means yes, except in training on labels: there the loss is computed in
                 pieces, at labelled positions only, and the logits of a batch never exist at once.
             num_items_in_batch: Divide the summed loss by this number of tokens instead of by the labels of this batch,
@@ -256,6 +257,10 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerProjecting, XformerPreTraine
         if labels is not None:
             use_cache = False
             check_labels(labels, self.config.vocab_size)
+            if not isinstance(logits_to_keep, int) or logits_to_keep:
+                raise ValueError(
+                    "`labels` are for all positions, and `logits_to_keep` leaves some out: give one of them"
+                )
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 if decoder_segment_ids is None:
                     check_label_padding(labels)

@@ -40,6 +40,19 @@ def test_labels_outside_of_the_vocabulary_are_refused_by_name(value, place, is_t
             model(**batch, **options)
 
 
+@pytest.mark.parametrize("is_training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("kept", [1, 3, torch.tensor([0, 2])], ids=["one", "some", "those of a tensor"])
+def test_positions_to_keep_are_refused_beside_labels_for_all_of_them(kept, is_training, batch):
+    model, labels = make_model().train(is_training), batch.pop("labels")
+    with pytest.raises(ValueError, match="`labels` are for all positions, and `logits_to_keep` leaves some out"):
+        model(**batch, labels=labels, logits_to_keep=kept)
+    assert model(**batch, labels=labels, logits_to_keep=0).loss.isfinite()
+    target = labels.clamp(0)
+    places = kept if isinstance(kept, torch.Tensor) else slice(-kept, None)
+    whole, some = (model.eval()(**batch, decoder_input_ids=target, logits_to_keep=keep).logits for keep in (0, kept))
+    torch.testing.assert_close(some, whole[:, places])
+
+
 @pytest.mark.parametrize("value", [-1, -99])
 def test_packed_labels_outside_of_the_vocabulary_are_refused(value, batch):
     packed = pack(batch, [[0, 1], [2]])
