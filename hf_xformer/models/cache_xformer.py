@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, EncoderDecoderCache, StaticCache
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 
 from .configuration_xformer import XformerConfig
 from .masks_xformer import AttentionMask
@@ -50,6 +50,23 @@ class XformerCache(EncoderDecoderCache):
     def keep_sources(self, kept: torch.LongTensor) -> None:
         """Keeps the keys and values of the sources of these numbers. Their rows are kept by `reorder_cache`."""
         self.cross_attention_cache.reorder_cache(kept)
+
+
+def for_both(cache: Cache | None) -> EncoderDecoderCache | None:
+    """
+    Returns a cache of the target and the source; an empty `DynamicCache` becomes that of the target.
+
+    Raises:
+        ValueError: Another cache of a decoder alone is given.
+    """
+    if cache is None or isinstance(cache, EncoderDecoderCache):
+        return cache
+    if type(cache) is DynamicCache and not cache.get_seq_length():
+        return EncoderDecoderCache(cache, DynamicCache())
+    raise ValueError(
+        f"the cache is a {type(cache).__name__}, of a decoder alone: give one of target and source, "
+        "`EncoderDecoderCache(DynamicCache(), DynamicCache())`"
+    )
 
 
 def whole_source(cache: EncoderDecoderCache, config: XformerConfig, length: int) -> Cache:

@@ -9,7 +9,7 @@ from transformers.generation import GenerationMode
 from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEMENTATIONS
 from transformers.utils import logging
 
-from .cache_xformer import XformerCache, whole_source
+from .cache_xformer import XformerCache, for_both, whole_source
 from .compiling_xformer import CompiledDecoding, GraphCache, pad_sources, why_not_called, why_not_compiled
 from .configuration_xformer import XformerConfig
 from .lookup_xformer import SourceLookup
@@ -161,6 +161,8 @@ class XformerGeneration:
     def _prepare_cache_for_generation(self, config, model_kwargs, mode, batch_size, most):
         self.settle_cache(config, mode)
         is_given = model_kwargs.get(CACHE) is not None
+        if is_given and not isinstance(model_kwargs[CACHE], tuple):  # which the library refuses
+            model_kwargs[CACHE] = for_both(model_kwargs[CACHE])
         super()._prepare_cache_for_generation(config, model_kwargs, mode, batch_size, most)
         cache = model_kwargs.get(CACHE)
         if not isinstance(cache, EncoderDecoderCache):

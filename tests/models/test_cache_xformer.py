@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_models import make_batch, make_model
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
 from hf_xformer.models.cache_xformer import XformerCache
 from hf_xformer.models.versions_xformer import CACHE
@@ -138,6 +138,29 @@ def test_the_mask_of_the_sources_is_made_anew_for_others():
     for first, last in ((1, 2), (2, 4)):
         whole = step(kept, 0, last)[:, first:last]
         torch.testing.assert_close(step(kept, first, last, cache), whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_empty_cache_of_a_decoder_alone_becomes_the_targets_and_any_other_is_refused(beams):
+    model, options = make_model(), {**sources("right"), "eos_token_id": None, "num_beams": beams, "max_new_tokens": 6}
+    expected, cache = model.generate(**options), DynamicCache()
+    found = model.generate(**options, **{CACHE: cache}, return_dict_in_generate=True)
+    assert torch.equal(found.sequences, expected) and cache.get_seq_length() == 6
+    assert isinstance(found[CACHE], EncoderDecoderCache)
+    with pytest.raises(ValueError, match="a DynamicCache, of a decoder alone: .*`EncoderDecoderCache"):
+        model.generate(**options, **{CACHE: cache})
+    with pytest.raises(ValueError, match="a StaticCache, of a decoder alone"):
+        model.generate(**options, **{CACHE: StaticCache(model.config, 9)})
+
+
+def test_a_forward_makes_an_empty_cache_of_a_decoder_alone_the_targets():
+    model, target = make_model(), torch.tensor([[2, 9, 7], [2, 8, 8], [2, 4, 5]])
+    whole = model(**sources("right"), decoder_input_ids=target).logits
+    first = model(**sources("right"), decoder_input_ids=target[:, :2], **{CACHE: DynamicCache()})
+    last = model(**sources("right"), decoder_input_ids=target[:, 2:], **{CACHE: first[CACHE]})
+    torch.testing.assert_close(last.logits, whole[:, 2:], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="of a decoder alone"):
+        model(**sources("right"), decoder_input_ids=target[:, 2:], **{CACHE: first[CACHE].self_attention_cache})
 
 
 def test_rows_of_no_source_are_refused():
