@@ -7,7 +7,6 @@ Shapes: B batch, S source, T target, D d_model.
 
 import torch
 from transformers.cache_utils import EncoderDecoderCache
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
@@ -16,10 +15,10 @@ from .configuration_xformer import XformerConfig
 from .masks_xformer import AttentionMask
 from .positions_xformer import Rotation
 from .sublayers_xformer import FEED_FORWARDS, RESIDUALS, make_input_norm
-from .versions_xformer import takes_cache
+from .versions_xformer import CheckpointedLayer, takes_cache
 
 
-class XformerEncoderLayer(GradientCheckpointingLayer):
+class XformerEncoderLayer(CheckpointedLayer):
     """Self-attention and feed-forward, each with its norm and residual."""
 
     def __init__(self, config: XformerConfig, layer_idx: int):
@@ -47,7 +46,7 @@ class XformerEncoderLayer(GradientCheckpointingLayer):
         return x
 
 
-class XformerDecoderLayer(GradientCheckpointingLayer):
+class XformerDecoderLayer(CheckpointedLayer):
     """Causal self-attention, cross-attention to the memory and feed-forward, each with its norm and residual."""
 
     def __init__(self, config: XformerConfig, layer_idx: int):

@@ -59,6 +59,7 @@ def warn_untested() -> None:
 try:
     from transformers.initialization import copy_  # noqa: F401 - among the names that the models need, the youngest
     from transformers.masking_utils import create_chunked_causal_mask
+    from transformers.modeling_layers import GradientCheckpointingLayer
     from transformers.modeling_outputs import Seq2SeqLMOutput
     from transformers.utils.deprecation import deprecate_kwarg
     from transformers.utils.output_capturing import OutputRecorder
@@ -146,6 +147,25 @@ def recorder_of_layers(layer: type[nn.Module], depth: str) -> OutputRecorder:
     is_known = "num_hidden_layers_key" in OutputRecorder.__dataclass_fields__
     options: dict[str, Any] = {"num_hidden_layers_key": depth} if is_known else {}
     return OutputRecorder(layer, **options)
+
+
+class CheckpointedLayer(GradientCheckpointingLayer):
+    """
+    A layer that the backward pass computes anew, where it is asked for, instead of keeping what it has computed.
+
+    Without gradients there is no such pass. Up to 5.23 the library would take the cache from it all the same, which
+    `generate` counts on.
+    """
+
+    is_asked_for = False
+
+    @property  # type: ignore[override]
+    def gradient_checkpointing(self) -> bool:
+        return self.is_asked_for and torch.is_grad_enabled()
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, value: bool) -> None:
+        self.is_asked_for = value
 
 
 def is_divided(model: nn.Module) -> bool:

@@ -60,6 +60,17 @@ def test_a_checkpointed_layer_gets_no_cache():
     assert_close(gradients(checkpointed), gradients(plain), atol=1e-6, rtol=1e-4)
 
 
+def test_a_model_in_training_mode_generates_with_a_cache_though_its_layers_are_checkpointed():
+    model, batch = make_model(dropout=0.0), make_batch()
+    options = {"max_new_tokens": 12, "eos_token_id": None, "no_repeat_ngram_size": 1, "output_logits": True}
+    options |= {"attention_mask": batch["attention_mask"], "return_dict_in_generate": True}
+    expected = model.generate(batch["input_ids"], **options)
+    model.train().gradient_checkpointing_enable()
+    found = model.generate(batch["input_ids"], **options)
+    assert torch.equal(found.sequences, expected.sequences) and found[CACHE].get_seq_length() == 12
+    assert_close(found.logits, expected.logits, atol=1e-5, rtol=1e-5)
+
+
 def test_positions_to_keep_are_the_last_ones_or_those_in_a_tensor():
     x = torch.randn(2, 7, 3)
     assert torch.equal(slice_logits_to_keep(x, 0), x)
