@@ -291,7 +291,7 @@ MUTANTS = (
     ),
     Mutant(
         "the cross-attention cache has the decoder's windows",
-        "if not any(cross.is_sliding) or any(cache.is_updated.values()):",
+        "if is_whole or any(cache.is_updated.values()):",
         "if True:",
         words="cache",
     ),

@@ -267,10 +267,17 @@ class""",
     ),
     Mutant(
         "a change of weights through their data is not seen",
-        " or self.numbers != [each.item() for each in self.last]:",
+        " or self.some_numbers != [each.tobytes() for each in self.some_rows]:",
         ":",
         (FUSING,),
         words="old_weights",
+    ),
+    Mutant(
+        "a change of one row through its data is not seen",
+        "if self.numbers != [each.tobytes() for each in self.rows]:",
+        "if False:",
+        (FUSING,),
+        words="row",
     ),
     Mutant(
         "a joined product has no biases",

@@ -23,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import logging
 
 from .cache_xformer import XformerCache
-from .fusing_xformer import last_number
+from .fusing_xformer import numbers_of_rows
 from .varlen_xformer import takes_segments
 from .versions_xformer import CACHE, is_divided
 
@@ -222,10 +222,10 @@ def copy_of(function: Any) -> Callable:
 
 
 def state_of(model: Any) -> tuple:
-    """Returns what changes with the weights: where they are, their versions, and a number of each."""
+    """Returns what changes with the weights: where they are, their versions, and a number of each row."""
     tensors = [*model.parameters(), *model.buffers()]
     places = tuple((x.data_ptr(), x.dtype, 0 if x.is_inference() else x._version) for x in tensors)
-    return places, tuple(last_number(x).item() for x in tensors if x.numel())
+    return places, tuple(numbers_of_rows(x).tobytes() for x in tensors if x.numel())
 
 
 def frozen_weights() -> AbstractContextManager:

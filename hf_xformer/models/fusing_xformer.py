@@ -15,6 +15,7 @@ from torch import nn
 
 
 PACKED_TYPES = (torch.float32, torch.bfloat16)
+LOOKED_AT = 32  # rows of a weight before each product, for less than a hundredth of a step; all before each text
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their size in bytes
 
 
@@ -31,8 +32,10 @@ class XformerProduct:
         self.sizes = [layer.out_features for layer in layers]
         self.state: list[tuple[int, int]] = []
         self.held: list[torch.Tensor] = []
-        self.last: list[Any] = []
-        self.numbers: list[int] = []
+        self.rows: list[Any] = []  # a number of each row of the parameters
+        self.some_rows: list[Any] = []
+        self.numbers: list[bytes] = []
+        self.some_numbers: list[bytes] = []
         self.weight: torch.Tensor | None = None
         self.bias: torch.Tensor | None = None
         self.packed: torch.Tensor | None = None
@@ -43,7 +46,7 @@ class XformerProduct:
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Returns the outputs (..., out_features) of all layers for an input (..., in_features)."""
-        if self.state != states(self.layers) or self.numbers != [each.item() for each in self.last]:
+        if self.state != states(self.layers) or self.some_numbers != [each.tobytes() for each in self.some_rows]:
             self.join()
         if self.packed is not None and x.dtype == self.packed.dtype:
             y = torch.ops.mkldnn._linear_pointwise.default(x, self.packed, self.bias, "none", [], "")
@@ -51,14 +54,20 @@ class XformerProduct:
             y = nn.functional.linear(x, self.weight, self.bias)  # type: ignore[arg-type]
         return (y,) if len(self.sizes) == 1 else y.split(self.sizes, dim=-1)
 
+    def renew(self) -> None:
+        """Joins the weights anew if a row of one has changed in a way that leaves no trace."""
+        if self.numbers != [each.tobytes() for each in self.rows]:
+            self.join()
+
     @torch.no_grad()
     def join(self) -> None:
         """Copies the layers' weights into one, packed if the processor has a format of its own for it."""
         self.state = states(self.layers)
         # As long as these are held no other tensor takes their place in memory, by which a change is noticed.
         self.held = [each.detach() for layer in self.layers for each in layer.parameters()]
-        self.last = [last_number(each) for each in self.held if each.device.type == "cpu"]
-        self.numbers = [each.item() for each in self.last]
+        self.rows = [numbers_of_rows(each) for each in self.held if each.device.type == "cpu"]
+        self.some_rows = [each[:: -(-len(each) // LOOKED_AT)] for each in self.rows]
+        self.numbers, self.some_numbers = ([each.tobytes() for each in some] for some in (self.rows, self.some_rows))
         biases = [layer.bias.detach() for layer in self.layers if layer.bias is not None]
         self.bias = torch.cat(biases) if biases else None
         weight = torch.cat([layer.weight.detach() for layer in self.layers])
@@ -73,13 +82,16 @@ def states(layers: Iterable[nn.Linear]) -> list[tuple[int, int]]:
     ]
 
 
-def last_number(x: torch.Tensor) -> Any:
+def numbers_of_rows(x: torch.Tensor) -> Any:
     """
-    Returns the last number of a tensor on a CPU as a view of its bits, which NumPy reads in no time.
+    Returns a number of each row of a tensor on a CPU, from another column each, as a view of its bits for NumPy.
 
-    It shows what `weight.data += update` has changed, as PEFT does to merge adapters: versions do not count that.
+    They show what `weight.data += update` has changed, as PEFT does to merge adapters: versions do not count that.
     """
-    return x[(-1,) * x.ndim].view(INTEGERS[x.element_size()]).numpy()
+    width = x.shape[-1] if x.ndim else 1
+    # Steps that are one shorter than a row leave none out.
+    numbers = x.view(-1)[:: max(1, width - 1)] if x.is_contiguous() else x[..., -1]
+    return numbers.view(INTEGERS[x.element_size()]).numpy()
 
 
 def can_pack(weight: torch.Tensor) -> bool:

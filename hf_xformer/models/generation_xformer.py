@@ -36,6 +36,7 @@ class XformerGeneration:
         """The library's, with lengths and options that the model can follow."""
         if self.config.encoder_vocab_size is not None:
             self.refuse_source_tokens(generation_config or self.generation_config, kwargs)
+        self.renew_products()
         # Else the first text to pass the last position would cost all others of its batch their results.
         kwargs |= self.within_positions(generation_config, kwargs)
         return super().generate(inputs, generation_config, *args, **kwargs)

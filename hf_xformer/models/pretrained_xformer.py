@@ -237,13 +237,21 @@ class XformerPreTrainedModel(PreTrainedModel):
 
         The layers, the state dict and what is saved stay as they are; the joined and packed weights are copies, which
         take about as much memory as the layers on a CPU and half of it elsewhere. They serve where no gradients are
-        computed, and are made anew when a parameter has changed; off the CPU not after changes of `parameter.data`,
-        such as a merge of adapters: call this again. A layer that has got hooks, of offloading or pruning for example,
-        multiplies by itself again.
+        computed, and are made anew when a parameter has changed. Changes of `parameter.data`, such as a merge of
+        adapters, are looked for on a CPU: in each row before `generate`, in some rows before every product. Off the
+        CPU, or after a change of a few numbers: call this again. A layer that has got hooks, of offloading or pruning
+        for example, multiplies by itself again.
         """
         for module in self.modules():
             if isinstance(module, XformerProjecting):
                 module.join_products()
+
+    def renew_products(self) -> None:
+        """Makes the products of `fuse_projections` anew whose layers have changed without a trace."""
+        for module in self.modules():
+            if isinstance(module, XformerProjecting):
+                for product in module.products.values():
+                    product.renew()
 
     def split_projections(self) -> None:
         """Undoes `fuse_projections`."""

@@ -3,6 +3,7 @@
 """Joined and packed products: the same results as the layers' own, the same files, and never of old weights."""
 
 import copy
+import itertools
 import pickle
 
 import pytest
@@ -13,7 +14,7 @@ from small_models import make_batch, make_model
 from torch.nn.utils import parametrize, prune
 
 from hf_xformer import XformerForSeq2SeqLM
-from hf_xformer.models.fusing_xformer import XformerProduct, XformerProjecting, can_pack
+from hf_xformer.models.fusing_xformer import XformerProduct, XformerProjecting, can_pack, numbers_of_rows
 
 
 MODELS = {
@@ -136,6 +137,33 @@ def test_products_are_never_of_old_weights(change):
     model.split_projections()
     torch.testing.assert_close(fused, logits(model), rtol=1e-4, atol=1e-4)
     assert fused.shape != before.shape or not torch.equal(fused, before)
+
+
+@pytest.mark.parametrize("row", [0, 39, 40, 41, -1])
+@pytest.mark.parametrize("name", ["self_attention.v_proj", "cross_attention.o_proj", "feed_forward.down_proj"])
+def test_a_row_that_is_changed_unseen_is_noticed_before_a_text_is_generated(name, row):
+    model, source = make_model(d_model=96), make_batch()["input_ids"][:1]
+    options = {"max_new_tokens": 9, "eos_token_id": None, "return_dict_in_generate": True, "output_logits": True}
+    model.fuse_projections()
+    before = model.generate(source, **options).logits
+    model.get_decoder().layers[0].get_submodule(name).weight.data[row] *= -2
+    fused = model.generate(source, **options).logits
+    model.split_projections()
+    own = model.generate(source, **options).logits
+    torch.testing.assert_close(fused, own, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(fused[0], before[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(7, 5), (5, 7), (1, 6), (6, 1), (9,), (3, 4, 5)], ids=str)
+def test_the_numbers_that_are_looked_at_change_with_every_row(shape, dtype):
+    whole = torch.zeros(shape, dtype=dtype)
+    for x in (whole, whole.mT if whole.ndim > 1 else whole):
+        numbers = numbers_of_rows(x)
+        for row in itertools.product(*map(range, x.shape[:-1])):
+            before = numbers.tobytes()
+            x[row].add_(1)
+            assert numbers.tobytes() != before
 
 
 def prune_layers(model):
