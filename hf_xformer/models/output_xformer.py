@@ -201,7 +201,8 @@ def check_label_padding(labels: torch.Tensor) -> None:
         return
     has_label = labels != IGNORED
     is_wrong = has_label.any(dim=-1) & ~has_label[..., 0]
-    where = 'behind the tokens of `labels`, not before them: padding_side="right", or give `decoder_input_ids`'
+    # Without double quotes, which torch's compiler for a CPU does not escape in the C++ of an assertion.
+    where = "behind the tokens of `labels`, not before them: padding_side='right', or give `decoder_input_ids`"
     try:
         torch._assert_async(~is_wrong.any(), f"-100 must stand {where}")
     except RuntimeError as error:

@@ -168,7 +168,7 @@ def text_of(attended: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     torch._assert_async(
         is_whole.all(),
         "kernels for variable lengths take padding before and behind a text, not inside it: use "
-        'attn_implementation="sdpa"',
+        "attn_implementation='sdpa'",  # quoted so because compilers do not escape the others in an assertion
     )
     return start, end
 

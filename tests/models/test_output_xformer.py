@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_xformer.models import output_xformer
 from hf_xformer.models.output_xformer import XformerOutputLayer
+from hf_xformer.models.varlen_xformer import text_of
 
 
 TOKENS, WIDTH, VOCABULARY = 29, 12, 41
@@ -184,6 +185,15 @@ def test_logits_are_there_in_evaluation_without_labels_and_on_demand():
     labels = batch.pop("labels")
     assert model(**batch, decoder_input_ids=labels.clamp(min=0)).logits is not None
     assert model(**batch, labels=labels, output_logits=True).logits is not None
+
+
+def test_checks_on_the_device_fail_with_words_that_torchs_compiler_can_put_into_cpp(monkeypatch):
+    """It does not escape double quotes, and the step would not compile."""
+    said = []
+    monkeypatch.setattr(torch, "_assert_async", lambda condition, words: said.append(words))
+    make_model().train()(**make_batch())
+    text_of(torch.ones(1, 3))
+    assert len({*said}) == 4 and not [words for words in said if '"' in words or "\\" in words]
 
 
 @pytest.mark.parametrize("tied", [True, False])

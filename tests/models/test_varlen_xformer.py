@@ -347,7 +347,7 @@ def test_one_graph_serves_padded_rows_of_one_shape_whatever_their_lengths_and_si
 def test_a_mask_with_padding_inside_a_text_is_refused(varlen):
     batch = make_batch()
     batch["attention_mask"][0, 3] = 0
-    with pytest.raises(RuntimeError, match='padding before and behind a text, not inside it: use attn_impl.*"sdpa"'):
+    with pytest.raises(RuntimeError, match="padding before and behind a text, not inside it: use attn_impl.*'sdpa'"):
         with_varlen(make_model())(**batch)
 
 
