@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Corrections of the library's `generate()` for encoder-decoders with windows, blocks or FlashAttention."""
 
+from functools import partial
 from typing import Any
 
+import torch
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation import GenerationMode
 from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEMENTATIONS
@@ -39,6 +41,7 @@ class XformerGeneration:
         self.renew_products()
         # Else the first text to pass the last position would cost all others of its batch their results.
         kwargs |= self.within_positions(generation_config, kwargs)
+        kwargs |= self.mask_of_padding(inputs, generation_config, kwargs)
         return super().generate(inputs, generation_config, *args, **kwargs)
 
     def refuse_source_tokens(self, config, options):
@@ -67,12 +70,7 @@ class XformerGeneration:
         prompt = kwargs.get("decoder_input_ids")
         if limit is None:
             return {}
-
-        def asked(name):
-            configs = [each for each in (generation_config, self.generation_config) if each is not None]
-            values = [kwargs.get(name), *(getattr(each, name) for each in configs)]
-            return next((value for value in values if value is not None), None)
-
+        asked = partial(self.option, generation_config, kwargs)
         start = asked("decoder_start_token_id")
         width = self.prefix_width() + (1 if prompt is None else prompt.shape[1])
         if prompt is not None and start is not None and (prompt[:, 0] != start).all():
@@ -89,6 +87,34 @@ class XformerGeneration:
             return {}
         logger.warning_once(f"`{name}` of {value} is beyond the model's {limit} positions: texts end there")
         return {name: most}
+
+    def option(self, generation_config, kwargs, name) -> Any:
+        """Returns an option of a call of `generate`, given or of a config; None if there is none."""
+        configs = [each for each in (generation_config, self.generation_config) if each is not None]
+        values = [kwargs.get(name), *(getattr(each, name) for each in configs)]
+        return next((value for value in values if value is not None), None)
+
+    def mask_of_padding(self, inputs, generation_config, kwargs) -> dict[str, torch.Tensor]:
+        """
+        Returns a mask of the source where tokens of padding stand before or behind a text and no mask is given.
+
+        The library makes one for decoders alone. A padding token that also ends texts may be one of the text.
+        """
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        is_said = any(kwargs.get(name) is not None for name in ("attention_mask", "encoder_outputs"))
+        if is_said or not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.is_floating_point():
+            return {}
+        padding, ends = (self.option(generation_config, kwargs, name) for name in ("pad_token_id", "eos_token_id"))
+        if padding is None or ends is not None and (torch.as_tensor(ends) == padding).any():
+            return {}
+        is_text = ids != padding  # (B, S)
+        begun, unended = is_text.cumsum(1) > 0, is_text.flip(1).cumsum(1).flip(1) > 0
+        # A source of nothing else is what the caller wants to be read.
+        mask = begun & unended | ~is_text.any(dim=1, keepdim=True)
+        if mask.all():
+            return {}
+        logger.warning_once("`input_ids` have padding and there is no `attention_mask`: nothing attends to it")
+        return {"attention_mask": mask.long()}
 
     def prefix_width(self) -> int:
         """Returns how many tokens' positions PEFT's prefix tuning takes before the text; 0 without a prefix."""

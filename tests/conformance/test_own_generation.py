@@ -187,6 +187,33 @@ def test_a_batch_padded_on_either_side_generates_what_its_rows_do_alone(override
         assert torch.equal(together[row : row + 1], alone)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"cache_implementation": "static", "disable_compile": True}]
+)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_not_attended_to_though_no_mask_is_given(side, options):
+    model, batch = make_model(), source(side)
+    expected = model.generate(**batch, **ENDLESS, **options, max_new_tokens=6)
+    assert torch.equal(model.generate(batch["input_ids"], **ENDLESS, **options, max_new_tokens=6), expected)
+    named = model.generate(input_ids=batch["input_ids"], **ENDLESS, **options, max_new_tokens=6)
+    assert torch.equal(named, expected)
+
+
+def test_a_token_is_attended_to_that_may_be_no_padding():
+    model, batch, options = make_model(), source(), {**ENDLESS, "max_new_tokens": 6}
+    ids, whole = batch["input_ids"], torch.ones_like(batch["input_ids"])
+    expected = model.generate(ids, attention_mask=whole, **options)
+    assert not torch.equal(expected, model.generate(ids, attention_mask=batch["attention_mask"], **options))
+    for others in ({"eos_token_id": [EOS, PAD]}, {"pad_token_id": 3}):
+        changed = {**options, **others}
+        assert torch.equal(model.generate(ids, **changed), model.generate(ids, attention_mask=whole, **changed))
+    inside = ids[:1].clone()
+    inside[0, 4] = PAD
+    for some in (inside, torch.full((1, 3), PAD)):
+        wanted = model.generate(some, attention_mask=torch.ones_like(some), **options)
+        assert torch.equal(model.generate(some, **options), wanted)
+
+
 @variants
 def test_a_row_ends_with_its_end_token_and_is_padded_behind_it(overrides):
     model, batch = make_model(**overrides), source()
