@@ -38,7 +38,8 @@ class XformerGeneration:
         """The library's, with lengths and options that the model can follow."""
         if self.config.encoder_vocab_size is not None:
             self.refuse_source_tokens(generation_config or self.generation_config, kwargs)
-        self.renew_products()
+        if kwargs.get(CACHE) is None:  # an assistant goes on with its cache after every few tokens
+            self.renew_products()
         # Else the first text to pass the last position would cost all others of its batch their results.
         kwargs |= self.within_positions(generation_config, kwargs)
         kwargs |= self.mask_of_padding(inputs, generation_config, kwargs)
@@ -88,7 +89,7 @@ class XformerGeneration:
         logger.warning_once(f"`{name}` of {value} is beyond the model's {limit} positions: texts end there")
         return {name: most}
 
-    def option(self, generation_config, kwargs, name) -> Any:
+    def option(self, generation_config, kwargs, name):
         """Returns an option of a call of `generate`, given or of a config; None if there is none."""
         configs = [each for each in (generation_config, self.generation_config) if each is not None]
         values = [kwargs.get(name), *(getattr(each, name) for each in configs)]
@@ -160,7 +161,7 @@ class XformerGeneration:
         )
         return input_ids, kwargs | shared
 
-    def settle_cache(self, config, mode) -> None:
+    def settle_cache(self, config, mode):
         """
         Makes a call of `generate` do without the static cache that drafts cannot be taken back from.
 
