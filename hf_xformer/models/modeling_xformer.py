@@ -99,8 +99,8 @@ class XformerModel(XformerPreTrainedModel):
                 cache, windows and blocks count padding between tokens, but not before them.
             decoder_position_ids: Positions of the target tokens, (B, T); counted from the mask when None. Relative
                 positions use the distance in the row instead.
-            cache: Keys and values of earlier target tokens and of the source, or an empty `DynamicCache`, which becomes
-                the target's; up to transformers 5.23 it is called `past_key_values`.
+            cache: Keys and values of earlier target tokens and of the source; an empty `DynamicCache` becomes that of
+                the target. Up to transformers 5.23 it is called `past_key_values`.
             segment_ids, decoder_segment_ids: For packed rows, which hold several pairs one after another: the number
                 of each token's pair, from 1 on, 0 for padding, (B, S) and (B, T). Pairs do not attend to each other,
                 and each has positions from 0 on. They replace both attention masks; attention weights and caches are
