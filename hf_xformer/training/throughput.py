@@ -142,7 +142,7 @@ class Arithmetic:
         else:
             texts = [source_mask(inputs, pad_token_id).sum(1), labelled.sum(1)]  # (B,)
         source, target = texts
-        of_attention = [pairs_seen(texts[stack], *kind).sum() for stack, *kind in self.seen]
+        of_attention = [pairs_seen(texts[stack], kind, size).sum() for stack, kind, size in self.seen]
         return torch.stack([source.sum(), labelled.sum(), (source > 0).sum(), (source * target).sum(), *of_attention])
 
     def operations(self, counts: list[int]) -> float:
