@@ -114,8 +114,9 @@ def test_compiled_beams_write_what_plain_ones_do(name, dtype):
         found, expected = model.generate(**batch, **STATIC), model.generate(**batch)
         if dtype == torch.float32:
             assert_same(found, expected)
-        else:  # of the first step, before rounding chooses other beams
-            assert_close(found.logits[1][0], expected.logits[1][0], atol=0.2, rtol=0.05)
+        else:  # of the second step: rounding has put beams that are nearly as likely in another order
+            apart = torch.cdist(found.logits[1].float(), expected.logits[1].float())
+            assert apart.amin(dim=1).max() < 0.5
 
 
 CHANGES = {
