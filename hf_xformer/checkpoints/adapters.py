@@ -168,23 +168,25 @@ def resize_vocabulary(model: PreTrainedModel, name_or_path: str, weights: dict[s
 
 def check_unshared(adapted: Any, name_or_path: str) -> None:
     """
-    Checks that no weight which adapters change is shared with a layer that has none of them.
+    Checks that no weight which adapters change has another use. New rows of tied embeddings are the same in all uses.
 
     Raises:
-        ArgumentError: One is. The adapter changes one use of it, and merging would change all.
+        ArgumentError: One has.
     """
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     names: dict[int, list[str]] = {}
     for name, weight in adapted.named_parameters(remove_duplicate=False):
         names.setdefault(id(weight), []).append(name.removeprefix(PREFIX))
     for layer in adapted.modules():
-        weight = getattr(layer.get_base_layer(), "weight", None) if isinstance(layer, BaseTunerLayer) else None
-        shared = names.get(id(weight), [])
-        if len(shared) > 1:
+        if not isinstance(layer, BaseTunerLayer) or isinstance(layer, TrainableTokensLayer):
+            continue
+        uses = names.get(id(getattr(layer.get_base_layer(), "weight", None)), [])
+        if len(uses) > 1:
             raise ArgumentError(
-                f"{name_or_path}: an adapter changes one use of a weight that is shared ({', '.join(shared)}), and "
-                "merged would change all: decode with the adapter as it is"
+                f"{name_or_path}: an adapter changes a weight with several uses ({', '.join(uses)}), and merged would "
+                "change each of them, or change it several times: decode with the adapter as it is"
             )
 
 

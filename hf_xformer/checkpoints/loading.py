@@ -71,9 +71,7 @@ def load_model(
     except Exception as error:  # a dozen types, from the Hub, the files and the attention backends
         if folder.is_dir():
             read_tensors(folder)  # if it was a weight file, this names the file and the weight
-        raise ArgumentError(
-            f"{name_or_path}: {unfound(name_or_path)}cannot load a model: {first_line(error)}"
-        ) from error
+        raise ArgumentError(f"{name_or_path}: cannot load a model: {why(error, name_or_path)}") from error
     info["missing_keys"] -= computed
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
@@ -126,9 +124,10 @@ def check_path(name_or_path: str) -> None:
         raise ArgumentError(f"{name_or_path}: there is no such file or folder")
 
 
-def unfound(name_or_path: str) -> str:
-    """Returns what an error about a name on the Hub says first: there is no such folder here, if it was meant."""
-    return "" if Path(name_or_path).exists() else f"no such folder in {Path.cwd()}, and "
+def why(error: Exception, name_or_path: str) -> str:
+    """Returns why something was not loaded, and that there is no folder of its name if the Hub gave nothing either."""
+    found = Path(name_or_path).exists() or not isinstance(error, OSError)
+    return first_line(error) + ("" if found else f" (nor is there a folder {Path.cwd() / name_or_path})")
 
 
 def load_tokenizers(
@@ -197,7 +196,7 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False, **options
         advice = "hf-xformer tokenizer makes one"
         if Path(name_or_path, TOKENIZER_CONFIG).exists() and not Path(name_or_path, "tokenizer.json").exists():
             advice = "tokenizer.json is missing; copy it from the tokenizer that the model was trained with"
-        said = f"{unfound(name_or_path)}cannot load a tokenizer: {first_line(error)} ({advice})"
+        said = f"cannot load a tokenizer: {why(error, name_or_path)} ({advice})"
         raise ArgumentError(f"{name_or_path}: {said}") from error
 
 
@@ -217,9 +216,10 @@ def read_config(name_or_path: str, option: str = "", trust_remote_code: bool = F
     check_path(name_or_path)
     check_json(Path(name_or_path) / CONFIG if Path(name_or_path).is_dir() else Path(name_or_path), where)
     check_code(name_or_path, trust_remote_code, option=option, **hub)
-    # Errors are of a dozen types, as when a model is loaded.
-    with blame(f"{where}: {unfound(name_or_path)}cannot read its configuration", Exception):
+    try:
         return AutoConfig.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **hub)
+    except Exception as error:  # of a dozen types, as when a model is loaded
+        raise ArgumentError(f"{where}: cannot read its configuration: {why(error, name_or_path)}") from error
 
 
 def read_model_config(name_or_path: str, option: str = "", trust_remote_code: bool = False) -> PreTrainedConfig:

@@ -211,7 +211,7 @@ def with_assistant(
 
 def mask_for_assistant(options: dict, device: torch.device) -> dict[str, torch.Tensor]:
     """
-    Returns the mask of a target's first tokens that a stock assistant needs, of one text; nothing for other options.
+    Returns the mask of a text's first tokens that a stock assistant needs; an empty dictionary without one.
 
     Without one the library has an encoder-decoder read the whole target anew in every round, behind its own cache.
     """

@@ -52,7 +52,7 @@ class XformerCache(EncoderDecoderCache):
         self.cross_attention_cache.reorder_cache(kept)
 
 
-def for_both(cache: Cache | None) -> EncoderDecoderCache | None:
+def as_encoder_decoder_cache(cache: Cache | None) -> EncoderDecoderCache | None:
     """
     Returns a cache of the target and the source; an empty `DynamicCache` becomes that of the target.
 

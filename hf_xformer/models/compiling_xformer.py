@@ -351,5 +351,8 @@ def why_not_called(config: Any, inputs: Mapping[str, Any]) -> str | None:
     for name in ("output_attentions", "output_hidden_states", "prefill_chunk_size"):
         if getattr(config, name, None):
             return f"`{name}` is given"
+    mask = inputs.get("attention_mask")
+    if mask is not None and mask.ndim != 2:
+        return "the source's mask is not one of its tokens"
     others = [name for name, value in inputs.items() if value is not None and name not in OF_STEPS]
     return f"`{others[0]}` is given" if others else None

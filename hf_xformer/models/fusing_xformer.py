@@ -84,7 +84,8 @@ def states(layers: Iterable[nn.Linear]) -> list[tuple[int, int]]:
 
 def numbers_of_rows(x: torch.Tensor) -> Any:
     """
-    Returns a number of each row of a tensor on a CPU, from another column each, as a view of its bits for NumPy.
+    Returns a number of each row of a tensor on a CPU, as a view of its bits for NumPy: from another column each if the
+    tensor is contiguous, and else from the last.
 
     They show what `weight.data += update` has changed, as PEFT does to merge adapters: versions do not count that.
     """

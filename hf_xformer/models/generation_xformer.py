@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation import GenerationMode
-from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEMENTATIONS
 from transformers.utils import logging
 
-from .cache_xformer import XformerCache, for_both, whole_source
+from .cache_xformer import XformerCache, as_encoder_decoder_cache, whole_source
 from .compiling_xformer import CompiledDecoding, GraphCache, pad_sources, why_not_called, why_not_compiled
 from .configuration_xformer import XformerConfig
 from .lookup_xformer import SourceLookup
@@ -26,6 +25,7 @@ logger = logging.get_logger(__name__)
 # Options of `generate` that compare the source's tokens with the target's, and their values that change nothing.
 OF_SOURCE_TOKENS = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
 
+STATIC = ("static", "offloaded_static")  # `cache_implementation`s from which no token is taken back
 NEW_TOKENS = 20  # of a text, where no option says how long it may become
 
 
@@ -38,7 +38,8 @@ class XformerGeneration:
         """The library's, with lengths and options that the model can follow."""
         if self.config.encoder_vocab_size is not None:
             self.refuse_source_tokens(generation_config or self.generation_config, kwargs)
-        if kwargs.get(CACHE) is None:  # an assistant goes on with its cache after every few tokens
+        cache = kwargs.get(CACHE)
+        if cache is None or not cache.get_seq_length():  # an assistant goes on with its cache after every few tokens
             self.renew_products()
         # Else the first text to pass the last position would cost all others of its batch their results.
         kwargs |= self.within_positions(generation_config, kwargs)
@@ -99,14 +100,15 @@ class XformerGeneration:
         """
         Returns a mask of the source where tokens of padding stand before or behind a text and no mask is given.
 
-        The library makes one for decoders alone. A padding token that also ends texts may be one of the text.
+        The library makes one for decoders alone. A padding token that also begins or ends texts may be of the text.
         """
         ids = kwargs.get("input_ids") if inputs is None else inputs
         is_said = any(kwargs.get(name) is not None for name in ("attention_mask", "encoder_outputs"))
         if is_said or not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.is_floating_point():
             return {}
-        padding, ends = (self.option(generation_config, kwargs, name) for name in ("pad_token_id", "eos_token_id"))
-        if padding is None or ends is not None and (torch.as_tensor(ends) == padding).any():
+        names = ("pad_token_id", "bos_token_id", "eos_token_id")
+        padding, *others = (self.option(generation_config, kwargs, name) for name in names)
+        if padding is None or any((torch.as_tensor(each) == padding).any() for each in others if each is not None):
             return {}
         is_text = ids != padding  # (B, S)
         begun, unended = is_text.cumsum(1) > 0, is_text.flip(1).cumsum(1).flip(1) > 0
@@ -163,7 +165,7 @@ class XformerGeneration:
 
     def settle_cache(self, config, mode):
         """
-        Makes a call of `generate` do without the static cache that drafts cannot be taken back from.
+        Drops a static cache from a call of `generate` with drafts; refuses an offloaded cache on a CPU.
 
         Args:
             config: The call's generation config, which is changed. mode: The library's name of the search.
@@ -172,7 +174,7 @@ class XformerGeneration:
             ValueError: The cache moves from a GPU to main memory, and the model is there.
         """
         name = config.cache_implementation or ""
-        if mode == GenerationMode.ASSISTED_GENERATION and name in ALL_STATIC_CACHE_IMPLEMENTATIONS:
+        if mode == GenerationMode.ASSISTED_GENERATION and name in STATIC:
             given = ("prompt_lookup_num_tokens", "assistant_early_exit")
             draft = next((each for each in given if getattr(config, each, None) is not None), "assistant_model")
             logger.warning_once(
@@ -190,7 +192,7 @@ class XformerGeneration:
         self.settle_cache(config, mode)
         is_given = model_kwargs.get(CACHE) is not None
         if is_given and not isinstance(model_kwargs[CACHE], tuple):  # which the library refuses
-            model_kwargs[CACHE] = for_both(model_kwargs[CACHE])
+            model_kwargs[CACHE] = as_encoder_decoder_cache(model_kwargs[CACHE])
         super()._prepare_cache_for_generation(config, model_kwargs, mode, batch_size, most)
         cache = model_kwargs.get(CACHE)
         if not isinstance(cache, EncoderDecoderCache):
@@ -250,6 +252,11 @@ class XformerGeneration:
         is_text = not (is_missing or inputs_tensor.is_floating_point())
         if looks_up and self.config.encoder_vocab_size is None and is_text:
             return SourceLookup(generation_config, inputs_tensor)
+        is_stock = assistant_model is not None and not isinstance(assistant_model, XformerGeneration)
+        if is_stock and assistant_model.config.is_encoder_decoder:
+            # Without a mask the library has it read the whole target anew in every round, behind its own cache.
+            mask = torch.ones_like(kwargs["input_ids"])
+            kwargs["model_kwargs"] = {"decoder_attention_mask": mask, **kwargs["model_kwargs"]}
         return super()._get_candidate_generator(
             generation_config=generation_config,
             inputs_tensor=inputs_tensor,

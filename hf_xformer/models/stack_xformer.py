@@ -20,7 +20,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_xformer import XformerAttention, XformerCrossAttention, XformerSelfAttention
 from .blocks_xformer import BlockPattern, bidirectional_mask, block_patterns, refuse_forgetful_caches
-from .cache_xformer import XformerCache, for_both
+from .cache_xformer import XformerCache, as_encoder_decoder_cache
 from .configuration_xformer import XformerConfig
 from .dropout_xformer import XformerDropout
 from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
@@ -320,7 +320,8 @@ class XformerDecoder(XformerStack):
         x = self.embed(input_ids, inputs_embeds)  # (B, T, D)
         if use_cache and cache is None and segment_ids is None and not self.training:
             cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
-        refuse_forgetful_caches(cache := for_both(cache))
+        cache = as_encoder_decoder_cache(cache)
+        refuse_forgetful_caches(cache)
         own_cache = None if cache is None else cache.self_attention_cache
         check_ids(TARGET, segment_ids, x)
         check_ids(SOURCE, encoder_segment_ids, memory)

@@ -153,19 +153,19 @@ class CheckpointedLayer(GradientCheckpointingLayer):
     """
     A layer that the backward pass computes anew, where it is asked for, instead of keeping what it has computed.
 
-    Without gradients there is no such pass. Up to 5.23 the library would take the cache from it all the same, which
-    `generate` counts on.
+    Without gradients there is no such pass. Up to 5.23 the library drops the cache of a checkpointed layer all the
+    same, and `generate` needs it.
     """
 
-    is_asked_for = False
+    is_checkpointed = False
 
     @property  # type: ignore[override]
     def gradient_checkpointing(self) -> bool:
-        return self.is_asked_for and torch.is_grad_enabled()
+        return self.is_checkpointed and torch.is_grad_enabled()
 
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, value: bool) -> None:
-        self.is_asked_for = value
+        self.is_checkpointed = value
 
 
 def is_divided(model: nn.Module) -> bool:

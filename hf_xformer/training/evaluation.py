@@ -151,7 +151,11 @@ class GenerationMetrics:
         self.names, self.tokenizer, self.references, self.places = names, tokenizer, references, places
         self.scoring, self.sets = scoring, sets
         self.signatures: dict[str, str] = {}  # of the figures of the last evaluation
-        self.forced_end: int | None = None  # place in a text, its start counted, where any has an end token
+        self.forced_end: int | None = None  # place of the end that any text has there, its start token counted
+
+    def expect_texts_of(self, config: GenerationConfig) -> None:
+        """Tells by which config texts are generated: where it forces an end token, texts are cut off."""
+        self.forced_end = None if config.forced_eos_token_id is None else config.max_length - 1
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         predictions = np.asarray(prediction.predictions)[self.places]

@@ -73,7 +73,7 @@ class ExactResume(TrainerCallback):
     - The best evaluation until then is saved too where a run is to end with its best weights, and so is the last step
       of a run that stops early or saves its best steps alone: by it the next start knows that the run has ended.
 
-    Random states of a new run's processes differ, and each has its own in the checkpoint.
+    Random states of the processes differ, and each has its own in the checkpoint.
     """
 
     def __init__(self) -> None:
@@ -81,8 +81,7 @@ class ExactResume(TrainerCallback):
         self.saved = 0  # the step of the last checkpoint
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if state.global_step == 0:
-            seed_dropout(args)
+        seed_dropout(args)  # a process whose state is in the checkpoint gets that afterwards
         if args.eval_on_start:
             self.evaluation.enter_context(own_random_states(args.seed, args.device))
 

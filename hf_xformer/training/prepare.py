@@ -182,8 +182,8 @@ def prepare(
 
     model = make_trained(model_args, config, plan, adapter, output_dir, start, finished, say)
     generation = fit_generation(model, data_args, training_args, say)
-    if metrics is not None and generation.forced_eos_token_id is not None:
-        metrics.forced_end = generation.max_length - 1
+    if metrics is not None:
+        metrics.expect_texts_of(generation)
     collator = make_collator(source, model, model_args, data_args, training_args)
     best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)
     end = (finished, best, bad_rows, starts)

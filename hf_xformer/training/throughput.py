@@ -123,9 +123,9 @@ class Arithmetic:
                 of_both += scores
             else:
                 attention = modules[name.removesuffix(".base_layer").rpartition(".")[0]]
-                kind = stack, *type_of_layer(model.config, attention, stack)
+                key = stack, *type_of_layer(model.config, attention, stack)
                 # A decoder's query sees half of the keys, those before it.
-                seen[kind] = seen.get(kind, 0.0) + scores / (2 if stack else 1)
+                seen[key] = seen.get(key, 0.0) + scores / (2 if stack else 1)
         return cls(of_token[0], of_token[1], of_both, seen)
 
     def count(self, inputs: Mapping[str, Any], pad_token_id: int | None) -> torch.Tensor:
@@ -157,14 +157,15 @@ def type_of_layer(config: Any, attention: Any, stack: int) -> tuple[str, int]:
     if not hasattr(config, "layer_types_of"):
         return "full_attention", 0
     kind = config.layer_types_of(("encoder", "decoder")[stack])[attention.layer_idx]
+    if kind == "full_attention":
+        return kind, 0
     # A decoder's window counts the token itself, an encoder's does not.
-    is_windowed_decoder = stack == 1 and kind == "sliding_attention"
-    return kind, 0 if kind == "full_attention" else config.block_size - is_windowed_decoder
+    return kind, config.block_size - (1 if stack and kind == "sliding_attention" else 0)
 
 
 def pairs_seen(lengths: torch.Tensor, kind: str, size: int) -> torch.Tensor:
     """
-    Returns how many queries and keys meet in one self-attention of texts of so many tokens, were it not causal.
+    Returns how many queries and keys meet in one self-attention of texts of so many tokens, without a causal mask.
 
     Global tokens and the shift of blocks are left out: both add little to blocks that are worth having.
 

@@ -122,10 +122,10 @@ def read_training(
     rows, processes = corpora[0].rows, data_parallel_size(training_args)
     if plan.batches in ("grouped", "drawn"):
         together = training_args.train_batch_size * processes
-        if processes > 1 and (twice := -len(rows) % together) and not training_args.dataloader_drop_last:
+        if processes > 1 and (more := -len(rows) % together) and not training_args.dataloader_drop_last:
             say(
-                f"{twice:,} of {len(rows):,} pairs are trained on twice in each epoch, to fill the last batches of "
-                f"{processes} processes; with --max_tokens each is trained on once"
+                f"each epoch has {more:,} of its {len(rows):,} pairs once more, to fill the last batches of "
+                f"{processes} processes; with --max_tokens it has each once"
             )
         return rows if plan.batches == "drawn" else LengthGroupedDataset(rows, together, seed)
     batches = BatchedDataset(rows, planner, seed, processes)

@@ -204,7 +204,7 @@ def test_a_token_is_attended_to_that_may_be_no_padding():
     ids, whole = batch["input_ids"], torch.ones_like(batch["input_ids"])
     expected = model.generate(ids, attention_mask=whole, **options)
     assert not torch.equal(expected, model.generate(ids, attention_mask=batch["attention_mask"], **options))
-    for others in ({"eos_token_id": [EOS, PAD]}, {"pad_token_id": 3}):
+    for others in ({"eos_token_id": [EOS, PAD]}, {"bos_token_id": PAD}, {"pad_token_id": 3}):
         changed = {**options, **others}
         assert torch.equal(model.generate(ids, **changed), model.generate(ids, attention_mask=whole, **changed))
     inside = ids[:1].clone()

@@ -15,6 +15,7 @@ from small_stock_models import make_stock
 from tokenizers import normalizers, processors
 from transformers import GenerationConfig
 
+from hf_xformer.checkpoints.conversion import convert_model
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.decoding.decoder import Decoder
 from hf_xformer.errors import ArgumentError
@@ -275,13 +276,15 @@ def test_an_assistant_by_its_name_drafts_and_changes_nothing_but_with_other_toke
 
 
 @pytest.mark.parametrize("prefixes", [None, ["s3 s4", "", "s9", "s5"]], ids=["", "prefixes"])
-def test_a_stock_assistant_reads_what_it_has_not_read_yet(prefixes, tokenizer):
+@pytest.mark.parametrize("change", [lambda model: model, convert_model], ids=["of a stock model", "of ours"])
+def test_a_stock_assistant_reads_what_it_has_not_read_yet(change, prefixes, tokenizer):
     """The library has it read the whole text behind its own cache, without a mask of the text."""
-    model = make_stock("BART")
+    assistant = make_stock("BART")
+    model = change(deepcopy(assistant))
     model.generation_config.update(
         eos_token_id=None, max_new_tokens=12, num_assistant_tokens=3, num_assistant_tokens_schedule="constant"
     )
-    assistant, read = deepcopy(model), []
+    read = []
     assistant.get_decoder().register_forward_pre_hook(
         lambda module, args, kwargs: read.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from small_runs import SMALL, launch, nightly, output_of, run, weights
+from small_runs import SMALL, launch, nightly, output_of, run, stop_after, weights
 
 
 pytestmark = pytest.mark.distributed
@@ -27,8 +27,21 @@ def test_equal_batches_have_other_dropout_in_each_process_and_pairs_that_fill_ba
     options |= {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
     options |= {"config_overrides": SMALL.replace("dropout=0.0", "dropout=0.2")}
     said = run(task.options(tmp_path / "run", **options), "cpu-2proc")
-    assert "7 of 17 pairs are trained on twice in each epoch" in said
+    assert "each epoch has 7 of its 17 pairs once more" in said
     states = [torch.load(tmp_path / f"run/checkpoint-2/rng_state_{rank}.pth", weights_only=False) for rank in (0, 1)]
+    assert not torch.equal(states[0]["cpu"], states[1]["cpu"])
+
+
+def test_processes_that_join_a_run_have_other_dropout_than_the_first(task, tmp_path):
+    """The checkpoint of one process has no states for more of them."""
+    (tmp_path / "pairs.jsonl").write_text('{"source": "A B C", "target": "C B A"}\n' * 16)
+    options = {"train_file": tmp_path / "pairs.jsonl", "per_device_train_batch_size": 4, "max_steps": 4}
+    options |= {"config_overrides": SMALL.replace("dropout=0.0", "dropout=0.2")}
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    run(task.options(tmp_path / "run", **options, **saving), "cpu")
+    stop_after(tmp_path / "run", 2)
+    run(task.options(tmp_path / "run", **options, **saving, change_recipe="true"), "cpu-2proc")
+    states = [torch.load(tmp_path / f"run/checkpoint-4/rng_state_{rank}.pth", weights_only=False) for rank in (0, 1)]
     assert not torch.equal(states[0]["cpu"], states[1]["cpu"])
 
 
