@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from measuring import ROOT, add_results_option, results_folder, write_results
+from measuring import ROOT, add_results_option, existing, results_folder, write_results
 
 
 BEAMS, BATCH = 5, 64
@@ -206,7 +206,7 @@ def main() -> None:
         verb = verbs.add_parser(measure.__name__)
         verb.set_defaults(measure=measure, options=[])
         for place, said in of_it.items():
-            verb.add_argument(f"--{place}", type=Path, required=True, help=said)
+            verb.add_argument(f"--{place}", type=lambda path: Path(existing(path)), required=True, help=said)
         verb.add_argument("--rounds", type=int, default=3, help="of which the medians are taken (default 3)")
         verb.add_argument("--tiny", action="store_true", help="a few lines, to try the benchmark itself")
         add_results_option(verb)

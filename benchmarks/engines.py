@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from apart import apart
 from costs import seconds_in_turn
-from measuring import add_results_option, results_folder, write_results
+from measuring import add_results_option, existing, results_folder, write_results
 
 from hf_xformer.checkpoints.export import export_checkpoint
 from hf_xformer.checkpoints.onnx_sessions import OnnxModel
@@ -114,8 +114,8 @@ def decode_all(decode: Decode, sources: Rows, batch_size: int) -> Rows:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="folder of a trained Xformer")
-    parser.add_argument("--test_file", nargs="+", required=True, help="rows with sources and targets")
+    parser.add_argument("checkpoint", type=existing, help="folder of a trained Xformer")
+    parser.add_argument("--test_file", type=existing, nargs="+", required=True, help="rows with sources and targets")
     parser.add_argument("--max_samples", type=int, default=200, help="decode the first rows only (default 200)")
     parser.add_argument("--batch_size", type=int, default=1, help="words at a time (default 1)")
     parser.add_argument("--rounds", type=int, default=3, help="of which the medians are taken (default 3)")

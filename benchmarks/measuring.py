@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -73,6 +73,13 @@ def write_results(name: str, rows: list[dict] | dict, folder: Path, **about) -> 
     unfinished = path.with_suffix(".partial")
     unfinished.write_text(json.dumps({"machine": {**machine(), **about}, "rows": rows}, indent=2) + "\n")
     return unfinished.replace(path)
+
+
+def existing(path: str) -> str:
+    """Returns the path of an option as it is given, for argparse, which says in a line if nothing is there."""
+    if not Path(path).exists():
+        raise ArgumentTypeError(f"{path}: there is no such file or folder")
+    return path
 
 
 def stored(name: str, folder: Path = RESULTS) -> dict:

@@ -16,7 +16,7 @@ import argparse
 import time
 from pathlib import Path
 
-from measuring import add_results_option, results_folder, write_results
+from measuring import add_results_option, existing, results_folder, write_results
 from torch import nn
 
 from hf_xformer.checkpoints.quantized_linear import Int8Linear
@@ -58,8 +58,8 @@ def measure(checkpoint: str, mode: dict, sources: list[str], references: list[li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="folder of a trained Xformer")
-    parser.add_argument("--test_file", nargs="+", required=True, help="rows with sources and targets")
+    parser.add_argument("checkpoint", type=existing, help="folder of a trained Xformer")
+    parser.add_argument("--test_file", type=existing, nargs="+", required=True, help="rows with sources and targets")
     parser.add_argument("--max_samples", type=int, help="decode the first rows only, this many")
     parser.add_argument("--batch_size", type=int, default=64, help="sources at a time (default 64)")
     add_results_option(parser)

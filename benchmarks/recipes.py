@@ -6,7 +6,7 @@ Trains a recipe once for each seed, scores its models on the recipe's test set, 
   make reproduce-g2p DATA=g2p-pronasyl SEEDS="0 1 2"             # prepares the data, and runs this
   make reproduce-multi30k DATA=Revisit-MMT/data/multi30k-en-de SEEDS="0 1 2"
   python benchmarks/recipes.py g2p-quickstart --seeds 0 1 2 --bf16 --results build/mine  # data of `make quickstart`
-  python benchmarks/recipes.py g2p-pronasyl --max_steps 20 --max_samples 100 --results build/tried \
+  python benchmarks/recipes.py g2p-pronasyl --max_steps 20 --max_samples 100 --results build/tried \\
     --output_dir build/tried
   python benchmarks/recipes.py g2p-pronasyl --changed dropout=0.3 num_train_epochs=18   # is the recipe better so?
   python benchmarks/recipes.py g2p-pronasyl --changed            # the recipe itself, by the same words

@@ -103,7 +103,8 @@ def decode_cli() -> str:
     head = ["the whole command, start included", "", "`hf-xformer generate`"]
     command = "eole --eole ../eole-env --data Revisit-MMT/data/multi30k-en-de"
     size = eole["rows"].get("batch_size")
-    batches = f"{size} at a time" if size else "each with its default batch: 30 sentences and about 100"
+    before = "as it was then, each with its default batch: 30 sentences and about 100"
+    batches = f"{size} at a time" if size else before
     by = [
         measured(commits, "decode_cli.py commits --old OLD --checkpoint RUN --input FILE", eole),
         f"the last row by `python benchmarks/decode_cli.py {command}`, {batches}",

@@ -370,9 +370,8 @@ def arguments() -> tuple[argparse.Namespace, dict[type[Toolkit], Path]]:
             parser.error(f"--toolkits {kind.name}: its environment is not given, by --joey or --eole")
     if args.bf16 and JoeyNMT.name in (args.toolkits or ()):
         parser.error("--toolkits JoeyNMT: it has no bfloat16 on a CPU: leave it or --bf16 out")
-    if args.bf16 and args.joey is not None:
+    if args.bf16 and kits.pop(JoeyNMT) is not None:
         print("JoeyNMT is left out: it has no bfloat16 on a CPU", file=sys.stderr)
-        kits[JoeyNMT] = None
     return args, {kind: python for kind, python in kits.items() if python is not None and kind.name in wanted}
 
 

@@ -61,12 +61,29 @@ def test_a_trial_does_not_replace_the_figures_of_the_documents(name, published, 
         return choice.value.args[0]
 
     monkeypatch.setattr(module, "results_folder", chosen)
+    monkeypatch.setattr(module, "existing", str, raising=False)  # no run and no other toolkit is at hand
     assert folder_of(published) == measuring.RESULTS and capsys.readouterr().out == ""
     for words in tried:
         assert folder_of(words) == ROOT / "build/tried"
         said = capsys.readouterr().out
         assert "other than for the documents' tables, so figures go to" in said and said.count("\n") == 1
         assert folder_of([*words, "--results", str(tmp_path)]) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("decode_cli", [*EOLE]),
+        ("quantization", ["nowhere", *QUICKSTART[1:]]),
+        ("engines", ["nowhere", *QUICKSTART[1:]]),
+    ],
+)
+def test_a_path_that_is_not_there_is_said_in_a_line(name, words, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *words])
+    with pytest.raises(SystemExit):
+        import_module(name).main()
+    assert "there is no such file or folder" in capsys.readouterr().err
 
 
 def test_the_projects_folder_is_found_in_one_place():

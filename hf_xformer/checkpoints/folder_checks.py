@@ -72,6 +72,7 @@ UNUSABLE: dict[str, tuple[str, tuple]] = {
     **dict.fromkeys(("penalty_alpha", "diversity_penalty"), (NO_LONGER, (0,))),
     "guidance_scale": ("for models without an encoder", (1,)),
     "token_healing": ("for models without an encoder", (False,)),
+    "assistant_early_exit": ("for models without an encoder", ()),
     "prefill_chunk_size": ("for models without an encoder", ()),  # it would cut the mask of the source
 }
 

@@ -118,6 +118,8 @@ def check_path(name_or_path: str) -> None:
     Raises:
         ArgumentError: There is no such file or folder.
     """
+    if not name_or_path:
+        raise ArgumentError("'' is neither a folder nor a name on the Hub")
     path = Path(name_or_path)
     of_a_folder = path.parent != Path() and path.parent.is_dir()
     if not path.exists() and (path.is_absolute() or of_a_folder or len(path.parts) > 2 or path.suffix == ".json"):
@@ -193,7 +195,7 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False, **options
         if Path(name_or_path, CONFIG).exists():
             # If it was the model's configuration, this says so.
             read_config(name_or_path, trust_remote_code=trust_remote_code)
-        advice = "hf-xformer tokenizer makes one"
+        advice = "hf-xformer tokenizer makes one" if Path(name_or_path).exists() else "a folder or a name on the Hub"
         if Path(name_or_path, TOKENIZER_CONFIG).exists() and not Path(name_or_path, "tokenizer.json").exists():
             advice = "tokenizer.json is missing; copy it from the tokenizer that the model was trained with"
         said = f"cannot load a tokenizer: {why(error, name_or_path)} ({advice})"

@@ -14,7 +14,9 @@ from transformers.generation import (
     TopPLogitsWarper,
 )
 
+from ..checkpoints.adapters import base_of
 from ..checkpoints.folder_checks import UNUSABLE, why_unusable
+from ..checkpoints.lengths import position_limit
 from ..checkpoints.loading import load_model, load_tokenizers, read_model_config
 from ..checkpoints.vocabulary import other_tokens
 from ..errors import ArgumentError, blame
@@ -49,7 +51,7 @@ SAMPLING: dict[str, Any] = {
 }
 
 # Options that draft texts, which the model checks.
-DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
+DRAFTS = ("assistant_model", "prompt_lookup_num_tokens")
 
 
 def with_own_length(options: dict) -> dict:
@@ -92,6 +94,9 @@ def check_options(model: PreTrainedModel, options: dict) -> GenerationConfig:
     for name in () if options.get("custom_generate") else UNUSABLE:
         if reason := why_unusable(name, value := getattr(config, name, None)):
             raise ArgumentError(f"{name} {value!r:.40} {reason}")
+    if "offloaded" in (name := config.cache_implementation or "") and model.device.type == "cpu":
+        where = "an option or of the checkpoint's generation_config.json"
+        raise ArgumentError(f"cache_implementation {name!r} spares a GPU's memory, and this is a CPU: it is {where}")
     check_stop_strings(config.stop_strings)
     check_prompt_tuning(model, config, options)
     check_drafts(config, options)
@@ -182,6 +187,8 @@ def check_prompt_tuning(model: PreTrainedModel, config: GenerationConfig, option
 
 def check_assistant(name: str) -> None:
     """Checks that there is an assistant, before the model loads; raises ArgumentError if there is none."""
+    if (base := base_of(name)) is not None:
+        raise ArgumentError(f"assistant_model {name}: an adapter of {base}: hf-xformer merge makes a model of both")
     read_model_config(name, "assistant_model")
 
 
@@ -197,7 +204,16 @@ def load_assistant(
     check_assistant(name)
     if side := other_tokens(load_tokenizers(name), (source, target)):
         raise ArgumentError(f"assistant_model {name}: its {side} tokens are not those of {model.name_or_path}")
-    return load_model(name, dtype=model.dtype).to(model.device)  # type: ignore[arg-type]
+    assistant = load_model(name, dtype=model.dtype).to(model.device)  # type: ignore[arg-type]
+    assistant.generation_config.cache_implementation = None  # drafts are taken back, which a static cache is not for
+    read, needed = position_limit(assistant.config, "decoder"), position_limit(model.config, "decoder")
+    if read is not None and (needed is None or needed > read):
+        most = "any number" if needed is None else f"{needed:,}"
+        raise ArgumentError(
+            f"assistant_model {name}: it has positions for {read:,} tokens, and the model for {most}: give one that "
+            "has as many"
+        )
+    return assistant
 
 
 def with_assistant(

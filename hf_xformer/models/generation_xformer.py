@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers.cache_utils import EncoderDecoderCache
+from transformers.cache_utils import EncoderDecoderCache, StaticCache
 from transformers.generation import GenerationMode
 from transformers.utils import logging
 
@@ -27,6 +27,25 @@ OF_SOURCE_TOKENS = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_
 
 STATIC = ("static", "offloaded_static")  # `cache_implementation`s from which no token is taken back
 NEW_TOKENS = 20  # of a text, where no option says how long it may become
+
+
+def check_drafting(assistant, has_text):
+    """
+    Checks that a model can draft texts.
+
+    Args:
+        has_text: Whether the source is given as tokens.
+
+    Raises:
+        ValueError: It would read a source that is not given as tokens, or its own cache takes no token back.
+    """
+    if assistant.config.is_encoder_decoder and not has_text:
+        raise ValueError("an assistant reads the source itself: give `input_ids`, not only features of the source")
+    if (name := assistant.generation_config.cache_implementation) in STATIC:
+        raise ValueError(
+            f"the assistant's generation config has cache_implementation={name!r}, from which no draft is taken back: "
+            "set it to None"
+        )
 
 
 class XformerGeneration:
@@ -103,7 +122,7 @@ class XformerGeneration:
         The library makes one for decoders alone. A padding token that also begins or ends texts may be of the text.
         """
         ids = kwargs.get("input_ids") if inputs is None else inputs
-        is_said = any(kwargs.get(name) is not None for name in ("attention_mask", "encoder_outputs"))
+        is_said = kwargs.get("attention_mask") is not None
         if is_said or not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.is_floating_point():
             return {}
         names = ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -133,13 +152,10 @@ class XformerGeneration:
                 raise ValueError("a cache of compiled decoding ends with its call of `generate`: leave it out")
             self.config.check_length("decoder", input_ids.shape[1])
             return {"decoder_input_ids": input_ids[:, -1:], CACHE: cache}
-        if (
-            kwargs.get("is_first_iteration") is False
-            and kwargs.get("next_sequence_length") is None
-            and cache is not None
-        ):
-            # An assistant gets the whole text beside the cache of most of it. Without a mask of the text the library
-            # has it read all of that anew, behind the cache.
+        is_cut = kwargs.get("next_sequence_length") is not None
+        if not (is_cut or cache is None or isinstance(cache, GraphCache)):
+            # Whoever goes on with a text, such as an assistant, gives all of it beside the cache of most. Without a
+            # mask of the text the library has the model read all of it anew, behind the cache.
             read = cache.get_seq_length() - self.prefix_width()
             if 0 < read < input_ids.shape[1]:
                 kwargs["next_sequence_length"] = input_ids.shape[1] - read
@@ -174,25 +190,26 @@ class XformerGeneration:
             ValueError: The cache moves from a GPU to main memory, and the model is there.
         """
         name = config.cache_implementation or ""
+        if "offloaded" in name and self.device.type == "cpu":
+            raise ValueError(
+                f'`cache_implementation="{name}"` keeps keys and values in main memory to spare that of a GPU, and '
+                "this model is on a CPU: leave it out"
+            )
         if mode == GenerationMode.ASSISTED_GENERATION and name in STATIC:
-            given = ("prompt_lookup_num_tokens", "assistant_early_exit")
-            draft = next((each for each in given if getattr(config, each, None) is not None), "assistant_model")
+            draft = "assistant_model" if config.prompt_lookup_num_tokens is None else "prompt_lookup_num_tokens"
             logger.warning_once(
                 f"decoding is not compiled: `{draft}` is given, and no draft is taken back from the cache of "
                 f'`cache_implementation="{name}"`'
             )
             config.cache_implementation, config.disable_compile = None, True
-        elif "offloaded" in name and self.device.type == "cpu":
-            raise ValueError(
-                f'`cache_implementation="{name}"` keeps keys and values in main memory to spare that of a GPU, and '
-                "this model is on a CPU: leave it out"
-            )
 
     def _prepare_cache_for_generation(self, config, model_kwargs, mode, batch_size, most):
         self.settle_cache(config, mode)
         is_given = model_kwargs.get(CACHE) is not None
         if is_given and not isinstance(model_kwargs[CACHE], tuple):  # which the library refuses
-            model_kwargs[CACHE] = as_encoder_decoder_cache(model_kwargs[CACHE])
+            model_kwargs[CACHE] = given = as_encoder_decoder_cache(model_kwargs[CACHE])
+            if mode == GenerationMode.ASSISTED_GENERATION and isinstance(given.self_attention_cache, StaticCache):
+                raise ValueError("no draft is taken back from a static cache: give a dynamic one, or none")
         super()._prepare_cache_for_generation(config, model_kwargs, mode, batch_size, most)
         cache = model_kwargs.get(CACHE)
         if not isinstance(cache, EncoderDecoderCache):
@@ -245,11 +262,13 @@ class XformerGeneration:
         # In place of a source of which only `encoder_outputs` are given the library has a row of -100.
         is_missing = not inputs_tensor.is_floating_point() and bool((inputs_tensor < 0).any())
         looks_up = generation_config.prompt_lookup_num_tokens is not None
-        if not looks_up and is_missing and (assistant_model or self).config.is_encoder_decoder:
-            raise ValueError(
-                "an assistant reads the source itself, and only `encoder_outputs` are given: give `input_ids` too"
-            )
         is_text = not (is_missing or inputs_tensor.is_floating_point())
+        if generation_config.assistant_early_exit is not None:
+            raise ValueError(
+                "`assistant_early_exit` is for models without an encoder: give a smaller model as `assistant_model`"
+            )
+        if assistant_model is not None:
+            check_drafting(assistant_model, is_text)
         if looks_up and self.config.encoder_vocab_size is None and is_text:
             return SourceLookup(generation_config, inputs_tensor)
         is_stock = assistant_model is not None and not isinstance(assistant_model, XformerGeneration)

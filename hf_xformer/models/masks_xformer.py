@@ -12,6 +12,7 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask
 
 
+MASKED = -1000.0  # what is added to the score of a key that is not attended to, or less: `exp` of it is nothing
 Mask = torch.Tensor | BlockMask | None  # as the backend takes it
 Result = tuple[torch.Tensor, torch.Tensor | None]  # mixed values (B, T, H * K); weights if the backend returns them
 
@@ -52,11 +53,13 @@ def of_keys(mask: Any) -> Any:
     Returns a mask of the keys that any query attends to, (B, 1, 1, S), for one of four dimensions; others as they are.
 
     Args:
-        mask: True or 1 for what is attended to, or added to the scores.
+        mask: True or 1 for what is attended to, or added to the scores; what it adds to those that are attended to is
+            the queries' own.
     """
     if not isinstance(mask, torch.Tensor) or mask.ndim != 4 or mask.shape[1:3] == (1, 1):
         return mask
-    return mask.amax(dim=(1, 2), keepdim=True)
+    attended = mask > MASKED if mask.is_floating_point() else mask.bool()
+    return attended.amax(dim=(1, 2), keepdim=True)
 
 
 class WholeMask(NamedTuple):

@@ -254,6 +254,7 @@ class XformerForSeq2SeqLM(XformerGeneration, XformerProjecting, XformerPreTraine
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqLMOutput`]; its `logits` are (B, T, V), or None.
         """
+        logits_to_keep = 0 if logits_to_keep is None else logits_to_keep
         if labels is not None:
             use_cache = False
             check_labels(labels, self.config.vocab_size)

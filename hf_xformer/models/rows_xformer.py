@@ -64,6 +64,13 @@ class PaddedRows:
     ):
         # Without features: masks are made by the shape, the type and the device of the tokens.
         self.tokens = x.new_empty(*x.shape[:2], 0)
+        # Of four dimensions it goes to the backends as it is, which would add ones to the scores.
+        if (
+            isinstance(attention_mask, torch.Tensor)
+            and attention_mask.ndim == 4
+            and not attention_mask.is_floating_point()
+        ):
+            attention_mask = attention_mask.bool()
         self.attention_mask, self.position_ids, self.cache = attention_mask, position_ids, cache
         self.may_look = not is_padded_behind
 

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import Seq2SeqTrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.integrations.liger import is_liger_kernel_available
+from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..errors import ArgumentError
@@ -144,7 +145,7 @@ RULES = (
     Rule(
         "accelerator_config",
         lambda data, trainer: not getattr(trainer.accelerator_config, "even_batches", True),
-        "even_batches false would give one process more steps than another, which then waits for ever: leave it out",
+        "even_batches false gives processes unequal numbers of steps, and those with more wait for ever: leave it out",
     ),
     Rule(
         "accelerator_config",
@@ -267,6 +268,8 @@ def shown(value: Any) -> str:
     """Returns an option's value as a recipe has it."""
     if isinstance(value, list):
         value = [plain(each) for each in value]
+    if isinstance(value, AcceleratorConfig):
+        value = {each.name: own for each in fields(value) if (own := getattr(value, each.name)) != each.default}
     value = plain(value)
     return json.dumps(value) if isinstance(value, bool | list | dict) or value is None else str(value)
 

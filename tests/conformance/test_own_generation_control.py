@@ -10,8 +10,10 @@ import torch
 from generation_cases import ENDLESS, EOS, FULL_LENGTH, PAD, START, count_calls, source, variants
 from small_models import SIZES, VARIANTS, make_model
 from torch.testing import assert_close
-from transformers import LogitsProcessor, StoppingCriteria
+from transformers import DynamicCache, EncoderDecoderCache, LogitsProcessor, StaticCache, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
+
+from hf_xformer.models.versions_xformer import CACHE
 
 
 class Forbid(LogitsProcessor):
@@ -196,6 +198,31 @@ def test_an_assistant_reads_what_it_has_not_read_yet_up_to_the_last_position(nam
     assert rounds == [-(-positions // (drafts + 1))]
     # Of a round that was right the model's own token and the last draft are new to it, and at first the start.
     assert max(read) == 2 and sum(read) < positions
+
+
+@pytest.mark.parametrize("name", ["rope-pre", "learned-pre", "relative-pre"])
+def test_a_text_goes_on_with_its_cache_though_no_mask_of_it_is_given(name):
+    model, ids = make_model(**VARIANTS[name]), source()["input_ids"]
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    begun = model.generate(ids, **ENDLESS, **{CACHE: cache}, max_new_tokens=4)
+    found = model.generate(ids, **ENDLESS, **{CACHE: cache}, decoder_input_ids=begun, max_new_tokens=5)
+    assert torch.equal(found, model.generate(ids, **ENDLESS, max_new_tokens=9))
+
+
+def test_what_cannot_draft_is_refused_in_a_line():
+    model, ids = make_model(), source()["input_ids"][:1]
+    assistant = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="`assistant_early_exit` is for models without an encoder"):
+        model.generate(ids, assistant_early_exit=1)
+    assert model.config.decoder_layers == 3
+    with pytest.raises(ValueError, match="an assistant reads the source itself"):
+        model.generate(inputs_embeds=model.get_input_embeddings()(ids), assistant_model=assistant)
+    static = EncoderDecoderCache(*(StaticCache(config=model.config, max_cache_len=9) for _ in range(2)))
+    with pytest.raises(ValueError, match="no draft is taken back from a static cache"):
+        model.generate(ids, assistant_model=assistant, max_new_tokens=5, **{CACHE: static})
+    assistant.generation_config.cache_implementation = "static"
+    with pytest.raises(ValueError, match="from which no draft is taken back: set it to None"):
+        model.generate(ids, assistant_model=assistant, max_new_tokens=5)
 
 
 @variants

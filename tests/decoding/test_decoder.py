@@ -275,6 +275,27 @@ def test_an_assistant_by_its_name_drafts_and_changes_nothing_but_with_other_toke
         Decoder(model, tokenizer, tokenizer, assistant_model=str(tmp_path))
 
 
+def test_an_assistant_of_fewer_positions_and_caches_that_cannot_be_are_refused_and_a_static_one_of_its_own_is_not_used(
+    model, tokenizer, tmp_path
+):
+    plain = list(Decoder(model, tokenizer, tokenizer).decode(TEXTS))
+    tokenizer.save_pretrained(tmp_path)
+    short = make_model(position_embedding_type="learned", max_position_embeddings=6)
+    short.save_pretrained(tmp_path)
+    with pytest.raises(ArgumentError, match="it has positions for 6 tokens, and the model for any number"):
+        Decoder(model, tokenizer, tokenizer, assistant_model=str(tmp_path))
+    own = make_model(decoder_layers=1)
+    own.generation_config.cache_implementation = "static"
+    own.save_pretrained(tmp_path)
+    assert list(Decoder(model, tokenizer, tokenizer, assistant_model=str(tmp_path)).decode(TEXTS)) == plain
+    for options, said in (
+        ({"cache_implementation": "offloaded"}, "this is a CPU"),
+        ({"assistant_early_exit": 1}, "is for models"),
+    ):
+        with pytest.raises(ArgumentError, match=said):
+            Decoder(model, tokenizer, tokenizer, **options)
+
+
 @pytest.mark.parametrize("prefixes", [None, ["s3 s4", "", "s9", "s5"]], ids=["", "prefixes"])
 @pytest.mark.parametrize("change", [lambda model: model, convert_model], ids=["of a stock model", "of ours"])
 def test_a_stock_assistant_reads_what_it_has_not_read_yet(change, prefixes, tokenizer):

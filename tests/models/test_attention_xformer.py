@@ -288,7 +288,8 @@ def test_flex_attention_on_a_cpu_is_right_for_sources_of_several_lengths():
         assert_close(memory[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("backend", "dtype"), [("sdpa", torch.bool), ("sdpa", torch.float), ("eager", torch.float)])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float], ids=str)
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
 @pytest.mark.parametrize("targets", [5, 11], ids=["fewer targets", "as many targets"])
 def test_a_mask_of_four_dimensions_is_the_encoders_and_hides_from_the_target_what_no_token_sees(
     targets, backend, dtype
@@ -298,7 +299,9 @@ def test_a_mask_of_four_dimensions_is_the_encoders_and_hides_from_the_target_wha
     target = torch.randint(4, 53, (3, targets), generator=torch.Generator().manual_seed(3))
     mask = kept[:, None, None].bool() & torch.ones(11, 11).tril().bool()  # causal: (3, 1, 11, 11)
     if dtype == torch.float:
-        mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float).min)
+        biases = torch.randn(mask.shape, generator=torch.Generator().manual_seed(4))  # the encoder's own
+        mask = biases.masked_fill(~mask, torch.finfo(torch.float).min)
+    mask = mask.to(dtype)
     memory = model.get_encoder()(ids, attention_mask=mask)
     with torch.no_grad():
         found = model(ids, attention_mask=mask, decoder_input_ids=target).logits

@@ -38,7 +38,10 @@ REFUSALS = {
     ),
     "optim": ({"optim": "schedule_free_adamw"}, "take another, with --ema_decay"),
     "accelerator_config": ({"accelerator_config": '{"split_batches": true}'}, "split_batches would cut"),
-    "accelerator_config  ": ({"accelerator_config": '{"even_batches": false}'}, "one process more steps"),
+    "accelerator_config  ": (
+        {"accelerator_config": '{"even_batches": false}'},
+        'accelerator_config {"even_batches": false}: even_batches',
+    ),
     "dataloader_drop_last ": ({"dataloader_drop_last": "true", "max_tokens": 64}, "does nothing to batches"),
     "neftune_noise_alpha": ({"neftune_noise_alpha": "5", "packing": "true"}, "packed rows hold many pairs"),
     "generation_num_beams": ({"generation_num_beams": "5"}, "does nothing without --metrics"),
