@@ -195,11 +195,10 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False, **options
         if Path(name_or_path, CONFIG).exists():
             # If it was the model's configuration, this says so.
             read_config(name_or_path, trust_remote_code=trust_remote_code)
-        advice = "hf-xformer tokenizer makes one" if Path(name_or_path).exists() else "a folder or a name on the Hub"
+        advice = " (hf-xformer tokenizer makes one)" if Path(name_or_path).exists() else ""
         if Path(name_or_path, TOKENIZER_CONFIG).exists() and not Path(name_or_path, "tokenizer.json").exists():
-            advice = "tokenizer.json is missing; copy it from the tokenizer that the model was trained with"
-        said = f"cannot load a tokenizer: {why(error, name_or_path)} ({advice})"
-        raise ArgumentError(f"{name_or_path}: {said}") from error
+            advice = " (tokenizer.json is missing; copy it from the tokenizer that the model was trained with)"
+        raise ArgumentError(f"{name_or_path}: cannot load a tokenizer: {why(error, name_or_path)}{advice}") from error
 
 
 def read_config(name_or_path: str, option: str = "", trust_remote_code: bool = False, **hub) -> PreTrainedConfig:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers.cache_utils import EncoderDecoderCache, StaticCache
+from transformers.cache_utils import Cache, EncoderDecoderCache, StaticCache
 from transformers.generation import GenerationMode
 from transformers.utils import logging
 
@@ -58,7 +58,8 @@ class XformerGeneration:
         if self.config.encoder_vocab_size is not None:
             self.refuse_source_tokens(generation_config or self.generation_config, kwargs)
         cache = kwargs.get(CACHE)
-        if cache is None or not cache.get_seq_length():  # an assistant goes on with its cache after every few tokens
+        # An assistant goes on with its cache after every few tokens.
+        if cache is None or isinstance(cache, Cache) and not cache.get_seq_length():
             self.renew_products()
         # Else the first text to pass the last position would cost all others of its batch their results.
         kwargs |= self.within_positions(generation_config, kwargs)

@@ -3,13 +3,21 @@
 """Configurations and models that cannot be had are refused in one line that says by whom and for what."""
 
 import importlib.util
+import re
 
 import pytest
 import torch
 from small_models import make_model
 
 from hf_xformer import XformerConfig
-from hf_xformer.checkpoints.loading import attention_on, change_config, load_config, load_model, load_tokenizer
+from hf_xformer.checkpoints.loading import (
+    attention_on,
+    change_config,
+    load_config,
+    load_model,
+    load_tokenizer,
+    read_config,
+)
 from hf_xformer.checkpoints.vocabulary import check_decoder_start, check_same_tokens, check_vocabulary, fit_vocabulary
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
@@ -69,6 +77,15 @@ def test_an_attention_that_is_not_installed_is_an_input_error(tmp_path):
     make_model().save_pretrained(tmp_path)
     with pytest.raises(ArgumentError, match=f"{tmp_path}: cannot load a model: .*[Ff]lash"):
         load_model(str(tmp_path), attn_implementation="flash_attention_2")
+
+
+def test_a_name_that_is_nowhere_is_answered_with_the_folder_that_there_is_not(tmp_path, monkeypatch):
+    """The Hub is out of reach here, or has no such repository."""
+    monkeypatch.chdir(tmp_path)
+    said = re.escape(f"(nor is there a folder {tmp_path / 'no-such-model'})")
+    for load in (load_model, load_tokenizer, read_config):
+        with pytest.raises(ArgumentError, match=f"no-such-model: cannot (load|read) .*{said}$"):
+            load("no-such-model")
 
 
 def test_a_tokenizer_that_is_broken_is_an_input_error(tmp_path):
