@@ -11,12 +11,12 @@ The same minutes on the same cores: JoeyNMT, eole and hf-xformer train a model o
 The model has 3+3 layers, d_model 256, sinusoidal positions, LayerNorm before the sublayers, ReLU, one matrix for the
 embeddings of both sides and the output, the published files' own subwords as its vocabulary, and weights that begin
 alike: benchmarks/toolkits has it for each toolkit. JoeyNMT drops attention weights too, and cannot do without. All
-train with Adam, and hf-xformer with Muon too, by the settings that are best with Adam. Batches are of so many tokens a
-side as each toolkit counts them: eole of like lengths and JoeyNMT as they come, both with padding, hf-xformer packed.
-Minutes are of the wall clock, starts and checkpoints included. BLEU is of the newest checkpoint at that minute, one of
-every twenty updates, lowercased and tokenised as the files are, with 5 beams of the toolkit's own. Speeds are medians
-of what the toolkits log, of updates between which nothing is saved. scripts/prepare_multi30k.py --help says where the
-files of --data are.
+train with Adam, hf-xformer with Muon too, by Adam's best settings. Batches are of so many tokens a side as each
+toolkit counts them: eole of like lengths and JoeyNMT as they come, both with padding, hf-xformer packed. Minutes are
+of the wall clock, starts and checkpoints included. BLEU is of the newest checkpoint at that minute, one of every
+twenty updates, lowercased and tokenised as the files are, with 5 beams of the toolkit's own. Speeds are medians of the
+logged ones between saves; rows with `report_every` 20 hold eole's saves. scripts/prepare_multi30k.py --help says where
+the files of --data are.
 
 --tune tries learning rates for each toolkit, and then smaller and larger batches with the best of them, by BLEU on the
 validation set after five minutes; other runs take the best of them, those with --bf16 too. Nothing else may run on the
@@ -322,6 +322,7 @@ def main() -> None:
     split, title = SETS[args.tune]
     for kind, python in kits.items():
         if args.tune and kind in TUNED_AS:
+            print(f"{kind.name} takes the settings of {TUNED_AS[kind].name}, and is not tuned", file=sys.stderr)
             continue
         version = kind.version(python)
         as_tuned = {"toolkit": TUNED_AS.get(kind, kind).name, "version": version}
@@ -333,14 +334,13 @@ def main() -> None:
             folder = args.output_dir / f"{kind.name}-{choice.rate:g}-{choice.tokens}{'-bf16' * args.bf16}"
             toolkit = kind(args.data, folder, python)
             for row in toolkit.train(choice, left):
-                texts = toolkit.translate(row.pop("checkpoint"), toolkit.data / f"{split}.{SIDES[0]}")
-                score = bleu(texts, toolkit.data / f"{split}.{SIDES[1]}")
+                source, references = (toolkit.data / f"{split}.{side}" for side in SIDES)
+                score = bleu(toolkit.translate(row.pop("checkpoint"), source), references)
                 figures.add(of | {"minutes": row.pop("minutes")}, **row, bleu=score)
-    print(f"\nBLEU on the {title}")
+    print(f"\nTarget tokens a second, and BLEU on the {title}")
     for row in figures.rows():
-        speed = f"{row['target_tokens_per_second']:,} target tokens/s"
-        when = f"{row['minutes']:6g} min{row['updates']:7,} updates"
-        print(f"{row['toolkit']:18}{row['rate']:8g}{row['tokens']:6}{when}  {speed}  {row['bleu']}")
+        after = f"{row['minutes']:6g} min{row['updates']:7,} updates{row['target_tokens_per_second']:7,} tokens/s"
+        print(f"{row['toolkit']:18}{row['rate']:8g}{row['tokens']:6}{after}  {row['bleu']}")
 
 
 def arguments() -> tuple[argparse.Namespace, dict[type[Toolkit], Path]]:
@@ -368,9 +368,9 @@ def arguments() -> tuple[argparse.Namespace, dict[type[Toolkit], Path]]:
     for kind, python in kits.items():
         if python is None and kind.name in (args.toolkits or ()):
             parser.error(f"--toolkits {kind.name}: its environment is not given, by --joey or --eole")
-    if args.bf16 and JoeyNMT.name in (args.toolkits or ()):
-        parser.error("--toolkits JoeyNMT: it has no bfloat16 on a CPU: leave it or --bf16 out")
     if args.bf16 and kits.pop(JoeyNMT) is not None:
+        if JoeyNMT.name in (args.toolkits or ()):
+            parser.error("--toolkits JoeyNMT: it has no bfloat16 on a CPU: leave it or --bf16 out")
         print("JoeyNMT is left out: it has no bfloat16 on a CPU", file=sys.stderr)
     return args, {kind: python for kind, python in kits.items() if python is not None and kind.name in wanted}
 

@@ -388,7 +388,7 @@ class Decoder:
                     options |= within_positions(self.positions, self.config, options["decoder_input_ids"])
             elif (prompt := options.get("decoder_input_ids")) is not None and len(prompt) == 1:
                 options["decoder_input_ids"] = prompt.expand(len(sources), -1)
-            options |= mask_for_assistant(options, self.model.device)
+            options |= mask_for_assistant(options, self.model)
             if words is not None:
                 options["custom_generate"] = Search(self.scores, words)
             width = width_of(options.get("decoder_input_ids"), self.config)

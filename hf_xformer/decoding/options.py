@@ -225,15 +225,17 @@ def with_assistant(
     return options | {"assistant_model": load_assistant(name, model, source, target)}
 
 
-def mask_for_assistant(options: dict, device: torch.device) -> dict[str, torch.Tensor]:
+def mask_for_assistant(options: dict, model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """
-    Returns the mask of a text's first tokens that a stock assistant needs; an empty dictionary without one.
+    Returns the mask of a text's first tokens that a stock assistant of a stock model needs; an empty dictionary for
+    others. Models of ours give it themselves.
 
-    Without one the library has an encoder-decoder read the whole target anew in every round, behind its own cache.
+    Without a mask the library has an encoder-decoder read the whole target anew in every round, behind its own cache.
     """
     assistant = options.get("assistant_model")
-    if assistant is None or isinstance(assistant.config, XformerConfig) or "decoder_attention_mask" in options:
+    is_ours = assistant is None or any(isinstance(each.config, XformerConfig) for each in (model, assistant))
+    if is_ours or "decoder_attention_mask" in options:
         return {}
     prompt = options.get("decoder_input_ids")
     width = 1 if prompt is None else prompt.shape[1]
-    return {"decoder_attention_mask": torch.ones(1, width, dtype=torch.long, device=device)}
+    return {"decoder_attention_mask": torch.ones(1, width, dtype=torch.long, device=model.device)}

@@ -64,7 +64,7 @@ class PaddedRows:
     ):
         # Without features: masks are made by the shape, the type and the device of the tokens.
         self.tokens = x.new_empty(*x.shape[:2], 0)
-        # Of four dimensions it goes to the backends as it is, which would add ones to the scores.
+        # Backends get a mask of four dimensions as it is, and would add its ones to the scores.
         if (
             isinstance(attention_mask, torch.Tensor)
             and attention_mask.ndim == 4

@@ -196,7 +196,7 @@ def test_an_assistant_reads_what_it_has_not_read_yet_up_to_the_last_position(nam
     found = model.generate(ids, **options, **told, assistant_model=assistant)
     assert torch.equal(found, expected) and found.shape[1] == positions + 1
     assert rounds == [-(-positions // (drafts + 1))]
-    # Of a round that was right the model's own token and the last draft are new to it, and at first the start.
+    # It has read all but the model's own token and its own last draft, in a round that was right; at first, nothing.
     assert max(read) == 2 and sum(read) < positions
 
 

@@ -233,7 +233,7 @@ def test_a_run_that_saves_its_best_steps_alone_is_known_to_have_ended(task, tmp_
 
 @pytest.mark.parametrize(("forced", "cut"), [(None, 1), (4, 2)])
 def test_texts_whose_end_was_forced_count_as_cut_off(forced, cut, task, capsys):
-    """Of three texts of five tokens at most one has its end before the last, one there, and one none."""
+    """Three texts may have five tokens: one ends before the last of them, one there, and one has no end."""
     tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     metrics = GenerationMetrics(["exact_match"], tokenizer, [["A"]] * 3, np.arange(3))
