@@ -35,8 +35,6 @@ ROPE_TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 ROPE_CHANGING = ("dynamic", "longrope")
 # In each pair the first must be below the second.
 ROPE_ORDER = (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast"))
-# Fields whose default, None, stands for a value that every saved config has.
-WRITTEN_OUT = ("rope_parameters", "encoder_layer_types", "decoder_layer_types")
 # With other names than fields, these mean something to the library or to this code.
 KNOWN = {
     "_name_or_path",

@@ -261,16 +261,15 @@ class XformerGeneration:
 
     def _get_candidate_generator(self, generation_config, inputs_tensor, assistant_model=None, **kwargs):
         # In place of a source of which only `encoder_outputs` are given the library has a row of -100.
-        is_missing = not inputs_tensor.is_floating_point() and bool((inputs_tensor < 0).any())
-        looks_up = generation_config.prompt_lookup_num_tokens is not None
-        is_text = not (is_missing or inputs_tensor.is_floating_point())
+        has_text = not (inputs_tensor.is_floating_point() or (inputs_tensor < 0).any())
         if generation_config.assistant_early_exit is not None:
             raise ValueError(
                 "`assistant_early_exit` is for models without an encoder: give a smaller model as `assistant_model`"
             )
         if assistant_model is not None:
-            check_drafting(assistant_model, is_text)
-        if looks_up and self.config.encoder_vocab_size is None and is_text:
+            check_drafting(assistant_model, has_text)
+        looks_up = generation_config.prompt_lookup_num_tokens is not None
+        if looks_up and has_text and self.config.encoder_vocab_size is None:
             return SourceLookup(generation_config, inputs_tensor)
         is_stock = assistant_model is not None and not isinstance(assistant_model, XformerGeneration)
         if is_stock and assistant_model.config.is_encoder_decoder:

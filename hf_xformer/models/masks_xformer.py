@@ -48,7 +48,7 @@ class AttentionMask(Protocol):
         """Takes the results of its parts, in their order, and returns the one of the attention that it split."""
 
 
-def of_keys(mask: Any) -> Any:
+def attended_by_any(mask: Any) -> Any:
     """
     Returns a mask of the keys that any query attends to, (B, 1, 1, S), for one of four dimensions; others as they are.
 

@@ -140,20 +140,19 @@ class XformerPreTrainedModel(PreTrainedModel):
         """
         options: dict[str, Any] = {"pad_to_multiple_of": pad_to_multiple_of, "mean_resizing": mean_resizing}
         source_size, target_size = self.config.encoder_vocab_size, self.config.vocab_size
-        if source_size is None or new_num_tokens is None and pad_to_multiple_of is None:
-            self.check_kept(new_num_tokens, TOKEN_ID_FIELDS)
-            return super().resize_token_embeddings(new_num_tokens, **options)
-        if source_size != target_size:
+        changes_two = source_size is not None and (new_num_tokens is not None or pad_to_multiple_of is not None)
+        if changes_two and source_size != target_size:
             raise ValueError(
                 f"cannot resize vocabularies of {source_size} and {target_size} tokens at once: call "
                 "model.resize_encoder_token_embeddings(...) for the source's or "
                 "model.resize_decoder_token_embeddings(...) for the target's"
             )
         self.check_kept(new_num_tokens, TOKEN_ID_FIELDS)
-        if decoder := getattr(self.base_model, "decoder", None):
+        if changes_two and (decoder := getattr(self.base_model, "decoder", None)):
             decoder.resize_token_embeddings(new_num_tokens, **options)
         embedding = super().resize_token_embeddings(new_num_tokens, **options)
-        self.config.encoder_vocab_size = self.config.vocab_size
+        if changes_two:
+            self.config.encoder_vocab_size = self.config.vocab_size
         return embedding
 
     def resize_encoder_token_embeddings(
@@ -242,22 +241,23 @@ class XformerPreTrainedModel(PreTrainedModel):
         CPU, or after a change of a few numbers: call this again. A layer that has got hooks, of offloading or pruning
         for example, multiplies by itself again.
         """
-        for module in self.modules():
-            if isinstance(module, XformerProjecting):
-                module.join_products()
+        for module in self.projecting_modules():
+            module.join_products()
 
     def renew_products(self) -> None:
         """Makes the products of `fuse_projections` anew whose layers have changed without a trace."""
-        for module in self.modules():
-            if isinstance(module, XformerProjecting):
-                for product in module.products.values():
-                    product.renew()
+        for module in self.projecting_modules():
+            for product in module.products.values():
+                product.renew()
 
     def split_projections(self) -> None:
         """Undoes `fuse_projections`."""
-        for module in self.modules():
-            if isinstance(module, XformerProjecting):
-                module.forget_products()
+        for module in self.projecting_modules():
+            module.forget_products()
+
+    def projecting_modules(self) -> Iterator[XformerProjecting]:
+        """Yields the modules whose linear layers can become products."""
+        return (module for module in self.modules() if isinstance(module, XformerProjecting))
 
     def stack_of(self, name: str) -> Any:
         """Returns the "encoder" or the "decoder"; raises ValueError if the model has none."""

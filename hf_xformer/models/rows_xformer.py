@@ -72,6 +72,10 @@ class PaddedRows:
         ):
             attention_mask = attention_mask.bool()
         self.attention_mask, self.position_ids, self.cache = attention_mask, position_ids, cache
+        # Any other mask says itself which tokens attend to which, and not where a row's text is.
+        is_of_tokens = isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
+        self.token_mask: torch.Tensor | None = attention_mask if is_of_tokens else None  # type: ignore[assignment]
+        self.knows_text = attention_mask is None or is_of_tokens
         self.may_look = not is_padded_behind
 
     def longest(self) -> int | None:
@@ -81,26 +85,21 @@ class PaddedRows:
 
     def positions(self) -> TokenPositions:
         """Positions count the attended tokens, so that padding shifts none; those in the cache came before."""
-        length, mask, ids = self.tokens.shape[1], self.attention_mask, self.position_ids
+        length, mask, ids = self.tokens.shape[1], self.token_mask, self.position_ids
         past, keys = 0, length
         if self.cache is not None:
             past, keys = self.cache.get_seq_length(), self.cache.get_mask_sizes(length, 0)[0]
-        if (
-            isinstance(mask, torch.Tensor)
-            and mask.ndim == 2
-            and isinstance(past, int)
-            and mask.shape[1] < past + length
-        ):
+        if mask is not None and isinstance(past, int) and mask.shape[1] < past + length:
             raise ValueError(
                 f"a mask of {mask.shape[1]} tokens beside {past} in the cache and {length} more: it covers the cached "
                 "ones too, a prefix of PEFT's included"
             )
-        if ids is None and isinstance(mask, torch.Tensor) and mask.ndim == 2:
+        knows_text = self.knows_text or ids is not None
+        if ids is None and mask is not None:
             ids = count_positions(mask)[:, -length:]
         elif ids is None:
             ids = torch.arange(length, device=self.tokens.device)[None] + past
-        is_said = mask is None or isinstance(mask, torch.Tensor) and mask.ndim == 2 or self.position_ids is not None
-        return TokenPositions(ids, past, length, keys, False if is_said else None)
+        return TokenPositions(ids, past, length, keys, False if knows_text else None)
 
     def masks(self, make: MakeMask, keys: "PaddedRows", patterns: Iterable[str]) -> dict[str, AttentionMask]:
         return {pattern: make(self, keys, pattern) for pattern in patterns}
@@ -133,10 +132,8 @@ class PaddedRows:
 
     def hold_all_keys(self) -> bool:
         """Returns True if the rows can be cut into blocks: no keys are in a cache, and the mask is one of tokens."""
-        # A mask of more dimensions says itself what attends to what.
-        mask, cache = self.attention_mask, self.cache
-        can_be_cut = mask is None or isinstance(mask, torch.Tensor) and mask.ndim == 2
-        return can_be_cut and (cache is None or not (cache.is_compileable or cache.get_seq_length()))
+        cache = self.cache
+        return self.knows_text and (cache is None or not (cache.is_compileable or cache.get_seq_length()))
 
 
 class PackedRows(PaddedRows):

@@ -25,7 +25,7 @@ from .configuration_xformer import XformerConfig
 from .dropout_xformer import XformerDropout
 from .layers_xformer import XformerDecoderLayer, XformerEncoderLayer
 from .layout_xformer import SOURCE, TARGET, Layout, Packing, packing_of
-from .masks_xformer import AttentionMask, Mask, WholeMask, of_keys
+from .masks_xformer import AttentionMask, Mask, WholeMask, attended_by_any
 from .packing_xformer import check_both_sides, check_ids, refuse_beside_segments
 from .positions_xformer import POSITIONS, Rotation, XformerRelativePositions
 from .pretrained_xformer import XformerPreTrainedModel
@@ -331,7 +331,7 @@ class XformerDecoder(XformerStack):
 
         def make_memory_mask() -> AttentionMask:
             # A mask of four dimensions says which of the source's tokens attend to which, and has no queries of ours.
-            attended = of_keys(encoder_attention_mask)
+            attended = attended_by_any(encoder_attention_mask)
             memory_rows = self.rows(memory, attended, encoder_segment_ids, packing)
             return rows.masks(self.cross_mask, memory_rows, [FULL])[FULL]
 
