@@ -41,6 +41,7 @@ from .options import (
     check_options,
     drafts_of,
     mask_for_assistant,
+    risk_of,
     with_assistant,
     with_own_length,
 )
@@ -125,14 +126,11 @@ class Decoder:
         self.positions = room(model, "decoder")
         self.targets = TargetEncoder(target, self.config, self.positions)
         if allowed is not None:
-            if options.get("decoder_input_ids") is not None:
-                raise ArgumentError("allowed does not go with decoder_input_ids: leave one of them out")
-            own = self.targets.allowed = AllowedTexts(list(allowed), self.targets, say)
-            self.options["logits_processor"] = LogitsProcessorList([*(options.get("logits_processor") or ()), own])
-            check_hypotheses(self.config, own.count)
+            self.allow(allowed)
         if compile:
             self.options |= compiled(model, self.config, options)
-        if not isinstance(model.config, XformerConfig):  # which generates no further by itself
+        self.is_own = isinstance(model.config, XformerConfig)
+        if not self.is_own:  # which generates no further by itself
             self.options |= within_positions(self.positions, self.config, options.get("decoder_input_ids"))
         self.options = with_assistant(self.options, model, source, target)
         self.stops: StopTexts | None = None
@@ -202,6 +200,14 @@ class Decoder:
             if not options.get("compile"):  # a graph has its own products
                 quicken(model)
         return cls(model, source, target, **options)
+
+    def allow(self, texts: Iterable[str]) -> None:
+        """Has each text be one of these; raises ArgumentError if the options, or the texts themselves, forbid that."""
+        if self.options.get("decoder_input_ids") is not None:
+            raise ArgumentError("allowed does not go with decoder_input_ids: leave one of them out")
+        own = self.targets.allowed = AllowedTexts(list(texts), self.targets, self.say)
+        self.options["logits_processor"] = LogitsProcessorList([*(self.options.get("logits_processor") or ()), own])
+        check_hypotheses(self.config, own.count)
 
     def choose_batch_size(self, given: int | None) -> BatchSize:
         """Returns what decides the sizes of batches."""
@@ -273,8 +279,9 @@ class Decoder:
                     torch.manual_seed(Random(f"{self.seed} {window[0].number}").getrandbits(32))
                 decoded = self.decode_window(window, bar, report)
                 if self.mbr is not None:
-                    texts_read, (found, unended) = [place.text for place in window], zip(*decoded, strict=True)
-                    found = self.mbr.sort(texts_read, list(found), by_probability=not self.config.do_sample)
+                    found, unended = zip(*decoded, strict=True)
+                    sources = [place.text for place in window]
+                    found = self.mbr.sort(sources, found, by_probability=not self.config.do_sample)
                     decoded = zip(found, unended, strict=True)
                 for place, (hypotheses, tokens) in zip(window, decoded, strict=True):
                     report.see_written(place, hypotheses[:1] if self.mbr else hypotheses, tokens, self.is_length_asked)
@@ -382,47 +389,47 @@ class Decoder:
         padded = self.source.pad({"input_ids": sources}, padding_side="right", return_tensors="pt")
         batch = padded.to(self.model.device)
         with own_stop_strings(self.model.generation_config, self.options) as options:
-            if prompts is not None:
-                options["decoder_input_ids"] = torch.tensor(prompts, device=self.model.device)
-                if not isinstance(self.model.config, XformerConfig):
-                    options |= within_positions(self.positions, self.config, options["decoder_input_ids"])
-            elif (prompt := options.get("decoder_input_ids")) is not None and len(prompt) == 1:
-                options["decoder_input_ids"] = prompt.expand(len(sources), -1)
+            options |= self.prompt_options(options.get("decoder_input_ids"), prompts, len(sources))
             options |= mask_for_assistant(options, self.model)
             if words is not None:
                 options["custom_generate"] = Search(self.scores, words)
-            width = width_of(options.get("decoder_input_ids"), self.config)
+            prompt = options.get("decoder_input_ids")
+            width = width_of(prompt, self.config)
             if self.stops is not None:
                 self.stops.width = width
             output = self.model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **options
             )
         if self.is_assisted and self.stops is not None:
-            self.cut_at_stop(output, options.get("decoder_input_ids"))
-        texts = self.targets.texts(output.sequences.tolist())
-        most = greatest_length(self.config, width, self.positions, isinstance(self.model.config, XformerConfig))
-        ended = ended_by_themselves(output.sequences, width, most, self.config, self.stops)
-        unknown = map(self.targets.unknown_in, output.sequences[:, width:].tolist())
-        found = zip(texts, ended, unknown, strict=True)
-        hypotheses = [Hypothesis(text, ended=by_itself, unknown=lost) for text, by_itself, lost in found]
-        if self.scores:
-            scored = zip(hypotheses, self.scores_of(output, width), strict=True)
-            hypotheses = [replace(each, score=score, length=length) for each, (score, length) in scored]
+            self.stops.cut(output, 1 if prompt is None else prompt.shape[1])
+        hypotheses = self.hypotheses_of(output, width)
         is_at_end = self.positions is not None and output.sequences.shape[1] > self.positions
         count = len(hypotheses) // len(sources)
         of_each = [hypotheses[i : i + count] for i in range(0, len(hypotheses), count)]
         return [(some, is_at_end and not all(each.ended for each in some)) for some in of_each]
 
-    def cut_at_stop(self, output, prompt: torch.Tensor | None) -> None:
-        """Cuts a text, and its logits, where a stop string ends: of a draft several tokens are taken at a time."""
-        assert self.stops is not None
-        first = 2 if prompt is None else prompt.shape[1] + 1
-        length = output.sequences.shape[1]
-        stops = (end for end in range(first, length) if bool(self.stops(output.sequences[:, :end])))
-        end = next(stops, length)
-        output.sequences = output.sequences[:, :end]
-        if self.scores:
-            output.logits = output.logits[: len(output.logits) - (length - end)]
+    def prompt_options(
+        self, given: torch.Tensor | None, prompts: list[list[int]] | None, count: int
+    ) -> dict[str, Any]:
+        """Returns the options by which a batch of `count` texts begins: with prompts of its own, or the given one."""
+        if prompts is None:
+            is_for_all = given is not None and len(given) == 1
+            return {"decoder_input_ids": given.expand(count, -1)} if is_for_all else {}  # type: ignore[union-attr]
+        own = torch.tensor(prompts, device=self.model.device)
+        return {"decoder_input_ids": own} | ({} if self.is_own else within_positions(self.positions, self.config, own))
+
+    def hypotheses_of(self, output, width: int) -> list[Hypothesis]:
+        """Returns the texts that `generate()` has returned behind prompts of `width` tokens."""
+        texts = self.targets.texts(output.sequences.tolist())
+        most = greatest_length(self.config, width, self.positions, self.is_own)
+        ended = ended_by_themselves(output.sequences, width, most, self.config, self.stops)
+        unknown = map(self.targets.unknown_in, output.sequences[:, width:].tolist())
+        found = zip(texts, ended, unknown, strict=True)
+        hypotheses = [Hypothesis(text, ended=by_itself, unknown=lost) for text, by_itself, lost in found]
+        if not self.scores:
+            return hypotheses
+        scored = zip(hypotheses, self.scores_of(output, width), strict=True)
+        return [replace(each, score=score, length=length) for each, (score, length) in scored]
 
     def scores_of(self, output, width: int) -> Iterator[tuple[float, int]]:
         """Yields the log-probability of each text and how many tokens it has, both with its end token."""
@@ -432,15 +439,6 @@ class Decoder:
         if self.searches:
             return zip(output.log_probabilities.tolist(), lengths, strict=True)
         return zip(log_probabilities(self.model, output, self.config, criteria), lengths, strict=True)
-
-
-def risk_of(mbr: "str | MinimumBayesRisk | None") -> "MinimumBayesRisk | None":
-    """Returns minimum Bayes risk decoding by the metric of a name; raises ArgumentError if there is none."""
-    if not isinstance(mbr, str):
-        return mbr
-    from .mbr import MinimumBayesRisk  # metrics take seconds to import
-
-    return MinimumBayesRisk(mbr)
 
 
 def quicken(model: PreTrainedModel) -> None:

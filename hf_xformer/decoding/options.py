@@ -3,7 +3,7 @@
 """Checks options of `generate()` before anything is decoded, and finds what they name."""
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +22,9 @@ from ..checkpoints.vocabulary import other_tokens
 from ..errors import ArgumentError, blame
 from ..models import XformerConfig
 
+
+if TYPE_CHECKING:
+    from .mbr import MinimumBayesRisk
 
 # `generate()` constructs these when it samples; a value that they refuse is refused before anything is decoded.
 WARPERS = {
@@ -127,6 +130,15 @@ def candidates_of(config: GenerationConfig) -> int:
             "mbr compares candidates, and there is one: give num_beams, or do_sample and num_return_sequences"
         )
     return count
+
+
+def risk_of(mbr: "str | MinimumBayesRisk | None") -> "MinimumBayesRisk | None":
+    """Returns minimum Bayes risk decoding by the metric of a name; raises ArgumentError if there is none."""
+    if not isinstance(mbr, str):
+        return mbr
+    from .mbr import MinimumBayesRisk  # metrics take seconds to import
+
+    return MinimumBayesRisk(mbr)
 
 
 def check_hypotheses(config: GenerationConfig, count: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
-from transformers.generation import EosTokenCriteria, MaxLengthCriteria, PrefixConstrainedLogitsProcessor
+from transformers.generation import PrefixConstrainedLogitsProcessor
 from transformers.utils import ModelOutput
 
 from ..models import XformerCache, XformerForSeq2SeqLM
@@ -22,7 +22,7 @@ from .beginnings import AllowedTexts
 from .forced_words import Words, search_with_words
 from .greedy import search_greedily
 from .live_batch import LiveBatch
-from .stopping import StopTexts, end_tokens, is_one_of, padding
+from .stopping import Ends, StopTexts, padding
 
 
 # Fields of a generation config that the search goes by, or that nothing goes by where nothing is sampled or drafted.
@@ -115,23 +115,6 @@ class SearchOutput(ModelOutput):
     sequences_scores: torch.Tensor | None = None
     log_probabilities: torch.Tensor | None = None
     lengths: torch.Tensor | None = None
-
-
-class Ends:
-    """Tells which texts have ended: by an end token, at the greatest length, or by another criterion."""
-
-    def __init__(self, config: GenerationConfig, criteria: StoppingCriteriaList):
-        self.tokens, self.max_length = end_tokens(config), config.max_length
-        self.others = [each for each in criteria if not isinstance(each, EosTokenCriteria | MaxLengthCriteria)]
-
-    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Returns for each row of tokens (R, T) whether its text has just ended."""
-        if tokens.shape[1] >= self.max_length:
-            return torch.ones_like(tokens[:, 0], dtype=torch.bool)
-        ended = is_one_of(tokens[:, -1], self.tokens)
-        for each in self.others:
-            ended = ended | each(tokens, None)  # type: ignore[arg-type]
-        return ended
 
 
 class Search:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
-from transformers.generation import StoppingCriteria
+from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers.generation import EosTokenCriteria, MaxLengthCriteria, StoppingCriteria
 
 
 def end_tokens(config: GenerationConfig) -> list[int]:
@@ -29,6 +29,23 @@ def is_one_of(tokens: torch.Tensor, some: list[int]) -> torch.Tensor:
     if not some:
         return torch.zeros_like(tokens, dtype=torch.bool)
     return torch.isin(tokens, torch.tensor(some, device=tokens.device, dtype=tokens.dtype))
+
+
+class Ends:
+    """Tells which texts have ended: by an end token, at the greatest length, or by another criterion."""
+
+    def __init__(self, config: GenerationConfig, criteria: StoppingCriteriaList):
+        self.tokens, self.max_length = end_tokens(config), config.max_length
+        self.others = [each for each in criteria if not isinstance(each, EosTokenCriteria | MaxLengthCriteria)]
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Returns for each row of tokens (R, T) whether its text has just ended."""
+        if tokens.shape[1] >= self.max_length:
+            return torch.ones_like(tokens[:, 0], dtype=torch.bool)
+        ended = is_one_of(tokens[:, -1], self.tokens)
+        for each in self.others:
+            ended = ended | each(tokens, None)  # type: ignore[arg-type]
+        return ended
 
 
 class StopTexts(StoppingCriteria):
@@ -56,6 +73,21 @@ class StopTexts(StoppingCriteria):
             for text, prompt in zip(texts, prompts, strict=True)
         ]
         return torch.tensor(ended, device=input_ids.device)
+
+    def cut(self, output, prompt: int) -> None:
+        """
+        Cuts one text, and its logits if they were kept, where a string ends: of a draft several tokens are taken at a
+        time.
+
+        Args:
+            output: What `generate()` has returned.
+            prompt: Tokens before those that it wrote.
+        """
+        sequences, length = output.sequences, output.sequences.shape[1]
+        end = next((end for end in range(prompt + 1, length) if bool(self(sequences[:, :end]))), length)
+        output.sequences = sequences[:, :end]
+        if output.logits is not None:
+            output.logits = output.logits[: len(output.logits) - (length - end)]
 
 
 def ended_by_themselves(
