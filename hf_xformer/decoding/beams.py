@@ -6,15 +6,14 @@ Beam search by the library's rules, for each source by itself.
 Shapes: B sources at first, S of them that are left, n beams, k candidates, T tokens, V vocabulary.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch.nn.functional import pad
 from transformers import GenerationConfig
 
-from .live_batch import LiveBatch
-from .stopping import end_tokens, padding
+from .live_batch import LiveBatch, Processors
+from .stopping import Ends, end_tokens, padding
 
 
 # Stands for the score of what is no text: of a beam that is not used yet, or may not be chosen.
@@ -69,6 +68,15 @@ class Rules:
     early_stopping: bool | str
     fill: int
 
+    def scores_of(self, texts: Hypotheses) -> torch.Tensor:
+        """Returns the scores (S, k) of texts that end here, by which texts of unequal lengths are compared."""
+        return texts.scores / (texts.tokens.shape[2] - self.prompt) ** self.length_penalty
+
+    def best_of(self, ended: Hypotheses, new: Hypotheses) -> Hypotheses:
+        """Returns the n best texts of each source, of those that had ended and of new ones."""
+        both = ended.beside(new, self.fill)
+        return both.choose(both.scores.topk(self.beams)[1])
+
     def is_done(self, running: Hypotheses, ended: Hypotheses, hits: torch.Tensor) -> torch.Tensor:
         """
         Returns for each source (S,) whether its search is over.
@@ -107,8 +115,8 @@ def rules_of(config: GenerationConfig, prompt: int) -> Rules:
 def search_beams(
     live: LiveBatch,
     tokens: torch.Tensor,
-    processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None,
-    ends: Callable[[torch.Tensor], torch.Tensor],
+    processors: Processors,
+    ends: Ends,
     config: GenerationConfig,
     with_scores: bool,
 ) -> dict[str, torch.Tensor | None]:
@@ -161,17 +169,24 @@ def first_hypotheses(tokens: torch.Tensor, rules: Rules) -> tuple[Hypotheses, Hy
 def best_candidates(
     live: LiveBatch,
     running: Hypotheses,
-    processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None,
+    processors: Processors,
     rules: Rules,
     with_scores: bool,
 ) -> tuple[Hypotheses, torch.Tensor]:
     """Returns the best continuations by one token, k of each source, and the beams (S, k) that they continue."""
-    rows = running.tokens.flatten(0, 1)
-    own = live.logits(rows).log_softmax(dim=-1)  # (S * n, V)
-    log_probs = own if processors is None else processors(rows, own.clone() if with_scores else own)
-    total = log_probs.view(*running.scores.shape, -1) + running.scores[:, :, None]
+    own, total = score_next(live, running, processors, with_scores)
     scores, index = total.flatten(1).topk(rules.candidates)
     return continuations(running, scores, index, own, with_scores)
+
+
+def score_next(
+    live: LiveBatch, running: Hypotheses, processors: Processors, with_scores: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the next tokens' log-probabilities by the model (S * n, V), and all continuations' scores (S, n, V)."""
+    rows = running.tokens.flatten(0, 1)
+    own = live.logits(rows).log_softmax(dim=-1)
+    log_probs = own if processors is None else processors(rows, own.clone() if with_scores else own)
+    return own, log_probs.view(*running.scores.shape, -1) + running.scores[:, :, None]
 
 
 def continuations(
@@ -199,10 +214,8 @@ def continuations(
 def with_new(ended: Hypotheses, candidates: Hypotheses, hits: torch.Tensor, rules: Rules) -> Hypotheses:
     """Returns the best texts of those that had ended and of the n best candidates that have just ended."""
     is_new = hits & (torch.arange(hits.shape[1], device=hits.device) < rules.beams)  # (S, k)
-    scores = candidates.scores / (candidates.tokens.shape[2] - rules.prompt) ** rules.length_penalty
-    new = replace(candidates, scores=scores + ~is_new * NEVER, lengths=candidates.lengths * is_new)
-    both = ended.beside(new, rules.fill)
-    return both.choose(both.scores.topk(rules.beams)[1])
+    scores = rules.scores_of(candidates) + ~is_new * NEVER
+    return rules.best_of(ended, replace(candidates, scores=scores, lengths=candidates.lengths * is_new))
 
 
 def assembled(

@@ -9,7 +9,7 @@ token is a candidate in each step, whatever its score, and a text ends when it h
 Shapes: S sources that are left, n beams, k candidates, T tokens, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,8 +17,9 @@ import torch
 from transformers import GenerationConfig
 
 from ..errors import ArgumentError
-from .beams import NEVER, Hypotheses, Rules, assembled, continuations, first_hypotheses, rules_of
-from .live_batch import LiveBatch
+from .beams import NEVER, Hypotheses, Rules, assembled, continuations, first_hypotheses, rules_of, score_next
+from .live_batch import LiveBatch, Processors
+from .stopping import Ends
 
 
 # Taken from the score of a text that ends at the greatest length, for each token that is missing.
@@ -88,19 +89,19 @@ class Words:
         return [word for number, word in enumerate(self.words) if number not in progress.held]
 
 
-def check_force_words(config: GenerationConfig, searches: bool, is_told: bool = False) -> None:
+def check_force_words(config: GenerationConfig, searches: bool, has_list: bool) -> None:
     """
     Checks that a decoder can look for texts that hold words.
 
     Args:
         config: What it goes by.
         searches: Whether its beam search is the package's own.
-        is_told: Whether there is a list of allowed texts.
+        has_list: Whether there is a list of allowed texts.
 
     Raises:
         ArgumentError: It has no beams, samples, leaves the search to the library, or has a list that may lack words.
     """
-    if is_told:
+    if has_list:
         raise ArgumentError("force_words does not go with allowed: leave texts without the words out of the list")
     if (config.num_beams or 1) < 2:
         raise ArgumentError("force_words needs num_beams of 2 or more, better as many as a text has tokens of words")
@@ -121,8 +122,8 @@ def overlap(last: tuple[int, ...], tokens: tuple[int, ...]) -> int:
 def search_with_words(
     live: LiveBatch,
     tokens: torch.Tensor,
-    processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None,
-    ends: Callable[[torch.Tensor], torch.Tensor],
+    processors: Processors,
+    ends: Ends,
     config: GenerationConfig,
     with_scores: bool,
     words: Sequence[Words],
@@ -258,7 +259,7 @@ class Banks:
 def all_candidates(
     live: LiveBatch,
     running: Hypotheses,
-    processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None,
+    processors: Processors,
     rules: Rules,
     banks: Sequence[Banks],
     with_scores: bool,
@@ -267,11 +268,8 @@ def all_candidates(
     Returns continuations by one token, k of each source and the best first, and the beams (S, k) that they continue:
     those of the highest scores, the best of each beam, and those that go on with a word.
     """
-    own = live.logits(running.tokens.flatten(0, 1)).log_softmax(dim=-1)  # (S * n, V)
-    rows = running.tokens.flatten(0, 1)
-    log_probs = own if processors is None else processors(rows, own.clone() if with_scores else own)
+    own, total = score_next(live, running, processors, with_scores)
     size = own.shape[1]
-    total = log_probs.view(*running.scores.shape, size) + running.scores[:, :, None]
     best = total.argmax(dim=-1).tolist()  # (S, n)
     index = total.flatten(1).topk(min(rules.candidates, total[0].numel()))[1].tolist()
     for chosen, bank, tokens in zip(index, banks, best, strict=True):
@@ -297,7 +295,5 @@ def rows_of(candidates: Hypotheses, parents: torch.Tensor, hits: torch.Tensor) -
 def with_ended(ended: Hypotheses, candidates: Hypotheses, missing: torch.Tensor, rules: Rules) -> Hypotheses:
     """Returns the best texts of those that had ended and of the candidates that end here."""
     is_new = missing >= 0
-    scores = candidates.scores / (candidates.tokens.shape[2] - rules.prompt) ** rules.length_penalty
-    scores = torch.where(is_new, scores - MISSING * missing, 2 * NEVER)
-    both = ended.beside(replace(candidates, scores=scores, lengths=candidates.lengths * is_new), rules.fill)
-    return both.choose(both.scores.topk(rules.beams)[1])
+    scores = torch.where(is_new, rules.scores_of(candidates) - MISSING * missing, 2 * NEVER)
+    return rules.best_of(ended, replace(candidates, scores=scores, lengths=candidates.lengths * is_new))

@@ -6,20 +6,18 @@ Greedy search: the likeliest token at every step.
 Shapes: B sources at first, S of them that are left, T tokens so far, V vocabulary.
 """
 
-from collections.abc import Callable
-
 import torch
 from transformers import GenerationConfig
 
-from .live_batch import LiveBatch
-from .stopping import padding
+from .live_batch import LiveBatch, Processors
+from .stopping import Ends, padding
 
 
 def search_greedily(
     live: LiveBatch,
     tokens: torch.Tensor,
-    processors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None,
-    ends: Callable[[torch.Tensor], torch.Tensor],
+    processors: Processors,
+    ends: Ends,
     config: GenerationConfig,
     with_scores: bool,
 ) -> dict[str, torch.Tensor | None]:

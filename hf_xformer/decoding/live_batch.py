@@ -5,13 +5,18 @@
 Shapes: R rows of the decoder, T tokens so far, V vocabulary.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..models import XformerCache
+
+
+# The library's processors of logits in one: from tokens and their logits to other logits; None without any.
+Processors: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None
 
 
 class LiveBatch:
