@@ -63,6 +63,7 @@ from ..training.mixtures import names_of
 from ..training.observation import average_over_step
 from ..training.optimizers import check_optimizer, set_optimizer
 from ..training.output_lock import lock_output, locks_released
+from ..training.output_folder import claim, copy_weights, set_aside, set_damaged_aside, set_results_aside
 from ..training.parallel import TensorParallelTrainer, leave_together
 from ..training.parts import parse_multipliers
 from ..training.plan import trainer_arguments
@@ -70,7 +71,7 @@ from ..training.positions import keep_positions
 from ..training.prepare import Run, prepare
 from ..training.r_drop import passes_of
 from ..training.recipe import parse_run, split_command_line
-from ..training.resume import check_end, claim, copy_weights, set_aside, set_damaged_aside, set_results_aside
+from ..training.resume import check_end
 from ..training.rotation import (
     BestCheckpoint,
     RotateCheckpoints,

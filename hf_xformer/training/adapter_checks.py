@@ -11,7 +11,7 @@ from ..checkpoints.averaging import trained
 from ..checkpoints.weight_files import read_header
 from ..files import WHOLE_ADAPTER
 from .adapter_state import is_saved_in_part
-from .file_checks import UnfinishedError, UnfitError, check_tensors, differences, naming, some_of
+from .file_checks import UnfinishedError, UnfitError, check_tensors, damage_named, differences, some_of
 
 
 if TYPE_CHECKING:  # PEFT is an extra
@@ -35,7 +35,7 @@ def whole_checks(checkpoint: Path, adapter: "PeftConfig", model: Any) -> Iterato
     path = checkpoint / WHOLE_ADAPTER
     if not path.exists():
         raise UnfinishedError(f"{path.name}: missing")
-    with naming(path):
+    with damage_named(path):
         if path.is_dir():
             raise IsADirectoryError
         stored = {name: each.shape for name, each in read_header(path).items() if ":" not in name}

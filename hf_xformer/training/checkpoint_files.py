@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Judges a checkpoint file by file: each that a run goes on from is there, whole, finite and of its own model."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -15,13 +14,12 @@ import torch
 from accelerate import PartialState
 from accelerate.utils.constants import FSDP_MODEL_NAME
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig, TrainerState, TrainingArguments
+from transformers import PreTrainedConfig, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..checkpoints.averaging import trained
 from ..checkpoints.weight_files import compare_model, is_sharded, model_class, read_header, read_index, read_tensors
-from ..errors import blame
 from ..files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -29,32 +27,25 @@ from ..files import (
     CONFIG,
     GENERATION_CONFIG,
     OPTIMIZER_SHARDS,
-    TRAINER_STATE,
     read_json,
-    step_of,
 )
 from .adapter_checks import compare_adapters, whole_checks
 from .adapters import without_memory
 from .arguments import ModelArguments
-from .callbacks import LayoutRecord
 from .file_checks import (
     CONTENT,
     NotWholeError,
     UnfinishedError,
     UnfitError,
-    are_starts,
     check_numbers,
     check_random_state,
     check_schedule,
     check_shards,
     check_tensors,
     check_zip,
+    damage_named,
     differences,
-    is_amount,
-    is_count,
-    is_history,
     load,
-    naming,
     seen_by_all,
     some_of,
 )
@@ -154,83 +145,6 @@ class Needs:
         return {name: each for name, each in weights if each.requires_grad and name not in own}
 
 
-def read_trainer_state(checkpoint: Path) -> tuple[TrainerState, dict]:
-    """
-    Returns a checkpoint's state of the Trainer, and in it our record of the run, empty in that of an earlier version.
-
-    Raises:
-        NotWholeError: It cannot be read, or a value in it cannot be; an `UnfinishedError` if it is not there, or cut
-            off: the Trainer writes it last.
-        ArgumentError: Another version of the library has written it.
-    """
-    path = checkpoint / TRAINER_STATE
-    if not path.exists() and not path.is_symlink():
-        raise UnfinishedError(f"{path.name}: missing")
-    with naming(path, RecursionError):
-        text = path.read_text(encoding="utf-8")
-        if not text or text.startswith("{") and not text.rstrip().endswith("}"):  # the Trainer writes it in place
-            raise UnfinishedError(f"{path.name}: {'cut off' if text else 'empty'}")
-        content = json.loads(text)
-    if not isinstance(content, dict):
-        raise NotWholeError(f"{path.name}: expected a JSON object, got {content!r:.40}")
-    with blame(f"{path}: not a state of this version of transformers", TypeError, AttributeError):
-        state = TrainerState(**content)
-    for name, can_be in STATE_FIELDS.items():
-        if not can_be(content.get(name)):
-            raise NotWholeError(f"{path.name}: `{name}` cannot be {content.get(name)!r:.40}")
-    if step_of(checkpoint) not in (None, state.global_step):
-        raise NotWholeError(f"{path.name}: is of step {state.global_step}, not of its folder's {step_of(checkpoint)}")
-    records = {name: read_record(path, content["stateful_callbacks"], name) for name in RECORD_FIELDS}
-    return state, records[LayoutRecord.__name__]
-
-
-def read_record(path: Path, callbacks: dict, name: str) -> dict:
-    """Returns what a callback has left in a checkpoint's state, empty if it has left nothing."""
-    callback: Any = callbacks.get(name, {})
-    parts = [callback.get(part, {}) for part in ("args", "attributes")] if isinstance(callback, dict) else [None]
-    record = {field: value for part in parts if isinstance(part, dict) for field, value in part.items()}
-    is_possible = all(can_be(record[field]) for field, can_be in RECORD_FIELDS[name].items() if field in record)
-    if not is_possible or not all(isinstance(part, dict) for part in parts):
-        raise NotWholeError(f"{path.name}: `{name}` cannot be {callback!r:.80}")
-    return record
-
-
-# Possible values in `trainer_state.json`. A logged loss may be NaN: steps whose gradients overflow are left out.
-STATE_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "global_step": lambda value: is_count(value) and value > 0,
-    "epoch": is_amount,
-    "max_steps": is_count,
-    "num_train_epochs": is_count,
-    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), lambda value: is_amount(value) and value > 0),
-    "num_input_tokens_seen": is_count,
-    "total_flos": is_amount,
-    "log_history": lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value),
-    "best_global_step": lambda value: value is None or is_count(value),
-    "best_metric": lambda value: value is None or isinstance(value, int | float),
-    "best_model_checkpoint": lambda value: value is None or isinstance(value, str),
-    "stateful_callbacks": lambda value: isinstance(value, dict),
-}
-# And in the records of our callbacks there, by their classes, of which some need this module.
-RECORD_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
-    LayoutRecord.__name__: {
-        "layout": lambda value: isinstance(value, str),
-        **dict.fromkeys(("processes", "writers", "epoch_steps"), is_count),
-        "averages": lambda value: isinstance(value, bool),  # of an earlier version, which knew no `beside`
-        "beside": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
-        "sums": lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
-    },
-    "RecipeRecord": {
-        "recipe": lambda value: isinstance(value, dict),
-        "history": is_history,
-        "starts": are_starts,
-    },
-    "EarlyStopping": {
-        "early_stopping_patience_counter": is_count,
-        "score_to_beat": lambda value: value is None or isinstance(value, int | float),
-    },
-}
-
-
 def check_files(checkpoint: Path, record: dict, needs: Needs) -> None:
     """
     Checks the files that a run goes on from, each process its share of them.
@@ -328,7 +242,7 @@ def check_descriptions(checkpoint: Path, needs: Needs) -> None:
     name = CONFIG if needs.adapter is None else ADAPTER_CONFIG
     decodes = needs.adapter is not None or needs.model.can_generate()  # else the library writes no such file
     for path in (checkpoint / name, *([checkpoint / GENERATION_CONFIG] if decodes else [])):
-        with naming(path):
+        with damage_named(path):
             if not path.is_file():
                 raise IsADirectoryError if path.is_dir() else FileNotFoundError
             content = read_json(path)
@@ -342,7 +256,7 @@ def check_config(path: Path, content: dict, config: PreTrainedConfig) -> None:
     """Checks that a configuration is one of the run's kind of model; code of another kind is not run."""
     if content.get("model_type") != config.model_type:
         raise UnfitError(f"{path.name}: of a {content.get('model_type')!r}, this run trains a {config.model_type!r}")
-    with naming(path, StrictDataclassError, *CONTENT):
+    with damage_named(path, StrictDataclassError, *CONTENT):
         type(config).from_dict(content)
 
 
@@ -355,7 +269,7 @@ def weight_checks(checkpoint: Path, divided: str, sums: dict[str, int], needs: N
         sums: Of the files as they were saved, as far as they are known.
     """
     single, model = checkpoint / (SAFE_WEIGHTS_NAME if needs.adapter is None else ADAPTER_WEIGHTS), needs.model
-    with naming(single):
+    with damage_named(single):
         if single.is_dir():
             raise IsADirectoryError
         if needs.adapter is not None:
@@ -384,7 +298,7 @@ def average_checks(checkpoint: Path, needs: Needs) -> Iterator[Callable[[], None
         was, now = ("without", "with") if needs.averages else ("with", "without")
         raise UnfitError(f"it was written {was} --ema_decay: it cannot go on {now} it")
     if needs.averages:
-        with naming(path):
+        with damage_named(path):
             if path.is_dir():
                 raise IsADirectoryError
             stored = {name: each.shape for name, each in read_header(path).items()}
@@ -411,7 +325,7 @@ def random_states(checkpoint: Path, record: dict) -> list[Path]:
 def check_optimizer(path: Path, needs: Needs) -> None:
     """Checks that an optimizer's state is finite and of the weights that the run trains."""
     content = load(path, mmap=True)
-    with naming(path, *CONTENT):
+    with damage_named(path, *CONTENT):
         count = sum(len(group["params"]) for group in content["param_groups"])
         states = list(content["state"].values())
         tensors = [(name, each) for state in states for name, each in state.items() if isinstance(each, torch.Tensor)]
@@ -435,7 +349,7 @@ def check_optimizer(path: Path, needs: Needs) -> None:
 def deepspeed_files(checkpoint: Path, record: dict, needs: Needs) -> list[Path]:
     """Returns DeepSpeed's files in the folder that `latest` names: weights, and each process's part of the rest."""
     latest, processes = checkpoint / "latest", record.get("writers", 0) or needs.processes
-    with naming(latest):
+    with damage_named(latest):
         tag = latest.read_text(encoding="utf-8").strip()
     if not tag.startswith("global_step") or not (checkpoint / tag).is_dir():
         raise NotWholeError(f"{latest.name}: names {tag!r:.40}, and there is no such folder")

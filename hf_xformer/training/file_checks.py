@@ -66,7 +66,7 @@ class UnfitError(ArgumentError):
 
 
 @contextmanager
-def naming(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+def damage_named(path: Path, *kinds: type[Exception]) -> Iterator[None]:
     """
     Turns what a damaged file does to its reader into a line with its name, and what is wrong with it.
 
@@ -120,7 +120,7 @@ def check_tensors(path: Path, expected: int | None = None) -> None:
         expected: As `sum_of` gave it when the file was written: the format has none.
     """
     fault: UnfitError | None = None
-    with naming(path):
+    with damage_named(path):
         with safe_open(path, framework="pt") as tensors, path.open("rb") as file:
             length = file.read(LENGTH_BYTES)
             found = zlib.crc32(file.read(int.from_bytes(length, "little")), zlib.crc32(length))
@@ -158,7 +158,7 @@ def check_numbers(path: Path, name: str, tensor: torch.Tensor) -> None:
 def check_random_state(path: Path) -> None:
     """Checks that the generators take their states."""
     state = load(path)
-    with naming(path, *CONTENT, RuntimeError):  # the last one of torch, for a state of another size
+    with damage_named(path, *CONTENT, RuntimeError):  # the last one of torch, for a state of another size
         random.Random().setstate(state["python"])
         np.random.RandomState().set_state(state["numpy"])
         torch.Generator().set_state(state["cpu"])
@@ -174,7 +174,7 @@ def check_schedule(path: Path) -> None:
 def load(path: Path, **how: Any) -> Any:
     """Returns what one of torch's files holds, as the Trainer reads it, having checked it as `check_zip` does."""
     check_zip(path)
-    with naming(path, *CONTENT), safe_globals():
+    with damage_named(path, *CONTENT), safe_globals():
         try:
             return torch.load(path, map_location="cpu", weights_only=True, **how)
         except UnpicklingError as error:
@@ -189,7 +189,7 @@ def load(path: Path, **how: Any) -> Any:
 
 def check_zip(path: Path) -> None:
     """Checks the sums of all parts of one of torch's files, which are zip files; torch itself does not."""
-    with naming(path), path.open("rb") as file:
+    with damage_named(path), path.open("rb") as file:
         check_sums(file)
 
 
@@ -206,13 +206,13 @@ def check_sums(file: BinaryIO) -> None:
 
 def check_shards(folder: Path) -> None:
     """Checks a folder that `torch.distributed.checkpoint` has written: every tensor is where its metadata say."""
-    with naming(folder / ".metadata", *CONTENT, ImportError):  # a pickle, whose names may be damaged
+    with damage_named(folder / ".metadata", *CONTENT, ImportError):  # a pickle, whose names may be damaged
         if not folder.is_dir():
             raise FileNotFoundError
         places = list(FileSystemReader(folder).read_metadata().storage_data.values())
     for place in places:
         path = folder / place.relative_path
-        with naming(path), path.open("rb") as file:
+        with damage_named(path), path.open("rb") as file:
             file.seek(place.offset)
             content = file.read(place.length)
             if len(content) < place.length:
@@ -228,32 +228,6 @@ def is_amount(value: Any) -> bool:
 
 def is_count(value: Any) -> bool:
     return is_amount(value) and isinstance(value, int)
-
-
-def is_history(value: Any) -> bool:
-    """Returns whether a value is a list of changes of a recipe, as `Recipe` has them."""
-    return isinstance(value, list) and all(
-        isinstance(each, dict) and is_count(each.get("from_step")) and are_changes(each.get("changes", ...))
-        for each in value
-    )
-
-
-def are_starts(value: Any) -> bool:
-    """Returns whether a value is a list of a run's starts, as `settle_starts` returns them."""
-    return isinstance(value, list) and all(
-        isinstance(each, dict)
-        and is_count(each.get("from_step"))
-        and all(isinstance(each.get(name), dict) for name in ("versions", "hardware"))
-        and isinstance(each["hardware"].get("name"), str)
-        for each in value
-    )
-
-
-def are_changes(value: Any) -> bool:
-    """Returns whether a value has, for each changed option, what it was and what it is; None if nobody knows."""
-    return value is None or (
-        isinstance(value, dict) and all(isinstance(each, list) and len(each) == 2 for each in value.values())
-    )
 
 
 def differences(wanted: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]]) -> list[str]:

@@ -33,7 +33,7 @@ from hf_xformer.hub.card import (
 )
 from hf_xformer.hub.commits import commit_of
 from hf_xformer.hub.publication import gather
-from hf_xformer.training.resume import set_results_aside
+from hf_xformer.training.output_folder import set_results_aside
 
 
 SHIPPED = sorted((ROOT / "model_cards").glob("*.yaml"))

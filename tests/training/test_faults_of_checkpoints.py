@@ -49,7 +49,8 @@ from hf_xformer.commands import train
 from hf_xformer.errors import ArgumentError
 from hf_xformer.training import checkpoint_files, file_checks
 from hf_xformer.training.checkpoint_files import Needs
-from hf_xformer.training.resume import check_end, find_start, set_aside
+from hf_xformer.training.output_folder import set_aside
+from hf_xformer.training.resume import check_end, find_start
 
 
 # With dropout, the end has the same bits only if the random states are restored too.

@@ -15,7 +15,8 @@ from small_runs import refused, weights
 from hf_xformer.commands import evaluate, train
 from hf_xformer.files import checkpoints_of
 from hf_xformer.training import rotation
-from hf_xformer.training.resume import left_behind, set_aside, set_results_aside
+from hf_xformer.training.output_folder import set_aside, set_results_aside
+from hf_xformer.training.resume import left_behind
 from hf_xformer.training.rotation import DELETING, delete, finish_deletions, surplus
 
 
