@@ -53,7 +53,8 @@ from ..training.callbacks import (
     SaveWholeAdapter,
 )
 from ..training.changes import RecipeRecord
-from ..training.evaluation import EarlyStopping, average_over_tokens, scores_at_end
+from ..training.early_stopping import EarlyStopping
+from ..training.evaluation import average_over_tokens, scores_at_end
 from ..training.exact import ExactResume
 from ..training.failures import one_line_failures
 from ..training.health import StopIfNotFinite
@@ -62,8 +63,8 @@ from ..training.launch_checks import check_engine
 from ..training.mixtures import names_of
 from ..training.observation import average_over_step
 from ..training.optimizers import check_optimizer, set_optimizer
-from ..training.output_lock import lock_output, locks_released
 from ..training.output_folder import claim, copy_weights, set_aside, set_damaged_aside, set_results_aside
+from ..training.output_lock import lock_output, locks_released
 from ..training.parallel import TensorParallelTrainer, leave_together
 from ..training.parts import parse_multipliers
 from ..training.plan import trainer_arguments

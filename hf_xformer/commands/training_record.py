@@ -16,7 +16,7 @@ from ..hub.privacy import cleaned, public_path
 from ..hub.record import listed, make_record
 from ..training.arguments import DataArguments, ModelArguments
 from ..training.chance import recorded_chance
-from ..training.evaluation import has_stopped_early
+from ..training.early_stopping import has_stopped_early
 from ..training.mixtures import corpora_of, names_of, title_of
 from ..training.parts import describe_parts
 from ..training.prepare import Run

@@ -1,8 +1,7 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation during training: its batches, its loss, generated text and its metrics, and when it stops the run."""
+"""Evaluation during training: its batches, its loss, generated text and its metrics."""
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import nn
 from transformers import (
-    EarlyStoppingCallback,
     EvalPrediction,
     GenerationConfig,
     PreTrainedTokenizerBase,
@@ -21,10 +19,8 @@ from transformers import (
     Seq2SeqTrainingArguments,
     Trainer,
     TrainerCallback,
-    TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import IntervalStrategy
 
 from ..checkpoints.foreign_code import read_description
 from ..checkpoints.saving import check_saveable
@@ -35,6 +31,7 @@ from ..decoding.scoring import DEFAULT_SCORING, Scoring
 from ..errors import ArgumentError, blame, did_you_mean
 from ..files import GENERATION_CONFIG
 from .arguments import DataArguments, ModelArguments
+from .early_stopping import check_early_stopping
 from .observation import (
     IGNORED,
     LABELS_OF_STEP,
@@ -73,33 +70,43 @@ def fit_generation(
     its own, of the run's length, and without fields that an evaluation or that length cannot have, which are said.
     """
     source: Any = training_args.generation_config
+    where = f"the model's {GENERATION_CONFIG}" if source is None else f"--generation_config {source}"
     decoding = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's has the base generate
     config = decoding.generation_config
     given = {} if source is None else given_fields(source)
     config.update(**given)
+    drop_unevaluated(config, say)
+    length = generation_length(data_args, training_args)
+    option = "--generation_max_length" if training_args.generation_max_length else "--max_target_length"
+    if given.get("max_length") not in (None, length):
+        say(f"{where}: max_length {given['max_length']} is left out: {option} makes it {length:,}")
+    set_length(config, length, option, say)
+    check_saveable(config, where)  # every checkpoint has it: the first one would be refused
+    return config
+
+
+def drop_unevaluated(config: GenerationConfig, say: Callable) -> None:
+    """Takes out the fields of a generation config by which an evaluation would fail or score other texts; says so."""
     values = {name: getattr(config, name, None) for name in EVALUATED}
     changed = {name: was for name, was in values.items() if was not in (None, False, EVALUATED[name])}
     for name in changed:
         setattr(config, name, EVALUATED[name])
-    changed = {name: was for name, was in changed.items() if was != UNCHOSEN.get(name)}
-    if changed:
-        say(f"an evaluation scores one text of each source, by search: {describe_dropped(changed)}")
-    config.max_length = length = generation_length(data_args, training_args)
-    if given.get("max_length") not in (None, length):
-        said = "--generation_max_length" if training_args.generation_max_length else "--max_target_length"
-        say(f"--generation_config {source}: max_length {given['max_length']} is left out: {said} makes it {length:,}")
+    chosen = {name: was for name, was in changed.items() if was != UNCHOSEN.get(name)}
+    if chosen:
+        say(f"an evaluation scores one text of each source, by search: {describe_dropped(chosen)}")
+
+
+def set_length(config: GenerationConfig, length: int, option: str, say: Callable) -> None:
+    """Sets the most tokens of a text, which an option gives, and takes out a least number above it; says so."""
+    config.max_length = length
     # A token that starts the decoder counts in lengths, and is not new.
     most = {"min_length": length, "min_new_tokens": length - 1}
     longer = {name: was for name in most if (was := getattr(config, name, None) or 0) > most[name]}
     for name in longer:
         setattr(config, name, None)
     if longer:
-        said = "--generation_max_length" if training_args.generation_max_length else "--max_target_length"
-        say(f"generated texts have {length:,} tokens at most: {describe_dropped(longer)}; a larger {said} keeps them")
-    # Every checkpoint has it: the first one would be refused.
-    where = f"the model's {GENERATION_CONFIG}" if source is None else f"--generation_config {source}"
-    check_saveable(config, where)
-    return config
+        dropped = describe_dropped(longer)
+        say(f"generated texts have {length:,} tokens at most: {dropped}; a larger {option} keeps them")
 
 
 def given_fields(source: Any) -> dict[str, Any]:
@@ -274,7 +281,7 @@ def beams_of_an_evaluation(model_args: ModelArguments, training_args: Seq2SeqTra
     if training_args.generation_num_beams is not None:
         return training_args.generation_num_beams
     if source is not None:
-        return Seq2SeqTrainer.load_generation_config(source).num_beams or 1
+        return given_fields(source).get("num_beams") or 1
     own = model_args.model_name_or_path
     beams = read_description(own, GENERATION_CONFIG).get("num_beams") if own is not None else None
     return beams if isinstance(beams, int) and beams > 1 else 1
@@ -287,7 +294,7 @@ def generation_length(data_args: DataArguments, training_args: Seq2SeqTrainingAr
 
 def check_evaluation_options(data_args: DataArguments, training_args: TrainingArguments) -> None:
     """
-    Checks the batches of an evaluation, and that a run that may stop early knows by what.
+    Checks the languages and the batches of an evaluation, and that a run that may stop early knows by what.
 
     Raises:
         ArgumentError: Options contradict each other, or one is missing that another needs.
@@ -304,31 +311,7 @@ def check_evaluation_options(data_args: DataArguments, training_args: TrainingAr
                 raise ArgumentError(
                     f"--eval_max_tokens {most} has no room for --{side} {length}: give more or shorten that"
                 )
-    patience, threshold = data_args.early_stopping_patience, data_args.early_stopping_threshold
-    if patience is None:
-        if threshold:
-            raise ArgumentError(
-                f"--early_stopping_threshold {threshold} does nothing without --early_stopping_patience"
-            )
-        return
-    if patience < 1 or threshold < 0:
-        name, value, least = (
-            ("patience", patience, "1 or more") if patience < 1 else ("threshold", threshold, "0 or more")
-        )
-        raise ArgumentError(f"--early_stopping_{name} must be {least}, got {value}")
-    missing = [
-        word
-        for word, is_missing in (
-            ("--eval_strategy steps or epoch", training_args.eval_strategy == IntervalStrategy.NO),
-            ("--load_best_model_at_end true", not training_args.load_best_model_at_end),
-        )
-        if is_missing
-    ]
-    if missing:
-        raise ArgumentError(
-            f"--early_stopping_patience {patience} stops where evaluations no longer improve on the best: give "
-            + " and ".join(missing)
-        )
+    check_early_stopping(data_args, training_args)
 
 
 def check_languages(data_args: DataArguments) -> None:
@@ -347,64 +330,6 @@ def check_languages(data_args: DataArguments) -> None:
             "texts that an evaluation generates: leave --metrics out, which keeps the loss, and score the model by "
             "hf-xformer evaluate; or put the languages before the sources"
         )
-
-
-class EarlyStopping(EarlyStoppingCallback):
-    """
-    The library's callback, which goes on counting where a run resumes.
-
-    An evaluation has to be better than the last one that counted as better, so that small gains add up; the library's
-    has to be better than the best one, which every gain moves.
-    """
-
-    score_to_beat: float | None = None  # that of the last evaluation that counted
-
-    def state(self) -> dict:
-        found = super().state()
-        return found | {"attributes": found["attributes"] | {"score_to_beat": self.score_to_beat}}
-
-    def check_metric_value(self, args, state, control, metric_value):
-        before, sign = self.score_to_beat, 1 if args.greater_is_better else -1
-        is_better = before is None or sign * (metric_value - before) > self.early_stopping_threshold
-        if is_better and math.isfinite(metric_value):
-            self.score_to_beat, self.early_stopping_patience_counter = metric_value, 0
-        else:
-            self.early_stopping_patience_counter += 1
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        super().on_train_begin(args, state, control, **kwargs)
-        self.early_stopping_patience_counter = evaluations_without_gain(state)
-        # Without a best score those until now are of another kind, or there are none.
-        saved = attributes_of_early_stopping(state).get("score_to_beat", state.best_metric)
-        self.score_to_beat = None if state.best_metric is None else saved
-
-    def on_train_end(self, args, state, control, **kwargs):
-        count = self.early_stopping_patience_counter
-        if count >= self.early_stopping_patience and state.global_step < state.max_steps:
-            threshold = self.early_stopping_threshold
-            gain = f" by more than --early_stopping_threshold {threshold:g}" if threshold else ""
-            best = "a finite number" if self.score_to_beat is None else f"better than {self.score_to_beat:.6g}"
-            PartialState().print(
-                f"stopped early at step {state.global_step} of {state.max_steps}: none of the last {count} "
-                f"evaluations was {best}{gain}; a larger --early_stopping_patience goes on"
-            )
-
-
-def evaluations_without_gain(state: TrainerState) -> int:
-    """Returns how many evaluations, up to a checkpoint, have not been better than the last one that counted."""
-    return attributes_of_early_stopping(state).get("early_stopping_patience_counter", 0)
-
-
-def attributes_of_early_stopping(state: TrainerState) -> dict[str, Any]:
-    """Returns what a checkpoint has kept of the callback; nothing if the run had none."""
-    callbacks: Any = state.stateful_callbacks or {}
-    return callbacks.get(EarlyStopping.__name__, {}).get("attributes", {})
-
-
-def has_stopped_early(state: TrainerState, data_args: DataArguments) -> bool:
-    """Tells whether a checkpoint is the end of a run whose evaluations no longer improved."""
-    patience = data_args.early_stopping_patience
-    return patience is not None and evaluations_without_gain(state) >= patience
 
 
 def scores_at_end(trainer: Trainer) -> dict[str, float] | None:

@@ -41,12 +41,8 @@ from .arguments import DataArguments, ModelArguments
 from .changes import Recipe, settle, settle_starts
 from .checkpoint_files import Needs
 from .checks import check_model, check_output_dir, check_own_tokenizer, own_tokenizer
-from .evaluation import (
-    GenerationMetrics,
-    check_evaluation_options,
-    fit_generation,
-    has_stopped_early,
-)
+from .early_stopping import has_stopped_early
+from .evaluation import GenerationMetrics, check_evaluation_options, fit_generation
 from .exact import check_exact
 from .fingerprint import recipe_of
 from .launch import tensor_parallel_size

@@ -27,7 +27,8 @@ from hf_xformer.checkpoints.folder_checks import check_folder
 from hf_xformer.commands import train
 from hf_xformer.files import checkpoints_of
 from hf_xformer.training.arguments import DataArguments
-from hf_xformer.training.evaluation import EarlyStopping, GenerationMetrics, fit_generation
+from hf_xformer.training.early_stopping import EarlyStopping
+from hf_xformer.training.evaluation import GenerationMetrics, fit_generation
 
 
 def eval_results(folder: Path) -> dict:

@@ -18,7 +18,7 @@ from hf_xformer.errors import ArgumentError
 from hf_xformer.training.callbacks import LayoutRecord
 from hf_xformer.training.changes import RecipeRecord
 from hf_xformer.training.checks import check_layout
-from hf_xformer.training.evaluation import EarlyStopping
+from hf_xformer.training.early_stopping import EarlyStopping
 from hf_xformer.training.resume import read_state
 from hf_xformer.training.trainer_state import RECORD_FIELDS
 

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5ForConditionalGeneration, TrainerControl, TrainerState, TrainingArguments
 
 from hf_xformer.commands import train
-from hf_xformer.training.throughput import Arithmetic, Throughput, measured_peak, pairs_seen, peak_of
+from hf_xformer.training.arithmetic import Arithmetic, pairs_seen
+from hf_xformer.training.throughput import Throughput, measured_peak, peak_of
 
 
 def tokens_of(task, count: int = 160) -> np.ndarray:
