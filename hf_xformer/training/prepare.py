@@ -137,12 +137,7 @@ def prepare(
     check_exact(data_args, training_args)
     set_seed(training_args.seed)
     source, target, remarks = read_tokenizers(model_args, data_args)
-    config = make_config(model_args, source, target)
-    check_own_tokenizer(model_args, source)
-    check_model(config, model_args, data_args, training_args)
-    adapter = make_adapter(model_args, config, training_args)
-    if adapter is not None:
-        check_fit(adapter, config, model_args, data_args, training_args)
+    config, adapter = make_configs(model_args, data_args, training_args, source, target)
     output_dir = Path(training_args.output_dir)
     check_output_dir(output_dir, config, (source, target), adapter, model_args.trust_remote_code)
     if adapter is not None:
@@ -150,28 +145,20 @@ def prepare(
 
     needs = Needs.of(config, adapter, model_args, training_args)
     check_parts(needs.model, model_args)
-    start = find_start(output_dir, training_args.resume_from_checkpoint, needs, say)
-    state = start.state
-    is_end = state is not None and (state.is_end(training_args) or has_stopped_early(state.trainer, data_args))
-    if training_args.load_best_model_at_end:
-        start = without_lost_best(start, output_dir, is_end, needs, say)
-    finished = end_of(state, training_args) if state is not None and is_end else None
-    plan = make_plan(model_args, data_args, training_args, finished is not None, config)
+    start, finished = find_beginning(output_dir, needs, data_args, training_args, say)
+    state, is_end = start.state, finished is not None
+    plan = make_plan(model_args, data_args, training_args, is_end, config)
     now = recipe_of(model_args, data_args, training_args, plan, config, source, target)
-    recipe = settle(now, state, training_args, data_args.change_recipe, finished is not None, say)
-    starts = settle_starts(state, begun, finished is not None, say)
-    announce(plan, finished, model_args, training_args, say)
-    changed = (line for _, _, line in settings(data_args, training_args) if line)
-    of_base = filter(None, [note_of_averages(model_args.model_name_or_path or "")])
-    for line in (*changed, *overlooked(data_args, training_args), *of_base, *remarks):
-        say(line)
+    recipe = settle(now, state, training_args, data_args.change_recipe, is_end, say)
+    starts = settle_starts(state, begun, is_end, say)
+    announce(plan, finished, remarks, model_args, data_args, training_args, say)
 
     tokenize = PairTokenizer(source, target, data_args.max_source_length, data_args.max_target_length)
     bad_rows = policies(data_args, plan.evaluates)
     with training_args.main_process_first(desc="reading and tokenising"):
         known = trained_before(model_args, source, state if recipe.changed or recipe.history else None)
         # The validation set first: it is small, and what is wrong with it should not be found behind hours of reading.
-        validation, metrics = (None, None)
+        validation, metrics = None, None
         if plan.evaluates:
             validation, metrics = read_validation(data_args, training_args, plan, tokenize, target, bad_rows, say)
         train_set = read_training(data_args, training_args, plan, tokenize, known, bad_rows, say)
@@ -180,10 +167,23 @@ def prepare(
     generation = fit_generation(model, data_args, training_args, say)
     if metrics is not None:
         metrics.expect_texts_of(generation)
-    collator = make_collator(source, model, model_args, data_args, training_args)
-    best = None if state is None or finished is not None else place_of_best(state.trainer, training_args)
-    end = (finished, best, bad_rows, starts)
-    return Run(model, source, target, train_set, collator, validation, metrics, plan, recipe, start, needs, *end)
+    return Run(
+        model=model,
+        source=source,
+        target=target,
+        train=train_set,
+        collator=make_collator(source, model, model_args, data_args, training_args),
+        validation=validation,
+        metrics=metrics,
+        plan=plan,
+        recipe=recipe,
+        start=start,
+        needs=needs,
+        finished=finished,
+        best=None if state is None or is_end else place_of_best(state.trainer, training_args),
+        bad_rows=bad_rows,
+        starts=starts,
+    )
 
 
 def read_tokenizers(
@@ -234,6 +234,22 @@ def trained_before(model_args: ModelArguments, source: PreTrainedTokenizerBase, 
     return max(known)
 
 
+def find_beginning(
+    output_dir: Path,
+    needs: Needs,
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+    say: Callable,
+) -> tuple[Start, Path | None]:
+    """Returns where a run begins, and the checkpoint that it ends with if that is its end already."""
+    start = find_start(output_dir, training_args.resume_from_checkpoint, needs, say)
+    state = start.state
+    is_end = state is not None and (state.is_end(training_args) or has_stopped_early(state.trainer, data_args))
+    if training_args.load_best_model_at_end:
+        start = without_lost_best(start, output_dir, is_end, needs, say)
+    return start, end_of(state, training_args) if state is not None and is_end else None
+
+
 def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:
     """Returns the checkpoint that a finished run ends with: its best one, if that was asked for, or its last."""
     best = state.trainer.best_model_checkpoint if training_args.load_best_model_at_end else None
@@ -243,11 +259,13 @@ def end_of(state: SavedState, training_args: Seq2SeqTrainingArguments) -> Path:
 def announce(
     plan: Plan,
     finished: Path | None,
+    remarks: list[str],
     model_args: ModelArguments,
+    data_args: DataArguments,
     training_args: Seq2SeqTrainingArguments,
     say: Callable,
 ) -> None:
-    """Says what the run will do, and what its options may have overlooked."""
+    """Says what the run will do, and what its options and its tokenizers, by these remarks, may have overlooked."""
     say(plan.batch)
     if plan.evaluates:
         say(f"{plan.eval_batch} per evaluation batch of a process")
@@ -261,6 +279,27 @@ def announce(
     if finished is not None:
         again = "evaluating it again" if plan.evaluates else "hf-xformer evaluate evaluates it again"
         say(f"{finished} is the end of this run; {again}")
+    changed = (line for _, _, line in settings(data_args, training_args) if line)
+    of_base = filter(None, [note_of_averages(model_args.model_name_or_path or "")])
+    for line in (*changed, *overlooked(data_args, training_args), *of_base, *remarks):
+        say(line)
+
+
+def make_configs(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+    source: PreTrainedTokenizerBase,
+    target: PreTrainedTokenizerBase,
+) -> tuple[PreTrainedConfig, "PeftConfig | None"]:
+    """Returns the configurations of a run's model and of its adapter, checked against the options."""
+    config = make_config(model_args, source, target)
+    check_own_tokenizer(model_args, source)
+    check_model(config, model_args, data_args, training_args)
+    adapter = make_adapter(model_args, config, training_args)
+    if adapter is not None:
+        check_fit(adapter, config, model_args, data_args, training_args)
+    return config, adapter
 
 
 def make_config(
