@@ -59,18 +59,15 @@ def policies(data_args: DataArguments, evaluates: bool) -> dict[str, BadRows]:
     return found | ({"validation": of_validation} if evaluates else {})
 
 
-def read(
+def read_split(
     data_args: DataArguments, split: str, bad_rows: BadRows, say: Callable, streaming: bool = False
 ) -> Dataset | IterableDataset:
-    """Returns the rows of the "train" or the "validation" split, from files or a dataset; says what is left out."""
+    """Returns the rows of the "train" or the "validation" split, from files or a dataset."""
     columns = data_args.columns
     if (files := getattr(data_args, f"{split}_file")) is not None:
-        rows = load_rows(find_files(files, say), *columns, streaming, bad_rows)
-    else:
-        name, config = str(data_args.dataset_name), data_args.dataset_config_name
-        rows = load_named_rows(name, config, getattr(data_args, f"{split}_split"), *columns, streaming, bad_rows)
-    bad_rows.tell(lambda line: say(f"{split}: {line}"))
-    return rows
+        return load_rows(find_files(files, say), *columns, streaming, bad_rows)
+    name, config = str(data_args.dataset_name), data_args.dataset_config_name
+    return load_named_rows(name, config, getattr(data_args, f"{split}_split"), *columns, streaming, bad_rows)
 
 
 def first(rows: Dataset | IterableDataset, count: int | None) -> Dataset | IterableDataset:
@@ -147,7 +144,9 @@ def read_corpus(
         say = partial(say_of, say, title_of(corpus))
     tokenize = tokenize.with_prefix(corpus.prefix)
     with naming_corpus(corpus, data_args):
-        rows = first(read(data_args, "train", bad_rows, say, data_args.streaming), data_args.max_train_samples)
+        rows = read_split(data_args, "train", bad_rows, say, data_args.streaming)
+        bad_rows.tell(partial(say_of, say, "train"))
+        rows = first(rows, data_args.max_train_samples)
         check_languages(rows, data_args.columns, tokenize, title_of(corpus))
         if data_args.objective is None:
             say_split_tags(rows, tokenize, say)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments
@@ -13,7 +14,6 @@ from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 from ..data.bad_rows import BadRows
 from ..data.batches import EvaluationBatches
 from ..data.pairs import PairTokenizer, check_languages, prepare_evaluation
-from ..data.reading import load_named_rows, load_rows
 from ..data.sources import files_of_folder, find_files
 from ..data.templates import beginnings_of
 from ..decoding.metrics import check_metrics
@@ -26,6 +26,7 @@ from .evaluation import GenerationMetrics
 from .launch import data_parallel_size
 from .mixtures import corpora_of
 from .plan import Plan
+from .training_set import first, read_split
 
 
 def read_validation(
@@ -53,7 +54,7 @@ def read_validation(
             bad = bad_rows.setdefault(title or "validation", BadRows(of_set.on_bad_row, None, of_set.unwanted))
             for seen in trained_on(of_set, data_args):
                 tell(f"{seen} too: its scores say nothing of texts that the model has not seen")
-            rows = read_set(of_set, bad, tell)
+            rows: Any = first(read_split(of_set, "validation", bad, tell), of_set.max_eval_samples)
             bad.tell(partial(say_of, say, title or "validation"))
             prefixed = tokenize.with_prefix(prefix)
             check_languages(rows, of_set.columns, prefixed, "validation")
@@ -143,20 +144,3 @@ def is_same(file: Path, other: Path) -> bool:
     if file.resolve() == other.resolve():
         return True
     return file.stat().st_size == other.stat().st_size and content_of(file) == content_of(other)
-
-
-def read_set(data_args: DataArguments, bad_rows: BadRows, say: Callable) -> Dataset:
-    """
-    Returns the rows of a validation set, the first `max_eval_samples`.
-
-    Args:
-        data_args: Options of a run that has this set alone.
-    """
-    columns = data_args.columns
-    if data_args.validation_file is not None:
-        rows = load_rows(find_files(data_args.validation_file, say), *columns, False, bad_rows)
-    else:
-        name, config = str(data_args.dataset_name), data_args.dataset_config_name
-        rows = load_named_rows(name, config, data_args.validation_split, *columns, False, bad_rows)
-    most = len(rows) if data_args.max_eval_samples is None else min(data_args.max_eval_samples, len(rows))
-    return rows.select(range(most))

@@ -8,7 +8,7 @@ import io
 import json
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ from hf_xformer.decoding.hypotheses import Hypothesis
 from hf_xformer.decoding.tally import Tally
 from hf_xformer.errors import InputError
 from hf_xformer.training.arguments import DataArguments
-from hf_xformer.training.training_set import read
+from hf_xformer.training.training_set import read_split
 
 
 # What cells, lines and quotes are made of, and what some programs take for an end of a line or of a text.
@@ -103,6 +103,14 @@ def learnt(policy: str, *where: str) -> list[dict]:
         return list(tokenizer.row_opener(tokenizer.make_parser().parse_args(words))())
 
 
+def trained(data_args: DataArguments, policy: str, streaming: bool) -> Iterable[dict]:
+    """The rows that a model is trained on."""
+    bad_rows = BadRows(policy)
+    rows = read_split(data_args, "train", bad_rows, lambda line: None, streaming)
+    bad_rows.tell(lambda line: None)
+    return rows
+
+
 def check_all_agree(suffix: str, content: str, policy: str) -> None:
     """Holds all readers of pairs against `read_rows`."""
     with TemporaryDirectory() as folder:
@@ -112,7 +120,7 @@ def check_all_agree(suffix: str, content: str, policy: str) -> None:
         for data in (DataArguments(train_file=[str(file)]), DataArguments(dataset_name=folder)):
             data.on_bad_row = policy
             for streaming in (False, True):
-                found = outcome(lambda d=data, s=streaming: read(d, "train", BadRows(policy), lambda line: None, s))
+                found = outcome(lambda d=data, s=streaming: trained(d, policy, s))
                 # A stream stops at its first bad row instead of counting all.
                 assert found == expected or (streaming and policy == "error" and isinstance(expected, str))
         assert outcome(lambda: evaluated(file, policy)) == expected
