@@ -31,13 +31,14 @@ from typing import Any
 import torch
 import transformers
 
+from ..data.bad_rows import BadRows
 from ..data.reading import load_rows
 from ..data.sources import find_files
 from ..data.templates import check_target, fields_of, language_fields
 from ..decoding import significance
 from ..decoding.lengths import LIBRARY_LENGTH, longest_target
 from ..decoding.metrics import METRICS, TOKENIZERS, check_metrics, compute_metrics
-from ..decoding.predictions import is_predictions, read_predictions, write_predictions
+from ..decoding.predictions import first_difference, is_predictions, read_predictions, write_predictions
 from ..decoding.scorers import nearest
 from ..decoding.scoring import NFC, UNICODE_FORMS, Scoring, describe_form
 from ..errors import ArgumentError, naming, one_line_errors, say_once
@@ -66,17 +67,8 @@ COLUMNS = ("source_column", "target_column")
 OF_TEST_FILE = (*COLUMNS, "on_bad_row", "by")
 DECODING = (
     *GENERATE_OPTIONS,
-    "allowed",
-    "compile",
-    "max_source_length",
-    "overlong",
-    "batch_size",
-    "seed",
-    "revision",
-    "device",
-    "dtype",
-    "quantization",
-    "trust_remote_code",
+    *("allowed", "compile", "max_source_length", "overlong", "batch_size", "seed"),
+    *("revision", "device", "dtype", "quantization", "trust_remote_code"),
 )
 
 
@@ -96,16 +88,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_options(args)
     check_useless(args, parser)
     bad_rows = bad_rows_of(args)
-    groups: Sequence[str] | None = None
-    languages: Sequence[str] | None = None
+    groups, languages = None, None
     if args.test_file:
-        files = find_files(args.test_file, say_once)
-        for name in args.systems:
-            say_seen(name, [*args.test_file, *files])
-        rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows, group=args.by)
-        bad_rows.tell(say_once)
-        sources, references = rows["source"][: args.max_samples], rows["target"][: args.max_samples]
-        groups = rows["group"][: args.max_samples] if args.by else None
+        sources, references, groups = read_test_set(args, bad_rows)
         languages, references = split_languages(args.target_column, references)
     else:
         sources, _, references = read_predictions(Path(args.systems[0]), args.max_samples)
@@ -241,6 +226,19 @@ def check_useless(args: argparse.Namespace, parser: Parser) -> None:
                 raise ArgumentError(f"--{name} {why}")
 
 
+def read_test_set(
+    args: argparse.Namespace, bad_rows: BadRows
+) -> tuple[list[str], list[list[str]], Sequence[str] | None]:
+    """Returns the sources and references of `--test_file`, and each row's group by `--by`; says what may be amiss."""
+    files = find_files(args.test_file, say_once)
+    for name in args.systems:
+        say_seen(name, [*args.test_file, *files])
+    rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows, group=args.by)
+    bad_rows.tell(say_once)
+    groups = rows["group"][: args.max_samples] if args.by else None
+    return rows["source"][: args.max_samples], rows["target"][: args.max_samples], groups
+
+
 def split_languages(column: str, references: list[list[str]]) -> tuple[list[str] | None, list[list[str]]]:
     """
     Returns the words with which a template has the references of each row begin, and the references without them.
@@ -300,24 +298,34 @@ def decode_all(
         if name in read:
             systems.append(System(names[name], read[name][1]))
             continue
-        decoder = make_decoder(of_each[name])
-        if languages is not None:
-            decoder.languages.check_words(languages, args.target_column)
-        start = time.perf_counter()
-        report = decoder.new_report()
-        predictions = [
-            best[0].text for best in decoder.decode(sources, progress=True, report=report, prefixes=languages)
-        ]
-        seconds = round(time.perf_counter() - start, 2)
-        decoding: dict[str, Any] = {"sources_truncated": report.cut.count, "texts_cut_off": report.without_end}
-        decoding |= {"decoding_seconds": seconds, "decoding": record_of_decoding(args, decoder)}
-        longest = longest_target(decoder.config) or LIBRARY_LENGTH
-        decoding |= {"longest_text": min(longest, decoder.positions or longest)} | length_options(args)
-        decoding |= record_of_loading(args, decoder)
+        predictions, decoding = decode(of_each[name], sources, languages)
         systems.append(System(names[name], predictions, decoding))
         if name in files:
             write_predictions(files[name], sources, predictions, references)
     return systems
+
+
+def decode(
+    args: argparse.Namespace, sources: list[str], languages: Sequence[str] | None
+) -> tuple[list[str], dict[str, Any]]:
+    """Returns the predictions of `args.checkpoint`, and what has to be known of how they were decoded."""
+    decoder = make_decoder(args)
+    if languages is not None:
+        decoder.languages.check_words(languages, args.target_column)
+    start = time.perf_counter()
+    report = decoder.new_report()
+    predictions = [best[0].text for best in decoder.decode(sources, progress=True, report=report, prefixes=languages)]
+    seconds = round(time.perf_counter() - start, 2)
+    longest = longest_target(decoder.config) or LIBRARY_LENGTH
+    return predictions, {
+        "sources_truncated": report.cut.count,
+        "texts_cut_off": report.without_end,
+        "decoding_seconds": seconds,
+        "decoding": record_of_decoding(args, decoder),
+        "longest_text": min(longest, decoder.positions or longest),
+        **length_options(args),
+        **record_of_loading(args, decoder),
+    }
 
 
 def names_of(systems: Sequence[str]) -> dict[str, str]:
@@ -328,16 +336,6 @@ def names_of(systems: Sequence[str]) -> dict[str, str]:
         called = list(names.values())
         names |= {name: Path(*parts[name][-length:]).as_posix() for name in systems if called.count(names[name]) > 1}
     return names
-
-
-def first_difference(sources, references, its_sources, its_references) -> str:
-    """Returns in words where the rows of a file of predictions are other than those of the test set."""
-    if len(sources) != len(its_sources):
-        return f"{len(its_sources):,} rows are not the {len(sources):,} of the test set: score the same rows"
-    pairs = zip(zip(sources, references, strict=True), zip(its_sources, its_references, strict=True), strict=True)
-    number, (ours, its) = next((n, pair) for n, pair in enumerate(pairs, start=1) if pair[0] != pair[1])
-    what = "source" if ours[0] != its[0] else "references"
-    return f"row {number} has the {what} {its[what == 'references']!r:.60}, not {ours[what == 'references']!r:.60}"
 
 
 def score(

@@ -81,10 +81,15 @@ def trained_data(data_args: DataArguments) -> str:
 def data_of_starts(starts: Sequence[dict], last: str) -> dict[str, Any]:
     """Returns the data of all starts of a run: in words, of the last start those that are given, and files."""
     files = [file for start in starts for file in start.get("train_files", ())]
-    data = {start["from_step"]: start["trained_on"] for start in starts if "trained_on" in start}
-    changes = [step for step, before in zip([*data][1:], data.values(), strict=False) if data[step] != before]
-    words = [f"from step {step:,}: {data[step]}" for step in [*data][:1] + changes[:-1]]
-    said = "; ".join([*words, f"from step {changes[-1]:,}: {last}"]) if changes else last
+    known = {start["from_step"]: start["trained_on"] for start in starts if "trained_on" in start}
+    begun: list[tuple[int, str]] = []  # steps at which the data became others
+    for step, data in known.items():
+        if not begun or data != begun[-1][1]:
+            begun.append((step, data))
+    said = last
+    if len(begun) > 1:
+        words = [data for _, data in begun[:-1]] + [last]
+        said = "; ".join(f"from step {step:,}: {data}" for (step, _), data in zip(begun, words, strict=True))
     return {"trained_on": said, "train_files": list(dict.fromkeys(files))}
 
 

@@ -53,6 +53,22 @@ def read_predictions(path: Path, count: int | None = None) -> tuple[list[str], l
     return sources, predictions, references
 
 
+def first_difference(
+    sources: Sequence[str],
+    references: Sequence[Sequence[str]],
+    its_sources: Sequence[str],
+    its_references: Sequence[Sequence[str]],
+) -> str:
+    """Returns in words where the rows of a file of predictions are not those of the test set; some are not."""
+    if len(sources) != len(its_sources):
+        return f"{len(its_sources):,} rows are not the {len(sources):,} of the test set: score the same rows"
+    rows = enumerate(zip(sources, references, its_sources, its_references, strict=True), start=1)
+    number, (source, texts, its_source, its_texts) = next((n, row) for n, row in rows if row[:2] != row[2:])
+    if its_source != source:
+        return f"row {number} has the source {its_source!r:.60}, not {source!r:.60}"
+    return f"row {number} has the references {its_texts!r:.60}, not {texts!r:.60}"
+
+
 def row_of(record: dict) -> tuple[str, str, list[str]] | Fault:
     """Returns the source, the prediction and the references in a record, or why there are none."""
     if missing := [name for name in NAMES if name not in record]:
