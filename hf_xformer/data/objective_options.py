@@ -195,45 +195,56 @@ def make_objective(
     Raises:
         ArgumentError: The tokenizer lacks tokens; the message says how to make one that has them.
     """
-    vocabulary = tokenizer.get_vocab()
     names = {each.name for each in options.denoisers}
-    where = f"--objective {options.name}"
-    given: dict[str, dict[str, Any]] = {name: {} for name in CLASSES}
-    own: set[int] = set()
-    if "span_corruption" in names:
-        sentinels = sentinels_of(vocabulary, options.sentinels)
-        if not sentinels:
-            raise ArgumentError(
-                f"{where}: {title_of(tokenizer, 'source')} has no sentinel {options.sentinels.replace('{}', '0')!r}: "
-                "hf-xformer tokenizer --sentinels 100 makes one with sentinels; if it has others, say so by "
-                '--objective \'{"name": ..., "sentinels": "<other_{}>"}\''
-            )
-        given["span_corruption"] = {"sentinels": sentinels}
-        own |= {*sentinels}
-    if "denoising" in names:
-        if tokenizer.mask_token_id is None:
-            raise ArgumentError(
-                f"{where}: {title_of(tokenizer, 'source')} has no `mask_token`: hf-xformer tokenizer --mask_token "
-                "makes one that has"
-            )
-        given["denoising"] = {"mask": tokenizer.mask_token_id, "ends": sentence_ends(tokenizer)}
-        if not given["denoising"]["ends"]:
-            say(
-                f"{where}: no token of {title_of(tokenizer, 'source')} ends a sentence, so that none changes its place"
-            )
+    given = {name: tokens_for(name, options, tokenizer, say) for name in CLASSES if name in names}
+    own = {*given.get("span_corruption", {}).get("sentinels", ())}
     made = tuple(CLASSES[each.name](**given[each.name], **each.options) for each in options.denoisers)
     if len(made) == 1 and options.denoisers[0].tag is None:
         return made[0], own
-    tags = {each.tag: vocabulary.get(each.tag) for each in options.denoisers if each.tag is not None}
-    if missing := [tag for tag, number in tags.items() if number is None]:
-        lacks = f"{title_of(tokenizer, 'source')} has no token {', '.join(map(repr, missing))}"
-        if options.needs_tags:
-            raise ArgumentError(f"{where}: {lacks}: tokenizer.add_tokens({missing}) and save it, or leave out `tag`")
-        say(f"{where}: {lacks}, so that sources do not begin with the mode of their denoiser")
-        tags = {}
+    tags = ids_of_tags(options, tokenizer, say)
     prefixes = [() if (number := tags.get(each.tag or "")) is None else (number,) for each in options.denoisers]
-    own |= {number for number in tags.values() if number is not None}
-    return Mixture(made, tuple(each.weight for each in options.denoisers), tuple(prefixes)), own
+    return Mixture(made, tuple(each.weight for each in options.denoisers), tuple(prefixes)), own | {*tags.values()}
+
+
+def tokens_for(
+    name: str, options: ObjectiveOptions, tokenizer: PreTrainedTokenizerBase, say: Callable
+) -> dict[str, Any]:
+    """Returns the tokens that a class of objectives needs, by its names for them; raises as `make_objective` does."""
+    where, title = f"--objective {options.name}", title_of(tokenizer, "source")
+    if name == "span_corruption":
+        sentinels = sentinels_of(tokenizer.get_vocab(), options.sentinels)
+        if not sentinels:
+            raise ArgumentError(
+                f"{where}: {title} has no sentinel {options.sentinels.replace('{}', '0')!r}: hf-xformer tokenizer "
+                "--sentinels 100 makes one with sentinels; if it has others, say so by "
+                '--objective \'{"name": ..., "sentinels": "<other_{}>"}\''
+            )
+        return {"sentinels": sentinels}
+    if name == "denoising":
+        if tokenizer.mask_token_id is None:
+            raise ArgumentError(
+                f"{where}: {title} has no `mask_token`: hf-xformer tokenizer --mask_token makes one that has"
+            )
+        ends = sentence_ends(tokenizer)
+        if not ends:
+            say(f"{where}: no token of {title} ends a sentence, so that none changes its place")
+        return {"mask": tokenizer.mask_token_id, "ends": ends}
+    return {}
+
+
+def ids_of_tags(options: ObjectiveOptions, tokenizer: PreTrainedTokenizerBase, say: Callable) -> dict[str, int]:
+    """Returns the ids of the denoisers' tags, none if one is missing that may be; raises as `make_objective` does."""
+    vocabulary = tokenizer.get_vocab()
+    tags = dict.fromkeys(each.tag for each in options.denoisers if each.tag is not None)
+    missing = [tag for tag in tags if tag not in vocabulary]
+    if not missing:
+        return {tag: vocabulary[tag] for tag in tags}
+    where = f"--objective {options.name}"
+    lacks = f"{title_of(tokenizer, 'source')} has no token {', '.join(map(repr, missing))}"
+    if options.needs_tags:
+        raise ArgumentError(f"{where}: {lacks}: tokenizer.add_tokens({missing}) and save it, or leave out `tag`")
+    say(f"{where}: {lacks}, so that sources do not begin with the mode of their denoiser")
+    return {}
 
 
 def sentinels_of(vocabulary: Mapping[str, int], names: str) -> tuple[int, ...]:

@@ -4,14 +4,14 @@
 
 import typing
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
 
 from ..checkpoints.adapters import KINDS
 from ..checkpoints.lengths import check_length
-from ..errors import ArgumentError, blame, did_you_mean, wrong_choice
+from ..errors import ArgumentError, blame, did_you_mean, naming, wrong_choice
 from ..yaml_files import read_yaml
 from .arguments import CHECKPOINTING, DataArguments, ModelArguments
 from .launch import precision
@@ -97,22 +97,10 @@ def make_peft_config(
             others = sorted(known.keys() - {*OWN, *BEYOND})
             meant = did_you_mean(str(name), known) or f"; {made.__name__} of PEFT has {', '.join(others)}"
             raise ArgumentError(f"{where}: unknown for {kind}{meant}")
-        if name in OWN:
-            raise ArgumentError(f"{where}: the run sets it: leave it out")
-        if name in BEYOND and value != "none":  # that of `bias`
-            raise ArgumentError(f"{where}: a run trains and saves adapters alone: leave it out")
-        if name == "init_lora_weights" and value not in STARTS:
-            raise ArgumentError(
-                f"{where} {value}: take true, gaussian or orthogonal: others change the base model, which adapters do "
-                "not hold"
-            )
-        # Numbers of layers, in a list: options of a recipe have no such type.
-        is_numbers = isinstance(value, list) and value and all(type(each) is int for each in value)
-        if model_args.lora_rank is None and not (is_numbers and "list[int]" in str(hints[name]).lower()):
-            try:
-                options[name] = make_option("model", known[name], hints[name]).convert(value)
-            except ArgumentError as error:
-                raise ArgumentError(f"{where}: {error}") from error
+        check_trainable(name, value, where)
+        if model_args.lora_rank is None:  # else the value is one of the run's own options, and has its type
+            with naming(where):
+                options[name] = converted(value, known[name], hints[name])
         is_possible, words = RANGES.get(name, (lambda value: True, ""))
         if value is not None and not is_possible(options[name]):
             raise ArgumentError(f"{where} must be {words}, got {value}")
@@ -120,6 +108,32 @@ def make_peft_config(
     fill(kind, options, model_args, training_args)
     with blame("--peft_config", TypeError, ValueError, AttributeError):
         return made(task_type=TaskType.SEQ_2_SEQ_LM, **options)
+
+
+def check_trainable(name: str, value: Any, where: str) -> None:
+    """
+    Checks that a field is one that a recipe may give, and does not train or change weights outside the adapters.
+
+    Raises:
+        ArgumentError: It is not; the message begins with `where`.
+    """
+    if name in OWN:
+        raise ArgumentError(f"{where}: the run sets it: leave it out")
+    if name in BEYOND and value != "none":  # that of `bias`
+        raise ArgumentError(f"{where}: a run trains and saves adapters alone: leave it out")
+    if name == "init_lora_weights" and value not in STARTS:
+        raise ArgumentError(
+            f"{where} {value}: take true, gaussian or orthogonal: others change the base model, which adapters do not "
+            "hold"
+        )
+
+
+def converted(value: Any, field: Field, hint: Any) -> Any:
+    """Returns a value as a field of PEFT's has it, as options of a recipe are converted; raises ArgumentError."""
+    is_numbers = isinstance(value, list) and value and all(type(each) is int for each in value)
+    if is_numbers and "list[int]" in str(hint).lower():  # of layers: options of a recipe have no such type
+        return value
+    return make_option("model", field, hint).convert(value)
 
 
 def check_values(kind: str, options: dict[str, Any]) -> None:

@@ -242,26 +242,34 @@ def digests_of(
     found |= data_of(data_args)
     if data_args.datasets is not None:
         found |= mixture_of(data_args)
-    schedule = SchedulerType(training_args.lr_scheduler_type)
-    if training_args.load_best_model_at_end or schedule in BY_SCORES:
-        for each in EVALUATING:
-            found[each] = plain(getattr(data_args, each, getattr(training_args, each, None)))
-        if found["metric_for_best_model"] in ("wer", "eval_wer"):
-            # Checkpoints of earlier builds have figures of that name which are the share of wrong rows.
-            found["metric_for_best_model"] = "wer, edits per word (wrong_words is the share of wrong rows)"
-        if training_args.label_smoothing_factor and found["metric_for_best_model"] in (None, "loss", "eval_loss"):
-            # In checkpoints of earlier builds it was smoothed, and larger.
-            found["metric_for_best_model"] = "loss, without smoothing"
-        found["validation_file"] = files_of(data_args.validation_file)
-        if data_args.validation_sets is not None:
-            found["validation_sets"] = {
-                name: {**each, "validation_file": files_of(each["validation_file"])}
-                for name, each in found["validation_sets"].items()
-            }
-        generation = training_args.generation_config
-        if isinstance(generation, str | Path) and Path(generation).exists():
-            found["generation_config"] = content_of(Path(generation))
+    if training_args.load_best_model_at_end or SchedulerType(training_args.lr_scheduler_type) in BY_SCORES:
+        found |= evaluation_of(data_args, training_args)
     return found
+
+
+def evaluation_of(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> dict[str, Any]:
+    """Returns everything that decides the scores of an evaluation."""
+    found = {each: plain(getattr(data_args, each, getattr(training_args, each, None))) for each in EVALUATING}
+    found["metric_for_best_model"] = metric_of_now(found["metric_for_best_model"], training_args)
+    found["validation_file"] = files_of(data_args.validation_file)
+    if data_args.validation_sets is not None:
+        found["validation_sets"] = {
+            name: {**each, "validation_file": files_of(each["validation_file"])}
+            for name, each in found["validation_sets"].items()
+        }
+    generation = training_args.generation_config
+    if isinstance(generation, str | Path) and Path(generation).exists():
+        found["generation_config"] = content_of(Path(generation))
+    return found
+
+
+def metric_of_now(name: str | None, training_args: Seq2SeqTrainingArguments) -> str | None:
+    """Returns a metric's name; another for one that is not what checkpoints of earlier builds have under that name."""
+    if name in ("wer", "eval_wer"):  # there the share of wrong rows
+        return "wer, edits per word (wrong_words is the share of wrong rows)"
+    if training_args.label_smoothing_factor and name in (None, "loss", "eval_loss"):  # there smoothed, and larger
+        return "loss, without smoothing"
+    return name
 
 
 def data_of(data_args: DataArguments) -> dict[str, Any]:
