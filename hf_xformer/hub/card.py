@@ -180,12 +180,8 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
         raise ArgumentError(f"{folder}: no {RECORD} there, which training writes, to fill a card from")
     try:
         example = run.get("example") or {}
-        files = ", ".join(tested.get("test_file", [])) or tested.get("checkpoint", "")  # or of predictions
-        evaluated_on = {"validation": run["evaluated_on"], "test": files}
-        evaluated_on |= {split_of(name): files for name, files in run.get("evaluated_sets", {}).items()}
+        evaluated_on, rows_of = evaluated_sets(run, tested)
         scores, footprint = scores_of(folder), Footprint.of(run, facts)
-        rows_of = dict.fromkeys(evaluated_on, "") | {"test": "".join(f", {each}" for each in rows_tested(tested))}
-        rows_of |= {split_of(name): f", {count:,} rows" for name, count in run.get("evaluated_rows", {}).items()}
         named_sets = {split: said + rows_of[split] for split, said in evaluated_on.items()}
         text = card_template().render(
             card_data=Written(metadata_of(run, facts, name, scores, named_sets, footprint).to_yaml()),
@@ -213,6 +209,16 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
             f"{folder / RECORD}: not what this version writes: {error}; start the run again"
         ) from error
     return ModelCard(text)
+
+
+def evaluated_sets(run: dict, tested: dict) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns by a card's names of splits their files, and in words how many rows or which: ", 500 rows"."""
+    files = ", ".join(tested.get("test_file", [])) or tested.get("checkpoint", "")  # or of predictions
+    evaluated_on = {"validation": run["evaluated_on"], "test": files}
+    evaluated_on |= {split_of(name): its_files for name, its_files in run.get("evaluated_sets", {}).items()}
+    rows_of = dict.fromkeys(evaluated_on, "") | {"test": "".join(f", {each}" for each in rows_tested(tested))}
+    rows_of |= {split_of(name): f", {count:,} rows" for name, count in run.get("evaluated_rows", {}).items()}
+    return evaluated_on, rows_of
 
 
 def rows_tested(tested: dict) -> list[str]:
@@ -358,8 +364,9 @@ def write_card(folder: Path, facts: CardFacts, overwrite: bool = False, written:
     name = public_path(folder)
     card = render(folder, facts, name)
     write_text(folder / CARD, str(card))
-    written = digest((folder / CARD).read_bytes())
-    update_record(folder, {"facts": vars(facts), "card_name": name, "card_sha256": written})
+    update_record(
+        folder, {"facts": vars(facts), "card_name": name, "card_sha256": digest((folder / CARD).read_bytes())}
+    )
 
 
 def check_unedited(folder: Path) -> None:

@@ -181,9 +181,8 @@ class Repository:
             CommitOperationAdd(name, content) for name, content in publication.files.items()
         ]
         operations += [CommitOperationDelete(name) for name in self.stale(publication, self.listing(head))]
-        self.remember(
-            folder, publication
-        )  # before it is true: a kill right after the commit must not make it another's
+        # Before it is true: a kill right after the commit must not make it another's.
+        self.remember(folder, publication)
         with hub_call():
             done = self.api.create_commit(
                 self.name,

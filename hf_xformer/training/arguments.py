@@ -8,6 +8,8 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..data.bad_rows import POLICIES, SHORTEST, Unwanted
+from ..data.encoding import LITERAL, READ
+from ..decoding.scoring import NFC, UNICODE_FORMS
 
 
 # The Trainer's option that keeps only the layers' inputs; up to 5.22 by the name that is deprecated since.
@@ -244,7 +246,7 @@ class DataArguments:
         "What a special token such as </s> is where a text spells it out: literal (text) or read (that token, which "
         "is left out of decoded text). It is kept with the tokenizers, for decoding. By default as they say, else "
         "literal. Other added tokens, such as <2de>, are always read.",
-        choices=["literal", "read"],
+        choices=[LITERAL, READ],
     )
     group_by_length: bool = option(
         "Make batches of pairs of like length, in random order. Not with a --train_sampling_strategy of your own.",
@@ -284,8 +286,8 @@ class DataArguments:
     )
     unicode_form: str = option(
         "Unicode form that metrics compare texts in; none compares them as they are.",
-        "NFC",
-        choices=["NFC", "NFKC", "none"],
+        NFC,
+        choices=list(UNICODE_FORMS),
     )
     early_stopping_patience: int | None = option(
         "End the run after so many evaluations one after another whose --metric_for_best_model is not better than "
