@@ -264,6 +264,15 @@ def refused_unread(task: Task, folder: Path, capsys, **changes) -> str:
     return line
 
 
+def refused_file(task: Task, path: Path, content: str | None, option: str, capsys) -> str:
+    """The refusal of a training by the file that an option names: of this content, or not there; it names both."""
+    if content is not None:
+        path.write_text(content)
+    line = refused_unread(task, path.parent / "run", capsys, **{option: path})
+    assert line.startswith(f"error: --{option} {path}: ")
+    return line
+
+
 def load_script(name: str) -> ModuleType:
     """A file of scripts/ as a module, which imports from its own folder as it does when it is run."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 import pytest
-from small_runs import refused_unread
+from small_runs import refused_file, refused_unread
 from transformers import GenerationConfig, Seq2SeqTrainingArguments
 
 from hf_xformer.commands import train
@@ -102,18 +102,11 @@ def test_options_that_are_set_are_said_and_the_evaluation_is_as_without_them(tas
         ("[1]", "'list' object is not a mapping"),
         ('{"num_beam": 3}', "generate() has no option num_beam; did you mean num_beams?"),
         ("{", "not a valid JSON file"),
+        (None, "no such file"),
     ],
 )
 def test_a_generation_config_that_cannot_be_is_refused(content, said, task, tmp_path, capsys):
-    path = tmp_path / "generation.json"
-    path.write_text(content)
-    line = refused_unread(task, tmp_path / "run", capsys, generation_config=path)
-    assert line.startswith(f"error: --generation_config {path}: ") and said in line
-
-
-def test_a_generation_config_that_is_not_there_is_refused(task, tmp_path, capsys):
-    line = refused_unread(task, tmp_path / "run", capsys, generation_config=tmp_path / "none.json")
-    assert line.startswith(f"error: --generation_config {tmp_path / 'none.json'}: ")
+    assert said in refused_file(task, tmp_path / "generation.json", content, "generation_config", capsys)
 
 
 @pytest.mark.parametrize(
