@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Full against block attention on whole chapters, at equal steps and at equal time: models of the recipe
-configs/train/bible.yaml with each, trained for a part of its steps.
+configs/train/bible.yaml with each.
 
   make bible                                           # prepares the data, and runs both with --bf16 where it is fast
-  python benchmarks/long_text.py --whole --seeds 0     # the recipe itself, in blocks; writes its card
-  python benchmarks/long_text.py                       # the comparison
+  python benchmarks/long_text.py --whole --seeds 0     # the recipe alone, in blocks; writes its card
+  python benchmarks/long_text.py                       # the comparison, which trains no blocks anew
   python benchmarks/long_text.py --seeds 0 --max_steps 20 --max_samples 4 --results build/tried
 
 First both train for a few steps and for some more, in turn, on a machine that must be idle: the difference is what
@@ -46,26 +46,23 @@ COLUMNS = {"loss": "validation loss", **METRICS, "in_order": "verses in order, %
 BLOCKS, FULL, EQUAL_TIME = "blocks", "full attention", "full attention, equal time"
 BLOCK_FIELDS = ("encoder_layer_types", "decoder_layer_types", "block_size", "block_shift", "num_global_tokens")
 TIMED_STEPS, ROUNDS = (8, 32), 3
-COMPARED_STEPS = 700
 
 
 def main() -> None:
     parser = comparison_parser(__doc__, seeds=[0, 1, 2], output_dir="runs/long_text")
     parser.add_argument("--whole", action="store_true", help="the recipe as it is, in place of the comparison")
-    steps = f"of a training that is compared, in place of those of the recipe (default: {COMPARED_STEPS})"
-    parser.add_argument("--max_steps", type=int, help=steps)
+    parser.add_argument("--max_steps", type=int, help="of a training that is compared (default: the recipe's)")
     parser.add_argument("--max_samples", type=int, help="chapters of the test set (default: all)")
     args = parser.parse_args()
     if args.whole and args.max_steps is not None:
         parser.error("--max_steps is of the comparison, and --whole has the recipe's: leave one out")
-    compared = args.max_steps or COMPARED_STEPS
     about = {"samples": args.max_samples, "bf16": args.bf16}
     figures = Figures("long_text", deciding(RECIPE), args.results, [TEST], **about)
-    if args.whole:
-        steps_of = {BLOCKS: read_recipe(RECIPE)["max_steps"]}
-    else:
+    compared = args.max_steps or read_recipe(RECIPE)["max_steps"]
+    steps_of = {BLOCKS: compared}
+    if not args.whole:
         ratio = median(blocks / full for blocks, full in seconds_a_step(args))
-        steps_of = {BLOCKS: compared, FULL: compared, EQUAL_TIME: max(2, round(compared * ratio))}
+        steps_of |= {FULL: compared, EQUAL_TIME: max(2, round(compared * ratio))}
     copied = scores_of_sources(args.max_samples)
     for seed in args.seeds:
         for model, steps in steps_of.items():

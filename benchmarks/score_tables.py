@@ -222,10 +222,9 @@ def long_text() -> str:
     rows = [*over_seeds(found, "training", columns)]
     copied = (f"{found[0][f'source_{name}']:.2f}" for name in ("chrf", "sacrebleu"))
     rows.append(["the sources as they are", "", *copied, ""])
-    most, least = (choose(row["steps"] for row in found) for choose in (max, min))
-    by = [measured(result, "long_text.py --whole --seeds 0")]
-    by += [f"{least:,} steps by `python benchmarks/long_text.py`"] if least < most else []
-    return markdown(["chapters of the Bible", *columns.values()], rows, *by, seeds_of(found))
+    is_compared = any(row["model"] != "blocks" for row in found)
+    command = "long_text.py" if is_compared else "long_text.py --whole --seeds 0"
+    return markdown(["chapters of the Bible", *columns.values()], rows, measured(result, command), seeds_of(found))
 
 
 @table
