@@ -6,7 +6,7 @@ configs/train/bible.yaml with each.
 
   make bible                                           # prepares the data, and runs both with --bf16 where it is fast
   python benchmarks/long_text.py --whole --seeds 0     # the recipe alone, in blocks; writes its card
-  python benchmarks/long_text.py                       # the comparison, which trains no blocks anew
+  python benchmarks/long_text.py                       # the comparison; a row that is there stays
   python benchmarks/long_text.py --seeds 0 --max_steps 20 --max_samples 4 --results build/tried
 
 First both train for a few steps and for some more, in turn, on a machine that must be idle: the difference is what
