@@ -9,7 +9,8 @@ right, a converted model decodes as the stock one does. It differs in this:
 - padding on the left does not shift positions, and float16 is not kept from overflowing;
 - M2M100's positions end at `max_position_embeddings`, and its sinusoids have become parameters, as has a bias of the
   logits that is not zero (BART, mBART, Marian, Pegasus): training changes them;
-- UMT5's decoder outputs are scaled if its output layer is tied, as its authors have it; transformers 5.23 always does;
+- up to transformers 5.23, which always scales them, UMT5's decoder outputs are scaled if its output layer is tied, as
+  its authors have it;
 - T5Gemma's norms, of which the weights are stored less one, are rounded when the checkpoint is in half precision;
 - training drops no layers (`encoder_layerdrop`, `decoder_layerdrop`), nor elements after the last norm of a stack (T5,
   T5Gemma);
@@ -54,7 +55,8 @@ class Family:
         fields: Maps its config to the fields of an `XformerConfig`; refuses what has no counterpart.
         names: Regular expressions found in its tensors' names, and Xformer's replacements, applied in this order.
         changes: Functions of the tensors whose values change, by regular expressions that match their new names.
-        scaled_if_tied: Whether the decoder's outputs are scaled if, and only if, the output layer is tied.
+        scaled_if_tied: Whether the decoder's outputs are scaled if, and only if, the output layer is tied, where the
+            config does not say it: UMT5's up to transformers 5.23.
     """
 
     fields: Callable[[PreTrainedConfig], dict]
@@ -265,7 +267,11 @@ FAMILIES = {
     "t5": Family(partial(t5_fields, scaled=lambda c: c.scale_decoder_outputs), T5_NAMES),
     "mt5": Family(partial(t5_fields, scaled=lambda c: False), T5_NAMES),
     "umt5": Family(
-        partial(t5_fields, scaled=lambda c: c.tie_word_embeddings, relative_attention_per_layer=True),
+        partial(
+            t5_fields,
+            scaled=lambda c: getattr(c, "scale_decoder_outputs", c.tie_word_embeddings),
+            relative_attention_per_layer=True,
+        ),
         T5_NAMES,
         scaled_if_tied=True,
     ),
@@ -353,7 +359,7 @@ def convert_model(stock: PreTrainedModel) -> XformerForSeq2SeqLM:
         del weights[BIAS]
     tied = same(weights[DECODER], weights[HEAD])
     observed: dict[str, Any] = {"tie_word_embeddings": tied, "use_final_logits_bias": BIAS in weights}
-    if family_of(config).scaled_if_tied:
+    if family_of(config).scaled_if_tied and not hasattr(config, "scale_decoder_outputs"):
         observed["scale_decoder_outputs"] = tied
     if convert_config(config).encoder_vocab_size is None and not same(weights[ENCODER], weights[DECODER]):
         observed["encoder_vocab_size"] = len(weights[ENCODER])

@@ -13,6 +13,7 @@ from small_stock_models import (
     GEMMA_DECODER,
     GEMMA_STACK,
     STOCK,
+    T5_SIZES,
     make_stock,
     make_stock_batch,
     measure,
@@ -32,6 +33,7 @@ from transformers import (
     NllbTokenizer,
     PreTrainedConfig,
     T5GemmaConfig,
+    UMT5Config,
 )
 
 from hf_xformer.checkpoints.conversion import FAMILIES, convert_config, convert_model
@@ -167,13 +169,19 @@ def test_sinusoids_that_are_not_xformers_are_refused():
         convert_model(stock)
 
 
-def test_an_umt5_whose_output_layer_is_its_own_is_not_scaled():
-    """transformers 5.23 takes every UMT5 to be tied and scales; those that were released are not."""
-    stock = make_stock("UMT5")
-    stock.lm_head.weight = torch.nn.Parameter(torch.randn_like(stock.lm_head.weight))
+@pytest.mark.parametrize("is_said", [True, False], ids=["said", "denied"])
+@pytest.mark.parametrize("is_own", [True, False], ids=["own", "tied"])
+def test_an_umt5_is_scaled_as_the_stock_one_is(is_said, is_own):
+    """Its weights do not decide it, but up to transformers 5.23, which scales every one."""
+    torch.manual_seed(0)
+    stock = AutoModelForSeq2SeqLM.from_config(UMT5Config(**T5_SIZES, tie_word_embeddings=is_said)).eval()
+    if is_own:
+        stock.lm_head.weight = torch.nn.Parameter(torch.randn_like(stock.lm_head.weight))
     model, batch = convert_model(stock), make_stock_batch(stock.config)
-    assert not model.config.tie_word_embeddings and not model.config.scale_decoder_outputs
-    assert_close(model(**batch).logits * 32**-0.5, stock(**batch).logits, atol=1e-5, rtol=1e-5)
+    is_scaled = getattr(stock.config, "scale_decoder_outputs", not is_own)
+    assert (model.config.tie_word_embeddings, model.config.scale_decoder_outputs) == (not is_own, is_scaled)
+    factor = 1.0 if hasattr(stock.config, "scale_decoder_outputs") or is_scaled else 32**-0.5
+    assert_close(model(**batch).logits * factor, stock(**batch).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_values_that_are_not_finite_are_refused_by_tensor():
