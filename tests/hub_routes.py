@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from urllib.parse import parse_qs, quote
 
 from hub_cards import SDKS, find_errors, find_tags, read_header
@@ -263,14 +264,15 @@ def preupload(hub, call: Call, kind: str, name: str, revision: str) -> Reply:
     repository = find(hub, call, kind, name, write=True)
     refuse_pull_request(call)
     files = repository.commit(revision).files
-    if "gitIgnore" in call.json() or ".gitignore" in files:
-        raise Unsupported("a repository with a .gitignore")
+    own = files.get(".gitignore", File(b"")).content.decode()
+    ignored = call.json().get("gitIgnore", own).split()
     answers = []
     for each in call.json()["files"]:
         sample = base64.b64decode(each["sample"])
         mode = repository.upload_mode(each["path"], each["size"], sample, revision)
         known = {"oid": files[each["path"]].etag} if each["path"] in files else {}
-        answers.append({"path": each["path"], "uploadMode": mode, "shouldIgnore": False, **known})
+        ignores = any(fnmatch(each["path"], pattern) for pattern in ignored)
+        answers.append({"path": each["path"], "uploadMode": mode, "shouldIgnore": ignores, **known})
     return reply_json({"files": answers})
 
 

@@ -15,10 +15,17 @@ from huggingface_hub import get_token
 REMOVED = "[removed]"
 # Patterns of access tokens, keys and passwords, by the name that a message gives them.
 SECRETS = {
-    "a token of the Hub": r"\bhf_(?!xformer)[A-Za-z0-9]{20,}",
+    # Of people, of OAuth and of continuous integration; of organisations, as they were.
+    "a token of the Hub": (
+        r"\bhf_(?!xformer)[A-Za-z0-9]{20,}|\bhf_(?:oauth|jwt)_(?=\w*[A-Z0-9])[\w.-]{20,}|\bapi_org_[A-Za-z0-9]{20,}"
+    ),
     "a token of GitHub": r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})",
     "a token of GitLab": r"\bglpat-[\w-]{20,}",
-    "an API key": r"\b(?:sk|pk|rk)-(?:[a-z]+-)?[A-Za-z0-9_-]{20,}|\bAIza[\w-]{35}|\bwandb_v1_\w{20,}",
+    "an API key": (
+        r"\b(?:sk|pk|rk)-(?:[a-z]+-)?[A-Za-z0-9_-]{20,}|\bAIza[\w-]{35}|\bwandb_v1_\w{20,}"
+        r"|\b(?:nvapi-|gsk_|r8_)[\w-]{30,}|\bya29\.[\w-]{20,}"
+    ),
+    "a token of a registry": r"\bpypi-AgE[\w-]{50,}|\bnpm_[A-Za-z0-9]{36}\b|\bdckr_pat_[\w-]{20,}",
     "a key of AWS": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
     "a token of Slack": r"\bxox[abeprs]-[\w-]{10,}",
     "a web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",

@@ -172,7 +172,7 @@ class Repository:
 
         Raises:
             ForeignError: There are files of others, and `overwrite` is off.
-            ArgumentError: The Hub refuses, as where somebody else has committed at this moment.
+            ArgumentError: The Hub refuses, as where somebody else has committed at this moment, or has left files out.
         """
         head = self.head()
         if not overwrite:
@@ -182,7 +182,7 @@ class Repository:
         ]
         operations += [CommitOperationDelete(name) for name in self.stale(publication, self.listing(head))]
         # Before it is true: a kill right after the commit must not make it another's.
-        self.remember(folder, publication)
+        sent = self.remember(folder, publication)
         with hub_call():
             done = self.api.create_commit(
                 self.name,
@@ -192,15 +192,25 @@ class Repository:
                 revision=self.branch,
                 parent_commit=head,
             )
+        there = self.listing(done.oid)
+        if lost := sorted(name for name, hashed in sent.items() if there.get(name) not in hashed):
+            some = ", ".join(lost[:3]) + ", ..." * (len(lost) > 3)
+            # The library logs it where nobody looks.
+            raise ArgumentError(
+                f"{self.name} has a .gitignore, by which the Hub has left out {some}: take its lines about them out, "
+                "and push again"
+            )
         return done.commit_url
 
-    def remember(self, folder: Path, publication: Publication) -> None:
-        """Notes the files that are pushed from a folder."""
+    def remember(self, folder: Path, publication: Publication) -> dict[str, tuple[str, str]]:
+        """Notes the files that are pushed from a folder, and returns the hashes of each."""
         pushed = read_json(folder / PUSHED)
         ours = pushed.setdefault(self.key, {})
-        for name, content in publication.files.items():
-            ours[name] = sorted({*ours.get(name, []), *hashes(content)})
+        sent = {name: hashes(content) for name, content in publication.files.items()}
+        for name, hashed in sent.items():
+            ours[name] = sorted({*ours.get(name, []), *hashed})
         write_json(folder / PUSHED, pushed)
+        return sent
 
 
 def hashes(content: Path | bytes) -> tuple[str, str]:

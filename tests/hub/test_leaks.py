@@ -41,6 +41,7 @@ from hf_xformer.training.schema import options
 
 # Tokens and keys that nobody has, put together here so that no scanner takes this file for a leak.
 HUB, GITHUB = "hf_" + "aB3" * 11, "ghp_" + "eF5" * 12
+WEB = f"eyJ{'a' * 17}.eyJ{'b' * 12}.{'c-_' * 4}"
 PASSWORD = "swordfish-of-the-tests"
 USER, HOST = "alice-of-the-tests", "host-of-the-tests"
 
@@ -245,13 +246,17 @@ def test_texts_are_cleaned_of_paths_and_secrets_and_of_nothing_else(tmp_path):
     [
         *(HUB, GITHUB, f"sk-{'aB3' * 9}", f"AKIA{'A1' * 8}", f"xoxb-{'1' * 12}", f"postgres://u:{PASSWORD}@h/d"),
         *("-----BEGIN " + "OPENSSH PRIVATE KEY-----", f"eyJ{'a' * 12}.eyJ{'b' * 12}.{'c' * 12}", f"glpat-{'a1' * 10}"),
+        *(f"hf_oauth_{WEB}", f"hf_jwt_{WEB}", f"hf_oauth_{'aB3' * 9}", f"api_org_{'aB' * 17}", f"gsk_{'aB3' * 16}"),
+        *(f"pypi-AgE{'aB3' * 20}", f"npm_{'aB3' * 12}", f"dckr_pat_{'aB3' * 9}", f"nvapi-{'aB3' * 20}"),
     ],
 )
 def test_what_looks_like_a_secret_is_one(text):
     assert secret_in(f'{{"a": "{text}"}}') is not None
 
 
-@pytest.mark.parametrize("text", ["import hf_xformer", "hf_hub_download", "0" * 40, "https://x.org/a@b"])
+@pytest.mark.parametrize(
+    "text", ["import hf_xformer", "hf_hub_download", "hf_oauth_expiration_in_minutes", "0" * 40, "https://x.org/a@b"]
+)
 def test_what_does_not_is_none(text):
     assert secret_in(text) is None
 

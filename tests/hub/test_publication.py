@@ -276,6 +276,17 @@ def test_what_others_have_written_while_a_run_trained_stays(hub, run, tmp_path):
     assert len(repository.messages()) == 3
 
 
+def test_files_that_a_gitignore_there_keeps_out_are_named(hub, run, tmp_path):
+    code = """
+        api.create_repo("ignoring")
+        api.upload_file(path_or_fileobj=b"*.safetensors", path_in_repo=".gitignore", repo_id="tester/ignoring")
+    """
+    run_client(hub, tmp_path / "other", code)
+    done = command(hub, tmp_path / "home", "push", run, "tester/ignoring")
+    assert done.returncode == 2 and "tester/ignoring has a .gitignore" in done.stderr, done
+    assert "has left out model.safetensors: take its lines" in done.stderr
+
+
 def test_private_is_refused_where_everybody_can_read(hub, run, tmp_path):
     assert command(hub, tmp_path / "home", "push", run, "tester/open").returncode == 0
     done = command(hub, tmp_path / "home", "push", run, "tester/open", "--private")
