@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults of attention: masks, blocks, positions, caches."""
 
-from mutant import ATTENTION, BLOCKS, CACHE, CONFIG, CORE, GENERATION, STOCK, VARLEN, WINDOWS, Mutant
+from mutant import ATTENTION, BLOCKS, CACHE, CONFIG, CORE, GENERATION, POSITIONS, STOCK, VARLEN, WINDOWS, Mutant
 
 
 MUTANTS = (
@@ -273,9 +273,16 @@ MUTANTS = (
     ),
     Mutant(
         "sinusoids are not recomputed after loading",
-        "if isinstance(module, XformerSinusoidalPositions):",
+        "if isinstance(module, XformerComputedPositions):",
         "if False:",
         words="buffers",
+    ),
+    Mutant(
+        "positions are not computed where memory is taken for them",
+        "            self.initialise()",
+        "            pass",
+        (POSITIONS,),
+        "buffers",
     ),
     # Caches
     Mutant(

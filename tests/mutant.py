@@ -13,7 +13,7 @@ PACKING, OUTPUT = "tests/models/test_packing_xformer.py", "tests/models/test_out
 LAYOUT = "tests/models/test_layout_xformer.py"
 BLOCKS, WINDOWS = "tests/models/test_blocks_xformer.py", "tests/conformance/test_own_generation_blocks.py"
 CACHE, FUSING = "tests/models/test_cache_xformer.py", "tests/models/test_fusing_xformer.py"
-VARLEN = "tests/models/test_varlen_xformer.py"
+VARLEN, POSITIONS = "tests/models/test_varlen_xformer.py", "tests/models/test_positions_xformer.py"
 
 
 class Mutant(NamedTuple):

@@ -71,7 +71,29 @@ class XformerNoPositions(nn.Module):
         return WithPositions(x)
 
 
-class XformerSinusoidalPositions(nn.Module):
+class XformerComputedPositions(nn.Module):
+    """Base class of positions with buffers that no checkpoint holds, because they follow from the config."""
+
+    def initialise(self) -> None:
+        """Fills the buffers, which `from_pretrained` and `to_empty` leave as they are."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def _apply(self, fn, recurse: bool = True):
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, each in before.items():
+            now = self.get_buffer(name)
+            # Rounded to 16 bits by `model.half()` or `model.to(dtype)`, the angles of far positions would be others.
+            if now.dtype != each.dtype:
+                exact = torch.empty_like(each, device=now.device) if each.is_meta else each.to(now.device)
+                setattr(self, name, nn.Buffer(exact, persistent=False))
+        if any(each.is_meta and not self.get_buffer(name).is_meta for name, each in before.items()):
+            self.initialise()
+        return self
+
+
+class XformerSinusoidalPositions(XformerComputedPositions):
     """
     `PE(p, i) = sin(p / 10000^(2i/D))` in the first half of the features and the cosine in the second.
 
@@ -89,6 +111,9 @@ class XformerSinusoidalPositions(nn.Module):
         angles = torch.outer(torch.arange(self.max_positions), 10000.0 ** (-pairs / self.width))
         return torch.cat((angles.sin(), angles.cos()), dim=-1).float()  # (positions, D)
 
+    def initialise(self) -> None:
+        init.copy_(self.table, self.compute_table())
+
     def forward(self, x: torch.Tensor, at: TokenPositions) -> WithPositions:
         return WithPositions(x + self.table[at.ids].to(x.dtype))
 
@@ -103,7 +128,7 @@ class XformerLearnedPositions(nn.Embedding):
         return WithPositions(x + super().forward(at.ids))
 
 
-class XformerRotaryEmbedding(nn.Module):
+class XformerRotaryEmbedding(XformerComputedPositions):
     """
     Cosines and sines of the angles by which attention rotates queries and keys (Su et al. 2021), once per stack.
 
@@ -116,19 +141,18 @@ class XformerRotaryEmbedding(nn.Module):
         self.config = copy.copy(config)
         self.config.head_dim = config.heads_of(stack)[1]
         self.rope_type = config.rope_parameters["rope_type"]
-        compute = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
-        inv_freq, self.attention_scaling = compute(self.config)
+        inv_freq, self.attention_scaling = self.compute_parameters()
         self.inv_freq = nn.Buffer(inv_freq, persistent=False)  # (K/2,)
         self.original_inv_freq = nn.Buffer(inv_freq.clone(), persistent=False)
 
-    def _apply(self, fn, recurse: bool = True):
-        # Rounded to 16 bits by `model.half()` or `model.to(dtype)`, the angles of far positions would be others.
-        exact = dict(self.named_buffers())
-        super()._apply(fn, recurse)
-        if self.inv_freq.dtype != exact["inv_freq"].dtype and not self.inv_freq.is_meta:
-            for name, each in exact.items():
-                setattr(self, name, nn.Buffer(each.to(self.inv_freq.device), persistent=False))
-        return self
+    def compute_parameters(self) -> tuple[torch.Tensor, float]:
+        """Angles between neighbouring positions, (K/2,), and a factor of cosines and sines."""
+        compute = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
+        return compute(self.config)
+
+    def initialise(self) -> None:
+        for buffer in (self.inv_freq, self.original_inv_freq):
+            init.copy_(buffer, self.compute_parameters()[0])
 
     @staticmethod
     def compute_default_rope_parameters(config: XformerConfig, device=None, **kwargs) -> tuple[torch.Tensor, float]:
@@ -165,7 +189,7 @@ class XformerChangingRotaryEmbedding(XformerRotaryEmbedding):
         raise NotImplementedError
 
     def initialise(self) -> None:
-        """Fills the buffer that `from_pretrained` leaves as it is, because no checkpoint holds it."""
+        super().initialise()
         init.copy_(self.change, self.compute_change())
 
 

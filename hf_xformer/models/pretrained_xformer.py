@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_xformer import TOKEN_ID_FIELDS, XformerConfig
 from .fusing_xformer import XformerProjecting
-from .positions_xformer import XformerChangingRotaryEmbedding, XformerSinusoidalPositions
+from .positions_xformer import XformerComputedPositions
 from .varlen_xformer import VARLEN, refusal, unfit_config, why_not_varlen
 from .versions_xformer import warn_untested
 
@@ -73,9 +72,7 @@ class XformerPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
         # `from_pretrained` leaves buffers uninitialised that no checkpoint holds.
-        if isinstance(module, XformerSinusoidalPositions):
-            init.copy_(module.table, module.compute_table())
-        elif isinstance(module, XformerChangingRotaryEmbedding):
+        if isinstance(module, XformerComputedPositions):
             module.initialise()
 
     def init_parallel_plans(self):

@@ -1,14 +1,14 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rotary positions: a text's are its own, whatever stands beside it and came before it."""
+"""Positions: a text's rotation is its own, whatever stands beside it and came before it; buffers stay exact."""
 
 import pytest
 import torch
-from small_models import make_model
+from small_models import VANILLA, make_model
 from transformers import GenerationConfig, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from hf_xformer import XformerConfig
+from hf_xformer import XformerConfig, XformerForSeq2SeqLM
 from hf_xformer.models import generation_xformer
 from hf_xformer.models.positions_xformer import TokenPositions
 
@@ -247,3 +247,29 @@ def test_every_rope_type_that_a_config_accepts_is_tried_here():
 
     assert set(ROPES) == set(ROPE_TYPES)
     assert XformerConfig(**fields_of("dynamic")).longest_of("encoder") is None
+
+
+COMPUTED = {**{name: fields_of(name) for name in ROPES}, "sinusoidal": VANILLA}
+computed = pytest.mark.parametrize("fields", COMPUTED.values(), ids=COMPUTED)
+
+
+@computed
+@pytest.mark.parametrize("is_half", [False, True])
+def test_buffers_are_computed_where_memory_is_taken_for_them(fields, is_half):
+    """Whoever builds a model on the device "meta" calls `to_empty`, and no state dict holds these."""
+    model = make_model(**fields)
+    with torch.device("meta"):
+        other = XformerForSeq2SeqLM(model.config)
+    other = (other.half() if is_half else other).to_empty(device="cpu")
+    expected, found = dict(model.named_buffers()), dict(other.named_buffers())
+    assert found.keys() == expected.keys() and expected
+    for name, buffer in found.items():
+        assert torch.equal(buffer, expected[name]), name
+
+
+@computed
+def test_buffers_stay_exact_when_the_weights_are_rounded(fields):
+    model, exact = make_model(**fields).bfloat16(), make_model(**fields)
+    assert model.dtype == torch.bfloat16
+    for name, buffer in exact.named_buffers():
+        assert torch.equal(model.get_buffer(name), buffer), name
