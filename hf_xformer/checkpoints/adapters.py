@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds, loads and merges adapters, with PEFT."""
 
+import re
 import warnings
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,8 +130,9 @@ def load_weights(adapted: "PeftModel", name_or_path: str, weights: dict[str, tor
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    # PEFT saves the embeddings too of a model that was resized.
-    own = get_peft_model_state_dict(adapted, save_embedding_layers=any(map(is_embedding(adapted), weights)))
+    # PEFT saves the embeddings too of a model that was resized, or that has adapters there.
+    choices = [get_peft_model_state_dict(adapted, save_embedding_layers=is_saved) for is_saved in (True, False)]
+    own = min(choices, key=lambda own: len(own.keys() ^ weights.keys()))
     problems = {
         "missing": own.keys() - weights.keys(),
         "unexpected": weights.keys() - own.keys(),
@@ -146,47 +147,60 @@ def load_weights(adapted: "PeftModel", name_or_path: str, weights: dict[str, tor
     set_peft_model_state_dict(adapted, weights)
 
 
-def is_embedding(model: "PreTrainedModel | PeftModel") -> Callable[[str], bool]:
-    """Tells by a weight's name in an adapter's file whether it is a whole embedding or output layer of the model."""
-    layers = model.get_input_embeddings(), model.get_output_embeddings()
-    names = {name for name, module in model.named_modules() if any(module is layer for layer in layers)}
-    # An embedding that has an adapter itself stands one layer deeper.
-    whole = {f"{name.removeprefix(PREFIX)}{deeper}.weight" for name in names for deeper in ("", ".base_layer")}
-    return lambda key: key.removeprefix(PREFIX) in whole
+def embeddings_of(model: PreTrainedModel) -> dict[str, int]:
+    """Returns the sizes of a model's embedding and output layer by their possible names in an adapter's file."""
+    sizes: dict[str, int] = {}
+    for layer in filter(None, (model.get_input_embeddings(), model.get_output_embeddings())):
+        (name,) = (name for name, module in model.named_modules() if module is layer)
+        # An embedding that has an adapter itself stands one layer deeper.
+        for deeper in ("", ".base_layer"):
+            sizes[f"{PREFIX}{name}{deeper}.weight"] = getattr(layer, "num_embeddings", None) or layer.out_features
+    return sizes
 
 
 def resize_vocabulary(model: PreTrainedModel, name_or_path: str, weights: dict[str, torch.Tensor]) -> None:
     """Gives a model the vocabulary of an adapter whose model was resized before it was trained, and says so."""
-    sizes = {len(weights[name]) for name in filter(is_embedding(model), weights)}
-    had = getattr(model.config, "vocab_size", None)
+    had = {name: size for name, size in embeddings_of(model).items() if name in weights}
+    sizes = {len(weights[name]) for name in had} - set(had.values())
     # The decoder's own embedding, where it is tied to nothing, is not in the file.
     is_whole = getattr(model.config, "encoder_vocab_size", None) is None or model.config.tie_word_embeddings
-    if is_whole and len(sizes) == 1 and (size := sizes.pop()) != had:
+    if is_whole and len(sizes) == 1:
+        (size,) = sizes
         model.resize_token_embeddings(size, mean_resizing=False)
-        logger.warning(f"{name_or_path}: the adapter has {size:,} tokens, its model {had:,}: the adapter's are used")
+        logger.warning(
+            f"{name_or_path}: the adapter has {size:,} tokens, its model {max(had.values()):,}: the adapter's are used"
+        )
+
+
+def place_of(name: str) -> str:
+    """Returns where a weight or an adapter's layer stands in a model without adapters."""
+    return re.sub(r"\.(base_layer|original_module|token_adapter|weight)(?=\.|$)", "", name.removeprefix(PREFIX))
 
 
 def check_unshared(adapted: Any, name_or_path: str) -> None:
     """
-    Checks that no weight which adapters change has another use. New rows of tied embeddings are the same in all uses.
+    Checks that no weight which adapters change has a use which they change otherwise or not at all. New rows of tied
+    embeddings may be the same in all uses.
 
     Raises:
         ArgumentError: One has.
     """
-    from peft.tuners.trainable_tokens import TrainableTokensLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    names: dict[int, list[str]] = {}
+    places: dict[int, set[str]] = {}
     for name, weight in adapted.named_parameters(remove_duplicate=False):
-        names.setdefault(id(weight), []).append(name.removeprefix(PREFIX))
-    for layer in adapted.modules():
-        if not isinstance(layer, BaseTunerLayer) or isinstance(layer, TrainableTokensLayer):
-            continue
-        uses = names.get(id(getattr(layer.get_base_layer(), "weight", None)), [])
-        if len(uses) > 1:
+        places.setdefault(id(weight), set()).add(place_of(name))
+    changes: dict[int, dict[str, int]] = {}
+    for name, layer in adapted.named_modules(remove_duplicate=False):
+        if isinstance(layer, BaseTunerLayer):
+            weight = getattr(layer.get_base_layer(), "weight", None)
+            changes.setdefault(id(weight), {})[name] = id(getattr(layer, "trainable_tokens_delta", layer))
+    for weight, changed in changes.items():
+        uses = places.get(weight, set())
+        if len(uses) > 1 and (len(set(changed.values())) > 1 or set(map(place_of, changed)) != uses):
             raise ArgumentError(
-                f"{name_or_path}: an adapter changes a weight with several uses ({', '.join(uses)}), and merged would "
-                "change each of them, or change it several times: decode with the adapter as it is"
+                f"{name_or_path}: an adapter changes a weight with several uses ({', '.join(sorted(uses))}), and "
+                "merged would change each of them, or change it several times: decode with the adapter as it is"
             )
 
 

@@ -50,6 +50,9 @@ class XformerModel(XformerPreTrainedModel):
 
     def __init__(self, config: XformerConfig):
         super().__init__(config)
+        if config.encoder_vocab_size:
+            # PEFT reads it, and would put the source's trained tokens into the target's vocabulary.
+            self._tied_weights_keys = {}
         self.encoder = XformerEncoder(config)
         shared = None if config.encoder_vocab_size else self.encoder.embed_tokens
         self.decoder = XformerDecoder(config, embed_tokens=shared)
@@ -57,7 +60,7 @@ class XformerModel(XformerPreTrainedModel):
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         # `tie_word_embeddings` is about the output layer only: without it the stacks still share their embedding.
-        return {} if self.config.encoder_vocab_size else dict(self._tied_weights_keys)
+        return {} if self.config.encoder_vocab_size else dict(type(self)._tied_weights_keys)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.encoder.embed_tokens

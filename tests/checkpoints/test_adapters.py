@@ -239,6 +239,52 @@ def test_an_adapter_of_a_shared_weight_decodes_and_is_not_merged(layer, tmp_path
         adapters.merge_adapter(adapted, "adapter")
 
 
+@pytest.mark.parametrize(
+    ("fields", "tokens", "merges"),
+    [
+        ({}, [5, 6], True),
+        ({}, {"embed_tokens": [5, 6]}, False),  # PEFT learns other rows for the decoder than for the encoder
+        ({"tie_word_embeddings": False}, [5, 6], False),  # and none here
+        ({"encoder_vocab_size": 61}, [5, 6], True),
+        ({"encoder_vocab_size": 61}, {"embed_tokens": [5, 6]}, False),  # none in the output layer
+    ],
+)
+def test_trained_tokens_are_merged_where_all_uses_have_the_same(fields, tokens, merges):
+    model = make_model(**fields).eval()
+    batch = make_batch()
+    plain = model(**batch).logits
+    adapted = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", trainable_token_indices=tokens)).eval()
+    assert_close(adapted(**batch).logits, plain)
+    with torch.no_grad():
+        for parameter in filter(lambda parameter: parameter.requires_grad, adapted.parameters()):
+            parameter.add_(torch.randn_like(parameter) / 10)
+    expected = adapted(**batch).logits
+    if merges:
+        assert_close(adapters.merge_adapter(adapted, "adapter")(**batch).logits, expected, atol=1e-4, rtol=1e-4)
+    else:
+        with pytest.raises(ArgumentError, match="a weight with several uses"):
+            adapters.merge_adapter(adapted, "adapter")
+
+
+@pytest.mark.parametrize(
+    ("fields", "lora"),
+    [
+        ({}, {"modules_to_save": ["lm_head"]}),
+        ({}, {"modules_to_save": ["embed_tokens"]}),
+        ({"encoder_vocab_size": 61}, {"target_modules": ["embed_tokens"]}),
+    ],
+)
+def test_an_adapter_of_embeddings_loads_here_as_in_peft(fields, lora, tmp_path):
+    make_model(**fields).save_pretrained(tmp_path / "base")
+    lora = LoraConfig(task_type="SEQ_2_SEQ_LM", init_lora_weights=False, **lora)
+    adapted = get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "base"), lora).eval()
+    with torch.no_grad():
+        for parameter in filter(lambda parameter: parameter.requires_grad, adapted.parameters()):
+            parameter.add_(torch.randn_like(parameter) / 10)
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert_close(load_model(str(tmp_path / "adapter"))(**make_batch()).logits, adapted(**make_batch()).logits)
+
+
 def test_an_adapter_of_a_resized_model_loads_here_as_in_peft(tmp_path):
     tokenizer = train_tokenizer((" ".join(f"s{n}" for n in range(38)),), "symbol")
     make_model().save_pretrained(tmp_path / "base")
