@@ -23,7 +23,7 @@ from ..training.prepare import Run
 from ..training.recipe import split_command_line
 from ..training.rotation import step_of_best
 from ..training.throughput import seconds_of, sums_in
-from ..training.validation import split_name
+from ..training.validation import split_names
 
 
 def record_of(
@@ -152,7 +152,8 @@ def train_files(data_args: DataArguments) -> list[str]:
     for _, corpus in corpora_of(data_args):
         files += corpus.train_file or ()
         if corpus.dataset_name and Path(corpus.dataset_name).is_dir():
-            files += sorted(Path(corpus.dataset_name).rglob(f"*{split_name(corpus.train_split)}*"))
+            for name in split_names(corpus.train_split):
+                files += sorted(Path(corpus.dataset_name).rglob(f"*{name}*"))
     return list(dict.fromkeys(map(public_path, files)))
 
 

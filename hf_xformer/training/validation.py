@@ -5,10 +5,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, ReadInstruction, concatenate_datasets
 from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 
 from ..data.bad_rows import BadRows
@@ -27,6 +28,10 @@ from .launch import data_parallel_size
 from .mixtures import corpora_of
 from .plan import Plan
 from .training_set import first, read_split
+
+
+# Rows of a split whose number nobody knows yet; of so many every percent is a whole number.
+MANY = 10**9
 
 
 def read_validation(
@@ -118,8 +123,9 @@ def trained_on(of_set: DataArguments, data_args: DataArguments) -> list[str]:
     if of_set.validation_file is None:
         name, config, split = of_set.dataset_name, of_set.dataset_config_name, of_set.validation_split
         same = [each for each in corpora if (each.dataset_name, each.dataset_config_name) == (name, config)]
-        seen = {split_name(each.train_split) for each in same}
-        return [f"the split {split} of {name} is trained on"] if split_name(split) in seen else []
+        shared = [each.train_split for each in same if share_rows(each.train_split, split)]
+        said = "the split {} of {} is trained on" if split in shared else "rows of the split {} of {} are trained on"
+        return [said.format(split, name)] if shared else []
     training = [Path(file) for corpus in corpora for file in files_of(corpus)]
     files = find_files(of_set.validation_file)
     return [f"{file} is a training file" for file in files if any(is_same(Path(file), other) for other in training)]
@@ -130,13 +136,33 @@ def files_of(corpus: DataArguments) -> Sequence[str | Path]:
     if corpus.dataset_name is None:
         return find_files(corpus.train_file or ())
     folder = Path(corpus.dataset_name)
-    split = split_name(corpus.train_split)
-    return (files_of_folder(folder, corpus.dataset_config_name, split) or ()) if folder.is_dir() else ()
+    names = split_names(corpus.train_split) if folder.is_dir() else []
+    return [file for name in names for file in files_of_folder(folder, corpus.dataset_config_name, name) or ()]
 
 
-def split_name(split: str) -> str:
-    """Returns a split without the part of it that is taken: "train" of "train[:10%]"."""
-    return split.partition("[")[0]
+def split_names(split: str) -> list[str]:
+    """Returns the splits that a split is made of: "train" and "test" of "train[:10%]+test"."""
+    return [part.partition("[")[0].strip() for part in split.split("+")]
+
+
+def share_rows(split: str, other: str) -> bool:
+    """
+    Returns whether two splits, or parts of them, have rows in common, as "train+test" and "test[:10%]" have. Percents
+    are compared with numbers of rows as those of a very large split.
+    """
+    if "all" in (split, other):
+        return True
+    try:
+        pairs = product(parts_of(split), parts_of(other))
+    except ValueError:  # `datasets` says what is wrong when it is to read them
+        return False
+    return any(a.splitname == b.splitname and max(a.from_, b.from_) < min(a.to, b.to) for a, b in pairs)
+
+
+def parts_of(split: str) -> list[Any]:
+    """Returns the parts that a split is made of: a name and the rows from one number to another."""
+    sizes = dict.fromkeys(split_names(split), MANY)
+    return ReadInstruction.from_spec(split).to_absolute(sizes)
 
 
 def is_same(file: Path, other: Path) -> bool:

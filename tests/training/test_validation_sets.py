@@ -11,6 +11,7 @@ import torch
 from small_runs import SMALL, nightly, refused, run, stop_after, weights
 
 from hf_xformer.commands import evaluate, train
+from hf_xformer.commands.training_record import train_files
 from hf_xformer.errors import ArgumentError
 from hf_xformer.hub.card import scores_of
 from hf_xformer.hub.curves import collect_curves, set_and_metric
@@ -249,10 +250,19 @@ def test_files_and_splits_that_are_trained_on_are_found_wherever_they_lie(task, 
         (tmp_path / f"parts/{name}.jsonl").unlink()
     assert said(dataset_name=folder, validation_file=[task.train]) == [f"{task.train} is a training file"]
     assert not said(dataset_name=folder, validation_file=[task.validation])
+    shutil.copy(task.validation, tmp_path / "parts/test.jsonl")
+    both = {"dataset_name": folder, "train_split": "train[:90%] + test"}
+    assert said(**both, validation_file=[task.validation]) == [f"{task.validation} is a training file"]
+    assert [Path(each).name for each in train_files(DataArguments(**both))] == ["train.jsonl", "test.jsonl"]
     splits = {"dataset_name": "some/words", "train_split": "train"}
     assert said(**splits, validation_split="train") == ["the split train of some/words is trained on"]
-    assert said(**splits | {"train_split": "train[:10%]"}, validation_split="train[90%:]")
     assert not said(**splits, validation_split="validation")
+    several = splits | {"train_split": "train[:90%]+validation[100:]"}
+    for part in ("train[85%:]", "validation", "validation[-5%:]", "train[:10]+test", "all"):
+        (line,) = said(**several, validation_split=part)
+        assert line == f"rows of the split {part} of some/words are trained on"
+    for part in ("train[90%:]", "train[-5%:]", "validation[:100]", "test", "train[no]"):
+        assert not said(**several, validation_split=part)
 
 
 @pytest.mark.slow
