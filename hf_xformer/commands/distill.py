@@ -32,6 +32,7 @@ from ..data.formats import read_lines
 from ..data.reading import load_rows
 from ..data.sources import find_files
 from ..data.templates import fields_of, takes_apart
+from ..data.text_forms import is_blank
 from ..decoding.decoder import Decoder
 from ..decoding.hypotheses import Hypothesis
 from ..decoding.tally import Place, Tally, shortened
@@ -262,7 +263,7 @@ class Written:
 
     def keeps(self, place: Place, written: str, score: float | None, ended: bool, seen: set[str]) -> bool:
         """Returns whether a text becomes a row, and counts it otherwise."""
-        if not written.strip():
+        if is_blank(written):
             self.empty.add(place, "is")
         elif not ended:
             self.unended.add(place, f"became {shortened(written)}")

@@ -200,7 +200,7 @@ def test_empty_texts_and_those_of_another_hypothesis_are_left_out_and_counted():
     written = distill.Written(Namespace(direction="backward", tag=None, min_score=None, checkpoint="user/model"))
     decoded = [
         ("one", [["a", None, True], ["b", None, True], ["a", None, True]]),
-        ("two", [[" ", None, True]]),
+        ("two", [[" \u200b", None, True]]),
         ("three", [["c", -0.123456, True]]),
     ]
     rows = [(row["source"], row["target"], row.get("score")) for row in written.rows(iter(decoded))]
