@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from ..checkpoints.foreign_code import read_description
+from ..checkpoints.languages import trained_beginning
 from ..checkpoints.saving import check_saveable
 from ..data.batches import EvaluationBatches
 from ..data.templates import language_fields
@@ -63,7 +64,11 @@ ONE_SET = {"": slice(None)}
 
 
 def fit_generation(
-    model: Any, data_args: DataArguments, training_args: Seq2SeqTrainingArguments, say: Callable
+    model: Any,
+    target: PreTrainedTokenizerBase,
+    data_args: DataArguments,
+    training_args: Seq2SeqTrainingArguments,
+    say: Callable,
 ) -> GenerationConfig:
     """
     Gives a model the generation config that a run evaluates with, and saves, and returns it: `--generation_config` or
@@ -75,6 +80,7 @@ def fit_generation(
     config = decoding.generation_config
     given = {} if source is None else given_fields(source)
     config.update(**given)
+    fit_beginning(decoding, target, given, say)
     drop_unevaluated(config, say)
     length = generation_length(data_args, training_args)
     option = "--generation_max_length" if training_args.generation_max_length else "--max_target_length"
@@ -107,6 +113,22 @@ def set_length(config: GenerationConfig, length: int, option: str, say: Callable
     if longer:
         dropped = describe_dropped(longer)
         say(f"generated texts have {length:,} tokens at most: {dropped}; a larger {option} keeps them")
+
+
+def fit_beginning(model: Any, target: PreTrainedTokenizerBase, given: Mapping[str, Any], say: Callable) -> None:
+    """
+    Has the texts that a model generates begin as the targets of its training do (transformers issue 41492), and says
+    if its generation config had them begin otherwise.
+
+    Args:
+        given: Fields that `--generation_config` gives, which stay.
+    """
+    for name, token in trained_beginning(model, target).items():
+        was = getattr(model.generation_config, name, None)
+        if was not in (token, [token]) and name not in given:
+            setattr(model.generation_config, name, token)
+            if was is not None:
+                say(f"generated texts begin as targets do: {name} is {token}, not the generation config's {was}")
 
 
 def given_fields(source: Any) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def prepare(
         train_set = read_training(data_args, training_args, plan, tokenize, known, bad_rows, say)
 
     model = make_trained(model_args, config, plan, adapter, output_dir, start, finished, say)
-    generation = fit_generation(model, data_args, training_args, say)
+    generation = fit_generation(model, target, data_args, training_args, say)
     if metrics is not None:
         metrics.expect_texts_of(generation)
     return Run(

@@ -21,6 +21,7 @@ from small_adapters import (
 )
 from small_models import make_model
 from small_runs import nightly, refused
+from small_tokenizers import letters
 from torch.testing import assert_close
 from transformers import AutoTokenizer, Seq2SeqTrainingArguments
 
@@ -130,7 +131,7 @@ def test_a_runs_generation_config_reaches_the_base_which_decodes(tmp_path):
     special = {name: getattr(model.generation_config, name) for name in ("decoder_start_token_id", "eos_token_id")}
     adapted = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q_proj"]))
     args = Seq2SeqTrainingArguments(tmp_path / "run", generation_config=path)
-    fit_generation(adapted, DataArguments(max_target_length=10), args, print)
+    fit_generation(adapted, letters(), DataArguments(max_target_length=10), args, print)
     config = adapted.get_base_model().generation_config
     assert (config.num_beams, config.do_sample, config.max_length) == (3, False, 11)
     # The file's fields alone are taken over.

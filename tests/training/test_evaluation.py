@@ -13,6 +13,7 @@ import pytest
 import torch
 from small_models import make_model
 from small_runs import refused, run, weights
+from small_tokenizers import letters
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -148,7 +149,7 @@ def test_a_length_in_a_generation_config_that_is_not_the_runs_is_said(tmp_path):
     for length in (12, 21, None):
         path.write_text(json.dumps({"num_beams": 3, "max_length": length}))
         args = Seq2SeqTrainingArguments(tmp_path / "run", generation_config=path)
-        fit_generation(make_model(), DataArguments(max_target_length=20), args, said.append)
+        fit_generation(make_model(), letters(), DataArguments(max_target_length=20), args, said.append)
     (line,) = said
     assert "max_length 12 is left out: --max_target_length makes it 21" in line
 
@@ -166,7 +167,8 @@ def test_a_bases_least_length_above_the_runs_is_left_out_and_said(given, kept, t
     """Else all texts would be of full length, and the checkpoint of the run refused by every verb."""
     model, said = make_model(), []
     model.generation_config = GenerationConfig(**given)
-    fit_generation(model, DataArguments(max_target_length=20), Seq2SeqTrainingArguments(tmp_path / "run"), said.append)
+    args = Seq2SeqTrainingArguments(tmp_path / "run")
+    fit_generation(model, letters(), DataArguments(max_target_length=20), args, said.append)
     model.save_pretrained(tmp_path / "model")
     saved = json.loads((tmp_path / "model/generation_config.json").read_text())
     assert {name: saved[name] for name in given if saved.get(name) is not None} == kept and saved["max_length"] == 21

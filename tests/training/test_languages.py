@@ -7,12 +7,24 @@ from pathlib import Path
 
 import pytest
 from small_runs import refused
-from transformers import AutoTokenizer
+from small_stock_models import BART_SIZES
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    M2M100Config,
+    MBart50Tokenizer,
+    MBartConfig,
+    MBartTokenizer,
+    NllbTokenizer,
+    Seq2SeqTrainingArguments,
+)
 
 from hf_xformer.commands import evaluate, train
 from hf_xformer.data.templates import TEMPLATES
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.decoding.decoder import Decoder
+from hf_xformer.training.arguments import DataArguments
+from hf_xformer.training.evaluation import fit_generation
 
 
 TAGGED = {side: f"<2{{target_lang}}> {{{side}}}" for side in ("source", "target")}
@@ -67,6 +79,48 @@ def test_texts_that_are_not_told_their_language_have_no_metric(task, languages, 
     options = languages | {"metrics": "exact_match", "eval_strategy": "epoch"}
     line = refused(train, task.options(tmp_path / "run", **options), capsys)
     assert "the language in --target_column '<2{target_lang}> {target}' is not told to the texts" in line
+
+
+BASES = {
+    "NLLB": (M2M100Config, NllbTokenizer, "eng_Latn", "fra_Latn"),
+    "mBART-50": (MBartConfig, MBart50Tokenizer, "en_XX", "ro_RO"),
+    "mBART": (MBartConfig, MBartTokenizer, "en_XX", "ro_RO"),
+}
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["of no language", "of another language"])
+@pytest.mark.parametrize("kind", BASES)
+def test_a_multilingual_base_generates_in_the_language_that_it_is_trained_on(kind, is_told, tmp_path):
+    """As in transformers issue 41492, an evaluation in training would be of texts in another language."""
+    make_config, make_tokenizer, source, target = BASES[kind]
+    tokenizer = make_tokenizer()
+    tokenizer.src_lang, tokenizer.tgt_lang = source, target
+    tokens = {"pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 0, "decoder_start_token_id": 2}
+    model = AutoModelForSeq2SeqLM.from_config(make_config(**{**BART_SIZES, **tokens, "vocab_size": len(tokenizer)}))
+    name = "decoder_start_token_id" if kind == "mBART" else "forced_bos_token_id"
+    if is_told:
+        setattr(model.generation_config, name, tokenizer.convert_tokens_to_ids(source))
+    args, said = Seq2SeqTrainingArguments(tmp_path), []
+    fit_generation(model, tokenizer, DataArguments(max_target_length=8), args, said.append)
+    batch, seen = tokenizer("A", text_target="A", return_tensors="pt"), []
+    decoder = model.get_decoder()
+    decoder.register_forward_pre_hook(lambda _, args, given: seen.append(given["input_ids"]), with_kwargs=True)
+    model(**batch)
+    trained = seen[0][0].tolist()
+    del batch["labels"]
+    generated = model.generate(**batch)[0].tolist()
+    begin = trained[: trained.index(tokenizer.convert_tokens_to_ids(target)) + 1]
+    assert len(begin) == (1 if kind == "mBART" else 2) and generated[: len(begin)] == begin
+    assert any(name in line for line in said) == (is_told or kind == "mBART")
+
+
+def test_a_generation_config_that_is_given_says_how_texts_begin(tmp_path):
+    (tmp_path / "given.json").write_text('{"forced_bos_token_id": 5}')
+    tokenizer = NllbTokenizer()
+    tokenizer.src_lang, tokenizer.tgt_lang = "eng_Latn", "fra_Latn"
+    model = AutoModelForSeq2SeqLM.from_config(M2M100Config(**{**BART_SIZES, "vocab_size": len(tokenizer)}))
+    args = Seq2SeqTrainingArguments(tmp_path, generation_config=tmp_path / "given.json")
+    assert fit_generation(model, tokenizer, DataArguments(), args, print).forced_bos_token_id == 5
 
 
 @pytest.mark.nightly
