@@ -14,6 +14,8 @@ from .encoding import PLAIN_TEXT, Frame, SpeltOut, TextEncoder, title_of
 # Tokens of the text by which one that draws at random is known: at a dropout of 0.01 the same three times is a chance
 # of less than one in a thousand.
 LONGEST_TOKENS = 500
+# Made beside ids where a tokenizer's `model_input_names` have it.
+MASK = "attention_mask"
 # Advice for a tokenizer that does not end its texts.
 END_IT = (
     "`hf-xformer tokenizer` makes one that does; for a fast one set `backend_tokenizer.post_processor` "
@@ -95,7 +97,8 @@ def check_training(
     source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase, max_source_length: int, max_target_length: int
 ) -> list[str]:
     """
-    Checks that a model can learn from what two tokenizers make of texts, and has them pad behind texts.
+    Checks that a model can learn from what two tokenizers make of texts, and has them pad behind texts and make masks
+    of the padding.
 
     Returns:
         Lines to say: what the tokenizers do that is not plain to see.
@@ -117,6 +120,8 @@ def check_training(
         lines += remarks(found, tokenizer)
     for tokenizer in (source, target):
         tokenizer.padding_side = "right"
+        if MASK not in tokenizer.model_input_names:
+            tokenizer.model_input_names = [*tokenizer.model_input_names, MASK]
     return list(dict.fromkeys(lines))
 
 

@@ -386,8 +386,8 @@ class Decoder:
         Returns:
             Each source's hypotheses, and whether positions ran out before one of them had ended.
         """
-        padded = self.source.pad({"input_ids": sources}, padding_side="right", return_tensors="pt")
-        batch = padded.to(self.model.device)
+        padded = self.source.pad({"input_ids": sources}, padding_side="right", return_attention_mask=True)
+        batch = padded.convert_to_tensors("pt").to(self.model.device)
         with own_stop_strings(self.model.generation_config, self.options) as options:
             options |= self.prompt_options(options.get("decoder_input_ids"), prompts, len(sources))
             options |= mask_for_assistant(options, self.model)

@@ -76,6 +76,12 @@ def test_padding_before_texts_is_turned_and_said():
     assert tokenizer.padding_side == "right"
 
 
+def test_padding_is_masked_whatever_inputs_a_tokenizer_names():
+    tokenizer = letters(model_input_names=["input_ids"])
+    check_training(tokenizer, tokenizer, 8, 8)
+    assert tokenizer.pad({"input_ids": [[4], [4, 5]]})["attention_mask"] == [[1, 0], [1, 1]]
+
+
 def test_two_tokens_with_one_id_and_ids_that_the_model_lacks_are_refused():
     size = len(letters())
     config = XformerConfig(vocab_size=size, d_model=32, pad_token_id=0, eos_token_id=1, bos_token_id=2)

@@ -122,6 +122,12 @@ def test_a_text_without_tokens_and_the_configs_own_number_of_hypotheses(model, t
     assert list(Decoder(model, bare, tokenizer).decode([TEXTS[0], "\u0301", TEXTS[1]])) == whole
 
 
+def test_padding_is_masked_whatever_inputs_a_tokenizer_names(model, tokenizer):
+    bare = deepcopy(tokenizer)
+    bare.model_input_names = ["input_ids"]
+    assert list(Decoder(model, bare, tokenizer).decode(TEXTS)) == list(Decoder(model, tokenizer, tokenizer).decode(TEXTS))
+
+
 def test_sources_longer_than_the_training_are_kept_cut_or_refused_and_always_said(model, tokenizer, monkeypatch):
     monkeypatch.setattr(tokenizer, "model_max_length", 4)
     texts, said = [*TEXTS, "s3 " * 30], []
