@@ -125,7 +125,8 @@ def test_a_text_without_tokens_and_the_configs_own_number_of_hypotheses(model, t
 def test_padding_is_masked_whatever_inputs_a_tokenizer_names(model, tokenizer):
     bare = deepcopy(tokenizer)
     bare.model_input_names = ["input_ids"]
-    assert list(Decoder(model, bare, tokenizer).decode(TEXTS)) == list(Decoder(model, tokenizer, tokenizer).decode(TEXTS))
+    decoded, expected = (list(Decoder(model, each, tokenizer).decode(TEXTS)) for each in (bare, tokenizer))
+    assert decoded == expected
 
 
 def test_sources_longer_than_the_training_are_kept_cut_or_refused_and_always_said(model, tokenizer, monkeypatch):
