@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset as TorchDataset
 
 
@@ -19,7 +20,35 @@ if TYPE_CHECKING:  # packing, which the collators take from here, needs neither 
     from datasets import Dataset
 
 
-class LengthGroupedDataset(TorchDataset):
+class ShuffledDataset(TorchDataset):
+    """
+    A dataset in another order in each epoch.
+
+    The epoch's number is in shared memory: a loader's persistent workers keep the copies that they began with, and
+    would go through the first epoch again and again (datasets issue 6673).
+    """
+
+    def __init__(self) -> None:
+        self.epoch, self.arranged = torch.zeros((), dtype=torch.int64).share_memory_(), 0
+        self.arrange(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffles for an epoch; Accelerate's data loaders call it when one begins."""
+        self.epoch.fill_(int(epoch))
+        self.follow()
+
+    def follow(self) -> None:
+        """Shuffles anew if another epoch has begun."""
+        if (epoch := int(self.epoch)) != self.arranged:
+            self.arrange(epoch)
+            self.arranged = epoch
+
+    def arrange(self, epoch: int) -> None:
+        """Puts the rows into the order of an epoch."""
+        raise NotImplementedError
+
+
+class LengthGroupedDataset(ShuffledDataset):
     """
     A dataset in which every `batch_size` consecutive rows are of similar length, for a sequential sampler.
 
@@ -36,11 +65,10 @@ class LengthGroupedDataset(TorchDataset):
     def __init__(self, rows: "Dataset", batch_size: int, seed: int, window: int = 100):
         self.rows, self.batch_size, self.seed, self.window = rows, batch_size, seed, window
         self.lengths = np.asarray(rows["length"][:])
-        self.set_epoch(0)
+        super().__init__()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Shuffles for an epoch; Accelerate's data loaders call it when one begins."""
-        random = np.random.default_rng((self.seed, int(epoch)))
+    def arrange(self, epoch: int) -> None:
+        random = np.random.default_rng((self.seed, epoch))
         shuffled = random.permutation(len(self.rows))
         stretch = self.batch_size * self.window
         stretches = (shuffled[start : start + stretch] for start in range(0, len(shuffled), stretch))
@@ -54,9 +82,11 @@ class LengthGroupedDataset(TorchDataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict:
+        self.follow()
         return self.rows[int(self.order[index])]
 
     def __getitems__(self, indices: list[int]) -> list[dict]:
+        self.follow()
         return self.rows.__getitems__(self.order[indices].tolist())
 
 
@@ -79,7 +109,7 @@ class Planner(Protocol):
         """Returns how many batches so many rows fill, or so many tokens of one side."""
 
 
-class BatchedDataset(TorchDataset):
+class BatchedDataset(ShuffledDataset):
     """
     A dataset of whole batches, each a list of rows, for a loader that takes one at a time in order.
 
@@ -102,19 +132,18 @@ class BatchedDataset(TorchDataset):
         reserve = len(self.first) // 50 + (len(self.first) > 1)
         wanted = len(self.first) + planner.varies * reserve
         self.count = min(-(-wanted // processes) * processes, len(rows))
-        self.set_epoch(0)
+        super().__init__()
 
     def plan(self, epoch: int) -> Batches:
         """Returns an epoch's batches, before they are brought to their number and shuffled."""
         return self.planner(self.lengths, np.random.default_rng((self.seed, epoch)))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Plans an epoch; Accelerate's data loaders call it when one begins."""
-        batches = self.plan(int(epoch)) if epoch else self.first
+    def arrange(self, epoch: int) -> None:
+        batches = self.plan(epoch) if epoch else self.first
         if len(batches) > self.count:
             batches = self.first
         batches = divide(batches, self.count)
-        order = np.random.default_rng((self.seed, int(epoch), 1)).permutation(len(batches))
+        order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(batches))
         self.batches = [batches[i] for i in order]
 
     def average_tokens(self) -> np.ndarray:
@@ -125,6 +154,7 @@ class BatchedDataset(TorchDataset):
         return self.count
 
     def __getitem__(self, index: int) -> list[dict]:
+        self.follow()
         return self.rows.__getitems__(self.batches[index].tolist())
 
 

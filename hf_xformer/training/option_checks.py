@@ -216,7 +216,6 @@ def check_optimizing(model_args: ModelArguments, training_args: Seq2SeqTrainingA
 def check_steps(data_args: DataArguments, training_args: Seq2SeqTrainingArguments) -> None:
     """Checks how long the run is, and in which order it meets the data."""
     endless = training_args.max_steps <= 0
-    planned = data_args.group_by_length or data_args.plans_batches
     accelerator: Any = training_args.accelerator_config
     table = [
         (
@@ -249,10 +248,6 @@ def check_steps(data_args: DataArguments, training_args: Seq2SeqTrainingArgument
             training_args.train_sampling_strategy == "group_by_length",
             "--train_sampling_strategy group_by_length would shuffle the evaluation too; leave it to "
             "--group_by_length",
-        ),
-        (
-            planned and training_args.dataloader_persistent_workers,
-            "--dataloader_persistent_workers would repeat the first epoch's order: leave it out",
         ),
     ]
     refuse(table)

@@ -8,6 +8,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from small_models import make_model
+from torch.utils.data import DataLoader
 
 from hf_xformer.data.batches import (
     BatchedDataset,
@@ -107,6 +108,16 @@ def test_batches_depend_on_seed_and_epoch_alone(name, pairs):
     batches_of(one, 5)
     assert batches_of(one, 2) == batches_of(other, 2)
     assert batches_of(one, 2) != batches_of(BatchedDataset(pairs, PLANNERS[name], 2), 2)
+
+
+def test_the_workers_that_a_loader_keeps_follow_the_epochs(rows, pairs):
+    """Else each of them goes through the first epoch again and again (datasets issue 6673)."""
+    grouped, batched = LengthGroupedDataset(rows, BATCH, seed=1), BatchedDataset(pairs, PackedWithin(200), seed=1)
+    options = {"num_workers": 2, "persistent_workers": True, "collate_fn": list}
+    loaders = DataLoader(grouped, BATCH, **options), DataLoader(batched, None, **options)
+    for epoch in range(3):
+        here = order(grouped, epoch), [row for batch in batches_of(batched, epoch) for row in batch]
+        assert tuple([row["row"] for batch in loader for row in batch] for loader in loaders) == here
 
 
 @pytest.mark.parametrize(("name", "least"), [("padded", 0.8), ("packed", 0.95)])
