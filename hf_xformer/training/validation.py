@@ -30,8 +30,8 @@ from .plan import Plan
 from .training_set import first, read_split
 
 
-# Rows of a split whose number nobody knows yet; of so many every percent is a whole number.
-MANY = 10**9
+# Numbers of rows that a split may have, of which every percent is a whole number.
+SIZES = [10**digits for digits in range(2, 10)]
 
 
 def read_validation(
@@ -123,9 +123,11 @@ def trained_on(of_set: DataArguments, data_args: DataArguments) -> list[str]:
     if of_set.validation_file is None:
         name, config, split = of_set.dataset_name, of_set.dataset_config_name, of_set.validation_split
         same = [each for each in corpora if (each.dataset_name, each.dataset_config_name) == (name, config)]
-        shared = [each.train_split for each in same if share_rows(each.train_split, split)]
-        said = "the split {} of {} is trained on" if split in shared else "rows of the split {} of {} are trained on"
-        return [said.format(split, name)] if shared else []
+        if split in (each.train_split for each in same):
+            return [f"the split {split} of {name} is trained on"]
+        shared = [share_rows(each.train_split, split) for each in same]
+        surely = "are" if {True} in shared else "may be"
+        return [f"rows of the split {split} of {name} {surely} trained on"] if any(map(any, shared)) else []
     training = [Path(file) for corpus in corpora for file in files_of(corpus)]
     files = find_files(of_set.validation_file)
     return [f"{file} is a training file" for file in files if any(is_same(Path(file), other) for other in training)]
@@ -145,24 +147,28 @@ def split_names(split: str) -> list[str]:
     return [part.partition("[")[0].strip() for part in split.split("+")]
 
 
-def share_rows(split: str, other: str) -> bool:
+def share_rows(split: str, other: str) -> set[bool]:
     """
-    Returns whether two splits, or parts of them, have rows in common, as "train+test" and "test[:10%]" have. Percents
-    are compared with numbers of rows as those of a very large split.
+    Returns whether two splits, or parts of them, have rows in common, as "train+test" and "test[:10%]" have: both
+    answers if it depends on how many rows there are, as of "train[:1000]" and "train[90%:]".
     """
     if "all" in (split, other):
-        return True
-    try:
-        pairs = product(parts_of(split), parts_of(other))
-    except ValueError:  # `datasets` says what is wrong when it is to read them
-        return False
-    return any(a.splitname == b.splitname and max(a.from_, b.from_) < min(a.to, b.to) for a, b in pairs)
+        return {True}
+    found = set()
+    for size in SIZES:
+        try:
+            these, those = parts_of(split, size), parts_of(other, size)
+        except ValueError:  # `datasets` says what is wrong when it is to read them
+            return set()
+        if all(part.from_ < part.to for part in these + those):
+            pairs = product(these, those)
+            found.add(any(a.splitname == b.splitname and max(a.from_, b.from_) < min(a.to, b.to) for a, b in pairs))
+    return found
 
 
-def parts_of(split: str) -> list[Any]:
-    """Returns the parts that a split is made of: a name and the rows from one number to another."""
-    sizes = dict.fromkeys(split_names(split), MANY)
-    return ReadInstruction.from_spec(split).to_absolute(sizes)
+def parts_of(split: str, size: int) -> list[Any]:
+    """Returns the parts of a split whose names have so many rows: each a name, and from which row to which."""
+    return ReadInstruction.from_spec(split).to_absolute(dict.fromkeys(split_names(split), size))
 
 
 def is_same(file: Path, other: Path) -> bool:
