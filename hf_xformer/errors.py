@@ -167,11 +167,17 @@ def is_value(word: str) -> bool:
     return " " in word or re.fullmatch(r"-\d+|-\d*\.\d+", word) is not None
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean X?" with the known name that is most like a misspelt one; nothing if none is."""
+def most_like(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that is most like a misspelt one; None if none is."""
     known = list(known)
     near = [each for each in known if each.casefold() == name.casefold()] or get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return near[0] if near else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean X?" with the known name that is most like a misspelt one; nothing if none is."""
+    near = most_like(name, known)
+    return f"; did you mean {near}?" if near else ""
 
 
 def wrong_choice(value: Any, choices: Iterable[Any]) -> str:

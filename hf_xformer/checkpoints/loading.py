@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loads models, tokenizers and configurations from folders or the Hub, and refuses what the library lets pass."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from ..errors import ArgumentError, blame, did_you_mean, first_line, say_once
+from ..errors import ArgumentError, blame, did_you_mean, first_line, most_like, say_once
 from ..files import ADAPTER_CONFIG, CONFIG, GENERATION_CONFIG, TARGET_TOKENIZER, find
 from ..models import XformerConfig
 from .adapters import base_of, check_peft, load_adapter
@@ -123,13 +124,44 @@ def check_path(name_or_path: str) -> None:
     path = Path(name_or_path)
     of_a_folder = path.parent != Path() and path.parent.is_dir()
     if not path.exists() and (path.is_absolute() or of_a_folder or len(path.parts) > 2 or path.suffix == ".json"):
-        raise ArgumentError(f"{name_or_path}: there is no such file or folder")
+        raise ArgumentError(f"{name_or_path}: there is no such file or folder{looked_in(path)}{meant_beside(path)}")
+
+
+def check_local(path: Path) -> None:
+    """
+    Checks that a folder is on this machine, where a name on the Hub will not do.
+
+    Raises:
+        ArgumentError: There is none, or a file in its place.
+    """
+    if not path.is_dir():
+        there = "not a folder" if path.exists() else f"there is no such folder{looked_in(path)}{meant_beside(path)}"
+        raise ArgumentError(f"{path}: {there}")
+
+
+def looked_in(path: Path) -> str:
+    """Returns in which folder a path was looked for, unless it says so itself."""
+    return "" if path.is_absolute() else f" in {Path.cwd()}"
+
+
+def meant_beside(path: Path) -> str:
+    """Returns which path may have been meant by one that is not there: that in the same folder most like it."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = [each.name for each in find(path.parent).iterdir()]
+    near = most_like(path.name, names)
+    return f"; did you mean {path.with_name(near)}?" if near else ""
+
+
+def nor_here(name_or_path: str) -> str:
+    """Returns what to say of a name that the Hub does not give, and that is no folder here either."""
+    return f" (nor is there a folder {Path.cwd() / name_or_path}{meant_beside(Path(name_or_path))})"
 
 
 def why(error: Exception, name_or_path: str) -> str:
     """Returns why something was not loaded, and that there is no folder of its name if the Hub gave nothing either."""
     found = Path(name_or_path).exists() or not isinstance(error, OSError)
-    return first_line(error) + ("" if found else f" (nor is there a folder {Path.cwd() / name_or_path})")
+    return first_line(error) + ("" if found else nor_here(name_or_path))
 
 
 def load_tokenizers(

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..checkpoints.loading import check_path, load_model, load_tokenizers
+from ..checkpoints.loading import check_local, load_model, load_tokenizers
 from ..data.pictures import can_plot
 from ..decoding.attention_maps import cross_attention, plot_attention
 from ..decoding.decoder import Decoder
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--example", help="source text to show the model with (default: the facts' example)")
     add_overwrite(parser, "replace a card that was changed by hand")
     args = parser.parse_args(argv)
-    check_path(str(args.checkpoint))
+    check_local(args.checkpoint)
     refuse_live(args.checkpoint, "write the card of")
     facts = choose_facts(args)
     # All that may be refused, before anything is drawn.

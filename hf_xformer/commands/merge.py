@@ -19,7 +19,7 @@ import torch
 
 from ..checkpoints.adapters import base_of, merge_adapter
 from ..checkpoints.averaging import note_of_averages
-from ..checkpoints.loading import check_path, load_model, load_tokenizers
+from ..checkpoints.loading import check_path, load_model, load_tokenizers, read_config
 from ..checkpoints.saving import check_checkpoint_folder, save_checkpoint
 from ..errors import ArgumentError, one_line_errors
 from ..files import ADAPTER_CONFIG, EVAL_RESULTS, RECORD, TEST_RESULTS, TRAINER_STATE, read_json, write_whole
@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_path(args.adapter)
     base = base_of(args.adapter)
     if base is None:
+        if not Path(args.adapter).exists():
+            read_config(args.adapter, trust_remote_code=args.trust_remote_code)  # which says that it is nowhere
         raise ArgumentError(f"{args.adapter}: not an adapter: it has no {ADAPTER_CONFIG}")
     check_checkpoint_folder(args.out, [args.adapter, base], args.overwrite)
     source, target = load_tokenizers(args.adapter, trust_remote_code=args.trust_remote_code)

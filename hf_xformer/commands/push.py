@@ -25,7 +25,7 @@ from huggingface_hub import HfApi, is_offline_mode
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..checkpoints.loading import check_path
+from ..checkpoints.loading import check_local
 from ..errors import ArgumentError, blame, one_line_errors
 from ..hub.publication import Publication, prepare
 from ..hub.repository import ForeignError, Repository
@@ -114,9 +114,7 @@ def print_stale(repository: Repository, publication: Publication, args: argparse
 
 
 def check_options(args: argparse.Namespace) -> None:
-    check_path(str(args.checkpoint))
-    if not args.checkpoint.is_dir():
-        raise ArgumentError(f"{args.checkpoint}: there is no such folder")
+    check_local(args.checkpoint)
     refuse_live(args.checkpoint, "push")
     with blame(args.repo_id, HFValidationError):
         validate_repo_id(args.repo_id)

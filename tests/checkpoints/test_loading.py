@@ -82,10 +82,12 @@ def test_an_attention_that_is_not_installed_is_an_input_error(tmp_path):
 def test_a_name_that_is_nowhere_is_answered_with_the_folder_that_there_is_not(tmp_path, monkeypatch):
     """The Hub is out of reach here, or has no such repository."""
     monkeypatch.chdir(tmp_path)
-    said = re.escape(f"(nor is there a folder {tmp_path / 'no-such-model'})")
-    for load in (load_model, load_tokenizer, read_config):
-        with pytest.raises(ArgumentError, match=f"no-such-model: cannot (load|read) .*{said}$"):
-            load("no-such-model")
+    for beside, meant in (("other", ""), ("no-such-models", "; did you mean no-such-models?")):
+        (tmp_path / beside).mkdir()
+        said = re.escape(f"(nor is there a folder {tmp_path / 'no-such-model'}{meant})")
+        for load in (load_model, load_tokenizer, read_config):
+            with pytest.raises(ArgumentError, match=f"no-such-model: cannot (load|read) .*{said}$"):
+                load("no-such-model")
 
 
 def test_a_tokenizer_that_is_broken_is_an_input_error(tmp_path):
