@@ -108,6 +108,11 @@ def check_decoder_start(config: PreTrainedConfig) -> None:
             )
 
 
+def sizes_of(source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    """Returns the fields of a new model that hold the sizes of its tokenizers' vocabularies."""
+    return {"vocab_size": len(target), "encoder_vocab_size": None if source is target else len(source)}
+
+
 def fit_vocabulary(
     config: PreTrainedConfig, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase, overrides: dict
 ) -> PreTrainedConfig:
@@ -124,7 +129,6 @@ def fit_vocabulary(
     """
     tokens = {name: getattr(target, name) for name in SPECIAL_TOKENS if getattr(target, name) is not None}
     start = tokens.get("bos_token_id", tokens.get("pad_token_id"))
-    sizes = {"vocab_size": len(target), "encoder_vocab_size": None if source is target else len(source)}
-    fitted = {**tokens, "decoder_start_token_id": start, **sizes, **overrides}
+    fitted = {**tokens, "decoder_start_token_id": start, **sizes_of(source, target), **overrides}
     with blame("--config_overrides", *CONFIG_ERRORS):
         return type(config)(**{**config.to_diff_dict(), **fitted})

@@ -3,6 +3,7 @@
 """
 Estimates what a training takes, before anything is rented: memory per device for each launch configuration, and days.
 
+  hf-xformer estimate configs/train/multi30k-en-de.yaml
   hf-xformer estimate --config_name configs/model/modern-base.json
   hf-xformer estimate --config_name configs/model/modern-base.json --num_processes 8 \\
     --config_overrides d_model=2048,encoder_layers=12,decoder_layers=8,encoder_ffn_dim=5504,decoder_ffn_dim=5504 \\
@@ -14,25 +15,35 @@ free. Tokens are those of both sides; host memory is per process.
 """
 
 import argparse
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..checkpoints.lengths import check_both_lengths
-from ..checkpoints.loading import load_config
-from ..errors import ArgumentError, one_line_errors
+from ..checkpoints.loading import load_config, load_tokenizers
+from ..checkpoints.vocabulary import sizes_of
+from ..errors import ArgumentError, naming, one_line_errors
 from ..files import find
+from ..training.arguments import CHECKPOINTING
 from ..training.estimation import Batch, Counted, Launch, count, memory, read_launch
-from ..training.recipe import parse_overrides
+from ..training.recipe import parse_overrides, read_recipe
+from ..training.schema import options
 from .options import Parser, add_trust, number, whole_number
 
 
 GIB = 2**30
+RECIPES = (".yaml", ".yml")
+# Options of a recipe that are not counted.
+UNCOUNTED = ("lora_rank", "peft_config", "freeze", "optim")
+LENGTHS = ("max_source_length", "max_target_length", "per_device_train_batch_size")
 COLUMNS = ("weights", "gradients", "optimizer", "activations", "at the peak", "host memory")
 
 
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    args = make_parser().parse_args(argv)
+    args = read_options(argv)
     paths = args.accelerate_config or sorted(find("configs/accelerate").glob("*.yaml"))
     if not paths:
         raise ArgumentError("there is no configs/accelerate here: give --accelerate_config")
@@ -40,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     batch = Batch(args.per_device_train_batch_size, args.max_source_length, args.max_target_length)
     check_both_lengths(config, args.max_source_length, args.max_target_length)
     half = None if args.mixed_precision is None else args.mixed_precision != "no"
-    launches = [read_launch(find(path), args.num_processes, half) for path in paths]
+    with naming("--accelerate_config" if args.accelerate_config else ""):
+        launches = [read_launch(find(path), args.num_processes, half) for path in paths]
     counted = {each: count(config, batch, each) for each in {launch.arithmetic for launch in launches}}
 
     tokens = batch.rows * (batch.source + batch.target)
@@ -51,9 +63,66 @@ def main(argv: Sequence[str] | None = None) -> None:
     print_days(model, model.flops / tokens, max(launch.processes for launch in launches), args)
 
 
+def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """
+    Returns the options of the command line, and behind them those of its recipe, which is said.
+
+    Raises:
+        ArgumentError: Something else stands where a recipe should.
+    """
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.recipe is None:
+        if Path(args.config_name).suffix in RECIPES:
+            raise ArgumentError(f"--config_name {args.config_name}: a recipe goes without --config_name")
+        return args
+    if Path(args.recipe).suffix not in RECIPES:
+        raise ArgumentError(f"{args.recipe}: not a YAML file, as recipes are; a model needs --config_name before it")
+    recipe = read_recipe(find(args.recipe))
+    words = words_of(recipe, args.recipe)
+    print(f"hf-xformer estimate {shlex.join(words)}")
+    if left := [name for name in UNCOUNTED if recipe.get(name) is not None]:
+        print(f"counts all weights and AdamW, where {', '.join(left)} may take less")
+    return parser.parse_args(argv, parser.parse_args(words))
+
+
+def words_of(recipe: dict[str, Any], name: str) -> list[str]:
+    """Returns the options for the model of a recipe and its largest batch; raises ArgumentError if it has no model."""
+    given = {option: recipe.get(option, known.default) for option, known in options().items()}
+    model = given["config_name"] or given["model_name_or_path"]
+    if model is None:
+        raise ArgumentError(f"{name}: names no model, neither by config_name nor by model_name_or_path")
+    words = ["--config_name", str(model)]
+    if overrides := vocabulary_of(given) | parse_overrides(given["config_overrides"]):
+        words += ["--config_overrides", json.dumps(overrides)]
+    lengths = [given[f"max_{side}_length"] for side in ("source", "target")]
+    rows = given["per_device_train_batch_size"]
+    if given["max_tokens"] is not None:  # of the longest pairs
+        rows = max(1, given["max_tokens"] // max(lengths))
+    for option, value in zip(LENGTHS, (*lengths, rows), strict=True):
+        words += [f"--{option}", str(value)]
+    flags = (CHECKPOINTING, "activation_checkpointing"), ("trust_remote_code", "trust_remote_code")
+    words += [f"--{option}" for name, option in flags if given[name]]
+    return words + [word for name in ("bf16", "fp16") if given[name] for word in ("--mixed_precision", name)]
+
+
+def vocabulary_of(recipe: dict[str, Any]) -> dict[str, int | None]:
+    """Returns the sizes of a new model's vocabularies; none, and says so, where its tokenizers are not there yet."""
+    if recipe["config_name"] is None or recipe["tokenizer_name"] is None:
+        return {}
+    names = recipe["tokenizer_name"], recipe["target_tokenizer_name"]
+    try:
+        return sizes_of(*load_tokenizers(*names, trust_remote_code=recipe["trust_remote_code"]))
+    except ArgumentError as error:
+        print(f"counts the vocabulary of the configuration: {error}")
+        return {}
+
+
 def make_parser() -> Parser:
     parser = Parser("estimate", __doc__)
-    parser.add_argument("--config_name", required=True, help="the model: a JSON file, a folder or a Hub name")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="a recipe: counts its model and its batches")
+    model.add_argument("--config_name", help="the model: a JSON file, a folder or a Hub name")
     add_trust(parser)
     parser.add_argument("--config_overrides", help="fields to change, as 'd_model=256,encoder_layers=12'")
     parser.add_argument("--max_source_length", type=whole_number(), default=512, help="tokens (default 512)")

@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training will take: counted like the model itself, divided as the launch configurations say."""
 
+import shlex
+
 import pytest
 import torch
-from small_runs import ROOT
+from small_runs import ROOT, refused
 
 from hf_xformer import XformerConfig, XformerForSeq2SeqLM
 from hf_xformer.commands import estimate
+from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
 from hf_xformer.training.estimation import Batch, count, memory, read_launch, run_without_memory
 
@@ -26,6 +29,45 @@ def test_a_source_may_be_longer_than_the_decoders_positions(capsys):
     with pytest.raises(SystemExit):
         estimate.main([*options, "--max_target_length", "65"])
     assert "--max_target_length 65 is beyond the model's `max_position_embeddings` of 64" in capsys.readouterr().err
+
+
+RECIPE = """
+config_name: configs/model/tiny.json
+config_overrides: {d_model: 32, rope_parameters: {rope_theta: 5000.0}}
+max_source_length: 32
+max_tokens: 1024
+bf16: true
+lora_rank: 8
+"""
+
+
+def test_a_recipe_is_counted_as_the_command_line_that_is_printed(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    args = estimate.read_options([str(tmp_path / "recipe.yaml"), "--max_source_length", "64"])
+    command, left = capsys.readouterr().out.splitlines()
+    printed = estimate.read_options([*shlex.split(command)[2:], "--max_source_length", "64"])
+    assert vars(args) | {"recipe": None} == vars(printed)
+    assert (args.max_source_length, args.max_target_length, args.per_device_train_batch_size) == (64, 256, 4)
+    assert (args.config_name, args.mixed_precision) == ("configs/model/tiny.json", "bf16") and "lora_rank" in left
+    tokenizer = train_tokenizer(["A B C"], "symbol")
+    for name, said in (
+        ("none", "configuration: none: "),
+        (str(tmp_path / "tokenizer"), f'"vocab_size": {len(tokenizer)}'),
+    ):
+        tokenizer.save_pretrained(tmp_path / "tokenizer")
+        (tmp_path / "recipe.yaml").write_text(f"{RECIPE}\ntokenizer_name: {name}")
+        estimate.read_options([str(tmp_path / "recipe.yaml")])
+        assert said in capsys.readouterr().out
+    (tmp_path / "recipe.yaml").write_text("seed: 1")
+    assert "recipe.yaml: names no model" in refused(estimate, [tmp_path / "recipe.yaml"], capsys)
+
+
+@pytest.mark.slow
+def test_a_recipe_is_estimated(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    launch = str(ROOT / "configs/accelerate/cpu.yaml")
+    estimate.main([str(tmp_path / "recipe.yaml"), "--accelerate_config", launch])
+    assert "4 rows of 32 source and 256 target tokens a device and step" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
