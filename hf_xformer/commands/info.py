@@ -1,14 +1,15 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Describes a checkpoint and what is wrong with it: size, options, memory, tokenizer, missing or unexpected weights.
+Describes a checkpoint and what is wrong with it: size, options, memory, tokenizer, missing or unexpected weights; and
+an adapter: its kind, options and parameters, and the model that it belongs to.
 
   hf-xformer info runs/g2p-quickstart
   hf-xformer info user/name --revision v1.0
 
 It reads the weight files a tensor at a time; a checkpoint on the Hub is downloaded first. The exit status is 1 if
 weights are missing, unexpected or of another shape than the configuration says, and 2 if files cannot be read or a
-weight is infinite or NaN.
+weight is infinite or NaN. Weights of an adapter are compared with the model when both are loaded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,16 +17,23 @@ from filecmp import cmp
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from ..checkpoints.adapters import KINDS, MERGEABLE, base_of
 from ..checkpoints.averaging import note_of_averages
 from ..checkpoints.folder_checks import check_generation, check_json
-from ..checkpoints.loading import check_path, load_tokenizers, read_own_config
+from ..checkpoints.loading import check_path, load_tokenizers, nor_here, read_config, read_own_config
 from ..checkpoints.vocabulary import check_vocabulary
-from ..checkpoints.weight_files import StoredTensor, check_finite, compare, count_parameters, read_tensors
+from ..checkpoints.weight_files import (
+    StoredTensor,
+    check_finite,
+    compare,
+    count_parameters,
+    read_header,
+    read_tensors,
+)
 from ..errors import ArgumentError, first_line, one_line_errors
-from ..files import ADAPTER_CONFIG, GENERATION_CONFIG, read_json, travelling_files
+from ..files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, GENERATION_CONFIG, read_json, travelling_files
 from ..hub.repository import hub_call
 from ..models import XformerConfig
 from .options import Parser, add_checkpoint, add_revision
@@ -46,6 +54,12 @@ INSIDE = {
 }
 # Fields of the generation config that people set.
 SHOWN = ("num_beams", "max_length", "max_new_tokens", "length_penalty", "do_sample", "forced_bos_token_id")
+# Options of adapters that decide their size and what they change.
+ADAPTER_OPTIONS = (
+    *("r", "init_r", "target_r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora", "num_virtual_tokens"),
+    *("target_modules", "feedforward_modules", "modules_to_save"),
+)
+UNUSED = (("ADALORA", "r"),)  # that PEFT writes all the same
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -56,15 +70,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_revision(parser)
     args = parser.parse_args(argv)
     folder = fetch(args.checkpoint, args.revision)
-    config = read_config(folder, args.trust_remote_code)
+    if (base := base_of(str(folder))) is not None:
+        stored = read_adapter(folder)
+        check_finite(folder)
+        show(adapter_lines(folder, base, stored, args.trust_remote_code), folder)
+        return
+    advice = "hf-xformer convert makes one of many stock models"
+    config = read_own_config(str(folder), advice, args.trust_remote_code)
     stored = read_tensors(folder)
     if not stored:
         raise ArgumentError(f"{args.checkpoint}: there are no weights (model.safetensors)")
     check_finite(folder)
-    for name, text in lines(folder, config, stored, args.trust_remote_code):
-        print(f"{name:12}{text}")
-    if note := note_of_averages(str(folder)):
-        print(note)
+    show(lines(folder, config, stored, args.trust_remote_code), folder)
     problems = list(compare(config, stored).sentences())
     print(
         f"{'weights':12}{len(stored)} tensors, " + ("which are not the model's:" if problems else "all of the model's")
@@ -72,6 +89,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     for problem in problems:
         print(f"  {problem}")
     raise SystemExit(1 if problems else 0)
+
+
+def show(described: Iterable[tuple[str, str]], folder: Path) -> None:
+    """Prints the lines of a description, and that there are averages beside the weights if there are."""
+    for name, text in described:
+        print(f"{name:12}{text}")
+    if note := note_of_averages(str(folder)):
+        print(note)
 
 
 def fetch(name_or_path: str, revision: str | None) -> Path:
@@ -86,15 +111,7 @@ def fetch(name_or_path: str, revision: str | None) -> Path:
         with hub_call():
             return Path(snapshot_download(name_or_path, revision=revision, ignore_patterns=["*.bin", "*.pt", "*.pth"]))
     except ArgumentError as error:
-        raise ArgumentError(f"{name_or_path}: no such folder, and {error}") from error
-
-
-def read_config(folder: Path, trust_remote_code: bool) -> XformerConfig:
-    if (base := base_of(str(folder))) is not None:
-        kind = read_json(folder / ADAPTER_CONFIG).get("peft_type")
-        merging = ", or merge it with hf-xformer merge" if kind in MERGEABLE else ""
-        raise ArgumentError(f"{folder}: an adapter ({KINDS.get(kind, kind)}) of {base}: look into that{merging}")
-    return read_own_config(str(folder), "hf-xformer convert makes one of many stock models", trust_remote_code)
+        raise ArgumentError(f"{name_or_path}: {error}{nor_here(name_or_path)}") from error
 
 
 def lines(
@@ -121,6 +138,37 @@ def lines(
     yield "format", f"{config.format_version}"
 
 
+def read_adapter(folder: Path) -> dict[str, StoredTensor]:
+    """Returns the tensors of an adapter by name; raises ArgumentError if they cannot be read."""
+    if not (path := folder / ADAPTER_WEIGHTS).exists():
+        raise ArgumentError(f"{folder}: there are no weights of the adapter ({ADAPTER_WEIGHTS})")
+    return read_header(path)
+
+
+def adapter_lines(
+    folder: Path, base: str, stored: dict[str, StoredTensor], trust_remote_code: bool
+) -> Iterable[tuple[str, str]]:
+    """Yields the lines of the description of an adapter, as `(topic, text)`."""
+    chosen = read_json(folder / ADAPTER_CONFIG)
+    kind = chosen.get("peft_type")
+    yield "adapter", f"{KINDS.get(kind, kind)} of {count_parameters(stored):,} parameters in {len(stored)} tensors"
+    named = {name: sorted(value) if isinstance(value, list) else value for name, value in chosen.items()}
+    shown = [name for name in ADAPTER_OPTIONS if named.get(name) and (kind, name) not in UNUSED]
+    yield "options", ", ".join(f"{name}={named[name]!r}" for name in shown) or "all at their defaults"
+    try:
+        config = read_config(base, trust_remote_code=trust_remote_code)
+        yield "model", f"{base} ({config.model_type})"
+    except ArgumentError as error:
+        config = None
+        yield "model", f"WARNING: {error}"
+    yield "memory", f"{bytes_of(stored)}, beside those of the model"
+    yield "tokenizer", describe_tokenizers(folder, None, trust_remote_code)
+    if config is not None and (folder / GENERATION_CONFIG).exists():
+        yield "decoding", describe_generation(folder, config)
+    out = "hf-xformer merge makes a model of both" if kind in MERGEABLE else "not possible: it changes no weights"
+    yield "merging", out
+
+
 def options(config: XformerConfig) -> dict:
     """Returns the fields that are not at their defaults, without those that other lines say."""
     default = XformerConfig().to_dict()
@@ -130,14 +178,16 @@ def options(config: XformerConfig) -> dict:
 
 def memory(config: XformerConfig, stored: dict[str, StoredTensor]) -> str:
     """Describes the memory of the weights, and of the keys and values that all decoder layers keep of a token."""
-    types = ", ".join(sorted({tensor.dtype for tensor in stored.values()}))
     heads, width = config.heads_of("decoder")
     element = ELEMENT_BYTES.get(str(config.dtype).removeprefix("torch."), 4)
     a_token = 2 * config.decoder_layers * (config.num_key_value_heads or heads) * width * element
-    return (
-        f"{size(sum(tensor.bytes for tensor in stored.values()))} of weights ({types}); cache of {size(a_token)} a "
-        "token of the source and as much of the target"
-    )
+    return f"{bytes_of(stored)}; cache of {size(a_token)} a token of the source and as much of the target"
+
+
+def bytes_of(stored: dict[str, StoredTensor]) -> str:
+    """Describes the memory of the weights alone."""
+    types = ", ".join(sorted({tensor.dtype for tensor in stored.values()}))
+    return f"{size(sum(tensor.bytes for tensor in stored.values()))} of weights ({types})"
 
 
 def size(count: float) -> str:
@@ -148,10 +198,12 @@ def size(count: float) -> str:
     raise AssertionError
 
 
-def describe_tokenizers(folder: Path, config: XformerConfig, trust_remote_code: bool) -> str:
+def describe_tokenizers(folder: Path, config: XformerConfig | None, trust_remote_code: bool) -> str:
+    """Describes the tokenizers, and whether they fit the configuration if there is one."""
     try:
         source, target = load_tokenizers(str(folder), trust_remote_code=trust_remote_code)
-        check_vocabulary(config, source, target)
+        if config is not None:
+            check_vocabulary(config, source, target)
     except ArgumentError as error:
         return f"WARNING: {error}"
     sides = [source] if source is target else [source, target]
@@ -160,7 +212,7 @@ def describe_tokenizers(folder: Path, config: XformerConfig, trust_remote_code: 
     )
 
 
-def describe_generation(folder: Path, config: XformerConfig) -> str:
+def describe_generation(folder: Path, config: PreTrainedConfig) -> str:
     if not (folder / GENERATION_CONFIG).exists():
         return f"no {GENERATION_CONFIG}: greedy"
     try:

@@ -24,7 +24,7 @@ from small_adapters import (
     train_and_keep,
     train_base,
 )
-from small_models import make_batch, make_model
+from small_models import make_batch, make_model, save_checkpoint
 from small_runs import refused
 from small_stock_models import make_stock
 from torch.testing import assert_close
@@ -32,7 +32,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_xformer.checkpoints import adapters
 from hf_xformer.checkpoints.loading import load_model
-from hf_xformer.commands import evaluate, generate, merge, train
+from hf_xformer.commands import evaluate, generate, info, merge, train
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
 from hf_xformer.training.adapters import add_adapter, make_adapter
@@ -97,6 +97,29 @@ def test_two_vocabularies_and_their_tokenizers_come_along(task, tmp_path, monkey
     for folder in ("run", "merged"):
         assert_close(logits(load_model(str(tmp_path / folder))), expected, atol=1e-5, rtol=1e-5)
     assert torch.equal(logits(AutoPeftModelForSeq2SeqLM.from_pretrained(tmp_path / "run")), expected)
+
+
+def test_info_says_which_adapter_it_is_and_of_which_model(tmp_path, capsys):
+    base = save_checkpoint(tmp_path / "base")
+    options = {"r": 3, "target_modules": ["v_proj", "q_proj"]}
+    adapted = get_peft_model(load_model(str(base)), LoraConfig(task_type="SEQ_2_SEQ_LM", **options))
+    adapted.save_pretrained(tmp_path / "adapter")
+
+    def said() -> dict[str, str]:
+        info.main([str(tmp_path / "adapter")])
+        return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+
+    found, trained = said(), adapted.get_nb_trainable_parameters()[0]
+    assert found["adapter"].startswith(f"LoRA of {trained:,} parameters in ")
+    assert found["options"] == "r=3, lora_alpha=8, target_modules=['q_proj', 'v_proj']"
+    assert found["model"] == f"{base} (xformer)" and "hf-xformer merge" in found["merging"]
+    assert found["tokenizer"].startswith("WARNING: ")  # PEFT saves none
+    shutil.move(base, tmp_path / "moved")
+    assert said()["model"].startswith(f"WARNING: {base}: there is no such file or folder")
+    (tmp_path / "adapter" / WEIGHTS).write_bytes(b"broken")
+    assert f"{WEIGHTS}: not a safetensors file" in refused(info, [tmp_path / "adapter"], capsys)
+    (tmp_path / "adapter" / WEIGHTS).unlink()
+    assert "there are no weights of the adapter" in refused(info, [tmp_path / "adapter"], capsys)
 
 
 @pytest.mark.slow

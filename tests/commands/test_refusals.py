@@ -23,7 +23,7 @@ COMMANDS = {
     "train": ("--model_name_or_path {checkpoint} --train_file {data} --output_dir {out} --use_cpu true", "prepare"),
     "generate": ("{checkpoint} --input {data} --output {out}", "make_decoder"),
     "evaluate": ("{checkpoint} --test_file {data} --metrics per --output_file {out}", "load_rows"),
-    "info": ("{checkpoint}", "read_config"),
+    "info": ("{checkpoint}", "read_own_config"),
     "card": ("{checkpoint}", "choose_facts"),
     "push": ("{checkpoint} user/name --dry_run", "prepare"),
     "convert": ("{checkpoint} {out}", "convert_checkpoint"),
@@ -218,7 +218,7 @@ def test_a_bug_is_no_input_error(verb, bug, places, monkeypatch):
 
 def test_a_bug_ends_the_command_with_its_traceback(places, monkeypatch, capsys):
     """Python prints it and ends with status 1 where nothing stands between."""
-    monkeypatch.setattr(info, "read_config", lambda *names, **options: {}["bug"])
+    monkeypatch.setattr(info, "read_own_config", lambda *names, **options: {}["bug"])
     with pytest.raises(KeyError, match="bug"):
         cli.main(["info", *words_of("info", places)])
     assert sys.excepthook is sys.__excepthook__ and capsys.readouterr().err == ""

@@ -67,8 +67,11 @@ def assert_verbs_read(run: Path, base: Path, kind: str, capsys) -> None:
     tokens = model.generate(**tokenizer(["A B C", "D"], padding=True, return_tensors="pt"), do_sample=False)
     expected = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     assert (run / "out.txt").read_text().splitlines() == [text.strip() for text in expected]
-    line = refused(info, [run], capsys)
-    assert f"of {base.resolve()}: look into that" in line and ("hf-xformer merge" in line) == (kind in MERGED)
+    capsys.readouterr()
+    info.main([str(run)])
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert said["model"] == f"{base.resolve()} (xformer)"
+    assert ("hf-xformer merge" in said["merging"]) == (kind in MERGED)
 
 
 @pytest.mark.slow
