@@ -3,7 +3,6 @@
 """The objective that a recipe names: its options, checked, and the tokens that it needs of a tokenizer."""
 
 import inspect
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -13,8 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import ArgumentError, blame, did_you_mean, wrong_choice
-from ..files import unique
+from ..errors import ArgumentError, did_you_mean, wrong_choice
 from .encoding import title_of
 from .objectives import Copy, Denoising, Mixture, Objective, PrefixLM, SpanCorruption
 from .tokenizers import SENTINEL
@@ -106,14 +104,11 @@ class ObjectiveOptions:
 
 def read_objective(given: str | Mapping[str, Any]) -> ObjectiveOptions:
     """
-    Reads the option `objective`: a name, or a mapping with a `name` and options, as such or as JSON.
+    Reads the option `objective`: a name, or a mapping with a `name` and options.
 
     Raises:
         ArgumentError: There is no such objective or option, or a value that it cannot have.
     """
-    if isinstance(given, str) and given.startswith("{"):
-        with blame(f"--objective {given}: not JSON", ValueError):
-            given = json.loads(given, object_pairs_hook=unique)
     options: dict[str, Any] = {"name": given} if isinstance(given, str) else dict(given)
     found = read_denoisers(options)
     if "sentinels" in options and all(each.name != "span_corruption" for each in found.denoisers):
@@ -217,7 +212,7 @@ def tokens_for(
             raise ArgumentError(
                 f"{where}: {title} has no sentinel {options.sentinels.replace('{}', '0')!r}: hf-xformer tokenizer "
                 "--sentinels 100 makes one with sentinels; if it has others, say so by "
-                '--objective \'{"name": ..., "sentinels": "<other_{}>"}\''
+                "--objective '{name: ..., sentinels: \"<other_{}>\"}'"
             )
         return {"sentinels": sentinels}
     if name == "denoising":

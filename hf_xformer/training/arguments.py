@@ -92,8 +92,8 @@ class ModelArguments:
         "v_proj, and for a stock model those that PEFT knows for its type."
     )
     peft_config: dict[str, Any] | str | None = option(
-        "Adapters of another kind, or with more options: a mapping with PEFT's own names, or JSON. peft_type is LORA, "
-        "ADALORA, IA3, PREFIX_TUNING, PROMPT_TUNING or P_TUNING. In place of --lora_rank."
+        "Adapters of another kind, or with more options: a mapping with PEFT's own names, such as {peft_type: IA3}. "
+        "peft_type is LORA, ADALORA, IA3, PREFIX_TUNING, PROMPT_TUNING or P_TUNING. In place of --lora_rank."
     )
 
     @property
@@ -169,14 +169,15 @@ class DataArguments:
     )
     datasets: list[dict[str, Any]] | str | None = option(
         "Several corpora to draw training pairs from, in place of --train_file: a list of mappings, with the options "
-        "of a corpus, or JSON. Needs --max_steps: a mixture has no epochs.",
+        "of a corpus, or its text in YAML. Needs --max_steps: a mixture has no epochs.",
     )
     temperature: float | None = option(
         "Draws from --datasets in proportion to the number of their pairs to the power of 1 / temperature, in place "
         "of weights: with 1 as often as they are large, with more the more evenly. By default 1, without weights."
     )
     stages: list[dict[str, Any]] | str | None = option(
-        "Weights of --datasets that change on the way: a list of mappings, each with until_step and weights, or JSON.",
+        "Weights of --datasets that change on the way: a list of mappings, each with until_step and weights, or "
+        "its text in YAML.",
     )
     validation_file: list[str] | None = option(
         "Validation pairs, in the formats of --train_file. By default there is no evaluation, unless --eval_strategy "

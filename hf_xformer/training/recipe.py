@@ -14,8 +14,8 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.training_args import OptimizerNames
 
 from ..decoding.metrics import GREATER_IS_BETTER
-from ..errors import ArgumentError, blame, one_line, wrong_choice
-from ..files import find, unique
+from ..errors import ArgumentError, naming, one_line, wrong_choice
+from ..files import find
 from ..yaml_files import read_mapping_option, read_yaml_file
 from .arguments import DataArguments, ModelArguments
 from .launch import prepare_launch, runs_on_cpu
@@ -24,6 +24,10 @@ from .muon import MUON
 from .parts import parse_multipliers
 from .schema import GROUPS, MORE_CHOICES, RUN_DEFAULTS, json_schema, options, unknown
 from .validation_sets import metric_of, parse_sets
+
+
+# Mappings that may be files of JSON, which the library reads.
+CONFIG_FILES = ("accelerator_config", "fsdp_config", "deepspeed")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -95,8 +99,6 @@ def settle_direction(merged: dict[str, Any]) -> None:
         raise ArgumentError(f"--greater_is_better {str(merged['greater_is_better']).lower()}: {better}")
     merged["greater_is_better"] = greater
     kwargs = merged["lr_scheduler_kwargs"]
-    if isinstance(kwargs, str) and kwargs.startswith("{"):
-        kwargs = json.loads(kwargs)
     if by_metric and isinstance(kwargs or {}, dict):
         mode = "max" if greater else "min"
         if (kwargs or {}).get("mode", mode) != mode:
@@ -147,13 +149,14 @@ def parse_words(words: list[str], recipe: dict[str, Any], description: str) -> d
         raise ArgumentError(f"{rest[0]}: neither an option nor an option's value; a recipe comes first (see --help)")
     merged = vars(parsed)
     for name, value in merged.items():
-        # The library reads such texts as JSON.
-        is_json = options()[name].group == "training" and "object" in options()[name].types
-        if is_json and isinstance(value, str) and value.startswith("{"):
-            with blame(f"--{name} {value}: not JSON", ValueError):
-                json.loads(value, object_pairs_hook=unique)
-        elif is_json and isinstance(value, str) and name.endswith("_kwargs"):
-            raise ArgumentError(f"--{name} {value}: expected JSON, such as '{{\"name\": 1}}'")
+        if not isinstance(value, str) or "object" not in options()[name].types:
+            continue
+        with naming(f"--{name}"):
+            merged[name] = options()[name].convert(value)
+            if merged[name] == value and name.endswith("_kwargs"):
+                raise ArgumentError(f"expected a mapping, such as '{{name: 1}}', got {value!r:.80}")
+            if merged[name] == value and name in CONFIG_FILES and not Path(value).is_file():
+                raise ArgumentError(f"{value}: there is no such file")
     return merged
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from transformers import Seq2SeqTrainingArguments
 
 from ..errors import ArgumentError, did_you_mean, wrong_choice
+from ..yaml_files import read_yaml
 from .arguments import CorpusArguments, DataArguments, ModelArguments, StageArguments
 from .muon import MUON
 
@@ -92,11 +93,16 @@ class Option:
 
     def convert(self, value: Any) -> Any:
         """
-        Returns a recipe's value as the dataclass holds it: 1 as 1.0 for a number, a text as a list of one for a list.
+        Returns a recipe's value as the dataclass holds it: 1 as 1.0 for a number, a text as a list of one for a list,
+        a text in braces as the mapping that it is in YAML, and so in JSON.
 
         Raises:
             ArgumentError: It has another type, or is none of the choices; the message says which would do.
         """
+        if isinstance(value, str) and value.startswith("{") and "object" in self.types:
+            value = read_yaml(value)
+            if glued := [name for name, of in value.items() if of is None and ":" in str(name)]:
+                raise ArgumentError(f"{glued[0]!r}: YAML wants a space behind the colon")
         kind = JSON_TYPES.get(type(value), "")
         if kind in self.types:
             if kind == "array" and not all(JSON_TYPES.get(type(item)) == self.items for item in value):

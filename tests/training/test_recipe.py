@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes and command lines: which wins, and what is said of a mistake in either."""
 
+import json
+import re
+
 import pytest
 from small_runs import refused
 
@@ -42,9 +45,13 @@ COMMAND_LINE = {
     "--learning_rate": "--learning_rate: expected one argument",
     "--overlong keep": "--overlong: 'keep' is none of its choices; there are truncate, drop",
     "--eval_strategy step": "--eval_strategy: 'step' is none of its choices; did you mean steps?",
-    "--lr_scheduler_kwargs {": "--lr_scheduler_kwargs {: not JSON: Expecting property name",
-    '--lr_scheduler_kwargs {"a":1,"a":2}': '--lr_scheduler_kwargs {"a":1,"a":2}: not JSON: `a` is there twice',
-    "--lr_scheduler_kwargs [1]": "--lr_scheduler_kwargs [1]: expected JSON, such as",
+    "--lr_scheduler_kwargs {": "--lr_scheduler_kwargs: line 1, column 2: ",
+    '--lr_scheduler_kwargs {"a":1,"a":2}': "--lr_scheduler_kwargs: line 1, column 8: 'a' stands there twice",
+    '--objective {"name":"copy","name":"ul2"}': "--objective: line 1, column 16: 'name' stands there twice",
+    "--objective {name:copy}": "--objective: 'name:copy': YAML wants a space behind the colon",
+    "--lr_scheduler_kwargs [1]": "--lr_scheduler_kwargs: expected a mapping, such as '{name: 1}', got '[1]'",
+    "--deepspeed none.json": "--deepspeed: none.json: there is no such file",
+    "--fsdp_config none.json": "--fsdp_config: none.json: there is no such file",
     "--optim_args a=1,a=2": "--optim_args: 'a' stands there twice",
     '--optim_args {"betas":[0.9,1]}': "--optim_args betas: expected a number or a word, got [0.9, 1]",
     "--seed 1 recipe.yaml": "recipe.yaml: neither an option nor an option's value; a recipe comes first",
@@ -90,6 +97,27 @@ def test_overrides_are_one_whether_written_as_text_mapping_or_json():
     assert parse_overrides(text) == parse_overrides(expected) == expected
     assert parse_overrides('{"d_model": 256}') == {"d_model": 256}
     assert parse_overrides(None) == parse_overrides("") == {}
+
+
+MAPPINGS = {
+    "objective": {"name": "span_corruption", "noise_density": 0.3},
+    "peft_config": {"peft_type": "IA3", "target_modules": ["q_proj"]},
+    "lr_scheduler_kwargs": {"num_cycles": 2, "power": 1e-4},
+    "accelerator_config": {"split_batches": True},
+    "config_overrides": {"norm_type": "layernorm", "rope_parameters": {"rope_theta": 5000.0}},
+}
+
+
+@pytest.mark.parametrize(("name", "content"), MAPPINGS.items(), ids=MAPPINGS)
+def test_a_mapping_on_the_command_line_is_that_of_a_recipe_in_yaml_or_json(name, content, tmp_path):
+    yaml = re.sub(r'"(\w+)"', r"\1", json.dumps(content))
+    (tmp_path / "recipe.yaml").write_text(f"{name}: {yaml}\n")
+    read = []
+    for words in ([str(tmp_path / "recipe.yaml")], [f"--{name}", yaml], [f"--{name}", json.dumps(content)]):
+        of_run = parse_run([*words, "--output_dir", str(tmp_path), "--use_cpu", "true"], "")
+        read.append(next(getattr(each, name) for each in of_run if hasattr(each, name)))
+    assert read[0] == read[1] == read[2]
+    assert read[0] == content or getattr(read[0], "split_batches", False)
 
 
 def test_the_help_shows_defaults_and_the_schema(capsys):
