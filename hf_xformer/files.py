@@ -62,6 +62,16 @@ def find(path: str | Path) -> Path:
     return next((root / path for root in SHARE_ROOTS if (root / path).exists()), path)
 
 
+def doubled(paths: Iterable[str | Path]) -> str | Path | None:
+    """Returns the first path that names what an earlier one has named, however they are spelt; None if none does."""
+    seen: set[str] = set()
+    for path in paths:
+        if (place := os.path.realpath(path)) in seen:
+            return path
+        seen.add(place)
+    return None
+
+
 def packaged(path: str | Path) -> Path:
     """
     Returns the package's own file or folder of that name, whatever the working folder holds.

@@ -28,7 +28,7 @@ from hf_xformer.files import TRAIN_RESULTS, travelling_files
 
 
 ROOT = Path(__file__).resolve().parent.parent
-# Command lines of the verbs that take a checkpoint, but for training.
+# Command lines of the verbs that take a checkpoint, but for training; `{sound}` is another one.
 CHECKPOINT_LINES = (
     "generate {model} --input {data} --output {out}",
     "evaluate {model} --test_file {data} --metrics per",
@@ -39,7 +39,7 @@ CHECKPOINT_LINES = (
     "export {model} {out}",
     "export {model} {out} --engine onnx",
     "merge {adapter} {out}",
-    "average {model} {model} --output_dir {out}",
+    "average {sound} {model} --output_dir {out}",
     "distill {model} --train_file {data} --output_file {out}",
     "estimate --config_name {model}",
     "attention {model} A --output {out}",

@@ -16,11 +16,20 @@ from itertools import pairwise
 from pathlib import Path
 
 from ..checkpoints.averaging import average_checkpoints
-from ..checkpoints.loading import check_path, load_tokenizers
+from ..checkpoints.loading import check_local, load_tokenizers
 from ..checkpoints.saving import save_checkpoint
 from ..checkpoints.vocabulary import other_tokens
 from ..errors import ArgumentError, one_line_errors
-from ..files import AVERAGED, TRAINER_STATE, check_output_folder, checkpoints_of, read_json, step_of, write_json
+from ..files import (
+    AVERAGED,
+    TRAINER_STATE,
+    check_output_folder,
+    checkpoints_of,
+    doubled,
+    read_json,
+    step_of,
+    write_json,
+)
 from ..hub.privacy import public_path
 from ..training.resume import whole
 from ..version import __version__
@@ -58,9 +67,11 @@ def choose(names: list[str], last: int | None) -> list[str]:
             raise ArgumentError(
                 f"--last {last} is for the folder of one run: of {len(names)} folders all are averaged"
             )
+        if (twice := doubled(names)) is not None:
+            raise ArgumentError(f"{twice}: named twice, it would count twice in the average: name each once")
         return names
     last = 5 if last is None else last
-    check_path(names[0])
+    check_local(Path(names[0]))
     saved = checkpoints_of(Path(names[0]))
     found = [str(path) for path in saved if whole(path)]
     if cut_off := [str(path) for path in saved if str(path) not in found]:

@@ -39,7 +39,7 @@ from ..data.report import report_lines
 from ..data.rows import Columns, Row
 from ..data.sources import find_files
 from ..data.statistics import SIDES, Statistics
-from ..errors import ArgumentError, DataError, one_line_errors, say_once
+from ..errors import ArgumentError, DataError, naming, one_line_errors, say_once
 from ..files import TARGET_TOKENIZER, write_json, write_text
 from .options import (
     Parser,
@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         source, target = load_tokenizers(args.tokenizer, args.target_tokenizer, args.trust_remote_code)
     overlap, other_bad = None, BadRows("skip")  # the test set as it is
     if args.against:
-        overlap = Overlap(read(args.against, against_columns(args), other_bad), one_column=args.one_column)
+        against = read(args.against, against_columns(args), other_bad, "--against")
+        overlap = Overlap(against, one_column=args.one_column)
     statistics = Statistics(source, target, overlap, args.one_column)
     bad = bad_rows_of(args, "skip")
     rows = read(args.file, columns, bad)
@@ -141,19 +142,23 @@ def against_columns(args: argparse.Namespace) -> Columns:
     return Columns(args.against_source_column or columns.source, args.against_target_column or columns.target)
 
 
-def read(files: Sequence[str], columns: Columns, bad: BadRows) -> Iterator[Row]:
+def read(files: Sequence[str], columns: Columns, bad: BadRows, option: str = "") -> Iterator[Row]:
     """
     Yields rows, and shows meanwhile how many.
+
+    Args:
+        option: The one that names the files, for messages; empty for an argument without a name.
 
     Raises:
         DataError: There are none, not even bad ones, which this verb shows; or all lack a column.
     """
-    rows = good_rows_of(find_files(files, say_once), columns, bad)
-    yield from tqdm(rows, desc=f"Reading {Path(files[0]).name}", unit=" rows", disable=None)
-    if bad.remedy():
-        raise DataError(bad.refusal(skip=""))
-    if bad.rows == 0:
-        raise DataError(f"{files[0]}: there are no rows")
+    with naming(option):
+        rows = good_rows_of(find_files(files, say_once), columns, bad)
+        yield from tqdm(rows, desc=f"Reading {Path(files[0]).name}", unit=" rows", disable=None)
+        if bad.remedy():
+            raise DataError(bad.refusal(skip=""))
+        if bad.rows == 0:
+            raise DataError(f"{files[0]}: there are no rows")
 
 
 def make_report(

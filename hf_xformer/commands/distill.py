@@ -36,7 +36,7 @@ from ..data.text_forms import is_blank
 from ..decoding.decoder import Decoder
 from ..decoding.hypotheses import Hypothesis
 from ..decoding.tally import Place, Tally, shortened
-from ..errors import ArgumentError, one_line_errors, say_once
+from ..errors import ArgumentError, naming, one_line_errors, say_once
 from ..files import write_json_lines, write_text, write_whole
 from ..hub.privacy import public_path
 from ..training.fingerprint import weights_of
@@ -70,9 +70,10 @@ KEPT = 512  # texts that may be decoded before any of them is kept; samples foll
 def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     check_options(args)
-    bad_rows, files = bad_rows_of(args), find_files(args.train_file, say_once)
-    column = getattr(args, f"{SIDES[args.direction][0]}_column")
-    texts = load_rows(files, column, target_column=None, bad_rows=bad_rows)["source"]
+    bad_rows, column = bad_rows_of(args), getattr(args, f"{SIDES[args.direction][0]}_column")
+    with naming("--train_file"):
+        files = find_files(args.train_file, say_once)
+        texts = load_rows(files, column, target_column=None, bad_rows=bad_rows)["source"]
     bad_rows.tell(say_once)
     say_tag(args)
     partial = args.output_file.with_name(f"{args.output_file.name}.partial")
@@ -174,7 +175,7 @@ def order(args: argparse.Namespace) -> dict:
     chosen += ["target_column", "on_bad_row", "seed", "n_best"]
     chosen += ["batch_size"] if args.do_sample else []  # those of a batch are sampled together
     chosen += ["comet_model"] if args.mbr == "comet" else []
-    allowed = None if args.allowed is None else list(read_lines(args.allowed))
+    allowed = None if args.allowed is None else list(read_lines(args.allowed, "--allowed"))
     content = {"checkpoint": weights_of(args.checkpoint, args.revision), "assistant": weights_of(args.assistant_model)}
     more = {"content": content, "scores": args.min_score is not None, "allowed": allowed}
     return {name: getattr(args, name) for name in chosen} | length_options(args) | generate_options(args) | more

@@ -42,7 +42,7 @@ from ..decoding.predictions import first_difference, is_predictions, read_predic
 from ..decoding.scorers import nearest
 from ..decoding.scoring import NFC, UNICODE_FORMS, Scoring, describe_form
 from ..errors import ArgumentError, naming, one_line_errors, say_once
-from ..files import RECORD, TEST_RESULTS, read_json, write_json
+from ..files import RECORD, TEST_RESULTS, doubled, read_json, write_json
 from ..hub.privacy import public_path
 from ..version import __version__
 from .options import (
@@ -180,9 +180,8 @@ def check_options(args: argparse.Namespace) -> None:
     check_results_of_card(args.output_file, args.systems)
     if files and len(files) != len(decoded):
         raise ArgumentError(f"--predictions_file: {len(files)} files for {len(decoded)} checkpoints to decode with")
-    places = [Path(name).resolve() for name in args.systems]
-    if doubled := [name for name, place in zip(args.systems, places, strict=True) if places.count(place) > 1]:
-        raise ArgumentError(f"{doubled[-1]}: it would be compared with itself")
+    if (twice := doubled(args.systems)) is not None:
+        raise ArgumentError(f"{twice}: it would be compared with itself")
     if not args.test_file and not is_predictions(args.systems[0]):
         raise ArgumentError(f"--test_file is missing, which {args.systems[0]} is to decode")
 
@@ -230,10 +229,11 @@ def read_test_set(
     args: argparse.Namespace, bad_rows: BadRows
 ) -> tuple[list[str], list[list[str]], Sequence[str] | None]:
     """Returns the sources and references of `--test_file`, and each row's group by `--by`; says what may be amiss."""
-    files = find_files(args.test_file, say_once)
+    with naming("--test_file"):
+        files = find_files(args.test_file, say_once)
+        rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows, group=args.by)
     for name in args.systems:
         say_seen(name, [*args.test_file, *files])
-    rows = load_rows(files, args.source_column, args.target_column, bad_rows=bad_rows, group=args.by)
     bad_rows.tell(say_once)
     groups = rows["group"][: args.max_samples] if args.by else None
     return rows["source"][: args.max_samples], rows["target"][: args.max_samples], groups

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_n_best(args, decoder.config)
     check_overlong(decoder, args)
     # Lines in and lines out: the input is never held whole.
-    sources = read_lines(args.input or sys.stdin.buffer)
+    sources = lines_of(args, "input")
     echoed: list[str] = []
     broken, escaped = Tally(), 0
     try:
@@ -111,8 +111,8 @@ def check_options(args: argparse.Namespace) -> None:
     inputs = [path for path in (args.input, args.prefix, args.force_words, args.allowed) if path is not None]
     check_output_file("--output", args.output, inputs)
     if args.input is not None:
-        # Fails here, and not when the model is loaded.
-        check_file(args.input, f"leave out --input and type < {args.input}")
+        with naming("--input"):  # here, and not when the model is loaded
+            check_file(args.input, f"leave it out and type < {args.input}")
     for name in ("prefix", "force_words"):
         if getattr(args, name) is not None:
             check_beside(args, name)
@@ -130,18 +130,24 @@ def check_beside(args: argparse.Namespace, name: str) -> None:
         check_file(path, "give a text file, a line for each source")
     if args.input is None:  # which is compared as it comes
         return
-    lines, sources = (sum(1 for _ in read_lines(each)) for each in (path, args.input))
+    lines, sources = (sum(1 for _ in lines_of(args, each)) for each in (name, "input"))
     if lines != sources:
         raise ArgumentError(f"--{name} {path} has {lines:,} lines, and --input {args.input} {sources:,}")
+
+
+def lines_of(args: argparse.Namespace, name: str) -> Iterator[str]:
+    """Returns the lines of an option's file, or of the standard input where it was not given."""
+    path = getattr(args, name)
+    return read_lines(sys.stdin.buffer) if path is None else read_lines(path, f"--{name}")
 
 
 def told(args: argparse.Namespace) -> dict[str, Any]:
     """Returns what each source's text is told to be."""
     given: dict[str, Any] = {}
     if args.prefix is not None:
-        given["prefixes"] = read_lines(args.prefix)
+        given["prefixes"] = lines_of(args, "prefix")
     if args.force_words is not None:
-        lines = read_lines(args.force_words)
+        lines = lines_of(args, "force_words")
         given["force_words"] = ([word for word in line.split("\t") if word.strip()] for line in lines)
     return given
 
@@ -156,7 +162,7 @@ def check_overlong(decoder: Decoder, args: argparse.Namespace) -> None:
     if args.overlong != "error":
         return
     if args.input is not None:
-        decoder.check_lengths(read_lines(args.input), kind="line")
+        decoder.check_lengths(lines_of(args, "input"), kind="line")
         return
     print(
         "--overlong error: standard input is read as it comes; what stands before a long line is printed, and --input"

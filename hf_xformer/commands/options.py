@@ -406,7 +406,7 @@ def make_decoder(args: argparse.Namespace, count: int | None = None) -> Decoder:
     elif count is not None:
         options["num_return_sequences"] = count
     if args.allowed is not None:
-        options["allowed"] = list(read_lines(args.allowed))
+        options["allowed"] = list(read_lines(args.allowed, "--allowed"))
     set_seed(args.seed)
     return Decoder.from_pretrained(
         args.checkpoint,

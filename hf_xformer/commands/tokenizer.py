@@ -30,7 +30,7 @@ from ..data.rows import Row
 from ..data.sources import find_files
 from ..data.templates import check_target, fields_of, language_fields, tags_of
 from ..data.tokenizers import TRAINERS, train_tokenizer
-from ..errors import ArgumentError, one_line_errors, say_once
+from ..errors import ArgumentError, naming, one_line_errors, say_once
 from ..files import TARGET_TOKENIZER, check_output_folder, fill_folder
 from .options import (
     Parser,
@@ -225,9 +225,10 @@ def row_opener(args: argparse.Namespace) -> Callable[[], Iterable[Row]]:
         for option in ("dataset_config_name", "train_split"):
             if (value := getattr(args, option)) != make_parser().get_default(option):
                 raise ArgumentError(f"--{option} {value} does nothing with --train_file: it is for --dataset_name")
-        files = find_files(args.train_file, say_once)
-        for _ in read_rows(files, columns.source, columns.target, bad_rows):  # all are counted before training begins
-            pass
+        with naming("--train_file"):
+            files = find_files(args.train_file, say_once)
+            for _ in read_rows(files, columns.source, columns.target, bad_rows):  # counted before training begins
+                pass
         bad_rows.tell(say_once)
         return lambda: read_rows(files, columns.source, columns.target, bad_rows.fresh())
     name, config = args.dataset_name, args.dataset_config_name

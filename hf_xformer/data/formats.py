@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from ..errors import DataError, first_line
+from ..errors import DataError, first_line, naming
 from .bad_rows import Fault
 
 
@@ -63,25 +63,27 @@ def check_file(path: Path, instead: str = "write it to a file first") -> None:
         raise DataError(f"{path}: {kinds.get(stat.S_IFMT(mode), 'something else')}, where a file should be: {instead}")
 
 
-def read_lines(source: Path | BinaryIO) -> Iterator[str]:
+def read_lines(source: Path | BinaryIO, option: str = "") -> Iterator[str]:
     """
     Yields the lines of a file in UTF-8 without their ends and without a byte order mark; `.gz` is unpacked.
 
     Args:
         source: A path, or an open stream of bytes such as `sys.stdin.buffer`.
+        option: The one that names the file, such as "--input", for messages.
 
     Raises:
         DataError: It cannot be read, is not UTF-8, or has a line of more than `LONGEST` bytes.
     """
-    if not isinstance(source, Path):
-        yield from split_lines(source, stream_name(source))
-        return
-    check_file(source)
-    try:
-        with gzip.open(source) if is_gzip(source) else source.open("rb") as file:
-            yield from split_lines(file, str(source))
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{source}: {getattr(error, 'strerror', None) or error}") from error
+    with naming(option):
+        if not isinstance(source, Path):
+            yield from split_lines(source, stream_name(source))
+            return
+        check_file(source)
+        try:
+            with gzip.open(source) if is_gzip(source) else source.open("rb") as file:
+                yield from split_lines(file, str(source))
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{source}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def stream_name(stream: BinaryIO) -> str:

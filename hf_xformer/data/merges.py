@@ -33,7 +33,7 @@ def read_merges(path: Path) -> Merges:
     Raises:
         ArgumentError: The file is another one, such as of merges of bytes, or of version 0.1.
     """
-    first, *lines = [*read_lines(path)] or [""]
+    first, *lines = [*read_lines(path, "--merges")] or [""]
     if first.strip() != VERSION:
         raise ArgumentError(
             f"--merges {path}: begins with {first[:40]!r}, and a file of subword-nmt with {VERSION!r}; "

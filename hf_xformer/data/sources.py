@@ -13,7 +13,7 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import metadata_load
 
 from ..errors import DataError
-from ..files import RECORD
+from ..files import RECORD, doubled
 from .formats import (
     TABLE_READERS,
     Records,
@@ -137,10 +137,10 @@ def find_files(files: Sequence[str | Path], say: Callable | None = None) -> list
     Returns files as they are, and in place of a folder its tables in the order of their names.
 
     Args:
-        say: Is told what a folder came to.
+        say: Is told what a folder came to, and which table is named twice.
 
     Raises:
-        DataError: Something is no file, or the tables of a folder do not go together.
+        DataError: Something is no file, or an empty one, or the tables of a folder do not go together.
     """
     found: list[Path] = []
     for path in map(Path, files):
@@ -157,6 +157,10 @@ def find_files(files: Sequence[str | Path], say: Callable | None = None) -> list
         found += tables
     for path in found:
         check_file(path)
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty")
+    if say is not None and (twice := doubled(filter(is_table, found))) is not None:
+        say(f"{twice}: this file is named twice, and each of its rows counts twice")
     return found
 
 

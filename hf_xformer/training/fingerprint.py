@@ -11,7 +11,6 @@ import hashlib
 import json
 from dataclasses import fields
 from enum import Enum
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ..checkpoints.loading import IGNORED_FIELDS
 from ..data.encoding import READ, SPELT_OUT
 from ..data.formats import format_of
 from ..data.sources import find_files
-from ..errors import DataError, InputError
+from ..errors import DataError, InputError, naming
 from ..files import CONFIG, content_of
 from .arguments import DataArguments, ModelArguments
 from .chance import objective_of
@@ -222,8 +221,12 @@ def shared_digests(
     digests: dict[str, Any] = {}
     fault: InputError | None = None
     try:
-        of_training = [file for _, of_corpus in corpora_of(data_args) for file in of_corpus.train_file or ()]
-        find_files((*of_training, *chain(*data_args.validation_files.values())))
+        for corpus, of_corpus in corpora_of(data_args):
+            with naming("--train_file" if corpus.name is None else f"--datasets, corpus {corpus.name}"):
+                find_files(of_corpus.train_file or ())
+        for name, files in data_args.validation_files.items():
+            with naming(f"--validation_sets {name}" if name else "--validation_file"):
+                find_files(files)
         if PartialState().is_main_process:
             digests = digests_of(model_args, data_args, training_args)
     except InputError as error:

@@ -37,7 +37,7 @@ from ..data.pairs import (
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
 from ..data.windows import Stage, Windows
-from ..errors import ArgumentError, say_of
+from ..errors import ArgumentError, naming, say_of
 from .arguments import CorpusArguments, DataArguments
 from .chance import make_encoder, say_chance
 from .launch import data_parallel_size
@@ -144,7 +144,8 @@ def read_corpus(
         say = partial(say_of, say, title_of(corpus))
     tokenize = tokenize.with_prefix(corpus.prefix)
     with naming_corpus(corpus, data_args):
-        rows = read_split(data_args, "train", bad_rows, say, data_args.streaming)
+        with naming("--train_file" if corpus.name is None and data_args.train_file else ""):
+            rows = read_split(data_args, "train", bad_rows, say, data_args.streaming)
         bad_rows.tell(partial(say_of, say, "train"))
         rows = first(rows, data_args.max_train_samples)
         check_languages(rows, data_args.columns, tokenize, title_of(corpus))

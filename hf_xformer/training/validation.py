@@ -59,7 +59,8 @@ def read_validation(
             bad = bad_rows.setdefault(title or "validation", BadRows(of_set.on_bad_row, None, of_set.unwanted))
             for seen in trained_on(of_set, data_args):
                 tell(f"{seen} too: its scores say nothing of texts that the model has not seen")
-            rows: Any = first(read_split(of_set, "validation", bad, tell), of_set.max_eval_samples)
+            with naming("--validation_file" if of_set.validation_file and not name else ""):
+                rows: Any = first(read_split(of_set, "validation", bad, tell), of_set.max_eval_samples)
             bad.tell(partial(say_of, say, title or "validation"))
             prefixed = tokenize.with_prefix(prefix)
             check_languages(rows, of_set.columns, prefixed, "validation")

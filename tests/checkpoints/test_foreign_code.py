@@ -94,7 +94,8 @@ def places(checkpoint, tmp_path, monkeypatch) -> dict[str, Path]:
     (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(adapter))
     (tmp_path / "model/planted.py").write_text(CODE.format(marker=str(tmp_path / "marker")))
     names = ("model", "plain", "tokenizer", "adapter", "out", "dataset", "marker")
-    return {name: tmp_path / name for name in names} | {"data": tmp_path / "rows.jsonl"}
+    found = {name: tmp_path / name for name in names} | {"data": tmp_path / "rows.jsonl"}
+    return found | {"sound": found["plain"]}
 
 
 def start(line: str, places: dict[str, Path], *more: str) -> None:

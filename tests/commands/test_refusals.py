@@ -4,6 +4,7 @@
 
 import json
 import re
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +30,7 @@ COMMANDS = {
     "convert": ("{checkpoint} {out}", "convert_checkpoint"),
     "export": ("{checkpoint} {out}", "export_checkpoint"),
     "merge": ("{adapter} {out}", "load_tokenizers"),
-    "average": ("{checkpoint} {checkpoint} --output_dir {out}", "average_checkpoints"),
+    "average": ("{other} {checkpoint} --output_dir {out}", "average_checkpoints"),
     "distill": ("{checkpoint} --train_file {data} --output_file {out}", "load_rows"),
     "estimate": ("--config_name {checkpoint}", "load_config"),
     "demo": ("{checkpoint} --port 0", "run"),
@@ -75,8 +76,13 @@ def checkpoint(tmp_path_factory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
+@pytest.fixture(scope="module")
+def other(checkpoint) -> Path:
+    return shutil.copytree(checkpoint, checkpoint.with_name("other"))
+
+
 @pytest.fixture
-def places(checkpoint, tmp_path, monkeypatch) -> dict[str, Path]:
+def places(checkpoint, other, tmp_path, monkeypatch) -> dict[str, Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     write(tmp_path / "rows.jsonl", b'{"source": "A", "target": "B"}\n')
@@ -84,6 +90,7 @@ def places(checkpoint, tmp_path, monkeypatch) -> dict[str, Path]:
     write(tmp_path / "adapter/adapter_config.json", adapter)
     return {
         "checkpoint": checkpoint,
+        "other": other,
         "adapter": tmp_path / "adapter",
         "data": tmp_path / "rows.jsonl",
         "out": tmp_path / "out",
@@ -126,6 +133,20 @@ def test_what_cannot_be_used_is_named_in_one_line_and_nothing_is_written(
     assert contents(tmp_path) | contents(checkpoint) == before
 
 
+LOADING = [verb for verb, (line, _) in COMMANDS.items() if re.search("{checkpoint}|{adapter}", line)]
+
+
+@pytest.mark.parametrize("verb", LOADING)
+def test_a_name_that_is_nowhere_is_answered_with_where_it_was_looked_for_and_the_nearest(
+    verb, places, tmp_path, capsys
+):
+    """The Hub is out of reach here, or has no such repository."""
+    (tmp_path / "my-runs").mkdir()
+    named = dict.fromkeys(("checkpoint", "adapter"), "my-run")
+    line = refusal(verb, words_of(verb, places | named), capsys)
+    assert re.search(rf"( in {tmp_path}|a folder {tmp_path}/my-run); did you mean my-runs\?", line), line
+
+
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "train"])
 def test_each_misspelt_option_gets_the_nearest_one(verb, places, capsys):
     with pytest.raises(SystemExit):
@@ -164,12 +185,9 @@ def test_each_misspelt_option_gets_the_nearest_one(verb, places, capsys):
         ("generate", ["{checkpoint}", "--mbr", "--num_beams", "2", "--n_best", "3"], "--n_best 3: --mbr has 2"),
         ("generate", ["{checkpoint}", "--comet_python", "x"], "--comet_python is for --mbr comet"),
         ("generate", ["{checkpoint}", "--epsilon_cutoff", "0.1"], "--epsilon_cutoff is for sampling"),
-        ("generate", ["{checkpoint}", "--prefix", "none.txt"], "--prefix: none.txt: No such file"),
         ("generate", ["{checkpoint}", "--tgt_lang", "de"], "tgt_lang de: the tokenizer knows no languages"),
         ("evaluate", ["x", "--test_file", "{data}", "--metrics", "per", "--by", "lang"], "no field 'lang'"),
         ("evaluate", ["x", "--test_file", "{data}", "--metrics", "per", "--source_column", "{{a"], "template"),
-        ("generate", ["{checkpoint}", "--allowed", "none.txt"], "none.txt"),
-        ("generate", ["{checkpoint}", "--force_words", "none.txt"], "--force_words: none.txt: No such file"),
         ("generate", ["{checkpoint}", "--force_words", "{data}"], "force_words needs num_beams of 2 or more"),
         ("generate", ["{checkpoint}", "--assistant_model", "/no/model"], "/no/model: there is no such file or folder"),
         ("generate", ["{checkpoint}", "--output", "{data}", "--prefix", "{data}"], "would overwrite the input"),
@@ -186,14 +204,45 @@ def test_each_misspelt_option_gets_the_nearest_one(verb, places, capsys):
         ("tokenizer", ["--train_file", "{data}", "--output_dir", "o", "--vocab_size", "1" * 30], "--vocab_size: must"),
         ("estimate", ["--config_name", "{checkpoint}", "--config_overrides", "dropout=much"], "dropout"),
         ("estimate", ["--config_name", "{checkpoint}", "--config_overrides", "d_modle=2"], "d_model"),
-        ("estimate", ["--config_name", "{checkpoint}", "--accelerate_config", "none.yaml"], "none.yaml"),
+        ("estimate", [], "one of the arguments RECIPE.yaml --config_name is required"),
+        ("estimate", ["{checkpoint}"], "not a YAML file, as recipes are; a model needs --config_name before it"),
+        ("estimate", ["--config_name", "r.yaml"], "--config_name r.yaml: a recipe goes without --config_name"),
         ("push", ["{checkpoint}", "a//b"], "a//b: "),
+        ("average", ["{checkpoint}", "{checkpoint}/.", "--output_dir", "o"], "named twice"),
         ("average", ["{checkpoint}", "--last", "1", "--output_dir", "o"], "--last: must be 2 or more, got 1"),
         ("attention", ["{checkpoint}", "A", "--layer", "9"], "--layer 9: the decoder has 3 layers"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_its_option(verb, words, said, places, capsys):
     assert said in refusal(verb, [word.format(**places) for word in words], capsys)
+
+
+FILES = {
+    "generate {checkpoint}": ("input", "allowed"),
+    "generate {checkpoint} --input {data} --num_beams 2": ("prefix", "force_words"),
+    "evaluate {checkpoint} --metrics per --test_file {data}": ("allowed",),
+    "evaluate {checkpoint} --metrics per": ("test_file",),
+    "distill {checkpoint} --output_file o": ("train_file",),
+    "distill {checkpoint} --output_file o --train_file {data}": ("allowed",),
+    "tokenizer --output_dir o": ("train_file",),
+    "tokenizer --output_dir o --train_file {data}": ("merges",),
+    "data {data}": ("against",),
+    "train --model_name_or_path {checkpoint} --output_dir o --use_cpu true": ("train_file",),
+    "train --model_name_or_path {checkpoint} --output_dir o --use_cpu true --train_file {data}": (
+        *("validation_file", "card_facts", "generation_config"),
+    ),
+    "estimate --config_name {checkpoint}": ("accelerate_config",),
+    "card {checkpoint}": ("card_facts",),
+}
+
+
+@pytest.mark.parametrize(("line", "option"), [(line, option) for line, options in FILES.items() for option in options])
+@pytest.mark.parametrize("name", ["none.json", "bytes.json"])
+def test_a_file_that_cannot_be_read_is_named_with_its_option(line, option, name, places, tmp_path, capsys):
+    write(tmp_path / "bytes.json", b"\xff\n")
+    verb, *words = line.format(**places).split()
+    said = refusal(verb, [*words, f"--{option}", name], capsys)
+    assert re.match(rf"error: --{option}:? .*{name}", said), said
 
 
 def test_a_full_folder_is_not_written_into(places, capsys):

@@ -99,7 +99,7 @@ def refusal(line: str, models: Path, name: str, folder: Path, capsys) -> str:
     shutil.copytree(models / "tokenizer", adapter)
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(models / name)}))
     places = {"model": models / name, "adapter": adapter, "data": folder / "rows.jsonl", "out": folder / "out"}
-    places |= {"tokenizer": models / "tokenizer"}
+    places |= {"tokenizer": models / "tokenizer", "sound": models / "short"}
     verb, *words = [word.format(**places) for word in shlex.split(line)]
     return refused(import_module(f"hf_xformer.commands.{verb}"), words, capsys)
 

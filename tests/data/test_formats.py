@@ -123,6 +123,17 @@ def test_tables_follow_one_another_and_a_folder_is_its_tables_in_order(tmp_path)
     assert "files of several formats, .csv, .jsonl: name the files" in refusal(tmp_path)
 
 
+def test_a_table_that_is_named_twice_is_said(tmp_path):
+    table, link, text = (tmp_path / name for name in ("a.jsonl", "link.jsonl", "a.txt"))
+    table.write_text(ROW)
+    link.symlink_to(table)
+    text.write_text("a\n")
+    said: list[str] = []
+    assert find_files([table, link], said.append) == [table, link]
+    assert said == [f"{link}: this file is named twice, and each of its rows counts twice"]
+    assert find_files([text, text], said.append) == [text, text] and len(said) == 1  # sources that are the targets
+
+
 def test_a_folder_of_several_splits_is_a_dataset_and_no_training_file(tmp_path):
     for name in ("train.jsonl", "test.jsonl", "validation.jsonl"):
         (tmp_path / name).write_text(ROW)

@@ -332,4 +332,4 @@ for lacking in (0, 1):
     )
     for lacking in (0, 1):
         for rank in (0, 1):
-            assert f"without {lacking}, process {rank}: words.jsonl: No such file or directory" in said
+            assert f"without {lacking}, process {rank}: --train_file: words.jsonl: No such file or directory" in said
