@@ -28,7 +28,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..checkpoints.loading import load_tokenizer
-from ..data.formats import read_lines
+from ..data.formats import numbered_lines
 from ..data.reading import load_rows
 from ..data.sources import find_files
 from ..data.templates import fields_of, takes_apart
@@ -175,7 +175,7 @@ def order(args: argparse.Namespace) -> dict:
     chosen += ["target_column", "on_bad_row", "seed", "n_best"]
     chosen += ["batch_size"] if args.do_sample else []  # those of a batch are sampled together
     chosen += ["comet_model"] if args.mbr == "comet" else []
-    allowed = None if args.allowed is None else list(read_lines(args.allowed, "--allowed"))
+    allowed = args.allowed and [line for _, line in numbered_lines(args.allowed, "--allowed")]
     content = {"checkpoint": weights_of(args.checkpoint, args.revision), "assistant": weights_of(args.assistant_model)}
     more = {"content": content, "scores": args.min_score is not None, "allowed": allowed}
     return {name: getattr(args, name) for name in chosen} | length_options(args) | generate_options(args) | more

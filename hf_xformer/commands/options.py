@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 
 from ..checkpoints.quantization import QUANTIZATIONS
 from ..data.bad_rows import POLICIES, SHORTEST, BadRows, Unwanted
-from ..data.formats import TABLE_READERS, format_of, read_lines
+from ..data.formats import TABLE_READERS, format_of, numbered_lines
 from ..data.rows import Columns
 from ..data.templates import language_fields
 from ..decoding.decoder import Decoder
@@ -406,7 +406,7 @@ def make_decoder(args: argparse.Namespace, count: int | None = None) -> Decoder:
     elif count is not None:
         options["num_return_sequences"] = count
     if args.allowed is not None:
-        options["allowed"] = list(read_lines(args.allowed, "--allowed"))
+        options["allowed"] = [line for _, line in numbered_lines(args.allowed, "--allowed")]
     set_seed(args.seed)
     return Decoder.from_pretrained(
         args.checkpoint,

@@ -108,13 +108,14 @@ def split_lines(file: Any, name: str) -> Iterator[str]:
             raise DataError(f"{name}:{number}: not UTF-8 (byte {byte:#04x}){hint}") from error
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields the lines of a file with their numbers; raises DataError if there is none."""
+def numbered_lines(path: Path, option: str = "") -> Iterator[tuple[int, str]]:
+    """Yields the lines of a file with their numbers, as `read_lines` does; raises DataError if there is none too."""
     number = 0
-    for number, line in enumerate(read_lines(path), start=1):
-        yield number, line
-    if number == 0:
-        raise DataError(f"{path}: the file is empty")
+    with naming(option):
+        for number, line in enumerate(read_lines(path), start=1):
+            yield number, line
+        if number == 0:
+            raise DataError(f"{path}: the file is empty")
 
 
 def read_text(path: Path) -> Records:

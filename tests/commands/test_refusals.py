@@ -236,9 +236,19 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(("line", "option"), [(line, option) for line, options in FILES.items() for option in options])
-@pytest.mark.parametrize("name", ["none.json", "bytes.json"])
+MAY_BE_EMPTY = ("input", "prefix", "force_words", "card_facts")
+UNREADABLE = [
+    (line, option, name)
+    for line, options in FILES.items()
+    for option in options
+    for name in ("none.json", "bytes.json", "empty.json")
+    if name != "empty.json" or option not in MAY_BE_EMPTY
+]
+
+
+@pytest.mark.parametrize(("line", "option", "name"), UNREADABLE)
 def test_a_file_that_cannot_be_read_is_named_with_its_option(line, option, name, places, tmp_path, capsys):
+    write(tmp_path / "empty.json", b"")
     write(tmp_path / "bytes.json", b"\xff\n")
     verb, *words = line.format(**places).split()
     said = refusal(verb, [*words, f"--{option}", name], capsys)
