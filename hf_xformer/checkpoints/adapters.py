@@ -75,6 +75,12 @@ def base_of(name_or_path: str, **hub) -> str | None:
     return base
 
 
+def revision_of_base(name_or_path: str, **hub) -> dict[str, str]:
+    """Returns the revision of its model that an adapter names, as an option of `from_pretrained`, if it names one."""
+    revision = read_json(Path(str(find_adapter_config_file(name_or_path, **hub)))).get("revision")
+    return {} if revision is None else {"revision": revision}
+
+
 def is_moved(earlier: str, now: str) -> bool:
     """Returns whether a base model's folder seems to have been moved: it is gone, and another has its name."""
     was, is_now = Path(earlier), Path(now)

@@ -22,7 +22,7 @@ from transformers.utils import cached_file
 from ..errors import ArgumentError, blame, did_you_mean, first_line, most_like, say_once
 from ..files import ADAPTER_CONFIG, CONFIG, GENERATION_CONFIG, TARGET_TOKENIZER, find
 from ..models import XformerConfig
-from .adapters import base_of, check_peft, load_adapter
+from .adapters import base_of, check_peft, load_adapter, revision_of_base
 from .folder_checks import check_folder, check_generation, check_json
 from .foreign_code import TOKENIZER_CONFIG, check_code, say_unsafe
 from .vocabulary import CONFIG_ERRORS
@@ -32,7 +32,7 @@ from .weight_files import check_finite_tensor, read_tensors
 # Fields of a configuration in which the same model's may differ.
 IGNORED_FIELDS = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
 TRAINING_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
-# Options about a repository: they do not go for the model that an adapter in it belongs to.
+# Options about a repository. The revision is not one of the model that an adapter in it belongs to.
 HUB_OPTIONS = ("revision", "token")
 
 
@@ -94,11 +94,16 @@ def described(key: str | tuple) -> str:
 def load_adapted(
     name_or_path: str, base: str, computed: frozenset[str], trust_remote_code: bool, **options
 ) -> PreTrainedModel:
-    """Loads the model that an adapter belongs to, and the adapter into it; arguments as for [`load_model`]."""
+    """
+    Loads the model that an adapter belongs to, of the revision that it names, and the adapter into it.
+
+    Arguments are as for [`load_model`].
+    """
     check_peft(f"{name_or_path}, an adapter,")
     hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+    of_base = {name: hub[name] for name in hub if name != "revision"} | revision_of_base(name_or_path, **hub)
     try:
-        model = load_model(base, computed, trust_remote_code, **options)
+        model = load_model(base, computed, trust_remote_code, **of_base, **options)
     except ArgumentError as error:
         raise ArgumentError(
             f"{name_or_path}: the model that it is an adapter of, as its {ADAPTER_CONFIG} says: {error}"

@@ -11,9 +11,9 @@ from ..errors import ArgumentError
 from .encoding import PLAIN_TEXT, Frame, SpeltOut, TextEncoder, title_of
 
 
-# Tokens of the text by which one that draws at random is known: at a dropout of 0.01 the same three times is a chance
-# of less than one in a thousand.
-LONGEST_TOKENS = 500
+# Tokens of the text by which one that draws at random is known, and how often it is split: at a dropout of 0.02 one of
+# a few hundred entries, many of them letters, splits two alike in one of eight tries, ten in one of a hundred million.
+LONGEST_TOKENS, TRIES = 500, 10
 # Made beside ids where a tokenizer's `model_input_names` have it.
 MASK = "attention_mask"
 # Advice for a tokenizer that does not end its texts.
@@ -63,8 +63,7 @@ def probe(tokenizer: PreTrainedTokenizerBase, side: str) -> Probe:
     cuts = len(whole) <= limit or (
         len(short) <= limit and ids_around(frame, short) == (list(frame.prefix), list(frame.suffix))
     )
-    words_of_it = [many_tokens(tokenizer)] * 3
-    draws = len({tuple(ids) for ids in encode.ids_of(words_of_it)}) > 1
+    draws = len({tuple(ids) for ids in encode.ids_of([many_tokens(tokenizer)] * TRIES)}) > 1
     taken = {token: encode([f"a {token} a"])[0].spelt_out for token in encode.names}
     encode.ids_of([text])
     return Probe(
