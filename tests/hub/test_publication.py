@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import small_records
-import torch
 import yaml
 from bare_environment import BareEnvironment
 from hub_client import run_client, run_with
@@ -429,42 +428,6 @@ def test_an_adapter_of_a_folder_here_and_a_broken_one_are_refused(run, tmp_path,
     assert "cut off: `base_model.model." in refused(push, [tmp_path / "adapter", "tester/x"], capsys)
     weights.unlink()
     assert "there are no weights" in refused(push, [tmp_path / "adapter", "tester/x"], capsys)
-
-
-def test_an_adapter_gets_the_revision_of_its_model_that_it_names(hub, run, tmp_path):
-    model = AutoModelForSeq2SeqLM.from_pretrained(run)
-    adapted = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, init_lora_weights=False))
-    adapted.save_pretrained(tmp_path / "adapter")
-    ids = torch.tensor([[3, 4, 5]])
-    with torch.no_grad():
-        expected = adapted.eval()(input_ids=ids, decoder_input_ids=ids).logits[0, 0, 0].item()
-    code = f"""
-        import torch
-        from huggingface_hub import CommitOperationAdd
-        from safetensors.torch import load_file, save_file
-        from hf_xformer.checkpoints import load_model
-
-        run, adapter = Path("{run}"), Path("{tmp_path}/adapter")
-        config, weights = run / "config.json", run / "model.safetensors"
-
-        def push():
-            files = [CommitOperationAdd(path.name, path) for path in (config, weights)]
-            return api.create_commit("tester/revised", files, commit_message="push").oid
-
-        api.create_repo("tester/revised")
-        first = push()
-        changed = {{name: each + 1 for name, each in load_file(weights).items()}}
-        save_file(changed, weights, {{"format": "pt"}})
-        push()
-        path = adapter / "adapter_config.json"
-        named = {{"base_model_name_or_path": "tester/revised", "revision": first}}
-        path.write_text(json.dumps(json.loads(path.read_text()) | named))
-        ids = torch.tensor([[3, 4, 5]])
-        with torch.no_grad():
-            logits = load_model(str(adapter)).eval()(input_ids=ids, decoder_input_ids=ids).logits
-        answer["logit"] = logits[0, 0, 0].item()
-    """
-    assert run_client(hub, tmp_path / "machine", code)["logit"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_training_and_evaluation_read_a_data_set_by_its_name(hub, task, tmp_path):
