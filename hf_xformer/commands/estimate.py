@@ -17,7 +17,7 @@ free. Tokens are those of both sides; host memory is per process.
 import argparse
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ from .options import Parser, add_trust, number, whole_number
 
 GIB = 2**30
 RECIPES = (".yaml", ".yml")
-# Options of a recipe that are not counted.
-UNCOUNTED = ("lora_rank", "peft_config", "freeze", "optim")
+# Options of a recipe that are not counted, as weights that get no gradients.
+UNCOUNTED = ("lora_rank", "peft_config", "freeze")
 LENGTHS = ("max_source_length", "max_target_length", "per_device_train_batch_size")
 COLUMNS = ("weights", "gradients", "optimizer", "activations", "at the peak", "host memory")
 
@@ -79,11 +79,28 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     if Path(args.recipe).suffix not in RECIPES:
         raise ArgumentError(f"{args.recipe}: not a YAML file, as recipes are; a model needs --config_name before it")
     recipe = read_recipe(find(args.recipe))
+    if args.config_overrides is not None:
+        recipe["config_overrides"] = args.config_overrides
     words = words_of(recipe, args.recipe)
     print(f"hf-xformer estimate {shlex.join(words)}")
-    if left := [name for name in UNCOUNTED if recipe.get(name) is not None]:
-        print(f"counts all weights and AdamW, where {', '.join(left)} may take less")
-    return parser.parse_args(argv, parser.parse_args(words))
+    for line in uncounted(recipe):
+        print(line)
+    of_recipe = parser.parse_args(words)
+    overrides = of_recipe.config_overrides
+    args = parser.parse_args(argv, of_recipe)
+    args.config_overrides = overrides  # with those of the command line, and the sizes of the vocabularies
+    return args
+
+
+def uncounted(recipe: dict[str, Any]) -> Iterable[str]:
+    """Yields lines of what a recipe has that the estimate does not count."""
+    names = [name for name in UNCOUNTED if recipe.get(name) is not None]
+    if not str(recipe.get("optim", "adamw")).startswith("adamw"):
+        names.append("optim")
+    if names:
+        yield f"counts all weights and AdamW, where {', '.join(names)} may take less"
+    if recipe.get("ema_decay") is not None:
+        yield "counts no averages of ema_decay, which take four bytes a parameter more"
 
 
 def words_of(recipe: dict[str, Any], name: str) -> list[str]:
@@ -99,6 +116,8 @@ def words_of(recipe: dict[str, Any], name: str) -> list[str]:
     rows = given["per_device_train_batch_size"]
     if given["max_tokens"] is not None:  # of the longest pairs
         rows = max(1, given["max_tokens"] // max(lengths))
+    if given["r_drop"] is not None:  # each pair twice
+        rows *= 2
     for option, value in zip(LENGTHS, (*lengths, rows), strict=True):
         words += [f"--{option}", str(value)]
     flags = (CHECKPOINTING, "activation_checkpointing"), ("trust_remote_code", "trust_remote_code")

@@ -19,7 +19,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from transformers import GenerationConfig, PreTrainedConfig
 
-from ..checkpoints.adapters import KINDS, MERGEABLE, base_of
+from ..checkpoints.adapters import KINDS, MERGEABLE, base_of, revision_of_base
 from ..checkpoints.averaging import note_of_averages
 from ..checkpoints.folder_checks import check_generation, check_json
 from ..checkpoints.loading import check_path, load_tokenizers, nor_here, read_config, read_own_config
@@ -156,7 +156,7 @@ def adapter_lines(
     shown = [name for name in ADAPTER_OPTIONS if named.get(name) and (kind, name) not in UNUSED]
     yield "options", ", ".join(f"{name}={named[name]!r}" for name in shown) or "all at their defaults"
     try:
-        config = read_config(base, trust_remote_code=trust_remote_code)
+        config = read_config(base, trust_remote_code=trust_remote_code, **revision_of_base(str(folder)))
         yield "model", f"{base} ({config.model_type})"
     except ArgumentError as error:
         config = None

@@ -180,7 +180,8 @@ class Repository:
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(name, content) for name, content in publication.files.items()
         ]
-        operations += [CommitOperationDelete(name) for name in self.stale(publication, self.listing(head))]
+        before = self.listing(head)
+        operations += [CommitOperationDelete(name) for name in self.stale(publication, before)]
         # Before it is true: a kill right after the commit must not make it another's.
         sent = self.remember(folder, publication)
         with hub_call():
@@ -193,7 +194,9 @@ class Repository:
                 parent_commit=head,
             )
         there = self.listing(done.oid)
-        if lost := sorted(name for name, hashed in sent.items() if there.get(name) not in hashed):
+        unsent = [name for name, hashed in sent.items() if there.get(name) not in hashed]
+        lost = sorted(name for name in unsent if there.get(name) == before.get(name))
+        if lost and ".gitignore" in there:
             some = ", ".join(lost[:3]) + ", ..." * (len(lost) > 3)
             # The library logs it where nobody looks.
             raise ArgumentError(

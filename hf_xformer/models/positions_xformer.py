@@ -75,7 +75,7 @@ class XformerComputedPositions(nn.Module):
     """Base class of positions with buffers that no checkpoint holds, because they follow from the config."""
 
     def initialise(self) -> None:
-        """Fills the buffers, which `from_pretrained` and `to_empty` leave as they are."""
+        """Fills the buffers, which `from_pretrained`, and `to_empty` of a model on "meta", leave as they are."""
         raise NotImplementedError
 
     @torch.no_grad()

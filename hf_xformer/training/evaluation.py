@@ -117,8 +117,8 @@ def set_length(config: GenerationConfig, length: int, option: str, say: Callable
 
 def fit_beginning(model: Any, target: PreTrainedTokenizerBase, given: Mapping[str, Any], say: Callable) -> None:
     """
-    Has the texts that a model generates begin as the targets of its training do (transformers issue 41492), and says
-    if its generation config had them begin otherwise.
+    Has the texts that a model generates begin with the token by which its training starts the decoder, and with the
+    language that a multilingual tokenizer puts before targets (transformers issue 41492); says what that replaces.
 
     Args:
         given: Fields that `--generation_config` gives, which stay.

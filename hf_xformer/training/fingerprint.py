@@ -30,7 +30,7 @@ from ..files import CONFIG, content_of
 from .arguments import DataArguments, ModelArguments
 from .chance import objective_of
 from .launch import layout, precision
-from .mixtures import corpora_of, mappings
+from .mixtures import corpora_of, mappings, naming_files
 from .plan import Plan
 from .resume import raise_first
 from .schema import options
@@ -222,10 +222,10 @@ def shared_digests(
     fault: InputError | None = None
     try:
         for corpus, of_corpus in corpora_of(data_args):
-            with naming("--train_file" if corpus.name is None else f"--datasets, corpus {corpus.name}"):
+            with naming_files(corpus, of_corpus):
                 find_files(of_corpus.train_file or ())
         for name, files in data_args.validation_files.items():
-            with naming(f"--validation_sets {name}" if name else "--validation_file"):
+            with naming(f"validation set {name!r}" if name else "--validation_file"):
                 find_files(files)
         if PartialState().is_main_process:
             digests = digests_of(model_args, data_args, training_args)

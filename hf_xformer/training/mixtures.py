@@ -203,3 +203,9 @@ def title_of(corpus: CorpusArguments, data_args: DataArguments | None = None) ->
 def naming_corpus(corpus: CorpusArguments, data_args: DataArguments) -> AbstractContextManager[None]:
     """Has an error about one of several corpora begin with its name."""
     return naming("" if corpus.name is None else title_of(corpus, data_args))
+
+
+def naming_files(corpus: CorpusArguments, data_args: DataArguments) -> AbstractContextManager[None]:
+    """Has an error about training files begin with the name of their corpus, or with the option that gives them."""
+    alone = "--train_file" if data_args.train_file else ""
+    return naming(alone if corpus.name is None else title_of(corpus, data_args))

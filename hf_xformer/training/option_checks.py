@@ -249,6 +249,10 @@ def check_steps(data_args: DataArguments, training_args: Seq2SeqTrainingArgument
             "--train_sampling_strategy group_by_length would shuffle the evaluation too; leave it to "
             "--group_by_length",
         ),
+        (
+            training_args.dataloader_persistent_workers,  # torch draws a seed for workers whenever they start
+            "--dataloader_persistent_workers would have a resumed run draw other random numbers: leave it out",
+        ),
     ]
     refuse(table)
 

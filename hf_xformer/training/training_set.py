@@ -37,11 +37,11 @@ from ..data.pairs import (
 from ..data.reading import load_named_rows, load_rows
 from ..data.sources import find_files
 from ..data.windows import Stage, Windows
-from ..errors import ArgumentError, naming, say_of
+from ..errors import ArgumentError, say_of
 from .arguments import CorpusArguments, DataArguments
 from .chance import make_encoder, say_chance
 from .launch import data_parallel_size
-from .mixtures import corpora_of, make_stages, naming_corpus, title_of
+from .mixtures import corpora_of, make_stages, naming_corpus, naming_files, title_of
 from .plan import Plan
 
 
@@ -143,9 +143,9 @@ def read_corpus(
     if corpus.name is not None:
         say = partial(say_of, say, title_of(corpus))
     tokenize = tokenize.with_prefix(corpus.prefix)
+    with naming_files(corpus, data_args):
+        rows = read_split(data_args, "train", bad_rows, say, data_args.streaming)
     with naming_corpus(corpus, data_args):
-        with naming("--train_file" if corpus.name is None and data_args.train_file else ""):
-            rows = read_split(data_args, "train", bad_rows, say, data_args.streaming)
         bad_rows.tell(partial(say_of, say, "train"))
         rows = first(rows, data_args.max_train_samples)
         check_languages(rows, data_args.columns, tokenize, title_of(corpus))

@@ -13,6 +13,7 @@ from hf_xformer.commands import estimate
 from hf_xformer.data.tokenizers import train_tokenizer
 from hf_xformer.errors import ArgumentError
 from hf_xformer.training.estimation import Batch, count, memory, read_launch, run_without_memory
+from hf_xformer.training.recipe import parse_overrides
 
 
 CONFIGS = sorted((ROOT / "configs/accelerate").glob("*.yaml"))
@@ -58,6 +59,13 @@ def test_a_recipe_is_counted_as_the_command_line_that_is_printed(tmp_path, capsy
         (tmp_path / "recipe.yaml").write_text(f"{RECIPE}\ntokenizer_name: {name}")
         estimate.read_options([str(tmp_path / "recipe.yaml")])
         assert said in capsys.readouterr().out
+    args = estimate.read_options([str(tmp_path / "recipe.yaml"), "--config_overrides", "dropout=0.2"])
+    assert {"vocab_size": len(tokenizer), "dropout": 0.2}.items() <= parse_overrides(args.config_overrides).items()
+    capsys.readouterr()
+    (tmp_path / "recipe.yaml").write_text(f"{RECIPE}\nema_decay: 0.99\noptim: adamw_torch\nr_drop: 1.0")
+    assert estimate.read_options([str(tmp_path / "recipe.yaml")]).per_device_train_batch_size == 8
+    said = capsys.readouterr().out
+    assert "optim" not in said and "counts no averages of ema_decay" in said
     (tmp_path / "recipe.yaml").write_text("seed: 1")
     assert "recipe.yaml: names no model" in refused(estimate, [tmp_path / "recipe.yaml"], capsys)
 
