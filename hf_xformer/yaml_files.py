@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
+from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from .errors import ArgumentError, naming, one_line
 from .files import read_text
@@ -31,11 +32,13 @@ def read_yaml_file(path: Path, where: str | None = None) -> Any:
 
 def read_yaml(text: str) -> Any:
     """
-    Reads YAML 1.2: `no` and `12:30` are text, `1e-4` is a number, and `010` is ten.
+    Reads YAML 1.2: `no` and `12:30` are text, `1e-4` is a number, and `010` is ten. JSON is read as JSON, with
+    characters that it writes as two escapes.
 
     Raises:
         ArgumentError: The text is not YAML, names a key twice, has an alias (a few lines of them expand without end)
-            or a tag, or is larger or nested deeper than any file of ours.
+            or a tag, is larger or nested deeper than any file of ours, or has a name in braces whose colon lacks its
+            space.
     """
     try:
         check_yaml(text)
@@ -52,7 +55,7 @@ def read_mapping_option(
 
     Args:
         option: Its name, for messages.
-        given: `"name=value,name=value"`, or a mapping, as such or as JSON.
+        given: `"name=value,name=value"`, or a mapping, as such or in braces as YAML or JSON has it.
         form: What one item is called in messages.
         read: Reads the text of a value.
 
@@ -82,8 +85,28 @@ def read_mapping_option(
 class YamlConstructor(SafeConstructor):
     """Builds plain values. Dates stay text, as they are in YAML 1.2's core schema and in JSON."""
 
+    def construct_scalar(self, node: ScalarNode) -> Any:
+        """Joins the two halves of UTF-16 as which JSON escapes an emoji; YAML takes each for a character."""
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and re.search(r"[\ud800-\udbff][\udc00-\udfff]", value):
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        return value
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> Any:
+        """Refuses `{a:1}`, which is the name `a:1` without a value."""
+        for name, value in node.value:
+            if node.flow_style and is_plain(name) and ":" in name.value and is_plain(value) and not value.value:
+                problem = f"{name.value!r}: YAML wants a space behind the colon"
+                raise ConstructorError(problem=problem, problem_mark=name.start_mark)
+        return super().construct_mapping(node, deep)
+
 
 YamlConstructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+
+
+def is_plain(node: Node) -> bool:
+    """Returns whether this is a word without quotes."""
+    return isinstance(node, ScalarNode) and not node.style
 
 
 def yaml_reader() -> YAML:

@@ -37,7 +37,17 @@ def test_what_a_yaml_1_2_writer_writes_is_read_back(content):
 
 @given(DOCUMENTS)
 def test_json_is_yaml(content):
-    assert read_yaml(json.dumps(content, ensure_ascii=False)) == content
+    assert read_yaml(json.dumps(content, ensure_ascii=False)) == read_yaml(json.dumps(content)) == content
+
+
+@pytest.mark.parametrize("text", [r'{"x": "\ud83d\ude00"}', r'"\ud83d\ude00": x', r"""{x: '\ud83d\ude00'}"""])
+def test_a_character_that_json_escapes_in_two_halves_is_one(text):
+    assert read_yaml(text) in ({"x": "\U0001f600"}, {"\U0001f600": "x"}, {"x": r"\ud83d\ude00"})
+
+
+@pytest.mark.parametrize("text", ['{"a:1": }', "{a:1: null}", "a:1:", "{x: a:1}", "[a:1]", "{'a:1'}"])
+def test_a_colon_may_be_in_a_name_or_text_that_is_meant(text):
+    assert read_yaml(text) in ({"a:1": None}, {"x": "a:1"}, ["a:1"])
 
 
 @pytest.mark.parametrize(
@@ -79,6 +89,8 @@ REFUSED = {
     "lists of lines": ("- " * 30_000, "nested more than 30 deep"),
     "a long text": ("a" * 100_000, "100,000 characters; 65,536 are read at most"),
     "a key twice": ("a: 1\nb: {c: 1, c: 2}", "line 2, column 11: 'c' stands there twice"),
+    "a key twice, once escaped": ('{"\U0001f600": 1, "\\ud83d\\ude00": 2}', "stands there twice"),
+    "no space behind a colon": ("a:\n- {b: 1, c:1}", "line 2, column 10: 'c:1': YAML wants a space behind the colon"),
     "a list that does not end": ("a: [", "line 1, column 5: "),
     "two documents": ("a: 1\n---\nb: 2", "line 2, column 1: "),
     "an older YAML": ("%YAML 1.1\n---\na: no", "only YAML 1.2 is read"),

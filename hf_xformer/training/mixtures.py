@@ -66,7 +66,7 @@ def names_of(data_args: DataArguments) -> list[str]:
 
 
 def mappings(option: str, value: Any) -> list[dict]:
-    """Returns the list of mappings that an option has, as such or as JSON; raises ArgumentError for anything else."""
+    """Returns the list of mappings that an option has, as such or as YAML; raises ArgumentError for anything else."""
     if isinstance(value, str):
         try:
             value = read_yaml(value)

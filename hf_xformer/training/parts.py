@@ -149,7 +149,7 @@ def parse_multipliers(given: dict[str, Any] | str | None) -> dict[str, float] | 
     Returns the factor of each pattern.
 
     Args:
-        given: `"encoder=0.1,embeddings=0.5"`, or a mapping, as such or as JSON.
+        given: `"encoder=0.1,embeddings=0.5"`, or a mapping, as such or in braces as YAML or JSON has it.
 
     Raises:
         ArgumentError: It is neither, or a factor is no number above 0.

@@ -188,6 +188,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     for name, choices in MORE_CHOICES.items():
         action = parser._option_string_actions[f"--{name}"]
         action.choices = [*(action.choices or ()), *choices]
+    for name, option in options().items():
+        if "object" in option.types:
+            parser._option_string_actions[f"--{name}"].type = str  # which `parse_words` converts
     # Else several processes on a machine without accelerators for them would each train alone.
     parser.set_defaults(use_cpu=runs_on_cpu(), **RUN_DEFAULTS)
     return parser
@@ -223,7 +226,7 @@ def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
     Returns the fields of a configuration that `--config_overrides` changes.
 
     Args:
-        overrides: `"d_model=256,norm_type=layernorm"`, or a mapping, as such or as JSON.
+        overrides: `"d_model=256,norm_type=layernorm"`, or a mapping, as such or in braces as YAML or JSON has it.
 
     Raises:
         ArgumentError: It is neither, or the name of a field is missing, doubled or no text.

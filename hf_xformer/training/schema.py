@@ -101,8 +101,6 @@ class Option:
         """
         if isinstance(value, str) and value.startswith("{") and "object" in self.types:
             value = read_yaml(value)
-            if glued := [name for name, of in value.items() if of is None and ":" in str(name)]:
-                raise ArgumentError(f"{glued[0]!r}: YAML wants a space behind the colon")
         kind = JSON_TYPES.get(type(value), "")
         if kind in self.types:
             if kind == "array" and not all(JSON_TYPES.get(type(item)) == self.items for item in value):

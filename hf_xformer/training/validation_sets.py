@@ -23,7 +23,8 @@ def parse_sets(given: dict[str, Any] | str | None) -> dict[str, dict[str, Any]] 
     Returns the options of each validation set, as far as they are given, of which `validation_file` always is.
 
     Args:
-        given: `"news=news.jsonl,talks=talks.jsonl"`, or a mapping of names to files or options, as such or as JSON.
+        given: `"news=news.jsonl,talks=talks.jsonl"`, or a mapping of names to files or options, as such or in braces
+            as YAML or JSON has it.
 
     Raises:
         ArgumentError: It is neither, an option is unknown, or a name cannot be part of the name of a score.

@@ -9,6 +9,7 @@ import pytest
 from small_runs import refused
 
 from hf_xformer.commands import train
+from hf_xformer.errors import ArgumentError
 from hf_xformer.training.recipe import parse_overrides, parse_run
 
 
@@ -48,7 +49,10 @@ COMMAND_LINE = {
     "--lr_scheduler_kwargs {": "--lr_scheduler_kwargs: line 1, column 2: ",
     '--lr_scheduler_kwargs {"a":1,"a":2}': "--lr_scheduler_kwargs: line 1, column 8: 'a' stands there twice",
     '--objective {"name":"copy","name":"ul2"}': "--objective: line 1, column 16: 'name' stands there twice",
-    "--objective {name:copy}": "--objective: 'name:copy': YAML wants a space behind the colon",
+    "--objective {name:copy}": "--objective: line 1, column 2: 'name:copy': YAML wants a space behind the colon",
+    '--objective {"name":{"a":[{b:1}]}}': "--objective: line 1, column 16: 'b:1': YAML wants a space behind the colon",
+    "--liger_kernel_config {rope:false}": "--liger_kernel_config: line 1, column 2: 'rope:false': YAML wants a space",
+    "--liger_kernel_config rope": "--liger_kernel_config: expected mapping, got 'rope'",
     "--lr_scheduler_kwargs [1]": "--lr_scheduler_kwargs: expected a mapping, such as '{name: 1}', got '[1]'",
     "--deepspeed none.json": "--deepspeed: none.json: there is no such file",
     "--fsdp_config none.json": "--fsdp_config: none.json: there is no such file",
@@ -96,15 +100,23 @@ def test_overrides_are_one_whether_written_as_text_mapping_or_json():
     text = "d_model=256,norm_type=layernorm,rope_parameters={rope_theta: 5e3}"
     assert parse_overrides(text) == parse_overrides(expected) == expected
     assert parse_overrides('{"d_model": 256}') == {"d_model": 256}
+    assert parse_overrides(json.dumps({"mark": "\U0001f600"})) == {"mark": "\U0001f600"}
     assert parse_overrides(None) == parse_overrides("") == {}
+
+
+@pytest.mark.parametrize("text", ["{d_model:256}", "{rope_parameters: {a: [{b:1}]}}", "rope_parameters={b:1}"])
+def test_overrides_without_a_space_behind_the_colon_are_refused(text):
+    with pytest.raises(ArgumentError, match=r"--config_overrides: line 1, .*YAML wants a space behind the colon"):
+        parse_overrides(text)
 
 
 MAPPINGS = {
     "objective": {"name": "span_corruption", "noise_density": 0.3},
     "peft_config": {"peft_type": "IA3", "target_modules": ["q_proj"]},
+    "liger_kernel_config": {"rope": False},
     "lr_scheduler_kwargs": {"num_cycles": 2, "power": 1e-4},
     "accelerator_config": {"split_batches": True},
-    "config_overrides": {"norm_type": "layernorm", "rope_parameters": {"rope_theta": 5000.0}},
+    "config_overrides": {"norm_type": "layernorm", "mark": "\U0001f600", "rope_parameters": {"rope_theta": 5000.0}},
 }
 
 
