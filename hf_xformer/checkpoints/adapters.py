@@ -138,7 +138,7 @@ def load_weights(adapted: "PeftModel", name_or_path: str, weights: dict[str, tor
 
     # PEFT saves the embeddings too of a model that was resized, or that has adapters there.
     choices = [get_peft_model_state_dict(adapted, save_embedding_layers=is_saved) for is_saved in (True, False)]
-    own = min(choices, key=lambda own: len(own.keys() ^ weights.keys()))
+    own = min(choices, key=lambda choice: len(choice.keys() ^ weights.keys()))
     problems = {
         "missing": own.keys() - weights.keys(),
         "unexpected": weights.keys() - own.keys(),

@@ -139,7 +139,8 @@ def check_options(args: argparse.Namespace) -> None:
 def against_columns(args: argparse.Namespace) -> Columns:
     """Returns the columns of the test set, which are those of the data unless others are given."""
     columns = columns_of(args)
-    return Columns(args.against_source_column or columns.source, args.against_target_column or columns.target)
+    source, target = args.against_source_column or columns.source, args.against_target_column or columns.target
+    return Columns(source, target, prefix="against_")
 
 
 def read(files: Sequence[str], columns: Columns, bad: BadRows, option: str = "") -> Iterator[Row]:

@@ -26,6 +26,8 @@ class ShuffledDataset(TorchDataset):
 
     The epoch's number is in shared memory: a loader's persistent workers keep the copies that they began with, and
     would go through the first epoch again and again (datasets issue 6673).
+
+    A subclass sets what its `arrange` reads before it calls `super().__init__()`, which arranges the first epoch.
     """
 
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 """Reads pairs of texts from files of several formats, or from `datasets`, into the columns `source` and `target`."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset
@@ -61,7 +62,7 @@ def good_rows_of(paths: list[Path], columns: Columns, bad_rows: BadRows) -> Iter
             column if fields_of(column or "") else column and name
             for name, column in (("source", columns.source), ("target", columns.target))
         )
-        columns = Columns(source or "source", target, columns.group)
+        columns = replace(columns, source=source or "source", target=target)
     are_tables = all(format_of(path) in TABLE_READERS for path in paths)
     unwanted = bad_rows.unwanted
     others = () if unwanted is None else fields_of(unwanted.column) or (unwanted.column,)

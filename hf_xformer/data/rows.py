@@ -32,6 +32,7 @@ class Columns:
         source: The source's.
         target: The target's; None for rows of sources only.
         group: The one by which rows are told apart; None for none.
+        prefix: Beginning of the names of the options that give the source's and the target's, such as "against_".
 
     Raises:
         ArgumentError: A template cannot be one.
@@ -40,6 +41,7 @@ class Columns:
     source: str = "source"
     target: str | None = "target"
     group: str | None = None
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         for column in (self.source, self.target, self.group):
@@ -49,7 +51,8 @@ class Columns:
     def by_option(self) -> dict[str, str]:
         """The names by the options that give them, each field of a template by its own."""
         found: dict[str, str] = {}
-        for option, column in (("source_column", self.source), ("target_column", self.target), ("by", self.group)):
+        sides = ((f"{self.prefix}source_column", self.source), (f"{self.prefix}target_column", self.target))
+        for option, column in (*sides, ("by", self.group)):
             fields = fields_of(column or "")
             found |= {f"--{option} with {{{field}}}": field for field in fields}
             if column is not None and not fields:
@@ -79,7 +82,7 @@ def to_row(record: dict, columns: Columns) -> Row | Fault:
     """Returns the row in a record, or why there is none."""
     source = field_of(record, columns.source)
     if isinstance(source, Fault):
-        return Fault(source.reason, source.detail, "--source_column gives the name of another")
+        return Fault(source.reason, source.detail, f"--{columns.prefix}source_column gives the name of another")
     where = "" if columns.source == "source" else f" in {columns.source!r}"
     if not isinstance(source, str):
         return Fault("source is not a text", f"{shown(source)}{where}")
@@ -95,7 +98,7 @@ def to_row(record: dict, columns: Columns) -> Row | Fault:
         return row
     target = field_of(record, columns.target)
     if isinstance(target, Fault):
-        return Fault(target.reason, target.detail, "--target_column gives the name of another")
+        return Fault(target.reason, target.detail, f"--{columns.prefix}target_column gives the name of another")
     where = "" if columns.target == "target" else f" in {columns.target!r}"
     targets = target if isinstance(target, list) else [target]
     if not targets or not all(isinstance(text, str) for text in targets):

@@ -59,7 +59,7 @@ def first_difference(
     its_sources: Sequence[str],
     its_references: Sequence[Sequence[str]],
 ) -> str:
-    """Returns in words where the rows of a file of predictions are not those of the test set; some are not."""
+    """Returns in words the first difference between the rows of a file of predictions and a test set: there is one."""
     if len(sources) != len(its_sources):
         return f"{len(its_sources):,} rows are not the {len(sources):,} of the test set: score the same rows"
     rows = enumerate(zip(sources, references, its_sources, its_references, strict=True), start=1)

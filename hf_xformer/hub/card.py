@@ -212,7 +212,10 @@ def render(folder: Path, facts: CardFacts, name: str) -> ModelCard:
 
 
 def evaluated_sets(run: dict, tested: dict) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns by a card's names of splits their files, and in words how many rows or which: ", 500 rows"."""
+    """
+    Returns two mappings by a card's names of splits: to their files, and to words for their rows, such as ", 500 rows"
+    or ", its first 500 rows", which are empty if nothing is known of them.
+    """
     files = ", ".join(tested.get("test_file", [])) or tested.get("checkpoint", "")  # or of predictions
     evaluated_on = {"validation": run["evaluated_on"], "test": files}
     evaluated_on |= {split_of(name): its_files for name, its_files in run.get("evaluated_sets", {}).items()}

@@ -100,7 +100,7 @@ def make_peft_config(
         check_trainable(name, value, where)
         if model_args.lora_rank is None:  # else the value is one of the run's own options, and has its type
             with naming(where):
-                options[name] = converted(value, known[name], hints[name])
+                options[name] = convert_field(value, known[name], hints[name])
         is_possible, words = RANGES.get(name, (lambda value: True, ""))
         if value is not None and not is_possible(options[name]):
             raise ArgumentError(f"{where} must be {words}, got {value}")
@@ -128,7 +128,7 @@ def check_trainable(name: str, value: Any, where: str) -> None:
         )
 
 
-def converted(value: Any, field: Field, hint: Any) -> Any:
+def convert_field(value: Any, field: Field, hint: Any) -> Any:
     """Returns a value as a field of PEFT's has it, as options of a recipe are converted; raises ArgumentError."""
     is_numbers = isinstance(value, list) and value and all(type(each) is int for each in value)
     if is_numbers and "list[int]" in str(hint).lower():  # of layers: options of a recipe have no such type

@@ -271,6 +271,15 @@ def test_the_picture_is_one(rows, tokenizer, capsys):
         (["rows.jsonl", "--against", "none.jsonl"], "none.jsonl"),
         (["rows.jsonl", "--against_source_column", "from"], "--against_source_column does nothing without --against"),
         (["rows.jsonl", "--target_column", "tgt"], "--target_column gives the name of another"),
+        *(
+            (["rows.jsonl", "--against", file, *words], f"--against_{side}_column gives the name of another")
+            for file, words, side in [
+                ("other.jsonl", [], "source"),
+                ("other.jsonl", ["--against_source_column", "from"], "target"),
+                ("other.csv", ["--against_source_column", "from"], "target"),
+                ("other.jsonl", ["--against_source_column", "from", "--against_target_column", "{{tgt}}"], "target"),
+            ]
+        ),
         (["empty.csv"], "empty.csv: there are no rows"),
         *(
             (["a.txt", "--one_column", f"--{option}", value], f"--{option} does nothing with --one_column")
@@ -289,6 +298,8 @@ def test_the_picture_is_one(rows, tokenizer, capsys):
 def test_what_cannot_be_done_is_one_line(rows, capsys, words, said):
     (rows.parent / "link").symlink_to(rows)
     (rows.parent / "empty.csv").write_text("source,target\n")
+    (rows.parent / "other.csv").write_text("from,to\nA,a\n")
+    (rows.parent / "other.jsonl").write_text('{"from": "A", "to": "a"}\n')
     (rows.parent / rows.parent.name).mkdir()
     (rows.parent / "d").mkdir()
     there, content = sorted(rows.parent.iterdir()), rows.read_text()
