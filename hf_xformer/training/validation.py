@@ -2,13 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The validation sets of a run: read, tokenised, and laid behind one another in batches."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
-from itertools import combinations, product
-from math import ceil, floor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +30,8 @@ from .plan import Plan
 from .training_set import first, read_split
 
 
-FEWEST = 100  # rows that a split is taken to have
-BRACKETS = r"\[[^]]*\]"  # of a split such as "train[:10%]"
-NUMBER = r"-?\d[\d_]*"
+# Numbers of rows that a split may have, of which every percent is a whole number.
+SIZES = [count * 10**digits for digits in range(2, 9) for count in (1, 2, 3, 5, 7)]
 
 
 def read_validation(
@@ -154,52 +150,29 @@ def split_names(split: str) -> list[str]:
 
 def share_rows(split: str, other: str) -> set[bool]:
     """
-    Returns {True} if two splits, or parts of them, have rows in common however many rows there are, as "train+test"
-    and "test[:10%]" have, and {False} if they never have. For "train[:1000]" and "train[90%:]" the number of rows
-    decides: that is {True, False}. The set is empty if `datasets` will refuse a split, or a part never has rows.
+    Returns {True} if two splits, or parts of them, have rows in common, as "train+test" and "test[:10%]" have, and
+    {False} if they have none. For "train[:1000]" and "train[90%:]" the number of rows decides, of which `SIZES` are
+    tried: {True, False}. The set is empty if `datasets` will refuse a split, or a part never has rows.
     """
     if "all" in (split, other):
         return {True}
     if "all" in split_names(split) + split_names(other):
         return {True, False}
-    try:
-        parts = [(parts_of(split, size), parts_of(other, size)) for size in deciding_sizes(split, other)]
-    except ValueError:  # `datasets` says what is wrong when it is to read them
-        return set()
     found = set()
-    for these, those in parts:
+    for size in SIZES:
+        try:
+            these, those = parts_of(split, size), parts_of(other, size)
+        except ValueError:  # `datasets` says what is wrong when it is to read them
+            return set()
         if all(part.from_ < part.to for part in these + those):
             pairs = product(these, those)
             found.add(any(a.splitname == b.splitname and max(a.from_, b.from_) < min(a.to, b.to) for a, b in pairs))
     return found
 
 
-def deciding_sizes(*splits: str) -> set[int]:
-    """
-    Returns numbers of rows that a split may have, from `FEWEST` on: those just before and just after each number at
-    which two bounds of parts are the same row. Between these numbers all bounds stay in one order.
-    """
-    bounds = {(0, 0), (100, 0)}  # each a percentage of the rows, and a number of rows to add: the first and the last
-    for part in re.findall(BRACKETS, "+".join(splits)):
-        for number in map(int, re.findall(NUMBER, part)):
-            base = 100 if number < 0 else 0  # a negative number counts from the end
-            bounds.add((base + number, 0) if "%" in part else (base, number))
-    lines = combinations(bounds, 2)
-    same = [Fraction(100 * (b - d), c - a) for (a, b), (c, d) in lines if a != c]
-    return {max(size, FEWEST) for rows in same for size in (ceil(rows) - 1, floor(rows) + 1)}
-
-
 def parts_of(split: str, size: int) -> list[Any]:
-    """
-    Returns the parts of a split whose names have so many rows: each a name, and from which row to which, all in
-    hundredths of a row, of which every percentage is a whole number.
-    """
-
-    def scaled(part: re.Match) -> str:
-        return part[0] if "%" in part[0] else re.sub(NUMBER, r"\g<0>00", part[0])
-
-    in_hundredths = re.sub(BRACKETS, scaled, split)
-    return ReadInstruction.from_spec(in_hundredths).to_absolute(dict.fromkeys(split_names(split), 100 * size))
+    """Returns the parts of a split whose names have so many rows: each a name, and from which row to which."""
+    return ReadInstruction.from_spec(split).to_absolute(dict.fromkeys(split_names(split), size))
 
 
 def is_same(file: Path, other: Path) -> bool:

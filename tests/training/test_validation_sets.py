@@ -258,12 +258,12 @@ def test_files_and_splits_that_are_trained_on_are_found_wherever_they_lie(task, 
     assert said(**splits, validation_split="train") == ["the split train of some/words is trained on"]
     assert not said(**splits, validation_split="validation")
     several = splits | {"train_split": "train[:90%]+validation[100:]"}
-    for part in ("train[85%:]", "validation", "validation[-5%:]", "train[:10]+test", "all"):
+    for part in ("train[85%:]", "validation", "validation[-5%:]", "train[1000:]", "train[:10]+test", "all"):
         (line,) = said(**several, validation_split=part)
         assert line == f"rows of the split {part} of some/words are trained on"
     for part in ("train[90%:]", "train[-5%:]", "validation[:100]", "test", "train[no]"):
         assert not said(**several, validation_split=part)
-    for part in ("train[-1000:]", "train[1000:]", "validation[:10%]", "all[:10%]"):  # it depends on the number of rows
+    for part in ("train[-1000:]", "validation[:10%]", "all[:10%]"):  # it depends on the number of rows
         assert said(**several, validation_split=part) == [f"rows of the split {part} of some/words may be trained on"]
 
 
@@ -273,21 +273,17 @@ def test_files_and_splits_that_are_trained_on_are_found_wherever_they_lie(task, 
         ("train[300:400]", "train[10%:15%]", {True, False}),  # from 2,001 rows to 3,999
         ("train[40_000:]", "train[:40000]", {False}),
         ("train[1__0:]", "train", set()),
-        ("train[4000:4100]", "train[10%:11%]", {True, False}),
-        ("train[55:56]", "train[50%:51%]", {True, False}),  # of 110 rows
-        ("train[-500:-400]", "train[-12%:-11%]", {True, False}),
         ("train[:-1000]", "train[-1000:]", {False}),
         ("train[:90%]", "train[-10%:]", {False}),
         ("train2[10:20]", "train[10:20]", {False}),
         ("train[20%:30%]+test[:5]", "test[4:9]", {True}),
-        ("train[:10%](pct1_dropremainder)", "train[5:15%]", {True}),
         ("all[:10%]", "train", {True, False}),
         ("train[:10%]", "validation+all[5:]", {True, False}),
         ("all", "train[:10%]", {True}),
         ("train", "train[:120%]", set()),
     ],
 )
-def test_shared_rows_are_found_whatever_the_number_of_rows(split, other, shared):
+def test_rows_that_two_splits_share_are_found(split, other, shared):
     assert share_rows(split, other) == share_rows(other, split) == shared
 
 
