@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -58,11 +59,11 @@ def cache_of_its_own(tmp_path_factory):
 
 
 def outcome(rows: Callable) -> list | str:
-    """The rows, or the sentence that refuses them."""
+    """The rows, or the sentence that refuses them, without the option that gives their file."""
     try:
         return list(rows())
     except InputError as error:
-        return str(error)
+        return re.sub(r"^--\w+: ", "", str(error))
 
 
 def evaluated(file: Path, policy: str) -> list[dict]:

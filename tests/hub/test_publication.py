@@ -371,7 +371,7 @@ def test_a_checkpoint_saved_without_code_is_published_with_it_and_stays_as_it_is
 
 def test_names_that_the_hub_does_not_take_and_folders_that_are_not_there_are_refused(run, tmp_path, capsys):
     assert "user/sub/name" in refused(push, [run, "user/sub/name"], capsys)
-    assert "no such file or folder" in refused(push, [tmp_path / "nothing", "tester/x"], capsys)
+    assert "there is no such folder" in refused(push, [tmp_path / "nothing", "tester/x"], capsys)
 
 
 @pytest.mark.parametrize(
