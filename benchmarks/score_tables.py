@@ -181,7 +181,8 @@ def length_generalisation() -> str:
     head = ["texts right, % (edits per 100 symbols)", "positions", *(f"{length} symbols" for length in lengths)]
     seeds = " ".join(str(seed) for seed in sorted({row["seed"] for row in result["rows"]}))
     command = f"length_generalisation.py --seeds {seeds}"
-    return markdown(head, rows, measured(result, command), seeds_of(result["rows"]))
+    said = "means of the seeds" if " " in seeds else seeds_of(result["rows"])
+    return markdown(head, rows, measured(result, command), said)
 
 
 @table
