@@ -37,6 +37,7 @@ GIB = 2**30
 RECIPES = (".yaml", ".yml")
 # Options of a recipe that are not counted, as weights that get no gradients.
 UNCOUNTED = ("lora_rank", "peft_config", "freeze")
+ADAMW = ("adamw_torch", "adamw_torch_fused")  # whose state is what is counted; others may be of 8 bits
 LENGTHS = ("max_source_length", "max_target_length", "per_device_train_batch_size")
 COLUMNS = ("weights", "gradients", "optimizer", "activations", "at the peak", "host memory")
 
@@ -95,7 +96,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
 def uncounted(recipe: dict[str, Any]) -> Iterable[str]:
     """Yields lines of what a recipe has that the estimate does not count."""
     names = [name for name in UNCOUNTED if recipe.get(name) is not None]
-    if not str(recipe.get("optim", "adamw")).startswith("adamw"):
+    if recipe.get("optim", ADAMW[0]) not in ADAMW:
         names.append("optim")
     if names:
         yield f"counts all weights and AdamW, where {', '.join(names)} may take less"

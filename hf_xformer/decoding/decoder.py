@@ -413,8 +413,7 @@ class Decoder:
     ) -> dict[str, Any]:
         """Returns the options by which a batch of `count` texts begins: with prompts of its own, or the given one."""
         if prompts is None:
-            is_for_all = given is not None and len(given) == 1
-            return {"decoder_input_ids": given.expand(count, -1)} if is_for_all else {}  # type: ignore[union-attr]
+            return {} if given is None or len(given) > 1 else {"decoder_input_ids": given.expand(count, -1)}
         own = torch.tensor(prompts, device=self.model.device)
         return {"decoder_input_ids": own} | ({} if self.is_own else within_positions(self.positions, self.config, own))
 

@@ -15,7 +15,7 @@ from huggingface_hub import get_token
 REMOVED = "[removed]"
 # Patterns of access tokens, keys and passwords, by the name that a message gives them.
 SECRETS = {
-    # Of people, of OAuth and of continuous integration; of organisations, as they were.
+    # The second form is of OAuth and of continuous integration, the third the former one of organisations.
     "a token of the Hub": (
         r"\bhf_(?!xformer)[A-Za-z0-9]{20,}|\bhf_(?:oauth|jwt)_(?=\w*[A-Z0-9])[\w.-]{20,}|\bapi_org_[A-Za-z0-9]{20,}"
     ),

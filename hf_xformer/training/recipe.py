@@ -98,12 +98,11 @@ def settle_direction(merged: dict[str, Any]) -> None:
     if merged["greater_is_better"] not in (None, greater):
         raise ArgumentError(f"--greater_is_better {str(merged['greater_is_better']).lower()}: {better}")
     merged["greater_is_better"] = greater
-    kwargs = merged["lr_scheduler_kwargs"]
-    if by_metric and isinstance(kwargs or {}, dict):
-        mode = "max" if greater else "min"
-        if (kwargs or {}).get("mode", mode) != mode:
+    if by_metric:
+        kwargs, mode = merged["lr_scheduler_kwargs"] or {}, "max" if greater else "min"
+        if kwargs.get("mode", mode) != mode:
             raise ArgumentError(f"--lr_scheduler_kwargs {json.dumps(kwargs)}: {better}")
-        merged["lr_scheduler_kwargs"] = {**(kwargs or {}), "mode": mode}
+        merged["lr_scheduler_kwargs"] = {**kwargs, "mode": mode}
 
 
 def joined(optim_args: dict[str, Any] | str | None) -> str | None:

@@ -66,6 +66,9 @@ def test_a_recipe_is_counted_as_the_command_line_that_is_printed(tmp_path, capsy
     assert estimate.read_options([str(tmp_path / "recipe.yaml")]).per_device_train_batch_size == 8
     said = capsys.readouterr().out
     assert "optim" not in said and "counts no averages of ema_decay" in said
+    (tmp_path / "recipe.yaml").write_text(f"{RECIPE}\noptim: adamw_bnb_8bit")
+    estimate.read_options([str(tmp_path / "recipe.yaml")])
+    assert "lora_rank, optim may take less" in capsys.readouterr().out
     (tmp_path / "recipe.yaml").write_text("seed: 1")
     assert "recipe.yaml: names no model" in refused(estimate, [tmp_path / "recipe.yaml"], capsys)
 
