@@ -1,19 +1,20 @@
 # Copyright 2026 The hf-xformer authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Full against block attention on whole chapters, at equal steps and at equal time: models of the recipe
-configs/train/bible.yaml with each.
+Whole chapters: the recipe configs/train/bible.yaml, and smaller models of it with full and with block attention, at
+equal steps and at equal time.
 
   make bible                                           # prepares the data, and runs both with --bf16 where it is fast
-  python benchmarks/long_text.py --whole --seeds 0     # the recipe alone, in blocks; writes its card
+  python benchmarks/long_text.py --whole --seeds 0     # the recipe, in blocks; writes its card
   python benchmarks/long_text.py                       # the comparison; a row that is there stays
   python benchmarks/long_text.py --seeds 0 --max_steps 20 --max_samples 4 --results build/tried
 
-First both train for a few steps and for some more, in turn, on a machine that must be idle: the difference is what
-steps take once they run. A full model of equal time has as many steps as these seconds allow, in both stages; the
-trainings themselves may run beside other work. The test chapters are decoded greedily, and scored beside the sources
-as they are. Trainings are kept in --output_dir, rows are written as they come into long_text.json
-(long_text_speed.json) of --results; a run that was stopped goes on from there.
+A comparison begins with both models training for a few steps and for some more, in turn, on a machine that must be
+idle: the difference is what steps take once they run. A full model of equal time has as many steps as these seconds
+allow, in both stages; the trainings themselves may run beside other work. The test chapters are decoded greedily, and
+scored beside the sources as they are. Trainings are kept in --output_dir, rows are written as they come into
+long_text.json, long_text_compared.json and long_text_speed.json of --results, from where a run that was stopped goes
+on.
 """
 
 import json
@@ -46,23 +47,34 @@ COLUMNS = {"loss": "validation loss", **METRICS, "in_order": "verses in order, %
 BLOCKS, FULL, EQUAL_TIME = "blocks", "full attention", "full attention, equal time"
 BLOCK_FIELDS = ("encoder_layer_types", "decoder_layer_types", "block_size", "block_shift", "num_global_tokens")
 TIMED_STEPS, ROUNDS = (8, 32), 3
+# The models that are compared: nine trainings of the recipe would take a day without bfloat16. Small matrices take a
+# higher rate, by which they learn to copy in fewer steps.
+COMPARED = {"learning_rate": 8e-3, "max_steps": 1200, "eval_steps": 200, "save_steps": 200}
+COMPARED |= dict.fromkeys(("max_tokens", "max_source_length", "max_target_length"), 2048)  # one chapter in 60 is cut
+COMPARED_FIELDS = {
+    **{"d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 384, "decoder_ffn_dim": 384},
+    **{"encoder_layer_types": ["chunked_attention"] * 2, "decoder_layer_types": ["sliding_attention"] * 2},
+}
 
 
 def main() -> None:
     parser = comparison_parser(__doc__, seeds=[0, 1, 2], output_dir="runs/long_text")
     parser.add_argument("--whole", action="store_true", help="the recipe as it is, in place of the comparison")
-    parser.add_argument("--max_steps", type=int, help="of a training that is compared (default: the recipe's)")
+    steps = COMPARED["max_steps"]
+    parser.add_argument("--max_steps", type=int, help=f"of a training that is compared (default: {steps:,})")
     parser.add_argument("--max_samples", type=int, help="chapters of the test set (default: all)")
     args = parser.parse_args()
     if args.whole and args.max_steps is not None:
         parser.error("--max_steps is of the comparison, and --whole has the recipe's: leave one out")
-    about = {"samples": args.max_samples, "bf16": args.bf16}
-    figures = Figures("long_text", deciding(RECIPE), args.results, [TEST], **about)
-    compared = args.max_steps or read_recipe(RECIPE)["max_steps"]
-    steps_of = {BLOCKS: compared}
-    if not args.whole:
+    if args.whole:
+        name, options, steps_of = "long_text", deciding(RECIPE), {BLOCKS: read_recipe(RECIPE)["max_steps"]}
+    else:
+        name, options = "long_text_compared", [deciding(RECIPE), COMPARED, COMPARED_FIELDS]
+        compared = args.max_steps or COMPARED["max_steps"]
         ratio = median(blocks / full for blocks, full in seconds_a_step(args))
-        steps_of |= {FULL: compared, EQUAL_TIME: max(2, round(compared * ratio))}
+        steps_of = {BLOCKS: compared, FULL: compared, EQUAL_TIME: max(2, round(compared * ratio))}
+    about = {"samples": args.max_samples, "bf16": args.bf16}
+    figures = Figures(name, options, args.results, [TEST], **about)
     copied = scores_of_sources(args.max_samples)
     for seed in args.seeds:
         for model, steps in steps_of.items():
@@ -75,7 +87,7 @@ def main() -> None:
                 hf_xformer("train", RECIPE, *words)
             else:
                 train(options_of(model, steps) | {"seed": seed, "bf16": args.bf16}, run)
-            keep_log(run, args.results / f"logs/long_text-{run.name}.jsonl")
+            keep_log(run, args.results / f"logs/{name}-{run.name}.jsonl")
             figures.add(of, **score(run, args.max_samples), **copied)
             if args.whole:
                 hf_xformer("card", run)
@@ -87,7 +99,8 @@ def main() -> None:
 def seconds_a_step(args: Namespace) -> list[tuple[float, float]]:
     """Returns the seconds of a step of each round, with blocks and with full attention; measures those not stored."""
     about = {"threads": machine()["threads"], "bf16": args.bf16}
-    speed = Figures("long_text_speed", [deciding(RECIPE), TIMED_STEPS], args.results, [TEST], **about)
+    options = [deciding(RECIPE), COMPARED, COMPARED_FIELDS, TIMED_STEPS]
+    speed = Figures("long_text_speed", options, args.results, [TEST], **about)
     for number in range(ROUNDS):
         for model in (BLOCKS, FULL):
             of = {"model": model, "round": number}
@@ -126,15 +139,15 @@ def beginning(text: str) -> str:
 
 
 def options_of(model: str, steps: int) -> dict:
-    """Returns the recipe of a model, whose first stage and warm-up are as large a part of all steps as there."""
-    options = read_recipe(RECIPE)
-    share, (verses, *others) = steps / options["max_steps"], options["stages"]
+    """Returns the options of a model; first stage and warm-up are as large a part of all steps as in the recipe."""
+    recipe = read_recipe(RECIPE)
+    share, (verses, *others) = steps / recipe["max_steps"], recipe["stages"]
     verses = verses | {"until_step": max(1, round(verses["until_step"] * share))}
+    fields = recipe["config_overrides"] | COMPARED_FIELDS
     if model != BLOCKS:
-        fields = options["config_overrides"]
-        options["config_overrides"] = {name: fields[name] for name in fields if name not in BLOCK_FIELDS}
-    warmup = round(options["warmup_steps"] * share)
-    return options | {"max_steps": steps, "warmup_steps": warmup, "stages": [verses, *others]}
+        fields = {name: fields[name] for name in fields if name not in BLOCK_FIELDS}
+    of_steps = {"max_steps": steps, "warmup_steps": round(recipe["warmup_steps"] * share), "stages": [verses, *others]}
+    return recipe | COMPARED | of_steps | {"config_overrides": fields}
 
 
 def scores_of_sources(samples: int | None) -> dict[str, float]:

@@ -38,6 +38,7 @@ from torch.nn.attention import flex_attention  # noqa: E402
 from transformers import masking_utils  # noqa: E402
 from transformers.integrations import flex_attention as flex_integration  # noqa: E402
 
+from hf_xformer.checkpoints import number_formats
 from hf_xformer.models import varlen_xformer
 
 
@@ -50,6 +51,9 @@ if settings is not None:
 # The models here are tiny and the workers several: more threads would only wait for each other.
 torch.set_num_threads(1)
 
+
+# Whatever processor runs the tests, its formats of 16 bits are as fast as float32.
+number_formats.slowdown = lambda dtype: 1.0
 
 # One pixel, in place of a run's curves.
 PIXEL = base64.b64decode(
@@ -102,6 +106,12 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def task(tmp_path_factory) -> Task:
     return make_task(tmp_path_factory.mktemp("backwards"))
+
+
+@pytest.fixture
+def slow_formats(monkeypatch):
+    """A processor that has no instructions for 16 bits."""
+    monkeypatch.setattr(number_formats, "slowdown", lambda dtype: 31.2)
 
 
 @pytest.fixture

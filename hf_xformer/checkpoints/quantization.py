@@ -13,6 +13,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from ..errors import ArgumentError, wrong_choice
 from .adapters import base_of
 from .loading import load_model, read_own_config
+from .number_formats import in_fast_format
 from .quantized_linear import Int4Linear, Int8Linear, fits_int4, usable_backends
 
 
@@ -87,7 +88,8 @@ def load_quantized(
     hub = {name: options[name] for name in ("revision", "token") if name in options}
     check_quantization(checkpoint, quantization, device, trust_remote_code, **hub)
     if is_by_torch(device):
-        return quantize(load_model(checkpoint, trust_remote_code=trust_remote_code, **options), quantization, say)
+        model = load_model(checkpoint, trust_remote_code=trust_remote_code, **options)
+        return quantize(in_fast_format(model, device, options.get("dtype", "auto"), say), quantization, say)
     packing = BitsAndBytesConfig(
         load_in_8bit=quantization == "int8",
         load_in_4bit=quantization == "int4",

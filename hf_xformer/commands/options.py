@@ -256,8 +256,8 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     add_sampling_options(group)
     add_revision(group)
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the accelerator, if there is one)")
-    dtypes = ["auto", "float32", "bfloat16", "float16"]
-    group.add_argument("--dtype", choices=dtypes, default="auto", help="type of the weights (default: as saved)")
+    dtypes, saved = ["auto", "float32", "bfloat16", "float16"], "as saved, or float32 where that is slow"
+    group.add_argument("--dtype", choices=dtypes, default="auto", help=f"type of the weights (default: {saved})")
     group.add_argument(
         "--quantization",
         choices=QUANTIZATIONS,

@@ -19,6 +19,7 @@ from transformers.utils import logging
 from ..checkpoints.averaging import note_of_averages
 from ..checkpoints.languages import languages_of
 from ..checkpoints.loading import attention_on, load_model, load_tokenizers
+from ..checkpoints.number_formats import in_fast_format
 from ..checkpoints.quantization import load_quantized
 from ..checkpoints.vocabulary import check_vocabulary
 from ..data.encoding import TextEncoder
@@ -168,7 +169,7 @@ class Decoder:
         Args:
             checkpoint: Folder or Hub name.
             device: By default the accelerator, if there is one.
-            dtype: Type of the weights; "auto" for the checkpoint's.
+            dtype: Type of the weights; "auto" for the checkpoint's, or float32 on a CPU where that one is slow.
             trust_remote_code: Whether code that comes with the checkpoint may run.
             revision, token: Of the Hub.
             quantization: "int8" or "int4" for weights of so many bits, rounded as they are loaded.
@@ -188,17 +189,18 @@ class Decoder:
         source, target = load_tokenizers(checkpoint, trust_remote_code=trust_remote_code, **hub)
         loading: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": dtype}
         loading |= attention_on(device) | hub
+        say = options.get("say", logger.warning)
         if quantization is None:
-            model = load_model(checkpoint, **loading)
-        else:
-            model = load_quantized(checkpoint, quantization, device, options.get("say", logger.warning), **loading)
-        check_vocabulary(model.config, source, target)
-        if note := note_of_averages(checkpoint):
-            options.get("say", logger.warning)(note)
-        if quantization is None:  # or it is on the device already, and in layers that make no products
+            model = in_fast_format(load_model(checkpoint, **loading), device, dtype, say)
+            check_vocabulary(model.config, source, target)
             model = model.to(device)  # type: ignore[arg-type]
             if not options.get("compile"):  # a graph has its own products
                 quicken(model)
+        else:  # on the device already, and in layers that make no products
+            model = load_quantized(checkpoint, quantization, device, say, **loading)
+            check_vocabulary(model.config, source, target)
+        if note := note_of_averages(checkpoint):
+            say(note)
         return cls(model, source, target, **options)
 
     def allow(self, texts: Iterable[str]) -> None:

@@ -3,11 +3,14 @@
 """Muon (Jordan et al. 2024) for hidden matrices and AdamW for all other weights, as one optimizer."""
 
 import inspect
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from ..checkpoints.number_formats import is_slow
 from ..errors import ArgumentError, blame, wrong_choice
 from ..yaml_files import read_yaml
 
@@ -72,6 +75,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
         defaults = {"lr": adamw["lr"]} if "lr" in adamw else {}
         super().__init__([group for part in self.parts for group in part.param_groups], defaults)
         self.share()
+        # Muon's products are of bfloat16, whatever the weights are.
+        self.in_float32 = is_slow(torch.bfloat16, groups[0]["params"][0].device)
 
     def share(self) -> None:
         """Has the parts work on the state and the groups of the whole, which others read, write and replace."""
@@ -91,5 +96,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for part in self.parts:
-            part.step()
+            with Float32Products() if self.in_float32 else nullcontext():
+                part.step()
         return loss
+
+
+class Float32Products(TorchFunctionMode):
+    """Has torch's Muon orthogonalise in float32 in place of bfloat16."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return (torch.Tensor.float if func is torch.Tensor.bfloat16 else func)(*args, **(kwargs or {}))

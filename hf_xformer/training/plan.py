@@ -2,17 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan of a run: what follows from its options, decided once and before the data are read."""
 
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig, Seq2SeqTrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from ..checkpoints.loading import attention_on
+from ..checkpoints.number_formats import describe_slowdown, is_slow
 from .arguments import DataArguments, ModelArguments
 from .evaluation import batch_of_an_evaluation
 from .launch import TENSOR_PARALLEL, WHOLE, data_parallel_size, layout, precision, why_not_train_by_varlen
+from .muon import MUON
+from .optimizers import optimizer_name
 from .trainer_options import settings
 
 
@@ -129,9 +134,20 @@ def choose_attention(
         return given["attn_implementation"]
     if config is not None and why_not_train_by_varlen(config, training_args, data_args.packing) is None:
         return "varlen"
-    is_slow = precision(training_args) == "bf16" and training_args.device.type == "cpu"
+    on_cpu = precision(training_args) == "bf16" and training_args.device.type == "cpu"
     is_short = max(data_args.max_source_length, data_args.max_target_length) <= EAGER_LENGTH
-    return "eager" if is_slow and is_short else None
+    return "eager" if on_cpu and is_short else None
+
+
+def describe_slow_formats(training_args: Seq2SeqTrainingArguments) -> Iterator[str]:
+    """Yields a line for each use that a run makes of bfloat16, or would make, on a CPU where that is slow."""
+    if not is_slow(torch.bfloat16, training_args.device):
+        return
+    slow = describe_slowdown(torch.bfloat16)
+    if precision(training_args) == "bf16":
+        yield f"--bf16: {slow}; the run is faster without it"
+    if optimizer_name(training_args) == MUON:
+        yield f"--optim {MUON} orthogonalises in float32, not in bfloat16: {slow}"
 
 
 def trainer_arguments(

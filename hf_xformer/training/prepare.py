@@ -50,7 +50,7 @@ from .mixtures import corpora_of, title_of
 from .option_checks import check_options
 from .parallel import empty_model, initial_weights, is_sent_its_weights, tensor_parallel_options
 from .parts import check_parts, freeze, freeze_computed
-from .plan import Plan, make_plan
+from .plan import Plan, describe_slow_formats, make_plan
 from .r_drop import add_r_drop, doubled
 from .recipe import parse_overrides
 from .resume import SavedState, Start, check_resumable, find_start, without_lost_best
@@ -281,7 +281,8 @@ def announce(
         say(f"{finished} is the end of this run; {again}")
     changed = (line for _, _, line in settings(data_args, training_args) if line)
     of_base = filter(None, [note_of_averages(model_args.model_name_or_path or "")])
-    for line in (*changed, *overlooked(data_args, training_args), *of_base, *remarks):
+    options = (*overlooked(data_args, training_args), *describe_slow_formats(training_args))
+    for line in (*changed, *options, *of_base, *remarks):
         say(line)
 
 

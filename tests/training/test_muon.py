@@ -12,6 +12,7 @@ from small_runs import SMALL, refused, run, stop_after, weights
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from hf_xformer.commands import train
+from hf_xformer.training.muon import hidden_matrices
 from hf_xformer.training.optimizers import set_optimizer
 
 
@@ -55,6 +56,28 @@ def test_three_steps_are_those_of_torchs_two_optimizers(optim_args, adjust, besi
         adamw.step()
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
+def orthogonalised(gradient):
+    """Five Newton-Schulz iterations (Jordan et al. 2024) in double precision."""
+    x = gradient.double() / gradient.double().norm()
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (2.0315 * square @ square - 4.775 * square) @ x
+    return x
+
+
+def test_a_slow_processor_orthogonalises_in_float32(slow_formats, tmp_path):
+    model = make_model()
+    optimizer = trainer_of(model, tmp_path).create_optimizer()
+    model(**make_batch()).loss.backward()
+    matrices = hidden_matrices(model)
+    before = {each: each.detach().clone() for each in matrices}
+    optimizer.step()
+    for each in matrices:
+        expected = -1e-2 * 0.2 * max(each.shape) ** 0.5 * orthogonalised(each.grad)
+        moved = (each - before[each] * (1 - 1e-2 * 0.1)).double()
+        assert (moved - expected).norm() < 1e-3 * expected.norm()  # in bfloat16 up to a tenth of it
 
 
 def test_a_state_that_is_loaded_is_that_of_both_parts(tmp_path):

@@ -10,7 +10,7 @@ import torch
 
 from hf_xformer import XformerConfig
 from hf_xformer.commands import train
-from hf_xformer.training.plan import make_plan, trainer_arguments
+from hf_xformer.training.plan import describe_slow_formats, make_plan, trainer_arguments
 from hf_xformer.training.recipe import parse_run
 
 
@@ -129,3 +129,19 @@ def test_the_start_and_the_record_say_what_was_decided(task, tmp_path, capsys):
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["batch"] == record["decisions"]["batch"] and record["batch"] in said
     assert record["decisions"]["attn_implementation"] == "eager" and record["decisions"]["batches"] == "planned"
+
+
+SLOW = "this CPU takes 31 times as long for bfloat16 as for float32"
+LINES = {
+    "neither": ({}, []),
+    "bf16": ({"bf16": "true"}, [f"--bf16: {SLOW}; the run is faster without it"]),
+    "muon": ({"optim": "muon"}, [f"--optim muon orthogonalises in float32, not in bfloat16: {SLOW}"]),
+}
+
+
+@pytest.mark.parametrize(("more", "lines"), LINES.values(), ids=LINES)
+def test_a_run_says_where_its_processor_is_slow(more, lines, task, tmp_path, slow_formats, monkeypatch):
+    training_args = parse_run(task.options(tmp_path, **more), "")[2]
+    assert [*describe_slow_formats(training_args)] == lines
+    monkeypatch.undo()
+    assert not [*describe_slow_formats(training_args)]
