@@ -217,15 +217,7 @@ def row_choice(row: dict) -> tuple[str, float, int]:
 
 @table
 def long_text() -> str:
-    result = stored("long_text")
-    columns = {"loss": "validation loss", "chrf": "chrF", "sacrebleu": "BLEU", "in_order": "verses in order, %"}
-    found = [{**row, "training": f"{row['model']}, {row['steps']:,} steps"} for row in result["rows"]]
-    rows = [*over_seeds(found, "training", columns)]
-    copied = (f"{found[0][f'source_{name}']:.2f}" for name in ("chrf", "sacrebleu"))
-    rows.append(["the sources as they are", "", *copied, ""])
-    is_compared = any(row["model"] != "blocks" for row in found)
-    command = "long_text.py" if is_compared else "long_text.py --whole --seeds 0"
-    return markdown(["chapters of the Bible", *columns.values()], rows, measured(result, command), seeds_of(found))
+    return chapters(stored("long_text"), {}, "long_text.py --whole --seeds 0")
 
 
 @table
@@ -234,14 +226,27 @@ def examples_long_text() -> str:
 
 
 @table
-def long_text_speed() -> str:
-    result = stored("long_text_speed")
-    models = dict.fromkeys(row["model"] for row in result["rows"])
-    rows = [
-        [model, f"{median(row['step'] for row in result['rows'] if row['model'] == model):.2f}"] for model in models
-    ]
-    by = measured(result, "long_text.py")
-    return markdown(["chapters of the Bible", "seconds a step"], rows, by, "in turn, the median of three rounds")
+def long_text_compared() -> str:
+    speed = stored("long_text_speed")["rows"]
+    models = dict.fromkeys(row["model"] for row in speed)
+    seconds = {model: median(row["step"] for row in speed if row["model"] == model) for model in models}
+    said = "seconds of steps in turn, the machine idle, the median of three rounds"
+    return chapters(stored("long_text_compared"), seconds, "long_text.py", said)
+
+
+def chapters(result: dict, seconds: dict[str, float], command: str, *remarks: str) -> str:
+    """Returns the scores of models on chapters of the Bible, with the seconds of a step, if there are any."""
+    columns = {"loss": "validation loss", "chrf": "chrF", "sacrebleu": "BLEU", "in_order": "verses in order, %"}
+    found = [{**row, "training": f"{row['model']}, {row['steps']:,} steps"} for row in result["rows"]]
+    rows = [*over_seeds(found, "training", columns)]
+    copied = (f"{found[0][f'source_{name}']:.2f}" for name in ("chrf", "sacrebleu"))
+    rows.append(["the sources as they are", "", *copied, ""])
+    head = ["chapters of the Bible", *columns.values()]
+    if seconds:
+        head.append("seconds a step")
+        for row in rows:
+            row.append(f"{seconds[row[0].partition(',')[0]]:.2f}" if "," in row[0] else "")
+    return markdown(head, rows, measured(result, command), seeds_of(found), *remarks)
 
 
 @table

@@ -8,6 +8,7 @@ import os
 import sys
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,8 @@ if settings is not None:
 torch.set_num_threads(1)
 
 
-# Whatever processor runs the tests, its formats of 16 bits are as fast as float32.
+# Whatever processor runs the tests, in their own process its formats of 16 bits are as fast as float32.
+MEASURED_SLOWDOWN = number_formats.slowdown
 number_formats.slowdown = lambda dtype: 1.0
 
 # One pixel, in place of a run's curves.
@@ -106,6 +108,13 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def task(tmp_path_factory) -> Task:
     return make_task(tmp_path_factory.mktemp("backwards"))
+
+
+@pytest.fixture
+def measured_slowdown() -> Callable:
+    """The function that times the processor which runs the tests, and has timed nothing yet."""
+    MEASURED_SLOWDOWN.cache_clear()
+    return MEASURED_SLOWDOWN
 
 
 @pytest.fixture

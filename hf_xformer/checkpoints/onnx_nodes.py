@@ -20,7 +20,7 @@ from ..errors import ArgumentError
 
 OPSET = 17  # the first with LayerNormalization
 IR_VERSION = 8  # that of this opset
-INT8_LARGEST = 127
+INT8_LARGEST, INT8_ZERO = 127, 128
 # Shape of one axis: a number, or the name of one that a call decides.
 Shape = Sequence[int | str]
 
@@ -130,15 +130,24 @@ class Graph:
         if x not in self.rounded:
             self.rounded[x] = self("DynamicQuantizeLinear", x, outputs=3)
         rounded, scale, zero = self.rounded[x]
-        y = self.cast(self("MatMulInteger", rounded, self.int8_weight(name, weight), zero), "float32")
-        return self("Mul", y, self("Mul", scale, f"{name}.scale"))
+        y = self("MatMulInteger", rounded, self.int8_weight(name, weight), zero, self.int8_zero())
+        return self("Mul", self.cast(y, "float32"), self("Mul", scale, f"{name}.scale"))
 
     def int8_weight(self, name: str, weight: torch.Tensor) -> str:
-        """Writes a weight (M, N) in 8 bits, as (N, M), and the scale of each row, (M,); returns the first's name."""
+        """
+        Writes a weight (M, N) in 8 bits, as (N, M), and the scale of each row, (M,); returns the first's name.
+
+        Its numbers are unsigned, as the inputs are: processors without VNNI add products of unsigned and signed
+        numbers in 16 bits, and cut off what is larger.
+        """
         scale = weight.detach().abs().amax(dim=1).clamp(min=1e-12) / INT8_LARGEST
-        rounded = (weight.detach() / scale[:, None]).round().to(torch.int8)
+        rounded = (weight.detach() / scale[:, None]).round() + INT8_ZERO
         self.tensor(f"{name}.scale", scale)
-        return self.tensor(f"{name}.weight", rounded.T)
+        return self.tensor(f"{name}.weight", rounded.to(torch.uint8).T)
+
+    def int8_zero(self) -> str:
+        """Returns the name of the number that stands for 0 in weights of 8 bits."""
+        return self.tensor("zero of weights", np.uint8(INT8_ZERO))
 
     def embedding(self, ids: str, name: str, table: torch.Tensor) -> str:
         """
@@ -151,6 +160,7 @@ class Graph:
             columns = self("Gather", self.tensor(f"{name}.weight", table.T), ids, axis=1)  # (N, B, T)
             return self("Transpose", columns, perm=[1, 2, 0])
         columns = self.cast(self("Gather", self.int8_weight(name, table), ids, axis=1), "float32")
+        columns = self("Sub", columns, float(INT8_ZERO))
         scale = self("Unsqueeze", self("Gather", f"{name}.scale", ids), [-1])  # (B, T, 1)
         return self("Mul", self("Transpose", columns, perm=[1, 2, 0]), scale)
 

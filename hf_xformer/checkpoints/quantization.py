@@ -89,7 +89,7 @@ def load_quantized(
     check_quantization(checkpoint, quantization, device, trust_remote_code, **hub)
     if is_by_torch(device):
         model = load_model(checkpoint, trust_remote_code=trust_remote_code, **options)
-        return quantize(in_fast_format(model, device, options.get("dtype", "auto"), say), quantization, say)
+        return in_fast_format(quantize(model, quantization, say), device, options.get("dtype"), say)
     packing = BitsAndBytesConfig(
         load_in_8bit=quantization == "int8",
         load_in_4bit=quantization == "int4",

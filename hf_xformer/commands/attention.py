@@ -15,6 +15,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from ..checkpoints.averaging import note_of_averages
 from ..checkpoints.loading import load_model, load_tokenizers
@@ -40,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_options(args)
     source, target = load_tokenizers(args.checkpoint, trust_remote_code=args.trust_remote_code)
-    model = load_model(args.checkpoint, trust_remote_code=args.trust_remote_code, attn_implementation="eager")
+    options: dict[str, Any] = {"trust_remote_code": args.trust_remote_code, "dtype": torch.float32}
+    model = load_model(args.checkpoint, attn_implementation="eager", **options)
     check_vocabulary(model.config, source, target)
     if note := note_of_averages(args.checkpoint):
         print(note, file=sys.stderr)

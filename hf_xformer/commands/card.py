@@ -17,6 +17,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from ..checkpoints.loading import check_local, load_model, load_tokenizers
 from ..data.pictures import can_plot
@@ -72,7 +75,8 @@ def show(folder: Path, facts: CardFacts, trust_remote_code: bool) -> str | None:
     if not facts.example:
         return None
     source, target = load_tokenizers(str(folder), trust_remote_code=trust_remote_code)
-    model = load_model(str(folder), trust_remote_code=trust_remote_code, attn_implementation="eager")
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": torch.float32}
+    model = load_model(str(folder), attn_implementation="eager", **options)
     # Without a picture too: an example that is too long is refused, where a decoder would cut it.
     weights, rows, columns = cross_attention(model, source, target, facts.example)
     ((best, *_),) = Decoder(model, source, target).decode([facts.example])

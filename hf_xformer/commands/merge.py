@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.dtype != "float32":
         results = tuple(name for name in results if name not in (EVAL_RESULTS, TEST_RESULTS))
         if left := [name for name in (EVAL_RESULTS, TEST_RESULTS) if Path(args.adapter, name).exists()]:
-            print(f"{', '.join(left)} stay behind: scores of weights in float32; evaluate those in {args.dtype}")
+            print(
+                f"{', '.join(left)} stay behind: scores of weights in float32; evaluate them with --dtype {args.dtype}"
+            )
     carry = partial(carry_record, Path(args.adapter), results=results)
     save_checkpoint(args.out, model, source, target, add=carry, earlier=(*RESULTS, TRAINER_STATE))
     print(f"{args.out}: {args.adapter} merged into {base}, {args.dtype}")

@@ -54,9 +54,10 @@ class Seq2SeqPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         # Imported here, because they would add seconds to the import of the package.
         from ..checkpoints.folder_checks import check_generation, check_json
+        from ..checkpoints.number_formats import describe_slowdown, is_slow
         from ..checkpoints.vocabulary import check_vocabulary
         from ..files import GENERATION_CONFIG
-        from .decoder import quicken
+        from .decoder import logger, quicken
 
         if self.model.name_or_path:  # not made in memory
             path = Path(self.model.name_or_path, GENERATION_CONFIG)  # which the library passes over if it is broken
@@ -64,6 +65,8 @@ class Seq2SeqPipeline(Pipeline):
 
         self.target_tokenizer = target_tokenizer or self.find_target_tokenizer()
         check_vocabulary(self.model.config, self.tokenizer, self.target_tokenizer)
+        if is_slow(self.model.dtype, self.model.device):  # whether that was asked for, nothing tells
+            logger.warning(f'{describe_slowdown(self.model.dtype)}: pipeline(..., dtype="float32") is faster')
         quicken(self.model)
         self.assistant = self.with_assistant({} if assistant is None else {"assistant_model": assistant})
 

@@ -67,10 +67,11 @@ class Answers:
             num_return_sequences=n_best,
             batch_size=1,
             scores=True,
-            say=lambda line: None,  # each answer has the lines of its own
+            say=say,
             **drafts,
             **options,
         )
+        self.decoder.say = lambda line: None  # each answer has the lines of its own
         # The only attention that returns its weights.
         self.decoder.model.set_attn_implementation("eager")
         stored = self.decoder.model.generation_config

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -75,8 +76,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         defaults = {"lr": adamw["lr"]} if "lr" in adamw else {}
         super().__init__([group for part in self.parts for group in part.param_groups], defaults)
         self.share()
-        # Muon's products are of bfloat16, whatever the weights are.
-        self.in_float32 = is_slow(torch.bfloat16, groups[0]["params"][0].device)
+        # Muon's products are of bfloat16, whatever the weights are. What one process does, all do: their copies of the
+        # weights stay alike.
+        self.in_float32 = any(gather_object([is_slow(torch.bfloat16, groups[0]["params"][0].device)]))
 
     def share(self) -> None:
         """Has the parts work on the state and the groups of the whole, which others read, write and replace."""
@@ -96,13 +98,18 @@ class MuonWithAdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for part in self.parts:
-            with Float32Products() if self.in_float32 else nullcontext():
+            uses_float32 = self.in_float32 and isinstance(part, torch.optim.Muon)
+            with Float32Products() if uses_float32 else nullcontext():
                 part.step()
         return loss
 
 
 class Float32Products(TorchFunctionMode):
-    """Has torch's Muon orthogonalise in float32 in place of bfloat16."""
+    """Has torch's Muon orthogonalise in float32 in place of bfloat16, by whichever method it asks for that."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return (torch.Tensor.float if func is torch.Tensor.bfloat16 else func)(*args, **(kwargs or {}))
+        given = (*args, *(kwargs or {}).values())
+        asked = func is torch.Tensor.to and any(each is torch.bfloat16 for each in given)
+        if asked or func is torch.Tensor.bfloat16:
+            return args[0].to(torch.float32, copy=True)  # the original is the momentum, and Muon divides what it gets
+        return func(*args, **(kwargs or {}))

@@ -134,20 +134,22 @@ def choose_attention(
         return given["attn_implementation"]
     if config is not None and why_not_train_by_varlen(config, training_args, data_args.packing) is None:
         return "varlen"
-    on_cpu = precision(training_args) == "bf16" and training_args.device.type == "cpu"
+    in_bf16 = precision(training_args) == "bf16" and training_args.device.type == "cpu"
     is_short = max(data_args.max_source_length, data_args.max_target_length) <= EAGER_LENGTH
-    return "eager" if on_cpu and is_short else None
+    return "eager" if in_bf16 and is_short and not is_slow(torch.bfloat16, training_args.device) else None
 
 
 def describe_slow_formats(training_args: Seq2SeqTrainingArguments) -> Iterator[str]:
-    """Yields a line for each use that a run makes of bfloat16, or would make, on a CPU where that is slow."""
-    if not is_slow(torch.bfloat16, training_args.device):
-        return
-    slow = describe_slowdown(torch.bfloat16)
-    if precision(training_args) == "bf16":
-        yield f"--bf16: {slow}; the run is faster without it"
-    if optimizer_name(training_args) == MUON:
-        yield f"--optim {MUON} orthogonalises in float32, not in bfloat16: {slow}"
+    """Yields a line for each use that a run makes of 16 bits, or would make, on a CPU where they are slow."""
+    device = training_args.device
+    if precision(training_args) == "bf16" and is_slow(torch.bfloat16, device):
+        asked = "--bf16" if training_args.bf16 else "mixed_precision bf16 of the launch configuration"
+        yield f"{asked}: {describe_slowdown(torch.bfloat16)}; the run is faster without it"
+    for name, dtype in (("bf16_full_eval", torch.bfloat16), ("fp16_full_eval", torch.float16)):
+        if getattr(training_args, name) and is_slow(dtype, device):
+            yield f"--{name}: {describe_slowdown(dtype)}; evaluations are faster without it"
+    if optimizer_name(training_args) == MUON and is_slow(torch.bfloat16, device):
+        yield f"--optim {MUON} orthogonalises in float32, not in bfloat16: {describe_slowdown(torch.bfloat16)}"
 
 
 def trainer_arguments(

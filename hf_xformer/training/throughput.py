@@ -18,6 +18,7 @@ from accelerate.utils import reduce
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from ..checkpoints.number_formats import is_slow, product_seconds
 from ..errors import ArgumentError
 from ..files import TRAIN_RESULTS, read_json
 from .arithmetic import Arithmetic
@@ -52,12 +53,7 @@ def peak_flops(card: str | None) -> float | None:
 @cache
 def measured_peak(dtype: torch.dtype) -> float:
     """Returns the operations a second of the fastest matrix product on this CPU, measured once."""
-    a = torch.full((PRODUCT_SIZE, PRODUCT_SIZE), 0.5, dtype=dtype)  # drawn numbers would move the random state
-    fastest, end = math.inf, time.perf_counter() + PRODUCT_SECONDS
-    while (begin := time.perf_counter()) < end:
-        a @ a
-        fastest = min(fastest, time.perf_counter() - begin)
-    return 2 * PRODUCT_SIZE**3 / fastest
+    return 2 * PRODUCT_SIZE**3 / product_seconds(dtype, PRODUCT_SIZE, PRODUCT_SECONDS)
 
 
 def peak_of(device: torch.device, number_format: str) -> float | None:
@@ -68,7 +64,8 @@ def peak_of(device: torch.device, number_format: str) -> float | None:
         number_format: "fp16", "bf16" or "no", as [`precision`] returns it.
     """
     if device.type == "cpu":
-        return measured_peak(torch.bfloat16 if number_format == "bf16" else torch.float32)
+        in_bf16 = number_format == "bf16" and not is_slow(torch.bfloat16, device)
+        return measured_peak(torch.bfloat16 if in_bf16 else torch.float32)  # the faster one is what the CPU can do
     if device.type != "cuda":
         return None
     peak = peak_flops(torch.cuda.get_device_name(device))

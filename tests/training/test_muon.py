@@ -12,7 +12,7 @@ from small_runs import SMALL, refused, run, stop_after, weights
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from hf_xformer.commands import train
-from hf_xformer.training.muon import hidden_matrices
+from hf_xformer.training.muon import Float32Products, hidden_matrices
 from hf_xformer.training.optimizers import set_optimizer
 
 
@@ -67,9 +67,10 @@ def orthogonalised(gradient):
     return x
 
 
-def test_a_slow_processor_orthogonalises_in_float32(slow_formats, tmp_path):
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_a_slow_processor_orthogonalises_in_float32(nesterov, slow_formats, tmp_path):
     model = make_model()
-    optimizer = trainer_of(model, tmp_path).create_optimizer()
+    optimizer = trainer_of(model, tmp_path, f"nesterov={str(nesterov).lower()}").create_optimizer()
     model(**make_batch()).loss.backward()
     matrices = hidden_matrices(model)
     before = {each: each.detach().clone() for each in matrices}
@@ -78,6 +79,20 @@ def test_a_slow_processor_orthogonalises_in_float32(slow_formats, tmp_path):
         expected = -1e-2 * 0.2 * max(each.shape) ** 0.5 * orthogonalised(each.grad)
         moved = (each - before[each] * (1 - 1e-2 * 0.1)).double()
         assert (moved - expected).norm() < 1e-3 * expected.norm()  # in bfloat16 up to a tenth of it
+        torch.testing.assert_close(optimizer.state[each]["momentum_buffer"], 0.05 * each.grad)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [lambda x: x.bfloat16(), lambda x: x.to(torch.bfloat16), lambda x: x.to(dtype=torch.bfloat16, copy=True)],
+    ids=["bfloat16", "to", "to with names"],
+)
+def test_bfloat16_is_float32_by_any_method_and_a_copy(convert):
+    x = torch.ones(2)
+    with Float32Products():
+        y = convert(x)
+        assert x.to("cpu") is x and x.double().dtype == torch.float64
+    assert y.dtype == torch.float32 and y.data_ptr() != x.data_ptr()
 
 
 def test_a_state_that_is_loaded_is_that_of_both_parts(tmp_path):
@@ -172,7 +187,7 @@ def test_two_processes_train_by_muon_as_one_does(task, tmp_path):
     """Muon computes in bfloat16, by which a difference in the last bit of a sum may become one of a hundredth."""
     options = {"optim": "muon", "learning_rate": 1e-3, "weight_decay": 0.1}
     for name, rate in (("before", 0.0), ("one", 1e-3)):
-        train.main(task.options(tmp_path / name, **{**options, "learning_rate": rate}, per_device_train_batch_size=16))
+        run(task.options(tmp_path / name, **{**options, "learning_rate": rate}, per_device_train_batch_size=16))
     run(task.options(tmp_path / "two", **options, per_device_train_batch_size=8), "cpu-2proc")
     before, one, two = (weights(tmp_path / name) for name in ("before", "one", "two"))
     assert (two - one).abs().max() < 0.02 * (one - before).abs().max()

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from hf_xformer import XformerConfig
+from hf_xformer.checkpoints import number_formats
 from hf_xformer.commands import train
-from hf_xformer.training.plan import describe_slow_formats, make_plan, trainer_arguments
+from hf_xformer.training.plan import choose_attention, describe_slow_formats, make_plan, trainer_arguments
 from hf_xformer.training.recipe import parse_run
 
 
@@ -131,17 +132,27 @@ def test_the_start_and_the_record_say_what_was_decided(task, tmp_path, capsys):
     assert record["decisions"]["attn_implementation"] == "eager" and record["decisions"]["batches"] == "planned"
 
 
-SLOW = "this CPU takes 31 times as long for bfloat16 as for float32"
+SLOW = "this CPU takes 31 times as long for products in bfloat16 as in float32"
 LINES = {
-    "neither": ({}, []),
-    "bf16": ({"bf16": "true"}, [f"--bf16: {SLOW}; the run is faster without it"]),
-    "muon": ({"optim": "muon"}, [f"--optim muon orthogonalises in float32, not in bfloat16: {SLOW}"]),
+    "neither": ({}, "no", []),
+    "bf16": ({"bf16": "true"}, "no", [f"--bf16: {SLOW}; the run is faster without it"]),
+    "launcher": (
+        *({}, "bf16"),
+        [f"mixed_precision bf16 of the launch configuration: {SLOW}; the run is faster without it"],
+    ),
+    "evaluation": (
+        *({"bf16_full_eval": "true"}, "no"),
+        [f"--bf16_full_eval: {SLOW}; evaluations are faster without it"],
+    ),
+    "muon": ({"optim": "muon"}, "no", [f"--optim muon orthogonalises in float32, not in bfloat16: {SLOW}"]),
 }
 
 
-@pytest.mark.parametrize(("more", "lines"), LINES.values(), ids=LINES)
-def test_a_run_says_where_its_processor_is_slow(more, lines, task, tmp_path, slow_formats, monkeypatch):
-    training_args = parse_run(task.options(tmp_path, **more), "")[2]
-    assert [*describe_slow_formats(training_args)] == lines
-    monkeypatch.undo()
-    assert not [*describe_slow_formats(training_args)]
+@pytest.mark.parametrize(("more", "launched", "lines"), LINES.values(), ids=LINES)
+def test_a_run_says_where_its_processor_is_slow(more, launched, lines, task, tmp_path, slow_formats, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
+    arguments = parse_run(task.options(tmp_path, **more), "")
+    assert [*describe_slow_formats(arguments[2])] == lines
+    assert choose_attention(None, *arguments[1:]) is None
+    monkeypatch.setattr(number_formats, "slowdown", lambda dtype: 0.5)
+    assert not [*describe_slow_formats(arguments[2])]
