@@ -147,7 +147,7 @@ class Graph:
 
     def int8_zero(self) -> str:
         """Returns the name of the number that stands for 0 in weights of 8 bits."""
-        return self.tensor("zero of weights", np.uint8(INT8_ZERO))
+        return self.tensor("zero of weights", np.asarray(INT8_ZERO, np.uint8))
 
     def embedding(self, ids: str, name: str, table: torch.Tensor) -> str:
         """

@@ -331,7 +331,7 @@ def make_trained(
     """Returns a run's model, or that of a finished run's end: with its adapter and its loss, its parts frozen."""
     trusted, state = model_args.trust_remote_code, start.state
     if finished is not None and adapter is None:
-        options = {"attn_implementation": plan.attn_implementation, "dtype": torch.float32}
+        options: dict[str, Any] = {"attn_implementation": plan.attn_implementation, "dtype": torch.float32}
         model = load_model(str(finished), trust_remote_code=trusted, **options, **tensor_parallel_options())
     else:
         model = make_model(model_args.model_name_or_path, plan.attn_implementation, config, output_dir, start, trusted)
